@@ -1,0 +1,166 @@
+"""`load(path)`: a model with NumPy in and out, from a PyTorch folder or one of our checkpoints."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from smolrgpt_jax.config import SmolRGPTConfig
+from smolrgpt_jax.data.masks import resample
+from smolrgpt_jax.data.text import ChatTokenizer
+from smolrgpt_jax.generation.decode import GREEDY, Sampling, generate
+from smolrgpt_jax.models.smolrgpt import Params, abstract_params, bind
+from smolrgpt_jax.torch_format.folder import CheckpointError, is_torch_folder, read_folder
+from smolrgpt_jax.training import checkpoints
+
+EOS_ID = 2  # <|im_end|> in SmolLM2's tokenizer
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def _forward(config: SmolRGPTConfig, params: Params, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    return bind(config, params)(batch)
+
+
+@dataclass(frozen=True)
+class Model:
+    """Configuration, parameters and tokenizer of one checkpoint."""
+
+    config: SmolRGPTConfig
+    params: Params
+    tokenizer: ChatTokenizer | None = None
+    source: Path | None = None
+
+    def forward(
+        self,
+        input_ids: np.ndarray,
+        attention_mask: np.ndarray,
+        images: np.ndarray,
+        depths: np.ndarray | None = None,
+        masks: Sequence[np.ndarray] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Logits and every intermediate for a batch of conversations.
+
+        input_ids, attention_mask: int[B, S]; images: float32[B, H, W, 3] in [-1, 1]; depths: the same shape or None;
+        masks: B arrays [Hm, Wm, R] (bool or 0/1) of any size and number of regions, or None. Without depths or masks only the
+        image tokens are replaced. Returns float32 arrays: logits [B, S, vocab]; vision_features_rgb/_depth [B, N, Dv];
+        image_tokens, depth_tokens [B, T, D]; rgb_refined, depth_refined [B, g * g, D]; region_rgb, region_depth [R1 + R2 + ..., D],
+        the samples' regions one after another. Raises ValueError naming the row whose tokens and pictures or masks disagree.
+        """
+        batch = self._batch(input_ids, attention_mask, images, depths, masks)
+        batch["tokens"] = batch.pop("input_ids")
+        out = {name: np.asarray(value, np.float32) for name, value in _forward(self.config, self.params, batch).items()}
+        out["logits"] = out["logits"][..., : self.config.decoder.vocab_size]
+        for name in ("region_rgb", "region_depth"):
+            if name in out:
+                out[name] = np.concatenate([row[: mask.shape[-1]] for row, mask in zip(out[name], masks)])
+        return out
+
+    def generate(
+        self,
+        input_ids: np.ndarray,
+        attention_mask: np.ndarray,
+        images: np.ndarray,
+        depths: np.ndarray | None = None,
+        masks: Sequence[np.ndarray] | None = None,
+        max_new_tokens: int = 120,
+        sampling: Sampling = GREEDY,
+        seed: int = 0,
+    ) -> np.ndarray:
+        """Continues left-padded prompts (arguments as in `forward`): int32[B, max_new_tokens], eos after a row's first eos."""
+        batch = self._batch(input_ids, attention_mask, images, depths, masks)
+        ids = generate(
+            self.config, self.params, batch, jax.random.key(seed), max_new_tokens=max_new_tokens, eos_id=self.eos_id, sampling=sampling
+        )
+        return np.asarray(ids)
+
+    @property
+    def eos_id(self) -> int:
+        return EOS_ID if self.tokenizer is None else self.tokenizer.eos_id
+
+    def _batch(self, input_ids, attention_mask, images, depths, masks) -> dict[str, Any]:
+        input_ids, attention_mask = np.asarray(input_ids, np.int32), np.asarray(attention_mask, np.int32)
+        if input_ids.ndim != 2 or input_ids.shape != attention_mask.shape:
+            raise ValueError(f"input_ids {input_ids.shape} and attention_mask {attention_mask.shape} must both be [B, S]")
+        size = self.config.vision.image_size
+        for name, pictures in (("images", images), ("depths", depths)):
+            if pictures is not None and np.shape(pictures) != (len(input_ids), size, size, 3):
+                raise ValueError(f"{name} has shape {np.shape(pictures)}, expected {(len(input_ids), size, size, 3)}")
+        if masks is not None and len(masks) != len(input_ids):
+            raise ValueError(f"{len(masks)} mask arrays for {len(input_ids)} rows")
+        regions = depths is not None and masks is not None
+        most = max([m.shape[-1] for m in masks], default=0) if regions else 0
+        batch = {
+            "input_ids": input_ids,
+            "positions": np.maximum(np.cumsum(attention_mask, axis=1) - 1, 0).astype(np.int32),
+            "picture_ids": (attention_mask != 0).astype(np.int32),
+            "question_ids": np.zeros_like(input_ids),
+            "feature_index": self._feature_index(input_ids, attention_mask, [m.shape[-1] for m in masks] if regions else None, most),
+            "images": jnp.asarray(images, jnp.float32)[:, None],
+        }
+        if regions and most:
+            grid = self.config.mask_grid
+            sampled = np.zeros((len(input_ids), 1, most, grid, grid), np.float32)
+            for row, mask in enumerate(masks):
+                sampled[row, 0, : mask.shape[-1]] = resample(mask, grid).transpose(2, 0, 1)
+            batch["depths"] = jnp.asarray(depths, jnp.float32)[:, None]
+            batch["region_masks"] = sampled
+        return batch
+
+    def _feature_index(self, input_ids: np.ndarray, attention_mask: np.ndarray, regions: list[int] | None, most: int) -> np.ndarray:
+        """Where each token's feature lies (int32[B, S], -1 for text): the i-th image token takes image token i, the i-th
+        mask token region i."""
+        image_id = self.config.decoder.vocab_size - 3
+        tokens = self.config.image_tokens
+        index = np.full(input_ids.shape, -1, np.int32)
+        for row in range(len(input_ids)):
+            kinds = [(image_id, "image tokens", 0, tokens)]
+            if regions is not None:
+                kinds += [(image_id + 1, "RGB region tokens", tokens, regions[row]), (image_id + 2, "depth region tokens", tokens + most, regions[row])]
+            for token_id, name, start, available in kinds:
+                places = np.flatnonzero((input_ids[row] == token_id) & (attention_mask[row] != 0))
+                if len(places) > available:
+                    raise ValueError(f"row {row} has {len(places)} {name} but only {available} features for them")
+                index[row, places] = start + np.arange(len(places))
+        return index
+
+
+def load(path: str | Path, compute_dtype: str = "float32") -> Model:
+    """Loads a PyTorch checkpoint folder, a converted checkpoint, or a training work directory (its newest step).
+
+    Parameters are float32 on the default device. Raises CheckpointError if the folder is neither, or is damaged.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such checkpoint")
+    if is_torch_folder(path) or (path / "config.json").is_file():
+        config, arrays, _ = read_folder(path)
+        tokenizer = ChatTokenizer.load(path) if (path / "tokenizer.json").is_file() else None
+        source = path
+    else:
+        source = checkpoints.find_checkpoint(path)
+        meta = checkpoints.read_meta(source)
+        config = meta.config
+        device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        like = {n: jax.ShapeDtypeStruct(s.shape, jnp.float32, sharding=device) for n, s in abstract_params(config).items()}
+        arrays = checkpoints.load_params(source, like)
+        tokenizer = tokenizer_from_files(meta.tokenizer)
+    params = {name: jnp.asarray(value, jnp.float32) for name, value in arrays.items()}
+    return Model(config.replace(compute_dtype=compute_dtype, remat="none"), params, tokenizer, source)
+
+
+def tokenizer_from_files(files: dict[str, str] | None) -> ChatTokenizer | None:
+    """The tokenizer whose files a checkpoint carries, or None if it carries none."""
+    if files is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in files.items():
+            (Path(folder) / Path(name).name).write_text(text, encoding="utf-8")
+        return ChatTokenizer.load(folder)

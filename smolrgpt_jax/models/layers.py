@@ -1,0 +1,124 @@
+"""Layers shared by the towers: dense, norms, attention, and scanned stacks of blocks.
+
+Parameters are float32; matrix products run in the dtype of their input; norms and softmax run in float32.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+Initializer = Callable[[jax.Array, tuple[int, ...], Any], jax.Array]
+
+MASKED = -1e30  # finite, so that a row with nothing to attend to gives no NaN
+
+
+def normal_init(stddev: float) -> Initializer:
+    return nnx.initializers.normal(stddev)
+
+
+def fan_in_init(*fan_in: int) -> Initializer:
+    """Normal with variance 1 / (product of the input dimensions)."""
+    return nnx.initializers.normal(1.0 / math.sqrt(math.prod(fan_in)))
+
+
+class Dense(nnx.Module):
+    """Linear map over the last `len(in_shape)` dimensions: float[..., *in_shape] -> float[..., *out_shape]."""
+
+    def __init__(self, in_shape: tuple[int, ...], out_shape: tuple[int, ...], *, bias: bool, rngs: nnx.Rngs, init_scale: float = 1.0):
+        self.kernel = nnx.Param(init_scale * fan_in_init(*in_shape)(rngs.params(), (*in_shape, *out_shape), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(out_shape)) if bias else None
+        self.inputs = len(in_shape)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = self.kernel[...].astype(x.dtype)
+        y = jax.lax.dot_general(x, kernel, ((tuple(range(x.ndim - self.inputs, x.ndim)), tuple(range(self.inputs))), ((), ())))
+        return y if self.bias is None else y + self.bias[...].astype(x.dtype)
+
+
+class LayerNorm(nnx.Module):
+    """LayerNorm over the last dimension, computed in float32, returned in the input's dtype."""
+
+    def __init__(self, width: int, eps: float):
+        self.scale = nnx.Param(jnp.ones(width))
+        self.bias = nnx.Param(jnp.zeros(width))
+        self.eps = eps
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = x.astype(jnp.float32)
+        y = y - jnp.mean(y, -1, keepdims=True)
+        y = y * jax.lax.rsqrt(jnp.mean(y * y, -1, keepdims=True) + self.eps)
+        return (y * self.scale[...] + self.bias[...]).astype(x.dtype)
+
+
+class RMSNorm(nnx.Module):
+    """Root-mean-square norm over the last dimension, computed in float32, returned in the input's dtype."""
+
+    def __init__(self, width: int, eps: float):
+        self.scale = nnx.Param(jnp.ones(width))
+        self.eps = eps
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = x.astype(jnp.float32)
+        y = y * jax.lax.rsqrt(jnp.mean(y * y, -1, keepdims=True) + self.eps)
+        return (y * self.scale[...]).astype(x.dtype)
+
+
+def attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+    """Scaled dot-product attention with grouped key-value heads.
+
+    q: float[B, S, H, D]; k, v: float[B, K, G, D] with H a multiple of G; mask: bool[B, S, K], True = may attend.
+    Returns float[B, S, H, D]. Softmax in float32. A query that may attend to nothing gets the mean of all values.
+    """
+    batch, length, heads, dim = q.shape
+    groups = k.shape[2]
+    q = q.reshape(batch, length, groups, heads // groups, dim)
+    scores = jnp.einsum("bsghd,bkgd->bghsk", q, k, preferred_element_type=jnp.float32) * (dim**-0.5)
+    if mask is not None:
+        scores = jnp.where(mask[:, None, None], scores, MASKED)
+    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
+    return jnp.einsum("bghsk,bkgd->bsghd", weights, v).reshape(batch, length, heads, dim)
+
+
+def stack_blocks(make_block: Callable[[nnx.Rngs], nnx.Module], layers: int, rngs: nnx.Rngs) -> nnx.Module:
+    """One block module whose every parameter has a leading `layers` dimension, each layer with its own key."""
+    keys = jax.random.split(rngs.params(), layers)
+    graphdef, _ = nnx.split(nnx.eval_shape(lambda: make_block(nnx.Rngs(0))), graph=False)
+    return nnx.merge(graphdef, jax.vmap(lambda key: nnx.split(make_block(nnx.Rngs(key)), graph=False)[1])(keys))
+
+
+def run_blocks(
+    blocks: nnx.Module,
+    x: jax.Array,
+    step: Callable[[nnx.Module, jax.Array, Any], tuple[jax.Array, Any]],
+    per_layer: Any = None,
+    *,
+    scan: bool,
+    remat: Literal["none", "dots", "full"],
+) -> tuple[jax.Array, Any]:
+    """Runs `step(block, x, per_layer_i) -> (x, output_i)` over stacked blocks.
+
+    `per_layer` is a pytree with a leading layer dimension (a KV cache, say) or None; outputs come back stacked.
+    """
+    graphdef, state = nnx.split(blocks, graph=False)
+
+    def body(x: jax.Array, inputs: tuple[Any, Any]) -> tuple[jax.Array, Any]:
+        layer_state, extra = inputs
+        return step(nnx.merge(graphdef, layer_state), x, extra)
+
+    if remat != "none":
+        policy = None if remat == "full" else jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+        body = jax.checkpoint(body, policy=policy, prevent_cse=not scan)
+    if scan:
+        return jax.lax.scan(body, x, (state, per_layer))
+    layers = jax.tree.leaves(state)[0].shape[0]
+    outputs = []
+    for i in range(layers):
+        x, output = body(x, jax.tree.map(lambda a: a[i], (state, per_layer)))
+        outputs.append(output)
+    return x, jax.tree.map(lambda *a: jnp.stack(a), *outputs)

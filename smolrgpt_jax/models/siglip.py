@@ -1,0 +1,70 @@
+"""SigLIP vision encoder: patches, learned positions, pre-norm blocks, final norm; no pooling head."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from smolrgpt_jax.config import RematPolicy, VisionConfig
+from smolrgpt_jax.models.layers import Dense, LayerNorm, attention, run_blocks, stack_blocks
+
+# A table this large beside unit-variance patch features lets a small model trained from scratch localise early;
+# pretrained tables replace it.
+POSITION_INIT_SCALE = 2.0
+
+
+def sincos_positions(grid: int, width: int) -> np.ndarray:
+    """Two-dimensional sine-cosine table: float32[grid * grid, width], row-major, as in the MAE and big_vision encoders."""
+    frequencies = 1.0 / 10000.0 ** (np.arange(width // 4) / (width // 4))
+    rows, columns = np.meshgrid(np.arange(grid), np.arange(grid), indexing="ij")
+    angles = [axis.reshape(-1, 1) * frequencies for axis in (rows, columns)]
+    return np.concatenate([f(a) for a in angles for f in (np.sin, np.cos)], axis=1).astype(np.float32)
+
+
+class VisionBlock(nnx.Module):
+    def __init__(self, config: VisionConfig, rngs: nnx.Rngs):
+        width, heads = config.width, config.heads
+        residual_scale = (2 * config.layers) ** -0.5
+        self.ln1 = LayerNorm(width, config.layer_norm_eps)
+        self.qkv_proj = Dense((width,), (3, heads, width // heads), bias=True, rngs=rngs)
+        self.out_proj = Dense((heads, width // heads), (width,), bias=True, rngs=rngs, init_scale=residual_scale)
+        self.ln2 = LayerNorm(width, config.layer_norm_eps)
+        self.fc1 = Dense((width,), (config.mlp_width,), bias=True, rngs=rngs)
+        self.fc2 = Dense((config.mlp_width,), (width,), bias=True, rngs=rngs, init_scale=residual_scale)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """x: float[B, N, D] -> float[B, N, D]."""
+        qkv = self.qkv_proj(self.ln1(x))
+        q, k, v = (qkv[:, :, i] for i in range(3))
+        x = x + self.out_proj(attention(q, k, v))
+        return x + self.fc2(jax.nn.gelu(self.fc1(self.ln2(x)), approximate=True))
+
+
+class VisionEncoder(nnx.Module):
+    """Pictures to patch features."""
+
+    def __init__(self, config: VisionConfig, *, scan: bool, remat: RematPolicy, rngs: nnx.Rngs):
+        patch = config.patch_size
+        self.patch_embedding = Dense((patch, patch, 3), (config.width,), bias=True, rngs=rngs)
+        self.position_embedding = nnx.Param(jnp.asarray(POSITION_INIT_SCALE * sincos_positions(config.grid, config.width)))
+        self.blocks = stack_blocks(lambda r: VisionBlock(config, r), config.layers, rngs)
+        self.norm = LayerNorm(config.width, config.layer_norm_eps)
+        self.grid, self.patch_size = config.grid, patch
+        self.scan, self.remat = scan, remat
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """images: float[B, H, W, 3] in [-1, 1] -> features float[B, grid * grid, D], row-major, in the images' dtype."""
+        batch, grid, patch = images.shape[0], self.grid, self.patch_size
+        patches = images.reshape(batch, grid, patch, grid, patch, 3).transpose(0, 1, 3, 2, 4, 5)
+        x = self.patch_embedding(patches.reshape(batch, grid * grid, patch, patch, 3))
+        x = x + self.position_embedding[...].astype(x.dtype)
+
+        def step(block: VisionBlock, x: jax.Array, _: Any) -> tuple[jax.Array, None]:
+            return block(x), None
+
+        x, _ = run_blocks(self.blocks, x, step, scan=self.scan, remat=self.remat)
+        return self.norm(x)

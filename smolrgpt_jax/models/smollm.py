@@ -1,0 +1,132 @@
+"""SmolLM2 decoder: rotary grouped-query attention, SwiGLU, RMSNorm, tied head, with an optional key-value cache."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from smolrgpt_jax.config import DecoderConfig, RematPolicy
+from smolrgpt_jax.models.layers import MASKED, Dense, RMSNorm, attention, normal_init, run_blocks, stack_blocks
+
+EMBEDDING_STDDEV = 0.02
+
+# Stacked over layers: keys and values, float[L, B, K, G, D].
+KVCache = tuple[jax.Array, jax.Array]
+
+
+def inverse_frequencies(head_dim: int, base: float) -> np.ndarray:
+    """Rotary frequencies, float32[head_dim / 2]."""
+    exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
+    return (np.float32(1.0) / np.power(np.float32(base), exponents)).astype(np.float32)
+
+
+def rotary_angles(positions: jax.Array, config: DecoderConfig, longest: int) -> tuple[jax.Array, jax.Array]:
+    """Cosines and sines, float32[B, S, head_dim / 2].
+
+    positions: int32[B, S]. `longest` is a static bound on the positions; where it exceeds `max_positions`, frequencies
+    are divided by (largest position + 1) / max_positions, as the PyTorch release does.
+    """
+    frequencies = jnp.asarray(inverse_frequencies(config.head_dim, config.rope_base))
+    if longest > config.max_positions:
+        length = jnp.max(positions).astype(jnp.float32) + 1.0
+        frequencies = frequencies / jnp.maximum(length / config.max_positions, 1.0)
+    angles = positions.astype(jnp.float32)[..., None] * frequencies
+    return jnp.cos(angles) * config.rope_scale, jnp.sin(angles) * config.rope_scale
+
+
+def rotate(x: jax.Array, angles: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """Rotates pairs (first half, second half) of the head dimension. x: float[B, S, H, D]; angles: float32[B, S, D / 2] each."""
+    cos, sin = (a[:, :, None] for a in angles)
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
+
+
+class DecoderBlock(nnx.Module):
+    def __init__(self, config: DecoderConfig, rngs: nnx.Rngs):
+        width, dim = config.width, config.head_dim
+        residual_scale = (2 * config.layers) ** -0.5
+        self.norm1 = RMSNorm(width, config.rms_norm_eps)
+        self.q_proj = Dense((width,), (config.heads, dim), bias=False, rngs=rngs)
+        self.k_proj = Dense((width,), (config.kv_heads, dim), bias=False, rngs=rngs)
+        self.v_proj = Dense((width,), (config.kv_heads, dim), bias=False, rngs=rngs)
+        self.out_proj = Dense((config.heads, dim), (width,), bias=False, rngs=rngs, init_scale=residual_scale)
+        self.norm2 = RMSNorm(width, config.rms_norm_eps)
+        self.gate_proj = Dense((width,), (config.mlp_width,), bias=False, rngs=rngs)
+        self.up_proj = Dense((width,), (config.mlp_width,), bias=False, rngs=rngs)
+        self.down_proj = Dense((config.mlp_width,), (width,), bias=False, rngs=rngs, init_scale=residual_scale)
+
+    def __call__(
+        self,
+        x: jax.Array,
+        angles: tuple[jax.Array, jax.Array],
+        mask: jax.Array,
+        cache: KVCache | None = None,
+        cache_index: jax.Array | int = 0,
+    ) -> tuple[jax.Array, KVCache | None]:
+        """x: float[B, S, D]; mask: bool[B, S, K], K = S without a cache, else the cache's length.
+
+        With a cache (keys and values of this layer, float[B, K, G, D]) the new keys and values are written at `cache_index`.
+        """
+        h = self.norm1(x)
+        q, k, v = rotate(self.q_proj(h), angles), rotate(self.k_proj(h), angles), self.v_proj(h)
+        if cache is not None:
+            start = (0, cache_index, 0, 0)
+            k = jax.lax.dynamic_update_slice(cache[0], k.astype(cache[0].dtype), start)
+            v = jax.lax.dynamic_update_slice(cache[1], v.astype(cache[1].dtype), start)
+            cache = (k, v)
+        x = x + self.out_proj(attention(q, k.astype(q.dtype), v.astype(q.dtype), mask))
+        h = self.norm2(x)
+        return x + self.down_proj(jax.nn.silu(self.gate_proj(h)) * self.up_proj(h)), cache
+
+
+class Decoder(nnx.Module):
+    """Embeddings in, logits out; token lookup is separate so that image and region features can take a token's place."""
+
+    def __init__(self, config: DecoderConfig, *, scan: bool, remat: RematPolicy, rngs: nnx.Rngs):
+        shape = (config.padded_vocab_size, config.width)
+        # Rows past the vocabulary are zero: they are never looked up, and export trims them.
+        used = (jnp.arange(shape[0]) < config.vocab_size)[:, None]
+        init = normal_init(EMBEDDING_STDDEV)
+        self.token_embedding = nnx.Param(jnp.where(used, init(rngs.params(), shape, jnp.float32), 0.0))
+        self.head = None if config.tied_head else nnx.Param(jnp.where(used, init(rngs.params(), shape, jnp.float32), 0.0))
+        self.blocks = stack_blocks(lambda r: DecoderBlock(config, r), config.layers, rngs)
+        self.norm = RMSNorm(config.width, config.rms_norm_eps)
+        self.config, self.scan, self.remat = config, scan, remat
+
+    def embed(self, tokens: jax.Array, dtype: Any) -> jax.Array:
+        """tokens: int32[B, S] -> float[B, S, D]."""
+        return jnp.take(self.token_embedding[...], tokens, axis=0).astype(dtype)
+
+    def logits(self, hidden: jax.Array) -> jax.Array:
+        """hidden: float[..., D] (after the final norm) -> float32[..., padded vocabulary]; padding can never be chosen."""
+        table = (self.token_embedding if self.head is None else self.head)[...].astype(hidden.dtype)
+        logits = jnp.einsum("...d,vd->...v", hidden, table, preferred_element_type=jnp.float32)
+        if self.config.vocab_size == self.config.padded_vocab_size:
+            return logits
+        return jnp.where(jnp.arange(logits.shape[-1]) < self.config.vocab_size, logits, MASKED)
+
+    def init_cache(self, batch: int, length: int, dtype: Any) -> KVCache:
+        c = self.config
+        shape = (c.layers, batch, length, c.kv_heads, c.head_dim)
+        return jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)
+
+    def __call__(
+        self,
+        x: jax.Array,
+        positions: jax.Array,
+        mask: jax.Array,
+        cache: KVCache | None = None,
+        cache_index: jax.Array | int = 0,
+    ) -> tuple[jax.Array, KVCache | None]:
+        """x: float[B, S, D]; positions: int32[B, S]; mask: bool[B, S, K]. Returns (hidden float[B, S, D] after the final norm, cache)."""
+        angles = rotary_angles(positions, self.config, longest=mask.shape[-1])
+
+        def step(block: DecoderBlock, x: jax.Array, layer_cache: KVCache | None) -> tuple[jax.Array, KVCache | None]:
+            return block(x, angles, mask, layer_cache, cache_index)
+
+        x, cache = run_blocks(self.blocks, x, step, cache, scan=self.scan, remat=self.remat)
+        return self.norm(x), cache

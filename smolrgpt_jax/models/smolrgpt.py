@@ -1,0 +1,155 @@
+"""SmolRGPT: the composition of encoder, connectors, refiners, mask pooling and decoder."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from smolrgpt_jax.config import SmolRGPTConfig
+from smolrgpt_jax.models.connector import Connector
+from smolrgpt_jax.models.mask_pooling import mask_pooling
+from smolrgpt_jax.models.refiner import Refiner
+from smolrgpt_jax.models.siglip import VisionEncoder
+from smolrgpt_jax.models.smollm import Decoder
+
+# Parameters as a flat dict, "decoder/blocks/q_proj/kernel" -> array: a stage, a sharding rule or a conversion
+# table is then a pattern over names.
+Params = dict[str, jax.Array]
+
+
+def packed_attention_mask(picture_ids: jax.Array, question_ids: jax.Array) -> jax.Array:
+    """Who may attend to whom in a packed row: bool[B, S, S].
+
+    picture_ids: int32[B, S], 1.. the token's picture, 0 padding; question_ids: int32[B, S], 0 the picture's prefix, 1.. a question.
+    A token sees earlier tokens of its own picture's prefix and of its own question. With picture_ids 1 1 1 1 1 0 and
+    question_ids 0 0 1 1 2 0 (prefix of two, a question of two, a question of one, padding):
+
+        1 . . . . .
+        1 1 . . . .
+        1 1 1 . . .
+        1 1 1 1 . .
+        1 1 . . 1 .
+        . . . . . .
+    """
+    length = picture_ids.shape[1]
+    causal = jnp.tril(jnp.ones((length, length), bool))
+    same_picture = (picture_ids[:, :, None] == picture_ids[:, None, :]) & (picture_ids != 0)[:, None, :]
+    visible = (question_ids[:, None, :] == 0) | (question_ids[:, :, None] == question_ids[:, None, :])
+    return causal & same_picture & visible
+
+
+class SmolRGPT(nnx.Module):
+    def __init__(self, config: SmolRGPTConfig, rngs: nnx.Rngs):
+        stack = {"scan": config.scan_layers, "remat": config.remat}
+        width = config.decoder.width
+        self.vision_encoder = VisionEncoder(config.vision, **stack, rngs=rngs)
+        self.rgb_connector = Connector(config.vision.width, width, config.shuffle_factor, rngs)
+        self.depth_connector = Connector(config.vision.width, width, config.shuffle_factor, rngs)
+        self.rgb_refiner = Refiner(width, rngs)
+        self.depth_refiner = Refiner(width, rngs)
+        self.decoder = Decoder(config.decoder, **stack, rngs=rngs)
+        self.dtype = config.compute_dtype
+
+    def encode(self, images: jax.Array, depths: jax.Array | None, region_masks: jax.Array | None) -> dict[str, jax.Array]:
+        """Pictures to the features that take tokens' places.
+
+        images, depths: float[B, P, H, W, 3]; region_masks: float32[B, P, R, g, g]. Without depths or masks only image tokens
+        are made. Returns every intermediate, per picture (N = B * P), and `features`: float[B, F, D] in the order of
+        `feature_index`: image tokens, then RGB regions, then depth regions, each picture by picture.
+        """
+        batch, pictures = images.shape[:2]
+        flat = images.reshape(batch * pictures, *images.shape[2:]).astype(self.dtype)
+        regions = depths is not None and region_masks is not None
+        if regions:
+            # One pass over RGB and depth together: the same weights encode both.
+            flat_depths = depths.reshape(flat.shape).astype(self.dtype)
+            both = self.vision_encoder(jnp.concatenate([flat, flat_depths]))
+            rgb_features, depth_features = jnp.split(both, 2)
+        else:
+            rgb_features = self.vision_encoder(flat)
+        out = {"vision_features_rgb": rgb_features, "image_tokens": self.rgb_connector(rgb_features)}
+        parts = [out["image_tokens"]]
+        if regions:
+            masks = region_masks.reshape(batch * pictures, *region_masks.shape[2:])
+            out["vision_features_depth"] = depth_features
+            out["depth_tokens"] = self.depth_connector(depth_features)
+            out["rgb_refined"] = self.rgb_refiner(out["image_tokens"])
+            out["depth_refined"] = self.depth_refiner(out["depth_tokens"])
+            out["region_rgb"] = mask_pooling(out["rgb_refined"], masks)
+            out["region_depth"] = mask_pooling(out["depth_refined"], masks)
+            parts += [out["region_rgb"], out["region_depth"]]
+        width = parts[0].shape[-1]
+        out["features"] = jnp.concatenate([p.reshape(batch, -1, width) for p in parts], axis=1)
+        return out
+
+    def embed(self, tokens: jax.Array, feature_index: jax.Array, features: jax.Array) -> jax.Array:
+        """Token embeddings with features gathered in.
+
+        tokens: int32[B, S]; feature_index: int32[B, S], -1 for text, else the row of features: float[B, F, D] that takes
+        the token's place; an index past F (a region token when only the picture was encoded) leaves the token's embedding.
+        """
+        embedded = self.decoder.embed(tokens, features.dtype)
+        present = (feature_index >= 0) & (feature_index < features.shape[1])
+        gathered = jnp.take_along_axis(features, jnp.where(present, feature_index, 0)[..., None], axis=1)
+        return jnp.where(present[..., None], gathered, embedded)
+
+    def __call__(self, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        """Forward pass over packed rows.
+
+        batch: tokens, positions, feature_index, picture_ids, question_ids int32[B, S]; images float[B, P, H, W, 3];
+        optionally depths and region_masks. Returns the intermediates of `encode`, `hidden` float[B, S, D] and
+        `logits` float32[B, S, padded vocabulary].
+        """
+        out = self.encode(batch["images"], batch.get("depths"), batch.get("region_masks"))
+        x = self.embed(batch["tokens"], batch["feature_index"], out["features"])
+        mask = packed_attention_mask(batch["picture_ids"], batch["question_ids"])
+        out["hidden"], _ = self.decoder(x, batch["positions"], mask)
+        out["logits"] = self.decoder.logits(out["hidden"])
+        return out
+
+
+@functools.lru_cache(maxsize=16)
+def _abstract(config: SmolRGPTConfig) -> tuple[Any, dict[str, jax.ShapeDtypeStruct]]:
+    graphdef, state = nnx.split(nnx.eval_shape(lambda: SmolRGPT(config, nnx.Rngs(0))), graph=False)
+    return graphdef, _flatten(state)
+
+
+def _flatten(state: nnx.State) -> Params:
+    return {"/".join(map(str, path)): variable.get_value() for path, variable in nnx.to_flat_state(state)}
+
+
+def abstract_params(config: SmolRGPTConfig) -> dict[str, jax.ShapeDtypeStruct]:
+    """Names, shapes and dtypes of all parameters, without making any array."""
+    return dict(_abstract(config)[1])
+
+
+def init_params(config: SmolRGPTConfig, key: jax.Array) -> Params:
+    """Random parameters from one key; float32."""
+    return _flatten(nnx.split(SmolRGPT(config, nnx.Rngs(key)), graph=False)[1])
+
+
+def bind(config: SmolRGPTConfig, params: Mapping[str, jax.Array]) -> SmolRGPT:
+    """The model over these parameters; cheap, made to be called inside jit. Raises KeyError on missing or unexpected names."""
+    graphdef, expected = _abstract(config)
+    if params.keys() != expected.keys():
+        raise KeyError(f"parameters differ from the configuration's: {sorted(params.keys() ^ expected.keys())}")
+    state = nnx.from_flat_state([(tuple(name.split("/")), nnx.Param(value)) for name, value in sorted(params.items())])
+    return nnx.merge(graphdef, state)
+
+
+def loss_sums(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Summed cross-entropy and number of answer tokens, per row: float32[B], float32[B].
+
+    logits: float32[B, S, V]; targets: int32[B, S], -100 where there is no loss. The training loss is the ratio of the
+    sums over the whole batch, the mean over answer tokens.
+    """
+    counted = targets >= 0
+    labels = jnp.where(counted, targets, 0)
+    picked = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
+    losses = jax.nn.logsumexp(logits, axis=-1) - picked
+    return jnp.sum(jnp.where(counted, losses, 0.0), -1), jnp.sum(counted, -1).astype(jnp.float32)

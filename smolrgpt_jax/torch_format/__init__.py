@@ -1,0 +1,1 @@
+"""The PyTorch release's checkpoint folder: tensor names, layouts, and safetensors files, in both directions."""

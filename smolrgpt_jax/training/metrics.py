@@ -1,0 +1,45 @@
+"""Metrics of a run: a CSV file to plot from and TensorBoard events to watch."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+
+from tensorboardX import SummaryWriter
+
+CSV_NAME = "metrics.csv"
+
+
+class MetricsWriter:
+    """Appends rows of scalars; starting again at `first_step` drops what an interrupted run had written from there on."""
+
+    def __init__(self, workdir: str | Path, columns: list[str], first_step: int = 0):
+        workdir = Path(workdir)
+        workdir.mkdir(parents=True, exist_ok=True)
+        self.columns = ["step", *columns]
+        path = workdir / CSV_NAME
+        kept = [row for row in read_metrics(path) if row["step"] < first_step] if path.exists() else []
+        self.file = open(path, "w", newline="", encoding="utf-8")
+        self.csv = csv.DictWriter(self.file, self.columns, restval="", extrasaction="ignore")
+        self.csv.writeheader()
+        self.csv.writerows(kept)
+        self.file.flush()
+        self.events = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step)
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """One row; columns not among `values` stay empty."""
+        self.csv.writerow({"step": step, **values})
+        self.file.flush()
+        for name, value in values.items():
+            self.events.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self.file.close()
+        self.events.close()
+
+
+def read_metrics(path: str | Path) -> list[dict[str, float]]:
+    """The rows of a metrics file, numbers as float, empty cells left out."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]

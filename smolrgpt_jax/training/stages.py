@@ -1,0 +1,72 @@
+"""The curriculum as data: which parameters a stage trains, and at which peak learning rate.
+
+The published stages are those of the paper (arXiv 2509.15490); `backbone` trains a small model from scratch where no
+pretrained backbone can be had.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+FROZEN = None
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parameters whose name matches `pattern` (from its start), and their peak learning rate, or FROZEN."""
+
+    name: str
+    pattern: str
+    peak: float | None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: groups, of which the first that matches a parameter decides; whether pictures come with depth and regions."""
+
+    name: str
+    groups: tuple[Group, ...]
+    regions: bool = True
+
+    def with_peaks(self, peaks: Mapping[str, float]) -> Stage:
+        """The stage with other peak learning rates for the named groups; raises ValueError for a group it does not train."""
+        unknown = sorted(set(peaks) - {g.name for g in self.groups if g.peak is not FROZEN})
+        if unknown:
+            raise ValueError(f"stage {self.name} trains no group named {unknown[0]!r}")
+        return replace(self, groups=tuple(replace(g, peak=float(peaks.get(g.name, g.peak))) if g.name in peaks else g for g in self.groups))
+
+    def group_of(self, parameter: str) -> Group:
+        """The group that decides over a parameter; raises ValueError if none does."""
+        for group in self.groups:
+            if re.match(group.pattern, parameter):
+                return group
+        raise ValueError(f"stage {self.name} says nothing of parameter {parameter!r}")
+
+    def trained(self, parameters: Iterable[str]) -> list[str]:
+        """The names of the parameters that this stage trains."""
+        return [p for p in parameters if self.group_of(p).peak is not FROZEN]
+
+
+def _published(name: str, *, rgb_connector, depth_connector, refiners, decoder, regions: bool = True) -> Stage:
+    groups = (
+        Group("vision_encoder", "vision_encoder/", FROZEN),
+        Group("rgb_connector", "rgb_connector/", rgb_connector),
+        Group("depth_connector", "depth_connector/", depth_connector),
+        Group("refiners", "(rgb|depth)_refiner/", refiners),
+        Group("decoder", "decoder/", decoder),
+    )
+    return Stage(name, groups, regions)
+
+
+STAGES: dict[str, Stage] = {
+    stage.name: stage
+    for stage in (
+        Stage("backbone", (Group("all", "", 2e-3),)),
+        _published("connector_alignment", rgb_connector=1e-4, depth_connector=FROZEN, refiners=FROZEN, decoder=FROZEN, regions=False),
+        _published("refiner_alignment", rgb_connector=5e-5, depth_connector=5e-5, refiners=1e-4, decoder=FROZEN),
+        _published("sft", rgb_connector=5e-5, depth_connector=5e-5, refiners=5e-5, decoder=5e-5),
+        _published("mixed", rgb_connector=5e-5, depth_connector=5e-5, refiners=5e-5, decoder=5e-5),
+    )
+}
