@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from smolrgpt_jax.config import SmolRGPTConfig
 from smolrgpt_jax.data.masks import resample
 from smolrgpt_jax.data.text import ChatTokenizer
+from smolrgpt_jax.data.tokenizer_files import tokenizer_from_files
 from smolrgpt_jax.generation.decode import GREEDY, Sampling, generate
 from smolrgpt_jax.models.smolrgpt import Params, abstract_params, bind
 from smolrgpt_jax.torch_format.folder import CheckpointError, is_torch_folder, read_folder
@@ -151,16 +151,6 @@ def load(path: str | Path, compute_dtype: str = "float32") -> Model:
         device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         like = {n: jax.ShapeDtypeStruct(s.shape, jnp.float32, sharding=device) for n, s in abstract_params(config).items()}
         arrays = checkpoints.load_params(source, like)
-        tokenizer = tokenizer_from_files(meta.tokenizer)
+        tokenizer = None if meta.tokenizer is None else tokenizer_from_files(meta.tokenizer)
     params = {name: jnp.asarray(value, jnp.float32) for name, value in arrays.items()}
     return Model(config.replace(compute_dtype=compute_dtype, remat="none"), params, tokenizer, source)
-
-
-def tokenizer_from_files(files: dict[str, str] | None) -> ChatTokenizer | None:
-    """The tokenizer whose files a checkpoint carries, or None if it carries none."""
-    if files is None:
-        return None
-    with tempfile.TemporaryDirectory() as folder:
-        for name, text in files.items():
-            (Path(folder) / Path(name).name).write_text(text, encoding="utf-8")
-        return ChatTokenizer.load(folder)

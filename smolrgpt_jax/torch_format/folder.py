@@ -198,9 +198,16 @@ def with_dtype(layout: TorchLayout, dtype: str) -> TorchLayout:
     return TorchLayout(layout.config, files, layout.metadata, layout.buffers, layout.index_metadata)
 
 
-def write_folder(folder: Path, config: SmolRGPTConfig, params: Mapping[str, np.ndarray], layout: TorchLayout | None = None) -> None:
+def write_folder(
+    folder: Path,
+    config: SmolRGPTConfig,
+    params: Mapping[str, np.ndarray],
+    layout: TorchLayout | None = None,
+    tokenizer: Mapping[str, str] | None = None,
+) -> None:
     """Writes a PyTorch checkpoint folder; `layout` from `read_folder` gives back the same bytes.
 
+    tokenizer: {file name: text} to put beside the weights.
     The folder appears whole or not at all. Raises CheckpointError if it exists already or cannot be written.
     """
     if folder.exists():
@@ -217,6 +224,8 @@ def write_folder(folder: Path, config: SmolRGPTConfig, params: Mapping[str, np.n
             index = {"metadata": layout.index_metadata or {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
             (aside / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
         (aside / "config.json").write_text(json.dumps(config_to_torch(config, layout.config), indent=4), encoding="utf-8")
+        for name, text in (tokenizer or {}).items():
+            (aside / Path(name).name).write_text(text, encoding="utf-8")
         aside.rename(folder)
     except OSError as error:
         raise CheckpointError(f"{folder} could not be written, nothing was left behind: {error}") from error

@@ -1,8 +1,8 @@
 """Orbax, behind one file.
 
 A checkpoint folder holds two items: `params` (the flat parameter dict) and `meta` (JSON: configuration, tokenizer
-files, the PyTorch layout it was imported with, and for a training step its stage and step). A training checkpoint adds
-`opt_state` and `data` (the grain iterator), and lies under <workdir>/checkpoints/<step>.
+files, the PyTorch layout it was imported with, and for a training step its stage, settings and the position in the
+data). A training checkpoint adds `opt_state`, and lies under <workdir>/checkpoints/<step>.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import grain
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
@@ -100,22 +99,21 @@ def load_params(path: str | Path, like: Mapping[str, jax.ShapeDtypeStruct] | Non
     like: shapes, dtypes and shardings to restore into, each tensor read straight into its sharding; without it NumPy arrays
     in the dtypes they were saved with. Raises CheckpointError listing names or shapes that do not fit.
     """
-    path = find_checkpoint(path)
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler(params=ocp.PyTreeCheckpointHandler())) as checkpointer:
-        saved = dict(checkpointer.item_metadata(path)["params"].tree)
+    path = find_checkpoint(path) / "params"
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        saved = checkpointer.metadata(path).item_metadata.tree
         if like is None:
-            arguments = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in saved}
             item = dict.fromkeys(saved, 0)
+            arguments = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in saved}
         else:
             problems = [f"missing {n}" for n in like if n not in saved] + [f"unexpected {n}" for n in saved if n not in like]
-            problems += [
-                f"{n} has shape {tuple(saved[n].shape)}, expected {tuple(s.shape)}" for n, s in like.items() if n in saved and tuple(saved[n].shape) != tuple(s.shape)
-            ]
+            shapes = {n: (tuple(saved[n].shape), tuple(s.shape)) for n, s in like.items() if n in saved}
+            problems += [f"{n} has shape {has}, expected {wants}" for n, (has, wants) in shapes.items() if has != wants]
             if problems:
                 raise CheckpointError(f"{path} does not fit the configuration: {'; '.join(problems)}")
-            arguments = {n: ocp.ArrayRestoreArgs(sharding=s.sharding, global_shape=s.shape, dtype=s.dtype) for n, s in like.items()}
             item = dict(like)
-        return checkpointer.restore(path, args=ocp.args.Composite(params=ocp.args.PyTreeRestore(item=item, restore_args=arguments)))["params"]
+            arguments = {n: ocp.ArrayRestoreArgs(sharding=s.sharding, global_shape=s.shape, dtype=s.dtype) for n, s in like.items()}
+        return checkpointer.restore(path, args=ocp.args.PyTreeRestore(item=item, restore_args=arguments))
 
 
 class TrainingCheckpoints:
@@ -128,27 +126,24 @@ class TrainingCheckpoints:
     def latest_step(self) -> int | None:
         return self.manager.latest_step()
 
-    def save(self, step: int, params: Mapping[str, jax.Array], opt_state: Any, data: Any, meta: Meta) -> None:
-        """Saves one step in the background; `data` is the grain iterator."""
+    def save(self, step: int, params: Mapping[str, jax.Array], opt_state: Any, meta: Meta) -> None:
+        """Saves one step in the background; the data iterator's position is part of `meta.run`."""
         self.manager.save(
             step,
             args=ocp.args.Composite(
                 params=ocp.args.StandardSave(dict(params)),
                 opt_state=ocp.args.StandardSave(opt_state),
-                data=grain.checkpoint.CheckpointSave(data),
                 meta=ocp.args.JsonSave(meta.to_dict()),
             ),
         )
 
-    def restore(self, step: int, params: Mapping[str, Any], opt_state: Any, data: Any) -> tuple[dict[str, jax.Array], Any]:
-        """Restores a step into the given shapes and shardings; sets the grain iterator's state. Returns (params, opt_state)."""
+    def read_meta(self, step: int) -> Meta:
+        return Meta.from_dict(self.manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"])
+
+    def restore(self, step: int, params: Mapping[str, Any], opt_state: Any) -> tuple[dict[str, jax.Array], Any]:
+        """Restores (params, opt_state) of a step into the given shapes and shardings."""
         restored = self.manager.restore(
-            step,
-            args=ocp.args.Composite(
-                params=ocp.args.StandardRestore(dict(params)),
-                opt_state=ocp.args.StandardRestore(opt_state),
-                data=grain.checkpoint.CheckpointRestore(data),
-            ),
+            step, args=ocp.args.Composite(params=ocp.args.StandardRestore(dict(params)), opt_state=ocp.args.StandardRestore(opt_state))
         )
         return restored["params"], restored["opt_state"]
 

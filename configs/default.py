@@ -1,0 +1,48 @@
+"""Every setting of a training run, with the published values where the paper gives one.
+
+The stage configurations beside this file change what they must; this file is not launched itself.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    return ConfigDict(
+        {
+            "stage": "sft",  # an entry of smolrgpt_jax.training.stages.STAGES
+            "seed": 0,
+            # A PyTorch folder, a converted checkpoint or an earlier stage's work directory; empty: random parameters.
+            "init_from": "",
+            "tokenizer": "",  # folder or hub id; empty: the one that init_from brings
+            "model": {"preset": "smolrgpt", "compute_dtype": "bfloat16", "remat": "full"},
+            "batch_rows": 64,  # packed rows of all devices together, per step
+            "accumulation": 1,  # parts the rows are taken in, one after another
+            "epochs": 1.0,
+            "steps": 0,  # instead of epochs
+            "optimizer": {"warmup": 0.03, "final": 0.1, "weight_decay": 0.01, "clip_norm": 1.0, "b1": 0.9, "b2": 0.999, "eps": 1e-8, "peaks": {}},
+            "data": {
+                "sources": {},  # name -> see smolrgpt_jax.data.datasets.read_source
+                "weights": {},  # source name -> share of a mixture without end; empty: every row once per epoch
+                "row_tokens": 512,
+                "row_pictures": 1,
+                "row_regions": 18,
+                "depth_mode": "training",
+                "on_bad_record": "error",
+                "cached_pictures": 0,
+                "threads": 4,
+            },
+            "validation_sources": {},
+            "validation_rows": 256,
+            "validate_every": 500,
+            "mesh": {},  # sizes of data, fsdp, tensor; empty: all devices on data
+            "log_every": 20,
+            "save_every": 500,
+            "keep": 2,
+        }
+    )
+
+
+def warehouse(root: str, split: str, annotations: str | None = None) -> dict:
+    """A source in the published warehouse format."""
+    source = {"format": "warehouse", "root": root, "split": split}
+    return source if annotations is None else {**source, "annotations": annotations}

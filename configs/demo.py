@@ -1,0 +1,69 @@
+"""The demo's four trainings, for two CPU cores: a backbone from scratch, then the three published stages.
+
+    python -m launch.train --config configs/demo.py:backbone --workdir runs/demo/backbone
+
+`make demo` runs all of them. No pretrained backbone can be fetched, so `backbone` trains encoder and decoder on captions
+of scenes and of numbered regions; from then on the encoder is frozen, as in the published curriculum. Learning rates are
+higher than published: the model is 200 times smaller and sees a thousandth of the data.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+ROOT = "runs/demo"
+STAGES = ("backbone", "stage1", "stage2", "stage3")
+TOKENIZER = "configs/demo_tokenizer"
+
+
+def get_config(stage: str = "stage3") -> ConfigDict:
+    data = f"{ROOT}/data"
+    captions = {"format": "captions", "root": data, "annotations": "train_captions.json", "images": "train/images"}
+    regions = default.warehouse(data, "train", "train_regions.json")
+    questions = default.warehouse(data, "train")
+
+    config = default.get_config()
+    config.model = ConfigDict({"preset": "demo", "compute_dtype": "float32", "remat": "none"})
+    config.batch_rows = 16
+    config.optimizer.b2 = 0.99
+    config.optimizer.warmup = 0.05
+    config.data.row_tokens = 256
+    config.data.row_regions = 12
+    config.data.cached_pictures = 100_000
+    config.data.threads = 1
+    config.log_every = 10
+    config.save_every = 100
+    config.keep = 1
+    config.validate_every = 100
+    config.validation_rows = 32
+    if stage == "backbone":
+        config.stage = "backbone"
+        config.tokenizer = TOKENIZER
+        config.steps = 450
+        config.data.sources = {"captions": captions, "regions": regions}
+        config.validation_sources = {"regions": default.warehouse(data, "val", "val_regions.json")}
+    elif stage == "stage1":
+        config.stage = "connector_alignment"
+        config.init_from = f"{ROOT}/backbone"
+        config.steps = 40
+        config.optimizer.peaks = {"rgb_connector": 3e-4}
+        config.data.sources = {"captions": captions}
+        config.data.row_pictures = 3
+        config.validation_sources = {"captions": {**captions, "annotations": "val_captions.json", "images": "val/images"}}
+    elif stage == "stage2":
+        config.stage = "refiner_alignment"
+        config.init_from = f"{ROOT}/stage1"
+        config.steps = 60
+        config.optimizer.peaks = {"rgb_connector": 3e-4, "depth_connector": 3e-4, "refiners": 3e-4}
+        config.data.sources = {"regions": regions}
+        config.validation_sources = {"regions": default.warehouse(data, "val", "val_regions.json")}
+    elif stage == "stage3":
+        config.stage = "sft"
+        config.init_from = f"{ROOT}/stage2"
+        config.steps = 450
+        config.optimizer.peaks = {"rgb_connector": 1e-3, "depth_connector": 1e-3, "refiners": 1e-3, "decoder": 1e-3}
+        config.data.sources = {"questions": questions}
+        config.validation_sources = {"questions": default.warehouse(data, "val")}
+    else:
+        raise ValueError(f"the demo has no stage {stage!r}, only {', '.join(STAGES)}")
+    return config
