@@ -1,0 +1,106 @@
+"""Trains a small byte-level tokenizer with SmolLM2's structure on a warehouse folder's texts.
+
+    python -m launch.train_tokenizer --data DIR --vocab_size 640 --out configs/demo_tokenizer
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerFast
+
+from smolrgpt_jax.data.records import IMAGE, MASK, DataError
+from smolrgpt_jax.data.text import IMAGE_TOKEN, MASK_DEPTH_TOKEN, MASK_RGB_TOKEN, ChatTokenizer
+
+# SmolLM2's special tokens, in the order of their ids 0 to 16.
+SPECIAL_TOKENS = (
+    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<repo_name>", "<reponame>", "<file_sep>",
+    "<filename>", "<gh_stars>", "<issue_start>", "<issue_comment>", "<issue_closed>",
+    "<jupyter_start>", "<jupyter_text>", "<jupyter_code>", "<jupyter_output>", "<jupyter_script>",
+    "<empty_output>")
+EXTRA_TOKENS = (IMAGE_TOKEN, MASK_RGB_TOKEN, MASK_DEPTH_TOKEN)
+SMALLEST = len(SPECIAL_TOKENS) + 256 + len(EXTRA_TOKENS)
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> ChatTokenizer:
+    """Trains a byte-level BPE whose tokenizer.json differs from SmolLM2's in the merges only.
+
+    Args:
+      texts: pieces between special tokens; the same pieces always give the same tokenizer.
+      vocab_size: number of ids with the special tokens and the three extra ones.
+
+    Raises:
+      ValueError: the size has no room for the bytes, or the texts have too few pairs to fill it.
+    """
+    if vocab_size < SMALLEST:
+        raise ValueError(f"a vocabulary of {vocab_size} is too small, bytes and special tokens "
+                         f"alone take {SMALLEST}")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Digits(individual_digits=True),
+        pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(
+        vocab_size=vocab_size - len(EXTRA_TOKENS), show_progress=False,
+        special_tokens=[AddedToken(token, normalized=False, special=True)
+                        for token in SPECIAL_TOKENS],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet())))
+    trained = ChatTokenizer(PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<|im_start|>", eos_token="<|im_end|>",
+        unk_token="<|endoftext|>", pad_token="<|im_end|>", model_max_length=8192,
+        clean_up_tokenization_spaces=False))
+    if trained.vocab_size != vocab_size:
+        raise ValueError(f"the texts give only {trained.vocab_size} tokens of the {vocab_size} asked "
+                         "for")
+    return trained
+
+
+def pieces(files: Iterable[Path]) -> Iterator[str]:
+    """Yields the texts of chat-style JSON files as the chat format cuts them at special tokens.
+
+    Raises:
+      DataError: a file is not a list of records with conversations.
+    """
+    for file in files:
+        try:
+            records = json.loads(file.read_text(encoding="utf-8"))
+            conversations = [[turn["value"] for turn in record["conversations"]] for record in records]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{file}: is not a list of records with conversations") from error
+        for turns in conversations:
+            yield "user\n"
+            yield from (piece for piece in turns[0].replace(IMAGE, "").strip().split(MASK) if piece)
+            for answer in turns[1:]:
+                yield "assistant\n"
+                yield answer.strip()
+            yield "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder with train*.json")
+    parser.add_argument("--vocab_size", type=int, default=640,
+                        help="number of tokens, the three of SmolRGPT included")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    args = parser.parse_args()
+    files = sorted(args.data.glob("train*.json"))
+    if not files:
+        raise SystemExit(f"error: {args.data} holds no train*.json")
+    names = ", ".join(file.name for file in files)
+    print(f"training a tokenizer of {args.vocab_size} tokens on {names} of {args.data}, "
+          f"writing it to {args.out}")
+    try:
+        tokenizer = train_tokenizer(tqdm(pieces(files), unit=" pieces"), args.vocab_size)
+        tokenizer.save(args.out)
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from error
+    print(f"wrote {args.out}")
+
+
+if __name__ == "__main__":
+    main()

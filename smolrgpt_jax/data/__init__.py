@@ -1,0 +1,1 @@
+"""Question records -> validated pictures -> tokens and pixels -> packed rows -> batches."""

@@ -1,0 +1,121 @@
+"""Picture files -> arrays as the towers expect them.
+
+A file is decoded and resized in 8 bits (``read_rgb``, ``read_depth``), which is also what prepared
+data stores; scaling to floats is a table look-up afterwards.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageFile
+
+from smolrgpt_jax.data.records import DataError
+
+DEPTH_MODES = ("training", "submission")
+
+# The arithmetic of transformers' SigLIP processor: rescale by 1/255, then mean 0.5, std 0.5.
+_UNIT = (np.arange(256) * (1 / 255)).astype(np.float32)
+_SIGNED = (_UNIT - np.float32(0.5)) / np.float32(0.5)
+
+
+def picture_size(path: str | Path) -> tuple[int, int]:
+    """Returns (height, width) in pixels from the file's header.
+
+    Raises:
+      DataError: the file is missing or is not a picture.
+    """
+    with _open(path) as picture:
+        return picture.height, picture.width
+
+
+def read_rgb(path: str | Path, size: int) -> np.ndarray:
+    """Decodes a picture, squashed to a square with Pillow's bilinear (antialiased) filter.
+
+    Args:
+      path: a file of any format and size that Pillow reads.
+      size: height and width of the result in pixels.
+
+    Returns:
+      uint8[size, size, 3].
+
+    Raises:
+      DataError: the file is missing, truncated or corrupt.
+    """
+    return _decode(path, "RGB", size, Image.Resampling.BILINEAR)
+
+
+def read_depth(path: str | Path, size: int, mode: str = "training") -> np.ndarray:
+    """Decodes an 8-bit depth picture (one channel, or three equal ones), squashed to a square.
+
+    Args:
+      path: the file; near is dark, far is bright, scaled within each picture.
+      size: height and width of the result in pixels.
+      mode: "training" takes the nearest pixel, as the published model was trained; "submission"
+        filters bilinearly, as the published challenge submission did.
+
+    Returns:
+      uint8[size, size].
+
+    Raises:
+      DataError: the file is missing, truncated, corrupt or not 8-bit.
+    """
+    if mode not in DEPTH_MODES:
+        raise ValueError(f"depth mode is {mode!r}, must be one of {DEPTH_MODES}")
+    resampling = Image.Resampling.NEAREST if mode == "training" else Image.Resampling.BILINEAR
+    return _decode(path, "L", size, resampling)
+
+
+def scale_rgb(pixels: np.ndarray) -> np.ndarray:
+    """uint8[..., 3] in 0..255 -> float32[..., 3] in [-1, 1]."""
+    return _SIGNED[pixels]
+
+
+def scale_depth(pixels: np.ndarray, mode: str = "training") -> np.ndarray:
+    """uint8[H, W] -> float32[H, W, 3], three equal channels.
+
+    "training" gives [0, 1], "submission" [-1, 1]; see ``read_depth``.
+    """
+    table = _UNIT if mode == "training" else _SIGNED
+    return np.repeat(table[pixels][..., None], 3, axis=-1)
+
+
+def load_rgb(path: str | Path, size: int) -> np.ndarray:
+    """Returns the picture as float32[size, size, 3] in [-1, 1]; see ``read_rgb``."""
+    return scale_rgb(read_rgb(path, size))
+
+
+def load_depth(path: str | Path, size: int, mode: str = "training") -> np.ndarray:
+    """Returns float32[size, size, 3] in [0, 1] ("training") or [-1, 1]; see ``read_depth``."""
+    return scale_depth(read_depth(path, size, mode), mode)
+
+
+def _open(path: str | Path) -> Image.Image:
+    # A process-wide switch of Pillow that other libraries turn on: grey halves of truncated
+    # pictures would be trained on without a word.
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        return Image.open(path)
+    except FileNotFoundError as error:
+        raise DataError(f"picture {path} is missing") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"picture {path} is not a picture file ({_one_line(error)})") from error
+
+
+def _decode(path: str | Path, mode: str, size: int, resampling: Image.Resampling) -> np.ndarray:
+    with _open(path) as picture:
+        if mode == "L" and picture.mode not in ("1", "L", "LA", "P", "RGB", "RGBA"):
+            raise DataError(f"depth picture {path} is of mode {picture.mode}, expected 8-bit grey")
+        try:
+            picture = picture.convert(mode)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise DataError(
+                f"picture {path} is truncated or corrupt ({_one_line(error)})") from error
+    if picture.size != (size, size):
+        picture = picture.resize((size, size), resampling)
+    return np.array(picture)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,128 @@
+"""Region masks: decoding, and resampling to the grid on which region features are pooled."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+
+from smolrgpt_jax.data.records import RLE
+
+
+def decode(rle: RLE) -> np.ndarray:
+    """Returns the mask as uint8[height, width] of zeros and ones, as pycocotools decodes it.
+
+    Raises:
+      ValueError: the encoding is unreadable.
+    """
+    runs = rle.runs()
+    inside = (np.arange(runs.size) & 1).astype(np.uint8)
+    return np.repeat(inside, runs).reshape(rle.width, rle.height).T
+
+
+def resample(mask: np.ndarray, grid: int) -> np.ndarray:
+    """Resizes a mask to a square grid: bilinear, half-pixel centres, no antialiasing.
+
+    The same numbers as ``torch.nn.functional.interpolate(mode="bilinear", align_corners=False,
+    antialias=False)`` in float32.
+
+    Args:
+      mask: [H, W] or [H, W, R], any numeric or boolean dtype and any size.
+      grid: height and width of the result.
+
+    Returns:
+      float32[grid, grid] or float32[grid, grid, R].
+    """
+    top, bottom, down = _taps(mask.shape[0], grid)
+    left, right, across = _taps(mask.shape[1], grid)
+    trailing = (1,) * (mask.ndim - 2)
+    corners = [mask[rows[:, None], columns[None, :]].astype(np.float32)
+               for rows in (top, bottom) for columns in (left, right)]
+    return _blend(corners, down.reshape(grid, 1, *trailing), across.reshape(1, grid, *trailing))
+
+
+def resample_rle(rle: RLE, grid: int) -> np.ndarray:
+    """Returns ``resample(decode(rle), grid)``, float32[grid, grid], without the dense mask.
+
+    A pixel is inside if the run it falls into has an odd number, so the needed pixels are looked
+    up among the ends of the runs.
+
+    Raises:
+      ValueError: the encoding is unreadable.
+    """
+    ends = np.cumsum(rle.runs())
+    top, bottom, down = _taps(rle.height, grid)
+    left, right, across = _taps(rle.width, grid)
+    corners = [
+        (np.searchsorted(ends, columns[None, :] * rle.height + rows[:, None], side="right")
+         & 1).astype(np.float32)
+        for rows in (top, bottom) for columns in (left, right)]
+    return _blend(corners, down[:, None], across[None, :])
+
+
+def box_mask(box: Sequence[float], height: int, width: int) -> np.ndarray:
+    """Returns uint8[height, width], one where a pixel's centre lies in the box.
+
+    A box thinner than a pixel keeps the pixel it lies in, so that it never vanishes.
+
+    Args:
+      box: (x1, y1, x2, y2) in pixels, x to the right and y down, the origin at the top left.
+      height, width: size of the picture.
+
+    Raises:
+      ValueError: the box has no area or lies outside the picture.
+    """
+    x1, y1, x2, y2 = (float(value) for value in box)
+    if not (x1 < x2 and y1 < y2 and x1 < width and y1 < height and x2 > 0 and y2 > 0):
+        raise ValueError(f"box {tuple(box)} is empty or outside a picture of {height}x{width} pixels")
+    mask = np.zeros((height, width), np.uint8)
+    mask[_pixels(y1, y2, height), _pixels(x1, x2, width)] = 1
+    return mask
+
+
+def centroid(mask: np.ndarray) -> tuple[float, float]:
+    """Returns (x, y) of the mean of the mask's pixels, in pixels, pixel centres at whole numbers.
+
+    Args:
+      mask: [H, W], nonzero inside.
+
+    Raises:
+      ValueError: the mask is empty.
+    """
+    rows, columns = np.nonzero(mask)
+    if rows.size == 0:
+        raise ValueError("an empty mask has no centroid")
+    return float(columns.mean()), float(rows.mean())
+
+
+def _pixels(low: float, high: float, size: int) -> slice:
+    first = max(0, int(np.ceil(low - 0.5)))
+    last = min(size, int(np.ceil(high - 0.5)))
+    if first >= last:
+        first = min(size - 1, max(0, int(np.floor((low + high) / 2))))
+        last = first + 1
+    return slice(first, last)
+
+
+@functools.lru_cache(maxsize=64)
+def _taps(size: int, grid: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The two source positions of each target position and the second one's weight.
+
+    Rounded as PyTorch rounds (``area_pixel_compute_source_index`` and
+    ``compute_source_index_and_lambda`` in ATen/native/UpSample.h): float32 throughout, with
+    scale * (i + 0.5) - 0.5 as one fused operation, which is the float64 result rounded once.
+    """
+    scale = np.float64(np.float32(size) / np.float32(grid))
+    source = (scale * (np.arange(grid) + 0.5) - 0.5).astype(np.float32)
+    source = np.maximum(source, np.float32(0))
+    first = np.minimum(source.astype(np.int64), size - 1)
+    weight = np.clip(source - first.astype(np.float32), 0, 1).astype(np.float32)
+    return first, np.minimum(first + 1, size - 1), weight
+
+
+def _blend(corners: Sequence[np.ndarray], down: np.ndarray, across: np.ndarray) -> np.ndarray:
+    top_left, top_right, bottom_left, bottom_right = corners
+    top = top_left * (1 - across) + top_right * across
+    bottom = bottom_left * (1 - across) + bottom_right * across
+    return top * (1 - down) + bottom * down

@@ -1,0 +1,249 @@
+"""What every data source is read into: a picture with its questions, and the checks on both.
+
+A source reader turns its files into ``Picture`` objects; everything after that (tokens, rows,
+batches, evaluation) knows only these.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+WAREHOUSE_CATEGORIES = ("left_right", "count", "mcq", "distance")
+CAPTION_CATEGORIES = ("caption", "region_caption")
+
+MASK = "<mask>"
+IMAGE = "<image>"
+
+
+class DataError(ValueError):
+    """A record or file that cannot be used; the message names the file and the record id."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RLE:
+    """A region mask in COCO's compressed run-length encoding.
+
+    Attributes:
+      height, width: size of the mask in pixels, that of its picture.
+      counts: the encoded run lengths. Pixels are counted column by column, top to bottom, and the
+        first run is outside the region.
+    """
+
+    height: int
+    width: int
+    counts: bytes
+
+    def runs(self) -> np.ndarray:
+        """Returns the run lengths, int64[N] in pixels: outside, inside, outside, ...
+
+        The format is that of ``rleFrString`` in cocoapi's maskApi.c: every number is a group of
+        characters that hold five bits each, least significant first, 0x20 marking "more follow"
+        and 0x10 in the last one the sign; from the fourth number on they are differences to the
+        number two places before.
+
+        Raises:
+          ValueError: the counts are not such a string, or do not add up to height x width.
+        """
+        codes = np.frombuffer(self.counts, np.uint8).astype(np.int64) - 48
+        if codes.size == 0 or codes.min() < 0 or codes.max() > 63:
+            raise ValueError("the counts hold characters that COCO's encoding does not use")
+        last = (codes & 0x20) == 0
+        if not last[-1]:
+            raise ValueError("the counts end in the middle of a number")
+        ends = np.flatnonzero(last)
+        starts = np.concatenate(([0], ends[:-1] + 1))
+        sizes = ends - starts + 1
+        if sizes.max() > 12:  # 60 bits; no picture has runs that long
+            raise ValueError("the counts hold a number that is too large")
+        place = np.arange(codes.size) - np.repeat(starts, sizes)
+        values = np.add.reduceat((codes & 0x1F) << (5 * place), starts)
+        values -= np.where(codes[ends] & 0x10, 1 << (5 * sizes), 0)
+        values[1::2] = np.cumsum(values[1::2])
+        values[2::2] = np.cumsum(values[2::2])
+        if values.min() < 0 or values.sum() != self.height * self.width:
+            raise ValueError(f"the runs do not fill a mask of {self.height}x{self.width} pixels")
+        return values
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """One question about a picture.
+
+    Attributes:
+      id: the record's id, unique in its file.
+      category: one of the source's categories; "" where the source gives none (test records).
+      prompt: the question's text with one "<mask>" per region, without "<image>".
+      answer: the free-text answer, None where it is not published.
+      normalized_answer: "left" or "right" (left_right), int (count, and mcq: the region's
+        number), float metres (distance), None where there is none.
+      regions: the i-th "<mask>" of the prompt is regions[i].
+    """
+
+    id: str
+    category: str
+    prompt: str
+    answer: str | None
+    normalized_answer: str | int | float | None
+    regions: tuple[RLE, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A picture with all its questions.
+
+    Attributes:
+      id: the picture's name in its data set, without folder and suffix.
+      image: the RGB file.
+      depth: the depth file, None where the data set has none.
+      questions: in the order of the source file.
+    """
+
+    id: str
+    image: Path
+    depth: Path | None
+    questions: tuple[Question, ...]
+
+
+class BadRecords:
+    """What to do with records that cannot be used: a named policy and the reasons collected.
+
+    "error" stops at the first one; "report" leaves it out, counts it and keeps the reason, for the
+    caller to print ``summary()``. Safe to share between threads.
+    """
+
+    POLICIES = ("error", "report")
+
+    def __init__(self, policy: str = "error"):
+        if policy not in self.POLICIES:
+            raise ValueError(f"policy for bad records is {policy!r}, must be one of {self.POLICIES}")
+        self.policy = policy
+        self._reasons: dict[str, None] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def reasons(self) -> list[str]:
+        """One sentence for each distinct problem, in the order of their discovery."""
+        with self._lock:
+            return list(self._reasons)
+
+    def reject(self, error: DataError) -> None:
+        """Raises ``error`` under "error", else records its message."""
+        if self.policy == "error":
+            raise error
+        with self._lock:
+            self._reasons[str(error)] = None
+
+    def summary(self, shown: int = 5) -> str:
+        """Returns a few lines for people: how many records were left out and the first reasons."""
+        reasons = self.reasons
+        if not reasons:
+            return "no bad records"
+        lines = [f"{len(reasons)} bad records left out:"]
+        lines += [f"  {reason}" for reason in reasons[:shown]]
+        if len(reasons) > shown:
+            lines.append(f"  and {len(reasons) - shown} more")
+        return "\n".join(lines)
+
+
+def normalize_answer(category: str, value: object) -> str | int | float | None:
+    """Returns a published normalized answer in the type of its category.
+
+    Numbers may come as strings, as they do in the published files.
+
+    Raises:
+      ValueError: the value does not fit the category.
+    """
+    if value is None:
+        return None
+    text = str(value).strip()
+    if category == "left_right":
+        if text.lower() not in ("left", "right"):
+            raise ValueError(f"normalized answer {value!r} is neither left nor right")
+        return text.lower()
+    if category in ("mcq", "count", "distance"):
+        try:
+            number = float(text)
+        except ValueError:
+            number = float("nan")
+        if isinstance(value, bool) or not 0 <= number < float("inf"):
+            raise ValueError(f"normalized answer {value!r} of a {category} question is no number")
+        if category == "distance":
+            return number
+        if number != int(number):
+            raise ValueError(f"normalized answer {value!r} of a {category} question is not whole")
+        return int(number)
+    return text
+
+
+def check_question(question: Question, *, size: tuple[int, int] | None, categories: Sequence[str],
+                   need_answer: bool = True) -> None:
+    """Checks one question against its picture.
+
+    Args:
+      question: the record.
+      size: (height, width) of its picture in pixels; None leaves the masks' size unchecked.
+      categories: the categories the source may use.
+      need_answer: False for test records, which have neither category nor answer.
+
+    Raises:
+      ValueError: what is wrong, without the file and record id, which the reader adds.
+    """
+    if question.category not in categories and (need_answer or question.category):
+        raise ValueError(f"unknown category {question.category!r}, expected one of {list(categories)}")
+    if not question.prompt:
+        raise ValueError("the question is empty")
+    if IMAGE in question.prompt:
+        raise ValueError(f"the question holds {IMAGE} at an unexpected place")
+    if need_answer and not question.answer:
+        raise ValueError("the answer is missing")
+    marks = question.prompt.count(MASK)
+    if marks != len(question.regions):
+        raise ValueError(f"the question holds {marks} {MASK} but {len(question.regions)} masks")
+    if question.category == "mcq" and question.normalized_answer is not None:
+        if question.normalized_answer >= marks:
+            raise ValueError(f"the answer is region {question.normalized_answer} of only {marks}")
+    for index, region in enumerate(question.regions):
+        if size is not None and (region.height, region.width) != tuple(size):
+            raise ValueError(f"mask {index} is {region.height}x{region.width} pixels but the picture "
+                             f"is {size[0]}x{size[1]}")
+
+
+def merge_pictures(collections: Iterable[Sequence[Picture]]) -> list[Picture]:
+    """Joins lists of pictures; questions about the same image file end up in one picture.
+
+    Pictures and questions keep the order of their first appearance. A picture has a depth file if
+    any of its occurrences has one.
+
+    Raises:
+      DataError: two occurrences of a picture name different depth files.
+    """
+    merged: dict[Path, Picture] = {}
+    for picture in (picture for pictures in collections for picture in pictures):
+        known = merged.get(picture.image)
+        if known is None:
+            merged[picture.image] = picture
+            continue
+        if known.depth and picture.depth and known.depth != picture.depth:
+            raise DataError(f"{picture.image}: two depth files are named for it, {known.depth} and "
+                            f"{picture.depth} (record {_first_id(picture)})")
+        merged[picture.image] = dataclasses.replace(
+            known, depth=known.depth or picture.depth, questions=known.questions + picture.questions)
+    return list(merged.values())
+
+
+def describe(pictures: Sequence[Picture]) -> str:
+    """Returns one line for people: number of pictures, questions and questions per category."""
+    counts = Counter(question.category or "without category"
+                     for picture in pictures for question in picture.questions)
+    parts = ", ".join(f"{name} {number}" for name, number in sorted(counts.items()))
+    return f"{len(pictures)} pictures, {sum(counts.values())} questions ({parts})"
+
+
+def _first_id(picture: Picture) -> str:
+    return repr(picture.questions[0].id) if picture.questions else "none"

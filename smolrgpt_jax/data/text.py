@@ -1,0 +1,195 @@
+"""The chat format: conversations <-> token ids.
+
+    <|im_start|>user\\n + T image tokens + question + <|im_end|>\\n
+    <|im_start|>assistant\\n + answer + <|im_end|>\\n
+
+Every header is tokenised apart from the text that follows it, so the ids of a generation prompt
+are always a prefix of the ids of the whole conversation.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from transformers import AddedToken, PreTrainedTokenizerFast
+
+from smolrgpt_jax.data.records import DataError, MASK
+
+IMAGE_TOKEN, MASK_RGB_TOKEN, MASK_DEPTH_TOKEN = "<|image|>", "<mask_rgb>", "<mask_depth>"
+START, END = "<|im_start|>", "<|im_end|>"
+IGNORE = -100  # the label of tokens without loss
+
+
+class ChatTokenizer:
+    """A tokenizer with SmolLM2's structure, the three tokens of SmolRGPT and the chat format.
+
+    Attributes:
+      image_id, mask_rgb_id, mask_depth_id: ids of the tokens whose embedding is replaced.
+      eos_id, pad_id: both the id of "<|im_end|>", as in the published model.
+      vocab_size: number of ids with the three extra tokens.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast):
+        """Wraps a tokenizer and adds the extra tokens it does not have yet.
+
+        Raises:
+          DataError: the tokenizer lacks the chat format's own tokens.
+        """
+        known = tokenizer.get_vocab()
+        missing = [token for token in (START, END) if token not in known]
+        if missing:
+            raise DataError(f"tokenizer {tokenizer.name_or_path!r} lacks {' and '.join(missing)}")
+        # normalized=False and no stripping: the tokens split the text exactly where they stand.
+        tokenizer.add_tokens([AddedToken(token, normalized=False, special=True)
+                              for token in (IMAGE_TOKEN, MASK_RGB_TOKEN, MASK_DEPTH_TOKEN)
+                              if token not in known])
+        tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token = START, END, END
+        self._tokenizer = tokenizer
+        self._backend = tokenizer.backend_tokenizer
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        self.image_id, self.mask_rgb_id, self.mask_depth_id, self.eos_id = (
+            self._backend.token_to_id(token)
+            for token in (IMAGE_TOKEN, MASK_RGB_TOKEN, MASK_DEPTH_TOKEN, END))
+        self.pad_id = self.eos_id
+        self.vocab_size = self._backend.get_vocab_size(with_added_tokens=True)
+        self._user = self._ids(f"{START}user\n")
+        self._assistant = self._ids(f"{START}assistant\n")
+
+    @classmethod
+    def load(cls, name: str | Path) -> "ChatTokenizer":
+        """Loads a folder with tokenizer.json, or a model id of the Hugging Face hub.
+
+        The file is taken as it is: transformers' AutoTokenizer would rebuild some tokenizers from
+        their class and lose SmolLM2's splitting of digits.
+
+        Raises:
+          DataError: there is no such tokenizer.
+        """
+        try:
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(str(name))
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise DataError(f"tokenizer {str(name)!r} cannot be loaded ({reason})") from error
+        return cls(tokenizer)
+
+    def save(self, folder: str | Path) -> None:
+        """Writes the tokenizer, extra tokens included, so that ``load`` returns an equal one."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as aside:
+            self._tokenizer.save_pretrained(aside)
+            # transformers 5 writes a class name that 4, which the PyTorch release uses, lacks.
+            config = Path(aside) / "tokenizer_config.json"
+            values = json.loads(config.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+            config.write_text(json.dumps(values, indent=2) + "\n")
+            for file in sorted(Path(aside).iterdir()):
+                os.replace(file, folder / file.name)
+
+    def prefix(self, image_tokens: int) -> np.ndarray:
+        """Returns the start of every question, int32[N]: user header and image tokens."""
+        return np.array(self._user + [self.image_id] * image_tokens, np.int32)
+
+    def question(self, prompt: str, answer: str | None = None) -> tuple[np.ndarray, int]:
+        """Tokenises what follows the picture's prefix.
+
+        Args:
+          prompt: the question with one "<mask>" per region.
+          answer: the answer, or None for a generation prompt.
+
+        Returns:
+          ids int32[N] of the rest of the prompt (assistant header included) and of the answer
+          with its end, and the number of ids before the answer. ``prefix`` + ids are the ids of
+          the whole conversation.
+        """
+        return self.questions([prompt], [answer])[0]
+
+    def questions(self, prompts: Sequence[str],
+                  answers: Sequence[str | None]) -> list[tuple[np.ndarray, int]]:
+        """Tokenises many questions at once, in parallel; see ``question``."""
+        asked = self._batch([expand_masks(prompt) + f"{END}\n" for prompt in prompts])
+        answered = self._batch(["" if answer is None else f"{answer}{END}\n" for answer in answers])
+        return [(np.array(ask + self._assistant + reply, np.int32), len(ask) + len(self._assistant))
+                for ask, reply in zip(asked, answered, strict=True)]
+
+    def encode(self, turns: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Tokenises a whole conversation.
+
+        Args:
+          turns: texts of the user and the assistant in turn, starting with the user. The first
+            holds the image tokens; regions are written ``<mask_rgb><mask_depth>``.
+
+        Returns:
+          ids int32[N] and labels int32[N]: the id of the next token where that one belongs to an
+          answer or its closing "<|im_end|>\\n", else -100.
+        """
+        ids: list[int] = []
+        labels: list[int] = []
+        for index, text in enumerate(turns):
+            answer = index % 2 == 1
+            head = self._assistant if answer else self._user
+            body = self._ids(f"{text}{END}\n")
+            ids += head + body
+            labels += [IGNORE] * (len(head) - 1) + (body if answer else [IGNORE] * len(body))
+            labels.append(IGNORE)
+        return np.array(ids, np.int32), np.array(labels, np.int32)
+
+    def generation_prompt(self, turns: Sequence[str]) -> np.ndarray:
+        """Returns the ids, int32[N], after which the assistant's next answer is generated.
+
+        Args:
+          turns: as in ``encode``, ending with the user's.
+        """
+        return np.concatenate([self.encode(turns)[0], np.array(self._assistant, np.int32)])
+
+    def collate(self, conversations: Sequence[Sequence[str]], max_length: int) -> dict[str, np.ndarray]:
+        """Makes the padded batch of the PyTorch release.
+
+        A conversation longer than ``max_length`` is cut at its end and has no loss.
+
+        Args:
+          conversations: B lists of turns, see ``encode``.
+          max_length: S; every row is padded to it, on the left.
+
+        Returns:
+          input_ids, attention_mask and labels, all int32[B, S].
+        """
+        shape = (len(conversations), max_length)
+        batch = {"input_ids": np.full(shape, self.pad_id, np.int32),
+                 "attention_mask": np.zeros(shape, np.int32),
+                 "labels": np.full(shape, IGNORE, np.int32)}
+        for row, turns in enumerate(conversations):
+            ids, labels = self.encode(turns)
+            if ids.size > max_length:
+                ids, labels = ids[:max_length], np.full(max_length, IGNORE, np.int32)
+            begin = max_length - ids.size
+            batch["input_ids"][row, begin:] = ids
+            batch["attention_mask"][row, begin:] = 1
+            batch["labels"][row, begin:] = labels
+        return batch
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
+        """Returns the text of generated ids up to the first eos, without surrounding spaces."""
+        ids = np.asarray(ids).tolist()
+        if self.eos_id in ids:
+            ids = ids[:ids.index(self.eos_id)]
+        return self._backend.decode(ids, skip_special_tokens=True).strip()
+
+    def _ids(self, text: str) -> list[int]:
+        return self._backend.encode(text, add_special_tokens=False).ids
+
+    def _batch(self, texts: Sequence[str]) -> list[list[int]]:
+        # In parts, because the library's own result per text is a hundred times larger than the ids.
+        return [encoding.ids for begin in range(0, len(texts), 4096)
+                for encoding in self._backend.encode_batch_fast(
+                    list(texts[begin:begin + 4096]), add_special_tokens=False)]
+
+
+def expand_masks(prompt: str) -> str:
+    """Returns the question with every "<mask>" as the model's pair of RGB and depth tokens."""
+    return prompt.replace(MASK, MASK_RGB_TOKEN + MASK_DEPTH_TOKEN)

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from smolrgpt_jax.data.records import DataError
+from smolrgpt_jax.data.text import ChatTokenizer, expand_masks
+
+TEXT = Path(__file__).parents[1] / "data_files" / "text"
+GOLDEN = json.loads((TEXT / "collated.json").read_text())
+BATCHES = {batch["max_length"]: batch for batch in GOLDEN["training_batches"]}
+IMAGE = "<|image|>"
+
+
+@pytest.mark.parametrize("max_length", BATCHES)
+@pytest.mark.parametrize("key", ["input_ids", "attention_mask", "labels"])
+def test_collates_as_the_pytorch_release(tokenizer, max_length, key):
+    batch = BATCHES[max_length]
+    ours = tokenizer.collate(batch["conversations"], max_length)[key]
+    assert ours.dtype == np.int32
+    np.testing.assert_array_equal(ours, batch[key])
+
+
+def test_ids_of_special_tokens(tokenizer):
+    ids = GOLDEN["special_ids"]
+    assert (tokenizer.image_id, tokenizer.mask_rgb_id, tokenizer.mask_depth_id) == (
+        ids["image"], ids["mask_rgb"], ids["mask_depth"])
+    assert (tokenizer.eos_id, tokenizer.pad_id) == (ids["eos"], ids["pad"])
+    assert tokenizer.vocab_size == GOLDEN["vocab_size_with_extra_tokens"]
+
+
+def test_generation_prompt(tokenizer):
+    user = BATCHES[512]["conversations"][0][0]
+    np.testing.assert_array_equal(tokenizer.generation_prompt([user]),
+                                  GOLDEN["generation_prompt_of_first_conversation"])
+
+
+@pytest.mark.parametrize("index", range(10))
+def test_prefix_and_question_are_the_whole_conversation(tokenizer, index):
+    user, answer = BATCHES[512]["conversations"][index]
+    prompt = user.removeprefix(IMAGE * 64).replace("<mask_rgb><mask_depth>", "<mask>")
+    ids, before = tokenizer.question(prompt, answer)
+    whole, labels = tokenizer.encode([user, answer])
+    prefix = tokenizer.prefix(64)
+    np.testing.assert_array_equal(np.concatenate([prefix, ids]), whole)
+    np.testing.assert_array_equal(np.concatenate([prefix, ids[:before]]),
+                                  tokenizer.generation_prompt([user]))
+    np.testing.assert_array_equal(labels[prefix.size + before - 1:-1], ids[before:])
+    np.testing.assert_array_equal(tokenizer.question(prompt)[0], ids[:before])
+
+
+@pytest.mark.parametrize("answer", ["\n\n\nanswer", "  spaced", "12 m", "\tx", ""])
+def test_generation_prompt_is_a_prefix_whatever_the_answer_starts_with(tokenizer, answer):
+    ids, before = tokenizer.question("where?", answer)
+    np.testing.assert_array_equal(ids[:before], tokenizer.question("where?")[0])
+
+
+def test_the_format_spelled_out(tokenizer):
+    whole, labels = tokenizer.encode(["hi", "a 12", "so?", "b"])
+    vocabulary = PreTrainedTokenizerFast.from_pretrained(TEXT / "tokenizer")
+    assert vocabulary.decode(whole) == (
+        "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\na 12<|im_end|>\n"
+        "<|im_start|>user\nso?<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n")
+    assert vocabulary.decode(labels[labels >= 0]) == "a 12<|im_end|>\nb<|im_end|>\n"
+    where = np.flatnonzero(labels >= 0)
+    np.testing.assert_array_equal(labels[where], whole[where + 1])
+
+
+def test_masks_become_pairs_in_the_question_only(tokenizer):
+    assert expand_masks("a <mask>, <mask>") == "a <mask_rgb><mask_depth>, <mask_rgb><mask_depth>"
+    ids, before = tokenizer.question("a <mask>", "the <mask>")
+    pair = [tokenizer.mask_rgb_id, tokenizer.mask_depth_id]
+    assert [id for id in ids[:before] if id in pair] == pair
+    assert not np.isin(ids[before:], pair).any()
+
+
+def test_decode_stops_at_the_first_eos(tokenizer):
+    ids = tokenizer.question("x", " 4.90 meters ")
+    generated = np.concatenate([ids[0][ids[1]:], np.full(5, tokenizer.eos_id), [40, 41]])
+    assert tokenizer.decode(generated) == "4.90 meters"
+    assert tokenizer.decode([tokenizer.eos_id]) == ""
+    assert tokenizer.decode(ids[0][ids[1]:ids[1] + 2]) == "4"
+
+
+def test_saves_and_loads_an_equal_tokenizer(tokenizer, tmp_path):
+    tokenizer.save(tmp_path / "new" / "tokenizer")
+    again = ChatTokenizer.load(tmp_path / "new" / "tokenizer")
+    assert again.vocab_size == tokenizer.vocab_size
+    for turns in BATCHES[512]["conversations"]:
+        np.testing.assert_array_equal(again.encode(turns)[0], tokenizer.encode(turns)[0])
+    assert sorted(file.name for file in (tmp_path / "new").iterdir()) == ["tokenizer"]
+
+
+def test_a_class_name_in_the_config_does_not_change_the_splitting(tokenizer, tmp_path):
+    tokenizer.save(tmp_path)
+    config = tmp_path / "tokenizer_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"tokenizer_class": "GPT2Tokenizer"}))
+    again = ChatTokenizer.load(tmp_path)
+    np.testing.assert_array_equal(again.question("In 2026", "")[0], tokenizer.question("In 2026", "")[0])
+
+
+def test_a_missing_tokenizer_is_one_sentence(tmp_path):
+    with pytest.raises(DataError, match="cannot be loaded") as caught:
+        ChatTokenizer.load(tmp_path)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,68 @@
+"""Mesh, rules, and the same training step on one device and on eight."""
+
+from __future__ import annotations
+
+import logging
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from smolrgpt_jax import sharding
+from smolrgpt_jax.config import PRESETS
+from smolrgpt_jax.models.smolrgpt import abstract_params
+from smolrgpt_jax.training.stages import STAGES
+from smolrgpt_jax.training.step import gradients
+
+
+def test_all_devices_are_on_the_data_axis_by_default():
+    assert dict(sharding.make_mesh().shape) == {"data": 8, "fsdp": 1, "tensor": 1}
+
+
+def test_a_mesh_that_does_not_fit_the_devices_is_an_error():
+    with pytest.raises(ValueError, match="does not fit 8 devices"):
+        sharding.make_mesh({"data": 3, "fsdp": 2})
+
+
+def test_sizes_that_do_not_divide_stay_whole_and_are_logged(caplog):
+    mesh = sharding.make_mesh({"data": 1, "tensor": 8})
+    with caplog.at_level(logging.INFO):
+        spec = sharding.spec_for(("layers", "embed", "heads", "none"), (32, 960, 15, 64), mesh, "decoder/blocks/q_proj/kernel")
+    assert spec == P(None, None, None, None)
+    assert "decoder/blocks/q_proj/kernel: heads of size 15 does not divide by 8" in caplog.text
+
+
+def test_two_dimensions_on_one_axis_are_an_error():
+    mesh = sharding.make_mesh({"tensor": 8})
+    with pytest.raises(ValueError, match=r"two dimensions of \('heads', 'mlp'\) land on mesh axis \['tensor'\]"):
+        sharding.spec_for(("heads", "mlp"), (8, 8), mesh)
+
+
+@pytest.mark.parametrize("shape", [{"data": 2, "fsdp": 4}, {"fsdp": 4, "tensor": 2}, {"tensor": 8}], ids=str)
+def test_every_parameter_of_the_published_model_has_a_sharding(shape):
+    mesh = sharding.make_mesh(shape)
+    params = abstract_params(PRESETS["smolrgpt"])
+    for name, sharded in sharding.param_shardings(params, mesh).items():
+        sharded.shard_shape(params[name].shape)
+    embedding = sharding.param_shardings(params, mesh)["decoder/token_embedding"]
+    assert embedding.shard_shape((49280, 960)) == (49280 // mesh.shape["tensor"], 960 // mesh.shape["fsdp"])
+
+
+@pytest.mark.parametrize("shape", [{"data": 8}, {"data": 2, "fsdp": 2, "tensor": 2}], ids=str)
+def test_eight_devices_compute_what_one_does(golden, shape):
+    names = STAGES["sft"].trained(golden.model.params)
+    batch = {name: np.concatenate([np.asarray(v)] * 2) for name, v in golden.batch().items()}
+    run = jax.jit(lambda t, f, b: gradients(golden.model.config, t, f, b))
+
+    def split(params):
+        return {n: params[n] for n in names}, {n: v for n, v in params.items() if n not in names}
+
+    mesh = sharding.make_mesh(shape)
+    shardings = sharding.param_shardings(golden.model.params, mesh)
+    placed = {n: jax.device_put(v, shardings[n]) for n, v in golden.model.params.items()}
+    ours, loss = run(*split(placed), sharding.put_batch(batch, mesh))
+    theirs, expected = run(*split(golden.model.params), batch)
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+    for name in ours:
+        np.testing.assert_allclose(ours[name], theirs[name], atol=1e-4 * float(np.abs(theirs[name]).max()), err_msg=name)

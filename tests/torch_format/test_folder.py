@@ -1,0 +1,198 @@
+"""PyTorch folders: byte-exact round trips and one clear error for each kind of damage."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from smolrgpt_jax.config import PRESETS, config_from_torch, config_to_torch
+from smolrgpt_jax.models.smolrgpt import abstract_params
+from smolrgpt_jax.torch_format.folder import CheckpointError, default_layout, read_folder, with_dtype, write_folder
+from smolrgpt_jax.torch_format.mapping import INV_FREQ, entries
+
+HEAD, EMBEDDING = "decoder.head.weight", "decoder.token_embedding.weight"
+
+
+@pytest.fixture
+def folder(golden, tmp_path):
+    """A copy of the golden checkpoint to damage, and its tensors."""
+    copy = tmp_path / "checkpoint"
+    shutil.copytree(golden.folder, copy)
+    return copy
+
+
+def rewrite(folder, change, metadata=None):
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", metadata=metadata)
+
+
+def test_round_trip_is_byte_exact(golden, tmp_path):
+    config, params, layout = read_folder(golden.folder)
+    write_folder(tmp_path / "back", config, params, layout)
+    for name in ("model.safetensors", "config.json"):
+        assert (tmp_path / "back" / name).read_bytes() == (golden.folder / name).read_bytes()
+
+
+def test_a_layout_survives_json(golden):
+    _, _, layout = read_folder(golden.folder)
+    assert type(layout).from_dict(json.loads(json.dumps(layout.to_dict()))) == layout
+
+
+def test_the_default_layout_is_the_release_s(golden):
+    """Names, order and tied-head metadata of a checkpoint that was never imported are those the release writes."""
+    config, _, layout = read_folder(golden.folder)
+    ours = default_layout(config)
+    assert ours.files == layout.files
+    assert ours.metadata == layout.metadata
+
+
+@pytest.mark.parametrize(("dtype", "numpy_dtype"), [("BF16", ml_dtypes.bfloat16), ("F16", np.float16)])
+def test_other_dtypes(golden, tmp_path, dtype, numpy_dtype):
+    config, params, layout = read_folder(golden.folder)
+    write_folder(tmp_path / "small", config, params, with_dtype(layout, dtype))
+    tensors = load_file(tmp_path / "small" / "model.safetensors")
+    assert {t.dtype for n, t in tensors.items() if n != INV_FREQ} == {np.dtype(numpy_dtype)}
+    again = read_folder(tmp_path / "small")[1]
+    np.testing.assert_array_equal(again["decoder/blocks/q_proj/kernel"], params["decoder/blocks/q_proj/kernel"].astype(numpy_dtype))
+
+
+@pytest.mark.parametrize("names", [[EMBEDDING], [HEAD], [HEAD, EMBEDDING]], ids=str)
+def test_tied_head_under_either_name(golden, folder, names):
+    def change(tensors):
+        head = tensors.pop(HEAD)
+        tensors.update({n: head for n in names})
+
+    rewrite(folder, change)
+    params = read_folder(folder)[1]
+    np.testing.assert_array_equal(params["decoder/token_embedding"][:515], golden.model.params["decoder/token_embedding"][:515])
+
+
+def test_sharded_folder(golden, folder, tmp_path):
+    tensors = load_file(folder / "model.safetensors")
+    names = sorted(tensors)
+    files = {f"model-0000{i + 1}-of-00002.safetensors": names[i::2] for i in range(2)}
+    for file, members in files.items():
+        save_file({n: tensors[n] for n in members}, folder / file, metadata={"format": "pt"})
+    index = {"metadata": {"total_size": sum(t.nbytes for t in tensors.values())}, "weight_map": {n: f for f, m in sorted(files.items()) for n in sorted(m)}}
+    index["weight_map"] = dict(sorted(index["weight_map"].items()))
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
+    (folder / "model.safetensors").unlink()
+    config, params, layout = read_folder(folder)
+    np.testing.assert_array_equal(params["rgb_connector/proj/kernel"], golden.model.params["rgb_connector/proj/kernel"])
+    write_folder(tmp_path / "back", config, params, layout)
+    for file in [*files, "model.safetensors.index.json"]:
+        assert (tmp_path / "back" / file).read_bytes() == (folder / file).read_bytes()
+
+
+def test_all_wrong_tensors_are_listed_at_once(folder):
+    def change(tensors):
+        del tensors["MP.proj.weight"], tensors["decoder.norm.weight"]
+        tensors["surprise.weight"] = np.zeros(3, np.float32)
+        tensors["MP_depth.proj.weight"] = np.zeros((96, 255), np.float32)
+
+    rewrite(folder, change)
+    with pytest.raises(CheckpointError) as error:
+        read_folder(folder)
+    for part in ("missing MP.proj.weight", "missing decoder.norm.weight", "unexpected surprise.weight", "MP_depth.proj.weight has shape [96, 255]"):
+        assert part in str(error.value)
+
+
+def test_truncated_file(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(CheckpointError, match="model.safetensors is not a readable safetensors file"):
+        read_folder(folder)
+
+
+def test_nan_weights_are_refused_unless_allowed(folder):
+    def change(tensors):
+        tensors["decoder.norm.weight"][3] = np.nan
+
+    rewrite(folder, change)
+    with pytest.raises(CheckpointError, match="decoder.norm.weight holds NaN"):
+        read_folder(folder)
+    assert np.isnan(read_folder(folder, allow_nan=True)[1]["decoder/norm/scale"][3])
+
+
+def test_a_pickle_is_never_loaded(folder):
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="pytorch_model.bin is a pickle"):
+        read_folder(folder)
+
+
+def test_untied_heads_in_a_tied_model(folder):
+    def change(tensors):
+        tensors[EMBEDDING] = tensors[HEAD] + 1
+
+    rewrite(folder, change)
+    with pytest.raises(CheckpointError, match="differ though config.json ties them"):
+        read_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("lm_re_base", 10000, "inv_freq contradicts lm_re_base"),
+        ("vit_cls_flag", True, "vit_cls_flag=True is not supported"),
+        ("mp_image_token_length", 64, "mp_image_token_length is 64 but the sizes give 16"),
+        ("lm_hidden_dim", 128, "128 does not divide into 6 heads"),
+        ("lm_n_blocks", 4, "missing decoder.blocks.3"),
+    ],
+)
+def test_a_config_that_contradicts_the_tensors(folder, field, value, message):
+    values = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**values, field: value}))
+    with pytest.raises(CheckpointError, match=message):
+        read_folder(folder)
+
+
+def test_an_existing_destination_is_untouched(golden, tmp_path):
+    config, params, layout = read_folder(golden.folder)
+    (tmp_path / "there").mkdir()
+    with pytest.raises(CheckpointError, match="exists already"):
+        write_folder(tmp_path / "there", config, params, layout)
+    assert list((tmp_path / "there").iterdir()) == []
+
+
+def test_a_failed_write_leaves_nothing(golden, tmp_path, monkeypatch):
+    config, params, layout = read_folder(golden.folder)
+
+    def full_disk(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("smolrgpt_jax.torch_format.folder.os.fsync", full_disk)
+    with pytest.raises(CheckpointError, match="No space left"):
+        write_folder(tmp_path / "new", config, params, layout)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_table_covers_the_published_model():
+    config = PRESETS["smolrgpt"]
+    table = entries(config)
+    trained = sum(int(np.prod(e.torch_shape)) for e in table)
+    assert trained == 475_697_280
+    assert {e.jax for e in table} == set(abstract_params(config))
+
+
+def test_every_layout_rule_inverts():
+    rng = np.random.default_rng(0)
+    for entry in entries(PRESETS["demo"]):
+        tensor = rng.random(entry.torch_shape, np.float32)
+        there = entry.to_jax(tensor)
+        assert there.shape == entry.jax_shape
+        np.testing.assert_array_equal(entry.to_torch(there), tensor)
+
+
+def test_config_json_round_trip_keeps_unknown_fields(golden):
+    values = json.loads((golden.folder / "config.json").read_text()) | {"somebody's": ["field"]}
+    assert config_to_torch(config_from_torch(values), values) == values
+
+
+def test_config_json_with_missing_fields_means_the_published_model():
+    assert config_from_torch({}) == PRESETS["smolrgpt"]
