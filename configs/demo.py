@@ -16,19 +16,19 @@ STAGES = ("backbone", "stage1", "stage2", "stage3")
 TOKENIZER = "configs/demo_tokenizer"
 
 
-def get_config(stage: str = "stage3") -> ConfigDict:
-    data = f"{ROOT}/data"
+def get_config(stage: str = "stage3", root: str = ROOT) -> ConfigDict:
+    data = f"{root}/data"
     captions = {"format": "captions", "root": data, "annotations": "train_captions.json", "images": "train/images"}
     regions = default.warehouse(data, "train", "train_regions.json")
     questions = default.warehouse(data, "train")
 
     config = default.get_config()
     config.model = ConfigDict({"preset": "demo", "compute_dtype": "float32", "remat": "none"})
-    config.batch_rows = 16
+    config.batch_rows = 8
     config.optimizer.b2 = 0.99
     config.optimizer.warmup = 0.05
-    config.data.row_tokens = 256
-    config.data.row_regions = 12
+    config.data.row_tokens = 512
+    config.data.row_regions = 16
     config.data.cached_pictures = 100_000
     config.data.threads = 1
     config.log_every = 10
@@ -44,7 +44,7 @@ def get_config(stage: str = "stage3") -> ConfigDict:
         config.validation_sources = {"regions": default.warehouse(data, "val", "val_regions.json")}
     elif stage == "stage1":
         config.stage = "connector_alignment"
-        config.init_from = f"{ROOT}/backbone"
+        config.init_from = f"{root}/backbone"
         config.steps = 40
         config.optimizer.peaks = {"rgb_connector": 3e-4}
         config.data.sources = {"captions": captions}
@@ -52,14 +52,14 @@ def get_config(stage: str = "stage3") -> ConfigDict:
         config.validation_sources = {"captions": {**captions, "annotations": "val_captions.json", "images": "val/images"}}
     elif stage == "stage2":
         config.stage = "refiner_alignment"
-        config.init_from = f"{ROOT}/stage1"
+        config.init_from = f"{root}/stage1"
         config.steps = 60
         config.optimizer.peaks = {"rgb_connector": 3e-4, "depth_connector": 3e-4, "refiners": 3e-4}
         config.data.sources = {"regions": regions}
         config.validation_sources = {"regions": default.warehouse(data, "val", "val_regions.json")}
     elif stage == "stage3":
         config.stage = "sft"
-        config.init_from = f"{ROOT}/stage2"
+        config.init_from = f"{root}/stage2"
         config.steps = 450
         config.optimizer.peaks = {"rgb_connector": 1e-3, "depth_connector": 1e-3, "refiners": 1e-3, "decoder": 1e-3}
         config.data.sources = {"questions": questions}

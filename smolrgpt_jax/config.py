@@ -139,7 +139,7 @@ PRESETS: dict[str, SmolRGPTConfig] = {
     "smolrgpt": SmolRGPTConfig(),
     "demo": SmolRGPTConfig(
         vision=VisionConfig(width=128, mlp_width=512, heads=4, layers=4, patch_size=16, image_size=128),
-        decoder=DecoderConfig(width=128, mlp_width=384, heads=4, kv_heads=2, layers=4, vocab_size=640),
+        decoder=DecoderConfig(width=128, mlp_width=384, heads=4, kv_heads=2, layers=4, vocab_size=512),
         max_length=256,
     ),
 }

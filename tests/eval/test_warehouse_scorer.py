@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from eval.score_warehouse import main, read_ground_truth, read_predictions
+from eval.warehouse_scorer import is_correct, score
+from smolrgpt_jax.data.records import DataError, Question
+
+FILES = Path(__file__).parents[1] / "data_files" / "warehouse_scores"
+EXPECTED = json.loads((FILES / "expected.json").read_text(encoding="utf-8"))
+ONE = '[{"id": "a", "category": "count", "normalized_answer": "2"}]'
+TRUTH, PREDICTIONS = FILES / "ground_truth.json", FILES / "predictions.json"
+
+
+def question(name: str, category: str, truth) -> Question:
+    return Question(name, category, "", None, truth)
+
+
+def test_the_official_numbers_come_out_to_the_last_digit():
+    assert score(read_ground_truth(TRUTH), read_predictions(PREDICTIONS))["official"] == EXPECTED
+
+
+def test_the_command_writes_the_official_numbers_and_s1(tmp_path, capsys):
+    main(["--ground_truth", str(TRUTH), "--predictions", str(PREDICTIONS), "--out", str(tmp_path / "new" / "metrics.json")])
+    metrics = json.loads((tmp_path / "new" / "metrics.json").read_text(encoding="utf-8"))
+    assert {name: metrics[name] for name in EXPECTED} == EXPECTED
+    assert metrics["S1"] == EXPECTED["Final_weighted_score"]
+    assert metrics["distance"] == 60.0 and metrics["questions"] == 400
+    assert "S1 78.05" in capsys.readouterr().out
+    assert [file.name for file in (tmp_path / "new").iterdir()] == ["metrics.json"]
+
+
+@pytest.mark.parametrize("predicted, truth, right", [
+    (9.0, 10.0, True), (11.0, 10.0, True), (8.99, 10.0, False), (11.01, 10.0, False),
+    (0.0, 0.0, True), (0.01, 0.0, False), (0.0, 0.05, False), (None, 1.0, False)])
+def test_a_distance_is_right_within_ten_percent_and_zero_only_for_zero(predicted, truth, right):
+    assert is_correct("distance", predicted, truth) is right
+
+
+def test_a_missing_prediction_is_wrong_and_reported():
+    questions = [question("a", "count", 2), question("b", "count", 3), question("c", "count", 3)]
+    metrics = score(questions, {"a": 2, "c": "!!"})
+    assert metrics["count"] == pytest.approx(100 / 3)
+    assert (metrics["questions"], metrics["missing"], metrics["unreadable"]) == (3, 1, 1)
+
+
+def test_a_missing_prediction_is_left_out_of_the_error_means():
+    questions = [question("a", "distance", 2.0), question("b", "distance", 3.0)]
+    official = score(questions, {"a": 3.0})["official"]
+    assert official["Quan_distance_absrel"] == 0.5 and official["Quan_distance_rmse"] == 1.0
+
+
+def test_s1_is_the_mean_over_the_categories_that_occur():
+    metrics = score([question("a", "count", 2), question("b", "mcq", 1)], {"a": 2, "b": 0})
+    assert metrics["S1"] == 50.0 and metrics["distance"] is None
+
+
+@pytest.mark.parametrize("questions, predictions, message", [
+    ([], {}, "no question"),
+    ([question("a", "count", 2)], {"a": 2, "x": 1}, "'x'"),
+    ([question("a", "count", 2), question("a", "count", 2)], {"a": 2}, "occurs twice"),
+    ([question("a", "count", None)], {"a": 2}, "no normalized answer"),
+    ([question("a", "caption", None)], {"a": 2}, "caption"),
+])
+def test_unusable_input_is_an_error(questions, predictions, message):
+    with pytest.raises(DataError, match=message):
+        score(questions, predictions)
+
+
+@pytest.mark.parametrize("truth, predictions, message", [
+    (ONE, '[{"id": "a", "normalized_answer": 2}, {"id": "a", "normalized_answer": 3}]', "'a' occurs twice"),
+    (ONE, '[{"id": "b", "normalized_answer": 2}]', "'b'"),
+    (ONE, '[{"id": "a"}]', "normalized_answer"),
+    ('[{"id": "a", "category": "count", "normalized_answer": "two"}]', "[]", "'a'"),
+    ('[{"id": "a", "category": "count"}]', "[]", "record 0"),
+    ('{"id": 1}', "[]", "list of records"),
+    ("[", "[]", "not valid JSON"),
+    (None, "[]", "cannot be read"),
+])
+def test_bad_files_end_the_command_with_one_sentence_and_no_output(tmp_path, truth, predictions, message):
+    if truth is not None:
+        (tmp_path / "gt.json").write_text(truth, encoding="utf-8")
+    (tmp_path / "pred.json").write_text(predictions, encoding="utf-8")
+    with pytest.raises(SystemExit) as stop:
+        main(["--ground_truth", str(tmp_path / "gt.json"), "--predictions", str(tmp_path / "pred.json"), "--out", str(tmp_path / "m.json")])
+    assert str(stop.value).startswith("error: ") and message in str(stop.value) and "\n" not in str(stop.value)
+    assert not (tmp_path / "m.json").exists()
