@@ -14,6 +14,16 @@ from configs import default
 ROOT = "runs/demo"
 STAGES = ("backbone", "stage1", "stage2", "stage3")
 TOKENIZER = "configs/demo_tokenizer"
+# Pictures just large enough for the encoder's 128x128, and lists of masks short enough for two cores to learn from.
+WAREHOUSE = {
+    "scenes": 3000,
+    "val_scenes": 30,
+    "test_scenes": 75,
+    "width": 256,
+    "height": 144,
+    "max_pallets": 6,
+    "questions_per_picture": 6.4,
+}
 
 
 def get_config(stage: str = "stage3", root: str = ROOT) -> ConfigDict:
@@ -27,25 +37,27 @@ def get_config(stage: str = "stage3", root: str = ROOT) -> ConfigDict:
     config.batch_rows = 8
     config.optimizer.b2 = 0.99
     config.optimizer.warmup = 0.05
-    config.data.row_tokens = 512
+    config.data.row_tokens = 256
     config.data.row_regions = 16
     config.data.cached_pictures = 100_000
     config.data.threads = 1
     config.log_every = 10
     config.save_every = 100
     config.keep = 1
-    config.validate_every = 100
+    config.validate_every = 200
     config.validation_rows = 32
     if stage == "backbone":
         config.stage = "backbone"
         config.tokenizer = TOKENIZER
-        config.steps = 450
+        config.steps = 900
+        config.optimizer.peaks = {"all": 1e-3}
+        config.data.row_tokens = 160
         config.data.sources = {"captions": captions, "regions": regions}
         config.validation_sources = {"regions": default.warehouse(data, "val", "val_regions.json")}
     elif stage == "stage1":
         config.stage = "connector_alignment"
         config.init_from = f"{root}/backbone"
-        config.steps = 40
+        config.steps = 60
         config.optimizer.peaks = {"rgb_connector": 3e-4}
         config.data.sources = {"captions": captions}
         config.data.row_pictures = 3
@@ -53,14 +65,14 @@ def get_config(stage: str = "stage3", root: str = ROOT) -> ConfigDict:
     elif stage == "stage2":
         config.stage = "refiner_alignment"
         config.init_from = f"{root}/stage1"
-        config.steps = 60
+        config.steps = 100
         config.optimizer.peaks = {"rgb_connector": 3e-4, "depth_connector": 3e-4, "refiners": 3e-4}
         config.data.sources = {"regions": regions}
         config.validation_sources = {"regions": default.warehouse(data, "val", "val_regions.json")}
     elif stage == "stage3":
         config.stage = "sft"
         config.init_from = f"{root}/stage2"
-        config.steps = 450
+        config.steps = 800
         config.optimizer.peaks = {"rgb_connector": 1e-3, "depth_connector": 1e-3, "refiners": 1e-3, "decoder": 1e-3}
         config.data.sources = {"questions": questions}
         config.validation_sources = {"questions": default.warehouse(data, "val")}

@@ -1,6 +1,6 @@
 """Makes a procedural warehouse in the published folder format.
 
-    python -m launch.make_warehouse --out DIR --scenes N --seed S [--width 1920 --height 1080]
+    python -m launch.make_warehouse --out DIR --scenes N --seed S [--width 256 --height 144]
 """
 
 from __future__ import annotations
@@ -9,30 +9,48 @@ import argparse
 from pathlib import Path
 
 from smolrgpt_jax.data.records import DataError
-from smolrgpt_jax.data.warehouse_sim.write import WarehouseConfig, make_warehouse
+from smolrgpt_jax.data.warehouse_sim.config import MIXES, WarehouseConfig
+from smolrgpt_jax.data.warehouse_sim.write import make_warehouse
+
+NUMBERS = {
+    "scenes": "pictures of the training split",
+    "val_scenes": "pictures of the validation split",
+    "test_scenes": "pictures of the test split",
+    "seed": "of everything that is drawn",
+    "width": "of the pictures, in pixels",
+    "height": "of the pictures, in pixels",
+    "max_pallets": "most pallets of a scene, 4 to 10",
+}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m launch.make_warehouse", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(prog="python -m launch.make_warehouse", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="new folder")
-    parser.add_argument("--scenes", type=int, default=WarehouseConfig.scenes, help="training scenes (default %(default)s)")
-    parser.add_argument("--val_scenes", type=int, default=WarehouseConfig.val_scenes, help="validation scenes (default %(default)s)")
-    parser.add_argument("--test_scenes", type=int, default=WarehouseConfig.test_scenes, help="test scenes (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=WarehouseConfig.seed, help="(default %(default)s)")
-    parser.add_argument("--width", type=int, default=WarehouseConfig.width, help="pixels (default %(default)s)")
-    parser.add_argument("--height", type=int, default=WarehouseConfig.height, help="pixels (default %(default)s)")
-    parser.add_argument("--max_pallets", type=int, default=WarehouseConfig.max_pallets, help="most pallets in a scene, 4 to 10 (default %(default)s)")
-    parser.add_argument("--workers", type=int, help="processes; the result does not depend on it (default: one per core)")
+    for name, what in NUMBERS.items():
+        parser.add_argument(f"--{name}", type=int, default=getattr(WarehouseConfig, name),
+                            help=f"{what} (default %(default)s)")
+    parser.add_argument("--mix", choices=MIXES, default=WarehouseConfig.mix,
+                        help="shares of the categories in the training split (default %(default)s)")
+    parser.add_argument("--workers", type=int,
+                        help="processes, without effect on the result (default: one per core)")
     arguments = vars(parser.parse_args())
     out, workers = arguments.pop("out"), arguments.pop("workers")
     try:
+        if workers is not None and workers < 1:
+            raise ValueError(f"{workers} workers are too few")
         config = WarehouseConfig(**arguments)
-        print(f"making {config.split_sizes()} scenes of {config.width}x{config.height} pixels in {out}, seed {config.seed}")
+        sizes = ", ".join(f"{size} {split}" for split, size in config.split_sizes().items())
+        print(f"making a warehouse in {out}: scenes {sizes}; {config.width}x{config.height} pixels, "
+              f"seed {config.seed}")
         metadata = make_warehouse(out, config, workers)
     except (DataError, ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from None
-    for split, counts in metadata["counts"].items():
-        print(f"{split}: " + ", ".join(f"{n} {what}" for what, n in counts.items()))
+    for split, found in metadata["splits"].items():
+        questions = ", ".join(f"{category} {number}" for category, number in found["questions"].items())
+        print(f"{split}: {questions}; {found['region_captions']} region captions, "
+              f"{found['scene_captions']} scene captions")
 
 
 if __name__ == "__main__":

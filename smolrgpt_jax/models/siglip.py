@@ -12,14 +12,19 @@ from flax import nnx
 from smolrgpt_jax.config import RematPolicy, VisionConfig
 from smolrgpt_jax.models.layers import Dense, LayerNorm, attention, run_blocks, stack_blocks
 
-# A table this large beside unit-variance patch features lets a small model trained from scratch localise early;
-# pretrained tables replace it.
+# For a model trained from scratch (pretrained weights replace both): a large position table lets it localise early, and
+# patch features must not drown in it.
 POSITION_INIT_SCALE = 2.0
+PATCH_INIT_SCALE = 2.0
 
 
 def sincos_positions(grid: int, width: int) -> np.ndarray:
-    """Two-dimensional sine-cosine table: float32[grid * grid, width], row-major, as in the MAE and big_vision encoders."""
-    frequencies = 1.0 / 10000.0 ** (np.arange(width // 4) / (width // 4))
+    """Two-dimensional sine-cosine table: float32[grid * grid, width], row-major.
+
+    The longest wave is four times the grid, so that every channel varies over a small grid too; the usual one of 10000 patches
+    leaves most channels constant there.
+    """
+    frequencies = (np.pi / (2 * grid)) ** (np.arange(width // 4) / (width // 4))
     rows, columns = np.meshgrid(np.arange(grid), np.arange(grid), indexing="ij")
     angles = [axis.reshape(-1, 1) * frequencies for axis in (rows, columns)]
     return np.concatenate([f(a) for a in angles for f in (np.sin, np.cos)], axis=1).astype(np.float32)
@@ -49,7 +54,7 @@ class VisionEncoder(nnx.Module):
 
     def __init__(self, config: VisionConfig, *, scan: bool, remat: RematPolicy, rngs: nnx.Rngs):
         patch = config.patch_size
-        self.patch_embedding = Dense((patch, patch, 3), (config.width,), bias=True, rngs=rngs)
+        self.patch_embedding = Dense((patch, patch, 3), (config.width,), bias=True, rngs=rngs, init_scale=PATCH_INIT_SCALE)
         self.position_embedding = nnx.Param(jnp.asarray(POSITION_INIT_SCALE * sincos_positions(config.grid, config.width)))
         self.blocks = stack_blocks(lambda r: VisionBlock(config, r), config.layers, rngs)
         self.norm = LayerNorm(config.width, config.layer_norm_eps)

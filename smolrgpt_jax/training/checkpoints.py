@@ -99,9 +99,9 @@ def load_params(path: str | Path, like: Mapping[str, jax.ShapeDtypeStruct] | Non
     like: shapes, dtypes and shardings to restore into, each tensor read straight into its sharding; without it NumPy arrays
     in the dtypes they were saved with. Raises CheckpointError listing names or shapes that do not fit.
     """
-    path = find_checkpoint(path) / "params"
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        saved = checkpointer.metadata(path).item_metadata.tree
+    path = find_checkpoint(path)
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler(params=ocp.PyTreeCheckpointHandler(), meta=ocp.JsonCheckpointHandler())) as checkpointer:
+        saved = checkpointer.metadata(path).item_metadata["params"].tree
         if like is None:
             item = dict.fromkeys(saved, 0)
             arguments = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in saved}
@@ -113,7 +113,8 @@ def load_params(path: str | Path, like: Mapping[str, jax.ShapeDtypeStruct] | Non
                 raise CheckpointError(f"{path} does not fit the configuration: {'; '.join(problems)}")
             item = dict(like)
             arguments = {n: ocp.ArrayRestoreArgs(sharding=s.sharding, global_shape=s.shape, dtype=s.dtype) for n, s in like.items()}
-        return checkpointer.restore(path, args=ocp.args.PyTreeRestore(item=item, restore_args=arguments))
+        restore = ocp.args.PyTreeRestore(item=item, restore_args=arguments)
+        return checkpointer.restore(path, args=ocp.args.Composite(params=restore))["params"]
 
 
 class TrainingCheckpoints:

@@ -214,7 +214,7 @@ def _run_steps(run, workdir, stage: Stage, start: Start, mesh, optimizer, optimi
     train_step = jax.jit(make_train_step(start.config, optimizer, run["accumulation"]), donate_argnums=(0, 2))
     rates = schedules(stage, steps, optimizer_config)
     validate = _validator(run, start, mesh, shape, bad)
-    writer = MetricsWriter(workdir, ["loss", "grad_norm", "validation_loss", *(f"lr_{g}" for g in rates), "samples_per_second"], first_step=step)
+    writer = MetricsWriter(workdir, ["loss", "grad_norm", "validation_loss", *(f"lr_{g}" for g in rates), "samples_per_second"], resumed_step=step)
     meta = Meta(start.config.replace(remat="none"), tokenizer_files(start.tokenizer), start.layout)
     last: dict[str, float] = {}
     result: dict[str, Any] = {"steps": steps, "stopped": False}
@@ -248,10 +248,14 @@ def _run_steps(run, workdir, stage: Stage, start: Start, mesh, optimizer, optimi
             if step == steps or (run["save_every"] and step % run["save_every"] == 0):
                 save()
         if step < steps:
+            # The signal may have come in a step that was saved anyway.
             logging.warning("signal %s: saving step %d and stopping", signals[0], step)
-            save()
+            if saver.latest_step() != step:
+                save()
             result["stopped"] = True
     writer.close()
+    if bad.reasons:
+        print(f"  {bad.summary()}")
     return {**result, "step": step, **{k: last[k] for k in ("loss", "validation_loss") if k in last}}
 
 

@@ -12,20 +12,20 @@ CSV_NAME = "metrics.csv"
 
 
 class MetricsWriter:
-    """Appends rows of scalars; starting again at `first_step` drops what an interrupted run had written from there on."""
+    """Appends rows of scalars; going on from `resumed_step` drops what an interrupted run had written after it."""
 
-    def __init__(self, workdir: str | Path, columns: list[str], first_step: int = 0):
+    def __init__(self, workdir: str | Path, columns: list[str], resumed_step: int = 0):
         workdir = Path(workdir)
         workdir.mkdir(parents=True, exist_ok=True)
         self.columns = ["step", *columns]
         path = workdir / CSV_NAME
-        kept = [row for row in read_metrics(path) if row["step"] < first_step] if path.exists() else []
+        kept = [row for row in read_metrics(path) if row["step"] <= resumed_step] if path.exists() else []
         self.file = open(path, "w", newline="", encoding="utf-8")
         self.csv = csv.DictWriter(self.file, self.columns, restval="", extrasaction="ignore")
         self.csv.writeheader()
         self.csv.writerows(kept)
         self.file.flush()
-        self.events = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step)
+        self.events = SummaryWriter(str(workdir / "tensorboard"), purge_step=resumed_step + 1)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """One row; columns not among `values` stay empty."""

@@ -30,9 +30,11 @@ def learning_rate(peak: float, steps: int, config: OptimizerConfig) -> optax.Sch
     """Linear warm-up, then cosine to `config.final * peak` at `steps`.
 
     The warm-up length is `warmup * steps`, not rounded, and the rate at step s of it is peak * (s + 1) / length: as the
-    release computes it, so that a fractional length of under two steps overshoots the peak once.
+    release computes it, so that a fractional length of under two steps overshoots the peak once. A length of under one step,
+    which would overshoot without bound, is none.
     """
     warmup = config.warmup * steps
+    warmup = 0.0 if warmup < 1.0 else warmup
 
     def schedule(step: jax.Array) -> jax.Array:
         step = jnp.asarray(step, jnp.float32)

@@ -1,1 +1,1 @@
-"""The procedural RGB-D warehouse: scenes, pictures, masks, questions and captions with exact answers."""
+"""A procedural RGB-D warehouse: scenes, pictures, masks, questions and captions with exact answers."""

@@ -1,149 +1,263 @@
-"""Captions that teach a model from scratch to see: what is in the picture, and what, where and which the marked regions are.
+"""Captions that teach a model from scratch to see: what is there, where, and which region is which.
 
-Places in the picture are percent of its width and height, 0 to 99; places on the floor are metres from the point below the
-camera, ahead along its heading and to the left or right of it.
+Places in the picture are percent of its width and height, 0 to 99. Places on the floor are metres
+from the point below the camera: ahead along its heading, and to the left or right of that line.
+Both are those of the questions, so what captions teach adds up with what questions ask.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
-from smolrgpt_jax.data.warehouse_sim.questions import MASK, NUMBER_WORDS, SIDE_MARGIN
+from smolrgpt_jax.data.records import MASK
+from smolrgpt_jax.data.warehouse_sim.questions import NOUNS, NUMBER_WORDS, SIDE_MARGIN, masks, named
+from smolrgpt_jax.data.warehouse_sim.scene import KINDS
 from smolrgpt_jax.data.warehouse_sim.view import Region, floor_distance, is_inside
 
+METRES_MARGIN = 0.4  # between two objects that are compared by their distance ahead
+PLACE_MARGIN = 0.06  # of the picture, between the place asked for and the next region
 
-@dataclass(frozen=True)
+
+@dataclasses.dataclass(frozen=True)
+class CaptionCounts:
+    """How many region captions of each kind a picture gets, where its scene allows.
+
+    Attributes:
+      single: kind and coarse place of one region: few tokens, nearly all of which can be learned early.
+      compare: which of two is farther left, and which nearer.
+      fine: place of one region.
+      metric: its place on the floor.
+      several: kinds and places of numbered regions.
+      which: the number of the region at a place.
+      order: numbers from left to right.
+      extreme: the number of the leftmost, rightmost, nearest or farthest region.
+      pair: offset and distance between two regions.
+      inside: the numbers of the pallets inside a buffer.
+      empty: the number of the empty transporter.
+    """
+
+    single: int = 12
+    compare: int = 6
+    fine: int = 2
+    metric: int = 2
+    several: int = 1
+    which: int = 1
+    order: int = 1
+    extreme: int = 1
+    pair: int = 1
+    inside: int = 1
+    empty: int = 1
+
+    def __post_init__(self) -> None:
+        if min(dataclasses.astuple(self)) < 0:
+            raise ValueError("the numbers of captions must not be negative")
+
+
+@dataclasses.dataclass(frozen=True)
 class Caption:
+    """prompt with one "<mask>" per region, text, and the regions in the order of the masks."""
+
     prompt: str
     text: str
     regions: tuple[Region, ...] = ()
 
 
-def place(region: Region) -> str:
-    return f"({min(int(region.u * 100), 99)}, {min(int(region.v * 100), 99)})"
-
-
 def name(region: Region) -> str:
-    """A pallet, buffer region or shelf; a transporter with its state."""
+    """Its noun; a transporter's with its state."""
     if region.kind == "transporter":
         return "loaded transporter" if region.thing.carrying else "empty transporter"
-    return "buffer region" if region.kind == "buffer" else region.kind
+    return NOUNS[region.kind]
+
+
+def place(region: Region) -> str:
+    """Where its mask's centroid is: "(percent of width, percent of height)"."""
+    return f"({min(int(100 * region.u), 99)}, {min(int(100 * region.v), 99)})"
+
+
+def coarse_place(region: Region) -> str:
+    """Tenths of the picture's width and height: "(4, 6)"."""
+    return f"({min(int(10 * region.u), 9)}, {min(int(10 * region.v), 9)})"
 
 
 def on_floor(region: Region) -> str:
+    """Where it stands, in metres: "5.2 meters ahead, 1.3 meters left"."""
     side = "right" if region.right >= 0 else "left"
-    return f"{region.ahead:.1f} meters ahead and {abs(region.right):.1f} meters {side}"
+    return f"{region.ahead:.1f} meters ahead, {abs(region.right):.1f} meters {side}"
 
 
-def scene_caption(regions: list[Region], rng: np.random.Generator) -> Caption:
-    """What stands in the picture, from left to right or by kind, without marked regions."""
-    prompt = ("Describe the warehouse.", "What does the picture show?", "Describe the picture.")[rng.integers(3)]
+def _corner(region: Region) -> str:
+    """A coarse place: "back left", "front", "middle right"."""
+    along = "back" if region.v < 0.36 else "front" if region.v > 0.62 else "middle"
+    across = " left" if region.u < 0.36 else " right" if region.u > 0.64 else ""
+    return along + across
+
+
+def scene_captions(regions: Sequence[Region], number: int, rng: np.random.Generator) -> list[Caption]:
+    """Captions without regions: how many of what there are, then where the objects are.
+
+    By turns the places are given in percent, from left to right, and in words.
+    """
     counts = []
-    for kind, singular, plural in (
-        ("buffer", "buffer region", "buffer regions"),
-        ("pallet", "pallet", "pallets"),
-        ("transporter", "transporter", "transporters"),
-        ("shelf", "shelf", "shelves"),
-    ):
-        count = sum(r.kind == kind for r in regions)
+    for kind in KINDS:
+        count = sum(region.kind == kind for region in regions)
+        noun = NOUNS[kind] if count == 1 else "shelves" if kind == "shelf" else f"{NOUNS[kind]}s"
         if count:
-            counts.append(f"{NUMBER_WORDS[count] if count < len(NUMBER_WORDS) else count} {singular if count == 1 else plural}")
-    text = "A warehouse with " + (", ".join(counts) or "an empty floor") + "."
-    order = sorted(regions, key=lambda r: r.u)
-    shown = order if len(order) <= 6 else [order[i] for i in sorted(rng.choice(len(order), 6, replace=False))]
-    return Caption(prompt, text + "".join(f" {name(r).capitalize()} at {place(r)}." for r in shown))
+            counts.append(f"{'a' if count == 1 else NUMBER_WORDS[count]} {noun}")
+    listed = " and ".join(filter(None, [", ".join(counts[:-1]), counts[-1] if counts else ""]))
+    captions = []
+    for i in range(number):
+        shown = [regions[k] for k in rng.permutation(len(regions))[:8]]
+        shown.sort(key=lambda region: region.u)
+        if i % 2 == 0:
+            prompt = ("Describe the warehouse.", "What is where in this picture?")[rng.integers(2)]
+            places = ", ".join(f"{name(region)} {place(region)}" for region in shown)
+            text = f"A warehouse with {listed}. From left to right: {places}."
+        else:
+            prompt = ("Describe the picture.", "What does this picture show?")[rng.integers(2)]
+            text = f"A warehouse with {listed}." + "".join(
+                f" {_article(name(region))} at the {_corner(region)}." for region in shown[::2])
+        captions.append(Caption(prompt, text))
+    return captions
+
+
+def _article(noun: str) -> str:
+    return f"{'An' if noun[0] in 'aeiou' else 'A'} {noun}"
 
 
 class Captioner:
-    """Captions with marked regions for one scene; all choices come from the generator passed."""
+    """Draws captions of regions of one scene; all choices come from the generator.
 
-    KINDS = ("single", "several", "which", "order", "pair", "extreme", "inside", "empty")
+    Args:
+      regions: what is seen.
+      most: largest number of regions in one caption.
+      rng: generator.
+    """
 
-    def __init__(self, regions: list[Region], rng: np.random.Generator):
-        self.regions, self.rng = regions, rng
+    def __init__(self, regions: Sequence[Region], most: int, rng: np.random.Generator):
+        self.regions, self.most, self.rng = regions, most, rng
 
-    def some(self, least: int, most: int, kind: str | None = None) -> list[Region] | None:
-        pool = [r for r in self.regions if kind is None or r.kind == kind]
-        most = min(most, len(pool))
+    def captions(self, counts: CaptionCounts) -> list[Caption]:
+        """Captions of every kind, as many as are wanted and the scene allows."""
+        made: dict[tuple, Caption] = {}
+        for kind, wanted in dataclasses.asdict(counts).items():
+            make = getattr(self, f"_{kind}")
+            for _ in range(wanted):
+                caption = make()
+                if caption is not None:
+                    made.setdefault((caption.prompt, *(region.index for region in caption.regions)), caption)
+        return list(made.values())
+
+    def _some(self, least: int, most: int, kind: str | None = None) -> list[Region] | None:
+        """A random number of regions in random order, None where there are too few."""
+        pool = [region for region in self.regions if kind is None or region.kind == kind]
+        most = min(most, self.most, len(pool))
         if most < least:
             return None
-        count = int(self.rng.integers(least, most + 1))
-        return [pool[i] for i in self.rng.permutation(len(pool))[:count]]
+        number = int(self.rng.integers(least, most + 1))
+        return [pool[i] for i in self.rng.permutation(len(pool))[:number]]
 
-    def make(self, kind: str) -> Caption | None:
-        return getattr(self, f"_{kind}")()
+    def _pick(self, options: Sequence[str]) -> str:
+        return options[self.rng.integers(len(options))]
 
     def _single(self) -> Caption | None:
-        chosen = self.some(1, 1)
-        return chosen and Caption(f"What is {MASK}?", f"[Region 0] is a {name(chosen[0])} at {place(chosen[0])}, {on_floor(chosen[0])}.", tuple(chosen))
+        chosen = self._some(1, 1)
+        return chosen and Caption(f"What is {MASK}?", f"{name(chosen[0]).capitalize()} at {coarse_place(chosen[0])}.", tuple(chosen))
+
+    def _compare(self) -> Caption | None:
+        chosen = self._some(2, 2)
+        if chosen is None or abs(chosen[0].u - chosen[1].u) < SIDE_MARGIN:
+            return None
+        a, b = chosen
+        side, along = "left" if a.u < b.u else "right", "nearer" if a.ahead < b.ahead else "farther"
+        return Caption(f"Compare {MASK} with {MASK}.", f"To the {side} and {along}.", (a, b))
+
+    def _fine(self) -> Caption | None:
+        chosen = self._some(1, 1)
+        return chosen and Caption(f"Locate {MASK}.", f"{place(chosen[0])}.", tuple(chosen))
+
+    def _metric(self) -> Caption | None:
+        chosen = self._some(1, 1)
+        return chosen and Caption(f"Where is {MASK}?", f"{on_floor(chosen[0])}.", tuple(chosen))
 
     def _several(self) -> Caption | None:
-        chosen = self.some(2, 5)
+        chosen = self._some(2, 8)
         if chosen is None:
             return None
-        text = " ".join(f"[Region {i}] is a {name(r)} at {place(r)}." for i, r in enumerate(chosen))
-        return Caption(f"What are {_masks(chosen)}?", text, tuple(chosen))
+        form = self.rng.choice(3, p=(0.6, 0.2, 0.2))
+        if form == 0:
+            parts, prompt = [f"{name(region)} at {place(region)}" for region in chosen], "What are {}?"
+        elif form == 1:
+            parts, prompt = [name(region) for region in chosen], "Name {}."
+        else:
+            parts, prompt = [on_floor(region) for region in chosen], "Where are {}?"
+        text = " ".join(f"{named(i)} {part}." for i, part in enumerate(parts))
+        return Caption(prompt.format(masks(chosen)), text, tuple(chosen))
 
     def _which(self) -> Caption | None:
-        chosen = self.some(2, 8)
+        chosen = self._some(2, 8)
         if chosen is None:
             return None
-        answer = int(self.rng.integers(len(chosen)))
-        return Caption(f"Which of {_masks(chosen)} is at {place(chosen[answer])}?", f"[Region {answer}] is at {place(chosen[answer])}.", tuple(chosen))
+        answer = chosen[0]
+        chosen = [chosen[i] for i in self.rng.permutation(len(chosen))]
+        if any(abs(r.u - answer.u) < PLACE_MARGIN and abs(r.v - answer.v) < PLACE_MARGIN
+               for r in chosen if r is not answer):
+            return None
+        text = f"{named(chosen.index(answer))} is at {place(answer)}."
+        return Caption(f"Which of {masks(chosen)} is at {place(answer)}?", text, tuple(chosen))
 
     def _order(self) -> Caption | None:
-        chosen = self.some(2, 4)
+        chosen = self._some(2, 5)
         if chosen is None:
             return None
         order = sorted(range(len(chosen)), key=lambda i: chosen[i].u)
         if any(chosen[b].u - chosen[a].u < SIDE_MARGIN for a, b in zip(order, order[1:])):
             return None
-        text = " ".join(f"[Region {i}]" for i in order)
-        return Caption(f"Order {_masks(chosen)} from left to right.", f"From left to right: {text}.", tuple(chosen))
+        text = f"From left to right: {' '.join(named(i) for i in order)}."
+        return Caption(f"Order {masks(chosen)} from left to right.", text, tuple(chosen))
 
     def _extreme(self) -> Caption | None:
-        chosen = self.some(2, 8, kind=("pallet", None)[self.rng.integers(2)])
+        chosen = self._some(2, 8, kind="pallet" if self.rng.random() < 0.5 else None)
         if chosen is None:
             return None
-        word, key = (("leftmost", lambda r: r.u), ("rightmost", lambda r: -r.u), ("nearest", lambda r: r.ahead / 20), ("farthest", lambda r: -r.ahead / 20))[
-            self.rng.integers(4)
-        ]
-        order = sorted(range(len(chosen)), key=lambda i: key(chosen[i]))
-        if key(chosen[order[1]]) - key(chosen[order[0]]) < SIDE_MARGIN:
+        which = self._pick(("leftmost", "rightmost", "nearest", "farthest"))
+        sign = 1 if which in ("leftmost", "nearest") else -1
+        if which in ("leftmost", "rightmost"):
+            values, margin = [sign * region.u for region in chosen], SIDE_MARGIN
+        else:
+            values, margin = [sign * region.ahead for region in chosen], METRES_MARGIN
+        best, second = sorted(range(len(chosen)), key=values.__getitem__)[:2]
+        if values[second] - values[best] < margin:
             return None
-        best = order[0]
-        return Caption(f"Which of {_masks(chosen)} is the {word}?", f"[Region {best}] at {place(chosen[best])} is the {word}.", tuple(chosen))
+        text = f"{named(best)} at {place(chosen[best])} is the {which}."
+        return Caption(f"Which of {masks(chosen)} is the {which}?", text, tuple(chosen))
 
     def _pair(self) -> Caption | None:
-        chosen = self.some(2, 2)
+        chosen = self._some(2, 2)
         if chosen is None:
             return None
         a, b = chosen
         right, ahead = b.right - a.right, b.ahead - a.ahead
-        across = f"{abs(right):.1f} meters {'right' if right >= 0 else 'left'}"
-        along = f"{abs(ahead):.1f} meters {'behind' if ahead >= 0 else 'in front'}"
-        text = f"[Region 1] is {across} and {along} of [Region 0]. The distance is {floor_distance(a.thing, b.thing):.2f} meters."
-        return Caption(f"Seen from {MASK}, where is {MASK}?", text, tuple(chosen))
+        text = (f"{named(1)} is {abs(right):.1f} meters to the {'right' if right >= 0 else 'left'} and "
+                f"{abs(ahead):.1f} meters {'farther' if ahead >= 0 else 'nearer'}. "
+                f"The distance is {floor_distance(a.thing, b.thing):.2f} meters.")
+        return Caption(f"Seen from {MASK}, where is {MASK}?", text, (a, b))
 
     def _inside(self) -> Caption | None:
-        buffers, pallets = self.some(1, 1, "buffer"), self.some(2, 6, "pallet")
+        buffers, pallets = self._some(1, 1, "buffer"), self._some(2, 7, "pallet")
         if buffers is None or pallets is None:
             return None
-        inside = [i + 1 for i, r in enumerate(pallets) if is_inside(r.thing.position, buffers[0].thing)]
-        listed = " ".join(f"[Region {i}]" for i in inside)
-        text = f"{listed} {'is' if len(inside) == 1 else 'are'} inside." if inside else "No pallet is inside."
-        return Caption(f"Inside the buffer region {MASK}, which of the pallets {_masks(pallets)} stand?", text, (*buffers, *pallets))
+        inside = [named(i + 1) for i, r in enumerate(pallets) if is_inside(r.thing, buffers[0].thing)]
+        text = f"{' '.join(inside)} {'is' if len(inside) == 1 else 'are'} inside." if inside else "None is inside."
+        prompt = f"Which of the pallets are inside the buffer region {MASK}: {masks(pallets)}?"
+        return Caption(prompt, text, (*buffers, *pallets))
 
     def _empty(self) -> Caption | None:
-        chosen = self.some(2, 3, "transporter")
+        chosen = self._some(2, 3, "transporter")
         if chosen is None:
             return None
-        empty = [i for i, r in enumerate(chosen) if not r.thing.carrying]
-        text = f"The transporter [Region {empty[0]}] is empty." if empty else "No transporter is empty."
-        return Caption(f"Which transporter of {_masks(chosen)} is empty?", text, tuple(chosen))
-
-
-def _masks(regions: list[Region]) -> str:
-    return " ".join([MASK] * len(regions))
+        empty = [i for i, region in enumerate(chosen) if not region.thing.carrying]
+        text = f"The transporter {named(empty[0])} is empty." if empty else "None is empty."
+        return Caption(f"Which transporter of {masks(chosen)} is empty?", text, tuple(chosen))

@@ -1,259 +1,346 @@
-"""Questions of the four warehouse categories about one rendered scene, with worked answers in the published grammar.
+"""Questions of the four warehouse categories about one scene, with worked answers.
 
-Answers name regions "[Region i]", the i-th "<mask>" of the question. A question that two objects would answer almost equally
-well is not asked.
+Answers name regions "[Region i]", the i-th "<mask>" of the question. Masks of one kind come in
+random order, so a region's number tells nothing. A question to which two objects would be almost
+equally good answers is not asked.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
+from smolrgpt_jax.data.records import IMAGE, MASK
+from smolrgpt_jax.data.warehouse_sim import phrases
 from smolrgpt_jax.data.warehouse_sim.view import Region, floor_distance, is_inside
 
-MASK = "<mask>"
-SIDE_MARGIN = 0.02  # of the picture's width between two centroids that are compared
+SIDE_MARGIN = 0.02  # of the picture's width, between two centroids that are compared
 DISTANCE_MARGIN = 0.10  # relative, between the nearest and the next
-NUMBER_WORDS = ("no", "one", "two", "three", "four", "five", "six")
+ZERO_SHARE = 0.18  # of the draws of a distance to a buffer; about 10 % are 0, as not all scenes have one
+PAIR_WITH_IMAGE = 0.2  # share of short questions that begin with "<image>", as published; long ones all do
+NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+PLACES = ("leftmost", "rightmost", "middle")
+NOUNS = {"pallet": "pallet", "buffer": "buffer region", "transporter": "transporter", "shelf": "shelf"}
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Asked:
-    """category, question and answer text, normalised answer, and the regions in the order of the question's masks."""
+    """A question with its answer.
+
+    Attributes:
+      category: one of records.WAREHOUSE_CATEGORIES.
+      prompt: with one "<mask>" per region, and "<image>" in front or not.
+      answer: free text.
+      normalized_answer: "left" or "right"; int (count); region number as string (mcq); float (distance).
+      regions: in the order of the masks.
+      about: what is asked, apart from its wording; two questions of a scene never share it.
+    """
 
     category: str
-    question: str
+    prompt: str
     answer: str
-    normalized_answer: Any
+    normalized_answer: str | int | float
     regions: tuple[Region, ...]
+    about: tuple
 
 
-class Asker:
-    """Asks about one scene; all choices come from the generator passed."""
-
-    def __init__(self, regions: list[Region], target_buffer: int, rng: np.random.Generator):
-        self.rng = rng
-        self.target = target_buffer
-        shuffled = [regions[i] for i in rng.permutation(len(regions))]
-        self.pallets = [r for r in shuffled if r.kind == "pallet"]
-        self.buffers = [r for r in shuffled if r.kind == "buffer"]
-        self.shelves = [r for r in shuffled if r.kind == "shelf"]
-        self.transporters = [r for r in shuffled if r.kind == "transporter"]
-
-    def pick(self, options: list[str]) -> str:
-        return options[self.rng.integers(len(options))]
-
-    def two_pallets(self) -> tuple[Region, Region] | None:
-        if len(self.pallets) < 2:
-            return None
-        i, j = self.rng.choice(len(self.pallets), 2, replace=False)
-        return self.pallets[i], self.pallets[j]
-
-    def left_right(self) -> Asked | None:
-        pair = self.two_pallets()
-        if pair is None or abs(pair[0].u - pair[1].u) < SIDE_MARGIN:
-            return None
-        a, b = pair
-        # The asked side is the true one half of the time, so the question's wording tells nothing.
-        side = "left" if a.u < b.u else "right"
-        asked = side if self.rng.random() < 0.5 else {"left": "right", "right": "left"}[side]
-        question = self.pick(
-            [
-                f"Is the pallet {MASK} to the {asked} of the pallet {MASK} as seen here?",
-                f"From this angle, is the pallet {MASK} on the {asked} side of the pallet {MASK}?",
-                f"Does the pallet {MASK} stand {asked} of the pallet {MASK} in this view?",
-                f"Is the pallet {MASK} on the left or on the right of the pallet {MASK}?",
-                f"On which side of the pallet {MASK} is the pallet {MASK}, left or right?",
-            ]
-        )
-        first, second = (0, 1)
-        if question.startswith("On which side"):
-            a, b, (first, second) = b, a, (1, 0)
-            pair = (a, b)
-        answer = self.pick([f"The pallet [Region {first}] is to the {side} of the pallet [Region {second}].", f"The pallet [Region {first}] is on the {side} of the pallet [Region {second}]."])
-        return Asked("left_right", question, answer, side, pair)
-
-    def distance_of_two(self) -> Asked | None:
-        pair = self.two_pallets()
-        if pair is None:
-            return None
-        metres = round(floor_distance(pair[0].thing, pair[1].thing), 2)
-        question = self.pick(
-            [
-                f"How far is the pallet {MASK} from the pallet {MASK}?",
-                f"What is the distance from the pallet {MASK} to the pallet {MASK}?",
-                f"Estimate the distance between the pallet {MASK} and the pallet {MASK}.",
-                f"How many meters lie between the pallet {MASK} and the pallet {MASK}?",
-            ]
-        )
-        answer = self.pick(
-            [f"The pallet [Region 0] is {metres:.2f} meters from the pallet [Region 1].", f"The pallet [Region 0] and the pallet [Region 1] are {metres:.2f} meters apart."]
-        )
-        return Asked("distance", question, answer, metres, pair)
-
-    def _extreme(self, group: list[Region], side: str) -> int | None:
-        """Index of the leftmost, rightmost or middle region of a group, or None if it is not clear which that is."""
-        order = sorted(range(len(group)), key=lambda i: group[i].u)
-        if side == "middle":
-            if len(group) != 3:
-                return None
-            gaps = (group[order[1]].u - group[order[0]].u, group[order[2]].u - group[order[1]].u)
-            return order[1] if min(gaps) >= SIDE_MARGIN else None
-        best, second = (order[0], order[1]) if side == "leftmost" else (order[-1], order[-2])
-        return best if abs(group[best].u - group[second].u) >= SIDE_MARGIN else None
-
-    def distance_to_buffer(self) -> Asked | None:
-        """Between the leftmost or rightmost pallet and the leftmost, middle or rightmost buffer."""
-        if len(self.pallets) < 2 or len(self.buffers) < 2:
-            return None
-        side, where = self.pick(["leftmost", "rightmost"]), self.pick(["leftmost", "rightmost", "middle"])
-        p, b = self._extreme(self.pallets, side), self._extreme(self.buffers, where)
-        if p is None or b is None:
-            return None
-        pallet, buffer = len(self.buffers) + p, b
-        metres = round(floor_distance(self.pallets[p].thing, self.buffers[b].thing), 2)
-        masks_b, masks_p = _masks(self.buffers), _masks(self.pallets)
-        question = self.pick(
-            [
-                f"Given the buffer regions {masks_b} and the pallets {masks_p}, how far is the {side} pallet from the {where} buffer region?",
-                f"Among the buffer regions {masks_b} and the pallets {masks_p}, what is the distance between the {side} pallet and the {where} buffer region?",
-            ]
-        )
-        named = f"[Region {pallet}] is the {side} pallet. [Region {buffer}] is the {where} buffer region. "
-        if metres == 0:
-            answer = named + f"The pallet [Region {pallet}] is inside the buffer region [Region {buffer}], so the distance is 0 meters."
-        else:
-            answer = named + f"The distance between the pallet [Region {pallet}] and the buffer region [Region {buffer}] is {metres:.2f} meters."
-        return Asked("distance", question, answer, metres, (*self.buffers, *self.pallets))
-
-    def distance_to_shelf(self) -> Asked | None:
-        if len(self.pallets) < 2 or not self.shelves:
-            return None
-        side = self.pick(["leftmost", "rightmost"])
-        p = self._extreme(self.pallets, side)
-        if p is None:
-            return None
-        shelf = self.shelves[0]
-        number = len(self.pallets)
-        metres = round(floor_distance(self.pallets[p].thing, shelf.thing), 2)
-        question = self.pick(
-            [
-                f"Among the pallets {_masks(self.pallets)}, how far is the {side} pallet from the shelf {MASK}?",
-                f"What is the distance between the {side} pallet of {_masks(self.pallets)} and the shelf {MASK}?",
-            ]
-        )
-        answer = f"[Region {p}] is the {side} pallet. The distance between the pallet [Region {p}] and the shelf [Region {number}] is {metres:.2f} meters."
-        return Asked("distance", question, answer, metres, (*self.pallets, shelf))
-
-    def distance_of_transporter(self) -> Asked | None:
-        if not self.transporters or len(self.buffers) < 2:
-            return None
-        where = self.pick(["leftmost", "rightmost", "middle"])
-        b = self._extreme(self.buffers, where)
-        if b is None:
-            return None
-        transporter = self.transporters[0]
-        metres = round(floor_distance(transporter.thing, self.buffers[b].thing), 2)
-        question = f"How far is the transporter {MASK} from the {where} buffer region of {_masks(self.buffers)}?"
-        named = f"[Region {b + 1}] is the {where} buffer region. "
-        if metres == 0:
-            answer = named + f"The transporter [Region 0] is inside the buffer region [Region {b + 1}], so the distance is 0 meters."
-        else:
-            answer = named + f"The distance between the transporter [Region 0] and the buffer region [Region {b + 1}] is {metres:.2f} meters."
-        return Asked("distance", question, answer, metres, (transporter, *self.buffers))
-
-    def count(self) -> Asked | None:
-        """Pallets inside one buffer, named by its place or by the shelf it is nearest to."""
-        target = next((i for i, r in enumerate(self.buffers) if r.thing.number == self.target), None)
-        if target is None or len(self.pallets) < 2:
-            return None
-        inside = [i for i, r in enumerate(self.pallets) if is_inside(r.thing.position, self.buffers[target].thing)]
-        groups, regions = f"the buffer regions {_masks(self.buffers)} and the pallets {_masks(self.pallets)}", [*self.buffers, *self.pallets]
-        places = [w for w in ("leftmost", "rightmost", "middle") if len(self.buffers) > 1 and self._extreme(self.buffers, w) == target]
-        options = [
-            (f"Given {groups}, how many pallets are in the {w} buffer region?", f"[Region {target}] is the {w} buffer region. ", regions) for w in places
-        ]
-        if len(self.shelves) == 1 and self._nearest_buffer(self.shelves[0]) == target and len(self.buffers) > 1:
-            shelf = len(regions)
-            options.append(
-                (
-                    f"Given {groups}, how many pallets are in the buffer region closest to the shelf {MASK}?",
-                    f"[Region {target}] is the buffer region closest to the shelf [Region {shelf}]. ",
-                    [*regions, self.shelves[0]],
-                )
-            )
-        options.append((f"Given the pallets {_masks(self.pallets)}, how many pallets are in the buffer region {MASK}?", "", [*self.pallets, self.buffers[target]]))
-        question, named, regions = options[self.rng.integers(len(options))]
-        if self.rng.random() < 0.5:
-            question = question.replace("how many pallets are in", "what is the count of pallets in")
-        listed = " ".join(f"[Region {regions.index(self.pallets[i])}]" for i in inside)
-        count = len(inside)
-        noun = "pallet is" if count == 1 else "pallets are"
-        where = f"inside the buffer region [Region {regions.index(self.buffers[target])}]"
-        found = {0: f"No pallet is {where}. "}.get(count, f"The {'pallet' if count == 1 else 'pallets'} {listed} {'is' if count == 1 else 'are'} {where}. ")
-        return Asked("count", question, f"{named}{found}So {NUMBER_WORDS[count]} {noun} in it.", count, tuple(regions))
-
-    def _nearest_buffer(self, shelf: Region) -> int | None:
-        return _nearest([floor_distance(b.thing, shelf.thing) for b in self.buffers])
-
-    def mcq_pallet(self) -> Asked | None:
-        """The pallet closest to the one empty transporter, which is given alone or to be found among all."""
-        empty = [i for i, t in enumerate(self.transporters) if not t.thing.carrying]
-        if len(empty) != 1 or len(self.pallets) < 2:
-            return None
-        transporter = self.transporters[empty[0]]
-        best = _nearest([floor_distance(transporter.thing, p.thing) for p in self.pallets])
-        if best is None:
-            return None
-        pallets = _masks(self.pallets)
-        if self.rng.random() < 0.5 or len(self.transporters) == 1:
-            question = self.pick(
-                [f"Which pallet of {pallets} should the transporter {MASK} pick up?", f"Among the pallets {pallets}, which one is the best for the transporter {MASK} to take?"]
-            )
-            number, pallet, regions = len(self.pallets), best, (*self.pallets, transporter)
-            found = ""
-        else:
-            question = self.pick(
-                [
-                    f"Given the transporters {_masks(self.transporters)} and the pallets {pallets}, which pallet should an empty transporter pick up?",
-                    f"Considering the transporters {_masks(self.transporters)} and the pallets {pallets}, which pallet is the best choice for an empty transporter?",
-                ]
-            )
-            number, pallet, regions = empty[0], len(self.transporters) + best, (*self.transporters, *self.pallets)
-            found = f"The transporter [Region {number}] is empty. "
-        answer = found + f"The pallet [Region {pallet}] is the closest to the transporter [Region {number}], so it is the best choice."
-        return Asked("mcq", question, answer, str(pallet), regions)
-
-    def mcq_buffer(self) -> Asked | None:
-        if not self.shelves or len(self.buffers) < 3:
-            return None
-        best = self._nearest_buffer(self.shelves[0])
-        if best is None:
-            return None
-        question = f"Among the buffer regions {_masks(self.buffers)}, which one is closest to the shelf {MASK}?"
-        answer = f"The buffer region [Region {best}] is the closest to the shelf [Region {len(self.buffers)}]."
-        return Asked("mcq", question, answer, str(best), (*self.buffers, self.shelves[0]))
-
-    def of_category(self, category: str) -> Asked | None:
-        """One question of a category, or None if the scene has none to ask."""
-        options = {
-            "left_right": [self.left_right],
-            "count": [self.count],
-            "mcq": [*[self.mcq_pallet] * 5, self.mcq_buffer],
-            "distance": [self.distance_of_two, self.distance_of_two, self.distance_to_buffer, self.distance_to_shelf, self.distance_of_transporter],
-        }[category]
-        return options[self.rng.integers(len(options))]()
-
-
-def _masks(regions: list[Region]) -> str:
+def masks(regions: Sequence[Region]) -> str:
+    """One "<mask>" per region."""
     return " ".join([MASK] * len(regions))
 
 
-def _nearest(distances: list[float]) -> int | None:
-    """Index of the smallest distance, or None if the next one is within the margin."""
-    order = np.argsort(distances)
-    if len(order) > 1 and distances[order[1]] < distances[order[0]] * (1 + DISTANCE_MARGIN):
+def named(number: int) -> str:
+    return f"[Region {number}]"
+
+
+def outermost(group: Sequence[Region], which: str) -> int | None:
+    """Index of the leftmost, rightmost or middle region by centroid, None where it is not clear."""
+    order = sorted(range(len(group)), key=lambda i: group[i].u)
+    gaps = [group[b].u - group[a].u for a, b in zip(order, order[1:])]
+    if not gaps or (which == "middle" and len(group) != 3):
         return None
-    return int(order[0])
+    index, margin = {"leftmost": (order[0], gaps[0]), "rightmost": (order[-1], gaps[-1]),
+                     "middle": (order[1], min(gaps))}[which]
+    return index if margin >= SIDE_MARGIN else None
+
+
+def nearest(region: Region, group: Sequence[Region]) -> int | None:
+    """Index of the region of a group that is closest on the floor, None where it is not clear."""
+    distances = [floor_distance(region.thing, other.thing) for other in group]
+    order = sorted(range(len(group)), key=distances.__getitem__)
+    if len(order) < 2 or distances[order[1]] < distances[order[0]] * (1 + DISTANCE_MARGIN):
+        return None
+    return order[0]
+
+
+class Asker:
+    """Draws questions about one scene; all choices come from the generator.
+
+    Args:
+      regions: what is seen.
+      counted: number of the buffer that counting may ask about, 0 for none.
+      rng: generator.
+    """
+
+    def __init__(self, regions: Sequence[Region], counted: int, rng: np.random.Generator):
+        self.regions, self.counted, self.rng = regions, counted, rng
+        self._shuffle()
+
+    def _shuffle(self) -> None:
+        order = [self.regions[i] for i in self.rng.permutation(len(self.regions))]
+        self.pallets, self.buffers, self.shelves, self.transporters = (
+            [region for region in order if region.kind == kind]
+            for kind in ("pallet", "buffer", "shelf", "transporter"))
+
+    def ask(self, category: str, most: int) -> list[Asked]:
+        """Up to ``most`` different questions of one category, in random order of their forms."""
+        forms, weights = zip(*{
+            "left_right": ((self._left_right, 1.0),),
+            "count": ((self._count, 1.0),),
+            "mcq": ((self._pallet_for_one, 0.35), (self._pallet_for_empty, 0.35), (self._buffer_near, 0.14),
+                    (self._outermost, 0.16)),
+            "distance": ((self._distance_of_two, 0.35), (self._distance_of_extremes, 0.13),
+                         (self._distance_to_buffer, 0.2), (self._distance_to_shelf, 0.17),
+                         (self._distance_of_transporter, 0.15)),
+        }[category])
+        asked: dict[tuple, Asked] = {}
+        for _ in range(6 * most):
+            if len(asked) == most:
+                break
+            self._shuffle()
+            question = forms[self.rng.choice(len(forms), p=weights)]()
+            if question is not None:
+                asked.setdefault(question.about, question)
+        return list(asked.values())
+
+    def _pick(self, options: Sequence[str]) -> str:
+        return options[self.rng.integers(len(options))]
+
+    def _asked(self, category: str, prompt: str, answer: str, value: str | int | float,
+               regions: Sequence[Region], about: tuple, short: bool = False) -> Asked:
+        if not short or self.rng.random() < PAIR_WITH_IMAGE:
+            prompt = f"{IMAGE}\n{prompt}"
+        return Asked(category, prompt, answer, value, tuple(regions), about)
+
+    def _named(self, number: int, which: str, noun: str) -> str:
+        text = self._pick(phrases.NAMED)
+        return text.format(region=named(number), which=which, noun=noun, nouns=f"{noun}s")
+
+    def _distance(self, opening: str, a: str, b: str, metres: float) -> str:
+        if metres == 0:
+            text = self._pick(phrases.INSIDE_ANSWERS)
+        else:
+            text = self._pick(phrases.DISTANCE_ANSWERS)
+        return opening + text.format(a=a, b=b, A=a[0].upper() + a[1:], metres=f"{metres:.2f}")
+
+    def _left_right(self) -> Asked | None:
+        kind = "buffer" if self.rng.random() < 0.2 and len(self.buffers) > 1 else "pallet"
+        pair = (self.buffers if kind == "buffer" else self.pallets)[:2]
+        if len(pair) < 2 or abs(pair[0].u - pair[1].u) < SIDE_MARGIN:
+            return None
+        noun, side = NOUNS[kind], "left" if pair[0].u < pair[1].u else "right"
+        # The order of the pair is random and the side asked about is not looked up, so in every
+        # wording both answers are equally likely.
+        form = self.rng.integers(3)
+        prompt = self._pick(phrases.LEFT_OR_RIGHT if form == 0 else phrases.IS_IT_THERE)
+        prompt = prompt.format(noun=noun, side=("", "left", "right")[form])
+        answer = self._pick(phrases.SIDE_ANSWERS).format(noun=noun, side=side)
+        about = ("side", *sorted(region.index for region in pair))
+        return self._asked("left_right", prompt, answer, side, pair, about, short=True)
+
+    def _distance_of_two(self) -> Asked | None:
+        pair = self.pallets[:2]
+        if len(pair) < 2:
+            return None
+        metres = round(floor_distance(pair[0].thing, pair[1].thing), 2)
+        answer = self._pick(phrases.DISTANCE_OF_TWO_ANSWERS).format(metres=f"{metres:.2f}")
+        return self._asked("distance", self._pick(phrases.DISTANCE_OF_TWO), answer, metres, pair,
+                           ("two", *sorted(region.index for region in pair)), short=True)
+
+    def _distance_of_extremes(self) -> Asked | None:
+        left, right = outermost(self.pallets, "leftmost"), outermost(self.pallets, "rightmost")
+        if left is None or right is None:
+            return None
+        metres = round(floor_distance(self.pallets[left].thing, self.pallets[right].thing), 2)
+        prompt = self._pick(phrases.DISTANCE_OF_EXTREMES).format(pallets=masks(self.pallets))
+        opening = self._pick(("", "From this viewpoint, ", "Looking from this angle, "))
+        opening += f"{named(left)} is the leftmost pallet, and {named(right)} is the rightmost pallet. "
+        answer = self._distance(opening, f"the pallet {named(left)}", f"the pallet {named(right)}", metres)
+        return self._asked("distance", prompt, answer, metres, self.pallets, ("extremes",))
+
+    def _with_wanted_zero(self, cases: list[tuple]) -> tuple | None:
+        """One of the cases (metres, ...), a zero as often as ZERO_SHARE says."""
+        zero = self.rng.random() < ZERO_SHARE
+        cases = [case for case in cases if (case[0] == 0) == zero]
+        return cases[self.rng.integers(len(cases))] if cases else None
+
+    def _distance_to_buffer(self) -> Asked | None:
+        """From the leftmost or rightmost pallet to the leftmost, middle or rightmost buffer."""
+        cases = []
+        for which in ("leftmost", "rightmost"):
+            for where in PLACES:
+                pallet, buffer = outermost(self.pallets, which), outermost(self.buffers, where)
+                if pallet is not None and buffer is not None:
+                    metres = round(floor_distance(self.pallets[pallet].thing, self.buffers[buffer].thing), 2)
+                    cases.append((metres, which, where, pallet, buffer))
+        case = self._with_wanted_zero(cases)
+        if case is None:
+            return None
+        metres, which, where, pallet, buffer = case
+        pallet += len(self.buffers)
+        prompt = self._pick(phrases.DISTANCE_TO_BUFFER).format(
+            buffers=masks(self.buffers), pallets=masks(self.pallets), which=which, where=where)
+        opening = self._named(pallet, which, "pallet") + self._named(buffer, where, "buffer region")
+        answer = self._distance(opening, f"the pallet {named(pallet)}", f"the buffer region {named(buffer)}", metres)
+        return self._asked("distance", prompt, answer, metres, [*self.buffers, *self.pallets],
+                           ("pallet to buffer", which, where))
+
+    def _distance_to_shelf(self) -> Asked | None:
+        """From the leftmost or rightmost pallet to a shelf, given alone or as the one on a side."""
+        which = self._pick(("leftmost", "rightmost"))
+        pallet = outermost(self.pallets, which)
+        if pallet is None or not self.shelves:
+            return None
+        many = len(self.shelves) == 2 and self.rng.random() < 0.5
+        side = self._pick(("left", "right"))
+        place = outermost(self.shelves, f"{side}most") if many else 0
+        if place is None:
+            return None
+        shelf = self.shelves[place]
+        shelves = self.shelves if many else [shelf]
+        number = len(self.pallets) + place
+        metres = round(floor_distance(self.pallets[pallet].thing, shelf.thing), 2)
+        prompt = self._pick(phrases.DISTANCE_TO_ONE_SHELF if many else phrases.DISTANCE_TO_SHELF).format(
+            pallets=masks(self.pallets), shelves=masks(shelves), which=which, side=side)
+        opening = self._named(pallet, which, "pallet")
+        if many:
+            opening += f"The shelf {named(number)} is the shelf on the {side}. "
+        answer = self._distance(opening, f"the pallet {named(pallet)}", f"the shelf {named(number)}", metres)
+        return self._asked("distance", prompt, answer, metres, [*self.pallets, *shelves],
+                           ("shelf", which, shelf.index))
+
+    def _distance_of_transporter(self) -> Asked | None:
+        cases = []
+        for transporter in self.transporters:
+            for where in PLACES:
+                buffer = outermost(self.buffers, where)
+                if buffer is not None:
+                    metres = round(floor_distance(transporter.thing, self.buffers[buffer].thing), 2)
+                    cases.append((metres, transporter, where, buffer))
+        case = self._with_wanted_zero(cases)
+        if case is None:
+            return None
+        metres, transporter, where, buffer = case
+        prompt = self._pick(phrases.DISTANCE_OF_TRANSPORTER).format(where=where, buffers=masks(self.buffers))
+        buffers_first = prompt.startswith("Among")
+        number, own = (buffer, len(self.buffers)) if buffers_first else (buffer + 1, 0)
+        regions = [*self.buffers, transporter] if buffers_first else [transporter, *self.buffers]
+        answer = self._distance(self._named(number, where, "buffer region"), f"transporter {named(own)}",
+                                f"the buffer region {named(number)}", metres)
+        return self._asked("distance", prompt, answer, metres, regions, ("transporter", where, transporter.index))
+
+    def _count(self) -> Asked | None:
+        """Pallets in the counted buffer, which is given, or named by its place or by a shelf."""
+        target = next((i for i, region in enumerate(self.buffers) if region.thing.number == self.counted), None)
+        if target is None or len(self.pallets) < 2:
+            return None
+        buffer, inside = self.buffers[target], [i for i, pallet in enumerate(self.pallets)
+                                                if is_inside(pallet.thing, self.buffers[target].thing)]
+        first, number = len(self.buffers), target  # region numbers of the first pallet and of the buffer
+        regions = [*self.buffers, *self.pallets]
+        if len(self.buffers) == 1 or self.rng.random() < 0.15:
+            place, wording, opening = "", phrases.COUNT_IN_ONE, ""
+            first, number, regions = 0, len(self.pallets), [*self.pallets, buffer]
+        elif (self.rng.random() < 0.25 and len(self.shelves) == 1
+              and nearest(self.shelves[0], self.buffers) == target):
+            place, wording, shelf = "", phrases.COUNT_AT_SHELF, len(regions)
+            opening = self._pick(phrases.BUFFER_ANSWERS).format(buffer=named(target), shelf=named(shelf)) + " "
+            regions.append(self.shelves[0])
+        else:
+            place = next((where for where in PLACES if outermost(self.buffers, where) == target), "")
+            if not place:
+                return None
+            wording, opening = phrases.COUNT, self._named(target, place, "buffer region")
+        wording = self._pick(wording)
+        prompt = wording.format(buffers=masks(self.buffers), pallets=masks(self.pallets), where=place)
+        count = len(inside)
+        listed = " ".join(named(first + i) for i in inside)
+        are, pallets = ("is", "pallet") if count == 1 else ("are", "pallets")
+        found = (self._pick(phrases.FOUND).format(pallets=f"{pallets} {listed} {are}", buffer=named(number))
+                 if count else f"There are no pallets inside the buffer region {named(number)}. ")
+        total = self._pick(phrases.TOTALS).format(are=are, count=NUMBER_WORDS[count], pallets=pallets,
+                                                  buffer=named(number))
+        return self._asked("count", prompt, opening + found + total, count, regions, ("count", wording))
+
+    def _closest_to_empty(self) -> tuple[int, int] | None:
+        """Indices of the one empty transporter and of the pallet that is clearly closest to it."""
+        empty = [i for i, region in enumerate(self.transporters) if not region.thing.carrying]
+        if len(empty) != 1:
+            return None
+        pallet = nearest(self.transporters[empty[0]], self.pallets)
+        return None if pallet is None else (empty[0], pallet)
+
+    def _pallet_for_one(self) -> Asked | None:
+        found = self._closest_to_empty()
+        if found is None:
+            return None
+        transporter, pallet = found
+        prompt = self._pick(phrases.PALLET_FOR_ONE).format(pallets=masks(self.pallets))
+        answer = self._pick(phrases.PALLET_ANSWERS).format(
+            pallet=named(pallet), transporter=named(len(self.pallets)))
+        return self._asked("mcq", prompt, answer, str(pallet), [*self.pallets, self.transporters[transporter]],
+                           ("pallet for one",))
+
+    def _pallet_for_empty(self) -> Asked | None:
+        found = self._closest_to_empty()
+        if found is None or len(self.transporters) < 2:
+            return None
+        transporter, pallet = found
+        groups = {"transporters": masks(self.transporters), "pallets": masks(self.pallets)}
+        if self.rng.random() < 0.5:
+            wording, regions = phrases.TRANSPORTERS_FIRST, [*self.transporters, *self.pallets]
+            pallet += len(self.transporters)
+        else:
+            wording, regions = phrases.PALLETS_FIRST, [*self.pallets, *self.transporters]
+            transporter += len(self.pallets)
+        names = {"pallet": named(pallet), "transporter": named(transporter)}
+        answer = (self._pick(phrases.EMPTY) + self._pick(phrases.PALLET_ANSWERS)).format(**names)
+        return self._asked("mcq", self._pick(wording).format(**groups), answer, str(pallet), regions,
+                           ("pallet for empty",))
+
+    def _buffer_near(self) -> Asked | None:
+        """The buffer closest to a shelf, which is given alone or as the one on a side."""
+        if not self.shelves:
+            return None
+        many = len(self.shelves) == 2 and self.rng.random() < 0.4
+        side = self._pick(("left", "right"))
+        place = outermost(self.shelves, f"{side}most") if many else 0
+        if place is None:
+            return None
+        shelf = self.shelves[place]
+        buffer = nearest(shelf, self.buffers)
+        if buffer is None:
+            return None
+        shelves = self.shelves if many else [shelf]
+        number = len(self.buffers) + place
+        prompt = self._pick(phrases.BUFFER_NEAR_ONE if many else phrases.BUFFER_NEAR).format(
+            buffers=masks(self.buffers), side=side, shelves=masks(shelves))
+        answer = f"The shelf {named(number)} is the shelf on the {side}. " if many else ""
+        answer += self._pick(phrases.BUFFER_ANSWERS).format(buffer=named(buffer), shelf=named(number))
+        return self._asked("mcq", prompt, answer, str(buffer), [*self.buffers, *shelves],
+                           ("buffer near", shelf.index))
+
+    def _outermost(self) -> Asked | None:
+        """The leftmost or rightmost of three pallets or buffers."""
+        kind = "buffer" if self.rng.random() < 0.2 else "pallet"
+        which = self._pick(("leftmost", "rightmost"))
+        group = (self.buffers if kind == "buffer" else self.pallets)[:3]
+        best = outermost(group, which)
+        if len(group) < 3 or best is None:
+            return None
+        prompt = self._pick(phrases.OUTERMOST).format(noun=NOUNS[kind], which=which)
+        answer = self._pick(phrases.OUTERMOST_ANSWERS).format(noun=NOUNS[kind], region=named(best), which=which)
+        about = ("outermost", kind)
+        return self._asked("mcq", prompt, answer, str(best), group, about, short=True)

@@ -1,296 +1,337 @@
-"""Warehouse scenes: what stands where, in metres.
+"""Warehouse scenes: what stands where, seen from where.
 
-World frame: x to the right, y away from the camera's wall, z up; the floor is z = 0. Every number of a scene comes from one
-generator, so a scene is a function of its seed.
+A scene is a function of its generator's state. The camera is drawn first and objects are placed
+where it sees them, so that nearly everything can be asked about.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from dataclasses import dataclass, field
 
 import numpy as np
 
-KINDS = ("pallet", "buffer", "transporter", "shelf")
+from smolrgpt_jax.data.warehouse_sim import objects
+from smolrgpt_jax.data.warehouse_sim.geometry import Camera, Point, in_rectangle, moved
+from smolrgpt_jax.data.warehouse_sim.objects import Color, Cuboid
+
+KINDS = ("buffer", "pallet", "transporter", "shelf")
+ASPECT = 9 / 16  # height by width of the published pictures; taller pictures show more
+NEAREST = 2.2  # metres ahead of the camera's ground point where objects begin
+EMPTY_BUFFER = 0.03  # share of scenes whose counted buffer is empty: rare, as published
+CLEAR_CHOICE = 1.15  # how much farther from the empty transporter the second closest pallet is
+PAINTS: tuple[Color, ...] = ((0.92, 0.74, 0.12), (0.92, 0.74, 0.12), (0.15, 0.34, 0.66), (0.88, 0.45, 0.12))
 
 
-@dataclass(frozen=True)
-class Cuboid:
-    """A box: centre float64[3] and size float64[3] in metres, yaw in radians, colour in 0..1, owner = id of its object (0: none)."""
+@dataclasses.dataclass(frozen=True)
+class SceneLimits:
+    """How full a scene may be; every object that is seen is one more mask in a question."""
 
-    center: tuple[float, float, float]
-    size: tuple[float, float, float]
-    yaw: float
-    color: tuple[float, float, float]
-    owner: int = 0
+    min_pallets: int = 4
+    max_pallets: int = 10
+    max_buffers: int = 3
+    max_transporters: int = 3
+    max_shelves: int = 2
+
+    def __post_init__(self) -> None:
+        if not 4 <= self.min_pallets <= self.max_pallets <= 10:
+            raise ValueError(f"a scene has 4 to 10 pallets, asked for {self.min_pallets} to "
+                             f"{self.max_pallets}")
+        for name, least, most in (("buffers", 1, 3), ("transporters", 0, 3), ("shelves", 0, 2)):
+            value = getattr(self, f"max_{name}")
+            if not least <= value <= most:
+                raise ValueError(f"max_{name} is {value}, must be {least} to {most}")
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Thing:
-    """An object that questions can ask about.
+    """An object that questions can be about.
 
-    number: its id in the instance map, from 1; position: (x, y) of its centre on the floor, metres; size: (width, depth) of a
-    buffer's rectangle; carrying: for a transporter, whether it carries a load; inside: for a pallet, number of the buffer it
-    stands in, or 0.
+    Attributes:
+      number: its id in the instance map, from 1.
+      kind: one of KINDS.
+      position: centre on the floor, metres.
+      yaw: counter-clockwise turn.
+      size: footprint (across, along), metres; for a buffer the middle of its painted line.
+      carrying: for a transporter, whether it carries a load.
     """
 
     number: int
     kind: str
-    position: tuple[float, float]
+    position: Point
     yaw: float
-    size: tuple[float, float] = (0.0, 0.0)
+    size: Point
     carrying: bool = False
-    inside: int = 0
 
 
-@dataclass(frozen=True)
-class Camera:
-    """position: metres; yaw: radians from the y axis, positive to the right; pitch: radians below the horizon; focal: in picture widths."""
-
-    position: tuple[float, float, float]
-    yaw: float
-    pitch: float
-    focal: float
-
-    def axes(self) -> np.ndarray:
-        """Rows: right, down and forward in the world, float64[3, 3]."""
-        cy, sy, cp, sp = math.cos(self.yaw), math.sin(self.yaw), math.cos(self.pitch), math.sin(self.pitch)
-        forward = np.array([sy * cp, cy * cp, -sp])
-        right = np.array([cy, -sy, 0.0])
-        return np.stack([right, np.cross(forward, right), forward])
-
-
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Scene:
+    """A closed room with things and clutter.
+
+    Attributes:
+      things: what can be asked about; things[i].number == i + 1.
+      cuboids: everything that stands, metres.
+      camera: the view.
+      room: width (x from -width/2), depth (y from 0) and height, metres.
+      floor, wall, stripe, paint: colours, RGB in 0..1.
+      light: unit vector towards the light; ambient: share of light that has no direction.
+      tint: factor for each colour channel.
+      texture_seed: of stains on floor and walls.
+      counted: number of the buffer in which the number of pallets is uniform.
+    """
+
     things: tuple[Thing, ...]
     cuboids: tuple[Cuboid, ...]
     camera: Camera
-    room: tuple[float, float, float]  # x from -w/2 to w/2, y from 0 to depth, z from 0 to height
-    floor_color: tuple[float, float, float]
-    wall_color: tuple[float, float, float]
-    stripe_color: tuple[float, float, float]
-    paint_color: tuple[float, float, float]
+    room: tuple[float, float, float]
+    floor: Color
+    wall: Color
+    stripe: Color
+    paint: Color
     light: tuple[float, float, float]
     ambient: float
+    tint: Color
     texture_seed: int
-    target_buffer: int = 0  # the buffer that counting asks about
-    extra: dict = field(default_factory=dict)
+    counted: int
 
     def of_kind(self, kind: str) -> list[Thing]:
-        return [t for t in self.things if t.kind == kind]
+        """The things of one kind, by number."""
+        return [thing for thing in self.things if thing.kind == kind]
+
+    def inside(self, buffer: Thing) -> list[Thing]:
+        """The pallets that stand in a buffer."""
+        return [pallet for pallet in self.of_kind("pallet")
+                if in_rectangle(pallet.position, buffer.position, buffer.size, buffer.yaw)]
 
 
-@dataclass(frozen=True)
-class SceneLimits:
-    """How full a scene may be."""
+def make_scene(rng: np.random.Generator, limits: SceneLimits = SceneLimits()) -> Scene:
+    """Draws a scene: buffers with pallets, pallets beside them, transporters, shelves, clutter.
 
-    min_pallets: int = 4
-    max_pallets: int = 10
-    max_transporters: int = 3
+    At most one transporter is empty, and one pallet is clearly the closest to it. Pallets stand
+    clearly inside or clearly outside of buffers. The number of pallets in the counted buffer is
+    uniform over 1 to 4, whatever their total.
+    """
+    room = (rng.uniform(15, 21), rng.uniform(15, 21), rng.uniform(7.5, 9.0))
+    camera = _camera(rng, room)
+    builder = _Builder(rng, room, camera)
+    counted = _place_buffers(builder, limits)
+    _place_shelves(builder, limits)
+    _place_transporters(builder, limits)
+    _place_clutter(builder)
+    grey = rng.uniform(0.34, 0.56)
+    light = np.array([rng.uniform(-0.7, 0.7), rng.uniform(-0.8, 0.4), 1.0])
+    x, y, z = light / np.linalg.norm(light)
+    wall = rng.uniform(0.60, 0.92)
+    warmth = rng.uniform(-0.06, 0.06)
+    return Scene(
+        things=tuple(builder.things),
+        cuboids=tuple(builder.cuboids),
+        camera=camera,
+        room=room,
+        floor=objects.tinted(rng, (grey, grey, grey), 0.03),
+        wall=objects.tinted(rng, (wall, wall, wall), 0.03),
+        stripe=objects.tinted(rng, (0.10, 0.27, 0.62), 0.15),
+        paint=objects.tinted(rng, PAINTS[rng.integers(len(PAINTS))], 0.05),
+        light=(float(x), float(y), float(z)),
+        ambient=float(rng.uniform(0.5, 0.7)),
+        tint=(1 + warmth, 1.0, 1 - warmth),
+        texture_seed=int(rng.integers(2**31)),
+        counted=counted)
 
 
-PALLET = (1.2, 1.0, 0.15)
-TRANSPORTER = (1.1, 0.75, 0.22)
-CLEARANCE = 0.25  # metres between footprints
-
-
-def _rotate(x: float, y: float, yaw: float) -> tuple[float, float]:
-    c, s = math.cos(yaw), math.sin(yaw)
-    return c * x - s * y, s * x + c * y
-
-
-def _vary(rng: np.random.Generator, color: tuple[float, float, float], amount: float = 0.06) -> tuple[float, float, float]:
-    return tuple(float(v) for v in np.clip(np.array(color) * (1 + rng.normal(0, amount, 3)), 0.02, 1.0))
+def _camera(rng: np.random.Generator, room: tuple[float, float, float]) -> Camera:
+    """High up by the front wall, looking down at a point in the middle of the floor."""
+    width, depth, _ = room
+    x, y, z = rng.uniform(-0.3, 0.3) * width, rng.uniform(0.4, 2.0), rng.uniform(3.6, 6.8)
+    reach = rng.uniform(5.0, min(8.5, 2.2 * z))
+    target = rng.uniform(-0.12, 0.12) * width - 0.3 * x, min(y + reach, 0.6 * depth)
+    yaw = math.atan2(target[0] - x, target[1] - y)
+    pitch = math.atan2(z, math.dist((x, y), target))
+    return Camera((x, y, z), yaw, pitch, rng.uniform(0.58, 0.80))
 
 
 class _Builder:
-    """Collects objects while keeping their footprints (circles) apart."""
+    """Collects a scene's objects and keeps their footprints, taken as circles, apart."""
 
-    def __init__(self, rng: np.random.Generator, room: tuple[float, float, float]):
-        self.rng, self.room = rng, room
+    GAP = 0.2  # metres between footprints
+
+    def __init__(self, rng: np.random.Generator, room: tuple[float, float, float], camera: Camera):
+        self.rng, self.room, self.camera = rng, room, camera
         self.things: list[Thing] = []
         self.cuboids: list[Cuboid] = []
-        self.taken: list[tuple[float, float, float]] = []
+        self.taken: list[tuple[Point, float]] = []
 
-    def number(self) -> int:
-        return len(self.things) + 1
+    def add(self, kind: str, position: Point, yaw: float, size: Point, radius: float,
+            carrying: bool = False) -> Thing:
+        """Adds a thing and its cuboids; ``radius`` of the floor round it is then taken."""
+        number = len(self.things) + 1
+        thing = Thing(number, kind, position, yaw, size, carrying)
+        if kind == "pallet":
+            self.cuboids += objects.pallet(self.rng, position, yaw, number)
+        elif kind == "transporter":
+            self.cuboids += objects.transporter(self.rng, position, yaw, number, carrying)
+        elif kind == "shelf":
+            self.cuboids += objects.shelf(self.rng, position, yaw, number, size[0])
+        self.things.append(thing)
+        if radius:
+            self.taken.append((position, radius))
+        return thing
 
-    def free(self, x: float, y: float, radius: float) -> bool:
-        return all((x - a) ** 2 + (y - b) ** 2 > (radius + r + CLEARANCE) ** 2 for a, b, r in self.taken)
+    def is_free(self, position: Point, radius: float) -> bool:
+        return all(math.dist(position, other) > radius + taken + self.GAP
+                   for other, taken in self.taken)
 
-    def local(self, x: float, y: float, yaw: float, offset: tuple[float, float, float], size, color, owner: int) -> None:
-        dx, dy = _rotate(offset[0], offset[1], yaw)
-        self.cuboids.append(Cuboid((x + dx, y + dy, offset[2] + size[2] / 2), tuple(map(float, size)), yaw, color, owner))
+    def in_room(self, position: Point, margin: float) -> bool:
+        width, depth, _ = self.room
+        return abs(position[0]) < width / 2 - margin and margin < position[1] < depth - margin
 
-    def load(self, x: float, y: float, yaw: float, base: float, owner: int) -> None:
-        """Cardboard boxes on a pallet or transporter: one block, two stacks, or an uneven group."""
+    def sees(self, position: Point, height: float = 0.3, margin: float = 0.04) -> bool:
+        """Whether a point above the floor is in the picture, by a margin in picture widths."""
+        across, down, depth = self.camera.project(np.array([[*position, height]]))[0]
+        return (depth > 0 and self.camera.on_floor(position)[0] > NEAREST
+                and abs(across) < 0.5 - margin and abs(down) < ASPECT / 2 - margin)
+
+    def seen_place(self, radius: float) -> Point | None:
+        """A free place on the floor that the camera sees, or None if the draw gives none.
+
+        Half of the draws are uniform in the picture, which favours the foreground, and half on
+        the floor, which favours the background.
+        """
         rng = self.rng
-        card = _vary(rng, tuple(rng.uniform(0.6, 1.15) * v for v in (0.62, 0.45, 0.28)))
-        style = rng.integers(3)
-        if style == 0:
-            self.local(x, y, yaw, (0, 0, base), (*rng.uniform(0.7, 1.05, 2), rng.uniform(0.4, 1.1)), card, owner)
-        elif style == 1:
-            for side in (-1, 1):
-                height = rng.uniform(0.35, 1.0)
-                self.local(x, y, yaw, (side * 0.28, 0, base), (0.5, rng.uniform(0.6, 0.9), height), _vary(rng, card), owner)
+        if rng.random() < 0.5:
+            place = self.camera.floor_point(rng.uniform(-0.46, 0.46), rng.uniform(-0.46, 0.46) * ASPECT)
         else:
-            for i, j in ((-1, -1), (1, -1), (0, 1)):
-                self.local(x, y, yaw, (i * 0.27, j * 0.22, base), (0.48, 0.4, rng.uniform(0.25, 0.9)), _vary(rng, card), owner)
+            width, depth, _ = self.room
+            place = (rng.uniform(-0.5, 0.5) * width, rng.uniform(0, depth))
+        if place is None or not self.in_room(place, 1.2) or not self.sees(place):
+            return None
+        return place if self.is_free(place, radius) else None
 
-    def pallet(self, x: float, y: float, yaw: float, inside: int) -> None:
-        number = self.number()
-        blue = self.rng.random() < 0.5
-        self.local(x, y, yaw, (0, 0, 0), PALLET, _vary(self.rng, (0.16, 0.27, 0.55) if blue else (0.5, 0.38, 0.24)), number)
-        self.load(x, y, yaw, PALLET[2], number)
-        self.things.append(Thing(number, "pallet", (x, y), yaw, inside=inside))
-        self.taken.append((x, y, 0.78))
+    def has_clear_choice(self, place: Point) -> bool:
+        """Whether one pallet is clearly closer to a place than all others."""
+        distances = sorted(math.dist(place, thing.position)
+                           for thing in self.things if thing.kind == "pallet")
+        return len(distances) > 1 and distances[1] > CLEAR_CHOICE * distances[0]
 
-    def transporter(self, x: float, y: float, yaw: float, carrying: bool) -> None:
-        number = self.number()
-        self.local(x, y, yaw, (0, 0, 0), TRANSPORTER, _vary(self.rng, (0.95, 0.72, 0.08)), number)
-        self.local(x, y, yaw, (0, 0, TRANSPORTER[2]), (0.8, 0.5, 0.05), (0.85, 0.85, 0.82), number)
-        if carrying:
-            self.load(x, y, yaw, TRANSPORTER[2] + 0.05, number)
-        self.things.append(Thing(number, "transporter", (x, y), yaw, carrying=carrying))
-        self.taken.append((x, y, 0.68))
-
-    def shelf(self, x: float, y: float, yaw: float) -> None:
-        rng, number = self.rng, self.number()
-        length, depth, levels = rng.uniform(2.2, 3.4), 0.9, int(rng.integers(2, 4))
-        frame = _vary(rng, [(0.75, 0.25, 0.12), (0.12, 0.25, 0.62), (0.2, 0.45, 0.3)][rng.integers(3)])
-        step = rng.uniform(0.95, 1.2)
-        for side in (-1, 1):
-            self.local(x, y, yaw, (side * length / 2, 0, 0), (0.1, depth, step * levels), frame, number)
-        for level in range(levels):
-            self.local(x, y, yaw, (0, 0, level * step), (length, depth, 0.1), frame, number)
-            width = length / 2
-            for slot in (-0.5, 0.5):
-                if rng.random() < 0.85:
-                    size = (width * rng.uniform(0.65, 0.92), 0.75, step * rng.uniform(0.4, 0.75))
-                    self.local(x, y, yaw, (slot * width, 0, level * step + 0.1), size, _vary(rng, (0.62, 0.45, 0.28), 0.15), number)
-        self.things.append(Thing(number, "shelf", (x, y), yaw))
-        self.taken += [(x + _rotate(o, 0, yaw)[0], y + _rotate(o, 0, yaw)[1], 0.75) for o in (-length / 3, 0, length / 3)]
-
-    def clutter(self, x: float, y: float) -> None:
-        color = tuple(float(v) for v in self.rng.uniform(0.15, 0.75, 3))
-        size = self.rng.uniform(0.3, 0.9, 3)
-        self.local(x, y, self.rng.uniform(0, math.pi), (0, 0, 0), size, color, 0)
-        self.taken.append((x, y, 0.6))
+    def outside_buffers(self, place: Point, margin: float) -> bool:
+        return not any(in_rectangle(place, b.position, b.size, b.yaw, margin)
+                       for b in self.things if b.kind == "buffer")
 
 
-def make_scene(rng: np.random.Generator, limits: SceneLimits) -> Scene:
-    """One scene: 1 to 3 buffers in a row, pallets in and beside them, transporters of which at most one is empty, shelves, clutter."""
-    width, depth = rng.uniform(13, 17), rng.uniform(14, 18)
-    build = _Builder(rng, (width, depth, 7.5))
-    target = _buffers_and_pallets(build, limits)
-    _loose_objects(build, limits)
-    _shelves(build)
-    for _ in range(rng.integers(0, 4)):
-        x, y = rng.uniform(-width / 2 + 1, width / 2 - 1), rng.uniform(3, depth - 1)
-        if build.free(x, y, 0.6):
-            build.clutter(x, y)
-    grey = rng.uniform(0.28, 0.55)
-    wall = rng.uniform(0.55, 0.95) * rng.uniform(0.75, 1.0, 3)
-    light = np.array([rng.uniform(-0.6, 0.6), rng.uniform(-0.6, 0.6), 1.0])
-    camera = Camera(
-        (rng.uniform(-2.0, 2.0), rng.uniform(0.2, 1.0), rng.uniform(4.0, 6.5)), rng.normal(0, 0.12), rng.uniform(0.5, 0.72), rng.uniform(0.62, 0.78)
-    )
-    return Scene(
-        things=tuple(build.things),
-        cuboids=tuple(build.cuboids),
-        camera=camera,
-        room=build.room,
-        floor_color=_vary(rng, (grey, grey, grey), 0.03),
-        wall_color=tuple(map(float, wall)),
-        stripe_color=_vary(rng, (0.1, 0.25, 0.6), 0.1),
-        paint_color=[(0.9, 0.72, 0.12), (0.92, 0.48, 0.1), (0.15, 0.35, 0.75)][rng.integers(3)],
-        light=tuple(light / np.linalg.norm(light)),
-        ambient=float(rng.uniform(0.45, 0.65)),
-        texture_seed=int(rng.integers(2**31)),
-        target_buffer=target,
-    )
+def _layout(rng: np.random.Generator) -> tuple[Point, Point, list[Point]]:
+    """Shape of the buffers: size, step from one to the next, and the four places for pallets."""
+    style = rng.integers(3)
+    gap = rng.uniform(0.7, 1.6)
+    if style == 0:  # long ones, one behind the other
+        size = (rng.uniform(5.6, 6.4), rng.uniform(1.8, 2.2))
+        return size, (0.0, size[1] + gap), [((i - 1.5) * size[0] * 0.23, 0.0) for i in range(4)]
+    if style == 1:  # long ones side by side
+        size = (rng.uniform(1.9, 2.3), rng.uniform(5.4, 6.2))
+        return size, (size[0] + gap, 0.0), [(0.0, (i - 1.5) * size[1] * 0.23) for i in range(4)]
+    size = (rng.uniform(2.9, 3.3), rng.uniform(2.9, 3.3))
+    places = [(i * size[0] * 0.22, j * size[1] * 0.22) for i in (-1, 1) for j in (-1, 1)]
+    return size, (size[0] + gap, 0.0) if rng.random() < 0.6 else (0.0, size[1] + gap), places
 
 
-def _buffers_and_pallets(build: _Builder, limits: SceneLimits) -> int:
-    """Buffers side by side or one behind the other, each with its pallets; returns the number of the one to count in."""
-    rng = build.rng
-    buffers = int(rng.choice([1, 2, 3], p=[0.1, 0.3, 0.6]))
-    pallets = int(rng.integers(limits.min_pallets, limits.max_pallets + 1))
-    beside = rng.random() < 0.7
-    size = (rng.uniform(2.5, 2.9), rng.uniform(3.8, 4.6))
-    gap = rng.uniform(0.7, 1.4)
-    # The counted buffer's pallets are uniform in 1..4 whatever the number of pallets, so the question's length tells nothing.
-    counts = [0] * buffers
-    target = int(rng.integers(buffers))
-    counts[target] = 0 if rng.random() < 0.04 else int(rng.integers(1, 5))
-    left = pallets - counts[target]
-    for other in rng.permutation([i for i in range(buffers) if i != target]):
+def _place_buffers(builder: _Builder, limits: SceneLimits) -> int:
+    """Places buffers and pallets; returns the number of the buffer in which counts are uniform."""
+    rng = builder.rng
+    wanted = int(rng.choice([1, 2, 3], p=[0.1, 0.3, 0.6]))
+    wanted = min(wanted, limits.max_buffers)
+    middle = builder.camera.floor_point(0.0, 0.0)
+    for attempt in range(400):
+        number = max(wanted - attempt // 40, 1)  # fewer where so many do not fit into the view
+        size, step, slots = _layout(rng)
+        center = (middle[0] + rng.normal(0, 0.6), middle[1] + rng.normal(0, 0.8))
+        yaw = rng.normal(0, 0.12) - builder.camera.yaw * rng.uniform(0, 1)
+        places = [moved(center, ((i - (number - 1) / 2) * step[0], (i - (number - 1) / 2) * step[1]), yaw)
+                  for i in range(number)]
+        filled = [[moved(place, slot, yaw) for slot in slots] for place in places]
+        if all(builder.sees(slot) and builder.in_room(slot, 1.0) for group in filled for slot in group):
+            break
+    buffers = [builder.add("buffer", place, yaw, size, 0.0) for place in places]
+    total = int(rng.integers(limits.min_pallets, limits.max_pallets + 1))
+    counted = int(rng.integers(number))
+    counts = [0] * number
+    # Drawn before and independently of all others, so a question's length tells nothing about it.
+    counts[counted] = 0 if rng.random() < EMPTY_BUFFER else int(rng.integers(1, 5))
+    left = total - counts[counted]
+    for other in rng.permutation([i for i in range(number) if i != counted]):
         counts[other] = int(rng.integers(0, min(4, left) + 1))
         left -= counts[other]
-    center = np.array([rng.uniform(-1.0, 1.0), rng.uniform(7.0, 8.5)])
-    turn = rng.normal(0, 0.12)
-    across = size if beside else (size[1], size[0])
-    pitch = (across[0] if beside else across[1]) + gap
-    first = len(build.things) + 1
-    places = []
-    for i in range(buffers):
-        offset = (i - (buffers - 1) / 2) * pitch
-        dx, dy = _rotate(*((offset, 0.0) if beside else (0.0, offset)), turn)
-        places.append((center[0] + dx, center[1] + dy))
-        build.things.append(Thing(build.number(), "buffer", places[-1], turn, size=across))
-    for i, (x, y) in enumerate(places):
-        slots = [(a, b) for a in (-1, 1) for b in (-1, 1)]
-        for slot in rng.permutation(4)[: counts[i]]:
-            a, b = slots[slot]
-            dx, dy = _rotate(a * across[0] / 4 + rng.normal(0, 0.05), b * across[1] / 4 + rng.normal(0, 0.1), turn)
-            build.pallet(x + dx, y + dy, turn + rng.normal(0, 0.15) + (math.pi / 2 if not beside else 0.0), first + i)
-    build.taken += [(x, y, 0.0) for x, y in places]
-    _loose_pallets(build, left, places, across, turn)
-    return first + target
+    for group, count in zip(filled, counts):
+        for slot in rng.permutation(4)[:count]:
+            place = moved(group[slot], (rng.normal(0, 0.05), rng.normal(0, 0.05)), yaw)
+            turn = yaw + rng.normal(0, 0.08) + (math.pi / 2 if size[0] > 4 else 0.0)
+            builder.add("pallet", place, turn, objects.PALLET[:2], 0.65)
+    for _ in range(100 * left):
+        if left == 0:
+            break
+        place = builder.seen_place(0.75)
+        if place is not None and builder.outside_buffers(place, 0.85):
+            builder.add("pallet", place, rng.uniform(0, math.pi), objects.PALLET[:2], 0.7)
+            left -= 1
+    return buffers[counted].number
 
 
-def outside_all(x: float, y: float, places, size: tuple[float, float], turn: float, margin: float) -> bool:
-    """Whether a point is at least `margin` metres outside every buffer rectangle."""
-    for bx, by in places:
-        dx, dy = _rotate(x - bx, y - by, -turn)
-        if abs(dx) < size[0] / 2 + margin and abs(dy) < size[1] / 2 + margin:
-            return False
-    return True
-
-
-def _loose_pallets(build: _Builder, count: int, places, size, turn: float) -> None:
-    rng, (width, depth, _) = build.rng, build.room
-    for _ in range(60):
-        if count == 0:
-            return
-        x, y = rng.uniform(-width / 2 + 1.5, width / 2 - 1.5), rng.uniform(4.5, depth - 2.0)
-        if build.free(x, y, 0.78) and outside_all(x, y, places, size, turn, 0.9):
-            build.pallet(x, y, rng.uniform(0, math.pi), 0)
-            count -= 1
-
-
-def _loose_objects(build: _Builder, limits: SceneLimits) -> None:
-    """Transporters: exactly one empty among those there are."""
-    rng, (width, depth, _) = build.rng, build.room
-    buffers = [t for t in build.things if t.kind == "buffer"]
-    wanted = int(rng.integers(1, limits.max_transporters + 1))
-    empty = int(rng.integers(wanted))
-    made = 0
-    for _ in range(80):
+def _place_transporters(builder: _Builder, limits: SceneLimits) -> None:
+    rng = builder.rng
+    wanted = min(int(rng.choice([0, 1, 2, 3], p=[0.03, 0.17, 0.35, 0.45])), limits.max_transporters)
+    made, empty = 0, int(rng.integers(max(wanted, 1)))
+    for _ in range(120):
         if made == wanted:
             return
-        x, y = rng.uniform(-width / 2 + 1.5, width / 2 - 1.5), rng.uniform(4.0, depth - 2.5)
-        clear = outside_all(x, y, [b.position for b in buffers], buffers[0].size, buffers[0].yaw, 0.7)
-        if build.free(x, y, 0.68) and (clear or rng.random() < 0.1):
-            build.transporter(x, y, rng.uniform(0, math.pi), carrying=made != empty)
+        place = builder.seen_place(0.7)
+        if place is None:
+            continue
+        if made == empty and not builder.has_clear_choice(place):
+            continue
+        # Either well inside of a buffer or well outside.
+        if builder.outside_buffers(place, 0.7) or not builder.outside_buffers(place, -0.5):
+            builder.add("transporter", place, rng.uniform(0, math.pi), objects.TRANSPORTER[:2], 0.7,
+                        carrying=made != empty)
             made += 1
 
 
-def _shelves(build: _Builder) -> None:
-    rng, (width, depth, _) = build.rng, build.room
-    sides = rng.permutation([-1, 1])[: int(rng.choice([0, 1, 2], p=[0.1, 0.4, 0.5]))]
-    for side in sides:
-        if rng.random() < 0.6:
-            build.shelf(side * (width / 2 - 0.8), rng.uniform(8.0, depth - 2.5), math.pi / 2)
+def _place_shelves(builder: _Builder, limits: SceneLimits) -> None:
+    """Racks along the walls or standing free at the sides, wherever their middle is in view."""
+    rng = builder.rng
+    width, depth, _ = builder.room
+    wanted = min(int(rng.choice([0, 1, 2], p=[0.1, 0.4, 0.5])), limits.max_shelves)
+    for _ in range(150):
+        if wanted == 0:
+            return
+        length = rng.uniform(2.0, 3.6)
+        wall = rng.integers(4)
+        if wall == 0:
+            place, yaw = (rng.uniform(-0.5, 0.5) * (width - length), depth - 0.7), 0.0
+        elif wall == 1:
+            place, yaw = (-width / 2 + 0.7, rng.uniform(3, depth - 2)), math.pi / 2
+        elif wall == 2:
+            place, yaw = (width / 2 - 0.7, rng.uniform(3, depth - 2)), math.pi / 2
         else:
-            build.shelf(side * rng.uniform(2.5, width / 2 - 2.5), depth - 0.8, 0.0)
+            place, yaw = (rng.uniform(-0.4, 0.4) * width, rng.uniform(5, depth - 2)), rng.uniform(0, math.pi)
+        ends = [moved(place, (share * length / 2, 0.0), yaw) for share in (-0.7, 0.0, 0.7)]
+        if (builder.sees(place, 1.0, 0.03) and all(builder.is_free(end, 0.6) for end in ends)
+                and all(builder.outside_buffers(end, 0.6) for end in ends)):
+            builder.add("shelf", place, yaw, (length, 0.9), 0.0)
+            builder.taken += [(end, 0.6) for end in ends]
+            wanted -= 1
+
+
+def _place_clutter(builder: _Builder) -> None:
+    """Things along the walls and a few on the floor that no question is about."""
+    rng = builder.rng
+    width, depth, _ = builder.room
+    for _ in range(int(rng.integers(3, 8))):
+        if rng.random() < 0.6:
+            wall = rng.integers(3)
+            along = rng.uniform(-0.45, 0.45)
+            place, yaw = (((along * width, depth - 0.6), 0.0), ((-width / 2 + 0.6, (along + 0.5) * depth), math.pi / 2),
+                          ((width / 2 - 0.6, (along + 0.5) * depth), math.pi / 2))[wall]
+        else:
+            place, yaw = builder.seen_place(0.75), rng.uniform(0, math.pi)
+        if (place is not None and builder.is_free(place, 0.75) and builder.outside_buffers(place, 0.6)
+                and builder.camera.on_floor(place)[0] > NEAREST):
+            builder.cuboids += objects.clutter(rng, place, yaw)
+            builder.taken.append((place, 0.75))

@@ -1,29 +1,33 @@
-"""What a rendered scene shows: the visible region of every thing, with its place in the picture and on the floor."""
+"""What a rendered scene shows: every thing that can be seen, with its mask and its places."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from pycocotools import mask as coco
 
+from smolrgpt_jax.data.warehouse_sim.geometry import in_rectangle
 from smolrgpt_jax.data.warehouse_sim.render import Rendering
 from smolrgpt_jax.data.warehouse_sim.scene import Scene, Thing
 
-MIN_AREA = 0.0008  # of the picture; smaller regions are not asked about
 
-
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Region:
     """One visible thing.
 
-    rle: {"size": [h, w], "counts": str}; u, v: centroid of the visible mask, fractions of width and height; ahead, right:
-    metres from the camera's ground point along and across its heading; the thing itself.
+    Attributes:
+      thing: what it is.
+      index: its place in the list that ``visible_regions`` returned.
+      counts: COCO's compressed run lengths of its visible mask.
+      u, v: centroid of the visible mask in fractions of the picture's width and height.
+      ahead, right: metres from the point below the camera to the thing's centre on the floor.
     """
 
     thing: Thing
-    rle: dict
+    index: int
+    counts: str
     u: float
     v: float
     ahead: float
@@ -34,48 +38,40 @@ class Region:
         return self.thing.kind
 
 
-def visible_regions(scene: Scene, rendering: Rendering) -> list[Region]:
-    """The regions of all things that are large enough in the picture, by number."""
+def visible_regions(scene: Scene, rendering: Rendering, min_area: float) -> list[Region]:
+    """The things whose visible mask covers at least ``min_area`` of the picture, by number."""
     height, width = rendering.ids.shape
-    numbers = [t.number for t in scene.things]
-    areas = np.bincount(rendering.ids.ravel(), minlength=max(numbers, default=0) + 1)
+    size = len(scene.things) + 1
+    flat = rendering.ids.ravel()
+    areas = np.bincount(flat, minlength=size)
+    columns = np.broadcast_to(np.arange(width), (height, width)).ravel()
+    rows = np.repeat(np.arange(height), width)
+    u = (np.bincount(flat, columns, size) / np.maximum(areas, 1) + 0.5) / width
+    v = (np.bincount(flat, rows, size) / np.maximum(areas, 1) + 0.5) / height
+    by_column = np.asfortranarray(rendering.ids)  # the order that COCO encodes in
     regions = []
     for thing in scene.things:
-        if areas[thing.number] < MIN_AREA * height * width:
+        number = thing.number
+        if areas[number] < max(min_area * height * width, 1):
             continue
-        mask = rendering.ids == thing.number
-        rows, columns = np.nonzero(mask)
-        rle = coco.encode(np.asfortranarray(mask, np.uint8))
-        ahead, right = _heading(scene, thing.position)
-        regions.append(
-            Region(
-                thing,
-                {"size": [height, width], "counts": rle["counts"].decode()},
-                float((columns.mean() + 0.5) / width),
-                float((rows.mean() + 0.5) / height),
-                ahead,
-                right,
-            )
-        )
+        counts = coco.encode((by_column == number).view(np.uint8))["counts"].decode()
+        ahead, right = scene.camera.on_floor(thing.position)
+        regions.append(Region(thing, len(regions), counts, float(u[number]), float(v[number]), ahead, right))
     return regions
 
 
-def _heading(scene: Scene, position: tuple[float, float]) -> tuple[float, float]:
-    dx, dy = position[0] - scene.camera.position[0], position[1] - scene.camera.position[1]
-    sin, cos = math.sin(scene.camera.yaw), math.cos(scene.camera.yaw)
-    return dx * sin + dy * cos, dx * cos - dy * sin
+def is_inside(thing: Thing, buffer: Thing) -> bool:
+    """Whether a thing's centre stands within a buffer's rectangle."""
+    return in_rectangle(thing.position, buffer.position, buffer.size, buffer.yaw)
 
 
 def floor_distance(a: Thing, b: Thing) -> float:
-    """Metres between the centres on the floor; 0 when one is a buffer and the other's centre lies inside it."""
+    """Metres between two centres on the floor.
+
+    Exactly 0 for a thing whose centre is inside a buffer; outside, the distance to a buffer is that
+    to the middle of its rectangle.
+    """
     for buffer, other in ((a, b), (b, a)):
-        if buffer.kind == "buffer" and other.kind != "buffer" and is_inside(other.position, buffer):
+        if buffer.kind == "buffer" and other.kind != "buffer" and is_inside(other, buffer):
             return 0.0
     return math.dist(a.position, b.position)
-
-
-def is_inside(position: tuple[float, float], buffer: Thing) -> bool:
-    """Whether a floor point lies in a buffer's rectangle."""
-    dx, dy = position[0] - buffer.position[0], position[1] - buffer.position[1]
-    cos, sin = math.cos(-buffer.yaw), math.sin(-buffer.yaw)
-    return abs(cos * dx - sin * dy) < buffer.size[0] / 2 and abs(sin * dx + cos * dy) < buffer.size[1] / 2

@@ -1,0 +1,87 @@
+"""The camera and the flat geometry of the floor.
+
+World frame: x to the right, y away from the front wall, z up, in metres; the floor is z = 0.
+Angles are radians. A footprint's yaw turns it counter-clockwise seen from above; the camera's yaw
+is its heading, clockwise from the y axis.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from functools import cached_property
+
+import numpy as np
+
+Point = tuple[float, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Camera:
+    """A pinhole camera without roll.
+
+    Attributes:
+      position: metres.
+      yaw: heading, clockwise from the y axis.
+      pitch: below the horizon.
+      focal: focal length in picture widths.
+    """
+
+    position: tuple[float, float, float]
+    yaw: float
+    pitch: float
+    focal: float
+
+    @cached_property
+    def axes(self) -> np.ndarray:
+        """Right, down and forward in the world, float64[3, 3], one per row."""
+        cos_yaw, sin_yaw = math.cos(self.yaw), math.sin(self.yaw)
+        cos_pitch, sin_pitch = math.cos(self.pitch), math.sin(self.pitch)
+        right = np.array([cos_yaw, -sin_yaw, 0.0])
+        forward = np.array([sin_yaw * cos_pitch, cos_yaw * cos_pitch, -sin_pitch])
+        return np.stack([right, np.cross(forward, right), forward])
+
+    def on_floor(self, point: Point) -> tuple[float, float]:
+        """A floor point as metres (ahead, right) of the point below the camera, by its heading."""
+        dx, dy = point[0] - self.position[0], point[1] - self.position[1]
+        cos, sin = math.cos(self.yaw), math.sin(self.yaw)
+        return dx * sin + dy * cos, dx * cos - dy * sin
+
+    def project(self, points: np.ndarray) -> np.ndarray:
+        """Projects world points.
+
+        Args:
+          points: float[N, 3], metres.
+
+        Returns:
+          float64[N, 3]: right and down of the picture's centre in picture widths, and the depth
+          along the optical axis in metres. Points behind the camera have a negative depth.
+        """
+        seen = (np.asarray(points) - self.position) @ self.axes.T
+        return np.column_stack([self.focal * seen[:, :2] / seen[:, 2:], seen[:, 2]])
+
+    def floor_point(self, across: float, down: float) -> Point | None:
+        """The floor point seen at a place of the picture (picture widths from its centre)."""
+        ray = np.array([across / self.focal, down / self.focal, 1.0]) @ self.axes
+        if ray[2] > -1e-3:
+            return None
+        reach = -self.position[2] / ray[2]
+        return float(self.position[0] + reach * ray[0]), float(self.position[1] + reach * ray[1])
+
+
+def rotated(point: Point, yaw: float) -> Point:
+    """A point turned about the origin, counter-clockwise."""
+    cos, sin = math.cos(yaw), math.sin(yaw)
+    return cos * point[0] - sin * point[1], sin * point[0] + cos * point[1]
+
+
+def moved(origin: Point, offset: Point, yaw: float) -> Point:
+    """``origin`` plus an offset given in a frame turned by ``yaw``."""
+    dx, dy = rotated(offset, yaw)
+    return origin[0] + dx, origin[1] + dy
+
+
+def in_rectangle(point: Point, center: Point, size: Point, yaw: float, margin: float = 0.0) -> bool:
+    """Whether a point lies in a turned rectangle that is widened by a margin, all in metres."""
+    across, along = rotated((point[0] - center[0], point[1] - center[1]), -yaw)
+    return abs(across) < size[0] / 2 + margin and abs(along) < size[1] / 2 + margin

@@ -1,0 +1,161 @@
+"""Captions against the regions they are about."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+import pytest
+
+from smolrgpt_jax.data.records import MASK
+from smolrgpt_jax.data.warehouse_sim.captions import CaptionCounts, Captioner, scene_captions
+from smolrgpt_jax.data.warehouse_sim.view import is_inside
+
+KINDS = tuple(CaptionCounts.__dataclass_fields__)
+NAMES = {"pallet": ("pallet",), "buffer": ("buffer region",), "shelf": ("shelf",),
+         "transporter": ("empty transporter", "loaded transporter")}
+
+
+@pytest.fixture(scope="module")
+def captions(samples):
+    """Captions of each kind: all of it only that kind was asked for."""
+    rng, made = np.random.default_rng(1), {}
+    for kind in KINDS:
+        counts = CaptionCounts(**{**dict.fromkeys(KINDS, 0), kind: 2})
+        made[kind] = [c for s in samples[:100] for c in Captioner(s.regions, 6, rng).captions(counts)]
+    return made
+
+
+def percent(region) -> tuple[int, int]:
+    return min(int(100 * region.u), 99), min(int(100 * region.v), 99)
+
+
+def test_every_kind_is_made_and_its_masks_fit(captions):
+    for kind, made in captions.items():
+        assert len(made) > 40, kind
+        for caption in made:
+            assert 1 <= caption.prompt.count(MASK) == len(caption.regions) <= 8
+            assert all(int(n) < len(caption.regions) for n in re.findall(r"\[Region (\d+)\]", caption.text))
+
+
+def test_names_and_places_of_one_region(captions):
+    for caption in captions["single"]:
+        (region,) = caption.regions
+        assert any(name in caption.text.lower() for name in NAMES[region.kind])
+        tenths = tuple(map(int, re.search(r"\((\d), (\d)\)", caption.text).groups()))
+        assert tenths == tuple(value // 10 for value in percent(region))
+
+
+def test_fine_places(captions):
+    for caption in captions["fine"]:
+        assert caption.text == f"{percent(caption.regions[0])}."
+
+
+def test_comparisons(captions):
+    for caption in captions["compare"]:
+        a, b = caption.regions
+        assert (" left " in caption.text) == (a.u < b.u) != (" right " in caption.text)
+        assert ("nearer" in caption.text) == (a.ahead < b.ahead) != ("farther" in caption.text)
+
+
+def test_places_on_the_floor(captions, samples):
+    cameras = {id(region): sample.scene.camera for sample in samples[:100] for region in sample.regions}
+    for caption in captions["metric"]:
+        (region,) = caption.regions
+        camera = cameras[id(region)]
+        ahead, aside, side = re.match(r"([\d.]+) meters ahead, ([\d.]+) meters (left|right)\.", caption.text).groups()
+        right = float(aside) * (1 if side == "right" else -1)
+        x = camera.position[0] + float(ahead) * math.sin(camera.yaw) + right * math.cos(camera.yaw)
+        y = camera.position[1] + float(ahead) * math.cos(camera.yaw) - right * math.sin(camera.yaw)
+        assert math.dist((x, y), region.thing.position) < 0.08
+
+
+def test_several_regions_are_described_in_their_order(captions):
+    for caption in captions["several"]:
+        parts = re.findall(r"\[Region (\d+)\] (.*?)\.(?= \[|$)", caption.text)
+        assert [int(number) for number, _ in parts] == list(range(len(caption.regions)))
+        for (_, text), region in zip(parts, caption.regions):
+            if "meters" in text:
+                assert text.startswith(f"{region.ahead:.1f} meters ahead")
+            else:
+                assert text.split(" at ")[0] in NAMES[region.kind]
+                if " at " in text:
+                    assert text.endswith(f" at {percent(region)}")
+
+
+def test_which_region_is_at_a_place(captions):
+    for caption in captions["which"]:
+        place = tuple(map(int, re.search(r"at \((\d+), (\d+)\)\?", caption.prompt).groups()))
+        chosen = int(re.search(r"\[Region (\d+)\]", caption.text)[1])
+        assert [percent(region) == place for region in caption.regions].index(True) == chosen
+
+
+def test_order_is_from_left_to_right(captions):
+    for caption in captions["order"]:
+        order = [int(n) for n in re.findall(r"\[Region (\d+)\]", caption.text)]
+        assert sorted(order) == list(range(len(caption.regions)))
+        places = [caption.regions[i].u for i in order]
+        assert places == sorted(places)
+
+
+def test_extremes(captions):
+    keys = {"leftmost": lambda r: r.u, "rightmost": lambda r: -r.u, "nearest": lambda r: r.ahead,
+            "farthest": lambda r: -r.ahead}
+    for caption in captions["extreme"]:
+        key = keys[re.search(r"the (\w+)\?", caption.prompt)[1]]
+        chosen = caption.regions[int(re.search(r"\[Region (\d+)\]", caption.text)[1])]
+        assert chosen is min(caption.regions, key=key)
+
+
+def test_pairs_agree_with_the_floor(captions):
+    zeros = 0
+    for caption in captions["pair"]:
+        a, b = caption.regions
+        across, side, along, way, metres = re.match(
+            r"\[Region 1\] is ([\d.]+) meters to the (left|right) and ([\d.]+) meters (farther|nearer)\. "
+            r"The distance is ([\d.]+) meters\.", caption.text).groups()
+        right = float(across) * (1 if side == "right" else -1)
+        ahead = float(along) * (1 if way == "farther" else -1)
+        assert (right, ahead) == pytest.approx((b.right - a.right, b.ahead - a.ahead), abs=0.051)
+        if float(metres) == 0:
+            zeros += 1
+            assert "buffer" in (a.kind, b.kind)
+        else:
+            assert float(metres) == pytest.approx(math.hypot(right, ahead), abs=0.1)
+    assert zeros
+
+
+def test_pallets_inside_a_buffer(captions):
+    for caption in captions["inside"]:
+        named = {int(n) for n in re.findall(r"\[Region (\d+)\]", caption.text)}
+        buffer = caption.regions[0]
+        assert buffer.kind == "buffer"
+        assert named == {i for i, r in enumerate(caption.regions) if i and is_inside(r.thing, buffer.thing)}
+
+
+def test_the_empty_transporter(captions):
+    for caption in captions["empty"]:
+        named = [int(n) for n in re.findall(r"\[Region (\d+)\]", caption.text)]
+        assert named == [i for i, r in enumerate(caption.regions) if not r.thing.carrying]
+
+
+def test_scene_captions_count_and_place_what_is_seen(samples, rng):
+    words = {"a": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
+    for sample in samples[:60]:
+        listing, coarse = scene_captions(sample.regions, 2, rng)
+        for caption in (listing, coarse):
+            head = caption.text.split(".")[0]
+            assert MASK not in caption.prompt and not caption.regions
+            for kind, noun in (("pallet", "pallet"), ("buffer", "buffer region"), ("transporter", "transporter"), ("shelf", "shel")):
+                found = re.search(rf"(\w+) {noun}", head)
+                assert (words[found[1]] if found else 0) == sum(r.kind == kind for r in sample.regions)
+        places = [tuple(map(int, m)) for m in re.findall(r"\((\d+), (\d+)\)", listing.text)]
+        assert places and set(places) <= {percent(region) for region in sample.regions}
+        assert [u for u, _ in places] == sorted(u for u, _ in places)
+
+
+def test_no_caption_is_longer_than_allowed(samples, rng):
+    for sample in samples[:50]:
+        for caption in Captioner(sample.regions, 3, rng).captions(CaptionCounts()):
+            assert len(caption.regions) <= 4  # a buffer and three pallets

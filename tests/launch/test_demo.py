@@ -1,0 +1,75 @@
+"""The demo from warehouse to report, a few steps per stage."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from configs import demo as demo_config
+from launch import demo
+
+FEW = {"scenes": 12, "val_scenes": 2, "test_scenes": 4, "width": 96, "height": 54, "max_pallets": 5, "questions_per_picture": 5.0}
+
+
+@pytest.fixture
+def short(monkeypatch):
+    monkeypatch.setattr(demo_config, "WAREHOUSE", FEW)
+    whole = demo_config.get_config
+
+    def few_steps(stage, root):
+        config = whole(stage, root)
+        config.steps = 3
+        config.batch_rows = 8
+        config.validation_rows = 8
+        return config
+
+    monkeypatch.setattr(demo_config, "get_config", few_steps)
+    return few_steps
+
+
+@pytest.mark.slow
+def test_the_demo_makes_table_and_report_and_goes_on_where_it_was(short, monkeypatch, tmp_path, capsys):
+    workdir = tmp_path / "demo"
+
+    # Stopped after stage 1: started again, only what is missing is done.
+    def stop_at_stage2(stage, root):
+        if stage == "stage2":
+            raise SystemExit("stopped")
+        return short(stage, root)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(demo_config, "get_config", stop_at_stage2)
+        with pytest.raises(SystemExit):
+            demo.run(workdir, seed=1)
+    first = (workdir / "backbone" / "metrics.csv").read_bytes()
+    demo.run(workdir, seed=1)
+    assert (workdir / "backbone" / "metrics.csv").read_bytes() == first
+    metrics = json.loads((workdir / "metrics.json").read_text())
+    assert {"S1", "left_right", "count", "mcq", "distance", "blind_S1"} <= set(metrics)
+    assert metrics["questions"] == len(json.loads((workdir / "data" / "test_answers.json").read_text()))
+    printed = capsys.readouterr().out
+    assert "blind" in printed and str(workdir / "report.html") in printed
+    report = (workdir / "report.html").read_text()
+    assert all(stage in report for stage in demo_config.STAGES)
+    # A third start trains nothing and says the same.
+    demo.run(workdir, seed=1)
+    assert json.loads((workdir / "metrics.json").read_text()) == metrics
+
+
+@pytest.mark.parametrize("stage", demo_config.STAGES)
+def test_every_stage_has_a_configuration(stage):
+    config = demo_config.get_config(stage)
+    assert config.steps > 0 and config.data.sources
+
+
+def test_an_unknown_stage_is_named():
+    with pytest.raises(ValueError, match="no stage 'stage9'"):
+        demo_config.get_config("stage9")
+
+
+def test_the_shipped_tokenizer_fits_the_preset():
+    from smolrgpt_jax.config import PRESETS
+    from smolrgpt_jax.data.text import ChatTokenizer
+
+    assert ChatTokenizer.load(demo_config.TOKENIZER).vocab_size == PRESETS["demo"].decoder.vocab_size

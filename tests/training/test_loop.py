@@ -1,0 +1,182 @@
+"""Whole runs on a small procedural warehouse: stages, freezing, exact resume, refusals."""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+import signal
+
+import numpy as np
+import pytest
+
+from configs import default, demo
+from smolrgpt_jax import load, sharding
+from smolrgpt_jax.config import PRESETS, DecoderConfig, SmolRGPTConfig, VisionConfig
+from smolrgpt_jax.data.records import DataError
+from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
+from smolrgpt_jax.data.warehouse_sim.write import make_warehouse
+from smolrgpt_jax.training import checkpoints, loop
+from smolrgpt_jax.training.metrics import read_metrics
+from smolrgpt_jax.training.stages import STAGES
+
+TINY = SmolRGPTConfig(
+    vision=VisionConfig(width=32, mlp_width=64, heads=2, layers=2, patch_size=16, image_size=64),
+    decoder=DecoderConfig(width=32, mlp_width=64, heads=2, kv_heads=1, layers=2, vocab_size=512),
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("loop") / "data"
+    make_warehouse(folder, WarehouseConfig(scenes=8, val_scenes=2, test_scenes=2, width=96, height=54, max_pallets=5), workers=1)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def tiny_preset(monkeypatch):
+    monkeypatch.setitem(PRESETS, "tiny", TINY)
+
+
+def run_config(data, **changes):
+    config = default.get_config()
+    config.stage = "backbone"
+    config.tokenizer = demo.TOKENIZER
+    config.model = {"preset": "tiny", "compute_dtype": "float32", "remat": "none"}
+    config.batch_rows = 8
+    config.steps = 5
+    config.log_every = 1
+    config.save_every = 0
+    config.validate_every = 0
+    config.validation_rows = 8
+    config.data.row_tokens = 384
+    config.data.row_regions = 16
+    config.data.sources = {"questions": default.warehouse(str(data), "train")}
+    config.validation_sources = {"questions": default.warehouse(str(data), "val")}
+    run = copy.deepcopy(config.to_dict())
+    for name, value in changes.items():
+        run[name] = value
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory):
+    """An uninterrupted run of five steps."""
+    PRESETS["tiny"] = TINY
+    workdir = tmp_path_factory.mktemp("runs") / "whole"
+    return workdir, loop.train(run_config(data), workdir)
+
+
+def params_of(workdir):
+    return checkpoints.load_params(workdir)
+
+
+def test_a_run_writes_checkpoint_and_metrics(finished):
+    workdir, result = finished
+    assert result["step"] == result["steps"] == 5 and not result["stopped"]
+    rows = read_metrics(workdir / "metrics.csv")
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    assert rows[-1]["validation_loss"] == pytest.approx(result["validation_loss"])
+    assert list((workdir / "tensorboard").iterdir())
+    meta = checkpoints.read_meta(workdir)
+    assert meta.run["step"] == 5 and meta.run["run"]["seed"] == 0
+
+
+def test_a_finished_run_is_not_trained_again(data, finished, capsys):
+    workdir, _ = finished
+    before = params_of(workdir)
+    assert loop.train(run_config(data), workdir)["step"] == 5
+    for name, value in params_of(workdir).items():
+        np.testing.assert_array_equal(value, before[name])
+    assert len(read_metrics(workdir / "metrics.csv")) == 5
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_goes_on_to_the_same_bits(data, finished, tmp_path, monkeypatch, number):
+    whole, _ = finished
+    put, calls = sharding.put_batch, []
+
+    def put_and_stop(batch, mesh):
+        calls.append(1)
+        if len(calls) == 2:
+            os.kill(os.getpid(), number)
+        return put(batch, mesh)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sharding, "put_batch", put_and_stop)
+        stopped = loop.train(run_config(data), tmp_path / "run")
+    assert stopped["stopped"] and stopped["step"] == 2
+    assert loop.train(run_config(data), tmp_path / "run")["step"] == 5
+    ours = params_of(tmp_path / "run")
+    for name, value in params_of(whole).items():
+        np.testing.assert_array_equal(ours[name], value, err_msg=name)
+    kept, expected = (read_metrics(w / "metrics.csv") for w in (tmp_path / "run", whole))
+    assert [r["loss"] for r in kept] == [r["loss"] for r in expected]
+
+
+def test_other_settings_are_refused_on_resume(data, finished):
+    workdir, _ = finished
+    with pytest.raises(loop.RunError, match=r"other settings \(batch_rows was 8, is 16\)"):
+        loop.train(run_config(data, batch_rows=16), workdir)
+
+
+def test_stages_follow_each_other_and_freeze_what_they_say(data, finished, tmp_path):
+    workdir, _ = finished
+    captions = {"captions": {"format": "captions", "root": str(data), "annotations": "train_captions.json", "images": "train/images"}}
+    previous = workdir
+    for name in ("connector_alignment", "refiner_alignment", "sft"):
+        run = run_config(data, stage=name, init_from=str(previous), tokenizer="", steps=2, validation_sources={})
+        if name == "connector_alignment":
+            run["data"] = {**run["data"], "sources": captions, "row_pictures": 2}
+        loop.train(run, tmp_path / name)
+        before, after = params_of(previous), params_of(tmp_path / name)
+        trained = set(STAGES[name].trained(after))
+        for parameter, value in after.items():
+            changed = not np.array_equal(value, before[parameter])
+            assert changed == (parameter in trained), f"{name}: {parameter}"
+        previous = tmp_path / name
+    assert load(previous).tokenizer.vocab_size == 512
+
+
+def test_mixing_by_weight(data, tmp_path):
+    run = run_config(data, stage="mixed", steps=2, validation_sources={})
+    sources = {"questions": default.warehouse(str(data), "train"), "regions": default.warehouse(str(data), "train", "train_regions.json")}
+    run["data"] = {**run["data"], "sources": sources, "weights": {"questions": 0.5, "regions": 0.5}}
+    assert loop.train(run, tmp_path / "mixed")["step"] == 2
+
+
+def test_a_tokenizer_of_another_size_is_refused(data, tmp_path, monkeypatch):
+    monkeypatch.setitem(PRESETS, "tiny", TINY.replace(decoder=DecoderConfig(width=32, mlp_width=64, heads=2, kv_heads=1, layers=2, vocab_size=600)))
+    with pytest.raises(loop.RunError, match="tokenizer has 512 tokens, the model 600"):
+        loop.train(run_config(data), tmp_path / "run")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(data, tmp_path):
+    run = run_config(data)
+    run["optimizer"] = {**run["optimizer"], "peaks": {"all": 1e30}}
+    with pytest.raises(loop.RunError, match="the loss is (nan|inf) at step"):
+        loop.train(run, tmp_path / "run")
+
+
+def truncate_a_picture(data, folder):
+    """A copy of the warehouse in which one training picture is cut short; returns its name."""
+    shutil.copytree(data, folder)
+    picture = sorted((folder / "train" / "images").iterdir())[0]
+    picture.write_bytes(picture.read_bytes()[:200])
+    return picture.name
+
+
+def test_a_truncated_picture_stops_the_run_and_is_named(data, tmp_path):
+    name = truncate_a_picture(data, tmp_path / "data")
+    with pytest.raises(DataError, match=f"record '[0-9a-f]+': .*{name}") as error:
+        loop.train(run_config(tmp_path / "data"), tmp_path / "run")
+    assert "\n" not in str(error.value)
+
+
+def test_a_truncated_picture_is_reported_and_left_out_under_that_policy(data, tmp_path, capsys):
+    name = truncate_a_picture(data, tmp_path / "data")
+    run = run_config(tmp_path / "data", validation_sources={})
+    run["data"] = {**run["data"], "on_bad_record": "report"}
+    assert loop.train(run, tmp_path / "run")["step"] == 5
+    assert name in capsys.readouterr().out
