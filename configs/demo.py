@@ -23,6 +23,8 @@ WAREHOUSE = {
     "height": 144,
     "max_pallets": 6,
     "questions_per_picture": 6.4,
+    "scene_captions": 1,
+    "max_caption_regions": 4,
 }
 
 
@@ -49,7 +51,7 @@ def get_config(stage: str = "stage3", root: str = ROOT) -> ConfigDict:
     if stage == "backbone":
         config.stage = "backbone"
         config.tokenizer = TOKENIZER
-        config.steps = 900
+        config.steps = 700
         config.optimizer.peaks = {"all": 1e-3}
         config.data.row_tokens = 160
         config.data.sources = {"captions": captions, "regions": regions}
@@ -57,7 +59,7 @@ def get_config(stage: str = "stage3", root: str = ROOT) -> ConfigDict:
     elif stage == "stage1":
         config.stage = "connector_alignment"
         config.init_from = f"{root}/backbone"
-        config.steps = 60
+        config.steps = 40
         config.optimizer.peaks = {"rgb_connector": 3e-4}
         config.data.sources = {"captions": captions}
         config.data.row_pictures = 3
@@ -65,14 +67,14 @@ def get_config(stage: str = "stage3", root: str = ROOT) -> ConfigDict:
     elif stage == "stage2":
         config.stage = "refiner_alignment"
         config.init_from = f"{root}/stage1"
-        config.steps = 100
+        config.steps = 60
         config.optimizer.peaks = {"rgb_connector": 3e-4, "depth_connector": 3e-4, "refiners": 3e-4}
         config.data.sources = {"regions": regions}
         config.validation_sources = {"regions": default.warehouse(data, "val", "val_regions.json")}
     elif stage == "stage3":
         config.stage = "sft"
         config.init_from = f"{root}/stage2"
-        config.steps = 800
+        config.steps = 900
         config.optimizer.peaks = {"rgb_connector": 1e-3, "depth_connector": 1e-3, "refiners": 1e-3, "decoder": 1e-3}
         config.data.sources = {"questions": questions}
         config.validation_sources = {"questions": default.warehouse(data, "val")}

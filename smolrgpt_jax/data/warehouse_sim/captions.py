@@ -40,9 +40,9 @@ class CaptionCounts:
     """
 
     single: int = 12
-    compare: int = 6
-    fine: int = 2
-    metric: int = 2
+    compare: int = 8
+    fine: int = 1
+    metric: int = 1
     several: int = 1
     which: int = 1
     order: int = 1
@@ -98,7 +98,7 @@ def _corner(region: Region) -> str:
 def scene_captions(regions: Sequence[Region], number: int, rng: np.random.Generator) -> list[Caption]:
     """Captions without regions: how many of what there are, then where the objects are.
 
-    By turns the places are given in percent, from left to right, and in words.
+    By turns the places are given in words, and in percent from left to right.
     """
     counts = []
     for kind in KINDS:
@@ -111,7 +111,7 @@ def scene_captions(regions: Sequence[Region], number: int, rng: np.random.Genera
     for i in range(number):
         shown = [regions[k] for k in rng.permutation(len(regions))[:8]]
         shown.sort(key=lambda region: region.u)
-        if i % 2 == 0:
+        if i % 2 == 1:
             prompt = ("Describe the warehouse.", "What is where in this picture?")[rng.integers(2)]
             places = ", ".join(f"{name(region)} {place(region)}" for region in shown)
             text = f"A warehouse with {listed}. From left to right: {places}."

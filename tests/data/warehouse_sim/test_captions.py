@@ -143,7 +143,7 @@ def test_the_empty_transporter(captions):
 def test_scene_captions_count_and_place_what_is_seen(samples, rng):
     words = {"a": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
     for sample in samples[:60]:
-        listing, coarse = scene_captions(sample.regions, 2, rng)
+        coarse, listing = scene_captions(sample.regions, 2, rng)
         for caption in (listing, coarse):
             head = caption.text.split(".")[0]
             assert MASK not in caption.prompt and not caption.regions
