@@ -19,7 +19,16 @@ def get_config() -> ConfigDict:
             "accumulation": 1,  # parts the rows are taken in, one after another
             "epochs": 1.0,
             "steps": 0,  # instead of epochs
-            "optimizer": {"warmup": 0.03, "final": 0.1, "weight_decay": 0.01, "clip_norm": 1.0, "b1": 0.9, "b2": 0.999, "eps": 1e-8, "peaks": {}},
+            "optimizer": {
+                "warmup": 0.03,
+                "final": 0.1,
+                "weight_decay": 0.01,
+                "clip_norm": 1.0,
+                "b1": 0.9,
+                "b2": 0.999,
+                "eps": 1e-8,
+                "peaks": {},
+            },
             "data": {
                 "sources": {},  # name -> see smolrgpt_jax.data.datasets.read_source
                 "weights": {},  # source name -> share of a mixture without end; empty: every row once per epoch

@@ -30,7 +30,12 @@ WAREHOUSE = {
 
 def get_config(stage: str = "stage3", root: str = ROOT) -> ConfigDict:
     data = f"{root}/data"
-    captions = {"format": "captions", "root": data, "annotations": "train_captions.json", "images": "train/images"}
+    captions = {
+        "format": "captions",
+        "root": data,
+        "annotations": "train_captions.json",
+        "images": "train/images",
+    }
     regions = default.warehouse(data, "train", "train_regions.json")
     questions = default.warehouse(data, "train")
 
@@ -63,7 +68,9 @@ def get_config(stage: str = "stage3", root: str = ROOT) -> ConfigDict:
         config.optimizer.peaks = {"rgb_connector": 3e-4}
         config.data.sources = {"captions": captions}
         config.data.row_pictures = 3
-        config.validation_sources = {"captions": {**captions, "annotations": "val_captions.json", "images": "val/images"}}
+        config.validation_sources = {
+            "captions": {**captions, "annotations": "val_captions.json", "images": "val/images"}
+        }
     elif stage == "stage2":
         config.stage = "refiner_alignment"
         config.init_from = f"{root}/stage1"
@@ -75,7 +82,12 @@ def get_config(stage: str = "stage3", root: str = ROOT) -> ConfigDict:
         config.stage = "sft"
         config.init_from = f"{root}/stage2"
         config.steps = 900
-        config.optimizer.peaks = {"rgb_connector": 1e-3, "depth_connector": 1e-3, "refiners": 1e-3, "decoder": 1e-3}
+        config.optimizer.peaks = {
+            "rgb_connector": 1e-3,
+            "depth_connector": 1e-3,
+            "refiners": 1e-3,
+            "decoder": 1e-3,
+        }
         config.data.sources = {"questions": questions}
         config.validation_sources = {"questions": default.warehouse(data, "val")}
     else:

@@ -1,6 +1,6 @@
 """Stage 3 on a mixture of warehouse and open spatial questions, drawn by weight.
 
-    python -m launch.train --config configs/mixed.py --workdir runs/mixed --config.init_from=runs/stage2
+python -m launch.train --config configs/mixed.py --workdir runs/mixed --config.init_from=runs/stage2
 """
 
 from ml_collections import ConfigDict
@@ -13,7 +13,10 @@ def get_config() -> ConfigDict:
     config.stage = "mixed"
     config.epochs = 4.0
     config.batch_rows = 28
-    config.data.sources = {"warehouse": default.warehouse("data/warehouse", "train"), "osd": default.warehouse("data/osd", "train")}
+    config.data.sources = {
+        "warehouse": default.warehouse("data/warehouse", "train"),
+        "osd": default.warehouse("data/osd", "train"),
+    }
     config.data.weights = {"warehouse": 1.0, "osd": 1.0}
     config.validation_sources = {"warehouse": default.warehouse("data/warehouse", "val")}
     return config

@@ -18,5 +18,12 @@ def get_config() -> ConfigDict:
     config.epochs = 20.0
     config.data.row_pictures = 4
     config.batch_rows = 60
-    config.data.sources = {"captions": {"format": "captions", "root": "data/llava-cc3m", "annotations": "chat.json", "images": "images"}}
+    config.data.sources = {
+        "captions": {
+            "format": "captions",
+            "root": "data/llava-cc3m",
+            "annotations": "chat.json",
+            "images": "images",
+        }
+    }
     return config

@@ -8,13 +8,21 @@ import numpy as np
 
 from smolrgpt_jax.data.text import ChatTokenizer
 from smolrgpt_jax.data.tokenizer_files import tokenizer_files
-from smolrgpt_jax.torch_format.folder import CheckpointError, read_folder, with_dtype, write_folder, default_layout
+from smolrgpt_jax.torch_format.folder import (
+    CheckpointError,
+    read_folder,
+    with_dtype,
+    write_folder,
+    default_layout,
+)
 from smolrgpt_jax.training import checkpoints
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
-def torch_to_jax(source: Path, destination: Path, *, tokenizer: str | None = None, allow_nan: bool = False) -> dict[str, int]:
+def torch_to_jax(
+    source: Path, destination: Path, *, tokenizer: str | None = None, allow_nan: bool = False
+) -> dict[str, int]:
     """Converts a PyTorch folder into one of our checkpoints; returns {"tensors", "parameters"}.
 
     The tokenizer comes along if the folder holds one or `tokenizer` names one (folder or hub id). Raises CheckpointError, with
@@ -29,10 +37,15 @@ def torch_to_jax(source: Path, destination: Path, *, tokenizer: str | None = Non
     if tokenizer is not None:
         loaded = ChatTokenizer.load(tokenizer)
         if loaded.vocab_size != config.decoder.vocab_size:
-            raise CheckpointError(f"tokenizer {tokenizer} has {loaded.vocab_size} tokens, {source} {config.decoder.vocab_size}")
+            raise CheckpointError(
+                f"tokenizer {tokenizer} has {loaded.vocab_size} tokens, {source} {config.decoder.vocab_size}"
+            )
         files = tokenizer_files(loaded)
     checkpoints.save(destination, params, checkpoints.Meta(config, files, layout))
-    return {"tensors": sum(map(len, layout.files.values())), "parameters": sum(int(np.prod(p.shape)) for p in params.values())}
+    return {
+        "tensors": sum(map(len, layout.files.values())),
+        "parameters": sum(int(np.prod(p.shape)) for p in params.values()),
+    }
 
 
 def jax_to_torch(source: Path, destination: Path, *, dtype: str | None = None) -> dict[str, int]:
@@ -57,7 +70,11 @@ def verify(torch_folder: Path, checkpoint: Path) -> list[str]:
     meta = checkpoints.read_meta(checkpoint)
     theirs = checkpoints.load_params(checkpoint)
     problems = []
-    if (config.vision, config.decoder, config.shuffle_factor) != (meta.config.vision, meta.config.decoder, meta.config.shuffle_factor):
+    if (config.vision, config.decoder, config.shuffle_factor) != (
+        meta.config.vision,
+        meta.config.decoder,
+        meta.config.shuffle_factor,
+    ):
         problems.append("the configurations describe different models")
     problems += [f"{n}: only in {torch_folder}" for n in ours.keys() - theirs.keys()]
     problems += [f"{n}: only in {checkpoint}" for n in theirs.keys() - ours.keys()]
@@ -66,5 +83,7 @@ def verify(torch_folder: Path, checkpoint: Path) -> list[str]:
         if a.shape != b.shape:
             problems.append(f"{name}: shape {a.shape} against {b.shape}")
         elif not np.array_equal(a, b, equal_nan=True):
-            problems.append(f"{name}: {int((a != b).sum())} of {a.size} values differ, by at most {np.abs(a.astype(np.float64) - b.astype(np.float64)).max():.3g}")
+            problems.append(
+                f"{name}: {int((a != b).sum())} of {a.size} values differ, by at most {np.abs(a.astype(np.float64) - b.astype(np.float64)).max():.3g}"
+            )
     return problems

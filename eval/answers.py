@@ -13,32 +13,59 @@ import re
 
 Answer = str | int | float | None
 
-_WORDS = ("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
-          "fifteen sixteen seventeen eighteen nineteen twenty").split()
+_WORDS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
+    "fifteen sixteen seventeen eighteen nineteen twenty"
+).split()
 _NUMBER_WORDS = {word: value for value, word in enumerate(_WORDS)} | {"none": 0}
 
 # Longer runs of digits are a model's stutter, and int() refuses them past a few thousand.
 _DIGITS = r"[0-9]{1,9}(?![0-9])"
 _REGION = re.compile(
     rf"\[?\s*\b(?:region|mask)s?[\s_#:-]*\[?\s*({_DIGITS}|{'|'.join(_WORDS)}\b)\s*\]?"
-    rf"|\[\s*({_DIGITS})\s*\]", re.IGNORECASE)
+    rf"|\[\s*({_DIGITS})\s*\]",
+    re.IGNORECASE,
+)
 _WORD_ALTERNATIVES = "|".join(sorted(_NUMBER_WORDS, key=len, reverse=True))
-_COUNT = re.compile(rf"(?<![\w.,])(?:({_DIGITS})(?:\.0+\b)?(?!\.?[0-9])|({_WORD_ALTERNATIVES})\b)",
-                    re.IGNORECASE)
+_COUNT = re.compile(
+    rf"(?<![\w.,])(?:({_DIGITS})(?:\.0+\b)?(?!\.?[0-9])|({_WORD_ALTERNATIVES})\b)", re.IGNORECASE
+)
 _DECIMAL = rf"(?<![\w.])([0-9]{{1,9}}(?:[.,][0-9]{{1,9}})?|\.[0-9]{{1,9}}|{_WORD_ALTERNATIVES})(?!\.?[0-9])"
 _UNITS = {
-    "m": 1.0, "meter": 1.0, "meters": 1.0, "metre": 1.0, "metres": 1.0, "mtr": 1.0, "mtrs": 1.0,
-    "cm": 0.01, "centimeter": 0.01, "centimeters": 0.01, "centimetre": 0.01, "centimetres": 0.01,
-    "mm": 0.001, "millimeter": 0.001, "millimeters": 0.001, "millimetre": 0.001,
-    "millimetres": 0.001, "ft": 0.3048, "foot": 0.3048, "feet": 0.3048, "inch": 0.0254,
-    "inches": 0.0254, "yard": 0.9144, "yards": 0.9144,
+    "m": 1.0,
+    "meter": 1.0,
+    "meters": 1.0,
+    "metre": 1.0,
+    "metres": 1.0,
+    "mtr": 1.0,
+    "mtrs": 1.0,
+    "cm": 0.01,
+    "centimeter": 0.01,
+    "centimeters": 0.01,
+    "centimetre": 0.01,
+    "centimetres": 0.01,
+    "mm": 0.001,
+    "millimeter": 0.001,
+    "millimeters": 0.001,
+    "millimetre": 0.001,
+    "millimetres": 0.001,
+    "ft": 0.3048,
+    "foot": 0.3048,
+    "feet": 0.3048,
+    "inch": 0.0254,
+    "inches": 0.0254,
+    "yard": 0.9144,
+    "yards": 0.9144,
 }
 _MEASURE = re.compile(
-    rf"{_DECIMAL}\s*-?\s*({'|'.join(sorted(_UNITS, key=len, reverse=True))})\b", re.IGNORECASE)
+    rf"{_DECIMAL}\s*-?\s*({'|'.join(sorted(_UNITS, key=len, reverse=True))})\b", re.IGNORECASE
+)
 _BARE_DECIMAL = re.compile(rf"{_DECIMAL}(?![\w])", re.IGNORECASE)
 _INSIDE = re.compile(
     r"\b(?:inside|within|overlap\w*|contained|(?:located|positioned|situated|placed|standing|"
-    r"stands|parked|sits?|stored|resting|is|are|lies)\s+(?:right\s+)?(?:in|on)\b)", re.IGNORECASE)
+    r"stands|parked|sits?|stored|resting|is|are|lies)\s+(?:right\s+)?(?:in|on)\b)",
+    re.IGNORECASE,
+)
 _NEGATION = r"\b(?:not|never|no\s+longer|neither|isn'?t|aren'?t|doesn'?t|don'?t|cannot|can'?t)\b"
 _NEGATED = re.compile(_NEGATION, re.IGNORECASE)
 _SENTENCE_END = re.compile(r"(?<=[.!?;])\s+|\n+")
@@ -91,7 +118,7 @@ def normalized_answer(category: str | None, question: str, answer: str) -> Answe
     read = _READERS[category]
     # "Answer: 4" after an explanation outranks the explanation.
     for match in reversed(list(_STATED.finditer(text))):
-        value = read(question, text[match.end():])
+        value = read(question, text[match.end() :])
         if value is not None:
             return value
     return read(question, text)
@@ -137,18 +164,24 @@ def parse_normalized(category: str, value: object) -> Answer:
 _SIDE = re.compile(r"[a-z]+", re.IGNORECASE)
 # Words of their own that would pass for a misspelt or run-together "left" or "right".
 _NOT_SIDES = {"let", "cleft", "bright", "alright", "upright", "copyright"}
-_BOTH_SIDES = re.compile(r"\bleft\s*(?:or|and|/)\s*(?:the\s+)?right\b|\bright\s*(?:or|and|/)\s*(?:the\s+)?left\b",
-                         re.IGNORECASE)
-_RIGHT_OTHERWISE = re.compile(r"\bright\s+(?:now|away|here|there|next)\b|\ball\s+right\b|"
-                              r"^\W*(?:that'?s\s+|you\s+are\s+|you'?re\s+)?right\s*[,.!]\s*(?=\w)",
-                              re.IGNORECASE)
-_CLAUSE_END = re.compile(r"[.!?;,]\s+|\bbut\b|\bwhile\b|\bwhereas\b|\band\b(?=\s+(?:the|it|region|\[))|\n",
-                         re.IGNORECASE)
-_TURNED = re.compile(rf"{_NEGATION}|\b(?:rather\s+than|instead\s+of|opposed\s+to|opposite\s+of)\b",
-                     re.IGNORECASE)
+_BOTH_SIDES = re.compile(
+    r"\bleft\s*(?:or|and|/)\s*(?:the\s+)?right\b|\bright\s*(?:or|and|/)\s*(?:the\s+)?left\b", re.IGNORECASE
+)
+_RIGHT_OTHERWISE = re.compile(
+    r"\bright\s+(?:now|away|here|there|next)\b|\ball\s+right\b|"
+    r"^\W*(?:that'?s\s+|you\s+are\s+|you'?re\s+)?right\s*[,.!]\s*(?=\w)",
+    re.IGNORECASE,
+)
+_CLAUSE_END = re.compile(
+    r"[.!?;,]\s+|\bbut\b|\bwhile\b|\bwhereas\b|\band\b(?=\s+(?:the|it|region|\[))|\n", re.IGNORECASE
+)
+_TURNED = re.compile(
+    rf"{_NEGATION}|\b(?:rather\s+than|instead\s+of|opposed\s+to|opposite\s+of)\b", re.IGNORECASE
+)
 _SUBJECT = re.compile(rf"{_REGION.pattern}|\b(first|former|second|latter)\b", re.IGNORECASE)
-_YES = re.compile(r"^\W*(?:yes|yeah|yep|correct|true|indeed|right|that'?s\s+(?:right|correct)|affirmative)\b",
-                  re.IGNORECASE)
+_YES = re.compile(
+    r"^\W*(?:yes|yeah|yep|correct|true|indeed|right|that'?s\s+(?:right|correct)|affirmative)\b", re.IGNORECASE
+)
 _NO = re.compile(r"^\W*(?:no|nope|incorrect|false|wrong|not|negative)\b", re.IGNORECASE)
 _OPPOSITE = {"left": "right", "right": "left"}
 
@@ -210,15 +243,18 @@ def _one_slip(word: str, target: str) -> bool:
     """Whether dropping, doubling or swapping neighbours of one letter makes ``target``."""
     if abs(len(word) - len(target)) > 1 or len(word) < 3 or word[0] != target[0]:
         return False
-    drops = {target[:i] + target[i + 1:] for i in range(len(target))}
-    swaps = {target[:i] + target[i + 1] + target[i] + target[i + 2:] for i in range(len(target) - 1)}
+    drops = {target[:i] + target[i + 1 :] for i in range(len(target))}
+    swaps = {target[:i] + target[i + 1] + target[i] + target[i + 2 :] for i in range(len(target) - 1)}
     doubles = {target[:i] + target[i] + target[i:] for i in range(len(target))}
     return word in drops | swaps | doubles
 
 
 _THINGS = r"(?:\w+\s+){0,2}?(?:pallets?|box(?:es)?|objects?|items?|transporters?|shel(?:f|ves))\b"
-_NO_THINGS = re.compile(rf"\b(?:no|without|zero)\s+(?:any\s+)?{_THINGS}|{_NEGATION}\s+(?:\w+\s+){{0,2}}?any\b|"
-                        rf"\bis\s+(?:currently\s+)?empty\b|\bnothing\b", re.IGNORECASE)
+_NO_THINGS = re.compile(
+    rf"\b(?:no|without|zero)\s+(?:any\s+)?{_THINGS}|{_NEGATION}\s+(?:\w+\s+){{0,2}}?any\b|"
+    rf"\bis\s+(?:currently\s+)?empty\b|\bnothing\b",
+    re.IGNORECASE,
+)
 _LISTED = re.compile(r"\b(?:pallets?|objects?|boxes)\s*((?:(?:,|and|\s)*@[0-9]+@)+)", re.IGNORECASE)
 
 
@@ -233,8 +269,11 @@ def _read_count(question: str, text: str) -> int | None:
         if things is not None:
             return _count(things)
         # "the closest one", "this one": a pronoun, not a number.
-        numbers = [match for match in _COUNT.finditer(sentence)
-                   if not (match.group().lower() == "one" and match.start() and len(sentences) > 1)]
+        numbers = [
+            match
+            for match in _COUNT.finditer(sentence)
+            if not (match.group().lower() == "one" and match.start() and len(sentences) > 1)
+        ]
         if numbers:
             return _count(numbers[-1])
     # A text cut off before its conclusion may have listed the pallets already.
@@ -246,15 +285,21 @@ def _count(match: re.Match) -> int:
     return int(match.group(1)) if match.group(1) else _NUMBER_WORDS[match.group(2).lower()]
 
 
-_CHOSEN = re.compile(r"\b(?:closest|nearest|shortest|best|optimal|ideal|most|easiest|suitable|logical|leftmost|"
-                     r"rightmost|middle|extreme|left|right|choose|chosen|choice|select(?:ed)?|should|pick(?:ed)?|"
-                     r"recommend(?:ed)?|candidate)\b", re.IGNORECASE)
-_MEASURED_FROM = re.compile(r"\b(?:closest|nearest|closer|nearer|next|distance)\s+(?:to|from)\s+(?:the\s+)?(?:\w+\s+)?$",
-                            re.IGNORECASE)
+_CHOSEN = re.compile(
+    r"\b(?:closest|nearest|shortest|best|optimal|ideal|most|easiest|suitable|logical|leftmost|"
+    r"rightmost|middle|extreme|left|right|choose|chosen|choice|select(?:ed)?|should|pick(?:ed)?|"
+    r"recommend(?:ed)?|candidate)\b",
+    re.IGNORECASE,
+)
+_MEASURED_FROM = re.compile(
+    r"\b(?:closest|nearest|closer|nearer|next|distance)\s+(?:to|from)\s+(?:the\s+)?(?:\w+\s+)?$",
+    re.IGNORECASE,
+)
 _LABELS = re.compile(r"\b(pallets?|transporters?|shel(?:f|ves)|buffers?|zones?)\b", re.IGNORECASE)
 _KINDS = {"p": "pallet", "t": "transporter", "s": "shelf", "b": "buffer", "z": "buffer"}
-_ASKED = re.compile(r"\bwh(?:ich|at)\b(?:\s+\w+){0,3}?\s+(pallets?|transporters?|shel(?:f|ves)|buffers?)\b",
-                    re.IGNORECASE)
+_ASKED = re.compile(
+    r"\bwh(?:ich|at)\b(?:\s+\w+){0,3}?\s+(pallets?|transporters?|shel(?:f|ves)|buffers?)\b", re.IGNORECASE
+)
 
 
 def _read_mcq(question: str, text: str) -> int | None:
@@ -267,8 +312,14 @@ def _read_mcq(question: str, text: str) -> int | None:
     excluded = _never_asked(question)
     fallback = None
     for sentence in reversed(_SENTENCE_END.split(text)):
-        keyword = next((match for match in _CHOSEN.finditer(sentence)
-                        if not _NEGATED.search(sentence, max(0, match.start() - 12), match.start())), None)
+        keyword = next(
+            (
+                match
+                for match in _CHOSEN.finditer(sentence)
+                if not _NEGATED.search(sentence, max(0, match.start() - 12), match.start())
+            ),
+            None,
+        )
         found = _candidates(sentence, excluded)
         if not found:
             continue
@@ -285,7 +336,7 @@ def _candidates(sentence: str, excluded: frozenset[int]) -> list[tuple[int, int]
     found, previous, kind = [], 0, None
     for match in _REGION.finditer(sentence):
         labels = _LABELS.findall(sentence, previous, match.start())
-        if labels or re.search(r"\w", sentence[previous:match.start()]):
+        if labels or re.search(r"\w", sentence[previous : match.start()]):
             kind = _KINDS[labels[-1][0].lower()] if labels else None
         measured_from = _MEASURED_FROM.search(sentence, previous, match.start())
         previous = match.end()
@@ -320,8 +371,11 @@ def _read_distance(question: str, text: str) -> float | None:
         # Seven digits keep "35 cm" 0.35 in spite of binary fractions.
         return round(_decimal(match.group(1)) * _UNITS[match.group(2).lower()], 7)
     for sentence in reversed(_SENTENCE_END.split(text)):
-        numbers = [match.group(1) for match in _BARE_DECIMAL.finditer(sentence)
-                   if match.group(1).lower() not in ("one", "none")]
+        numbers = [
+            match.group(1)
+            for match in _BARE_DECIMAL.finditer(sentence)
+            if match.group(1).lower() not in ("one", "none")
+        ]
         if numbers:
             return _decimal(numbers[-1])
         if _INSIDE.search(sentence) and not _NEGATED.search(sentence):
@@ -359,4 +413,9 @@ def _is_garbage(text: str) -> bool:
     return False
 
 
-_READERS = {"left_right": _read_left_right, "count": _read_count, "mcq": _read_mcq, "distance": _read_distance}
+_READERS = {
+    "left_right": _read_left_right,
+    "count": _read_count,
+    "mcq": _read_mcq,
+    "distance": _read_distance,
+}

@@ -12,8 +12,18 @@ from smolrgpt_jax.data.records import RLE
 
 # Okabe and Ito's colours for colour-blind readers, brightened a little for dark pictures; black and
 # grey would vanish on a warehouse floor. More regions than colours start over.
-COLOURS = ((255, 176, 0), (86, 180, 233), (0, 190, 130), (245, 230, 66), (60, 120, 255),
-           (240, 96, 24), (225, 120, 190), (170, 110, 255), (0, 220, 220), (255, 90, 110))
+COLOURS = (
+    (255, 176, 0),
+    (86, 180, 233),
+    (0, 190, 130),
+    (245, 230, 66),
+    (60, 120, 255),
+    (240, 96, 24),
+    (225, 120, 190),
+    (170, 110, 255),
+    (0, 220, 220),
+    (255, 90, 110),
+)
 
 
 def draw_regions(picture: Image.Image, regions: Sequence[RLE], width: int | None = None) -> Image.Image:
@@ -72,7 +82,9 @@ def _label(picture: Image.Image, masks: Sequence[Image.Image]) -> None:
         wide, high = right - left + 6, bottom - top + 6
         x = float(np.clip(columns.mean() - wide / 2, 0, max(0, picture.width - wide)))
         middle = float(rows.mean() - high / 2)
-        heights = [middle + sign * step * (high + 1) for step in range(12) for sign in ((1, -1) if step else (1,))]
+        heights = [
+            middle + sign * step * (high + 1) for step in range(12) for sign in ((1, -1) if step else (1,))
+        ]
         inside = [y for y in heights if 0 <= y <= picture.height - high] or [0.0]
         free = [y for y in inside if not any(_overlap((x, y, x + wide, y + high), box) for box in taken)]
         y = (free or inside)[0]

@@ -59,13 +59,15 @@ def read_masks(path: str | Path, record_id: str | None = None) -> tuple[tuple[RL
     if not isinstance(masks, list):
         raise DataError(f"{path}: holds no list of masks")
     try:
-        regions = tuple(RLE(int(mask["size"][0]), int(mask["size"][1]), mask["counts"].encode("ascii"))
-                        for mask in masks)
+        regions = tuple(
+            RLE(int(mask["size"][0]), int(mask["size"][1]), mask["counts"].encode("ascii")) for mask in masks
+        )
         for region in regions:
             decode(region)
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise DataError(
-            f"{path}: a mask is unreadable, expected {{size: [height, width], counts}} ({error})") from error
+            f"{path}: a mask is unreadable, expected {{size: [height, width], counts}} ({error})"
+        ) from error
     return regions, _asked(content)
 
 
@@ -86,7 +88,9 @@ def box_region(text: str, height: int, width: int) -> RLE:
         x1, y1, x2, y2 = (float(part) for part in text.split(","))
         mask = box_mask((x1, y1, x2, y2), height, width)
     except ValueError as error:
-        raise DataError(f"box {text!r} is not x1,y1,x2,y2 inside the picture of {width}x{height} pixels") from error
+        raise DataError(
+            f"box {text!r} is not x1,y1,x2,y2 inside the picture of {width}x{height} pixels"
+        ) from error
     from pycocotools import mask as coco
 
     return RLE(height, width, coco.encode(np.asfortranarray(mask))["counts"])
@@ -135,15 +139,19 @@ def save_picture(picture: Image.Image, path: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", required=True, type=Path,
-                        help="checkpoint of ours, training folder or PyTorch folder")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--checkpoint", required=True, type=Path, help="checkpoint of ours, training folder or PyTorch folder"
+    )
     parser.add_argument("--image", required=True, type=Path, help="RGB picture")
     parser.add_argument("--depth", type=Path, help="8-bit depth picture; needed with regions")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--masks", type=Path, help="JSON file with the regions' masks")
-    where.add_argument("--boxes", nargs="+", default=[], metavar="X1,Y1,X2,Y2",
-                       help="the regions as boxes, in pixels")
+    where.add_argument(
+        "--boxes", nargs="+", default=[], metavar="X1,Y1,X2,Y2", help="the regions as boxes, in pixels"
+    )
     parser.add_argument("--record", help="id of the record to take from --masks")
     parser.add_argument("--question", help=f"the question with one {MASK} per region; a record may bring it")
     parser.add_argument("--max_new_tokens", type=int, default=120, help="longest answer, in tokens")
@@ -165,6 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         picture = make_picture(args.image, args.depth, question, regions)
         # Imported late: neither --help nor a mistyped path should wait for JAX.
         from smolrgpt_jax import load
+
         answer = answer_questions(load(args.checkpoint), [picture], 1, args.max_new_tokens)[0]
         if args.out:
             with Image.open(args.image) as image:

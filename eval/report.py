@@ -33,8 +33,14 @@ _OTHER = "other"
 _TITLES = {"left_right": "Left or right", "count": "Count", "mcq": "Multiple choice", "distance": "Distance"}
 
 
-def write_report(path: str | Path, metrics: Mapping, predictions: Sequence[Mapping], pictures: Sequence[Picture],
-                 loss_curves: Mapping[str, str | Path] | None = None, run_info: Mapping | None = None) -> None:
+def write_report(
+    path: str | Path,
+    metrics: Mapping,
+    predictions: Sequence[Mapping],
+    pictures: Sequence[Picture],
+    loss_curves: Mapping[str, str | Path] | None = None,
+    run_info: Mapping | None = None,
+) -> None:
     """Writes the report, whole or not at all.
 
     Args:
@@ -51,18 +57,29 @@ def write_report(path: str | Path, metrics: Mapping, predictions: Sequence[Mappi
         places, anything else is listed.
     """
     run_info = dict(run_info or {})
-    judged = [dict(item, right=is_correct(item["category"], item["normalized_answer"], item["truth"]))
-              for item in predictions]
-    groups = {category: [item for item in judged if item["category"] == category] for category in WAREHOUSE_CATEGORIES}
+    judged = [
+        dict(item, right=is_correct(item["category"], item["normalized_answer"], item["truth"]))
+        for item in predictions
+    ]
+    groups = {
+        category: [item for item in judged if item["category"] == category]
+        for category in WAREHOUSE_CATEGORIES
+    }
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True, trim_blocks=True,
-        lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
     environment.filters["percent"] = lambda value: "\u2013" if value is None else f"{value:.1f}"
     config = run_info.pop("config", None)
     html = environment.get_template("report.html").render(
         titles=_TITLES,
-        s1=metrics["S1"], blind_s1=metrics.get("blind_S1"),
-        questions=metrics["questions"], unreadable=metrics.get("unreadable", 0),
+        s1=metrics["S1"],
+        blind_s1=metrics.get("blind_S1"),
+        questions=metrics["questions"],
+        unreadable=metrics.get("unreadable", 0),
         rows=[_score_row(category, metrics, groups[category]) for category in WAREHOUSE_CATEGORIES],
         confusions=[_confusion(name, groups[name]) for name in ("left_right", "count") if groups[name]],
         bars=_mcq_bars(groups["mcq"], pictures),
@@ -70,7 +87,9 @@ def write_report(path: str | Path, metrics: Mapping, predictions: Sequence[Mappi
         curves=[curve for name, file in (loss_curves or {}).items() if (curve := _curve(name, Path(file)))],
         gallery=_gallery(groups, pictures),
         official=metrics.get("official") or {},
-        command=run_info.pop("command", None), seed=run_info.pop("seed", None), run_info=run_info,
+        command=run_info.pop("command", None),
+        seed=run_info.pop("seed", None),
+        run_info=run_info,
         config=None if config is None else json.dumps(config, indent=2, default=str),
     )
     write_aside(path, html)
@@ -78,8 +97,11 @@ def write_report(path: str | Path, metrics: Mapping, predictions: Sequence[Mappi
 
 def _score_row(category: str, metrics: Mapping, items: Sequence[Mapping]) -> dict:
     return {
-        "category": category, "accuracy": metrics.get(category), "blind": (metrics.get("blind") or {}).get(category),
-        "n": len(items), "correct": sum(item["right"] for item in items),
+        "category": category,
+        "accuracy": metrics.get(category),
+        "blind": (metrics.get("blind") or {}).get(category),
+        "n": len(items),
+        "correct": sum(item["right"] for item in items),
         "unreadable": sum(item["normalized_answer"] is None for item in items),
     }
 
@@ -87,15 +109,28 @@ def _score_row(category: str, metrics: Mapping, items: Sequence[Mapping]) -> dic
 def _confusion(category: str, items: Sequence[Mapping]) -> dict:
     """Rows: truth; columns: what was answered, with whatever no truth ever is as "other"."""
     labels = sorted({item["truth"] for item in items})
-    counts = Counter((item["truth"], item["normalized_answer"] if item["normalized_answer"] in labels else _OTHER)
-                     for item in items)
+    counts = Counter(
+        (item["truth"], item["normalized_answer"] if item["normalized_answer"] in labels else _OTHER)
+        for item in items
+    )
     columns = labels + ([_OTHER] if any(answered == _OTHER for _, answered in counts) else [])
     rows = []
     for truth in labels:
         total = sum(counts[truth, column] for column in columns)
-        rows.append({"label": truth, "total": total, "cells": [
-            {"count": counts[truth, column], "share": counts[truth, column] / total, "right": truth == column}
-            for column in columns]})
+        rows.append(
+            {
+                "label": truth,
+                "total": total,
+                "cells": [
+                    {
+                        "count": counts[truth, column],
+                        "share": counts[truth, column] / total,
+                        "right": truth == column,
+                    }
+                    for column in columns
+                ],
+            }
+        )
     return {"category": category, "columns": columns, "rows": rows}
 
 
@@ -104,14 +139,22 @@ def _mcq_bars(items: Sequence[Mapping], pictures: Iterable[Picture]) -> list[dic
         return []
     regions = {question.id: len(question.regions) for picture in pictures for question in picture.questions}
     charts = []
-    for title, key in (("by the right region\u2019s number", lambda item: item["truth"]),
-                       ("by the number of regions in the question", lambda item: regions.get(item["id"], 0))):
+    for title, key in (
+        ("by the right region\u2019s number", lambda item: item["truth"]),
+        ("by the number of regions in the question", lambda item: regions.get(item["id"], 0)),
+    ):
         groups: dict[int, list[bool]] = defaultdict(list)
         for item in items:
             groups[key(item)].append(item["right"])
-        charts.append({"title": title, "bars": [
-            {"label": label, "n": len(rights), "value": 100 * sum(rights) / len(rights)}
-            for label, rights in sorted(groups.items())]})
+        charts.append(
+            {
+                "title": title,
+                "bars": [
+                    {"label": label, "n": len(rights), "value": 100 * sum(rights) / len(rights)}
+                    for label, rights in sorted(groups.items())
+                ],
+            }
+        )
     return charts
 
 
@@ -121,10 +164,23 @@ def _scatter(items: Sequence[Mapping]) -> dict | None:
         return None
     limit = max(1.0, 1.08 * max(item["truth"] for item in readable))
     step = max(1, math.ceil(len(readable) / _MOST_POINTS))
-    points = [{"truth": item["truth"], "answer": min(item["normalized_answer"], limit), "right": item["right"],
-               "beyond": item["normalized_answer"] > limit, "said": item["normalized_answer"]}
-              for item in readable[::step]]
-    return {"limit": limit, "ticks": _ticks(0, limit), "points": points, "n": len(readable), "shown": len(points)}
+    points = [
+        {
+            "truth": item["truth"],
+            "answer": min(item["normalized_answer"], limit),
+            "right": item["right"],
+            "beyond": item["normalized_answer"] > limit,
+            "said": item["normalized_answer"],
+        }
+        for item in readable[::step]
+    ]
+    return {
+        "limit": limit,
+        "ticks": _ticks(0, limit),
+        "points": points,
+        "n": len(readable),
+        "shown": len(points),
+    }
 
 
 def _curve(name: str, file: Path) -> dict | None:
@@ -134,13 +190,21 @@ def _curve(name: str, file: Path) -> dict | None:
             rows = list(csv.DictReader(stream))
     except OSError:
         return None
-    columns = {column: _points(rows, column) for column in (rows[0] if rows else {}) if column and column != "step"}
-    losses = {label: columns[column] for label, column in (("training", "loss"), ("validation", "validation_loss"))
-              if columns.get(column)}
+    columns = {
+        column: _points(rows, column) for column in (rows[0] if rows else {}) if column and column != "step"
+    }
+    losses = {
+        label: columns[column]
+        for label, column in (("training", "loss"), ("validation", "validation_loss"))
+        if columns.get(column)
+    }
     if not losses:
         return None
-    rates = {column.removeprefix("lr_"): points for column, points in columns.items()
-             if column.startswith("lr_") and points}
+    rates = {
+        column.removeprefix("lr_"): points
+        for column, points in columns.items()
+        if column.startswith("lr_") and points
+    }
     steps = [step for points in losses.values() for step, _ in points]
     values = sorted(value for points in losses.values() for _, value in points)
     # The first few losses of a run are often far above all others and would flatten the curve.
@@ -148,9 +212,12 @@ def _curve(name: str, file: Path) -> dict | None:
     low = min(0.0, values[0]) if values[0] < 0.35 * top else values[0] - 0.08 * (top - values[0])
     top = top if top > low else low + 1
     return {
-        "name": name, "last": {label: points[-1][1] for label, points in losses.items()},
-        "steps": (min(steps), max(max(steps), min(steps) + 1)), "range": (low, top),
-        "x_ticks": _ticks(min(steps), max(steps)), "y_ticks": _ticks(low, top),
+        "name": name,
+        "last": {label: points[-1][1] for label, points in losses.items()},
+        "steps": (min(steps), max(max(steps), min(steps) + 1)),
+        "range": (low, top),
+        "x_ticks": _ticks(min(steps), max(steps)),
+        "y_ticks": _ticks(low, top),
         "losses": {label: _thinned(points) for label, points in losses.items()},
         "rates": {label: _thinned(points) for label, points in rates.items()},
         "peak_rate": max((value for points in rates.values() for _, value in points), default=0.0),
@@ -172,7 +239,7 @@ def _points(rows: Sequence[Mapping], column: str) -> list[tuple[float, float]]:
 def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """At most _MOST_CURVE_POINTS points, each the mean of its neighbours."""
     size = max(1, math.ceil(len(points) / _MOST_CURVE_POINTS))
-    chunks = [points[start:start + size] for start in range(0, len(points), size)]
+    chunks = [points[start : start + size] for start in range(0, len(points), size)]
     return [tuple(sum(values) / len(chunk) for values in zip(*chunk)) for chunk in chunks]
 
 
@@ -200,7 +267,9 @@ def _gallery(groups: Mapping[str, Sequence[Mapping]], pictures: Iterable[Picture
                     marked = draw_regions(image, question.regions, _GALLERY_WIDTH)
             except (OSError, SyntaxError, ValueError):
                 continue
-            entries.append(dict(item, picture=_data_uri(marked), size=marked.size, prompt=_with_chips(question)))
+            entries.append(
+                dict(item, picture=_data_uri(marked), size=marked.size, prompt=_with_chips(question))
+            )
             shown += 1
             if shown == GALLERY_PER_CATEGORY:
                 break
@@ -230,6 +299,8 @@ def _data_uri(picture: Image.Image) -> str:
 def _with_chips(question: Question) -> Markup:
     """The question with every "<mask>" shown as its region's number on its colour."""
     parts = question.prompt.split(MASK)
-    chips = [Markup('<span class="chip" style="--c:rgb({},{},{})">{}</span>').format(*colour_of(index), index)
-             for index in range(len(parts) - 1)] + [Markup("")]
+    chips = [
+        Markup('<span class="chip" style="--c:rgb({},{},{})">{}</span>').format(*colour_of(index), index)
+        for index in range(len(parts) - 1)
+    ] + [Markup("")]
     return Markup("").join(escape(part) + chip for part, chip in zip(parts, chips))

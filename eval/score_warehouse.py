@@ -69,11 +69,18 @@ def _read_list(path: str | Path) -> list[dict]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ground_truth", required=True, type=Path,
-                        help="JSON list with id, category and normalized_answer")
-    parser.add_argument("--predictions", required=True, type=Path, help="JSON list of {id, normalized_answer}")
-    parser.add_argument("--out", required=True, type=Path, help="JSON file to write: the official numbers and S1")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--ground_truth", required=True, type=Path, help="JSON list with id, category and normalized_answer"
+    )
+    parser.add_argument(
+        "--predictions", required=True, type=Path, help="JSON list of {id, normalized_answer}"
+    )
+    parser.add_argument(
+        "--out", required=True, type=Path, help="JSON file to write: the official numbers and S1"
+    )
     args = parser.parse_args(arguments)
 
     print(f"scoring {args.predictions} against {args.ground_truth}, writing {args.out}")
@@ -84,10 +91,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(f"error: {error}") from None
     except OSError as error:
         raise SystemExit(f"error: {args.out} cannot be written ({error.strerror})") from None
-    parts = "  ".join(f"{name} {metrics[name]:.2f}" for name in ("left_right", "count", "mcq", "distance")
-                      if metrics[name] is not None)
-    print(f"S1 {metrics['S1']:.2f}  {parts}  ({metrics['questions']} questions, "
-          f"{metrics['missing']} without prediction, {metrics['unreadable']} unreadable)")
+    parts = "  ".join(
+        f"{name} {metrics[name]:.2f}"
+        for name in ("left_right", "count", "mcq", "distance")
+        if metrics[name] is not None
+    )
+    print(
+        f"S1 {metrics['S1']:.2f}  {parts}  ({metrics['questions']} questions, "
+        f"{metrics['missing']} without prediction, {metrics['unreadable']} unreadable)"
+    )
 
 
 if __name__ == "__main__":

@@ -35,27 +35,47 @@ if TYPE_CHECKING:
 Answerer = Callable[[Sequence[Picture]], Sequence[str]]
 
 
-def answer_questions(model: Model, pictures: Sequence[Picture], batch_size: int, max_new_tokens: int,
-                     on_bad_record: BadRecords | None = None) -> list[str]:
+def answer_questions(
+    model: Model,
+    pictures: Sequence[Picture],
+    batch_size: int,
+    max_new_tokens: int,
+    on_bad_record: BadRecords | None = None,
+) -> list[str]:
     """Asks a model all questions; returns its texts in their order, "" for those it could not be asked."""
     from smolrgpt_jax.generation import generate_answers
 
-    answers = generate_answers(model, pictures, batch_size=batch_size, max_new_tokens=max_new_tokens,
-                               on_bad_record=on_bad_record, progress=True)
+    answers = generate_answers(
+        model,
+        pictures,
+        batch_size=batch_size,
+        max_new_tokens=max_new_tokens,
+        on_bad_record=on_bad_record,
+        progress=True,
+    )
     return [answers.get(question.id, "") for picture in pictures for question in picture.questions]
 
 
 def make_predictions(pictures: Sequence[Picture], answers: Sequence[str]) -> list[dict]:
     """Returns one dict per question: id, image, category, question, answer, normalized_answer, truth."""
     asked = [(picture, question) for picture in pictures for question in picture.questions]
-    return [{
-        "id": question.id, "image": picture.image.name, "category": question.category, "question": question.prompt,
-        "answer": answer, "normalized_answer": normalized_answer(question.category, question.prompt, answer),
-        "truth": question.normalized_answer,
-    } for (picture, question), answer in zip(asked, answers, strict=True)]
+    return [
+        {
+            "id": question.id,
+            "image": picture.image.name,
+            "category": question.category,
+            "question": question.prompt,
+            "answer": answer,
+            "normalized_answer": normalized_answer(question.category, question.prompt, answer),
+            "truth": question.normalized_answer,
+        }
+        for (picture, question), answer in zip(asked, answers, strict=True)
+    ]
 
 
-def compute_metrics(pictures: Sequence[Picture], predictions: Sequence[Mapping], blind: BlindBaseline | None) -> dict:
+def compute_metrics(
+    pictures: Sequence[Picture], predictions: Sequence[Mapping], blind: BlindBaseline | None
+) -> dict:
     """Scores predictions and, with it, the blind baseline; what metrics.json holds.
 
     Returns:
@@ -84,9 +104,15 @@ def limit_questions(pictures: Sequence[Picture], limit: int) -> list[Picture]:
     return kept
 
 
-def evaluate(pictures: Sequence[Picture], answerer: Answerer, out: str | Path, *,
-             blind: BlindBaseline | None = None, loss_curves: Mapping[str, str | Path] | None = None,
-             run_info: Mapping[str, Any] | None = None) -> dict | None:
+def evaluate(
+    pictures: Sequence[Picture],
+    answerer: Answerer,
+    out: str | Path,
+    *,
+    blind: BlindBaseline | None = None,
+    loss_curves: Mapping[str, str | Path] | None = None,
+    run_info: Mapping[str, Any] | None = None,
+) -> dict | None:
     """Answers, scores and writes the files that the module's docstring names.
 
     Args:
@@ -105,9 +131,13 @@ def evaluate(pictures: Sequence[Picture], answerer: Answerer, out: str | Path, *
     """
     predictions = make_predictions(pictures, answerer(pictures))
     # The submission format has no place for "unreadable"; the empty string is wrong everywhere.
-    submission = [{"id": item["id"],
-                   "normalized_answer": "" if item["normalized_answer"] is None else item["normalized_answer"]}
-                  for item in predictions]
+    submission = [
+        {
+            "id": item["id"],
+            "normalized_answer": "" if item["normalized_answer"] is None else item["normalized_answer"],
+        }
+        for item in predictions
+    ]
     metrics = None
     if any(item["truth"] is not None for item in predictions):
         metrics = compute_metrics(pictures, predictions, blind)
@@ -131,9 +161,16 @@ def describe_metrics(metrics: Mapping) -> str:
     blind = {"S1": metrics.get("blind_S1")} | (metrics.get("blind") or {})
     lines = [f"{'':<12}{'accuracy':>9}{'blind':>9}"]
     for name in ("S1", *WAREHOUSE_CATEGORIES):
-        lines.append(f"{name:<12}" + "".join(f"{'-' if value is None else format(value, '.2f'):>9}"
-                                             for value in (metrics[name], blind.get(name))))
-    return "\n".join(lines + [f"{metrics['questions']} questions, {metrics['unreadable']} answers unreadable"])
+        lines.append(
+            f"{name:<12}"
+            + "".join(
+                f"{'-' if value is None else format(value, '.2f'):>9}"
+                for value in (metrics[name], blind.get(name))
+            )
+        )
+    return "\n".join(
+        lines + [f"{metrics['questions']} questions, {metrics['unreadable']} answers unreadable"]
+    )
 
 
 def run_details(model: Model, **details: Any) -> dict[str, Any]:
@@ -169,9 +206,12 @@ def _positive(text: str) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", required=True, type=Path,
-                        help="checkpoint of ours, training folder or PyTorch folder")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--checkpoint", required=True, type=Path, help="checkpoint of ours, training folder or PyTorch folder"
+    )
     parser.add_argument("--data", required=True, type=Path, help="folder in the published layout")
     parser.add_argument("--split", default="val", help="train, val or test")
     parser.add_argument("--annotations", help="file under --data with the questions, by default SPLIT.json")
@@ -179,8 +219,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch_size", type=_positive, default=64, help="questions answered at once")
     parser.add_argument("--max_new_tokens", type=_positive, default=120, help="longest answer, in tokens")
     parser.add_argument("--limit", type=_positive, help="only the first LIMIT questions")
-    parser.add_argument("--loss_curves", type=_named_file, nargs="*", default=[], metavar="STAGE=CSV",
-                        help="training curves to show in the report")
+    parser.add_argument(
+        "--loss_curves",
+        type=_named_file,
+        nargs="*",
+        default=[],
+        metavar="STAGE=CSV",
+        help="training curves to show in the report",
+    )
     args = parser.parse_args(arguments)
 
     annotations = args.annotations or f"{args.split}.json"
@@ -199,11 +245,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         blind = BlindBaseline(read_training_questions(training)) if training.is_file() else None
         # Imported late: neither --help nor a mistyped path should wait for JAX.
         from smolrgpt_jax import load
+
         model = load(args.checkpoint)
         metrics = evaluate(
-            pictures, lambda asked: answer_questions(model, asked, args.batch_size, args.max_new_tokens, bad),
-            args.out, blind=blind, loss_curves=dict(args.loss_curves),
-            run_info=run_details(model, checkpoint=args.checkpoint, data=args.data / annotations))
+            pictures,
+            lambda asked: answer_questions(model, asked, args.batch_size, args.max_new_tokens, bad),
+            args.out,
+            blind=blind,
+            loss_curves=dict(args.loss_curves),
+            run_info=run_details(model, checkpoint=args.checkpoint, data=args.data / annotations),
+        )
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from None
     if bad.reasons:

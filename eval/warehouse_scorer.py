@@ -54,8 +54,10 @@ def score(questions: Iterable[Question], predictions: Mapping[str, object]) -> d
     missing = 0
     for question in questions:
         if question.category not in truths:
-            raise DataError(f"question {question.id!r} is of category {question.category!r}, "
-                            f"expected one of {list(truths)}")
+            raise DataError(
+                f"question {question.id!r} is of category {question.category!r}, "
+                f"expected one of {list(truths)}"
+            )
         if question.normalized_answer is None:
             raise DataError(f"question {question.id!r} has no normalized answer to score against")
         if question.id in seen:
@@ -68,18 +70,27 @@ def score(questions: Iterable[Question], predictions: Mapping[str, object]) -> d
         raise DataError("there is no question to score")
     unknown = [name for name in predictions if name not in seen]
     if unknown:
-        raise DataError(f"{len(unknown)} predictions belong to no question of the ground truth, "
-                        f"the first one has id {unknown[0]!r}")
+        raise DataError(
+            f"{len(unknown)} predictions belong to no question of the ground truth, "
+            f"the first one has id {unknown[0]!r}"
+        )
 
-    correct = {category: sum(is_correct(category, p, t) for p, t in zip(parsed[category], truths[category]))
-               for category in truths}
+    correct = {
+        category: sum(is_correct(category, p, t) for p, t in zip(parsed[category], truths[category]))
+        for category in truths
+    }
     total = {category: len(truths[category]) for category in truths}
-    accuracy = {category: _percent(correct[category], total[category]) if total[category] else None
-                for category in truths}
+    accuracy = {
+        category: _percent(correct[category], total[category]) if total[category] else None
+        for category in truths
+    }
     unreadable = sum(answer is None for answers in parsed.values() for answer in answers) - missing
     return {
-        "S1": _mean_score(accuracy), **accuracy,
-        "questions": len(seen), "missing": missing, "unreadable": unreadable,
+        "S1": _mean_score(accuracy),
+        **accuracy,
+        "questions": len(seen),
+        "missing": missing,
+        "unreadable": unreadable,
         "official": _official(truths, parsed, correct, total, accuracy),
     }
 

@@ -34,7 +34,10 @@ def run(workdir: Path, seed: int) -> None:
 
     started = time.monotonic()
     data = workdir / "data"
-    print(f"demo in {workdir}: a procedural warehouse, the stages {', '.join(demo.STAGES)}, evaluation on unseen scenes, report", flush=True)
+    print(
+        f"demo in {workdir}: a procedural warehouse, the stages {', '.join(demo.STAGES)}, evaluation on unseen scenes, report",
+        flush=True,
+    )
     workdir.mkdir(parents=True, exist_ok=True)
     if not (data / "metadata.json").exists():
         make_warehouse(data, WarehouseConfig(seed=seed, **demo.WAREHOUSE))
@@ -60,23 +63,34 @@ def run(workdir: Path, seed: int) -> None:
         for name in RESULTS:
             (workdir / "eval" / name).replace(workdir / name)
     else:
-
-
         metrics = json.loads((workdir / "metrics.json").read_text())
     print(describe_metrics(metrics))
     print(f"report: {workdir / 'report.html'} ({(time.monotonic() - started) / 60:.1f} minutes)")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m launch.demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workdir", type=Path, default=Path(demo.ROOT), help="everything the demo makes goes here (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the warehouse and of the training (default %(default)s)")
+    parser = argparse.ArgumentParser(
+        prog="python -m launch.demo",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--workdir",
+        type=Path,
+        default=Path(demo.ROOT),
+        help="everything the demo makes goes here (default %(default)s)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the warehouse and of the training (default %(default)s)"
+    )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     try:
         run(arguments.workdir, arguments.seed)
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from None
+    except KeyboardInterrupt:
+        raise SystemExit("interrupted; the same command goes on from here") from None
 
 
 if __name__ == "__main__":

@@ -12,7 +12,9 @@ import logging
 from absl import app, flags
 from ml_collections import config_flags
 
-CONFIG = config_flags.DEFINE_config_file("config", help_string="configuration file of the run", lock_config=True)
+CONFIG = config_flags.DEFINE_config_file(
+    "config", help_string="configuration file of the run", lock_config=True
+)
 WORKDIR = flags.DEFINE_string("workdir", None, "where checkpoints and metrics go", required=True)
 
 
@@ -29,7 +31,10 @@ def main(arguments: list[str]) -> None:
         result = train(CONFIG.value.to_dict(), WORKDIR.value)
     except (RunError, DataError, CheckpointError) as error:
         raise SystemExit(f"error: {error}") from None
-    print(f"step {result['step']} of {result['steps']}" + "".join(f", {k} {result[k]:.4f}" for k in ("loss", "validation_loss") if k in result))
+    print(
+        f"step {result['step']} of {result['steps']}"
+        + "".join(f", {k} {result[k]:.4f}" for k in ("loss", "validation_loss") if k in result)
+    )
     if result["stopped"]:
         raise SystemExit("stopped by a signal; the same command goes on from here")
 

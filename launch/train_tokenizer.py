@@ -1,6 +1,6 @@
 """Trains a small byte-level tokenizer with SmolLM2's structure on a warehouse folder's texts.
 
-    python -m launch.train_tokenizer --data DIR --vocab_size 640 --out configs/demo_tokenizer
+python -m launch.train_tokenizer --data DIR --vocab_size 640 --out configs/demo_tokenizer
 """
 
 from __future__ import annotations
@@ -19,10 +19,24 @@ from smolrgpt_jax.data.text import IMAGE_TOKEN, MASK_DEPTH_TOKEN, MASK_RGB_TOKEN
 
 # SmolLM2's special tokens, in the order of their ids 0 to 16.
 SPECIAL_TOKENS = (
-    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<repo_name>", "<reponame>", "<file_sep>",
-    "<filename>", "<gh_stars>", "<issue_start>", "<issue_comment>", "<issue_closed>",
-    "<jupyter_start>", "<jupyter_text>", "<jupyter_code>", "<jupyter_output>", "<jupyter_script>",
-    "<empty_output>")
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<repo_name>",
+    "<reponame>",
+    "<file_sep>",
+    "<filename>",
+    "<gh_stars>",
+    "<issue_start>",
+    "<issue_comment>",
+    "<issue_closed>",
+    "<jupyter_start>",
+    "<jupyter_text>",
+    "<jupyter_code>",
+    "<jupyter_output>",
+    "<jupyter_script>",
+    "<empty_output>",
+)
 EXTRA_TOKENS = (IMAGE_TOKEN, MASK_RGB_TOKEN, MASK_DEPTH_TOKEN)
 SMALLEST = len(SPECIAL_TOKENS) + 256 + len(EXTRA_TOKENS)
 
@@ -38,25 +52,36 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> ChatTokenizer:
       ValueError: the size has no room for the bytes, or the texts have too few pairs to fill it.
     """
     if vocab_size < SMALLEST:
-        raise ValueError(f"a vocabulary of {vocab_size} is too small, bytes and special tokens "
-                         f"alone take {SMALLEST}")
+        raise ValueError(
+            f"a vocabulary of {vocab_size} is too small, bytes and special tokens alone take {SMALLEST}"
+        )
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Digits(individual_digits=True),
-        pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(
-        vocab_size=vocab_size - len(EXTRA_TOKENS), show_progress=False,
-        special_tokens=[AddedToken(token, normalized=False, special=True)
-                        for token in SPECIAL_TOKENS],
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet())))
-    trained = ChatTokenizer(PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<|im_start|>", eos_token="<|im_end|>",
-        unk_token="<|endoftext|>", pad_token="<|im_end|>", model_max_length=8192,
-        clean_up_tokenization_spaces=False))
+    tokenizer.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=vocab_size - len(EXTRA_TOKENS),
+            show_progress=False,
+            special_tokens=[AddedToken(token, normalized=False, special=True) for token in SPECIAL_TOKENS],
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        ),
+    )
+    trained = ChatTokenizer(
+        PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer,
+            bos_token="<|im_start|>",
+            eos_token="<|im_end|>",
+            unk_token="<|endoftext|>",
+            pad_token="<|im_end|>",
+            model_max_length=8192,
+            clean_up_tokenization_spaces=False,
+        )
+    )
     if trained.vocab_size != vocab_size:
-        raise ValueError(f"the texts give only {trained.vocab_size} tokens of the {vocab_size} asked "
-                         "for")
+        raise ValueError(f"the texts give only {trained.vocab_size} tokens of the {vocab_size} asked for")
     return trained
 
 
@@ -84,16 +109,19 @@ def pieces(files: Iterable[Path]) -> Iterator[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder with train*.json")
-    parser.add_argument("--vocab_size", type=int, default=640,
-                        help="number of tokens, the three of SmolRGPT included")
+    parser.add_argument(
+        "--vocab_size", type=int, default=640, help="number of tokens, the three of SmolRGPT included"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     args = parser.parse_args()
     files = sorted(args.data.glob("train*.json"))
     if not files:
         raise SystemExit(f"error: {args.data} holds no train*.json")
     names = ", ".join(file.name for file in files)
-    print(f"training a tokenizer of {args.vocab_size} tokens on {names} of {args.data}, "
-          f"writing it to {args.out}")
+    print(
+        f"training a tokenizer of {args.vocab_size} tokens on {names} of {args.data}, "
+        f"writing it to {args.out}"
+    )
     try:
         tokenizer = train_tokenizer(tqdm(pieces(files), unit=" pieces"), args.vocab_size)
         tokenizer.save(args.out)

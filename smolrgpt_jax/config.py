@@ -92,8 +92,14 @@ class SmolRGPTConfig:
     def __post_init__(self) -> None:
         v, d = self.vision, self.decoder
         checks = [
-            (v.image_size % v.patch_size, f"image size {v.image_size} is not a multiple of patch size {v.patch_size}"),
-            (v.grid % self.shuffle_factor, f"{v.grid} patches per side do not divide by pixel-shuffle factor {self.shuffle_factor}"),
+            (
+                v.image_size % v.patch_size,
+                f"image size {v.image_size} is not a multiple of patch size {v.patch_size}",
+            ),
+            (
+                v.grid % self.shuffle_factor,
+                f"{v.grid} patches per side do not divide by pixel-shuffle factor {self.shuffle_factor}",
+            ),
             (v.width % v.heads, f"vision width {v.width} does not divide into {v.heads} heads"),
             (v.width % 4, f"vision width {v.width} is not a multiple of 4"),
             (d.width % d.heads, f"decoder width {d.width} does not divide into {d.heads} heads"),
@@ -185,7 +191,11 @@ def config_from_torch(values: Mapping[str, Any]) -> SmolRGPTConfig:
     for name, (part, ours) in _FIELDS.items():
         if name in values:
             parts[part][ours] = values[name]
-    tokens = {ours: values["vlm_extra_tokens"][name] for name, ours in _TOKEN_FIELDS.items()} if "vlm_extra_tokens" in values else {}
+    tokens = (
+        {ours: values["vlm_extra_tokens"][name] for name, ours in _TOKEN_FIELDS.items()}
+        if "vlm_extra_tokens" in values
+        else {}
+    )
     config = SmolRGPTConfig(
         vision=VisionConfig(**parts["vision"]),
         decoder=DecoderConfig(**parts["decoder"]),
@@ -194,7 +204,9 @@ def config_from_torch(values: Mapping[str, Any]) -> SmolRGPTConfig:
     )
     stated = values.get("mp_image_token_length", config.image_tokens)
     if stated != config.image_tokens:
-        raise ConfigError(f"config.json: mp_image_token_length is {stated} but the sizes give {config.image_tokens} image tokens")
+        raise ConfigError(
+            f"config.json: mp_image_token_length is {stated} but the sizes give {config.image_tokens} image tokens"
+        )
     return config
 
 
@@ -203,12 +215,18 @@ def config_to_torch(config: SmolRGPTConfig, base: Mapping[str, Any] | None = Non
     result = dict(TORCH_DEFAULTS if base is None else base)
     for name, (part, ours) in _FIELDS.items():
         value = getattr(config if part is None else getattr(config, part), ours)
-        if base is None or name in base or value != getattr(SmolRGPTConfig() if part is None else getattr(SmolRGPTConfig(), part), ours):
+        if (
+            base is None
+            or name in base
+            or value != getattr(SmolRGPTConfig() if part is None else getattr(SmolRGPTConfig(), part), ours)
+        ):
             result[name] = value
     if base is None:
         result["mp_image_token_length"] = config.image_tokens
         result["lm_base_vocab_size"] = config.decoder.vocab_size - len(_TOKEN_FIELDS)
-        result["vlm_extra_tokens"] = {name: getattr(config.special_tokens, ours) for name, ours in _TOKEN_FIELDS.items()}
+        result["vlm_extra_tokens"] = {
+            name: getattr(config.special_tokens, ours) for name, ours in _TOKEN_FIELDS.items()
+        }
     return result
 
 
@@ -250,7 +268,11 @@ TORCH_DEFAULTS: dict[str, Any] = {
     "lm_eos_token_id": 0,
     "mp_pixel_shuffle_factor": 2,
     "mp_image_token_length": 64,
-    "vlm_extra_tokens": {"image_token": "<|image|>", "mask_rgb_token": "<mask_rgb>", "mask_depth_token": "<mask_depth>"},
+    "vlm_extra_tokens": {
+        "image_token": "<|image|>",
+        "mask_rgb_token": "<mask_rgb>",
+        "mask_depth_token": "<mask_depth>",
+    },
     "vlm_load_backbone_weights": False,
     "vlm_restore_previous_state": True,
     "vlm_checkpoint_path": "checkpoints/vlm_checkpoints",

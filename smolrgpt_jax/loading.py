@@ -56,7 +56,10 @@ class Model:
         """
         batch = self._batch(input_ids, attention_mask, images, depths, masks)
         batch["tokens"] = batch.pop("input_ids")
-        out = {name: np.asarray(value, np.float32) for name, value in _forward(self.config, self.params, batch).items()}
+        out = {
+            name: np.asarray(value, np.float32)
+            for name, value in _forward(self.config, self.params, batch).items()
+        }
         out["logits"] = out["logits"][..., : self.config.decoder.vocab_size]
         for name in ("region_rgb", "region_depth"):
             if name in out:
@@ -77,7 +80,13 @@ class Model:
         """Continues left-padded prompts (arguments as in `forward`): int32[B, max_new_tokens], eos after a row's first eos."""
         batch = self._batch(input_ids, attention_mask, images, depths, masks)
         ids = generate(
-            self.config, self.params, batch, jax.random.key(seed), max_new_tokens=max_new_tokens, eos_id=self.eos_id, sampling=sampling
+            self.config,
+            self.params,
+            batch,
+            jax.random.key(seed),
+            max_new_tokens=max_new_tokens,
+            eos_id=self.eos_id,
+            sampling=sampling,
         )
         return np.asarray(ids)
 
@@ -88,11 +97,15 @@ class Model:
     def _batch(self, input_ids, attention_mask, images, depths, masks) -> dict[str, Any]:
         input_ids, attention_mask = np.asarray(input_ids, np.int32), np.asarray(attention_mask, np.int32)
         if input_ids.ndim != 2 or input_ids.shape != attention_mask.shape:
-            raise ValueError(f"input_ids {input_ids.shape} and attention_mask {attention_mask.shape} must both be [B, S]")
+            raise ValueError(
+                f"input_ids {input_ids.shape} and attention_mask {attention_mask.shape} must both be [B, S]"
+            )
         size = self.config.vision.image_size
         for name, pictures in (("images", images), ("depths", depths)):
             if pictures is not None and np.shape(pictures) != (len(input_ids), size, size, 3):
-                raise ValueError(f"{name} has shape {np.shape(pictures)}, expected {(len(input_ids), size, size, 3)}")
+                raise ValueError(
+                    f"{name} has shape {np.shape(pictures)}, expected {(len(input_ids), size, size, 3)}"
+                )
         if masks is not None and len(masks) != len(input_ids):
             raise ValueError(f"{len(masks)} mask arrays for {len(input_ids)} rows")
         regions = depths is not None and masks is not None
@@ -102,7 +115,9 @@ class Model:
             "positions": np.maximum(np.cumsum(attention_mask, axis=1) - 1, 0).astype(np.int32),
             "picture_ids": (attention_mask != 0).astype(np.int32),
             "question_ids": np.zeros_like(input_ids),
-            "feature_index": self._feature_index(input_ids, attention_mask, [m.shape[-1] for m in masks] if regions else None, most),
+            "feature_index": self._feature_index(
+                input_ids, attention_mask, [m.shape[-1] for m in masks] if regions else None, most
+            ),
             "images": jnp.asarray(images, jnp.float32)[:, None],
         }
         if regions and most:
@@ -114,7 +129,9 @@ class Model:
             batch["region_masks"] = sampled
         return batch
 
-    def _feature_index(self, input_ids: np.ndarray, attention_mask: np.ndarray, regions: list[int] | None, most: int) -> np.ndarray:
+    def _feature_index(
+        self, input_ids: np.ndarray, attention_mask: np.ndarray, regions: list[int] | None, most: int
+    ) -> np.ndarray:
         """Where each token's feature lies (int32[B, S], -1 for text): the i-th image token takes image token i, the i-th
         mask token region i."""
         image_id = self.config.decoder.vocab_size - 3
@@ -123,11 +140,16 @@ class Model:
         for row in range(len(input_ids)):
             kinds = [(image_id, "image tokens", 0, tokens)]
             if regions is not None:
-                kinds += [(image_id + 1, "RGB region tokens", tokens, regions[row]), (image_id + 2, "depth region tokens", tokens + most, regions[row])]
+                kinds += [
+                    (image_id + 1, "RGB region tokens", tokens, regions[row]),
+                    (image_id + 2, "depth region tokens", tokens + most, regions[row]),
+                ]
             for token_id, name, start, available in kinds:
                 places = np.flatnonzero((input_ids[row] == token_id) & (attention_mask[row] != 0))
                 if len(places) > available:
-                    raise ValueError(f"row {row} has {len(places)} {name} but only {available} features for them")
+                    raise ValueError(
+                        f"row {row} has {len(places)} {name} but only {available} features for them"
+                    )
                 index[row, places] = start + np.arange(len(places))
         return index
 
@@ -149,7 +171,10 @@ def load(path: str | Path, compute_dtype: str = "float32") -> Model:
         meta = checkpoints.read_meta(source)
         config = meta.config
         device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        like = {n: jax.ShapeDtypeStruct(s.shape, jnp.float32, sharding=device) for n, s in abstract_params(config).items()}
+        like = {
+            n: jax.ShapeDtypeStruct(s.shape, jnp.float32, sharding=device)
+            for n, s in abstract_params(config).items()
+        }
         arrays = checkpoints.load_params(source, like)
         tokenizer = None if meta.tokenizer is None else tokenizer_from_files(meta.tokenizer)
     params = {name: jnp.asarray(value, jnp.float32) for name, value in arrays.items()}

@@ -67,7 +67,9 @@ def spec_for(logical: Sequence[str], shape: Sequence[int], mesh: Mesh, name: str
         axes = () if axes is None else (axes,) if isinstance(axes, str) else axes
         axes = tuple(a for a in axes if mesh.shape[a] > 1)
         if used & set(axes):
-            raise ValueError(f"{name}: two dimensions of {tuple(logical)} land on mesh axis {sorted(used & set(axes))}")
+            raise ValueError(
+                f"{name}: two dimensions of {tuple(logical)} land on mesh axis {sorted(used & set(axes))}"
+            )
         ways = math.prod(mesh.shape[a] for a in axes)
         if size % ways:
             logging.info("%s: %s of size %d does not divide by %d, kept whole", name, dimension, size, ways)
@@ -99,4 +101,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """Makes global arrays of this process's share of a batch: leading dimension [local rows] -> [all rows]."""
     sharding = batch_sharding(mesh)
-    return {name: jax.make_array_from_process_local_data(sharding, np.asarray(value)) for name, value in batch.items()}
+    return {
+        name: jax.make_array_from_process_local_data(sharding, np.asarray(value))
+        for name, value in batch.items()
+    }

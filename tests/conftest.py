@@ -50,5 +50,3 @@ class Golden:
 @pytest.fixture(scope="session")
 def golden() -> Golden:
     return Golden()
-
-

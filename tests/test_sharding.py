@@ -28,14 +28,18 @@ def test_a_mesh_that_does_not_fit_the_devices_is_an_error():
 def test_sizes_that_do_not_divide_stay_whole_and_are_logged(caplog):
     mesh = sharding.make_mesh({"data": 1, "tensor": 8})
     with caplog.at_level(logging.INFO):
-        spec = sharding.spec_for(("layers", "embed", "heads", "none"), (32, 960, 15, 64), mesh, "decoder/blocks/q_proj/kernel")
+        spec = sharding.spec_for(
+            ("layers", "embed", "heads", "none"), (32, 960, 15, 64), mesh, "decoder/blocks/q_proj/kernel"
+        )
     assert spec == P(None, None, None, None)
     assert "decoder/blocks/q_proj/kernel: heads of size 15 does not divide by 8" in caplog.text
 
 
 def test_two_dimensions_on_one_axis_are_an_error():
     mesh = sharding.make_mesh({"tensor": 8})
-    with pytest.raises(ValueError, match=r"two dimensions of \('heads', 'mlp'\) land on mesh axis \['tensor'\]"):
+    with pytest.raises(
+        ValueError, match=r"two dimensions of \('heads', 'mlp'\) land on mesh axis \['tensor'\]"
+    ):
         sharding.spec_for(("heads", "mlp"), (8, 8), mesh)
 
 
@@ -65,4 +69,6 @@ def test_eight_devices_compute_what_one_does(golden, shape):
     theirs, expected = run(*split(golden.model.params), batch)
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
     for name in ours:
-        np.testing.assert_allclose(ours[name], theirs[name], atol=1e-4 * float(np.abs(theirs[name]).max()), err_msg=name)
+        np.testing.assert_allclose(
+            ours[name], theirs[name], atol=1e-4 * float(np.abs(theirs[name]).max()), err_msg=name
+        )

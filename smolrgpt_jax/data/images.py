@@ -110,8 +110,7 @@ def _decode(path: str | Path, mode: str, size: int, resampling: Image.Resampling
         try:
             picture = picture.convert(mode)
         except (OSError, SyntaxError, ValueError) as error:
-            raise DataError(
-                f"picture {path} is truncated or corrupt ({_one_line(error)})") from error
+            raise DataError(f"picture {path} is truncated or corrupt ({_one_line(error)})") from error
     if picture.size != (size, size):
         picture = picture.resize((size, size), resampling)
     return np.array(picture)

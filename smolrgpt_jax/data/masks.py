@@ -37,8 +37,11 @@ def resample(mask: np.ndarray, grid: int) -> np.ndarray:
     top, bottom, down = _taps(mask.shape[0], grid)
     left, right, across = _taps(mask.shape[1], grid)
     trailing = (1,) * (mask.ndim - 2)
-    corners = [mask[rows[:, None], columns[None, :]].astype(np.float32)
-               for rows in (top, bottom) for columns in (left, right)]
+    corners = [
+        mask[rows[:, None], columns[None, :]].astype(np.float32)
+        for rows in (top, bottom)
+        for columns in (left, right)
+    ]
     return _blend(corners, down.reshape(grid, 1, *trailing), across.reshape(1, grid, *trailing))
 
 
@@ -55,9 +58,12 @@ def resample_rle(rle: RLE, grid: int) -> np.ndarray:
     top, bottom, down = _taps(rle.height, grid)
     left, right, across = _taps(rle.width, grid)
     corners = [
-        (np.searchsorted(ends, columns[None, :] * rle.height + rows[:, None], side="right")
-         & 1).astype(np.float32)
-        for rows in (top, bottom) for columns in (left, right)]
+        (np.searchsorted(ends, columns[None, :] * rle.height + rows[:, None], side="right") & 1).astype(
+            np.float32
+        )
+        for rows in (top, bottom)
+        for columns in (left, right)
+    ]
     return _blend(corners, down[:, None], across[None, :])
 
 

@@ -51,13 +51,13 @@ class TokenisedQuestions:
     Indexed by (picture, question), both positions in the lists given.
     """
 
-    def __init__(self, pictures: Sequence[Picture], tokenizer: ChatTokenizer,
-                 with_answers: bool = True):
+    def __init__(self, pictures: Sequence[Picture], tokenizer: ChatTokenizer, with_answers: bool = True):
         """Tokenises; ``with_answers`` False leaves generation prompts."""
         questions = [question for picture in pictures for question in picture.questions]
         encoded = tokenizer.questions(
             [question.prompt for question in questions],
-            [question.answer if with_answers else None for question in questions])
+            [question.answer if with_answers else None for question in questions],
+        )
         self.tokenizer = tokenizer
         self._ids = np.concatenate([np.zeros(0, np.int32), *(ids for ids, _ in encoded)])
         self._ends = np.cumsum([0] + [ids.size for ids, _ in encoded])
@@ -67,7 +67,7 @@ class TokenisedQuestions:
     def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, int]:
         """Returns the ids after the picture's prefix, int32[N], and how many precede the answer."""
         index = self._first[key[0]] + key[1]
-        return self._ids[self._ends[index]:self._ends[index + 1]], int(self._prompts[index])
+        return self._ids[self._ends[index] : self._ends[index + 1]], int(self._prompts[index])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,12 +97,18 @@ class Plan:
     pictures_per_row: float
 
     def __str__(self) -> str:
-        return (f"{len(self.rows)} rows, {self.fill:.1%} filled, {self.questions_per_row:.1f} "
-                f"questions and {self.pictures_per_row:.1f} pictures per row")
+        return (
+            f"{len(self.rows)} rows, {self.fill:.1%} filled, {self.questions_per_row:.1f} "
+            f"questions and {self.pictures_per_row:.1f} pictures per row"
+        )
 
 
-def plan_rows(pictures: Sequence[Picture], questions: TokenisedQuestions, shape: RowShape,
-              on_bad_record: BadRecords | None = None) -> Plan:
+def plan_rows(
+    pictures: Sequence[Picture],
+    questions: TokenisedQuestions,
+    shape: RowShape,
+    on_bad_record: BadRecords | None = None,
+) -> Plan:
     """Packs questions into rows: first fit within a picture, best fit decreasing over the rows.
 
     The questions of a picture that do not fit one row are continued in another, with the prefix
@@ -124,12 +130,12 @@ def plan_rows(pictures: Sequence[Picture], questions: TokenisedQuestions, shape:
         usable = []
         for number, question in enumerate(picture.questions):
             if question.answer is None:
-                on_bad_record.reject(DataError(f"{picture.image}: question {question.id!r} has no "
-                                               "answer to train on"))
+                on_bad_record.reject(
+                    DataError(f"{picture.image}: question {question.id!r} has no answer to train on")
+                )
                 continue
             try:
-                check_fit(picture, question, questions[index, number][0], prefix, shape,
-                          questions.tokenizer)
+                check_fit(picture, question, questions[index, number][0], prefix, shape, questions.tokenizer)
             except DataError as error:
                 on_bad_record.reject(error)
                 continue
@@ -137,13 +143,22 @@ def plan_rows(pictures: Sequence[Picture], questions: TokenisedQuestions, shape:
         parts += _split(index, picture, usable, questions, prefix, shape)
     rows = _best_fit_decreasing(parts, shape)
     total = max(1, len(rows))
-    return Plan(rows=rows, fill=sum(size for size, _ in parts) / (total * shape.tokens),
-                questions_per_row=sum(len(part.questions) for _, part in parts) / total,
-                pictures_per_row=len(parts) / total)
+    return Plan(
+        rows=rows,
+        fill=sum(size for size, _ in parts) / (total * shape.tokens),
+        questions_per_row=sum(len(part.questions) for _, part in parts) / total,
+        pictures_per_row=len(parts) / total,
+    )
 
 
-def check_fit(picture: Picture, question: Question, ids: np.ndarray, prefix: int, shape: RowShape,
-              tokenizer: ChatTokenizer) -> None:
+def check_fit(
+    picture: Picture,
+    question: Question,
+    ids: np.ndarray,
+    prefix: int,
+    shape: RowShape,
+    tokenizer: ChatTokenizer,
+) -> None:
     """Checks that one question can stand in a row by itself.
 
     Raises:
@@ -151,19 +166,24 @@ def check_fit(picture: Picture, question: Question, ids: np.ndarray, prefix: int
     """
     name = f"{picture.image}: question {question.id!r}"
     if prefix + ids.size > shape.tokens:
-        raise DataError(f"{name} takes {prefix + ids.size} tokens with its picture, "
-                        f"more than the {shape.tokens} of a row")
+        raise DataError(
+            f"{name} takes {prefix + ids.size} tokens with its picture, more than the {shape.tokens} of a row"
+        )
     if np.any(ids == tokenizer.image_id):
         raise DataError(f"{name} holds the image token in its text")
     if not shape.regions:
         return
     if len(set(question.regions)) > shape.regions:
-        raise DataError(f"{name} has {len(set(question.regions))} regions, "
-                        f"more than the {shape.regions} of a row's picture")
+        raise DataError(
+            f"{name} has {len(set(question.regions))} regions, "
+            f"more than the {shape.regions} of a row's picture"
+        )
     for token in (tokenizer.mask_rgb_id, tokenizer.mask_depth_id):
         if np.count_nonzero(ids == token) != len(question.regions):
-            raise DataError(f"{name} holds {np.count_nonzero(ids == token)} mask tokens for "
-                            f"{len(question.regions)} regions")
+            raise DataError(
+                f"{name} holds {np.count_nonzero(ids == token)} mask tokens for "
+                f"{len(question.regions)} regions"
+            )
     if question.regions and picture.depth is None:
         raise DataError(f"{name} has regions but its picture has no depth")
 
@@ -182,22 +202,35 @@ def empty_batch(rows: int, shape: RowShape, pad_id: int) -> dict[str, np.ndarray
       images float32[B, P, H, W, 3]: in [-1, 1].
       depths float32[B, P, H, W, 3]; region_masks float32[B, P, R, g, g]: absent if R is 0.
     """
+
     def text(value: int) -> np.ndarray:
         return np.full((rows, shape.tokens), value, np.int32)
 
     pixels = (rows, shape.pictures, shape.image_size, shape.image_size, 3)
-    batch = {"tokens": text(pad_id), "targets": text(IGNORE), "positions": text(0),
-             "picture_ids": text(0), "question_ids": text(0), "feature_index": text(-1),
-             "images": np.zeros(pixels, np.float32)}
+    batch = {
+        "tokens": text(pad_id),
+        "targets": text(IGNORE),
+        "positions": text(0),
+        "picture_ids": text(0),
+        "question_ids": text(0),
+        "feature_index": text(-1),
+        "images": np.zeros(pixels, np.float32),
+    }
     if shape.regions:
         batch["depths"] = np.zeros(pixels, np.float32)
         batch["region_masks"] = np.zeros(
-            (rows, shape.pictures, shape.regions, shape.mask_grid, shape.mask_grid), np.float32)
+            (rows, shape.pictures, shape.regions, shape.mask_grid, shape.mask_grid), np.float32
+        )
     return batch
 
 
-def fill_text(out: dict[str, np.ndarray], row: Row, pictures: Sequence[Picture],
-              questions: TokenisedQuestions, shape: RowShape) -> list[tuple[RLE, ...]]:
+def fill_text(
+    out: dict[str, np.ndarray],
+    row: Row,
+    pictures: Sequence[Picture],
+    questions: TokenisedQuestions,
+    shape: RowShape,
+) -> list[tuple[RLE, ...]]:
     """Writes the token arrays of one row.
 
     Args:
@@ -228,26 +261,34 @@ def fill_text(out: dict[str, np.ndarray], row: Row, pictures: Sequence[Picture],
             out["positions"][span] = prefix.size + np.arange(ids.size)
             out["picture_ids"][span] = place + 1
             out["question_ids"][span] = number
-            out["targets"][at + answer - 1:at + ids.size - 1] = ids[answer:]
+            out["targets"][at + answer - 1 : at + ids.size - 1] = ids[answer:]
             if shape.regions:
-                used = [regions.setdefault(region, len(regions))
-                        for region in pictures[packed.picture].questions[question].regions]
-                _index_regions(out["feature_index"][span], ids, used, place, shape,
-                               questions.tokenizer)
+                used = [
+                    regions.setdefault(region, len(regions))
+                    for region in pictures[packed.picture].questions[question].regions
+                ]
+                _index_regions(out["feature_index"][span], ids, used, place, shape, questions.tokenizer)
             at += ids.size
         slots.append(tuple(regions))
     return slots
 
 
-def _index_regions(out: np.ndarray, ids: np.ndarray, used: list[int], place: int, shape: RowShape,
-                   tokenizer: ChatTokenizer) -> None:
+def _index_regions(
+    out: np.ndarray, ids: np.ndarray, used: list[int], place: int, shape: RowShape, tokenizer: ChatTokenizer
+) -> None:
     rgb = shape.pictures * shape.image_tokens + place * shape.regions + np.array(used, np.int32)
     out[ids == tokenizer.mask_rgb_id] = rgb
     out[ids == tokenizer.mask_depth_id] = rgb + shape.pictures * shape.regions
 
 
-def _split(index: int, picture: Picture, usable: Sequence[int], questions: TokenisedQuestions,
-           prefix: int, shape: RowShape) -> list[tuple[int, PackedPicture]]:
+def _split(
+    index: int,
+    picture: Picture,
+    usable: Sequence[int],
+    questions: TokenisedQuestions,
+    prefix: int,
+    shape: RowShape,
+) -> list[tuple[int, PackedPicture]]:
     """Cuts a picture's questions into parts that fit a row: (tokens, part)."""
     sizes: list[int] = []
     members: list[list[int]] = []
@@ -257,7 +298,8 @@ def _split(index: int, picture: Picture, usable: Sequence[int], questions: Token
         needed = set(picture.questions[number].regions) if shape.regions else set()
         for part, taken in enumerate(sizes):
             if taken + size <= shape.tokens and (
-                    not shape.regions or len(regions[part] | needed) <= shape.regions):
+                not shape.regions or len(regions[part] | needed) <= shape.regions
+            ):
                 break
         else:
             part = len(sizes)
@@ -270,8 +312,7 @@ def _split(index: int, picture: Picture, usable: Sequence[int], questions: Token
     return [(size, PackedPicture(index, tuple(numbers))) for size, numbers in zip(sizes, members)]
 
 
-def _best_fit_decreasing(parts: Sequence[tuple[int, PackedPicture]],
-                         shape: RowShape) -> tuple[Row, ...]:
+def _best_fit_decreasing(parts: Sequence[tuple[int, PackedPicture]], shape: RowShape) -> tuple[Row, ...]:
     """Puts each part, longest first, into the fullest row that still takes it.
 
     Rows that can take more are kept by their free tokens; ``free`` has bit n set where some row

@@ -17,8 +17,16 @@ import grain
 import numpy as np
 
 from smolrgpt_jax.data import images, masks
-from smolrgpt_jax.data.packing import (PackedPicture, Plan, RowShape, TokenisedQuestions,
-                                       check_fit, empty_batch, fill_text, plan_rows)
+from smolrgpt_jax.data.packing import (
+    PackedPicture,
+    Plan,
+    RowShape,
+    TokenisedQuestions,
+    check_fit,
+    empty_batch,
+    fill_text,
+    plan_rows,
+)
 from smolrgpt_jax.data.records import RLE, BadRecords, DataError, Picture
 from smolrgpt_jax.data.text import ChatTokenizer
 
@@ -70,8 +78,13 @@ class FileLoader:
         for region in regions:
             if region not in known:
                 known[region] = masks.resample_rle(region, grid)
-        return Pixels(image, depth, np.stack([known[region] for region in regions])
-                      if regions else np.zeros((0, grid, grid), np.float32))
+        return Pixels(
+            image,
+            depth,
+            np.stack([known[region] for region in regions])
+            if regions
+            else np.zeros((0, grid, grid), np.float32),
+        )
 
     def _pixels(self, picture: Picture) -> tuple[np.ndarray, np.ndarray | None, dict]:
         key = picture.image
@@ -103,9 +116,15 @@ class PackedRows:
       shape: the rows' static sizes.
     """
 
-    def __init__(self, pictures: Sequence[Picture], tokenizer: ChatTokenizer, shape: RowShape,
-                 load: Loader | None = None, depth_mode: str = "training",
-                 on_bad_record: BadRecords | None = None):
+    def __init__(
+        self,
+        pictures: Sequence[Picture],
+        tokenizer: ChatTokenizer,
+        shape: RowShape,
+        load: Loader | None = None,
+        depth_mode: str = "training",
+        on_bad_record: BadRecords | None = None,
+    ):
         """Tokenises all questions and packs them.
 
         Args:
@@ -161,10 +180,19 @@ class PackedRows:
         return batch
 
 
-def train_batches(rows: PackedRows | Sequence[PackedRows], *, batch_rows: int, seed: int,
-                  weights: Sequence[float] | None = None, num_epochs: int | None = None,
-                  shuffle: bool = True, process_index: int = 0, process_count: int = 1,
-                  num_threads: int = 2, prefetch: int = 4) -> grain.IterDataset:
+def train_batches(
+    rows: PackedRows | Sequence[PackedRows],
+    *,
+    batch_rows: int,
+    seed: int,
+    weights: Sequence[float] | None = None,
+    num_epochs: int | None = None,
+    shuffle: bool = True,
+    process_index: int = 0,
+    process_count: int = 1,
+    num_threads: int = 2,
+    prefetch: int = 4,
+) -> grain.IterDataset:
     """Batches of packed rows, shuffled anew in every epoch.
 
     Args:
@@ -196,9 +224,12 @@ def train_batches(rows: PackedRows | Sequence[PackedRows], *, batch_rows: int, s
         order = _epochs(np.arange(offsets[-1]), seed, shuffle, num_epochs)
     else:
         order = grain.MapDataset.mix(
-            [_epochs(np.arange(begin, end), seed + index, shuffle, None)
-             for index, (begin, end) in enumerate(zip(offsets[:-1], offsets[1:]))],
-            weights=list(weights))
+            [
+                _epochs(np.arange(begin, end), seed + index, shuffle, None)
+                for index, (begin, end) in enumerate(zip(offsets[:-1], offsets[1:]))
+            ],
+            weights=list(weights),
+        )
     local = batch_rows // process_count
     share = slice(process_index * local, (process_index + 1) * local)
 
@@ -208,14 +239,26 @@ def train_batches(rows: PackedRows | Sequence[PackedRows], *, batch_rows: int, s
             return sources[0].batch(numbers)
         return _batch_of_several(sources, offsets, numbers)
 
-    return order.batch(batch_rows, drop_remainder=False).map(build).to_iter_dataset(
-        grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=prefetch))
+    return (
+        order.batch(batch_rows, drop_remainder=False)
+        .map(build)
+        .to_iter_dataset(grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=prefetch))
+    )
 
 
-def eval_batches(pictures: Sequence[Picture], tokenizer: ChatTokenizer, shape: RowShape,
-                 batch_size: int, *, load: Loader | None = None, depth_mode: str = "training",
-                 bucket: int = 64, process_index: int = 0, process_count: int = 1,
-                 on_bad_record: BadRecords | None = None) -> Iterator[dict]:
+def eval_batches(
+    pictures: Sequence[Picture],
+    tokenizer: ChatTokenizer,
+    shape: RowShape,
+    batch_size: int,
+    *,
+    load: Loader | None = None,
+    depth_mode: str = "training",
+    bucket: int = 64,
+    process_index: int = 0,
+    process_count: int = 1,
+    on_bad_record: BadRecords | None = None,
+) -> Iterator[dict]:
     """Yields batches of generation prompts, one question and one picture per row, in order.
 
     Args:
@@ -260,28 +303,47 @@ def eval_batches(pictures: Sequence[Picture], tokenizer: ChatTokenizer, shape: R
                 bad.add(entry)
     local = batch_size // process_count
     for begin in range(0, len(entries), batch_size):
-        chosen = entries[begin:begin + batch_size]
-        lengths = [prefix + questions[entry.picture, entry.questions[0]][0].size
-                   for entry in chosen if entry not in bad]
+        chosen = entries[begin : begin + batch_size]
+        lengths = [
+            prefix + questions[entry.picture, entry.questions[0]][0].size
+            for entry in chosen
+            if entry not in bad
+        ]
         width = -(-max(lengths, default=1) // bucket) * bucket
         valid = np.arange(batch_size) < len(chosen)
         chosen += [chosen[-1]] * (batch_size - len(chosen))
         share = slice(process_index * local, (process_index + 1) * local)
-        yield _prompt_batch(chosen[share], valid[share], bad, pictures, questions,
-                            dataclasses.replace(shape, tokens=width), load, depth_mode,
-                            on_bad_record)
+        yield _prompt_batch(
+            chosen[share],
+            valid[share],
+            bad,
+            pictures,
+            questions,
+            dataclasses.replace(shape, tokens=width),
+            load,
+            depth_mode,
+            on_bad_record,
+        )
 
 
-def _prompt_batch(entries: Sequence[PackedPicture], valid: np.ndarray, bad: set[PackedPicture],
-                  pictures: Sequence[Picture], questions: TokenisedQuestions, shape: RowShape,
-                  load: Loader, depth_mode: str, on_bad_record: BadRecords) -> dict:
+def _prompt_batch(
+    entries: Sequence[PackedPicture],
+    valid: np.ndarray,
+    bad: set[PackedPicture],
+    pictures: Sequence[Picture],
+    questions: TokenisedQuestions,
+    shape: RowShape,
+    load: Loader,
+    depth_mode: str,
+    on_bad_record: BadRecords,
+) -> dict:
     valid = valid & np.array([entry not in bad for entry in entries])
     batch = empty_batch(len(entries), shape, questions.tokenizer.pad_id)
     for place, entry in enumerate(entries):
         if entry in bad:
             continue
         out = {key: value[place] for key, value in batch.items()}
-        regions, = fill_text(out, (entry,), pictures, questions, shape)
+        (regions,) = fill_text(out, (entry,), pictures, questions, shape)
         try:
             _fill_pixels(out, 0, load(pictures[entry.picture], regions), depth_mode)
         except DataError as error:
@@ -294,8 +356,7 @@ def _prompt_batch(entries: Sequence[PackedPicture], valid: np.ndarray, bad: set[
     batch["attention_mask"] = (batch["picture_ids"] > 0).astype(np.int32)
     del batch["targets"]
     batch["valid"] = valid
-    batch["record_ids"] = [pictures[entry.picture].questions[entry.questions[0]].id
-                           for entry in entries]
+    batch["record_ids"] = [pictures[entry.picture].questions[entry.questions[0]].id for entry in entries]
     return batch
 
 
@@ -304,19 +365,26 @@ def _epochs(numbers: np.ndarray, seed: int, shuffle: bool, count: int | None) ->
     return (order.shuffle() if shuffle else order).repeat(count)
 
 
-def _batch_of_several(sources: Sequence[PackedRows], offsets: np.ndarray,
-                      numbers: np.ndarray) -> dict[str, np.ndarray]:
+def _batch_of_several(
+    sources: Sequence[PackedRows], offsets: np.ndarray, numbers: np.ndarray
+) -> dict[str, np.ndarray]:
     batch = sources[0].batch([-1] * len(numbers))
     for place, number in enumerate(numbers):
         if number >= 0:
             which = int(np.searchsorted(offsets, number, side="right")) - 1
-            sources[which].fill(int(number - offsets[which]),
-                                {key: value[place] for key, value in batch.items()})
+            sources[which].fill(
+                int(number - offsets[which]), {key: value[place] for key, value in batch.items()}
+            )
     return batch
 
 
-def _check_sources(sources: Sequence[PackedRows], batch_rows: int, process_count: int,
-                   weights: Sequence[float] | None, num_epochs: int | None) -> None:
+def _check_sources(
+    sources: Sequence[PackedRows],
+    batch_rows: int,
+    process_count: int,
+    weights: Sequence[float] | None,
+    num_epochs: int | None,
+) -> None:
     if not sources or not all(len(source) for source in sources):
         raise ValueError("a data set without rows cannot be trained on")
     if len({source.shape for source in sources}) > 1:
@@ -332,12 +400,17 @@ def _fill_pixels(out: dict[str, np.ndarray], place: int, pixels: Pixels, depth_m
     if "depths" in out:
         if pixels.depth is not None:
             out["depths"][place] = images.scale_depth(pixels.depth, depth_mode)
-        out["region_masks"][place, :len(pixels.masks)] = pixels.masks
+        out["region_masks"][place, : len(pixels.masks)] = pixels.masks
 
 
 def _blank(out: dict[str, np.ndarray], place: int) -> None:
     """Makes the tokens of one picture of the row padding: nothing attends to them, no loss."""
     tokens = out["picture_ids"] == place + 1
-    for key, value in (("targets", -100), ("positions", 0), ("picture_ids", 0),
-                       ("question_ids", 0), ("feature_index", -1)):
+    for key, value in (
+        ("targets", -100),
+        ("positions", 0),
+        ("picture_ids", 0),
+        ("question_ids", 0),
+        ("feature_index", -1),
+    ):
         out[key][tokens] = value

@@ -181,8 +181,9 @@ def normalize_answer(category: str, value: object) -> str | int | float | None:
     return text
 
 
-def check_question(question: Question, *, size: tuple[int, int] | None, categories: Sequence[str],
-                   need_answer: bool = True) -> None:
+def check_question(
+    question: Question, *, size: tuple[int, int] | None, categories: Sequence[str], need_answer: bool = True
+) -> None:
     """Checks one question against its picture.
 
     Args:
@@ -210,8 +211,10 @@ def check_question(question: Question, *, size: tuple[int, int] | None, categori
             raise ValueError(f"the answer is region {question.normalized_answer} of only {marks}")
     for index, region in enumerate(question.regions):
         if size is not None and (region.height, region.width) != tuple(size):
-            raise ValueError(f"mask {index} is {region.height}x{region.width} pixels but the picture "
-                             f"is {size[0]}x{size[1]}")
+            raise ValueError(
+                f"mask {index} is {region.height}x{region.width} pixels but the picture "
+                f"is {size[0]}x{size[1]}"
+            )
 
 
 def merge_pictures(collections: Iterable[Sequence[Picture]]) -> list[Picture]:
@@ -230,17 +233,21 @@ def merge_pictures(collections: Iterable[Sequence[Picture]]) -> list[Picture]:
             merged[picture.image] = picture
             continue
         if known.depth and picture.depth and known.depth != picture.depth:
-            raise DataError(f"{picture.image}: two depth files are named for it, {known.depth} and "
-                            f"{picture.depth} (record {_first_id(picture)})")
+            raise DataError(
+                f"{picture.image}: two depth files are named for it, {known.depth} and "
+                f"{picture.depth} (record {_first_id(picture)})"
+            )
         merged[picture.image] = dataclasses.replace(
-            known, depth=known.depth or picture.depth, questions=known.questions + picture.questions)
+            known, depth=known.depth or picture.depth, questions=known.questions + picture.questions
+        )
     return list(merged.values())
 
 
 def describe(pictures: Sequence[Picture]) -> str:
     """Returns one line for people: number of pictures, questions and questions per category."""
-    counts = Counter(question.category or "without category"
-                     for picture in pictures for question in picture.questions)
+    counts = Counter(
+        question.category or "without category" for picture in pictures for question in picture.questions
+    )
     parts = ", ".join(f"{name} {number}" for name, number in sorted(counts.items()))
     return f"{len(pictures)} pictures, {sum(counts.values())} questions ({parts})"
 

@@ -45,17 +45,21 @@ class ChatTokenizer:
         if missing:
             raise DataError(f"tokenizer {tokenizer.name_or_path!r} lacks {' and '.join(missing)}")
         # normalized=False and no stripping: the tokens split the text exactly where they stand.
-        tokenizer.add_tokens([AddedToken(token, normalized=False, special=True)
-                              for token in (IMAGE_TOKEN, MASK_RGB_TOKEN, MASK_DEPTH_TOKEN)
-                              if token not in known])
+        tokenizer.add_tokens(
+            [
+                AddedToken(token, normalized=False, special=True)
+                for token in (IMAGE_TOKEN, MASK_RGB_TOKEN, MASK_DEPTH_TOKEN)
+                if token not in known
+            ]
+        )
         tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token = START, END, END
         self._tokenizer = tokenizer
         self._backend = tokenizer.backend_tokenizer
         self._backend.no_truncation()
         self._backend.no_padding()
         self.image_id, self.mask_rgb_id, self.mask_depth_id, self.eos_id = (
-            self._backend.token_to_id(token)
-            for token in (IMAGE_TOKEN, MASK_RGB_TOKEN, MASK_DEPTH_TOKEN, END))
+            self._backend.token_to_id(token) for token in (IMAGE_TOKEN, MASK_RGB_TOKEN, MASK_DEPTH_TOKEN, END)
+        )
         self.pad_id = self.eos_id
         self.vocab_size = self._backend.get_vocab_size(with_added_tokens=True)
         self._user = self._ids(f"{START}user\n")
@@ -109,13 +113,16 @@ class ChatTokenizer:
         """
         return self.questions([prompt], [answer])[0]
 
-    def questions(self, prompts: Sequence[str],
-                  answers: Sequence[str | None]) -> list[tuple[np.ndarray, int]]:
+    def questions(
+        self, prompts: Sequence[str], answers: Sequence[str | None]
+    ) -> list[tuple[np.ndarray, int]]:
         """Tokenises many questions at once, in parallel; see ``question``."""
         asked = self._batch([expand_masks(prompt) + f"{END}\n" for prompt in prompts])
         answered = self._batch(["" if answer is None else f"{answer}{END}\n" for answer in answers])
-        return [(np.array(ask + self._assistant + reply, np.int32), len(ask) + len(self._assistant))
-                for ask, reply in zip(asked, answered, strict=True)]
+        return [
+            (np.array(ask + self._assistant + reply, np.int32), len(ask) + len(self._assistant))
+            for ask, reply in zip(asked, answered, strict=True)
+        ]
 
     def encode(self, turns: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Tokenises a whole conversation.
@@ -160,9 +167,11 @@ class ChatTokenizer:
           input_ids, attention_mask and labels, all int32[B, S].
         """
         shape = (len(conversations), max_length)
-        batch = {"input_ids": np.full(shape, self.pad_id, np.int32),
-                 "attention_mask": np.zeros(shape, np.int32),
-                 "labels": np.full(shape, IGNORE, np.int32)}
+        batch = {
+            "input_ids": np.full(shape, self.pad_id, np.int32),
+            "attention_mask": np.zeros(shape, np.int32),
+            "labels": np.full(shape, IGNORE, np.int32),
+        }
         for row, turns in enumerate(conversations):
             ids, labels = self.encode(turns)
             if ids.size > max_length:
@@ -177,7 +186,7 @@ class ChatTokenizer:
         """Returns the text of generated ids up to the first eos, without surrounding spaces."""
         ids = np.asarray(ids).tolist()
         if self.eos_id in ids:
-            ids = ids[:ids.index(self.eos_id)]
+            ids = ids[: ids.index(self.eos_id)]
         return self._backend.decode(ids, skip_special_tokens=True).strip()
 
     def _ids(self, text: str) -> list[int]:
@@ -185,9 +194,13 @@ class ChatTokenizer:
 
     def _batch(self, texts: Sequence[str]) -> list[list[int]]:
         # In parts, because the library's own result per text is a hundred times larger than the ids.
-        return [encoding.ids for begin in range(0, len(texts), 4096)
-                for encoding in self._backend.encode_batch_fast(
-                    list(texts[begin:begin + 4096]), add_special_tokens=False)]
+        return [
+            encoding.ids
+            for begin in range(0, len(texts), 4096)
+            for encoding in self._backend.encode_batch_fast(
+                list(texts[begin : begin + 4096]), add_special_tokens=False
+            )
+        ]
 
 
 def expand_masks(prompt: str) -> str:

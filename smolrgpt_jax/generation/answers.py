@@ -42,14 +42,35 @@ def generate_answers(
         raise ValueError("the checkpoint brings no tokenizer, answers cannot be read")
     config = model.config
     most = max((len(set(q.regions)) for p in pictures for q in p.questions), default=0)
-    shape = RowShape(config.decoder.max_positions, 1, most, config.image_tokens, config.vision.image_size, config.mask_grid)
+    shape = RowShape(
+        config.decoder.max_positions, 1, most, config.image_tokens, config.vision.image_size, config.mask_grid
+    )
     questions = sum(len(p.questions) for p in pictures)
     answers: dict[str, str] = {}
     with tqdm(total=questions, desc="answers", unit="question", disable=not progress) as bar:
-        for number, batch in enumerate(eval_batches(pictures, model.tokenizer, shape, batch_size, depth_mode=depth_mode, on_bad_record=on_bad_record)):
+        for number, batch in enumerate(
+            eval_batches(
+                pictures,
+                model.tokenizer,
+                shape,
+                batch_size,
+                depth_mode=depth_mode,
+                on_bad_record=on_bad_record,
+            )
+        ):
             arrays = {name: value for name, value in batch.items() if name not in HOST_KEYS}
             key = jax.random.fold_in(jax.random.key(seed), number)
-            ids = np.asarray(generate(config, model.params, arrays, key, max_new_tokens=max_new_tokens, eos_id=model.eos_id, sampling=sampling))
+            ids = np.asarray(
+                generate(
+                    config,
+                    model.params,
+                    arrays,
+                    key,
+                    max_new_tokens=max_new_tokens,
+                    eos_id=model.eos_id,
+                    sampling=sampling,
+                )
+            )
             for row in np.flatnonzero(batch["valid"]):
                 answers[batch["record_ids"][row]] = model.tokenizer.decode(ids[row])
             bar.update(int(batch["valid"].sum()))

@@ -30,14 +30,26 @@ def fan_in_init(*fan_in: int) -> Initializer:
 class Dense(nnx.Module):
     """Linear map over the last `len(in_shape)` dimensions: float[..., *in_shape] -> float[..., *out_shape]."""
 
-    def __init__(self, in_shape: tuple[int, ...], out_shape: tuple[int, ...], *, bias: bool, rngs: nnx.Rngs, init_scale: float = 1.0):
-        self.kernel = nnx.Param(init_scale * fan_in_init(*in_shape)(rngs.params(), (*in_shape, *out_shape), jnp.float32))
+    def __init__(
+        self,
+        in_shape: tuple[int, ...],
+        out_shape: tuple[int, ...],
+        *,
+        bias: bool,
+        rngs: nnx.Rngs,
+        init_scale: float = 1.0,
+    ):
+        self.kernel = nnx.Param(
+            init_scale * fan_in_init(*in_shape)(rngs.params(), (*in_shape, *out_shape), jnp.float32)
+        )
         self.bias = nnx.Param(jnp.zeros(out_shape)) if bias else None
         self.inputs = len(in_shape)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.kernel[...].astype(x.dtype)
-        y = jax.lax.dot_general(x, kernel, ((tuple(range(x.ndim - self.inputs, x.ndim)), tuple(range(self.inputs))), ((), ())))
+        y = jax.lax.dot_general(
+            x, kernel, ((tuple(range(x.ndim - self.inputs, x.ndim)), tuple(range(self.inputs))), ((), ()))
+        )
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
 
@@ -89,7 +101,9 @@ def stack_blocks(make_block: Callable[[nnx.Rngs], nnx.Module], layers: int, rngs
     """One block module whose every parameter has a leading `layers` dimension, each layer with its own key."""
     keys = jax.random.split(rngs.params(), layers)
     graphdef, _ = nnx.split(nnx.eval_shape(lambda: make_block(nnx.Rngs(0))), graph=False)
-    return nnx.merge(graphdef, jax.vmap(lambda key: nnx.split(make_block(nnx.Rngs(key)), graph=False)[1])(keys))
+    return nnx.merge(
+        graphdef, jax.vmap(lambda key: nnx.split(make_block(nnx.Rngs(key)), graph=False)[1])(keys)
+    )
 
 
 def run_blocks(

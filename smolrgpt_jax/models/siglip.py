@@ -36,7 +36,9 @@ class VisionBlock(nnx.Module):
         residual_scale = (2 * config.layers) ** -0.5
         self.ln1 = LayerNorm(width, config.layer_norm_eps)
         self.qkv_proj = Dense((width,), (3, heads, width // heads), bias=True, rngs=rngs)
-        self.out_proj = Dense((heads, width // heads), (width,), bias=True, rngs=rngs, init_scale=residual_scale)
+        self.out_proj = Dense(
+            (heads, width // heads), (width,), bias=True, rngs=rngs, init_scale=residual_scale
+        )
         self.ln2 = LayerNorm(width, config.layer_norm_eps)
         self.fc1 = Dense((width,), (config.mlp_width,), bias=True, rngs=rngs)
         self.fc2 = Dense((config.mlp_width,), (width,), bias=True, rngs=rngs, init_scale=residual_scale)
@@ -54,8 +56,12 @@ class VisionEncoder(nnx.Module):
 
     def __init__(self, config: VisionConfig, *, scan: bool, remat: RematPolicy, rngs: nnx.Rngs):
         patch = config.patch_size
-        self.patch_embedding = Dense((patch, patch, 3), (config.width,), bias=True, rngs=rngs, init_scale=PATCH_INIT_SCALE)
-        self.position_embedding = nnx.Param(jnp.asarray(POSITION_INIT_SCALE * sincos_positions(config.grid, config.width)))
+        self.patch_embedding = Dense(
+            (patch, patch, 3), (config.width,), bias=True, rngs=rngs, init_scale=PATCH_INIT_SCALE
+        )
+        self.position_embedding = nnx.Param(
+            jnp.asarray(POSITION_INIT_SCALE * sincos_positions(config.grid, config.width))
+        )
         self.blocks = stack_blocks(lambda r: VisionBlock(config, r), config.layers, rngs)
         self.norm = LayerNorm(config.width, config.layer_norm_eps)
         self.grid, self.patch_size = config.grid, patch

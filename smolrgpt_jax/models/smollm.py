@@ -10,7 +10,15 @@ import numpy as np
 from flax import nnx
 
 from smolrgpt_jax.config import DecoderConfig, RematPolicy
-from smolrgpt_jax.models.layers import MASKED, Dense, RMSNorm, attention, normal_init, run_blocks, stack_blocks
+from smolrgpt_jax.models.layers import (
+    MASKED,
+    Dense,
+    RMSNorm,
+    attention,
+    normal_init,
+    run_blocks,
+    stack_blocks,
+)
 
 EMBEDDING_STDDEV = 0.02
 
@@ -57,7 +65,9 @@ class DecoderBlock(nnx.Module):
         self.norm2 = RMSNorm(width, config.rms_norm_eps)
         self.gate_proj = Dense((width,), (config.mlp_width,), bias=False, rngs=rngs)
         self.up_proj = Dense((width,), (config.mlp_width,), bias=False, rngs=rngs)
-        self.down_proj = Dense((config.mlp_width,), (width,), bias=False, rngs=rngs, init_scale=residual_scale)
+        self.down_proj = Dense(
+            (config.mlp_width,), (width,), bias=False, rngs=rngs, init_scale=residual_scale
+        )
 
     def __call__(
         self,
@@ -92,7 +102,11 @@ class Decoder(nnx.Module):
         used = (jnp.arange(shape[0]) < config.vocab_size)[:, None]
         init = normal_init(EMBEDDING_STDDEV)
         self.token_embedding = nnx.Param(jnp.where(used, init(rngs.params(), shape, jnp.float32), 0.0))
-        self.head = None if config.tied_head else nnx.Param(jnp.where(used, init(rngs.params(), shape, jnp.float32), 0.0))
+        self.head = (
+            None
+            if config.tied_head
+            else nnx.Param(jnp.where(used, init(rngs.params(), shape, jnp.float32), 0.0))
+        )
         self.blocks = stack_blocks(lambda r: DecoderBlock(config, r), config.layers, rngs)
         self.norm = RMSNorm(config.width, config.rms_norm_eps)
         self.config, self.scan, self.remat = config, scan, remat
@@ -125,7 +139,9 @@ class Decoder(nnx.Module):
         """x: float[B, S, D]; positions: int32[B, S]; mask: bool[B, S, K]. Returns (hidden float[B, S, D] after the final norm, cache)."""
         angles = rotary_angles(positions, self.config, longest=mask.shape[-1])
 
-        def step(block: DecoderBlock, x: jax.Array, layer_cache: KVCache | None) -> tuple[jax.Array, KVCache | None]:
+        def step(
+            block: DecoderBlock, x: jax.Array, layer_cache: KVCache | None
+        ) -> tuple[jax.Array, KVCache | None]:
             return block(x, angles, mask, layer_cache, cache_index)
 
         x, cache = run_blocks(self.blocks, x, step, cache, scan=self.scan, remat=self.remat)

@@ -55,7 +55,9 @@ class SmolRGPT(nnx.Module):
         self.decoder = Decoder(config.decoder, **stack, rngs=rngs)
         self.dtype = config.compute_dtype
 
-    def encode(self, images: jax.Array, depths: jax.Array | None, region_masks: jax.Array | None) -> dict[str, jax.Array]:
+    def encode(
+        self, images: jax.Array, depths: jax.Array | None, region_masks: jax.Array | None
+    ) -> dict[str, jax.Array]:
         """Pictures to the features that take tokens' places.
 
         images, depths: float[B, P, H, W, 3]; region_masks: float32[B, P, R, g, g]. Without depths or masks only image tokens
@@ -137,8 +139,12 @@ def bind(config: SmolRGPTConfig, params: Mapping[str, jax.Array]) -> SmolRGPT:
     """The model over these parameters; cheap, made to be called inside jit. Raises KeyError on missing or unexpected names."""
     graphdef, expected = _abstract(config)
     if params.keys() != expected.keys():
-        raise KeyError(f"parameters differ from the configuration's: {sorted(params.keys() ^ expected.keys())}")
-    state = nnx.from_flat_state([(tuple(name.split("/")), nnx.Param(value)) for name, value in sorted(params.items())])
+        raise KeyError(
+            f"parameters differ from the configuration's: {sorted(params.keys() ^ expected.keys())}"
+        )
+    state = nnx.from_flat_state(
+        [(tuple(name.split("/")), nnx.Param(value)) for name, value in sorted(params.items())]
+    )
     return nnx.merge(graphdef, state)
 
 

@@ -62,7 +62,9 @@ class TorchLayout:
 
 def is_torch_folder(path: Path) -> bool:
     """Whether the folder holds config.json beside safetensors files."""
-    return (path / "config.json").is_file() and any((path / name).is_file() for name in (SINGLE_FILE, INDEX_FILE))
+    return (path / "config.json").is_file() and any(
+        (path / name).is_file() for name in (SINGLE_FILE, INDEX_FILE)
+    )
 
 
 def read_config(folder: Path) -> tuple[SmolRGPTConfig, dict[str, Any]]:
@@ -72,7 +74,9 @@ def read_config(folder: Path) -> tuple[SmolRGPTConfig, dict[str, Any]]:
         values = json.loads(path.read_text(encoding="utf-8"))
         return config_from_torch(values), values
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file; a PyTorch checkpoint is a folder with config.json and {SINGLE_FILE}") from None
+        raise CheckpointError(
+            f"{path}: no such file; a PyTorch checkpoint is a folder with config.json and {SINGLE_FILE}"
+        ) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} is not valid JSON: {error}") from error
     except ConfigError as error:
@@ -85,7 +89,11 @@ def _weight_files(folder: Path) -> tuple[list[str], dict[str, Any] | None]:
     index = folder / INDEX_FILE
     if not index.is_file():
         pickles = sorted(p.name for p in folder.glob("*.bin")) + sorted(p.name for p in folder.glob("*.pt*"))
-        hint = f"; {pickles[0]} is a pickle, which is never loaded: save it as safetensors first" if pickles else ""
+        hint = (
+            f"; {pickles[0]} is a pickle, which is never loaded: save it as safetensors first"
+            if pickles
+            else ""
+        )
         raise CheckpointError(f"{folder}: neither {SINGLE_FILE} nor {INDEX_FILE} is there{hint}")
     content = json.loads(index.read_text(encoding="utf-8"))
     names = sorted(set(content["weight_map"].values()))
@@ -95,7 +103,9 @@ def _weight_files(folder: Path) -> tuple[list[str], dict[str, Any] | None]:
     return names, content.get("metadata", {})
 
 
-def read_folder(folder: Path, *, allow_nan: bool = False) -> tuple[SmolRGPTConfig, dict[str, np.ndarray], TorchLayout]:
+def read_folder(
+    folder: Path, *, allow_nan: bool = False
+) -> tuple[SmolRGPTConfig, dict[str, np.ndarray], TorchLayout]:
     """Reads a PyTorch checkpoint folder.
 
     Returns the configuration, our parameters (stacked over layers, in the files' dtypes; float32 where layers differ)
@@ -119,17 +129,36 @@ def read_folder(folder: Path, *, allow_nan: bool = False) -> tuple[SmolRGPTConfi
                     part = file.get_slice(tensor_name)
                     layout.files[name].append((tensor_name, part.get_dtype()))
                     seen.add(tensor_name)
-                    _place(tensor_name, tuple(part.get_shape()), part.get_dtype(), file, config, expected, params, layout, problems, allow_nan)
+                    _place(
+                        tensor_name,
+                        tuple(part.get_shape()),
+                        part.get_dtype(),
+                        file,
+                        config,
+                        expected,
+                        params,
+                        layout,
+                        problems,
+                        allow_nan,
+                    )
         except FileNotFoundError:
             raise CheckpointError(f"{folder / name}: no such file, though {INDEX_FILE} names it") from None
         except SafetensorError as error:
-            raise CheckpointError(f"{folder / name} is not a readable safetensors file (truncated?): {error}") from error
+            raise CheckpointError(
+                f"{folder / name} is not a readable safetensors file (truncated?): {error}"
+            ) from error
     if config.decoder.tied_head and not seen & set(TIED_NAMES):
         problems.append(f"missing {' or '.join(TIED_NAMES)}")
-    problems += [f"missing {n} {list(e.torch_shape)}" for n, e in expected.items() if n not in seen and not (config.decoder.tied_head and n in TIED_NAMES)]
+    problems += [
+        f"missing {n} {list(e.torch_shape)}"
+        for n, e in expected.items()
+        if n not in seen and not (config.decoder.tied_head and n in TIED_NAMES)
+    ]
     if problems:
         more = f"; and {len(problems) - MAX_LISTED} more" if len(problems) > MAX_LISTED else ""
-        raise CheckpointError(f"{folder} does not fit its config.json: {'; '.join(problems[:MAX_LISTED])}{more}")
+        raise CheckpointError(
+            f"{folder} does not fit its config.json: {'; '.join(problems[:MAX_LISTED])}{more}"
+        )
     return config, params, layout
 
 
@@ -152,7 +181,9 @@ def _place(
     if name == INV_FREQ:
         buffer = file.get_tensor(name)
         want = rotary_buffer(config)
-        if buffer.shape != want.shape or not np.allclose(buffer.astype(np.float32), want, rtol=1e-2 if dtype != "F32" else 1e-5):
+        if buffer.shape != want.shape or not np.allclose(
+            buffer.astype(np.float32), want, rtol=1e-2 if dtype != "F32" else 1e-5
+        ):
             problems.append(f"{name} contradicts lm_re_base and the head size of config.json")
         layout.buffers[name] = buffer.astype(np.float64).tolist()
         return
@@ -189,12 +220,16 @@ def default_layout(config: SmolRGPTConfig) -> TorchLayout:
     if config.decoder.tied_head:
         names = names - {TIED_NAMES[1]} | {TIED_NAMES[0]}
         metadata = {TIED_NAMES[1]: TIED_NAMES[0]}
-    return TorchLayout(config_to_torch(config), {SINGLE_FILE: [(n, "F32") for n in sorted(names)]}, {SINGLE_FILE: metadata})
+    return TorchLayout(
+        config_to_torch(config), {SINGLE_FILE: [(n, "F32") for n in sorted(names)]}, {SINGLE_FILE: metadata}
+    )
 
 
 def with_dtype(layout: TorchLayout, dtype: str) -> TorchLayout:
     """The layout with every parameter in one dtype ("F32", "F16" or "BF16"); the rotary buffer stays float32."""
-    files = {f: [(n, d if n == INV_FREQ else dtype) for n, d in tensors] for f, tensors in layout.files.items()}
+    files = {
+        f: [(n, d if n == INV_FREQ else dtype) for n, d in tensors] for f, tensors in layout.files.items()
+    }
     return TorchLayout(layout.config, files, layout.metadata, layout.buffers, layout.index_metadata)
 
 
@@ -218,12 +253,19 @@ def write_folder(
         aside.mkdir(parents=True)
         weight_map, total = {}, 0
         for name, tensors in layout.files.items():
-            total += _write_safetensors(aside / name, tensors, layout.metadata.get(name), config, params, layout.buffers)
+            total += _write_safetensors(
+                aside / name, tensors, layout.metadata.get(name), config, params, layout.buffers
+            )
             weight_map |= {tensor: name for tensor, _ in tensors}
         if layout.index_metadata is not None or len(layout.files) > 1:
-            index = {"metadata": layout.index_metadata or {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+            index = {
+                "metadata": layout.index_metadata or {"total_size": total},
+                "weight_map": dict(sorted(weight_map.items())),
+            }
             (aside / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-        (aside / "config.json").write_text(json.dumps(config_to_torch(config, layout.config), indent=4), encoding="utf-8")
+        (aside / "config.json").write_text(
+            json.dumps(config_to_torch(config, layout.config), indent=4), encoding="utf-8"
+        )
         for name, text in (tokenizer or {}).items():
             (aside / Path(name).name).write_text(text, encoding="utf-8")
         aside.rename(folder)
@@ -264,7 +306,11 @@ def _write_safetensors(
                 entry = by_name[name]
                 source = params[entry.jax] if entry.layer is None else params[entry.jax][entry.layer]
                 array = entry.to_torch(np.asarray(source))
-            file.write(memoryview(np.ascontiguousarray(array.astype(DTYPES[dtype], copy=False)).view(np.uint8).reshape(-1)))
+            file.write(
+                memoryview(
+                    np.ascontiguousarray(array.astype(DTYPES[dtype], copy=False)).view(np.uint8).reshape(-1)
+                )
+            )
         file.flush()
         os.fsync(file.fileno())
     return offset

@@ -7,7 +7,6 @@ dimensions of their own, and stack the layers. Every rule is a permutation and a
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -143,7 +142,9 @@ def entries(config: SmolRGPTConfig) -> list[Entry]:
         layer_shape = shape[1:] if stacked else shape
         torch_shape = _torch_shape(rule.kind, layer_shape, config.decoder.vocab_size)
         for i in range(shape[0]) if stacked else [None]:
-            result.append(Entry(rule.torch.replace("{i}", str(i)), rule.jax, i, rule.kind, torch_shape, layer_shape))
+            result.append(
+                Entry(rule.torch.replace("{i}", str(i)), rule.jax, i, rule.kind, torch_shape, layer_shape)
+            )
     covered = {e.jax for e in result}
     if covered != set(params):
         raise KeyError(f"the conversion table does not cover {sorted(set(params) - covered)}")
@@ -153,12 +154,3 @@ def entries(config: SmolRGPTConfig) -> list[Entry]:
 def rotary_buffer(config: SmolRGPTConfig) -> np.ndarray:
     """The decoder's inv_freq buffer: float32[head_dim / 2]."""
     return inverse_frequencies(config.decoder.head_dim, config.decoder.rope_base)
-
-
-def torch_to_jax_name(name: str) -> str:
-    """Our parameter name for a PyTorch tensor name, without its layer; raises KeyError for an unknown one."""
-    generic = re.sub(r"\.blocks\.\d+\.", ".blocks.{i}.", name)
-    for rule in RULES:
-        if rule.torch == generic:
-            return rule.jax
-    raise KeyError(f"no parameter corresponds to tensor {name!r}")

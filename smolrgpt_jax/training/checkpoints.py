@@ -68,7 +68,9 @@ def find_checkpoint(path: str | Path) -> Path:
         steps = [p for p in root.glob("*") if p.name.isdigit() and (p / "meta").is_dir()]
         if steps:
             return max(steps, key=lambda p: int(p.name))
-    raise CheckpointError(f"{path} holds no checkpoint: neither a checkpoint folder nor a work directory with {STEPS}/<step>")
+    raise CheckpointError(
+        f"{path} holds no checkpoint: neither a checkpoint folder nor a work directory with {STEPS}/<step>"
+    )
 
 
 def save(path: str | Path, params: Mapping[str, Any], meta: Meta) -> None:
@@ -78,7 +80,12 @@ def save(path: str | Path, params: Mapping[str, Any], meta: Meta) -> None:
         raise CheckpointError(f"{path} exists already; nothing was written")
     try:
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-            checkpointer.save(path, args=ocp.args.Composite(params=ocp.args.StandardSave(dict(params)), meta=ocp.args.JsonSave(meta.to_dict())))
+            checkpointer.save(
+                path,
+                args=ocp.args.Composite(
+                    params=ocp.args.StandardSave(dict(params)), meta=ocp.args.JsonSave(meta.to_dict())
+                ),
+            )
     except OSError as error:
         raise CheckpointError(f"{path} could not be written: {error}") from error
 
@@ -100,19 +107,28 @@ def load_params(path: str | Path, like: Mapping[str, jax.ShapeDtypeStruct] | Non
     in the dtypes they were saved with. Raises CheckpointError listing names or shapes that do not fit.
     """
     path = find_checkpoint(path)
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler(params=ocp.PyTreeCheckpointHandler(), meta=ocp.JsonCheckpointHandler())) as checkpointer:
+    with ocp.Checkpointer(
+        ocp.CompositeCheckpointHandler(params=ocp.PyTreeCheckpointHandler(), meta=ocp.JsonCheckpointHandler())
+    ) as checkpointer:
         saved = checkpointer.metadata(path).item_metadata["params"].tree
         if like is None:
             item = dict.fromkeys(saved, 0)
             arguments = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in saved}
         else:
-            problems = [f"missing {n}" for n in like if n not in saved] + [f"unexpected {n}" for n in saved if n not in like]
+            problems = [f"missing {n}" for n in like if n not in saved] + [
+                f"unexpected {n}" for n in saved if n not in like
+            ]
             shapes = {n: (tuple(saved[n].shape), tuple(s.shape)) for n, s in like.items() if n in saved}
-            problems += [f"{n} has shape {has}, expected {wants}" for n, (has, wants) in shapes.items() if has != wants]
+            problems += [
+                f"{n} has shape {has}, expected {wants}" for n, (has, wants) in shapes.items() if has != wants
+            ]
             if problems:
                 raise CheckpointError(f"{path} does not fit the configuration: {'; '.join(problems)}")
             item = dict(like)
-            arguments = {n: ocp.ArrayRestoreArgs(sharding=s.sharding, global_shape=s.shape, dtype=s.dtype) for n, s in like.items()}
+            arguments = {
+                n: ocp.ArrayRestoreArgs(sharding=s.sharding, global_shape=s.shape, dtype=s.dtype)
+                for n, s in like.items()
+            }
         restore = ocp.args.PyTreeRestore(item=item, restore_args=arguments)
         return checkpointer.restore(path, args=ocp.args.Composite(params=restore))["params"]
 
@@ -122,7 +138,10 @@ class TrainingCheckpoints:
 
     def __init__(self, workdir: str | Path, keep: int):
         self.folder = Path(workdir).absolute() / STEPS
-        self.manager = ocp.CheckpointManager(self.folder, options=ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True))
+        self.manager = ocp.CheckpointManager(
+            self.folder,
+            options=ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True),
+        )
 
     def latest_step(self) -> int | None:
         return self.manager.latest_step()
@@ -139,12 +158,19 @@ class TrainingCheckpoints:
         )
 
     def read_meta(self, step: int) -> Meta:
-        return Meta.from_dict(self.manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"])
+        return Meta.from_dict(
+            self.manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+        )
 
-    def restore(self, step: int, params: Mapping[str, Any], opt_state: Any) -> tuple[dict[str, jax.Array], Any]:
+    def restore(
+        self, step: int, params: Mapping[str, Any], opt_state: Any
+    ) -> tuple[dict[str, jax.Array], Any]:
         """Restores (params, opt_state) of a step into the given shapes and shardings."""
         restored = self.manager.restore(
-            step, args=ocp.args.Composite(params=ocp.args.StandardRestore(dict(params)), opt_state=ocp.args.StandardRestore(opt_state))
+            step,
+            args=ocp.args.Composite(
+                params=ocp.args.StandardRestore(dict(params)), opt_state=ocp.args.StandardRestore(opt_state)
+            ),
         )
         return restored["params"], restored["opt_state"]
 

@@ -72,7 +72,9 @@ def read_start(run: Mapping[str, Any]) -> Start:
     else:
         raise RunError("config.tokenizer names no tokenizer and init_from brings none")
     if tokenizer.vocab_size != config.decoder.vocab_size:
-        raise RunError(f"the tokenizer has {tokenizer.vocab_size} tokens, the model {config.decoder.vocab_size}")
+        raise RunError(
+            f"the tokenizer has {tokenizer.vocab_size} tokens, the model {config.decoder.vocab_size}"
+        )
     config = config.replace(compute_dtype=run["model"]["compute_dtype"], remat=run["model"]["remat"])
     return Start(config, params, tokenizer, layout)
 
@@ -89,11 +91,27 @@ def row_shape(config: SmolRGPTConfig, data: Mapping[str, Any], regions: bool) ->
     )
 
 
-def packed_rows(data: Mapping[str, Any], sources: Mapping[str, Any], tokenizer: ChatTokenizer, shape: RowShape, bad: BadRecords) -> list[PackedRows]:
+def packed_rows(
+    data: Mapping[str, Any],
+    sources: Mapping[str, Any],
+    tokenizer: ChatTokenizer,
+    shape: RowShape,
+    bad: BadRecords,
+) -> list[PackedRows]:
     """One set of packed rows, or one per source where the sources are mixed by weight."""
     load = FileLoader(shape, data["depth_mode"], cached_pictures=data["cached_pictures"])
     groups = [[sources[name]] for name in data["weights"]] if data["weights"] else [list(sources.values())]
-    return [PackedRows(read_sources(group, bad), tokenizer, shape, load=load, depth_mode=data["depth_mode"], on_bad_record=bad) for group in groups]
+    return [
+        PackedRows(
+            read_sources(group, bad),
+            tokenizer,
+            shape,
+            load=load,
+            depth_mode=data["depth_mode"],
+            on_bad_record=bad,
+        )
+        for group in groups
+    ]
 
 
 def total_steps(run: Mapping[str, Any], rows: list[PackedRows]) -> int:
@@ -107,7 +125,10 @@ def total_steps(run: Mapping[str, Any], rows: list[PackedRows]) -> int:
 def stop_on_signal() -> Iterator[list[int]]:
     """Collects SIGINT and SIGTERM instead of dying of them, so that the step under way is finished and saved."""
     received: list[int] = []
-    handlers = {s: signal.signal(s, lambda number, _: received.append(number)) for s in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {
+        s: signal.signal(s, lambda number, _: received.append(number))
+        for s in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield received
     finally:
@@ -146,12 +167,16 @@ def train(run: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
     steps = total_steps(run, rows)
     mesh = sharding.make_mesh(run["mesh"])
     trained_names = stage.trained(abstract_params(config))
-    print(f"stage {stage.name}: {steps} steps of {run['batch_rows']} rows on {mesh.devices.size} {mesh.devices.flat[0].device_kind} device(s)")
+    print(
+        f"stage {stage.name}: {steps} steps of {run['batch_rows']} rows on {mesh.devices.size} {mesh.devices.flat[0].device_kind} device(s)"
+    )
     for packed in rows:
         print(f"  training data: {packed.plan}")
     if bad.reasons:
         print(f"  {bad.summary()}")
-    print(f"  training {len(trained_names)} of {len(abstract_params(config))} parameter arrays; the others are frozen")
+    print(
+        f"  training {len(trained_names)} of {len(abstract_params(config))} parameter arrays; the others are frozen"
+    )
 
     batches = train_batches(
         rows,
@@ -168,28 +193,55 @@ def train(run: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
     saver = TrainingCheckpoints(workdir, keep=run["keep"])
     try:
         params, opt_state, step = _initial_state(run, start, mesh, optimizer, trained_names, saver, data)
-        return _run_steps(run, workdir, stage, start, mesh, optimizer, optimizer_config, saver, data, params, opt_state, step, steps, shape, bad)
+        return _run_steps(
+            run,
+            workdir,
+            stage,
+            start,
+            mesh,
+            optimizer,
+            optimizer_config,
+            saver,
+            data,
+            params,
+            opt_state,
+            step,
+            steps,
+            shape,
+            bad,
+        )
     finally:
         saver.close()
 
 
-def _initial_state(run, start: Start, mesh, optimizer, trained_names, saver: TrainingCheckpoints, data) -> tuple[Params, Any, int]:
+def _initial_state(
+    run, start: Start, mesh, optimizer, trained_names, saver: TrainingCheckpoints, data
+) -> tuple[Params, Any, int]:
     """Parameters and optimiser state on the mesh: of the newest step in the work directory, else of the start."""
     expected = abstract_params(start.config)
     shardings = sharding.param_shardings(expected, mesh)
-    trained_shapes = {n: jax.ShapeDtypeStruct(expected[n].shape, expected[n].dtype, sharding=shardings[n]) for n in trained_names}
+    trained_shapes = {
+        n: jax.ShapeDtypeStruct(expected[n].shape, expected[n].dtype, sharding=shardings[n])
+        for n in trained_names
+    }
     init_optimizer = jax.jit(optimizer.init)
     step = saver.latest_step()
     if step is None:
         if start.params is None:
-            params = jax.jit(lambda key: init_params(start.config, key), out_shardings=shardings)(jax.random.key(run["seed"]))
+            params = jax.jit(lambda key: init_params(start.config, key), out_shardings=shardings)(
+                jax.random.key(run["seed"])
+            )
         else:
-            params = {n: jax.device_put(np.asarray(v, np.float32), shardings[n]) for n, v in start.params.items()}
+            params = {
+                n: jax.device_put(np.asarray(v, np.float32), shardings[n]) for n, v in start.params.items()
+            }
         return params, init_optimizer({n: params[n] for n in trained_names}), 0
     meta = saver.read_meta(step)
     changed = _differences(meta.run["run"], _plain(run))
     if changed:
-        raise RunError(f"{saver.folder} was started with other settings ({'; '.join(changed)}); use another work directory")
+        raise RunError(
+            f"{saver.folder} was started with other settings ({'; '.join(changed)}); use another work directory"
+        )
     like = {n: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=shardings[n]) for n, s in expected.items()}
     opt_like = init_optimizer.eval_shape(trained_shapes)
     params, opt_state = saver.restore(step, like, opt_like)
@@ -207,44 +259,88 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _run_steps(run, workdir, stage: Stage, start: Start, mesh, optimizer, optimizer_config, saver, data, params, opt_state, step, steps, shape, bad) -> dict[str, Any]:
+def _run_steps(
+    run,
+    workdir,
+    stage: Stage,
+    start: Start,
+    mesh,
+    optimizer,
+    optimizer_config,
+    saver,
+    data,
+    params,
+    opt_state,
+    step,
+    steps,
+    shape,
+    bad,
+) -> dict[str, Any]:
     trained_names = stage.trained(params)
     trained = {n: params[n] for n in trained_names}
     frozen = {n: v for n, v in params.items() if n not in trained}
     train_step = jax.jit(make_train_step(start.config, optimizer, run["accumulation"]), donate_argnums=(0, 2))
     rates = schedules(stage, steps, optimizer_config)
     validate = _validator(run, start, mesh, shape, bad)
-    writer = MetricsWriter(workdir, ["loss", "grad_norm", "validation_loss", *(f"lr_{g}" for g in rates), "samples_per_second"], resumed_step=step)
+    writer = MetricsWriter(
+        workdir,
+        ["loss", "grad_norm", "validation_loss", *(f"lr_{g}" for g in rates), "samples_per_second"],
+        resumed_step=step,
+    )
     meta = Meta(start.config.replace(remat="none"), tokenizer_files(start.tokenizer), start.layout)
     last: dict[str, float] = {}
     result: dict[str, Any] = {"steps": steps, "stopped": False}
 
     def save() -> None:
-        run_info = {"run": _plain(run), "stage": stage.name, "step": step, "steps": steps, "metrics": last, "data": data.get_state()}
+        run_info = {
+            "run": _plain(run),
+            "stage": stage.name,
+            "step": step,
+            "steps": steps,
+            "metrics": last,
+            "data": data.get_state(),
+        }
         saver.save(step, {**trained, **frozen}, opt_state, dataclasses.replace(meta, run=run_info))
 
     samples, since = 0, time.monotonic()
     metrics: dict[str, jax.Array] = {}
-    with stop_on_signal() as signals, tqdm(total=steps, initial=step, desc=stage.name, unit="step", mininterval=2.0) as bar:
+    with (
+        stop_on_signal() as signals,
+        tqdm(total=steps, initial=step, desc=stage.name, unit="step", mininterval=2.0) as bar,
+    ):
         while step < steps and not signals:
             batch = next(data)
-            samples += len(np.unique(batch["question_ids"] + 1000 * np.arange(len(batch["tokens"]))[:, None])) - len(batch["tokens"])
-            trained, opt_state, metrics = train_step(trained, frozen, opt_state, sharding.put_batch(batch, mesh))
+            samples += len(
+                np.unique(batch["question_ids"] + 1000 * np.arange(len(batch["tokens"]))[:, None])
+            ) - len(batch["tokens"])
+            trained, opt_state, metrics = train_step(
+                trained, frozen, opt_state, sharding.put_batch(batch, mesh)
+            )
             step += 1
             bar.update()
             if step % run["log_every"] == 0 or step == steps:
                 last = {name: float(value) for name, value in metrics.items()}
                 if not math.isfinite(last["loss"]):
-                    raise RunError(f"the loss is {last['loss']} at step {step}; the last good checkpoint is kept")
+                    raise RunError(
+                        f"the loss is {last['loss']} at step {step}; the last good checkpoint is kept"
+                    )
                 now = time.monotonic()
                 last["samples_per_second"] = samples / (now - since)
                 samples, since = 0, now
                 last |= {f"lr_{g}": float(rate(step - 1)) for g, rate in rates.items()}
-                if validate is not None and (step == steps or (run["validate_every"] and step % run["validate_every"] == 0)):
+                if validate is not None and (
+                    step == steps or (run["validate_every"] and step % run["validate_every"] == 0)
+                ):
                     last["validation_loss"] = validate({**trained, **frozen})
                     since = time.monotonic()
                 writer.write(step, last)
-                bar.set_postfix({k: f"{last[k]:.4g}" for k in ("loss", "validation_loss", "samples_per_second") if k in last})
+                bar.set_postfix(
+                    {
+                        k: f"{last[k]:.4g}"
+                        for k in ("loss", "validation_loss", "samples_per_second")
+                        if k in last
+                    }
+                )
             if step == steps or (run["save_every"] and step % run["save_every"] == 0):
                 save()
         if step < steps:
@@ -269,7 +365,13 @@ def _validator(run, start: Start, mesh, shape: RowShape, bad: BadRecords):
 
     def validate(params: Params) -> float:
         batches = train_batches(
-            rows, batch_rows=run["batch_rows"], seed=0, num_epochs=1, shuffle=False, process_index=jax.process_index(), process_count=jax.process_count()
+            rows,
+            batch_rows=run["batch_rows"],
+            seed=0,
+            num_epochs=1,
+            shuffle=False,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
         )
         total = count = 0.0
         for number, batch in enumerate(batches):

@@ -50,7 +50,9 @@ def schedules(stage: Stage, steps: int, config: OptimizerConfig) -> dict[str, op
     return {g.name: learning_rate(float(g.peak), steps, config) for g in stage.groups if g.peak is not None}
 
 
-def make_optimizer(stage: Stage, trained: Iterable[str], steps: int, config: OptimizerConfig) -> optax.GradientTransformation:
+def make_optimizer(
+    stage: Stage, trained: Iterable[str], steps: int, config: OptimizerConfig
+) -> optax.GradientTransformation:
     """The optimiser of a stage over its trained parameters (a flat dict; frozen ones never enter it).
 
     Global-norm clipping, Adam moments, decoupled weight decay on every trained parameter, then the group's learning rate.

@@ -35,7 +35,13 @@ class Stage:
         unknown = sorted(set(peaks) - {g.name for g in self.groups if g.peak is not FROZEN})
         if unknown:
             raise ValueError(f"stage {self.name} trains no group named {unknown[0]!r}")
-        return replace(self, groups=tuple(replace(g, peak=float(peaks.get(g.name, g.peak))) if g.name in peaks else g for g in self.groups))
+        return replace(
+            self,
+            groups=tuple(
+                replace(g, peak=float(peaks.get(g.name, g.peak))) if g.name in peaks else g
+                for g in self.groups
+            ),
+        )
 
     def group_of(self, parameter: str) -> Group:
         """The group that decides over a parameter; raises ValueError if none does."""
@@ -49,7 +55,9 @@ class Stage:
         return [p for p in parameters if self.group_of(p).peak is not FROZEN]
 
 
-def _published(name: str, *, rgb_connector, depth_connector, refiners, decoder, regions: bool = True) -> Stage:
+def _published(
+    name: str, *, rgb_connector, depth_connector, refiners, decoder, regions: bool = True
+) -> Stage:
     groups = (
         Group("vision_encoder", "vision_encoder/", FROZEN),
         Group("rgb_connector", "rgb_connector/", rgb_connector),
@@ -64,8 +72,17 @@ STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
         Stage("backbone", (Group("all", "", 2e-3),)),
-        _published("connector_alignment", rgb_connector=1e-4, depth_connector=FROZEN, refiners=FROZEN, decoder=FROZEN, regions=False),
-        _published("refiner_alignment", rgb_connector=5e-5, depth_connector=5e-5, refiners=1e-4, decoder=FROZEN),
+        _published(
+            "connector_alignment",
+            rgb_connector=1e-4,
+            depth_connector=FROZEN,
+            refiners=FROZEN,
+            decoder=FROZEN,
+            regions=False,
+        ),
+        _published(
+            "refiner_alignment", rgb_connector=5e-5, depth_connector=5e-5, refiners=1e-4, decoder=FROZEN
+        ),
         _published("sft", rgb_connector=5e-5, depth_connector=5e-5, refiners=5e-5, decoder=5e-5),
         _published("mixed", rgb_connector=5e-5, depth_connector=5e-5, refiners=5e-5, decoder=5e-5),
     )

@@ -15,14 +15,18 @@ from smolrgpt_jax.models.smolrgpt import Params, bind, loss_sums
 Batch = Mapping[str, jax.Array]
 
 
-def batch_loss(config: SmolRGPTConfig, trained: Params, frozen: Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
+def batch_loss(
+    config: SmolRGPTConfig, trained: Params, frozen: Params, batch: Batch
+) -> tuple[jax.Array, jax.Array]:
     """Summed cross-entropy over the batch's answer tokens and their number; batch as in `SmolRGPT.__call__` with targets int32[B, S]."""
     logits = bind(config, {**trained, **frozen})(batch)["logits"]
     losses, counts = loss_sums(logits, batch["targets"])
     return jnp.sum(losses), jnp.sum(counts)
 
 
-def gradients(config: SmolRGPTConfig, trained: Params, frozen: Params, batch: Batch, accumulation: int = 1) -> tuple[Params, jax.Array]:
+def gradients(
+    config: SmolRGPTConfig, trained: Params, frozen: Params, batch: Batch, accumulation: int = 1
+) -> tuple[Params, jax.Array]:
     """Gradients and value of the mean loss per answer token over the whole batch.
 
     With accumulation the rows are taken in that many parts, one after another; sums are divided by the number of answer
@@ -36,7 +40,9 @@ def gradients(config: SmolRGPTConfig, trained: Params, frozen: Params, batch: Ba
         (loss, count), grads = part(trained, batch)
     else:
         # Every part takes every n-th row, so that each device's rows stay on it.
-        parts = {name: jnp.swapaxes(v.reshape(-1, accumulation, *v.shape[1:]), 0, 1) for name, v in batch.items()}
+        parts = {
+            name: jnp.swapaxes(v.reshape(-1, accumulation, *v.shape[1:]), 0, 1) for name, v in batch.items()
+        }
 
         def add(total: Any, rows: Batch) -> tuple[Any, None]:
             return jax.tree.map(jnp.add, total, part(trained, rows)), None
@@ -52,7 +58,9 @@ def make_train_step(
 ) -> Callable[[Params, Params, Any, Batch], tuple[Params, Any, dict[str, jax.Array]]]:
     """step(trained, frozen, opt_state, batch) -> (trained, opt_state, {loss, grad_norm}); to be jitted with donation."""
 
-    def step(trained: Params, frozen: Params, opt_state: Any, batch: Batch) -> tuple[Params, Any, dict[str, jax.Array]]:
+    def step(
+        trained: Params, frozen: Params, opt_state: Any, batch: Batch
+    ) -> tuple[Params, Any, dict[str, jax.Array]]:
         grads, loss = gradients(config, trained, frozen, batch, accumulation)
         updates, opt_state = optimizer.update(grads, opt_state, trained)
         metrics = {"loss": loss, "grad_norm": optax.global_norm(grads)}

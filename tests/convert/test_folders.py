@@ -54,7 +54,10 @@ def test_an_existing_destination_is_refused(golden, checkpoint):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["torch-to-jax", "nowhere", "out"], "nowhere/config.json: no such file"), (["jax-to-torch", "nowhere", "out"], "nowhere holds no checkpoint")],
+    [
+        (["torch-to-jax", "nowhere", "out"], "nowhere/config.json: no such file"),
+        (["jax-to-torch", "nowhere", "out"], "nowhere holds no checkpoint"),
+    ],
 )
 def test_the_command_says_one_sentence(tmp_path, arguments, message):
     command = [sys.executable, "-m", "convert", arguments[0], *(str(tmp_path / a) for a in arguments[1:])]

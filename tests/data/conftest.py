@@ -35,7 +35,7 @@ def encode_mask(mask: np.ndarray) -> dict:
 def box_rle(index: int) -> dict:
     """The index-th of some distinct boxes."""
     mask = np.zeros((HEIGHT, WIDTH))
-    mask[index:index + 5, 3 * index:3 * index + 7] = 1
+    mask[index : index + 5, 3 * index : 3 * index + 7] = 1
     return encode_mask(mask)
 
 
@@ -57,12 +57,17 @@ class Folder:
     def record(self, record_id: str, image: str, regions=(0, 1), **changes) -> dict:
         marks = " and ".join(["<mask>"] * len(regions))
         record = {
-            "id": record_id, "image": image,
-            "conversations": [{"from": "human", "value": f"<image>\nHow far apart are {marks}?"},
-                              {"from": "gpt", "value": f"It is {len(regions)}.5 meters."}],
+            "id": record_id,
+            "image": image,
+            "conversations": [
+                {"from": "human", "value": f"<image>\nHow far apart are {marks}?"},
+                {"from": "gpt", "value": f"It is {len(regions)}.5 meters."},
+            ],
             "rle": [box_rle(index) for index in regions],
-            "category": "distance", "normalized_answer": len(regions) + 0.5,
-            "freeform_answer": ""}
+            "category": "distance",
+            "normalized_answer": len(regions) + 0.5,
+            "freeform_answer": "",
+        }
         return record | changes
 
     def write(self, records: list, name: str = "train.json") -> None:
@@ -80,8 +85,13 @@ def filled(folder) -> Folder:
     records = []
     for picture in range(7):
         folder.add_picture(f"{picture:06d}")
-        records += [folder.record(f"{picture}-{question}", f"{picture:06d}.png",
-                                  regions=range(question, question + 1 + question % 3))
-                    for question in range(1 + picture % 5)]
+        records += [
+            folder.record(
+                f"{picture}-{question}",
+                f"{picture:06d}.png",
+                regions=range(question, question + 1 + question % 3),
+            )
+            for question in range(1 + picture % 5)
+        ]
     folder.write(records)
     return folder

@@ -25,8 +25,9 @@ def depth(tmp_path):
 @pytest.mark.parametrize("size", [16, 32, 100])
 def test_rgb_equals_the_siglip_processor(photo, size):
     siglip = pytest.importorskip("transformers.models.siglip.image_processing_pil_siglip")
-    processor = siglip.SiglipImageProcessorPil(size={"height": size, "width": size},
-                                               resample=Image.Resampling.BILINEAR)
+    processor = siglip.SiglipImageProcessorPil(
+        size={"height": size, "width": size}, resample=Image.Resampling.BILINEAR
+    )
     expected = processor(Image.open(photo), return_tensors="np")["pixel_values"][0]
     ours = images.load_rgb(photo, size)
     assert ours.dtype == np.float32 and ours.shape == (size, size, 3)
@@ -54,8 +55,7 @@ def test_depth_of_submission_is_bilinear_in_minus_one_to_one(depth):
 
 def test_depth_with_three_equal_channels_is_the_same(depth, tmp_path):
     Image.open(depth).convert("RGB").save(tmp_path / "three.png")
-    np.testing.assert_array_equal(images.load_depth(tmp_path / "three.png", 32),
-                                  images.load_depth(depth, 32))
+    np.testing.assert_array_equal(images.load_depth(tmp_path / "three.png", 32), images.load_depth(depth, 32))
 
 
 def test_depth_of_16_bits_is_refused(tmp_path):
@@ -69,7 +69,7 @@ def test_damaged_pictures_are_one_sentence(photo, damage, monkeypatch):
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     content = bytearray(photo.read_bytes())
     if damage == "cut":
-        photo.write_bytes(content[:len(content) // 2])
+        photo.write_bytes(content[: len(content) // 2])
     elif damage == "changed":
         content[len(content) // 2] ^= 0xFF
         photo.write_bytes(content)

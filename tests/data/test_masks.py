@@ -13,8 +13,7 @@ from smolrgpt_jax.data import masks
 from smolrgpt_jax.data.records import RLE
 
 RECORDS = Path(__file__).parents[1] / "data_files" / "real_warehouse" / "records_with_masks.json"
-SMALL = hnp.arrays(np.uint8, st.tuples(st.integers(1, 70), st.integers(1, 70)),
-                   elements=st.integers(0, 1))
+SMALL = hnp.arrays(np.uint8, st.tuples(st.integers(1, 70), st.integers(1, 70)), elements=st.integers(0, 1))
 
 
 def rle_of(mask):
@@ -44,9 +43,17 @@ def test_resampling_an_encoded_mask_equals_resampling_the_dense_one(mask, grid):
 def test_resample_equals_torch(size, grid):
     torch = pytest.importorskip("torch")
     dense = np.random.default_rng(sum(size)).random((*size, 2)) < 0.5
-    expected = torch.nn.functional.interpolate(
-        torch.tensor(dense.transpose(2, 0, 1)[None].astype(np.float32)), size=(grid, grid),
-        mode="bilinear", align_corners=False, antialias=False)[0].numpy().transpose(1, 2, 0)
+    expected = (
+        torch.nn.functional.interpolate(
+            torch.tensor(dense.transpose(2, 0, 1)[None].astype(np.float32)),
+            size=(grid, grid),
+            mode="bilinear",
+            align_corners=False,
+            antialias=False,
+        )[0]
+        .numpy()
+        .transpose(1, 2, 0)
+    )
     ours = masks.resample(dense, grid)
     assert ours.dtype == np.float32
     # The positions are computed alike; only the order of the final additions may differ.

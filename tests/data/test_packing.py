@@ -6,8 +6,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from smolrgpt_jax.data.packing import (PackedPicture, RowShape, TokenisedQuestions, empty_batch,
-                                       fill_text, plan_rows)
+from smolrgpt_jax.data.packing import (
+    PackedPicture,
+    RowShape,
+    TokenisedQuestions,
+    empty_batch,
+    fill_text,
+    plan_rows,
+)
 from smolrgpt_jax.data.records import RLE, BadRecords, DataError, Picture, Question
 from smolrgpt_jax.data.text import ChatTokenizer
 
@@ -25,18 +31,21 @@ def picture(id, *questions):
 
 
 def shape(**changes):
-    return RowShape(**{"tokens": 96, "pictures": 2, "regions": 3, "image_tokens": 4,
-                       "image_size": 8, "mask_grid": 4} | changes)
+    return RowShape(
+        **{"tokens": 96, "pictures": 2, "regions": 3, "image_tokens": 4, "image_size": 8, "mask_grid": 4}
+        | changes
+    )
 
 
 def test_a_row_spelled_out(tokenizer):
-    pictures = [picture("a", question("a0", [5, 6]), question("a1", [6, 7])),
-                picture("b", question("b0", [5]))]
+    pictures = [
+        picture("a", question("a0", [5, 6]), question("a1", [6, 7])),
+        picture("b", question("b0", [5])),
+    ]
     limits = shape()
     questions = TokenisedQuestions(pictures, tokenizer)
     out = {key: value[0] for key, value in empty_batch(1, limits, tokenizer.pad_id).items()}
-    slots = fill_text(out, (PackedPicture(0, (0, 1)), PackedPicture(1, (0,))), pictures, questions,
-                      limits)
+    slots = fill_text(out, (PackedPicture(0, (0, 1)), PackedPicture(1, (0,))), pictures, questions, limits)
     assert slots == [(REGIONS[5], REGIONS[6], REGIONS[7]), (REGIONS[5],)]
 
     prefix = tokenizer.prefix(4)
@@ -48,15 +57,29 @@ def test_a_row_spelled_out(tokenizer):
     def spread(*pairs):
         return np.concatenate([np.full(size, value) for value, size in pairs])
 
-    np.testing.assert_array_equal(out["tokens"], np.concatenate(
-        [prefix, parts[0], parts[1], prefix, parts[2], np.full(padding, tokenizer.pad_id)]))
-    np.testing.assert_array_equal(out["picture_ids"], spread(
-        (1, n + sizes[0] + sizes[1]), (2, n + sizes[2]), (0, padding)))
-    np.testing.assert_array_equal(out["question_ids"], spread(
-        (0, n), (1, sizes[0]), (2, sizes[1]), (0, n), (3, sizes[2]), (0, padding)))
-    np.testing.assert_array_equal(out["positions"], np.concatenate(
-        [np.arange(n), n + np.arange(sizes[0]), n + np.arange(sizes[1]),
-         np.arange(n), n + np.arange(sizes[2]), np.zeros(padding)]))
+    np.testing.assert_array_equal(
+        out["tokens"],
+        np.concatenate([prefix, parts[0], parts[1], prefix, parts[2], np.full(padding, tokenizer.pad_id)]),
+    )
+    np.testing.assert_array_equal(
+        out["picture_ids"], spread((1, n + sizes[0] + sizes[1]), (2, n + sizes[2]), (0, padding))
+    )
+    np.testing.assert_array_equal(
+        out["question_ids"], spread((0, n), (1, sizes[0]), (2, sizes[1]), (0, n), (3, sizes[2]), (0, padding))
+    )
+    np.testing.assert_array_equal(
+        out["positions"],
+        np.concatenate(
+            [
+                np.arange(n),
+                n + np.arange(sizes[0]),
+                n + np.arange(sizes[1]),
+                np.arange(n),
+                n + np.arange(sizes[2]),
+                np.zeros(padding),
+            ]
+        ),
+    )
 
     # P*T = 8 image features, then P*R = 6 RGB regions, then 6 depth regions.
     image = out["tokens"] == tokenizer.image_id
@@ -95,35 +118,38 @@ def test_rgb_only_rows_have_no_regions(tokenizer):
     assert (out["feature_index"] >= 0).sum() == limits.image_tokens
 
 
-QUESTIONS = st.lists(st.tuples(st.lists(st.integers(0, 29), max_size=6), st.integers(1, 100)),
-                     max_size=8)
+QUESTIONS = st.lists(st.tuples(st.lists(st.integers(0, 29), max_size=6), st.integers(1, 100)), max_size=8)
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(QUESTIONS, max_size=12), st.integers(1, 4), st.integers(1, 5), st.integers(40, 130))
 def test_plan_holds_every_usable_question_once_within_the_limits(data, places, regions, tokens):
     limits = shape(tokens=tokens, pictures=places, regions=regions)
-    pictures = [picture(f"p{i}", *(question(f"{i}-{j}", r, words) for j, (r, words) in enumerate(asked)))
-                for i, asked in enumerate(data)]
+    pictures = [
+        picture(f"p{i}", *(question(f"{i}-{j}", r, words) for j, (r, words) in enumerate(asked)))
+        for i, asked in enumerate(data)
+    ]
     questions = TokenisedQuestions(pictures, TOKENIZER)
     prefix = TOKENIZER.prefix(4).size
     bad = BadRecords("report")
     plan = plan_rows(pictures, questions, limits, bad)
-    expected = {(i, j) for i, asked in enumerate(data) for j, (r, _) in enumerate(asked)
-                if len(set(r)) <= regions and prefix + questions[i, j][0].size <= tokens}
+    expected = {
+        (i, j)
+        for i, asked in enumerate(data)
+        for j, (r, _) in enumerate(asked)
+        if len(set(r)) <= regions and prefix + questions[i, j][0].size <= tokens
+    }
     found = [(part.picture, j) for row in plan.rows for part in row for j in part.questions]
     assert len(found) == len(set(found)) and set(found) == expected
     assert len(bad.reasons) == sum(map(len, data)) - len(expected)
     used = 0
     for row in plan.rows:
         assert 1 <= len(row) <= places
-        size = sum(prefix + sum(questions[part.picture, j][0].size for j in part.questions)
-                   for part in row)
+        size = sum(prefix + sum(questions[part.picture, j][0].size for j in part.questions) for part in row)
         assert size <= tokens
         used += size
         for part in row:
-            slots = {region for j in part.questions
-                     for region in pictures[part.picture].questions[j].regions}
+            slots = {region for j in part.questions for region in pictures[part.picture].questions[j].regions}
             assert part.questions and len(slots) <= regions
     if plan.rows:
         assert plan.fill == pytest.approx(used / tokens / len(plan.rows))
@@ -132,21 +158,31 @@ def test_plan_holds_every_usable_question_once_within_the_limits(data, places, r
 
 
 def test_long_pictures_are_continued_and_short_ones_share_rows(tokenizer):
-    pictures = [picture("a", *(question(f"a{i}", [i], words=20) for i in range(4))),
-                picture("b", question("b0", [0])), picture("c", question("c0", [0]))]
+    pictures = [
+        picture("a", *(question(f"a{i}", [i], words=20) for i in range(4))),
+        picture("b", question("b0", [0])),
+        picture("c", question("c0", [0])),
+    ]
     plan = plan_rows(pictures, TokenisedQuestions(pictures, tokenizer), shape(regions=2))
     assert [[(part.picture, part.questions) for part in row] for row in plan.rows] == [
-        [(0, (0, 1))], [(0, (2, 3))], [(1, (0,)), (2, (0,))]]
+        [(0, (0, 1))],
+        [(0, (2, 3))],
+        [(1, (0,)), (2, (0,))],
+    ]
     assert plan.pictures_per_row == pytest.approx(4 / 3)
 
 
-@pytest.mark.parametrize("bad, message", [
-    (picture("a", question("bad", [0], words=200)), "more than the 96 of a row"),
-    (picture("a", question("bad", [0, 1, 2, 3])), "4 regions, more than the 3"),
-    (picture("a", question("bad", [0], answer=None)), "no answer to train on"),
-    (picture("a", question("bad", [0], answer="a <mask_rgb>")), "2 mask tokens for 1 regions"),
-    (picture("a", Question("bad", "c", "an <|image|>", "ok", None)), "image token"),
-    (Picture("a", Path("a.png"), None, (question("bad", [0]),)), "no depth")])
+@pytest.mark.parametrize(
+    "bad, message",
+    [
+        (picture("a", question("bad", [0], words=200)), "more than the 96 of a row"),
+        (picture("a", question("bad", [0, 1, 2, 3])), "4 regions, more than the 3"),
+        (picture("a", question("bad", [0], answer=None)), "no answer to train on"),
+        (picture("a", question("bad", [0], answer="a <mask_rgb>")), "2 mask tokens for 1 regions"),
+        (picture("a", Question("bad", "c", "an <|image|>", "ok", None)), "image token"),
+        (Picture("a", Path("a.png"), None, (question("bad", [0]),)), "no depth"),
+    ],
+)
 def test_questions_that_fit_no_row_stop_or_are_reported(tokenizer, bad, message):
     questions = TokenisedQuestions([bad], tokenizer)
     with pytest.raises(DataError, match=message) as caught:

@@ -29,8 +29,7 @@ def rows(pictures, tokenizer, one_each):
 
 def texts(batch):
     """The rows of a batch, as something to compare: tokens and the sum of their picture."""
-    return [(tokens.tobytes(), float(image.sum()))
-            for tokens, image in zip(batch["tokens"], batch["images"])]
+    return [(tokens.tobytes(), float(image.sum())) for tokens, image in zip(batch["tokens"], batch["images"])]
 
 
 def assert_same(left, right):
@@ -44,10 +43,14 @@ def test_a_row_holds_the_pixels_of_its_pictures(pictures, tokenizer, shape):
     for index, parts in enumerate(rows.plan.rows):
         row = rows[index]
         assert {key: (value.shape, value.dtype.name) for key, value in row.items()} == {
-            **{key: ((128,), "int32") for key in ("tokens", "targets", "positions", "picture_ids",
-                                                 "question_ids", "feature_index")},
-            "images": ((2, 16, 16, 3), "float32"), "depths": ((2, 16, 16, 3), "float32"),
-            "region_masks": ((2, 6, 8, 8), "float32")}
+            **{
+                key: ((128,), "int32")
+                for key in ("tokens", "targets", "positions", "picture_ids", "question_ids", "feature_index")
+            },
+            "images": ((2, 16, 16, 3), "float32"),
+            "depths": ((2, 16, 16, 3), "float32"),
+            "region_masks": ((2, 6, 8, 8), "float32"),
+        }
         for place in range(2):
             if place >= len(parts):
                 assert not row["images"][place].any() and not row["region_masks"][place].any()
@@ -56,9 +59,11 @@ def test_a_row_holds_the_pixels_of_its_pictures(pictures, tokenizer, shape):
             np.testing.assert_array_equal(row["images"][place], images.load_rgb(picture.image, 16))
             np.testing.assert_array_equal(row["depths"][place], images.load_depth(picture.depth, 16))
             # Every mask token of the text points at the resampled mask of its region.
-            expected = [masks.resample(masks.decode(region), 8)
-                        for number in parts[place].questions
-                        for region in picture.questions[number].regions]
+            expected = [
+                masks.resample(masks.decode(region), 8)
+                for number in parts[place].questions
+                for region in picture.questions[number].regions
+            ]
             own = (row["tokens"] == tokenizer.mask_rgb_id) & (row["picture_ids"] == place + 1)
             slots = row["feature_index"][own] - 2 * 4 - place * 6
             np.testing.assert_array_equal(row["region_masks"][place][slots], np.stack(expected))
@@ -67,8 +72,14 @@ def test_a_row_holds_the_pixels_of_its_pictures(pictures, tokenizer, shape):
 @pytest.mark.parametrize("processes", [1, 2, 4])
 def test_processes_get_disjoint_shares_of_the_same_global_batches(rows, processes):
     whole = list(train_batches(rows, batch_rows=4, seed=3, num_epochs=2))
-    parts = [list(train_batches(rows, batch_rows=4, seed=3, num_epochs=2, process_index=index,
-                                process_count=processes)) for index in range(processes)]
+    parts = [
+        list(
+            train_batches(
+                rows, batch_rows=4, seed=3, num_epochs=2, process_index=index, process_count=processes
+            )
+        )
+        for index in range(processes)
+    ]
     assert len({len(part) for part in parts}) == 1 and len(parts[0]) == len(whole)
     for step, batch in enumerate(whole):
         for key, value in batch.items():
@@ -105,8 +116,10 @@ def test_resumes_with_the_next_batch_also_on_other_processes(rows, processes):
         next(iterator)
     state = iterator.get_state()
     expected = [next(iterator) for _ in range(3)]
-    resumed = [iter(train_batches(rows, batch_rows=4, seed=5, process_index=index,
-                                  process_count=processes)) for index in range(processes)]
+    resumed = [
+        iter(train_batches(rows, batch_rows=4, seed=5, process_index=index, process_count=processes))
+        for index in range(processes)
+    ]
     for part in resumed:
         part.set_state(state)
     for batch in expected:
@@ -136,7 +149,8 @@ def test_several_data_sets_are_joined_or_mixed(pictures, tokenizer, one_each):
     total = len(first) + len(second)
     joined = next(iter(train_batches([first, second], batch_rows=total, seed=0)))
     assert sorted(texts(joined)) == sorted(
-        texts(first.batch(range(len(first)))) + texts(second.batch(range(len(second)))))
+        texts(first.batch(range(len(first)))) + texts(second.batch(range(len(second))))
+    )
     mixed = next(iter(train_batches([first, second], batch_rows=40, seed=0, weights=(3, 1))))
     known = set(texts(first.batch(range(len(first)))))
     assert sum(text in known for text in texts(mixed)) == 30
@@ -145,17 +159,18 @@ def test_several_data_sets_are_joined_or_mixed(pictures, tokenizer, one_each):
 def test_sizes_that_do_not_fit_are_an_error(rows, pictures, tokenizer, shape):
     other = PackedRows(pictures, tokenizer, shape)
     for arguments, message in (
-            (dict(rows=rows, batch_rows=3, process_count=2), "do not divide"),
-            (dict(rows=[rows, other], batch_rows=2), "one shape"),
-            (dict(rows=[rows], batch_rows=2, weights=(1, 2)), "one weight"),
-            (dict(rows=PackedRows([], tokenizer, shape), batch_rows=2), "without rows")):
+        (dict(rows=rows, batch_rows=3, process_count=2), "do not divide"),
+        (dict(rows=[rows, other], batch_rows=2), "one shape"),
+        (dict(rows=[rows], batch_rows=2, weights=(1, 2)), "one weight"),
+        (dict(rows=PackedRows([], tokenizer, shape), batch_rows=2), "without rows"),
+    ):
         with pytest.raises(ValueError, match=message):
             train_batches(seed=0, **arguments)
 
 
 def damage(picture):
     content = picture.depth.read_bytes()
-    picture.depth.write_bytes(content[:len(content) // 2])
+    picture.depth.write_bytes(content[: len(content) // 2])
 
 
 def test_a_truncated_picture_stops_training_with_picture_and_record(rows, pictures):
@@ -170,8 +185,11 @@ def test_a_truncated_picture_stops_training_with_picture_and_record(rows, pictur
 def test_a_truncated_picture_is_left_out_and_reported(pictures, tokenizer, shape):
     shape = dataclasses.replace(shape, tokens=512)  # room for pictures to share rows
     whole = PackedRows(pictures, tokenizer, shape)
-    index = next(index for index, row in enumerate(whole.plan.rows)
-                 if len(row) == 2 and 2 in (row[0].picture, row[1].picture))
+    index = next(
+        index
+        for index, row in enumerate(whole.plan.rows)
+        if len(row) == 2 and 2 in (row[0].picture, row[1].picture)
+    )
     place = [part.picture for part in whole.plan.rows[index]].index(2)
     expected = whole[index]
     damage(pictures[2])
@@ -179,8 +197,13 @@ def test_a_truncated_picture_is_left_out_and_reported(pictures, tokenizer, shape
     row = PackedRows(pictures, tokenizer, shape, on_bad_record=bad)[index]
     assert len(bad.reasons) == 1 and "'2-0'" in bad.reasons[0]
     lost = expected["picture_ids"] == place + 1
-    for key, value in (("targets", -100), ("positions", 0), ("picture_ids", 0), ("question_ids", 0),
-                       ("feature_index", -1)):
+    for key, value in (
+        ("targets", -100),
+        ("positions", 0),
+        ("picture_ids", 0),
+        ("question_ids", 0),
+        ("feature_index", -1),
+    ):
         assert (row[key][lost] == value).all()
         np.testing.assert_array_equal(row[key][~lost], expected[key][~lost])
     for key in ("images", "depths", "region_masks"):
@@ -220,8 +243,9 @@ def test_generation_prompts_are_padded_on_the_left(pictures, tokenizer, shape):
         np.testing.assert_array_equal(row["picture_ids"], row["attention_mask"])
         np.testing.assert_array_equal(row["positions"][begin:], np.arange(prompt.size))
         prefix = tokenizer.prefix(4).size
-        np.testing.assert_array_equal(row["question_ids"],
-                                      [0] * (begin + prefix) + [1] * (prompt.size - prefix))
+        np.testing.assert_array_equal(
+            row["question_ids"], [0] * (begin + prefix) + [1] * (prompt.size - prefix)
+        )
         rgb = row["feature_index"][row["input_ids"] == tokenizer.mask_rgb_id]
         depth = row["feature_index"][row["input_ids"] == tokenizer.mask_depth_id]
         np.testing.assert_array_equal(rgb, 4 + np.arange(len(question.regions)))
@@ -234,8 +258,10 @@ def test_generation_prompts_are_padded_on_the_left(pictures, tokenizer, shape):
 
 def test_evaluation_shares_among_processes(pictures, tokenizer, shape):
     whole = list(eval_batches(pictures, tokenizer, shape, 4))
-    parts = [list(eval_batches(pictures, tokenizer, shape, 4, process_index=index, process_count=2))
-             for index in range(2)]
+    parts = [
+        list(eval_batches(pictures, tokenizer, shape, 4, process_index=index, process_count=2))
+        for index in range(2)
+    ]
     assert [len(part) for part in parts] == [len(whole)] * 2
     for step, batch in enumerate(whole):
         for key, value in batch.items():

@@ -10,16 +10,23 @@ from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco
 
-from smolrgpt_jax.data.records import (BadRecords, DataError, Picture, Question, RLE,
-                                       check_question, merge_pictures, normalize_answer)
+from smolrgpt_jax.data.records import (
+    BadRecords,
+    DataError,
+    Picture,
+    Question,
+    RLE,
+    check_question,
+    merge_pictures,
+    normalize_answer,
+)
 
 RECORDS = Path(__file__).parents[1] / "data_files" / "real_warehouse" / "records_with_masks.json"
 MASK = RLE(2, 3, coco.encode(np.asfortranarray([[0, 1, 1], [0, 0, 1]], dtype=np.uint8))["counts"])
 QUESTION = Question("q1", "count", "how many of <mask> <mask>?", "two", 2, (MASK, MASK))
 
 
-@given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 40)),
-                  elements=st.integers(0, 1)))
+@given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 40)), elements=st.integers(0, 1)))
 def test_runs_are_those_of_cocoapi(mask):
     counts = coco.encode(np.asfortranarray(mask))["counts"]
     flat = mask.T.ravel()
@@ -35,36 +42,63 @@ def test_runs_of_real_masks_have_cocoapis_area():
         assert RLE(*mask["size"], mask["counts"].encode()).runs()[1::2].sum() == coco.area(mask)
 
 
-@pytest.mark.parametrize("counts", [b"", b"\x7f12", b" 1", MASK.counts[:-1], MASK.counts + b"1",
-                                    b"o" * 4, b"o" * 40 + b"1", b"O"])
+@pytest.mark.parametrize(
+    "counts", [b"", b"\x7f12", b" 1", MASK.counts[:-1], MASK.counts + b"1", b"o" * 4, b"o" * 40 + b"1", b"O"]
+)
 def test_unreadable_counts_are_an_error(counts):
     with pytest.raises(ValueError):
         RLE(2, 3, counts).runs()
 
 
-@pytest.mark.parametrize("category, value, expected", [
-    ("left_right", "Left ", "left"), ("mcq", "7", 7), ("mcq", 3, 3), ("count", 2, 2),
-    ("count", "2", 2), ("distance", "7.27", 7.27), ("distance", 0, 0.0), ("distance", None, None),
-    ("caption", "a pallet", "a pallet")])
+@pytest.mark.parametrize(
+    "category, value, expected",
+    [
+        ("left_right", "Left ", "left"),
+        ("mcq", "7", 7),
+        ("mcq", 3, 3),
+        ("count", 2, 2),
+        ("count", "2", 2),
+        ("distance", "7.27", 7.27),
+        ("distance", 0, 0.0),
+        ("distance", None, None),
+        ("caption", "a pallet", "a pallet"),
+    ],
+)
 def test_normalized_answers_take_the_type_of_their_category(category, value, expected):
     result = normalize_answer(category, value)
     assert result == expected and type(result) is type(expected)
 
 
-@pytest.mark.parametrize("category, value", [
-    ("left_right", "up"), ("mcq", "one"), ("count", 1.5), ("distance", "nan"), ("distance", -1),
-    ("distance", "1 m"), ("count", True), ("count", [1])])
+@pytest.mark.parametrize(
+    "category, value",
+    [
+        ("left_right", "up"),
+        ("mcq", "one"),
+        ("count", 1.5),
+        ("distance", "nan"),
+        ("distance", -1),
+        ("distance", "1 m"),
+        ("count", True),
+        ("count", [1]),
+    ],
+)
 def test_normalized_answers_that_do_not_fit_are_an_error(category, value):
     with pytest.raises(ValueError):
         normalize_answer(category, value)
 
 
-@pytest.mark.parametrize("changes, message", [
-    ({"category": "colour"}, "category 'colour'"), ({"prompt": ""}, "empty"),
-    ({"prompt": "a <image> of <mask> <mask>"}, "unexpected place"), ({"answer": None}, "missing"),
-    ({"prompt": "<mask>"}, "1 <mask> but 2 masks"),
-    ({"category": "mcq"}, "region 2 of only 2"),
-    ({"regions": (MASK, RLE(3, 2, MASK.counts))}, "mask 1 is 3x2")])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"category": "colour"}, "category 'colour'"),
+        ({"prompt": ""}, "empty"),
+        ({"prompt": "a <image> of <mask> <mask>"}, "unexpected place"),
+        ({"answer": None}, "missing"),
+        ({"prompt": "<mask>"}, "1 <mask> but 2 masks"),
+        ({"category": "mcq"}, "region 2 of only 2"),
+        ({"regions": (MASK, RLE(3, 2, MASK.counts))}, "mask 1 is 3x2"),
+    ],
+)
 def test_check_question_names_what_is_wrong(changes, message):
     categories = ("count", "mcq")
     check_question(QUESTION, size=(2, 3), categories=categories)
@@ -93,12 +127,18 @@ def test_policies_for_bad_records():
 
 def test_merge_joins_the_questions_of_a_picture():
     def picture(name, depth, *ids):
-        return Picture(name, Path(name), depth, tuple(
-            dataclasses.replace(QUESTION, id=id) for id in ids))
+        return Picture(name, Path(name), depth, tuple(dataclasses.replace(QUESTION, id=id) for id in ids))
 
-    merged = merge_pictures([[picture("a", None, "1"), picture("b", None, "2")],
-                             [picture("c", None, "3"), picture("a", Path("d"), "4", "5")]])
+    merged = merge_pictures(
+        [
+            [picture("a", None, "1"), picture("b", None, "2")],
+            [picture("c", None, "3"), picture("a", Path("d"), "4", "5")],
+        ]
+    )
     assert [(p.id, p.depth, [q.id for q in p.questions]) for p in merged] == [
-        ("a", Path("d"), ["1", "4", "5"]), ("b", None, ["2"]), ("c", None, ["3"])]
+        ("a", Path("d"), ["1", "4", "5"]),
+        ("b", None, ["2"]),
+        ("c", None, ["3"]),
+    ]
     with pytest.raises(DataError, match="two depth files"):
         merge_pictures([[picture("a", Path("d"), "1")], [picture("a", Path("e"), "2")]])

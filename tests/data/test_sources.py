@@ -14,8 +14,8 @@ REAL = Path(__file__).parents[1] / "data_files" / "real_warehouse"
 
 
 def test_reads_the_real_record():
-    picture, = read_warehouse(REAL, "val")
-    question, = picture.questions
+    (picture,) = read_warehouse(REAL, "val")
+    (question,) = picture.questions
     assert picture.id == "000315"
     assert picture.image == REAL / "val/images/000315.png"
     assert picture.depth == REAL / "val/depths/000315_depth.png"
@@ -31,11 +31,18 @@ def test_reads_the_real_record():
 def test_groups_questions_by_picture_in_file_order(folder):
     for name in ("000001", "000002"):
         folder.add_picture(name)
-    folder.write([folder.record("a", "000002.png"), folder.record("b", "000001.png"),
-                  folder.record("c", "000002.png", regions=(1, 2))])
+    folder.write(
+        [
+            folder.record("a", "000002.png"),
+            folder.record("b", "000001.png"),
+            folder.record("c", "000002.png", regions=(1, 2)),
+        ]
+    )
     pictures = read_warehouse(folder.root, "train")
     assert [(p.id, [q.id for q in p.questions]) for p in pictures] == [
-        ("000002", ["a", "c"]), ("000001", ["b"])]
+        ("000002", ["a", "c"]),
+        ("000001", ["b"]),
+    ]
     first, second = pictures[0].questions
     assert first.prompt == "How far apart are <mask> and <mask>?"
     assert first.regions[1] is second.regions[0]  # equal masks of a picture are kept once
@@ -56,8 +63,10 @@ def test_reads_test_records_and_other_annotation_files(folder):
 
 def test_other_categories_have_to_be_named(folder):
     folder.add_picture("000001")
-    folder.write([folder.record("a", "000001.png", category="region_caption", normalized_answer=None)],
-                 "train_regions.json")
+    folder.write(
+        [folder.record("a", "000001.png", category="region_caption", normalized_answer=None)],
+        "train_regions.json",
+    )
     pictures = read_warehouse(folder.root, "train", "train_regions.json", ("region_caption",))
     assert pictures[0].questions[0].category == "region_caption"
     with pytest.raises(DataError, match="category"):
@@ -116,8 +125,9 @@ def test_bad_records_stop_or_are_reported_with_their_id(folder, case):
     assert collected.reasons == [text]
 
 
-@pytest.mark.parametrize("content, message", [(None, "cannot be read"), ("{", "not valid JSON"),
-                                              ("{}", "expected a list")])
+@pytest.mark.parametrize(
+    "content, message", [(None, "cannot be read"), ("{", "not valid JSON"), ("{}", "expected a list")]
+)
 def test_an_unusable_annotation_file_is_one_sentence(folder, content, message):
     if content is not None:
         (folder.root / "val.json").write_text(content)
@@ -128,13 +138,23 @@ def test_an_unusable_annotation_file_is_one_sentence(folder, content, message):
 def test_reads_captions_with_the_mark_at_either_end(folder):
     folder.add_picture("000001")
     folder.add_picture("000002")
-    folder.write([{"id": "a", "image": "000001.png", "conversations": [
-        {"from": "human", "value": human}, {"from": "gpt", "value": "two pallets"}]} | {"id": str(i)}
-        for i, human in enumerate(("<image>\nDescribe it.", "Describe it.\n<image>"))], "chat.json")
-    picture, = read_captions(folder.root, "chat.json", "train/images")
+    folder.write(
+        [
+            {
+                "id": "a",
+                "image": "000001.png",
+                "conversations": [{"from": "human", "value": human}, {"from": "gpt", "value": "two pallets"}],
+            }
+            | {"id": str(i)}
+            for i, human in enumerate(("<image>\nDescribe it.", "Describe it.\n<image>"))
+        ],
+        "chat.json",
+    )
+    (picture,) = read_captions(folder.root, "chat.json", "train/images")
     assert picture.depth is None
     assert [(q.category, q.prompt, q.answer, q.regions) for q in picture.questions] == [
-        ("caption", "Describe it.", "two pallets", ())] * 2
+        ("caption", "Describe it.", "two pallets", ())
+    ] * 2
 
 
 def test_real_records_without_pictures_are_all_reported(tmp_path):

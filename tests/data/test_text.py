@@ -28,15 +28,19 @@ def test_collates_as_the_pytorch_release(tokenizer, max_length, key):
 def test_ids_of_special_tokens(tokenizer):
     ids = GOLDEN["special_ids"]
     assert (tokenizer.image_id, tokenizer.mask_rgb_id, tokenizer.mask_depth_id) == (
-        ids["image"], ids["mask_rgb"], ids["mask_depth"])
+        ids["image"],
+        ids["mask_rgb"],
+        ids["mask_depth"],
+    )
     assert (tokenizer.eos_id, tokenizer.pad_id) == (ids["eos"], ids["pad"])
     assert tokenizer.vocab_size == GOLDEN["vocab_size_with_extra_tokens"]
 
 
 def test_generation_prompt(tokenizer):
     user = BATCHES[512]["conversations"][0][0]
-    np.testing.assert_array_equal(tokenizer.generation_prompt([user]),
-                                  GOLDEN["generation_prompt_of_first_conversation"])
+    np.testing.assert_array_equal(
+        tokenizer.generation_prompt([user]), GOLDEN["generation_prompt_of_first_conversation"]
+    )
 
 
 @pytest.mark.parametrize("index", range(10))
@@ -47,9 +51,8 @@ def test_prefix_and_question_are_the_whole_conversation(tokenizer, index):
     whole, labels = tokenizer.encode([user, answer])
     prefix = tokenizer.prefix(64)
     np.testing.assert_array_equal(np.concatenate([prefix, ids]), whole)
-    np.testing.assert_array_equal(np.concatenate([prefix, ids[:before]]),
-                                  tokenizer.generation_prompt([user]))
-    np.testing.assert_array_equal(labels[prefix.size + before - 1:-1], ids[before:])
+    np.testing.assert_array_equal(np.concatenate([prefix, ids[:before]]), tokenizer.generation_prompt([user]))
+    np.testing.assert_array_equal(labels[prefix.size + before - 1 : -1], ids[before:])
     np.testing.assert_array_equal(tokenizer.question(prompt)[0], ids[:before])
 
 
@@ -64,7 +67,8 @@ def test_the_format_spelled_out(tokenizer):
     vocabulary = PreTrainedTokenizerFast.from_pretrained(TEXT / "tokenizer")
     assert vocabulary.decode(whole) == (
         "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\na 12<|im_end|>\n"
-        "<|im_start|>user\nso?<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n")
+        "<|im_start|>user\nso?<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n"
+    )
     assert vocabulary.decode(labels[labels >= 0]) == "a 12<|im_end|>\nb<|im_end|>\n"
     where = np.flatnonzero(labels >= 0)
     np.testing.assert_array_equal(labels[where], whole[where + 1])
@@ -80,10 +84,10 @@ def test_masks_become_pairs_in_the_question_only(tokenizer):
 
 def test_decode_stops_at_the_first_eos(tokenizer):
     ids = tokenizer.question("x", " 4.90 meters ")
-    generated = np.concatenate([ids[0][ids[1]:], np.full(5, tokenizer.eos_id), [40, 41]])
+    generated = np.concatenate([ids[0][ids[1] :], np.full(5, tokenizer.eos_id), [40, 41]])
     assert tokenizer.decode(generated) == "4.90 meters"
     assert tokenizer.decode([tokenizer.eos_id]) == ""
-    assert tokenizer.decode(ids[0][ids[1]:ids[1] + 2]) == "4"
+    assert tokenizer.decode(ids[0][ids[1] : ids[1] + 2]) == "4"
 
 
 def test_saves_and_loads_an_equal_tokenizer(tokenizer, tmp_path):

@@ -24,14 +24,18 @@ def test_has_smollm2s_structure_and_the_size_asked_for(texts, tmp_path):
     tokenizer = train_tokenizer(texts, SMALLEST + 20)
     assert tokenizer.vocab_size == SMALLEST + 20
     assert [tokenizer.image_id, tokenizer.mask_rgb_id, tokenizer.mask_depth_id] == [
-        SMALLEST + 17, SMALLEST + 18, SMALLEST + 19]
+        SMALLEST + 17,
+        SMALLEST + 18,
+        SMALLEST + 19,
+    ]
     tokenizer.save(tmp_path)
     ours, golden = json.loads((tmp_path / "tokenizer.json").read_text()), json.loads(GOLDEN.read_text())
     for part in ("normalizer", "pre_tokenizer", "decoder"):
         assert ours[part] == golden[part]
     assert ours["added_tokens"][:17] == golden["added_tokens"]
     assert {key: value for key, value in ours["model"].items() if key not in ("vocab", "merges")} == {
-        key: value for key, value in golden["model"].items() if key not in ("vocab", "merges")}
+        key: value for key, value in golden["model"].items() if key not in ("vocab", "merges")
+    }
     bytes_of = {token: id for token, id in golden["model"]["vocab"].items() if id < SMALLEST - 3}
     assert bytes_of.items() <= ours["model"]["vocab"].items()
 
@@ -65,16 +69,22 @@ def test_another_file_is_an_error(tmp_path):
 
 def test_command_writes_the_same_tokenizer_every_time(filled, tmp_path):
     def run(*arguments):
-        return subprocess.run([sys.executable, "-m", "launch.train_tokenizer", *map(str, arguments)],
-                              cwd=Path(__file__).parents[2], capture_output=True, text=True)
+        return subprocess.run(
+            [sys.executable, "-m", "launch.train_tokenizer", *map(str, arguments)],
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+        )
 
     for name in ("a", "b"):
         done = run("--data", filled.root, "--vocab_size", SMALLEST + 20, "--out", tmp_path / name)
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "a/tokenizer.json").read_bytes() == (tmp_path / "b/tokenizer.json").read_bytes()
     conversation = ["How far apart are <mask_rgb><mask_depth>?", "It is 1.5 meters."]
-    np.testing.assert_array_equal(ChatTokenizer.load(tmp_path / "a").encode(conversation)[0],
-                                  ChatTokenizer.load(tmp_path / "b").encode(conversation)[0])
+    np.testing.assert_array_equal(
+        ChatTokenizer.load(tmp_path / "a").encode(conversation)[0],
+        ChatTokenizer.load(tmp_path / "b").encode(conversation)[0],
+    )
     failed = run("--data", tmp_path / "none", "--out", tmp_path / "c")
     assert failed.returncode != 0 and failed.stderr.startswith("error: ")
     assert failed.stderr.count("\n") == 1 and not (tmp_path / "c").exists()

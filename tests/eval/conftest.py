@@ -27,6 +27,7 @@ def box_rle():
     def build(x1: int, y1: int, x2: int, y2: int, height: int = 60, width: int = 96) -> RLE:
         encoded = encode_box(x1, y1, x2, y2, height, width)
         return RLE(height, width, encoded["counts"].encode("ascii"))
+
     return build
 
 
@@ -34,21 +35,48 @@ def _records(name: str, number: int) -> list[dict]:
     boxes = [encode_box(6 + 12 * k, 10 + 5 * k, 16 + 12 * k, 22 + 5 * k, 60, 96) for k in range(5)]
     count, chosen, metres = number % 4, number % 3, 2.0 + number
     rows = [
-        ("left_right", "<image>\nIs the pallet <mask> to the left or right of the pallet <mask>?",
-         "The pallet [Region 0] is to the left of the pallet [Region 1].", "left", 2),
-        ("count", "How many pallets are present in the leftmost buffer region, given the buffer masks <mask> <mask> "
-         "and pallet masks <mask> <mask> <mask>?",
-         f"Therefore, there are {('no', 'one', 'two', 'three')[count]} pallets in the buffer area [Region 1].", count, 5),
-        ("mcq", "Which pallet in <mask> <mask> <mask> is the easiest for the transporter at <mask> to access?",
-         f"Pallet [Region {chosen}] is the closest to transporter [Region 3].", str(chosen), 4),
-        ("distance", "How far is the pallet <mask> from the pallet <mask>?",
-         f"The pallet [Region 0] and the pallet [Region 1] are {metres:.2f} meters apart.", f"{metres:.2f}", 2),
+        (
+            "left_right",
+            "<image>\nIs the pallet <mask> to the left or right of the pallet <mask>?",
+            "The pallet [Region 0] is to the left of the pallet [Region 1].",
+            "left",
+            2,
+        ),
+        (
+            "count",
+            "How many pallets are present in the leftmost buffer region, given the buffer masks <mask> <mask> "
+            "and pallet masks <mask> <mask> <mask>?",
+            f"Therefore, there are {('no', 'one', 'two', 'three')[count]} pallets in the buffer area [Region 1].",
+            count,
+            5,
+        ),
+        (
+            "mcq",
+            "Which pallet in <mask> <mask> <mask> is the easiest for the transporter at <mask> to access?",
+            f"Pallet [Region {chosen}] is the closest to transporter [Region 3].",
+            str(chosen),
+            4,
+        ),
+        (
+            "distance",
+            "How far is the pallet <mask> from the pallet <mask>?",
+            f"The pallet [Region 0] and the pallet [Region 1] are {metres:.2f} meters apart.",
+            f"{metres:.2f}",
+            2,
+        ),
     ]
-    return [{
-        "id": f"{name}-{category}", "image": f"{name}.png", "category": category, "normalized_answer": value,
-        "conversations": [{"from": "human", "value": question}, {"from": "gpt", "value": answer}],
-        "freeform_answer": answer, "rle": boxes[:masks],
-    } for category, question, answer, value, masks in rows]
+    return [
+        {
+            "id": f"{name}-{category}",
+            "image": f"{name}.png",
+            "category": category,
+            "normalized_answer": value,
+            "conversations": [{"from": "human", "value": question}, {"from": "gpt", "value": answer}],
+            "freeform_answer": answer,
+            "rle": boxes[:masks],
+        }
+        for category, question, answer, value, masks in rows
+    ]
 
 
 @pytest.fixture

@@ -41,7 +41,9 @@ def test_another_models_answers_are_read_unless_garbage():
 def test_the_category_of_every_real_question_is_recognised():
     questions = json.loads((FILES / "questions.json").read_text(encoding="utf-8"))
     assert len(questions) == 654
-    assert [item for item in questions + REAL if question_category(item["question"]) != item["category"]] == []
+    assert [
+        item for item in questions + REAL if question_category(item["question"]) != item["category"]
+    ] == []
 
 
 def test_the_category_may_be_left_to_the_question():
@@ -54,97 +56,158 @@ def test_an_unknown_category_is_an_error():
         normalized_answer("colour", "What colour?", "red")
 
 
-@pytest.mark.parametrize("question, answer, expected", [
-    (SIDE, "left", "left"),
-    (SIDE, "R", "right"),
-    (SIDE, "The pallet [Region 0] is not to the right of the pallet [Region 1].", "left"),
-    (SIDE, "The pallet [Region 0] isn\u2019t to the left of the pallet [Region 1].", "right"),
-    (SIDE, "It is not on the left but on the right of the pallet [Region 1].", "right"),
-    (SIDE, "It is on the right rather than the left.", "right"),
-    (SIDE, "The pallet [Region 1] is to the left of the pallet [Region 0].", "right"),
-    (SIDE, "[Region 0] is on the left, and [Region 1] is on the right.", "left"),
-    (SIDE, "The second pallet is to the left of the first one.", "right"),
-    (SIDE, "The pallet [Region 0] is to the rigth of the pallet [Region 1].", "right"),
-    (SIDE, "The pallet [Region 0] is on the letf side.", "left"),
-    (SIDE, "Right now, the pallet is on theleft side amongall.", "left"),
-    (SIDE, "Seen from the left, the pallet [Region 0] is to the right of the pallet [Region 1].", "right"),
-    (IS_RIGHT, "Yes.", "right"),
-    (IS_RIGHT, "No, it is not.", "left"),
-    (IS_RIGHT, "Incorrect, the pallet [Region 0] is to the left of the pallet [Region 1].", "left"),
-    (SIDE, "Yes.", None),
-    (SIDE, "the forklift in the bright light", None),
-    (SIDE, "left left left left left left left", None),
-    (SIDE, "left right left right left right left right", None),
-])
+@pytest.mark.parametrize(
+    "question, answer, expected",
+    [
+        (SIDE, "left", "left"),
+        (SIDE, "R", "right"),
+        (SIDE, "The pallet [Region 0] is not to the right of the pallet [Region 1].", "left"),
+        (SIDE, "The pallet [Region 0] isn\u2019t to the left of the pallet [Region 1].", "right"),
+        (SIDE, "It is not on the left but on the right of the pallet [Region 1].", "right"),
+        (SIDE, "It is on the right rather than the left.", "right"),
+        (SIDE, "The pallet [Region 1] is to the left of the pallet [Region 0].", "right"),
+        (SIDE, "[Region 0] is on the left, and [Region 1] is on the right.", "left"),
+        (SIDE, "The second pallet is to the left of the first one.", "right"),
+        (SIDE, "The pallet [Region 0] is to the rigth of the pallet [Region 1].", "right"),
+        (SIDE, "The pallet [Region 0] is on the letf side.", "left"),
+        (SIDE, "Right now, the pallet is on theleft side amongall.", "left"),
+        (
+            SIDE,
+            "Seen from the left, the pallet [Region 0] is to the right of the pallet [Region 1].",
+            "right",
+        ),
+        (IS_RIGHT, "Yes.", "right"),
+        (IS_RIGHT, "No, it is not.", "left"),
+        (IS_RIGHT, "Incorrect, the pallet [Region 0] is to the left of the pallet [Region 1].", "left"),
+        (SIDE, "Yes.", None),
+        (SIDE, "the forklift in the bright light", None),
+        (SIDE, "left left left left left left left", None),
+        (SIDE, "left right left right left right left right", None),
+    ],
+)
 def test_left_right(question, answer, expected):
     assert normalized_answer("left_right", question, answer) == expected
 
 
-@pytest.mark.parametrize("answer, expected", [
-    ("4", 4),
-    ("four", 4),
-    ("3.0", 3),
-    ("Answer: 2", 2),
-    ("There are 12 pallets.", 12),
-    ("Hence, there are no pallets in the buffer region [Region 3].", 0),
-    ("The buffer region [Region 0] does not contain any pallets.", 0),
-    ("The buffer region [Region 0] is empty.", 0),
-    ("The shelf [Region 14] is the closest one. Thus, there are two pallets in the buffer area [Region 2].", 2),
-    ("The buffer region [Region 0] contains pallets [Region 4], [Region 5] and [Region 7].", 3),
-    ("The buffer region [Region 0] contains pallets [Region 4] [Region 5] [Region", 2),
-    ("The shelf [Region 14] is the shelf on the left.", None),
-    ("[Region 3] [Region 3] [Region 3] [Region 3] [Region 3] [Region 3]", None),
-    ("9" * 5000, None),
-])
+@pytest.mark.parametrize(
+    "answer, expected",
+    [
+        ("4", 4),
+        ("four", 4),
+        ("3.0", 3),
+        ("Answer: 2", 2),
+        ("There are 12 pallets.", 12),
+        ("Hence, there are no pallets in the buffer region [Region 3].", 0),
+        ("The buffer region [Region 0] does not contain any pallets.", 0),
+        ("The buffer region [Region 0] is empty.", 0),
+        (
+            "The shelf [Region 14] is the closest one. Thus, there are two pallets in the buffer area [Region 2].",
+            2,
+        ),
+        ("The buffer region [Region 0] contains pallets [Region 4], [Region 5] and [Region 7].", 3),
+        ("The buffer region [Region 0] contains pallets [Region 4] [Region 5] [Region", 2),
+        ("The shelf [Region 14] is the shelf on the left.", None),
+        ("[Region 3] [Region 3] [Region 3] [Region 3] [Region 3] [Region 3]", None),
+        ("9" * 5000, None),
+    ],
+)
 def test_count(answer, expected):
     assert normalized_answer("count", COUNT, answer) == expected
 
 
-@pytest.mark.parametrize("question, answer, expected", [
-    (PICK, "[Region 3]", 3),
-    (PICK, "3", 3),
-    (PICK, "region three", 3),
-    (PICK, "The most suitable pallet for transporter [Region 6] is [Region 4].", 4),
-    (PICK, "The closest to [Region 6] is [Region 4].", 4),
-    (PICK, "The transporter [Region 6] should pick up the pallet [Region 1] first.", 1),
-    (PICK, "Among the pallets [Region 0], [Region 1], [Region 2], the pallet [Region 2] is the closest to [Region 6].", 2),
-    (PICK, "Pallet [Region 3] is not the closest; pallet [Region 5] is the closest to transporter [Region 6].", 5),
-    (ZONE, "The shelf [Region 3] is closest to the buffer zone [Region 1].", 1),
-    (PICK, "none of this", None),
-])
+@pytest.mark.parametrize(
+    "question, answer, expected",
+    [
+        (PICK, "[Region 3]", 3),
+        (PICK, "3", 3),
+        (PICK, "region three", 3),
+        (PICK, "The most suitable pallet for transporter [Region 6] is [Region 4].", 4),
+        (PICK, "The closest to [Region 6] is [Region 4].", 4),
+        (PICK, "The transporter [Region 6] should pick up the pallet [Region 1] first.", 1),
+        (
+            PICK,
+            "Among the pallets [Region 0], [Region 1], [Region 2], the pallet [Region 2] is the closest to [Region 6].",
+            2,
+        ),
+        (
+            PICK,
+            "Pallet [Region 3] is not the closest; pallet [Region 5] is the closest to transporter [Region 6].",
+            5,
+        ),
+        (ZONE, "The shelf [Region 3] is closest to the buffer zone [Region 1].", 1),
+        (PICK, "none of this", None),
+    ],
+)
 def test_mcq(question, answer, expected):
     assert normalized_answer("mcq", question, answer) == expected
 
 
-@pytest.mark.parametrize("answer, expected", [
-    ("7.27", 7.27),
-    ("The pallet [Region 0] and the pallet [Region 1] are 4.90 meters apart.", 4.9),
-    ("Region 0 and Region 1 are 3.4 metres apart", 3.4),
-    ("roughly 7,27 meters", 7.27),
-    ("five meters", 5.0),
-    ("The distance is 35 cm.", 0.35),
-    ("10 feet", 3.048),
-    ("about 15 meters (49 feet)", 15.0),
-    ("It is within 3.2 meters of the shelf [Region 2].", 3.2),
-    ("The pallet [Region 0] is inside the buffer region [Region 1].", 0.0),
-    ("Right now, the transporter [Region 3] is located in the buffer region [Region 1].", 0.0),
-    ("The transporter [Region 3] is not inside the buffer region [Region 1].", None),
-    ("The pallet [Region 0] is the rightmost pallet.", None),
-])
+@pytest.mark.parametrize(
+    "answer, expected",
+    [
+        ("7.27", 7.27),
+        ("The pallet [Region 0] and the pallet [Region 1] are 4.90 meters apart.", 4.9),
+        ("Region 0 and Region 1 are 3.4 metres apart", 3.4),
+        ("roughly 7,27 meters", 7.27),
+        ("five meters", 5.0),
+        ("The distance is 35 cm.", 0.35),
+        ("10 feet", 3.048),
+        ("about 15 meters (49 feet)", 15.0),
+        ("It is within 3.2 meters of the shelf [Region 2].", 3.2),
+        ("The pallet [Region 0] is inside the buffer region [Region 1].", 0.0),
+        ("Right now, the transporter [Region 3] is located in the buffer region [Region 1].", 0.0),
+        ("The transporter [Region 3] is not inside the buffer region [Region 1].", None),
+        ("The pallet [Region 0] is the rightmost pallet.", None),
+    ],
+)
 def test_distance(answer, expected):
     assert normalized_answer("distance", FAR, answer) == expected
 
 
 @pytest.mark.parametrize("category", WAREHOUSE_CATEGORIES)
-@pytest.mark.parametrize("answer", ["", "   ", "!!!!!!!!!!!!!!!!", "...", "the the the the the the the", "\n\n", "[]"])
+@pytest.mark.parametrize(
+    "answer", ["", "   ", "!!!!!!!!!!!!!!!!", "...", "the the the the the the the", "\n\n", "[]"]
+)
 def test_garbage_is_unreadable(category, answer):
     assert normalized_answer(category, SIDE, answer) is None
 
 
-WORDS = st.lists(st.sampled_from(
-    ["left", "right", "not", "no", "yes", "[Region 3]", "[Region", "Region 12]", "pallet", "the", "closest", "three", "none",
-     "7.27", "meters", "0", "99999999999999999999", "inside", ",", ".", "!", "transporter", "is", "Answer:", "[", "<mask>",
-     "\u0663", "\u00b2", "\u2019"]), max_size=30).map(" ".join)
+WORDS = st.lists(
+    st.sampled_from(
+        [
+            "left",
+            "right",
+            "not",
+            "no",
+            "yes",
+            "[Region 3]",
+            "[Region",
+            "Region 12]",
+            "pallet",
+            "the",
+            "closest",
+            "three",
+            "none",
+            "7.27",
+            "meters",
+            "0",
+            "99999999999999999999",
+            "inside",
+            ",",
+            ".",
+            "!",
+            "transporter",
+            "is",
+            "Answer:",
+            "[",
+            "<mask>",
+            "\u0663",
+            "\u00b2",
+            "\u2019",
+        ]
+    ),
+    max_size=30,
+).map(" ".join)
 
 
 @settings(max_examples=300, deadline=None)
@@ -157,14 +220,35 @@ def test_any_text_gives_a_value_of_its_category_or_none(category, question, answ
     assert normalized_answer("", question, answer) is None or question_category(question)
 
 
-@pytest.mark.parametrize("category, value, expected", [
-    ("left_right", "LEFT", "left"), ("left_right", " left", "left"), ("left_right", "l", "left"),
-    ("left_right", "left-hand", "left"), ("left_right", "right side", "right"), ("left_right", "up", None), ("left_right", "", None),
-    ("mcq", "[Region 9]", 9), ("mcq", "Region 14 or 3", 14), ("mcq", "seven", 7), ("mcq", "none", 0), ("mcq", 14, 14),
-    ("mcq", 10**400, None), ("mcq", None, None), ("mcq", [3], None),
-    ("count", "two", 2), ("count", 3.0, 3), ("count", "3", 3), ("count", 2.5, 2.5), ("count", True, None), ("count", float("nan"), None),
-    ("distance", "18.80", 18.8), ("distance", 3, 3.0), ("distance", "", None),
-])
+@pytest.mark.parametrize(
+    "category, value, expected",
+    [
+        ("left_right", "LEFT", "left"),
+        ("left_right", " left", "left"),
+        ("left_right", "l", "left"),
+        ("left_right", "left-hand", "left"),
+        ("left_right", "right side", "right"),
+        ("left_right", "up", None),
+        ("left_right", "", None),
+        ("mcq", "[Region 9]", 9),
+        ("mcq", "Region 14 or 3", 14),
+        ("mcq", "seven", 7),
+        ("mcq", "none", 0),
+        ("mcq", 14, 14),
+        ("mcq", 10**400, None),
+        ("mcq", None, None),
+        ("mcq", [3], None),
+        ("count", "two", 2),
+        ("count", 3.0, 3),
+        ("count", "3", 3),
+        ("count", 2.5, 2.5),
+        ("count", True, None),
+        ("count", float("nan"), None),
+        ("distance", "18.80", 18.8),
+        ("distance", 3, 3.0),
+        ("distance", "", None),
+    ],
+)
 def test_normalised_values_are_parsed_as_the_official_scorer_does(category, value, expected):
     parsed = parse_normalized(category, value)
     assert parsed == expected and type(parsed) is type(expected)

@@ -14,13 +14,17 @@ def question(category: str, prompt: str, truth=None) -> Question:
 
 
 def test_a_template_collapses_consecutive_masks():
-    assert template("<image>\nAmong <mask> <mask>, <mask> and pallets <mask> <mask>, which?") == "Among <mask> and pallets <mask>, which?"
+    assert (
+        template("<image>\nAmong <mask> <mask>, <mask> and pallets <mask> <mask>, which?")
+        == "Among <mask> and pallets <mask>, which?"
+    )
 
 
 def test_the_majority_of_the_template_is_predicted_and_else_that_of_the_category():
     blind = BlindBaseline(
         [question("count", "How many in <mask> <mask>?", value) for value in (3, 3, 1)]
-        + [question("count", "What is the count of <mask>?", value) for value in (1, 1, 1)])
+        + [question("count", "What is the count of <mask>?", value) for value in (1, 1, 1)]
+    )
     assert blind.predict(question("count", "How many in <mask> <mask> <mask> <mask>?")) == 3
     assert blind.predict(question("count", "Never seen <mask>?")) == 1
     assert blind.predict(question("mcq", "Which?")) is None
@@ -45,11 +49,18 @@ def test_training_questions_are_read_without_pictures(warehouse):
     questions = read_training_questions(warehouse / "train.json")
     assert len(questions) == 28
     blind = BlindBaseline(questions)
-    assert blind.predict(question("left_right", "Is the pallet <mask> to the left or right of the pallet <mask>?")) == "left"
+    assert (
+        blind.predict(
+            question("left_right", "Is the pallet <mask> to the left or right of the pallet <mask>?")
+        )
+        == "left"
+    )
 
 
 def test_records_without_an_answer_are_left_out(tmp_path):
-    (tmp_path / "train.json").write_text(json.dumps([{"id": "a", "conversations": []}, 3, {"id": "b"}]), encoding="utf-8")
+    (tmp_path / "train.json").write_text(
+        json.dumps([{"id": "a", "conversations": []}, 3, {"id": "b"}]), encoding="utf-8"
+    )
     assert read_training_questions(tmp_path / "train.json") == []
 
 

@@ -30,12 +30,29 @@ def asked(monkeypatch):
 
 
 def files(warehouse):
-    return ["--checkpoint", "anywhere", "--image", str(warehouse / "val/images/000100.png"),
-            "--depth", str(warehouse / "val/depths/000100_depth.png")]
+    return [
+        "--checkpoint",
+        "anywhere",
+        "--image",
+        str(warehouse / "val/images/000100.png"),
+        "--depth",
+        str(warehouse / "val/depths/000100_depth.png"),
+    ]
 
 
 def test_boxes_become_regions_and_the_answer_is_printed_and_drawn(warehouse, tmp_path, asked, capsys):
-    main([*files(warehouse), "--boxes", "10,5,40,50", "60,20,90,55", "--question", FAR, "--out", str(tmp_path / "new" / "drawn.png")])
+    main(
+        [
+            *files(warehouse),
+            "--boxes",
+            "10,5,40,50",
+            "60,20,90,55",
+            "--question",
+            FAR,
+            "--out",
+            str(tmp_path / "new" / "drawn.png"),
+        ]
+    )
     regions = asked[0].questions[0].regions
     expected = np.zeros((60, 96), np.uint8)
     expected[20:55, 60:90] = 1
@@ -62,26 +79,37 @@ def test_a_plain_list_or_one_record_of_masks_is_read(warehouse, tmp_path, asked,
     assert len(asked[0].questions[0].regions) == 2
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["--boxes", "1,2,3", "--question", FAR], "'1,2,3'"),
-    (["--boxes", "200,2,300,9", "5,5,9,9", "--question", FAR], "'200,2,300,9'"),
-    (["--boxes", "5,5,9,9", "--question", FAR], "2 <mask> but 1 masks"),
-    (["--boxes", "5,5,9,9"], "no question"),
-    (["--masks", "{data}/val.json"], "28 records"),
-    (["--masks", "{data}/val.json", "--record", "x"], "'x'"),
-    (["--masks", "{data}/none.json", "--question", FAR], "cannot be read"),
-    (["--masks", "{data}/val/images/000100.png", "--question", FAR], "not valid JSON"),
-    (["--masks", "{data}/bad.json", "--question", FAR], "mask is unreadable"),
-    (["--boxes", "5,5,9,9", "5,5,9,9", "--question", FAR, "--image", "{data}/none.png"], "none.png is missing"),
-    (["--boxes", "5,5,9,9", "5,5,9,9", "--question", FAR, "--depth", "{data}/none.png"], "none.png is missing"),
-    (["--boxes", "5,5,9,9", "5,5,9,9", "--question", FAR, "--out", "{data}/drawn.xyz"], "not the suffix"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--boxes", "1,2,3", "--question", FAR], "'1,2,3'"),
+        (["--boxes", "200,2,300,9", "5,5,9,9", "--question", FAR], "'200,2,300,9'"),
+        (["--boxes", "5,5,9,9", "--question", FAR], "2 <mask> but 1 masks"),
+        (["--boxes", "5,5,9,9"], "no question"),
+        (["--masks", "{data}/val.json"], "28 records"),
+        (["--masks", "{data}/val.json", "--record", "x"], "'x'"),
+        (["--masks", "{data}/none.json", "--question", FAR], "cannot be read"),
+        (["--masks", "{data}/val/images/000100.png", "--question", FAR], "not valid JSON"),
+        (["--masks", "{data}/bad.json", "--question", FAR], "mask is unreadable"),
+        (
+            ["--boxes", "5,5,9,9", "5,5,9,9", "--question", FAR, "--image", "{data}/none.png"],
+            "none.png is missing",
+        ),
+        (
+            ["--boxes", "5,5,9,9", "5,5,9,9", "--question", FAR, "--depth", "{data}/none.png"],
+            "none.png is missing",
+        ),
+        (["--boxes", "5,5,9,9", "5,5,9,9", "--question", FAR, "--out", "{data}/drawn.xyz"], "not the suffix"),
+    ],
+)
 def test_bad_input_ends_with_one_sentence_and_no_picture(warehouse, asked, arguments, message):
     (warehouse / "bad.json").write_text('[{"size": [60, 96], "counts": "!!"}]', encoding="utf-8")
     before = sorted(warehouse.rglob("*"))
     with pytest.raises(SystemExit) as stop:
         main([*files(warehouse), *(argument.format(data=warehouse) for argument in arguments)])
-    assert str(stop.value).startswith("error: ") and message in str(stop.value) and "\n" not in str(stop.value)
+    assert (
+        str(stop.value).startswith("error: ") and message in str(stop.value) and "\n" not in str(stop.value)
+    )
     assert sorted(warehouse.rglob("*")) == before
 
 

@@ -30,7 +30,9 @@ def truthful(pictures):
 def fake_model(monkeypatch):
     """Makes the command use a model that gives the published answers, except for the last question."""
     monkeypatch.setitem(smolrgpt_jax.__dict__, "load", lambda path: FakeModel())
-    monkeypatch.setattr(command, "answer_questions", lambda model, pictures, *_: truthful(pictures)[:-1] + ["!!!!!!"])
+    monkeypatch.setattr(
+        command, "answer_questions", lambda model, pictures, *_: truthful(pictures)[:-1] + ["!!!!!!"]
+    )
 
 
 def read(folder, name):
@@ -39,31 +41,76 @@ def read(folder, name):
 
 def test_true_answers_score_everything(warehouse, tmp_path):
     pictures = read_warehouse(warehouse, "val")
-    metrics = evaluate(pictures, truthful, tmp_path / "out", blind=BlindBaseline(read_training_questions(warehouse / "train.json")))
+    metrics = evaluate(
+        pictures,
+        truthful,
+        tmp_path / "out",
+        blind=BlindBaseline(read_training_questions(warehouse / "train.json")),
+    )
     assert [metrics[name] for name in ("S1", "left_right", "count", "mcq", "distance")] == [100] * 5
     assert (metrics["questions"], metrics["unreadable"]) == (28, 0)
     # The blind baseline knows the only side, 2 of the 7 counts, 3 of the 7 regions, and 2 distances within 10 %.
     assert metrics["blind"]["left_right"] == 100
-    assert metrics["blind"]["count"] == pytest.approx(200 / 7) and metrics["blind"]["mcq"] == pytest.approx(300 / 7)
+    assert metrics["blind"]["count"] == pytest.approx(200 / 7) and metrics["blind"]["mcq"] == pytest.approx(
+        300 / 7
+    )
     assert metrics["blind_S1"] == pytest.approx(sum(metrics["blind"].values()) / 4)
     assert read(tmp_path / "out", "metrics.json") == metrics
 
 
 def test_the_command_writes_all_files(warehouse, tmp_path, fake_model, capsys):
-    main(["--checkpoint", "anywhere", "--data", str(warehouse), "--split", "val", "--out", str(tmp_path / "a" / "out")])
+    main(
+        [
+            "--checkpoint",
+            "anywhere",
+            "--data",
+            str(warehouse),
+            "--split",
+            "val",
+            "--out",
+            str(tmp_path / "a" / "out"),
+        ]
+    )
     out = tmp_path / "a" / "out"
-    assert sorted(file.name for file in out.iterdir()) == ["metrics.json", "predictions.json", "report.html", "submission.json"]
+    assert sorted(file.name for file in out.iterdir()) == [
+        "metrics.json",
+        "predictions.json",
+        "report.html",
+        "submission.json",
+    ]
     assert [file.name for file in (tmp_path / "a").iterdir()] == ["out"]
-    metrics, predictions, submission = (read(out, f"{name}.json") for name in ("metrics", "predictions", "submission"))
-    assert metrics["questions"] == 28 and metrics["unreadable"] == 1 and metrics["distance"] == pytest.approx(600 / 7)
-    assert set(predictions[0]) == {"id", "image", "category", "question", "answer", "normalized_answer", "truth"}
+    metrics, predictions, submission = (
+        read(out, f"{name}.json") for name in ("metrics", "predictions", "submission")
+    )
+    assert (
+        metrics["questions"] == 28
+        and metrics["unreadable"] == 1
+        and metrics["distance"] == pytest.approx(600 / 7)
+    )
+    assert set(predictions[0]) == {
+        "id",
+        "image",
+        "category",
+        "question",
+        "answer",
+        "normalized_answer",
+        "truth",
+    }
     assert predictions[0]["image"] == "000100.png" and predictions[0]["normalized_answer"] == "left"
     assert predictions[-1]["normalized_answer"] is None
     assert submission[-1] == {"id": "000106-distance", "normalized_answer": ""}
     assert submission[3] == {"id": "000100-distance", "normalized_answer": 2.0}
     assert "28 questions, 1 answers unreadable" in capsys.readouterr().out
-    score_main(["--ground_truth", str(warehouse / "val.json"), "--predictions", str(out / "submission.json"),
-                "--out", str(tmp_path / "m.json")])
+    score_main(
+        [
+            "--ground_truth",
+            str(warehouse / "val.json"),
+            "--predictions",
+            str(out / "submission.json"),
+            "--out",
+            str(tmp_path / "m.json"),
+        ]
+    )
     assert read(tmp_path, "m.json")["S1"] == metrics["S1"]
 
 
@@ -71,20 +118,44 @@ def test_results_of_an_earlier_run_are_replaced_and_other_files_kept(warehouse, 
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "metrics.json").write_text("old")
     (tmp_path / "out" / "note.txt").write_text("mine")
-    main(["--checkpoint", "anywhere", "--data", str(warehouse), "--out", str(tmp_path / "out"), "--limit", "5"])
+    main(
+        ["--checkpoint", "anywhere", "--data", str(warehouse), "--out", str(tmp_path / "out"), "--limit", "5"]
+    )
     assert read(tmp_path / "out", "metrics.json")["questions"] == 5
     assert (tmp_path / "out" / "note.txt").read_text() == "mine"
 
 
 def test_a_split_without_answers_gives_a_submission_only(warehouse, tmp_path, fake_model, monkeypatch):
     records = read(warehouse, "val.json")
-    bare = [{"id": r["id"], "image": r["image"], "conversations": r["conversations"][:1], "rle": r["rle"]} for r in records]
+    bare = [
+        {"id": r["id"], "image": r["image"], "conversations": r["conversations"][:1], "rle": r["rle"]}
+        for r in records
+    ]
     (warehouse / "bare.json").write_text(json.dumps(bare), encoding="utf-8")
     answers = [record["freeform_answer"] for record in records]
     monkeypatch.setattr(command, "answer_questions", lambda *_: answers)
-    main(["--checkpoint", "anywhere", "--data", str(warehouse), "--annotations", "bare.json", "--out", str(tmp_path / "out")])
-    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["predictions.json", "submission.json"]
-    assert [item["normalized_answer"] for item in read(tmp_path / "out", "submission.json")[:4]] == ["left", 0, 0, 2.0]
+    main(
+        [
+            "--checkpoint",
+            "anywhere",
+            "--data",
+            str(warehouse),
+            "--annotations",
+            "bare.json",
+            "--out",
+            str(tmp_path / "out"),
+        ]
+    )
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
+        "predictions.json",
+        "submission.json",
+    ]
+    assert [item["normalized_answer"] for item in read(tmp_path / "out", "submission.json")[:4]] == [
+        "left",
+        0,
+        0,
+        2.0,
+    ]
 
 
 def test_without_training_questions_there_is_no_baseline(warehouse, tmp_path, fake_model):
@@ -106,7 +177,9 @@ def test_questions_that_could_not_be_asked_are_wrong(monkeypatch, warehouse):
     import smolrgpt_jax.generation
 
     pictures = read_warehouse(warehouse, "val")
-    monkeypatch.setattr(smolrgpt_jax.generation, "generate_answers", lambda model, pictures, **_: {"000100-count": "4"})
+    monkeypatch.setattr(
+        smolrgpt_jax.generation, "generate_answers", lambda model, pictures, **_: {"000100-count": "4"}
+    )
     answers = command.answer_questions(FakeModel(), pictures[:1], 2, 8)
     assert answers == ["", "4", "", ""]
 
@@ -116,14 +189,21 @@ def test_a_limit_counts_questions(warehouse):
     assert [len(picture.questions) for picture in pictures] == [4, 2]
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["--split", "nowhere"], "nowhere.json"),
-    (["--annotations", "none.json"], "none.json"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--split", "nowhere"], "nowhere.json"),
+        (["--annotations", "none.json"], "none.json"),
+    ],
+)
 def test_bad_input_ends_with_one_sentence(warehouse, tmp_path, fake_model, arguments, message):
     with pytest.raises(SystemExit) as stop:
-        main(["--checkpoint", "anywhere", "--data", str(warehouse), "--out", str(tmp_path / "out"), *arguments])
-    assert str(stop.value).startswith("error: ") and message in str(stop.value) and "\n" not in str(stop.value)
+        main(
+            ["--checkpoint", "anywhere", "--data", str(warehouse), "--out", str(tmp_path / "out"), *arguments]
+        )
+    assert (
+        str(stop.value).startswith("error: ") and message in str(stop.value) and "\n" not in str(stop.value)
+    )
     assert not (tmp_path / "out").exists()
 
 

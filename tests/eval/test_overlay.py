@@ -36,7 +36,10 @@ def test_every_region_gets_its_own_colour_and_label(grey, box_rle):
 
 def test_labels_of_regions_at_the_same_place_do_not_cover_each_other(grey, box_rle):
     region = box_rle(60, 40, 140, 80, 120, 200)
-    one, two = ((np.asarray(draw_regions(grey, regions)) > 160).all(-1).sum() for regions in ([region], [region, region]))
+    one, two = (
+        (np.asarray(draw_regions(grey, regions)) > 160).all(-1).sum()
+        for regions in ([region], [region, region])
+    )
     assert two > 1.5 * one > 0
 
 
@@ -49,7 +52,9 @@ def test_the_result_has_the_wanted_width_and_a_small_mask_is_stretched(grey, box
 
 def test_an_empty_mask_and_more_regions_than_colours_are_drawn(grey, box_rle):
     empty = RLE(120, 200, box_rle(0, 0, 0, 0, 120, 200).counts)
-    draw_regions(grey, [empty] + [box_rle(5 * k, 5, 5 * k + 30, 60, 120, 200) for k in range(len(COLOURS) + 2)])
+    draw_regions(
+        grey, [empty] + [box_rle(5 * k, 5, 5 * k + 30, 60, 120, 200) for k in range(len(COLOURS) + 2)]
+    )
 
 
 def test_the_picture_itself_is_not_changed(box_rle):

@@ -37,27 +37,49 @@ class Page(HTMLParser):
             assert self.open.pop() == tag
 
     def entries(self) -> list[dict]:
-        return [attributes for tag, attributes in self.tags if attributes.get("class", "").startswith("entry")]
+        return [
+            attributes for tag, attributes in self.tags if attributes.get("class", "").startswith("entry")
+        ]
 
 
 @pytest.fixture
 def evaluated(warehouse):
     pictures = read_warehouse(warehouse, "val")
-    answers = [("!!!!" if index % 9 == 0 else question.answer if index % 3 else "The pallet [Region 1] is 99 meters to the left. <b>")
-               for index, question in enumerate(question for picture in pictures for question in picture.questions)]
+    answers = [
+        (
+            "!!!!"
+            if index % 9 == 0
+            else question.answer
+            if index % 3
+            else "The pallet [Region 1] is 99 meters to the left. <b>"
+        )
+        for index, question in enumerate(question for picture in pictures for question in picture.questions)
+    ]
     predictions = make_predictions(pictures, answers)
-    return compute_metrics(pictures, predictions, BlindBaseline(read_training_questions(warehouse / "train.json"))), predictions, pictures
+    return (
+        compute_metrics(
+            pictures, predictions, BlindBaseline(read_training_questions(warehouse / "train.json"))
+        ),
+        predictions,
+        pictures,
+    )
 
 
 @pytest.fixture
 def html(evaluated, tmp_path):
     curve = tmp_path / "metrics.csv"
-    curve.write_text("step,loss,validation_loss,lr_connector\n10,3.5,,0.0001\n20,2.5,2.6,0.00005\n30,nan,,\n", encoding="utf-8")
+    curve.write_text(
+        "step,loss,validation_loss,lr_connector\n10,3.5,,0.0001\n20,2.5,2.6,0.00005\n30,nan,,\n",
+        encoding="utf-8",
+    )
     odd = tmp_path / "odd.csv"
     odd.write_text("step,other\n1,2\n", encoding="utf-8")
-    write_report(tmp_path / "report.html", *evaluated,
-                 {"connector alignment": curve, "refiner alignment": tmp_path / "none.csv", "odd": odd},
-                 {"command": "python -m eval.warehouse --split val", "seed": 17, "config": {"width": 4321}})
+    write_report(
+        tmp_path / "report.html",
+        *evaluated,
+        {"connector alignment": curve, "refiner alignment": tmp_path / "none.csv", "odd": odd},
+        {"command": "python -m eval.warehouse --split val", "seed": 17, "config": {"width": 4321}},
+    )
     return (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
@@ -72,9 +94,18 @@ def test_the_file_needs_nothing_beside_itself(html):
 def test_scores_stand_beside_the_blind_baseline(html, evaluated):
     metrics = evaluated[0]
     text = re.sub(r"<[^>]*>", " ", html)
-    for value in (metrics["S1"], metrics["blind_S1"], *(metrics[c] for c in WAREHOUSE_CATEGORIES), *metrics["blind"].values()):
+    for value in (
+        metrics["S1"],
+        metrics["blind_S1"],
+        *(metrics[c] for c in WAREHOUSE_CATEGORIES),
+        *metrics["blind"].values(),
+    ):
         assert f"{value:.1f}" in text
-    rows = [attributes["data-category"] for tag, attributes in Page(html).tags if tag == "tr" and "data-category" in attributes]
+    rows = [
+        attributes["data-category"]
+        for tag, attributes in Page(html).tags
+        if tag == "tr" and "data-category" in attributes
+    ]
     assert rows == list(WAREHOUSE_CATEGORIES)
 
 
@@ -84,17 +115,27 @@ def test_the_gallery_shows_every_category_right_and_wrong(html):
         shown = [entry for entry in entries if entry["data-category"] == category]
         assert 6 <= len(shown) <= GALLERY_PER_CATEGORY
         assert {entry["data-verdict"] for entry in shown} == {"right", "wrong"}
-    pictures = [attributes["src"] for tag, attributes in Page(html).tags if tag == "img" and "src" in attributes]
-    assert len(pictures) == len(entries) and all(source.startswith("data:image/jpeg;base64,") for source in pictures)
+    pictures = [
+        attributes["src"] for tag, attributes in Page(html).tags if tag == "img" and "src" in attributes
+    ]
+    assert len(pictures) == len(entries) and all(
+        source.startswith("data:image/jpeg;base64,") for source in pictures
+    )
 
 
 def test_a_question_shows_its_regions_and_texts_are_escaped(html):
-    assert re.search(r'Is the pallet <span class="chip" style="--c:rgb\(\d+,\d+,\d+\)">0</span> to the left', html)
+    assert re.search(
+        r'Is the pallet <span class="chip" style="--c:rgb\(\d+,\d+,\d+\)">0</span> to the left', html
+    )
     assert "&lt;b&gt;" in html and "<mask>" not in html and "&lt;mask&gt;" not in html
 
 
 def test_plots_hold_the_data(html, evaluated):
-    readable = [item for item in evaluated[1] if item["category"] == "distance" and item["normalized_answer"] is not None]
+    readable = [
+        item
+        for item in evaluated[1]
+        if item["category"] == "distance" and item["normalized_answer"] is not None
+    ]
     page = Page(html)
     assert sum("dot" in attributes.get("class", "").split() for _, attributes in page.tags) == len(readable)
     assert sum(attributes.get("class") == "confusion" for _, attributes in page.tags) == 2

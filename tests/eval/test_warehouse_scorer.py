@@ -24,7 +24,16 @@ def test_the_official_numbers_come_out_to_the_last_digit():
 
 
 def test_the_command_writes_the_official_numbers_and_s1(tmp_path, capsys):
-    main(["--ground_truth", str(TRUTH), "--predictions", str(PREDICTIONS), "--out", str(tmp_path / "new" / "metrics.json")])
+    main(
+        [
+            "--ground_truth",
+            str(TRUTH),
+            "--predictions",
+            str(PREDICTIONS),
+            "--out",
+            str(tmp_path / "new" / "metrics.json"),
+        ]
+    )
     metrics = json.loads((tmp_path / "new" / "metrics.json").read_text(encoding="utf-8"))
     assert {name: metrics[name] for name in EXPECTED} == EXPECTED
     assert metrics["S1"] == EXPECTED["Final_weighted_score"]
@@ -33,9 +42,19 @@ def test_the_command_writes_the_official_numbers_and_s1(tmp_path, capsys):
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["metrics.json"]
 
 
-@pytest.mark.parametrize("predicted, truth, right", [
-    (9.0, 10.0, True), (11.0, 10.0, True), (8.99, 10.0, False), (11.01, 10.0, False),
-    (0.0, 0.0, True), (0.01, 0.0, False), (0.0, 0.05, False), (None, 1.0, False)])
+@pytest.mark.parametrize(
+    "predicted, truth, right",
+    [
+        (9.0, 10.0, True),
+        (11.0, 10.0, True),
+        (8.99, 10.0, False),
+        (11.01, 10.0, False),
+        (0.0, 0.0, True),
+        (0.01, 0.0, False),
+        (0.0, 0.05, False),
+        (None, 1.0, False),
+    ],
+)
 def test_a_distance_is_right_within_ten_percent_and_zero_only_for_zero(predicted, truth, right):
     assert is_correct("distance", predicted, truth) is right
 
@@ -58,33 +77,54 @@ def test_s1_is_the_mean_over_the_categories_that_occur():
     assert metrics["S1"] == 50.0 and metrics["distance"] is None
 
 
-@pytest.mark.parametrize("questions, predictions, message", [
-    ([], {}, "no question"),
-    ([question("a", "count", 2)], {"a": 2, "x": 1}, "'x'"),
-    ([question("a", "count", 2), question("a", "count", 2)], {"a": 2}, "occurs twice"),
-    ([question("a", "count", None)], {"a": 2}, "no normalized answer"),
-    ([question("a", "caption", None)], {"a": 2}, "caption"),
-])
+@pytest.mark.parametrize(
+    "questions, predictions, message",
+    [
+        ([], {}, "no question"),
+        ([question("a", "count", 2)], {"a": 2, "x": 1}, "'x'"),
+        ([question("a", "count", 2), question("a", "count", 2)], {"a": 2}, "occurs twice"),
+        ([question("a", "count", None)], {"a": 2}, "no normalized answer"),
+        ([question("a", "caption", None)], {"a": 2}, "caption"),
+    ],
+)
 def test_unusable_input_is_an_error(questions, predictions, message):
     with pytest.raises(DataError, match=message):
         score(questions, predictions)
 
 
-@pytest.mark.parametrize("truth, predictions, message", [
-    (ONE, '[{"id": "a", "normalized_answer": 2}, {"id": "a", "normalized_answer": 3}]', "'a' occurs twice"),
-    (ONE, '[{"id": "b", "normalized_answer": 2}]', "'b'"),
-    (ONE, '[{"id": "a"}]', "normalized_answer"),
-    ('[{"id": "a", "category": "count", "normalized_answer": "two"}]', "[]", "'a'"),
-    ('[{"id": "a", "category": "count"}]', "[]", "record 0"),
-    ('{"id": 1}', "[]", "list of records"),
-    ("[", "[]", "not valid JSON"),
-    (None, "[]", "cannot be read"),
-])
+@pytest.mark.parametrize(
+    "truth, predictions, message",
+    [
+        (
+            ONE,
+            '[{"id": "a", "normalized_answer": 2}, {"id": "a", "normalized_answer": 3}]',
+            "'a' occurs twice",
+        ),
+        (ONE, '[{"id": "b", "normalized_answer": 2}]', "'b'"),
+        (ONE, '[{"id": "a"}]', "normalized_answer"),
+        ('[{"id": "a", "category": "count", "normalized_answer": "two"}]', "[]", "'a'"),
+        ('[{"id": "a", "category": "count"}]', "[]", "record 0"),
+        ('{"id": 1}', "[]", "list of records"),
+        ("[", "[]", "not valid JSON"),
+        (None, "[]", "cannot be read"),
+    ],
+)
 def test_bad_files_end_the_command_with_one_sentence_and_no_output(tmp_path, truth, predictions, message):
     if truth is not None:
         (tmp_path / "gt.json").write_text(truth, encoding="utf-8")
     (tmp_path / "pred.json").write_text(predictions, encoding="utf-8")
     with pytest.raises(SystemExit) as stop:
-        main(["--ground_truth", str(tmp_path / "gt.json"), "--predictions", str(tmp_path / "pred.json"), "--out", str(tmp_path / "m.json")])
-    assert str(stop.value).startswith("error: ") and message in str(stop.value) and "\n" not in str(stop.value)
+        main(
+            [
+                "--ground_truth",
+                str(tmp_path / "gt.json"),
+                "--predictions",
+                str(tmp_path / "pred.json"),
+                "--out",
+                str(tmp_path / "m.json"),
+            ]
+        )
+    assert (
+        str(stop.value).startswith("error: ") and message in str(stop.value) and "\n" not in str(stop.value)
+    )
     assert not (tmp_path / "m.json").exists()

@@ -23,12 +23,17 @@ def test_temperature_gives_the_softmax():
 
 
 def test_top_k_keeps_the_most_likely():
-    assert np.flatnonzero(frequencies([0.0, 3.0, 1.0, 2.0], Sampling(temperature=1.0, top_k=2, top_p=1.0))).tolist() == [1, 3]
+    assert np.flatnonzero(
+        frequencies([0.0, 3.0, 1.0, 2.0], Sampling(temperature=1.0, top_k=2, top_p=1.0))
+    ).tolist() == [1, 3]
 
 
 def test_top_p_keeps_the_smallest_sufficient_set():
     logits = np.log([0.5, 0.3, 0.15, 0.05])
-    assert np.flatnonzero(frequencies(logits, Sampling(temperature=1.0, top_k=0, top_p=0.6))).tolist() == [0, 1]
+    assert np.flatnonzero(frequencies(logits, Sampling(temperature=1.0, top_k=0, top_p=0.6))).tolist() == [
+        0,
+        1,
+    ]
     assert np.flatnonzero(frequencies(logits, Sampling(temperature=1.0, top_k=0, top_p=0.01))).tolist() == [0]
 
 
@@ -37,7 +42,13 @@ def test_greedy_is_the_argmax():
 
 
 def prompt(golden):
-    return golden.outputs["prompt_ids"], golden.outputs["prompt_attention_mask"], golden.images, golden.depths, golden.masks
+    return (
+        golden.outputs["prompt_ids"],
+        golden.outputs["prompt_attention_mask"],
+        golden.images,
+        golden.depths,
+        golden.masks,
+    )
 
 
 def test_cached_decoding_equals_forward_passes(golden):
@@ -45,7 +56,9 @@ def test_cached_decoding_equals_forward_passes(golden):
     ids, mask, *pictures = prompt(golden)
     generated = golden.model.generate(ids, mask, *pictures, max_new_tokens=6)
     full = np.concatenate([ids, generated], axis=1)
-    logits = golden.model.forward(full, np.pad(mask, ((0, 0), (0, 6)), constant_values=1), *pictures)["logits"]
+    logits = golden.model.forward(full, np.pad(mask, ((0, 0), (0, 6)), constant_values=1), *pictures)[
+        "logits"
+    ]
     np.testing.assert_array_equal(logits[:, ids.shape[1] - 1 : -1].argmax(-1), generated)
 
 
@@ -53,7 +66,10 @@ def test_cached_decoding_equals_forward_passes(golden):
 def test_left_padding_does_not_change_the_answer(golden, extra):
     ids, mask, *pictures = prompt(golden)
     padded = np.pad(ids, ((0, 0), (extra, 0)), constant_values=2), np.pad(mask, ((0, 0), (extra, 0)))
-    np.testing.assert_array_equal(golden.model.generate(*padded, *pictures, max_new_tokens=8), golden.model.generate(ids, mask, *pictures, max_new_tokens=8))
+    np.testing.assert_array_equal(
+        golden.model.generate(*padded, *pictures, max_new_tokens=8),
+        golden.model.generate(ids, mask, *pictures, max_new_tokens=8),
+    )
 
 
 def test_everything_after_eos_is_eos(golden, monkeypatch):
@@ -72,6 +88,8 @@ def test_everything_after_eos_is_eos(golden, monkeypatch):
 
 def test_sampling_is_reproducible_from_its_seed(golden):
     ids, mask, *pictures = prompt(golden)
-    draw = lambda seed: golden.model.generate(ids, mask, *pictures, max_new_tokens=8, sampling=Sampling(temperature=1.0), seed=seed)
+    draw = lambda seed: golden.model.generate(
+        ids, mask, *pictures, max_new_tokens=8, sampling=Sampling(temperature=1.0), seed=seed
+    )
     np.testing.assert_array_equal(draw(3), draw(3))
     assert np.any(draw(3) != draw(4))

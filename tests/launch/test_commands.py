@@ -15,7 +15,18 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("module", ["launch.demo", "launch.make_warehouse", "launch.train_tokenizer", "convert", "eval.warehouse", "eval.predict", "eval.score_warehouse"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "launch.demo",
+        "launch.make_warehouse",
+        "launch.train_tokenizer",
+        "convert",
+        "eval.warehouse",
+        "eval.predict",
+        "eval.score_warehouse",
+    ],
+)
 def test_help(module):
     done = run(module, "--help")
     assert done.returncode == 0 and "usage" in done.stdout
@@ -24,13 +35,22 @@ def test_help(module):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("launch.train", "--config=configs/stage3_sft.py", "--config.init_from=nowhere", "--workdir=out"), "nowhere holds no checkpoint"),
-        (("launch.train", "--config=configs/stage3_sft.py", "--workdir=out"), "config.tokenizer names no tokenizer"),
+        (
+            ("launch.train", "--config=configs/stage3_sft.py", "--config.init_from=nowhere", "--workdir=out"),
+            "nowhere holds no checkpoint",
+        ),
+        (
+            ("launch.train", "--config=configs/stage3_sft.py", "--workdir=out"),
+            "config.tokenizer names no tokenizer",
+        ),
         (("launch.make_warehouse", "--out=out", "--width=5000"), "5000x1080 pixels are outside"),
     ],
 )
 def test_bad_input_is_one_sentence(arguments, message, tmp_path):
-    arguments = [a.replace("=out", f"={tmp_path / 'out'}").replace("=nowhere", f"={tmp_path / 'nowhere'}") for a in arguments]
+    arguments = [
+        a.replace("=out", f"={tmp_path / 'out'}").replace("=nowhere", f"={tmp_path / 'nowhere'}")
+        for a in arguments
+    ]
     done = run(*arguments)
     assert done.returncode != 0
     assert message in done.stderr and "Traceback" not in done.stderr

@@ -19,12 +19,27 @@ def difference(ours, theirs) -> float:
 
 @pytest.fixture(scope="module")
 def forward(golden):
-    return golden.model.forward(golden.inputs["input_ids"], golden.inputs["attention_mask"], golden.images, golden.depths, golden.masks)
+    return golden.model.forward(
+        golden.inputs["input_ids"],
+        golden.inputs["attention_mask"],
+        golden.images,
+        golden.depths,
+        golden.masks,
+    )
 
 
 @pytest.mark.parametrize(
     "name",
-    ["vision_features_rgb", "vision_features_depth", "image_tokens", "depth_tokens", "rgb_refined", "depth_refined", "region_rgb", "region_depth"],
+    [
+        "vision_features_rgb",
+        "vision_features_depth",
+        "image_tokens",
+        "depth_tokens",
+        "rgb_refined",
+        "depth_refined",
+        "region_rgb",
+        "region_depth",
+    ],
 )
 def test_intermediate_equals_pytorch(golden, forward, name):
     assert difference(forward[name], golden.outputs[name]) <= MODULE_TOLERANCE
@@ -43,13 +58,23 @@ def test_losses_equal_pytorch(golden, forward):
 
 def test_rgb_only_logits_equal_pytorch(golden):
     out = golden.model.forward(golden.outputs["rgb_only_ids"], golden.inputs["attention_mask"], golden.images)
-    assert difference(out["logits"][golden.valid], golden.outputs["rgb_only_logits"][golden.valid]) <= LOGITS_TOLERANCE
+    assert (
+        difference(out["logits"][golden.valid], golden.outputs["rgb_only_logits"][golden.valid])
+        <= LOGITS_TOLERANCE
+    )
     assert "region_rgb" not in out
 
 
 def test_greedy_tokens_equal_pytorch(golden):
     prompt, mask = golden.outputs["prompt_ids"], golden.outputs["prompt_attention_mask"]
-    ids = golden.model.generate(prompt, mask, golden.images, golden.depths, golden.masks, max_new_tokens=golden.outputs["greedy_ids"].shape[1])
+    ids = golden.model.generate(
+        prompt,
+        mask,
+        golden.images,
+        golden.depths,
+        golden.masks,
+        max_new_tokens=golden.outputs["greedy_ids"].shape[1],
+    )
     np.testing.assert_array_equal(ids, golden.outputs["greedy_ids"])
 
 
@@ -74,10 +99,14 @@ def test_padded_vocabulary_can_never_be_chosen(golden):
     config = golden.model.config
     assert config.decoder.padded_vocab_size > config.decoder.vocab_size
     logits = np.asarray(bind(config, golden.model.params)(golden.batch())["logits"])
-    assert logits[..., config.decoder.vocab_size :].max() < logits[..., : config.decoder.vocab_size].min() - 1e6
+    assert (
+        logits[..., config.decoder.vocab_size :].max() < logits[..., : config.decoder.vocab_size].min() - 1e6
+    )
 
 
 def test_more_mask_tokens_than_regions_names_the_row(golden):
     masks = [*golden.masks[:2], golden.masks[2][..., :1], golden.masks[3]]
     with pytest.raises(ValueError, match="row 2 has 4 RGB region tokens but only 1"):
-        golden.model.forward(golden.inputs["input_ids"], golden.inputs["attention_mask"], golden.images, golden.depths, masks)
+        golden.model.forward(
+            golden.inputs["input_ids"], golden.inputs["attention_mask"], golden.images, golden.depths, masks
+        )

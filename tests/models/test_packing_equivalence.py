@@ -28,23 +28,40 @@ def question(rng: np.random.Generator, length: int, regions: list[int], answer: 
     return {"tokens": tokens, "region": region, "kind": kind, "answer": answer}
 
 
-def rows(pictures: list[list[dict]], per_row: list[list[int]], length: int, prefix: np.ndarray) -> dict[str, np.ndarray]:
+def rows(
+    pictures: list[list[dict]], per_row: list[list[int]], length: int, prefix: np.ndarray
+) -> dict[str, np.ndarray]:
     """Packs the given pictures' questions: `per_row` lists the pictures of each row."""
     slots = max(map(len, per_row))
     names = ("tokens", "targets", "positions", "picture_ids", "question_ids", "feature_index")
-    batch = {n: np.full((len(per_row), length), -100 if n == "targets" else -1 if n == "feature_index" else 0, np.int32) for n in names}
+    batch = {
+        n: np.full(
+            (len(per_row), length), -100 if n == "targets" else -1 if n == "feature_index" else 0, np.int32
+        )
+        for n in names
+    }
     for row, chosen in enumerate(per_row):
         at = number = 0
         for slot, picture in enumerate(chosen):
             span = slice(at, at + PREFIX)
-            batch["tokens"][row, span], batch["positions"][row, span], batch["picture_ids"][row, span] = prefix, np.arange(PREFIX), slot + 1
-            batch["feature_index"][row, at + 2 : at + PREFIX] = slot * CONFIG.image_tokens + np.arange(CONFIG.image_tokens)
+            batch["tokens"][row, span], batch["positions"][row, span], batch["picture_ids"][row, span] = (
+                prefix,
+                np.arange(PREFIX),
+                slot + 1,
+            )
+            batch["feature_index"][row, at + 2 : at + PREFIX] = slot * CONFIG.image_tokens + np.arange(
+                CONFIG.image_tokens
+            )
             at += PREFIX
             for q in pictures[picture]:
                 number += 1
                 n = len(q["tokens"])
                 span = slice(at, at + n)
-                batch["tokens"][row, span], batch["picture_ids"][row, span], batch["question_ids"][row, span] = q["tokens"], slot + 1, number
+                (
+                    batch["tokens"][row, span],
+                    batch["picture_ids"][row, span],
+                    batch["question_ids"][row, span],
+                ) = q["tokens"], slot + 1, number
                 batch["positions"][row, span] = PREFIX + np.arange(n)
                 base = slots * CONFIG.image_tokens + (q["kind"] * slots + slot) * REGIONS
                 batch["feature_index"][row, span] = np.where(q["region"] >= 0, base + q["region"], -1)
@@ -68,7 +85,11 @@ def both():
     singles = [[q] for p in pictures for q in p]
     owner = [i for i, p in enumerate(pictures) for _ in p]
     alone = rows(singles, [[i] for i in range(len(singles))], 24, prefix)
-    alone |= {"images": images[owner][:, None], "depths": depths[owner][:, None], "region_masks": masks[owner][:, None]}
+    alone |= {
+        "images": images[owner][:, None],
+        "depths": depths[owner][:, None],
+        "region_masks": masks[owner][:, None],
+    }
     return packed, alone
 
 
@@ -93,7 +114,9 @@ def test_loss_and_gradients_are_the_same(both):
     (loss_a, grads_a), (loss_b, grads_b) = (jax.jit(jax.value_and_grad(mean_loss))(params, b) for b in both)
     np.testing.assert_allclose(loss_a, loss_b, rtol=1e-6)
     for name, grad in grads_a.items():
-        np.testing.assert_allclose(grad, grads_b[name], atol=1e-5 * max(1.0, float(np.abs(grad).max())), err_msg=name)
+        np.testing.assert_allclose(
+            grad, grads_b[name], atol=1e-5 * max(1.0, float(np.abs(grad).max())), err_msg=name
+        )
 
 
 def test_mask_of_the_docstring_example():

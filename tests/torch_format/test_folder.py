@@ -12,7 +12,13 @@ from safetensors.numpy import load_file, save_file
 
 from smolrgpt_jax.config import PRESETS, config_from_torch, config_to_torch
 from smolrgpt_jax.models.smolrgpt import abstract_params
-from smolrgpt_jax.torch_format.folder import CheckpointError, default_layout, read_folder, with_dtype, write_folder
+from smolrgpt_jax.torch_format.folder import (
+    CheckpointError,
+    default_layout,
+    read_folder,
+    with_dtype,
+    write_folder,
+)
 from smolrgpt_jax.torch_format.mapping import INV_FREQ, entries
 
 HEAD, EMBEDDING = "decoder.head.weight", "decoder.token_embedding.weight"
@@ -59,7 +65,9 @@ def test_other_dtypes(golden, tmp_path, dtype, numpy_dtype):
     tensors = load_file(tmp_path / "small" / "model.safetensors")
     assert {t.dtype for n, t in tensors.items() if n != INV_FREQ} == {np.dtype(numpy_dtype)}
     again = read_folder(tmp_path / "small")[1]
-    np.testing.assert_array_equal(again["decoder/blocks/q_proj/kernel"], params["decoder/blocks/q_proj/kernel"].astype(numpy_dtype))
+    np.testing.assert_array_equal(
+        again["decoder/blocks/q_proj/kernel"], params["decoder/blocks/q_proj/kernel"].astype(numpy_dtype)
+    )
 
 
 @pytest.mark.parametrize("names", [[EMBEDDING], [HEAD], [HEAD, EMBEDDING]], ids=str)
@@ -70,7 +78,9 @@ def test_tied_head_under_either_name(golden, folder, names):
 
     rewrite(folder, change)
     params = read_folder(folder)[1]
-    np.testing.assert_array_equal(params["decoder/token_embedding"][:515], golden.model.params["decoder/token_embedding"][:515])
+    np.testing.assert_array_equal(
+        params["decoder/token_embedding"][:515], golden.model.params["decoder/token_embedding"][:515]
+    )
 
 
 def test_sharded_folder(golden, folder, tmp_path):
@@ -79,12 +89,17 @@ def test_sharded_folder(golden, folder, tmp_path):
     files = {f"model-0000{i + 1}-of-00002.safetensors": names[i::2] for i in range(2)}
     for file, members in files.items():
         save_file({n: tensors[n] for n in members}, folder / file, metadata={"format": "pt"})
-    index = {"metadata": {"total_size": sum(t.nbytes for t in tensors.values())}, "weight_map": {n: f for f, m in sorted(files.items()) for n in sorted(m)}}
+    index = {
+        "metadata": {"total_size": sum(t.nbytes for t in tensors.values())},
+        "weight_map": {n: f for f, m in sorted(files.items()) for n in sorted(m)},
+    }
     index["weight_map"] = dict(sorted(index["weight_map"].items()))
     (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
     (folder / "model.safetensors").unlink()
     config, params, layout = read_folder(folder)
-    np.testing.assert_array_equal(params["rgb_connector/proj/kernel"], golden.model.params["rgb_connector/proj/kernel"])
+    np.testing.assert_array_equal(
+        params["rgb_connector/proj/kernel"], golden.model.params["rgb_connector/proj/kernel"]
+    )
     write_folder(tmp_path / "back", config, params, layout)
     for file in [*files, "model.safetensors.index.json"]:
         assert (tmp_path / "back" / file).read_bytes() == (folder / file).read_bytes()
@@ -99,7 +114,12 @@ def test_all_wrong_tensors_are_listed_at_once(folder):
     rewrite(folder, change)
     with pytest.raises(CheckpointError) as error:
         read_folder(folder)
-    for part in ("missing MP.proj.weight", "missing decoder.norm.weight", "unexpected surprise.weight", "MP_depth.proj.weight has shape [96, 255]"):
+    for part in (
+        "missing MP.proj.weight",
+        "missing decoder.norm.weight",
+        "unexpected surprise.weight",
+        "MP_depth.proj.weight has shape [96, 255]",
+    ):
         assert part in str(error.value)
 
 

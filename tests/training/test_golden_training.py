@@ -21,7 +21,9 @@ def setting(golden, name):
     """Stage with the golden run's peak rates, and its trained and frozen parameters."""
     published = STAGES[name]
     trains = {g.name for g in published.groups if g.peak is not None}
-    stage = published.with_peaks({ours: golden.training[name]["peak_lr"][theirs] for ours, theirs in GROUPS.items() if ours in trains})
+    stage = published.with_peaks(
+        {ours: golden.training[name]["peak_lr"][theirs] for ours, theirs in GROUPS.items() if ours in trains}
+    )
     names = stage.trained(golden.model.params)
     trained = {n: golden.model.params[n] for n in names}
     return stage, trained, {n: v for n, v in golden.model.params.items() if n not in trained}
@@ -30,14 +32,18 @@ def setting(golden, name):
 def in_torch_names(config, values):
     """{PyTorch name: array} of some of our parameters."""
     return {
-        e.torch: e.to_torch(np.asarray(values[e.jax] if e.layer is None else values[e.jax][e.layer])) for e in entries(config) if e.jax in values
+        e.torch: e.to_torch(np.asarray(values[e.jax] if e.layer is None else values[e.jax][e.layer]))
+        for e in entries(config)
+        if e.jax in values
     }
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_first_gradients_equal_pytorch(golden, name):
     _, trained, frozen = setting(golden, name)
-    grads, _ = jax.jit(lambda t, f, b: gradients(golden.model.config, t, f, b))(trained, frozen, golden.batch(regions=STAGES[name].regions))
+    grads, _ = jax.jit(lambda t, f, b: gradients(golden.model.config, t, f, b))(
+        trained, frozen, golden.batch(regions=STAGES[name].regions)
+    )
     ours, theirs = in_torch_names(golden.model.config, grads), golden.grads(name)
     # The PyTorch release ties the head, so its file lists the one shared gradient.
     assert set(ours) == set(theirs)
@@ -62,7 +68,9 @@ def test_forty_steps_follow_pytorch(golden, name):
     np.testing.assert_allclose(norms, expected["grad_norm"], rtol=10 * TOLERANCE)
     for tensor, array in in_torch_names(golden.model.config, {**trained, **frozen}).items():
         _, absolute = expected["final_param_sum_and_abs_sum"][tensor]
-        np.testing.assert_allclose(np.abs(array.astype(np.float64)).sum(), absolute, rtol=TOLERANCE, err_msg=tensor)
+        np.testing.assert_allclose(
+            np.abs(array.astype(np.float64)).sum(), absolute, rtol=TOLERANCE, err_msg=tensor
+        )
     for n, value in frozen.items():
         np.testing.assert_array_equal(value, before[n], err_msg=n)
 
@@ -91,4 +99,6 @@ def test_accumulation_does_not_change_gradients(golden):
     parts, loss_of_parts = gradients(golden.model.config, trained, frozen, batch, accumulation=2)
     np.testing.assert_allclose(loss, loss_of_parts, rtol=1e-6)
     for name in whole:
-        np.testing.assert_allclose(parts[name], whole[name], atol=1e-5 * float(np.abs(whole[name]).max()), err_msg=name)
+        np.testing.assert_allclose(
+            parts[name], whole[name], atol=1e-5 * float(np.abs(whole[name]).max()), err_msg=name
+        )

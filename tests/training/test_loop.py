@@ -29,7 +29,11 @@ TINY = SmolRGPTConfig(
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("loop") / "data"
-    make_warehouse(folder, WarehouseConfig(scenes=8, val_scenes=2, test_scenes=2, width=96, height=54, max_pallets=5), workers=1)
+    make_warehouse(
+        folder,
+        WarehouseConfig(scenes=8, val_scenes=2, test_scenes=2, width=96, height=54, max_pallets=5),
+        workers=1,
+    )
     return folder
 
 
@@ -123,10 +127,19 @@ def test_other_settings_are_refused_on_resume(data, finished):
 
 def test_stages_follow_each_other_and_freeze_what_they_say(data, finished, tmp_path):
     workdir, _ = finished
-    captions = {"captions": {"format": "captions", "root": str(data), "annotations": "train_captions.json", "images": "train/images"}}
+    captions = {
+        "captions": {
+            "format": "captions",
+            "root": str(data),
+            "annotations": "train_captions.json",
+            "images": "train/images",
+        }
+    }
     previous = workdir
     for name in ("connector_alignment", "refiner_alignment", "sft"):
-        run = run_config(data, stage=name, init_from=str(previous), tokenizer="", steps=2, validation_sources={})
+        run = run_config(
+            data, stage=name, init_from=str(previous), tokenizer="", steps=2, validation_sources={}
+        )
         if name == "connector_alignment":
             run["data"] = {**run["data"], "sources": captions, "row_pictures": 2}
         loop.train(run, tmp_path / name)
@@ -141,13 +154,22 @@ def test_stages_follow_each_other_and_freeze_what_they_say(data, finished, tmp_p
 
 def test_mixing_by_weight(data, tmp_path):
     run = run_config(data, stage="mixed", steps=2, validation_sources={})
-    sources = {"questions": default.warehouse(str(data), "train"), "regions": default.warehouse(str(data), "train", "train_regions.json")}
+    sources = {
+        "questions": default.warehouse(str(data), "train"),
+        "regions": default.warehouse(str(data), "train", "train_regions.json"),
+    }
     run["data"] = {**run["data"], "sources": sources, "weights": {"questions": 0.5, "regions": 0.5}}
     assert loop.train(run, tmp_path / "mixed")["step"] == 2
 
 
 def test_a_tokenizer_of_another_size_is_refused(data, tmp_path, monkeypatch):
-    monkeypatch.setitem(PRESETS, "tiny", TINY.replace(decoder=DecoderConfig(width=32, mlp_width=64, heads=2, kv_heads=1, layers=2, vocab_size=600)))
+    monkeypatch.setitem(
+        PRESETS,
+        "tiny",
+        TINY.replace(
+            decoder=DecoderConfig(width=32, mlp_width=64, heads=2, kv_heads=1, layers=2, vocab_size=600)
+        ),
+    )
     with pytest.raises(loop.RunError, match="tokenizer has 512 tokens, the model 600"):
         loop.train(run_config(data), tmp_path / "run")
 

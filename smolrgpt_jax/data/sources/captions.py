@@ -8,8 +8,12 @@ from smolrgpt_jax.data.records import BadRecords, Picture
 from smolrgpt_jax.data.sources.chat_json import read_chat_json
 
 
-def read_captions(root: str | Path, annotations: str = "chat.json", images: str = "images",
-                  on_bad_record: BadRecords | None = None) -> list[Picture]:
+def read_captions(
+    root: str | Path,
+    annotations: str = "chat.json",
+    images: str = "images",
+    on_bad_record: BadRecords | None = None,
+) -> list[Picture]:
     """Reads {id, image, conversations} records whose human turn starts or ends with "<image>".
 
     Args:
@@ -25,6 +29,12 @@ def read_captions(root: str | Path, annotations: str = "chat.json", images: str 
     Raises:
       DataError: the file is missing or unreadable, or, under "error", a record is bad.
     """
-    return read_chat_json(Path(root), annotations, images=images, depths=None,
-                          categories=("caption",), default_category="caption",
-                          on_bad_record=on_bad_record)
+    return read_chat_json(
+        Path(root),
+        annotations,
+        images=images,
+        depths=None,
+        categories=("caption",),
+        default_category="caption",
+        on_bad_record=on_bad_record,
+    )

@@ -7,13 +7,28 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from smolrgpt_jax.data.images import picture_size
-from smolrgpt_jax.data.records import (IMAGE, BadRecords, DataError, Picture, Question, RLE,
-                                       check_question, normalize_answer)
+from smolrgpt_jax.data.records import (
+    IMAGE,
+    BadRecords,
+    DataError,
+    Picture,
+    Question,
+    RLE,
+    check_question,
+    normalize_answer,
+)
 
 
-def read_chat_json(root: Path, annotations: str, *, images: str, depths: str | None,
-                   categories: Sequence[str], default_category: str = "",
-                   on_bad_record: BadRecords | None = None) -> list[Picture]:
+def read_chat_json(
+    root: Path,
+    annotations: str,
+    *,
+    images: str,
+    depths: str | None,
+    categories: Sequence[str],
+    default_category: str = "",
+    on_bad_record: BadRecords | None = None,
+) -> list[Picture]:
     """Reads a list of {id, image, conversations, rle, category, normalized_answer} records.
 
     Args:
@@ -51,9 +66,15 @@ def read_chat_json(root: Path, annotations: str, *, images: str, depths: str | N
             continue
         seen.add(record_id)
         grouped.setdefault(name, []).append(question)
-    return [Picture(id=str(PurePosixPath(name).with_suffix("")), image=folders.image(name),
-                    depth=folders.depth(name), questions=tuple(questions))
-            for name, questions in grouped.items()]
+    return [
+        Picture(
+            id=str(PurePosixPath(name).with_suffix("")),
+            image=folders.image(name),
+            depth=folders.depth(name),
+            questions=tuple(questions),
+        )
+        for name, questions in grouped.items()
+    ]
 
 
 class _Folders:
@@ -123,8 +144,7 @@ def _name_and_id(record: object) -> tuple[str, str]:
     return record["image"], str(record["id"])
 
 
-def _question(record: dict, record_id: str, default_category: str,
-              interned: dict[tuple, RLE]) -> Question:
+def _question(record: dict, record_id: str, default_category: str, interned: dict[tuple, RLE]) -> Question:
     turns = _turns(record)
     speakers = [turn.get("from") if isinstance(turn, dict) else None for turn in turns]
     if speakers not in (["human"], ["human", "gpt"]):
@@ -134,10 +154,13 @@ def _question(record: dict, record_id: str, default_category: str,
         raise ValueError("a turn of the conversation has no text")
     category = str(record.get("category") or default_category)
     return Question(
-        id=record_id, category=category, prompt=_without_image_mark(texts[0]),
+        id=record_id,
+        category=category,
+        prompt=_without_image_mark(texts[0]),
         answer=texts[1].strip() if len(texts) > 1 else None,
         normalized_answer=normalize_answer(category, record.get("normalized_answer")),
-        regions=_regions(record.get("rle"), interned))
+        regions=_regions(record.get("rle"), interned),
+    )
 
 
 def _without_image_mark(text: str) -> str:

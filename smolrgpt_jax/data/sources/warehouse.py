@@ -13,9 +13,13 @@ from smolrgpt_jax.data.records import BadRecords, Picture, WAREHOUSE_CATEGORIES
 from smolrgpt_jax.data.sources.chat_json import read_chat_json
 
 
-def read_warehouse(root: str | Path, split: str, annotations: str | None = None,
-                   categories: Sequence[str] = WAREHOUSE_CATEGORIES,
-                   on_bad_record: BadRecords | None = None) -> list[Picture]:
+def read_warehouse(
+    root: str | Path,
+    split: str,
+    annotations: str | None = None,
+    categories: Sequence[str] = WAREHOUSE_CATEGORIES,
+    on_bad_record: BadRecords | None = None,
+) -> list[Picture]:
     """Reads one split, grouped by picture, in the order of the file.
 
     Args:
@@ -34,5 +38,10 @@ def read_warehouse(root: str | Path, split: str, annotations: str | None = None,
     """
     root = Path(root)
     return read_chat_json(
-        root, annotations or f"{split}.json", images=f"{split}/images", depths=f"{split}/depths",
-        categories=categories, on_bad_record=on_bad_record)
+        root,
+        annotations or f"{split}.json",
+        images=f"{split}/images",
+        depths=f"{split}/depths",
+        categories=categories,
+        on_bad_record=on_bad_record,
+    )

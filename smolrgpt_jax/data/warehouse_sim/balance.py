@@ -53,6 +53,6 @@ def choose(scenes: Sequence[Sequence[Asked]], shares: dict[str, float], most: in
     total = min([most, *(len(pools[category]) / share for category, share in shares.items() if share)])
     chosen: list[list[int]] = [[] for _ in scenes]
     for category, share in shares.items():
-        for scene, i in pools[category][:int(total * share + 1e-6)]:
+        for scene, i in pools[category][: int(total * share + 1e-6)]:
             chosen[scene].append(i)
     return [sorted(indices) for indices in chosen]

@@ -118,7 +118,8 @@ def scene_captions(regions: Sequence[Region], number: int, rng: np.random.Genera
         else:
             prompt = ("Describe the picture.", "What does this picture show?")[rng.integers(2)]
             text = f"A warehouse with {listed}." + "".join(
-                f" {_article(name(region))} at the {_corner(region)}." for region in shown[::2])
+                f" {_article(name(region))} at the {_corner(region)}." for region in shown[::2]
+            )
         captions.append(Caption(prompt, text))
     return captions
 
@@ -164,7 +165,9 @@ class Captioner:
 
     def _single(self) -> Caption | None:
         chosen = self._some(1, 1)
-        return chosen and Caption(f"What is {MASK}?", f"{name(chosen[0]).capitalize()} at {coarse_place(chosen[0])}.", tuple(chosen))
+        return chosen and Caption(
+            f"What is {MASK}?", f"{name(chosen[0]).capitalize()} at {coarse_place(chosen[0])}.", tuple(chosen)
+        )
 
     def _compare(self) -> Caption | None:
         chosen = self._some(2, 2)
@@ -202,8 +205,11 @@ class Captioner:
             return None
         answer = chosen[0]
         chosen = [chosen[i] for i in self.rng.permutation(len(chosen))]
-        if any(abs(r.u - answer.u) < PLACE_MARGIN and abs(r.v - answer.v) < PLACE_MARGIN
-               for r in chosen if r is not answer):
+        if any(
+            abs(r.u - answer.u) < PLACE_MARGIN and abs(r.v - answer.v) < PLACE_MARGIN
+            for r in chosen
+            if r is not answer
+        ):
             return None
         text = f"{named(chosen.index(answer))} is at {place(answer)}."
         return Caption(f"Which of {masks(chosen)} is at {place(answer)}?", text, tuple(chosen))
@@ -240,9 +246,11 @@ class Captioner:
             return None
         a, b = chosen
         right, ahead = b.right - a.right, b.ahead - a.ahead
-        text = (f"{named(1)} is {abs(right):.1f} meters to the {'right' if right >= 0 else 'left'} and "
-                f"{abs(ahead):.1f} meters {'farther' if ahead >= 0 else 'nearer'}. "
-                f"The distance is {floor_distance(a.thing, b.thing):.2f} meters.")
+        text = (
+            f"{named(1)} is {abs(right):.1f} meters to the {'right' if right >= 0 else 'left'} and "
+            f"{abs(ahead):.1f} meters {'farther' if ahead >= 0 else 'nearer'}. "
+            f"The distance is {floor_distance(a.thing, b.thing):.2f} meters."
+        )
         return Caption(f"Seen from {MASK}, where is {MASK}?", text, (a, b))
 
     def _inside(self) -> Caption | None:
@@ -250,7 +258,11 @@ class Captioner:
         if buffers is None or pallets is None:
             return None
         inside = [named(i + 1) for i, r in enumerate(pallets) if is_inside(r.thing, buffers[0].thing)]
-        text = f"{' '.join(inside)} {'is' if len(inside) == 1 else 'are'} inside." if inside else "None is inside."
+        text = (
+            f"{' '.join(inside)} {'is' if len(inside) == 1 else 'are'} inside."
+            if inside
+            else "None is inside."
+        )
         prompt = f"Which of the pallets are inside the buffer region {MASK}: {masks(pallets)}?"
         return Caption(prompt, text, (*buffers, *pallets))
 

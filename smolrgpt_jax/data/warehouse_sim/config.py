@@ -65,8 +65,12 @@ class WarehouseConfig:
 
     def limits(self) -> SceneLimits:
         """How full a scene may be. Raises ValueError for impossible limits."""
-        return SceneLimits(max_pallets=self.max_pallets, max_buffers=self.max_buffers,
-                           max_transporters=self.max_transporters, max_shelves=self.max_shelves)
+        return SceneLimits(
+            max_pallets=self.max_pallets,
+            max_buffers=self.max_buffers,
+            max_transporters=self.max_transporters,
+            max_shelves=self.max_shelves,
+        )
 
     def split_sizes(self) -> dict[str, int]:
         """Number of scenes of each split."""

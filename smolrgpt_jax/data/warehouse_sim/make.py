@@ -43,8 +43,9 @@ class MadeScene:
     scene_captions: tuple[Caption, ...]
 
 
-def draw_scene(config: WarehouseConfig, split: str, index: int
-               ) -> tuple[Scene, Rendering, list[Region], np.random.Generator]:
+def draw_scene(
+    config: WarehouseConfig, split: str, index: int
+) -> tuple[Scene, Rendering, list[Region], np.random.Generator]:
     """Draws and renders a scene of a split; the generator is for what is asked about it.
 
     The seed is (configuration's seed, split, index), so splits share no scene and a split does not
@@ -59,19 +60,25 @@ def draw_scene(config: WarehouseConfig, split: str, index: int
         kinds = [region.kind for region in regions]
         if kinds.count("pallet") >= 3 and "buffer" in kinds:
             return scene, rendering, regions, rng
-    raise ValueError(f"scene {index} of {split}: none of {DRAWS} draws shows three pallets and a buffer of at "
-                     f"least {config.min_area:.2%} of the picture each")
+    raise ValueError(
+        f"scene {index} of {split}: none of {DRAWS} draws shows three pallets and a buffer of at "
+        f"least {config.min_area:.2%} of the picture each"
+    )
 
 
-def make_questions(config: WarehouseConfig, split: str, scene: Scene, regions: list[Region],
-                   rng: np.random.Generator) -> list[Asked]:
+def make_questions(
+    config: WarehouseConfig, split: str, scene: Scene, regions: list[Region], rng: np.random.Generator
+) -> list[Asked]:
     """Questions of every category, one or two more of each than the split takes on average."""
     buffer = scene.things[scene.counted - 1]
     seen = {region.thing.number for region in regions}
     hidden = any(pallet.number not in seen for pallet in scene.inside(buffer))
     asker = Asker(regions, 0 if hidden else scene.counted, rng)
-    return [question for category, share in zip(WAREHOUSE_CATEGORIES, config.shares(split))
-            for question in asker.ask(category, math.ceil(config.questions_per_picture * share) + 1)]
+    return [
+        question
+        for category, share in zip(WAREHOUSE_CATEGORIES, config.shares(split))
+        for question in asker.ask(category, math.ceil(config.questions_per_picture * share) + 1)
+    ]
 
 
 def make(job: Job) -> MadeScene:

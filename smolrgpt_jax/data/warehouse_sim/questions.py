@@ -61,8 +61,11 @@ def outermost(group: Sequence[Region], which: str) -> int | None:
     gaps = [group[b].u - group[a].u for a, b in zip(order, order[1:])]
     if not gaps or (which == "middle" and len(group) != 3):
         return None
-    index, margin = {"leftmost": (order[0], gaps[0]), "rightmost": (order[-1], gaps[-1]),
-                     "middle": (order[1], min(gaps))}[which]
+    index, margin = {
+        "leftmost": (order[0], gaps[0]),
+        "rightmost": (order[-1], gaps[-1]),
+        "middle": (order[1], min(gaps)),
+    }[which]
     return index if margin >= SIDE_MARGIN else None
 
 
@@ -92,19 +95,30 @@ class Asker:
         order = [self.regions[i] for i in self.rng.permutation(len(self.regions))]
         self.pallets, self.buffers, self.shelves, self.transporters = (
             [region for region in order if region.kind == kind]
-            for kind in ("pallet", "buffer", "shelf", "transporter"))
+            for kind in ("pallet", "buffer", "shelf", "transporter")
+        )
 
     def ask(self, category: str, most: int) -> list[Asked]:
         """Up to ``most`` different questions of one category, in random order of their forms."""
-        forms, weights = zip(*{
-            "left_right": ((self._left_right, 1.0),),
-            "count": ((self._count, 1.0),),
-            "mcq": ((self._pallet_for_one, 0.35), (self._pallet_for_empty, 0.35), (self._buffer_near, 0.14),
-                    (self._outermost, 0.16)),
-            "distance": ((self._distance_of_two, 0.35), (self._distance_of_extremes, 0.13),
-                         (self._distance_to_buffer, 0.2), (self._distance_to_shelf, 0.17),
-                         (self._distance_of_transporter, 0.15)),
-        }[category])
+        forms, weights = zip(
+            *{
+                "left_right": ((self._left_right, 1.0),),
+                "count": ((self._count, 1.0),),
+                "mcq": (
+                    (self._pallet_for_one, 0.35),
+                    (self._pallet_for_empty, 0.35),
+                    (self._buffer_near, 0.14),
+                    (self._outermost, 0.16),
+                ),
+                "distance": (
+                    (self._distance_of_two, 0.35),
+                    (self._distance_of_extremes, 0.13),
+                    (self._distance_to_buffer, 0.2),
+                    (self._distance_to_shelf, 0.17),
+                    (self._distance_of_transporter, 0.15),
+                ),
+            }[category]
+        )
         asked: dict[tuple, Asked] = {}
         for _ in range(6 * most):
             if len(asked) == most:
@@ -118,8 +132,16 @@ class Asker:
     def _pick(self, options: Sequence[str]) -> str:
         return options[self.rng.integers(len(options))]
 
-    def _asked(self, category: str, prompt: str, answer: str, value: str | int | float,
-               regions: Sequence[Region], about: tuple, short: bool = False) -> Asked:
+    def _asked(
+        self,
+        category: str,
+        prompt: str,
+        answer: str,
+        value: str | int | float,
+        regions: Sequence[Region],
+        about: tuple,
+        short: bool = False,
+    ) -> Asked:
         if not short or self.rng.random() < PAIR_WITH_IMAGE:
             prompt = f"{IMAGE}\n{prompt}"
         return Asked(category, prompt, answer, value, tuple(regions), about)
@@ -156,8 +178,15 @@ class Asker:
             return None
         metres = round(floor_distance(pair[0].thing, pair[1].thing), 2)
         answer = self._pick(phrases.DISTANCE_OF_TWO_ANSWERS).format(metres=f"{metres:.2f}")
-        return self._asked("distance", self._pick(phrases.DISTANCE_OF_TWO), answer, metres, pair,
-                           ("two", *sorted(region.index for region in pair)), short=True)
+        return self._asked(
+            "distance",
+            self._pick(phrases.DISTANCE_OF_TWO),
+            answer,
+            metres,
+            pair,
+            ("two", *sorted(region.index for region in pair)),
+            short=True,
+        )
 
     def _distance_of_extremes(self) -> Asked | None:
         left, right = outermost(self.pallets, "leftmost"), outermost(self.pallets, "rightmost")
@@ -191,11 +220,20 @@ class Asker:
         metres, which, where, pallet, buffer = case
         pallet += len(self.buffers)
         prompt = self._pick(phrases.DISTANCE_TO_BUFFER).format(
-            buffers=masks(self.buffers), pallets=masks(self.pallets), which=which, where=where)
+            buffers=masks(self.buffers), pallets=masks(self.pallets), which=which, where=where
+        )
         opening = self._named(pallet, which, "pallet") + self._named(buffer, where, "buffer region")
-        answer = self._distance(opening, f"the pallet {named(pallet)}", f"the buffer region {named(buffer)}", metres)
-        return self._asked("distance", prompt, answer, metres, [*self.buffers, *self.pallets],
-                           ("pallet to buffer", which, where))
+        answer = self._distance(
+            opening, f"the pallet {named(pallet)}", f"the buffer region {named(buffer)}", metres
+        )
+        return self._asked(
+            "distance",
+            prompt,
+            answer,
+            metres,
+            [*self.buffers, *self.pallets],
+            ("pallet to buffer", which, where),
+        )
 
     def _distance_to_shelf(self) -> Asked | None:
         """From the leftmost or rightmost pallet to a shelf, given alone or as the one on a side."""
@@ -213,13 +251,15 @@ class Asker:
         number = len(self.pallets) + place
         metres = round(floor_distance(self.pallets[pallet].thing, shelf.thing), 2)
         prompt = self._pick(phrases.DISTANCE_TO_ONE_SHELF if many else phrases.DISTANCE_TO_SHELF).format(
-            pallets=masks(self.pallets), shelves=masks(shelves), which=which, side=side)
+            pallets=masks(self.pallets), shelves=masks(shelves), which=which, side=side
+        )
         opening = self._named(pallet, which, "pallet")
         if many:
             opening += f"The shelf {named(number)} is the shelf on the {side}. "
         answer = self._distance(opening, f"the pallet {named(pallet)}", f"the shelf {named(number)}", metres)
-        return self._asked("distance", prompt, answer, metres, [*self.pallets, *shelves],
-                           ("shelf", which, shelf.index))
+        return self._asked(
+            "distance", prompt, answer, metres, [*self.pallets, *shelves], ("shelf", which, shelf.index)
+        )
 
     def _distance_of_transporter(self) -> Asked | None:
         cases = []
@@ -237,26 +277,45 @@ class Asker:
         buffers_first = prompt.startswith("Among")
         number, own = (buffer, len(self.buffers)) if buffers_first else (buffer + 1, 0)
         regions = [*self.buffers, transporter] if buffers_first else [transporter, *self.buffers]
-        answer = self._distance(self._named(number, where, "buffer region"), f"transporter {named(own)}",
-                                f"the buffer region {named(number)}", metres)
-        return self._asked("distance", prompt, answer, metres, regions, ("transporter", where, transporter.index))
+        answer = self._distance(
+            self._named(number, where, "buffer region"),
+            f"transporter {named(own)}",
+            f"the buffer region {named(number)}",
+            metres,
+        )
+        return self._asked(
+            "distance", prompt, answer, metres, regions, ("transporter", where, transporter.index)
+        )
 
     def _count(self) -> Asked | None:
         """Pallets in the counted buffer, which is given, or named by its place or by a shelf."""
-        target = next((i for i, region in enumerate(self.buffers) if region.thing.number == self.counted), None)
+        target = next(
+            (i for i, region in enumerate(self.buffers) if region.thing.number == self.counted), None
+        )
         if target is None or len(self.pallets) < 2:
             return None
-        buffer, inside = self.buffers[target], [i for i, pallet in enumerate(self.pallets)
-                                                if is_inside(pallet.thing, self.buffers[target].thing)]
+        buffer, inside = (
+            self.buffers[target],
+            [
+                i
+                for i, pallet in enumerate(self.pallets)
+                if is_inside(pallet.thing, self.buffers[target].thing)
+            ],
+        )
         first, number = len(self.buffers), target  # region numbers of the first pallet and of the buffer
         regions = [*self.buffers, *self.pallets]
         if len(self.buffers) == 1 or self.rng.random() < 0.15:
             place, wording, opening = "", phrases.COUNT_IN_ONE, ""
             first, number, regions = 0, len(self.pallets), [*self.pallets, buffer]
-        elif (self.rng.random() < 0.25 and len(self.shelves) == 1
-              and nearest(self.shelves[0], self.buffers) == target):
+        elif (
+            self.rng.random() < 0.25
+            and len(self.shelves) == 1
+            and nearest(self.shelves[0], self.buffers) == target
+        ):
             place, wording, shelf = "", phrases.COUNT_AT_SHELF, len(regions)
-            opening = self._pick(phrases.BUFFER_ANSWERS).format(buffer=named(target), shelf=named(shelf)) + " "
+            opening = (
+                self._pick(phrases.BUFFER_ANSWERS).format(buffer=named(target), shelf=named(shelf)) + " "
+            )
             regions.append(self.shelves[0])
         else:
             place = next((where for where in PLACES if outermost(self.buffers, where) == target), "")
@@ -268,10 +327,14 @@ class Asker:
         count = len(inside)
         listed = " ".join(named(first + i) for i in inside)
         are, pallets = ("is", "pallet") if count == 1 else ("are", "pallets")
-        found = (self._pick(phrases.FOUND).format(pallets=f"{pallets} {listed} {are}", buffer=named(number))
-                 if count else f"There are no pallets inside the buffer region {named(number)}. ")
-        total = self._pick(phrases.TOTALS).format(are=are, count=NUMBER_WORDS[count], pallets=pallets,
-                                                  buffer=named(number))
+        found = (
+            self._pick(phrases.FOUND).format(pallets=f"{pallets} {listed} {are}", buffer=named(number))
+            if count
+            else f"There are no pallets inside the buffer region {named(number)}. "
+        )
+        total = self._pick(phrases.TOTALS).format(
+            are=are, count=NUMBER_WORDS[count], pallets=pallets, buffer=named(number)
+        )
         return self._asked("count", prompt, opening + found + total, count, regions, ("count", wording))
 
     def _closest_to_empty(self) -> tuple[int, int] | None:
@@ -289,9 +352,16 @@ class Asker:
         transporter, pallet = found
         prompt = self._pick(phrases.PALLET_FOR_ONE).format(pallets=masks(self.pallets))
         answer = self._pick(phrases.PALLET_ANSWERS).format(
-            pallet=named(pallet), transporter=named(len(self.pallets)))
-        return self._asked("mcq", prompt, answer, str(pallet), [*self.pallets, self.transporters[transporter]],
-                           ("pallet for one",))
+            pallet=named(pallet), transporter=named(len(self.pallets))
+        )
+        return self._asked(
+            "mcq",
+            prompt,
+            answer,
+            str(pallet),
+            [*self.pallets, self.transporters[transporter]],
+            ("pallet for one",),
+        )
 
     def _pallet_for_empty(self) -> Asked | None:
         found = self._closest_to_empty()
@@ -307,8 +377,9 @@ class Asker:
             transporter += len(self.pallets)
         names = {"pallet": named(pallet), "transporter": named(transporter)}
         answer = (self._pick(phrases.EMPTY) + self._pick(phrases.PALLET_ANSWERS)).format(**names)
-        return self._asked("mcq", self._pick(wording).format(**groups), answer, str(pallet), regions,
-                           ("pallet for empty",))
+        return self._asked(
+            "mcq", self._pick(wording).format(**groups), answer, str(pallet), regions, ("pallet for empty",)
+        )
 
     def _buffer_near(self) -> Asked | None:
         """The buffer closest to a shelf, which is given alone or as the one on a side."""
@@ -326,11 +397,13 @@ class Asker:
         shelves = self.shelves if many else [shelf]
         number = len(self.buffers) + place
         prompt = self._pick(phrases.BUFFER_NEAR_ONE if many else phrases.BUFFER_NEAR).format(
-            buffers=masks(self.buffers), side=side, shelves=masks(shelves))
+            buffers=masks(self.buffers), side=side, shelves=masks(shelves)
+        )
         answer = f"The shelf {named(number)} is the shelf on the {side}. " if many else ""
         answer += self._pick(phrases.BUFFER_ANSWERS).format(buffer=named(buffer), shelf=named(number))
-        return self._asked("mcq", prompt, answer, str(buffer), [*self.buffers, *shelves],
-                           ("buffer near", shelf.index))
+        return self._asked(
+            "mcq", prompt, answer, str(buffer), [*self.buffers, *shelves], ("buffer near", shelf.index)
+        )
 
     def _outermost(self) -> Asked | None:
         """The leftmost or rightmost of three pallets or buffers."""
@@ -341,6 +414,8 @@ class Asker:
         if len(group) < 3 or best is None:
             return None
         prompt = self._pick(phrases.OUTERMOST).format(noun=NOUNS[kind], which=which)
-        answer = self._pick(phrases.OUTERMOST_ANSWERS).format(noun=NOUNS[kind], region=named(best), which=which)
+        answer = self._pick(phrases.OUTERMOST_ANSWERS).format(
+            noun=NOUNS[kind], region=named(best), which=which
+        )
         about = ("outermost", kind)
         return self._asked("mcq", prompt, answer, str(best), group, about, short=True)

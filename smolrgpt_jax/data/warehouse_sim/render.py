@@ -75,8 +75,9 @@ def _room(scene: Scene, columns: np.ndarray, rows: np.ndarray) -> tuple[np.ndarr
     width, depth, height = scene.room
     eye = scene.camera.position
     normals = np.array([[0, 0, -1], [0, 0, 1], [-1, 0, 0], [1, 0, 0], [0, 1, 0], [0, -1, 0]], float)
-    distances = np.array([eye[2], height - eye[2], width / 2 + eye[0], width / 2 - eye[0],
-                          depth - eye[1], eye[1]])
+    distances = np.array(
+        [eye[2], height - eye[2], width / 2 + eye[0], width / 2 - eye[0], depth - eye[1], eye[1]]
+    )
     planes = ((normals / distances[:, None]) @ scene.camera.axes.T).astype(np.float32)
     inverse = np.full((rows.size, columns.size), -np.inf, np.float32)
     shown = np.zeros((rows.size, columns.size), np.int32)
@@ -126,8 +127,9 @@ class _Faces:
         self.maps = np.concatenate([edges, inverse[:, None]], 1).astype(np.float32)
         self.centers, self.sizes, self.yaws = centers, sizes, yaws
 
-    def draw(self, inverse: np.ndarray, shown: np.ndarray, columns: np.ndarray, rows: np.ndarray,
-             focal: float) -> None:
+    def draw(
+        self, inverse: np.ndarray, shown: np.ndarray, columns: np.ndarray, rows: np.ndarray, focal: float
+    ) -> None:
         """Draws every face where it is nearer than what is there, in place."""
         height, width = inverse.shape
         low = np.floor(self.corners.min(1) * focal + (width / 2, height / 2)).astype(int)
@@ -144,16 +146,28 @@ class _Faces:
             np.copyto(shown[top:bottom, left:right], ROOM_FACES + index, where=nearer)
 
 
-def _shade(scene: Scene, faces: _Faces, shown: np.ndarray, depth: np.ndarray, columns: np.ndarray,
-           rows: np.ndarray, focal: float) -> tuple[np.ndarray, np.ndarray]:
+def _shade(
+    scene: Scene,
+    faces: _Faces,
+    shown: np.ndarray,
+    depth: np.ndarray,
+    columns: np.ndarray,
+    rows: np.ndarray,
+    focal: float,
+) -> tuple[np.ndarray, np.ndarray]:
     """Colours uint8[H, W, 3] and ids int32[H, W] from the faces and points that are seen."""
     axes = scene.camera.axes.astype(np.float32)
     flat_depth, flat = depth.ravel(), shown.ravel()
     across = (depth * columns).ravel()
     down = (depth * rows[:, None]).ravel()
     # Three coordinates kept apart: contiguous arrays are several times faster than [N, 3].
-    hit = [across * axes[0, k] + down * axes[1, k] + flat_depth * axes[2, k]
-           + np.float32(scene.camera.position[k]) for k in range(3)]
+    hit = [
+        across * axes[0, k]
+        + down * axes[1, k]
+        + flat_depth * axes[2, k]
+        + np.float32(scene.camera.position[k])
+        for k in range(3)
+    ]
     tone = 1 + _stains(scene.texture_seed, hit)
     # Light falls off with distance, as under the lamps of the published pictures.
     tone *= np.float32(1.06) - np.float32(0.012) * flat_depth
@@ -184,8 +198,9 @@ def _shade(scene: Scene, faces: _Faces, shown: np.ndarray, depth: np.ndarray, co
 
 def _face_colors(scene: Scene, faces: _Faces) -> np.ndarray:
     """Lit colour of every face without texture, float32[6 + F, 3]."""
-    normals = np.concatenate([
-        [[0, 0, 1], [0, 0, -1], [1, 0, 0], [-1, 0, 0], [0, -1, 0], [0, 1, 0]], faces.normal])
+    normals = np.concatenate(
+        [[[0, 0, 1], [0, 0, -1], [1, 0, 0], [-1, 0, 0], [0, -1, 0], [0, 1, 0]], faces.normal]
+    )
     lit = scene.ambient + 0.45 * np.maximum(normals @ np.array(scene.light), 0.0)
     own = np.array([cuboid.color for cuboid in scene.cuboids]).reshape(-1, 3)
     colors = np.concatenate([np.array([scene.floor] + 5 * [scene.wall]), own[faces.cuboid]])
@@ -219,13 +234,16 @@ def _floor_tone(scene: Scene, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return tone
 
 
-def _edge(x: np.ndarray, y: np.ndarray, center: tuple[float, float], size: tuple[float, float],
-          yaw: float) -> np.ndarray:
+def _edge(
+    x: np.ndarray, y: np.ndarray, center: tuple[float, float], size: tuple[float, float], yaw: float
+) -> np.ndarray:
     """Metres outside a rectangle's nearest side, negative inside, float32[N]."""
     cos, sin = np.float32(np.cos(yaw)), np.float32(np.sin(yaw))
     dx, dy = x - np.float32(center[0]), y - np.float32(center[1])
-    return np.maximum(np.abs(cos * dx + sin * dy) - np.float32(size[0] / 2),
-                      np.abs(cos * dy - sin * dx) - np.float32(size[1] / 2))
+    return np.maximum(
+        np.abs(cos * dx + sin * dy) - np.float32(size[0] / 2),
+        np.abs(cos * dy - sin * dx) - np.float32(size[1] / 2),
+    )
 
 
 def _zones(scene: Scene, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -247,14 +265,17 @@ def _wall_tone(hit: list[np.ndarray], wall: np.ndarray) -> np.ndarray:
     return np.where(high < 1.5, np.float32(0.62), 1 + np.float32(0.05) * ribs)
 
 
-def _seams(scene: Scene, faces: _Faces, face: np.ndarray, hit: list[np.ndarray], depth: np.ndarray,
-           focal: float) -> np.ndarray:
+def _seams(
+    scene: Scene, faces: _Faces, face: np.ndarray, hit: list[np.ndarray], depth: np.ndarray, focal: float
+) -> np.ndarray:
     """Darker outlines and seams of boxes, float32[N]; they fade where thinner than a pixel."""
     if face.size == 0:
         return np.ones(0, np.float32)
     cuboid = faces.cuboid[face]
-    centers, sizes, cos, sin = (table.astype(np.float32) for table in (
-        faces.centers, faces.sizes, np.cos(faces.yaws), np.sin(faces.yaws)))
+    centers, sizes, cos, sin = (
+        table.astype(np.float32)
+        for table in (faces.centers, faces.sizes, np.cos(faces.yaws), np.sin(faces.yaws))
+    )
     cells = np.array([box.cells for box in scene.cuboids], np.float32)
     dx, dy, dz = (hit[k] - centers[cuboid, k] for k in range(3))
     turn_cos, turn_sin = cos[cuboid], sin[cuboid]
@@ -267,5 +288,7 @@ def _seams(scene: Scene, faces: _Faces, face: np.ndarray, hit: list[np.ndarray],
         gap = np.abs(place - width * np.round(place / width))
         np.copyto(nearest, np.minimum(nearest, gap), where=faces.axis[face] != k)
     half = np.maximum(np.float32(0.012), 0.4 * depth / np.float32(focal))
-    strength = np.float32(0.4) * np.minimum(np.float32(0.014) * np.float32(focal) / depth + np.float32(0.25), 1)
+    strength = np.float32(0.4) * np.minimum(
+        np.float32(0.014) * np.float32(focal) / depth + np.float32(0.25), 1
+    )
     return 1 - strength * (nearest < half)

@@ -35,8 +35,9 @@ class SceneLimits:
 
     def __post_init__(self) -> None:
         if not 4 <= self.min_pallets <= self.max_pallets <= 10:
-            raise ValueError(f"a scene has 4 to 10 pallets, asked for {self.min_pallets} to "
-                             f"{self.max_pallets}")
+            raise ValueError(
+                f"a scene has 4 to 10 pallets, asked for {self.min_pallets} to {self.max_pallets}"
+            )
         for name, least, most in (("buffers", 1, 3), ("transporters", 0, 3), ("shelves", 0, 2)):
             value = getattr(self, f"max_{name}")
             if not least <= value <= most:
@@ -100,8 +101,11 @@ class Scene:
 
     def inside(self, buffer: Thing) -> list[Thing]:
         """The pallets that stand in a buffer."""
-        return [pallet for pallet in self.of_kind("pallet")
-                if in_rectangle(pallet.position, buffer.position, buffer.size, buffer.yaw)]
+        return [
+            pallet
+            for pallet in self.of_kind("pallet")
+            if in_rectangle(pallet.position, buffer.position, buffer.size, buffer.yaw)
+        ]
 
 
 def make_scene(rng: np.random.Generator, limits: SceneLimits = SceneLimits()) -> Scene:
@@ -136,7 +140,8 @@ def make_scene(rng: np.random.Generator, limits: SceneLimits = SceneLimits()) ->
         ambient=float(rng.uniform(0.5, 0.7)),
         tint=(1 + warmth, 1.0, 1 - warmth),
         texture_seed=int(rng.integers(2**31)),
-        counted=counted)
+        counted=counted,
+    )
 
 
 def _camera(rng: np.random.Generator, room: tuple[float, float, float]) -> Camera:
@@ -161,8 +166,9 @@ class _Builder:
         self.cuboids: list[Cuboid] = []
         self.taken: list[tuple[Point, float]] = []
 
-    def add(self, kind: str, position: Point, yaw: float, size: Point, radius: float,
-            carrying: bool = False) -> Thing:
+    def add(
+        self, kind: str, position: Point, yaw: float, size: Point, radius: float, carrying: bool = False
+    ) -> Thing:
         """Adds a thing and its cuboids; ``radius`` of the floor round it is then taken."""
         number = len(self.things) + 1
         thing = Thing(number, kind, position, yaw, size, carrying)
@@ -178,8 +184,7 @@ class _Builder:
         return thing
 
     def is_free(self, position: Point, radius: float) -> bool:
-        return all(math.dist(position, other) > radius + taken + self.GAP
-                   for other, taken in self.taken)
+        return all(math.dist(position, other) > radius + taken + self.GAP for other, taken in self.taken)
 
     def in_room(self, position: Point, margin: float) -> bool:
         width, depth, _ = self.room
@@ -188,8 +193,12 @@ class _Builder:
     def sees(self, position: Point, height: float = 0.3, margin: float = 0.04) -> bool:
         """Whether a point above the floor is in the picture, by a margin in picture widths."""
         across, down, depth = self.camera.project(np.array([[*position, height]]))[0]
-        return (depth > 0 and self.camera.on_floor(position)[0] > NEAREST
-                and abs(across) < 0.5 - margin and abs(down) < ASPECT / 2 - margin)
+        return (
+            depth > 0
+            and self.camera.on_floor(position)[0] > NEAREST
+            and abs(across) < 0.5 - margin
+            and abs(down) < ASPECT / 2 - margin
+        )
 
     def seen_place(self, radius: float) -> Point | None:
         """A free place on the floor that the camera sees, or None if the draw gives none.
@@ -209,13 +218,15 @@ class _Builder:
 
     def has_clear_choice(self, place: Point) -> bool:
         """Whether one pallet is clearly closer to a place than all others."""
-        distances = sorted(math.dist(place, thing.position)
-                           for thing in self.things if thing.kind == "pallet")
+        distances = sorted(
+            math.dist(place, thing.position) for thing in self.things if thing.kind == "pallet"
+        )
         return len(distances) > 1 and distances[1] > CLEAR_CHOICE * distances[0]
 
     def outside_buffers(self, place: Point, margin: float) -> bool:
-        return not any(in_rectangle(place, b.position, b.size, b.yaw, margin)
-                       for b in self.things if b.kind == "buffer")
+        return not any(
+            in_rectangle(place, b.position, b.size, b.yaw, margin) for b in self.things if b.kind == "buffer"
+        )
 
 
 def _layout(rng: np.random.Generator) -> tuple[Point, Point, list[Point]]:
@@ -244,8 +255,10 @@ def _place_buffers(builder: _Builder, limits: SceneLimits) -> int:
         size, step, slots = _layout(rng)
         center = (middle[0] + rng.normal(0, 0.6), middle[1] + rng.normal(0, 0.8))
         yaw = rng.normal(0, 0.12) - builder.camera.yaw * rng.uniform(0, 1)
-        places = [moved(center, ((i - (number - 1) / 2) * step[0], (i - (number - 1) / 2) * step[1]), yaw)
-                  for i in range(number)]
+        places = [
+            moved(center, ((i - (number - 1) / 2) * step[0], (i - (number - 1) / 2) * step[1]), yaw)
+            for i in range(number)
+        ]
         filled = [[moved(place, slot, yaw) for slot in slots] for place in places]
         if all(builder.sees(slot) and builder.in_room(slot, 1.0) for group in filled for slot in group):
             break
@@ -288,8 +301,14 @@ def _place_transporters(builder: _Builder, limits: SceneLimits) -> None:
             continue
         # Either well inside of a buffer or well outside.
         if builder.outside_buffers(place, 0.7) or not builder.outside_buffers(place, -0.5):
-            builder.add("transporter", place, rng.uniform(0, math.pi), objects.TRANSPORTER[:2], 0.7,
-                        carrying=made != empty)
+            builder.add(
+                "transporter",
+                place,
+                rng.uniform(0, math.pi),
+                objects.TRANSPORTER[:2],
+                0.7,
+                carrying=made != empty,
+            )
             made += 1
 
 
@@ -312,8 +331,11 @@ def _place_shelves(builder: _Builder, limits: SceneLimits) -> None:
         else:
             place, yaw = (rng.uniform(-0.4, 0.4) * width, rng.uniform(5, depth - 2)), rng.uniform(0, math.pi)
         ends = [moved(place, (share * length / 2, 0.0), yaw) for share in (-0.7, 0.0, 0.7)]
-        if (builder.sees(place, 1.0, 0.03) and all(builder.is_free(end, 0.6) for end in ends)
-                and all(builder.outside_buffers(end, 0.6) for end in ends)):
+        if (
+            builder.sees(place, 1.0, 0.03)
+            and all(builder.is_free(end, 0.6) for end in ends)
+            and all(builder.outside_buffers(end, 0.6) for end in ends)
+        ):
             builder.add("shelf", place, yaw, (length, 0.9), 0.0)
             builder.taken += [(end, 0.6) for end in ends]
             wanted -= 1
@@ -327,11 +349,18 @@ def _place_clutter(builder: _Builder) -> None:
         if rng.random() < 0.6:
             wall = rng.integers(3)
             along = rng.uniform(-0.45, 0.45)
-            place, yaw = (((along * width, depth - 0.6), 0.0), ((-width / 2 + 0.6, (along + 0.5) * depth), math.pi / 2),
-                          ((width / 2 - 0.6, (along + 0.5) * depth), math.pi / 2))[wall]
+            place, yaw = (
+                ((along * width, depth - 0.6), 0.0),
+                ((-width / 2 + 0.6, (along + 0.5) * depth), math.pi / 2),
+                ((width / 2 - 0.6, (along + 0.5) * depth), math.pi / 2),
+            )[wall]
         else:
             place, yaw = builder.seen_place(0.75), rng.uniform(0, math.pi)
-        if (place is not None and builder.is_free(place, 0.75) and builder.outside_buffers(place, 0.6)
-                and builder.camera.on_floor(place)[0] > NEAREST):
+        if (
+            place is not None
+            and builder.is_free(place, 0.75)
+            and builder.outside_buffers(place, 0.6)
+            and builder.camera.on_floor(place)[0] > NEAREST
+        ):
             builder.cuboids += objects.clutter(rng, place, yaw)
             builder.taken.append((place, 0.75))

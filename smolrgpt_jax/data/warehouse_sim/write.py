@@ -39,8 +39,9 @@ from smolrgpt_jax.data.warehouse_sim.view import Region
 VERSION = 2
 
 
-def make_warehouse(out: str | Path, config: WarehouseConfig | None = None, workers: int | None = None,
-                   **parameters: Any) -> dict[str, Any]:
+def make_warehouse(
+    out: str | Path, config: WarehouseConfig | None = None, workers: int | None = None, **parameters: Any
+) -> dict[str, Any]:
     """Makes a warehouse in a new folder and returns its metadata.
 
     The files depend on the parameters alone, not on the number of workers.
@@ -100,19 +101,30 @@ def _write_records(folder: Path, config: WarehouseConfig, made: dict[str, list[M
             _dump(folder / "test.json", (_without_answer(_question(scene, q, config)) for scene, q in pairs))
         else:
             _dump(folder / f"{split}.json", (_question(scene, q, config) for scene, q in pairs))
-            _dump(folder / f"{split}_regions.json",
-                  (_record(scene.name, c.prompt, c.text, c.regions, config, category="region_caption")
-                   for scene in scenes for c in scene.region_captions))
-            _dump(folder / f"{split}_captions.json",
-                  (_chat(scene.name, i, c.prompt, c.text)
-                   for scene in scenes for i, c in enumerate(scene.scene_captions)))
+            _dump(
+                folder / f"{split}_regions.json",
+                (
+                    _record(scene.name, c.prompt, c.text, c.regions, config, category="region_caption")
+                    for scene in scenes
+                    for c in scene.region_captions
+                ),
+            )
+            _dump(
+                folder / f"{split}_captions.json",
+                (
+                    _chat(scene.name, i, c.prompt, c.text)
+                    for scene in scenes
+                    for i, c in enumerate(scene.scene_captions)
+                ),
+            )
         metadata["splits"][split] = _statistics(scenes, [question for _, question in pairs])
     (folder / "metadata.json").write_text(json.dumps(metadata, indent=1) + "\n", encoding="utf-8")
     return metadata
 
 
-def _record(name: str, prompt: str, answer: str, regions: Sequence[Region], config: WarehouseConfig,
-            **more: Any) -> dict[str, Any]:
+def _record(
+    name: str, prompt: str, answer: str, regions: Sequence[Region], config: WarehouseConfig, **more: Any
+) -> dict[str, Any]:
     """A record of the published format; its id is a hash of what it says about which picture."""
     size = [config.height, config.width]
     content = json.dumps([config.seed, name, prompt, answer, [region.counts for region in regions]])
@@ -121,45 +133,68 @@ def _record(name: str, prompt: str, answer: str, regions: Sequence[Region], conf
         "image": f"{name}.png",
         "conversations": [{"from": "human", "value": prompt}, {"from": "gpt", "value": answer}],
         "rle": [{"size": size, "counts": region.counts} for region in regions],
-        **more}
+        **more,
+    }
 
 
 def _question(scene: MadeScene, asked: Asked, config: WarehouseConfig) -> dict[str, Any]:
-    return _record(scene.name, asked.prompt, asked.answer, asked.regions, config, category=asked.category,
-                   normalized_answer=asked.normalized_answer, freeform_answer=asked.answer)
+    return _record(
+        scene.name,
+        asked.prompt,
+        asked.answer,
+        asked.regions,
+        config,
+        category=asked.category,
+        normalized_answer=asked.normalized_answer,
+        freeform_answer=asked.answer,
+    )
 
 
 def _without_answer(record: dict[str, Any]) -> dict[str, Any]:
-    return {"id": record["id"], "image": record["image"], "conversations": record["conversations"][:1],
-            "rle": record["rle"]}
+    return {
+        "id": record["id"],
+        "image": record["image"],
+        "conversations": record["conversations"][:1],
+        "rle": record["rle"],
+    }
 
 
 def _chat(name: str, index: int, prompt: str, text: str) -> dict[str, Any]:
-    return {"id": f"{name}-{index}", "image": f"{name}.png",
-            "conversations": [{"from": "human", "value": f"{IMAGE}\n{prompt}"}, {"from": "gpt", "value": text}]}
+    return {
+        "id": f"{name}-{index}",
+        "image": f"{name}.png",
+        "conversations": [{"from": "human", "value": f"{IMAGE}\n{prompt}"}, {"from": "gpt", "value": text}],
+    }
 
 
 def _statistics(scenes: Sequence[MadeScene], questions: Sequence[Asked]) -> dict[str, Any]:
     """What a reader of metadata.json wants to know about a split."""
-    answers = {category: [q.normalized_answer for q in questions if q.category == category]
-               for category in WAREHOUSE_CATEGORIES}
+    answers = {
+        category: [q.normalized_answer for q in questions if q.category == category]
+        for category in WAREHOUSE_CATEGORIES
+    }
     result: dict[str, Any] = {
         "scenes": len(scenes),
         "questions": {category: len(values) for category, values in answers.items()},
         "region_captions": sum(len(scene.region_captions) for scene in scenes),
-        "scene_captions": sum(len(scene.scene_captions) for scene in scenes)}
+        "scene_captions": sum(len(scene.scene_captions) for scene in scenes),
+    }
     for category in ("left_right", "count", "mcq"):
         result[f"{category}_answers"] = {str(k): n for k, n in sorted(Counter(answers[category]).items())}
     if answers["distance"]:
         metres = np.array(answers["distance"])
         result["distance_metres"] = {
-            "mean": round(float(metres.mean()), 2), "zeros": int((metres == 0).sum()),
+            "mean": round(float(metres.mean()), 2),
+            "zeros": int((metres == 0).sum()),
             "quartiles": [round(float(q), 2) for q in np.quantile(metres, (0.25, 0.5, 0.75))],
-            "largest": round(float(metres.max()), 2)}
+            "largest": round(float(metres.max()), 2),
+        }
     if scenes:
-        for label, values in (("height_metres", [scene.camera.position[2] for scene in scenes]),
-                              ("pitch_degrees", [math.degrees(scene.camera.pitch) for scene in scenes]),
-                              ("focal_widths", [scene.camera.focal for scene in scenes])):
+        for label, values in (
+            ("height_metres", [scene.camera.position[2] for scene in scenes]),
+            ("pitch_degrees", [math.degrees(scene.camera.pitch) for scene in scenes]),
+            ("focal_widths", [scene.camera.focal for scene in scenes]),
+        ):
             result[f"camera_{label}"] = [round(min(values), 2), round(max(values), 2)]
     return result
 

@@ -95,7 +95,11 @@ def test_distances_spread_as_published(chosen):
 
 
 def test_about_a_tenth_of_the_distances_to_buffers_is_zero(chosen):
-    to_buffers = [q.normalized_answer for questions in chosen for q in questions
-                  if q.category == "distance" and any(region.kind == "buffer" for region in q.regions)]
+    to_buffers = [
+        q.normalized_answer
+        for questions in chosen
+        for q in questions
+        if q.category == "distance" and any(region.kind == "buffer" for region in q.regions)
+    ]
     assert len(to_buffers) > 100
     assert 0.04 < np.mean(np.array(to_buffers) == 0) < 0.18

@@ -13,8 +13,12 @@ from smolrgpt_jax.data.warehouse_sim.captions import CaptionCounts, Captioner, s
 from smolrgpt_jax.data.warehouse_sim.view import is_inside
 
 KINDS = tuple(CaptionCounts.__dataclass_fields__)
-NAMES = {"pallet": ("pallet",), "buffer": ("buffer region",), "shelf": ("shelf",),
-         "transporter": ("empty transporter", "loaded transporter")}
+NAMES = {
+    "pallet": ("pallet",),
+    "buffer": ("buffer region",),
+    "shelf": ("shelf",),
+    "transporter": ("empty transporter", "loaded transporter"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +68,9 @@ def test_places_on_the_floor(captions, samples):
     for caption in captions["metric"]:
         (region,) = caption.regions
         camera = cameras[id(region)]
-        ahead, aside, side = re.match(r"([\d.]+) meters ahead, ([\d.]+) meters (left|right)\.", caption.text).groups()
+        ahead, aside, side = re.match(
+            r"([\d.]+) meters ahead, ([\d.]+) meters (left|right)\.", caption.text
+        ).groups()
         right = float(aside) * (1 if side == "right" else -1)
         x = camera.position[0] + float(ahead) * math.sin(camera.yaw) + right * math.cos(camera.yaw)
         y = camera.position[1] + float(ahead) * math.cos(camera.yaw) - right * math.sin(camera.yaw)
@@ -100,8 +106,12 @@ def test_order_is_from_left_to_right(captions):
 
 
 def test_extremes(captions):
-    keys = {"leftmost": lambda r: r.u, "rightmost": lambda r: -r.u, "nearest": lambda r: r.ahead,
-            "farthest": lambda r: -r.ahead}
+    keys = {
+        "leftmost": lambda r: r.u,
+        "rightmost": lambda r: -r.u,
+        "nearest": lambda r: r.ahead,
+        "farthest": lambda r: -r.ahead,
+    }
     for caption in captions["extreme"]:
         key = keys[re.search(r"the (\w+)\?", caption.prompt)[1]]
         chosen = caption.regions[int(re.search(r"\[Region (\d+)\]", caption.text)[1])]
@@ -114,7 +124,9 @@ def test_pairs_agree_with_the_floor(captions):
         a, b = caption.regions
         across, side, along, way, metres = re.match(
             r"\[Region 1\] is ([\d.]+) meters to the (left|right) and ([\d.]+) meters (farther|nearer)\. "
-            r"The distance is ([\d.]+) meters\.", caption.text).groups()
+            r"The distance is ([\d.]+) meters\.",
+            caption.text,
+        ).groups()
         right = float(across) * (1 if side == "right" else -1)
         ahead = float(along) * (1 if way == "farther" else -1)
         assert (right, ahead) == pytest.approx((b.right - a.right, b.ahead - a.ahead), abs=0.051)
@@ -141,13 +153,29 @@ def test_the_empty_transporter(captions):
 
 
 def test_scene_captions_count_and_place_what_is_seen(samples, rng):
-    words = {"a": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
+    words = {
+        "a": 1,
+        "two": 2,
+        "three": 3,
+        "four": 4,
+        "five": 5,
+        "six": 6,
+        "seven": 7,
+        "eight": 8,
+        "nine": 9,
+        "ten": 10,
+    }
     for sample in samples[:60]:
         coarse, listing = scene_captions(sample.regions, 2, rng)
         for caption in (listing, coarse):
             head = caption.text.split(".")[0]
             assert MASK not in caption.prompt and not caption.regions
-            for kind, noun in (("pallet", "pallet"), ("buffer", "buffer region"), ("transporter", "transporter"), ("shelf", "shel")):
+            for kind, noun in (
+                ("pallet", "pallet"),
+                ("buffer", "buffer region"),
+                ("transporter", "transporter"),
+                ("shelf", "shel"),
+            ):
                 found = re.search(rf"(\w+) {noun}", head)
                 assert (words[found[1]] if found else 0) == sum(r.kind == kind for r in sample.regions)
         places = [tuple(map(int, m)) for m in re.findall(r"\((\d+), (\d+)\)", listing.text)]

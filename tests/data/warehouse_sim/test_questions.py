@@ -23,8 +23,10 @@ def within(thing, buffer) -> float:
     """Metres a centre lies inside of a buffer's nearest side; negative outside."""
     along = (math.cos(buffer.yaw), math.sin(buffer.yaw))
     dx, dy = thing.position[0] - buffer.position[0], thing.position[1] - buffer.position[1]
-    return min(buffer.size[0] / 2 - abs(dx * along[0] + dy * along[1]),
-               buffer.size[1] / 2 - abs(dy * along[0] - dx * along[1]))
+    return min(
+        buffer.size[0] / 2 - abs(dx * along[0] + dy * along[1]),
+        buffer.size[1] / 2 - abs(dy * along[0] - dx * along[1]),
+    )
 
 
 def metres(a, b) -> float:
@@ -63,11 +65,18 @@ def test_masks_and_region_numbers_fit(samples):
 
 
 def test_regions_have_the_kind_that_the_text_gives_them(samples):
-    nouns = {"pallet": "pallet", "buffer region": "buffer", "buffer area": "buffer", "shelf": "shelf",
-             "transporter": "transporter"}
+    nouns = {
+        "pallet": "pallet",
+        "buffer region": "buffer",
+        "buffer area": "buffer",
+        "shelf": "shelf",
+        "transporter": "transporter",
+    }
     for sample in samples:
         for q in sample.questions:
-            for noun, number in re.findall(r"(pallet|buffer region|buffer area|shelf|transporter) \[Region (\d+)\]", q.answer):
+            for noun, number in re.findall(
+                r"(pallet|buffer region|buffer area|shelf|transporter) \[Region (\d+)\]", q.answer
+            ):
                 assert q.regions[int(number)].kind == nouns[noun], q.answer
 
 
@@ -90,14 +99,21 @@ def test_left_right_is_the_side_of_the_first_by_centroid(samples):
 def test_distances_are_between_the_objects_that_the_question_names(samples):
     for q in asked(samples, "distance"):
         pallets, buffers, shelves, transporters = (
-            of_kind(q, kind) for kind in ("pallet", "buffer", "shelf", "transporter"))
+            of_kind(q, kind) for kind in ("pallet", "buffer", "shelf", "transporter")
+        )
         if transporters:
             ends = transporters[0], by_side(buffers, named_places(q.prompt, "buffer")[0])
         elif buffers:
-            ends = by_side(pallets, named_places(q.prompt, "pallet")[0]), by_side(buffers, named_places(q.prompt, "buffer")[0])
+            ends = (
+                by_side(pallets, named_places(q.prompt, "pallet")[0]),
+                by_side(buffers, named_places(q.prompt, "buffer")[0]),
+            )
         elif shelves:
             side = re.search(r"shelf on the (left|right)", q.prompt)
-            ends = by_side(pallets, named_places(q.prompt, "pallet")[0]), by_side(shelves, side[1]) if side else shelves[0]
+            ends = (
+                by_side(pallets, named_places(q.prompt, "pallet")[0]),
+                by_side(shelves, side[1]) if side else shelves[0],
+            )
         elif "most" in q.prompt:
             ends = by_side(pallets, "leftmost"), by_side(pallets, "rightmost")
         else:
@@ -119,7 +135,9 @@ def test_counts_are_the_pallets_inside_the_buffer_that_is_meant(samples):
                 buffer = by_side(buffers, named_places(q.prompt, "buffer")[0])
             else:
                 buffer = buffers[0]
-            inside = [i for i, r in enumerate(q.regions) if r.kind == "pallet" and within(r.thing, buffer.thing) > 0]
+            inside = [
+                i for i, r in enumerate(q.regions) if r.kind == "pallet" and within(r.thing, buffer.thing) > 0
+            ]
             assert q.normalized_answer == len(inside)
             # Also of the scene, not only of what is seen of it.
             assert len(inside) == sum(within(p, buffer.thing) > 0 for p in sample.scene.of_kind("pallet"))

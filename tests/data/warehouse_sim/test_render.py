@@ -16,9 +16,20 @@ from smolrgpt_jax.data.warehouse_sim.scene import Scene, Thing, make_scene
 # Level, looking along y, a metre from the front wall; a focal length of one picture width.
 CAMERA = Camera((0.0, 1.0, 2.0), yaw=0.0, pitch=0.0, focal=1.0)
 EMPTY = Scene(
-    things=(), cuboids=(), camera=CAMERA, room=(20.0, 13.0, 8.0), floor=(0.4, 0.4, 0.4),
-    wall=(0.8, 0.8, 0.8), stripe=(0.1, 0.2, 0.6), paint=(0.9, 0.7, 0.1), light=(0.0, 0.0, 1.0),
-    ambient=0.5, tint=(1.0, 1.0, 1.0), texture_seed=0, counted=0)
+    things=(),
+    cuboids=(),
+    camera=CAMERA,
+    room=(20.0, 13.0, 8.0),
+    floor=(0.4, 0.4, 0.4),
+    wall=(0.8, 0.8, 0.8),
+    stripe=(0.1, 0.2, 0.6),
+    paint=(0.9, 0.7, 0.1),
+    light=(0.0, 0.0, 1.0),
+    ambient=0.5,
+    tint=(1.0, 1.0, 1.0),
+    texture_seed=0,
+    counted=0,
+)
 
 
 def with_cuboids(*cuboids: Cuboid) -> Scene:

@@ -21,7 +21,9 @@ SHELF = Thing(3, "shelf", (-3.0, 8.0), 0.0, (2.0, 0.9))
 @pytest.fixture
 def scene() -> Scene:
     camera = Camera((1.0, 1.0, 5.0), yaw=np.pi / 2, pitch=0.5, focal=0.7)
-    return dataclasses.replace(make_scene(np.random.default_rng(0)), things=(PALLET, BUFFER, SHELF), camera=camera)
+    return dataclasses.replace(
+        make_scene(np.random.default_rng(0)), things=(PALLET, BUFFER, SHELF), camera=camera
+    )
 
 
 def test_masks_centroids_and_places(scene):

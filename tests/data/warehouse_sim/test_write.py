@@ -46,8 +46,17 @@ def test_the_number_of_workers_changes_nothing(warehouse, tmp_path):
 
 
 def test_another_seed_changes_every_picture(warehouse, tmp_path):
-    make_warehouse(tmp_path / "other", scenes=1, val_scenes=0, test_scenes=0, seed=5, width=160, height=90,
-                   max_pallets=6, workers=1)
+    make_warehouse(
+        tmp_path / "other",
+        scenes=1,
+        val_scenes=0,
+        test_scenes=0,
+        seed=5,
+        width=160,
+        height=90,
+        max_pallets=6,
+        workers=1,
+    )
     other = (tmp_path / "other/train/images/000000.png").read_bytes()
     assert other != (warehouse / "train/images/000000.png").read_bytes()
 
@@ -55,8 +64,15 @@ def test_another_seed_changes_every_picture(warehouse, tmp_path):
 def test_published_fields_and_types(warehouse):
     for split in ("train", "val"):
         for record in records(warehouse, f"{split}.json"):
-            assert set(record) == {"id", "image", "conversations", "rle", "category", "normalized_answer",
-                                   "freeform_answer"}
+            assert set(record) == {
+                "id",
+                "image",
+                "conversations",
+                "rle",
+                "category",
+                "normalized_answer",
+                "freeform_answer",
+            }
             human, gpt = record["conversations"]
             assert (human["from"], gpt["from"]) == ("human", "gpt")
             assert gpt["value"] == record["freeform_answer"]
@@ -103,7 +119,9 @@ def test_splits_share_no_picture(warehouse):
     names = [{p.name for p in (warehouse / split / "images").iterdir()} for split in ("train", "val", "test")]
     assert [len(n) for n in names] == [12, 3, 4]
     assert len(set.union(*names)) == 19
-    pictures = {p.read_bytes() for split in ("train", "val", "test") for p in (warehouse / split / "images").iterdir()}
+    pictures = {
+        p.read_bytes() for split in ("train", "val", "test") for p in (warehouse / split / "images").iterdir()
+    }
     assert len(pictures) == 19
 
 
@@ -171,10 +189,18 @@ def test_a_threshold_that_nothing_passes_is_an_error():
         draw_scene(WarehouseConfig(width=32, height=32, min_area=0.9), "val", 0)
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"width": 9999}, "9999x90 pixels"), ({"max_pallets": 2}, "4 to 10 pallets"), ({"scenes": -1}, "must be positive"),
-    ({"mix": "odd"}, "mix 'odd'"), ({"seed": -1}, "seed is -1"), ({"max_buffers": 0}, "max_buffers is 0"),
-    ({"questions_per_picture": 0}, "must be positive")])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"width": 9999}, "9999x90 pixels"),
+        ({"max_pallets": 2}, "4 to 10 pallets"),
+        ({"scenes": -1}, "must be positive"),
+        ({"mix": "odd"}, "mix 'odd'"),
+        ({"seed": -1}, "seed is -1"),
+        ({"max_buffers": 0}, "max_buffers is 0"),
+        ({"questions_per_picture": 0}, "must be positive"),
+    ],
+)
 def test_impossible_parameters(change, message):
     with pytest.raises(ValueError, match=message):
         WarehouseConfig(**{**CONFIG.__dict__, **change})
