@@ -90,10 +90,16 @@ def save(path: str | Path, params: Mapping[str, Any], meta: Meta) -> None:
         raise CheckpointError(f"{path} could not be written: {error}") from error
 
 
+def _reader() -> ocp.Checkpointer:
+    """Reads single items of a checkpoint folder, of a converted checkpoint as of a training step."""
+    trees = {name: ocp.PyTreeCheckpointHandler() for name in ("params", "opt_state")}
+    return ocp.Checkpointer(ocp.CompositeCheckpointHandler(**trees, meta=ocp.JsonCheckpointHandler()))
+
+
 def read_meta(path: str | Path) -> Meta:
     """The `meta` item of a checkpoint folder; raises CheckpointError."""
     path = find_checkpoint(path)
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+    with _reader() as checkpointer:
         values = checkpointer.restore(path, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
     if values.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not a {FORMAT} checkpoint")
@@ -107,9 +113,7 @@ def load_params(path: str | Path, like: Mapping[str, jax.ShapeDtypeStruct] | Non
     in the dtypes they were saved with. Raises CheckpointError listing names or shapes that do not fit.
     """
     path = find_checkpoint(path)
-    with ocp.Checkpointer(
-        ocp.CompositeCheckpointHandler(params=ocp.PyTreeCheckpointHandler(), meta=ocp.JsonCheckpointHandler())
-    ) as checkpointer:
+    with _reader() as checkpointer:
         saved = checkpointer.metadata(path).item_metadata["params"].tree
         if like is None:
             item = dict.fromkeys(saved, 0)

@@ -7,14 +7,16 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import grain
 import jax
-import jax.numpy as jnp
 import numpy as np
+import optax
+from jax.sharding import Mesh
 from tqdm import tqdm
 
 from smolrgpt_jax import sharding
@@ -151,6 +153,25 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "
 CHANGEABLE = frozenset({"log_every", "save_every", "keep", "data.threads", "data.cached_pictures", "mesh"})
 
 
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What stays the same over the steps of a run.
+
+    settings: the configuration; start: what it starts from; batches, bad: its data and the records left out of it; shape: of
+    a packed row; steps: of the whole run; rates: schedule per trained group.
+    """
+
+    settings: Mapping[str, Any]
+    stage: Stage
+    start: Start
+    mesh: Mesh
+    shape: RowShape
+    bad: BadRecords
+    steps: int
+    optimizer: optax.GradientTransformation
+    rates: Mapping[str, optax.Schedule]
+
+
 def train(run: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
     """Trains one stage, or goes on with what `workdir` holds.
 
@@ -160,94 +181,65 @@ def train(run: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
     workdir = Path(workdir)
     stage = STAGES[run["stage"]].with_peaks(run["optimizer"]["peaks"])
     start = read_start(run)
-    config, tokenizer = start.config, start.tokenizer
     bad = BadRecords(run["data"]["on_bad_record"])
-    shape = row_shape(config, run["data"], stage.regions)
-    rows = packed_rows(run["data"], run["data"]["sources"], tokenizer, shape, bad)
+    shape = row_shape(start.config, run["data"], stage.regions)
+    rows = packed_rows(run["data"], run["data"]["sources"], start.tokenizer, shape, bad)
     steps = total_steps(run, rows)
-    mesh = sharding.make_mesh(run["mesh"])
-    trained_names = stage.trained(abstract_params(config))
+    trained = stage.trained(abstract_params(start.config))
+    optimizer_config = OptimizerConfig(**{k: v for k, v in run["optimizer"].items() if k != "peaks"})
+    this = Run(
+        settings=_plain(run),
+        stage=stage,
+        start=start,
+        mesh=sharding.make_mesh(run["mesh"]),
+        shape=shape,
+        bad=bad,
+        steps=steps,
+        optimizer=make_optimizer(stage, trained, steps, optimizer_config),
+        rates=schedules(stage, steps, optimizer_config),
+    )
+    devices = this.mesh.devices
     print(
-        f"stage {stage.name}: {steps} steps of {run['batch_rows']} rows on {mesh.devices.size} {mesh.devices.flat[0].device_kind} device(s)"
+        f"stage {stage.name}: {steps} steps of {run['batch_rows']} rows on {devices.size} "
+        f"{devices.flat[0].device_kind} device(s)"
     )
     for packed in rows:
         print(f"  training data: {packed.plan}")
-    if bad.reasons:
-        print(f"  {bad.summary()}")
+    _print_bad(bad)
     print(
-        f"  training {len(trained_names)} of {len(abstract_params(config))} parameter arrays; the others are frozen"
+        f"  training {len(trained)} of {len(abstract_params(start.config))} parameter arrays; the others are frozen"
     )
-
-    batches = train_batches(
-        rows,
-        batch_rows=run["batch_rows"],
-        seed=run["seed"],
-        weights=list(run["data"]["weights"].values()) or None,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        num_threads=run["data"]["threads"],
+    data = iter(
+        train_batches(
+            rows,
+            batch_rows=run["batch_rows"],
+            seed=run["seed"],
+            weights=list(run["data"]["weights"].values()) or None,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            num_threads=run["data"]["threads"],
+        )
     )
-    data = iter(batches)
-    optimizer_config = OptimizerConfig(**{k: v for k, v in run["optimizer"].items() if k != "peaks"})
-    optimizer = make_optimizer(stage, trained_names, steps, optimizer_config)
     saver = TrainingCheckpoints(workdir, keep=run["keep"])
     try:
-        params, opt_state, step = _initial_state(run, start, mesh, optimizer, trained_names, saver, data)
-        return _run_steps(
-            run,
+        params, opt_state, step = _initial_state(this, saver, data)
+        writer = MetricsWriter(
             workdir,
-            stage,
-            start,
-            mesh,
-            optimizer,
-            optimizer_config,
-            saver,
-            data,
-            params,
-            opt_state,
-            step,
-            steps,
-            shape,
-            bad,
+            ["loss", "grad_norm", "validation_loss", *(f"lr_{g}" for g in this.rates), "samples_per_second"],
+            resumed_step=step,
         )
+        try:
+            return _run_steps(this, params, opt_state, step, data, saver, writer)
+        finally:
+            writer.close()
+            _print_bad(bad)
     finally:
         saver.close()
 
 
-def _initial_state(
-    run, start: Start, mesh, optimizer, trained_names, saver: TrainingCheckpoints, data
-) -> tuple[Params, Any, int]:
-    """Parameters and optimiser state on the mesh: of the newest step in the work directory, else of the start."""
-    expected = abstract_params(start.config)
-    shardings = sharding.param_shardings(expected, mesh)
-    trained_shapes = {
-        n: jax.ShapeDtypeStruct(expected[n].shape, expected[n].dtype, sharding=shardings[n])
-        for n in trained_names
-    }
-    init_optimizer = jax.jit(optimizer.init)
-    step = saver.latest_step()
-    if step is None:
-        if start.params is None:
-            params = jax.jit(lambda key: init_params(start.config, key), out_shardings=shardings)(
-                jax.random.key(run["seed"])
-            )
-        else:
-            params = {
-                n: jax.device_put(np.asarray(v, np.float32), shardings[n]) for n, v in start.params.items()
-            }
-        return params, init_optimizer({n: params[n] for n in trained_names}), 0
-    meta = saver.read_meta(step)
-    changed = _differences(meta.run["run"], _plain(run))
-    if changed:
-        raise RunError(
-            f"{saver.folder} was started with other settings ({'; '.join(changed)}); use another work directory"
-        )
-    like = {n: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=shardings[n]) for n, s in expected.items()}
-    opt_like = init_optimizer.eval_shape(trained_shapes)
-    params, opt_state = saver.restore(step, like, opt_like)
-    data.set_state(meta.run["data"])
-    print(f"  going on from step {step}")
-    return params, opt_state, step
+def _print_bad(bad: BadRecords) -> None:
+    if bad.reasons:
+        print(f"  {bad.summary()}")
 
 
 def _plain(value: Any) -> Any:
@@ -259,108 +251,115 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def _initial_state(
+    this: Run, saver: TrainingCheckpoints, data: grain.DatasetIterator
+) -> tuple[Params, Any, int]:
+    """Parameters, optimiser state and step: of the newest checkpoint in the work directory, else of the start."""
+    expected = abstract_params(this.start.config)
+    shardings = sharding.param_shardings(expected, this.mesh)
+    trained = this.stage.trained(expected)
+    init_optimizer = jax.jit(this.optimizer.init)
+    step = saver.latest_step()
+    if step is None:
+        if this.start.params is None:
+            init = jax.jit(lambda key: init_params(this.start.config, key), out_shardings=shardings)
+            params = init(jax.random.key(this.settings["seed"]))
+        else:
+            given = this.start.params
+            params = {n: jax.device_put(np.asarray(given[n], np.float32), shardings[n]) for n in expected}
+        return params, init_optimizer({n: params[n] for n in trained}), 0
+    meta = saver.read_meta(step)
+    changed = _differences(meta.run["run"], this.settings)
+    if changed:
+        raise RunError(
+            f"{saver.folder} was started with other settings ({'; '.join(changed)}); use another work directory"
+        )
+    like = {n: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=shardings[n]) for n, s in expected.items()}
+    params, opt_state = saver.restore(step, like, init_optimizer.eval_shape({n: like[n] for n in trained}))
+    data.set_state(meta.run["data"])
+    print(f"  going on from step {step}")
+    return params, opt_state, step
+
+
 def _run_steps(
-    run,
-    workdir,
-    stage: Stage,
-    start: Start,
-    mesh,
-    optimizer,
-    optimizer_config,
-    saver,
-    data,
-    params,
-    opt_state,
-    step,
-    steps,
-    shape,
-    bad,
+    this: Run,
+    params: Params,
+    opt_state: Any,
+    step: int,
+    data: grain.DatasetIterator,
+    saver: TrainingCheckpoints,
+    writer: MetricsWriter,
 ) -> dict[str, Any]:
-    trained_names = stage.trained(params)
-    trained = {n: params[n] for n in trained_names}
+    run, steps = this.settings, this.steps
+    trained = {n: params[n] for n in this.stage.trained(params)}
     frozen = {n: v for n, v in params.items() if n not in trained}
-    train_step = jax.jit(make_train_step(start.config, optimizer, run["accumulation"]), donate_argnums=(0, 2))
-    rates = schedules(stage, steps, optimizer_config)
-    validate = _validator(run, start, mesh, shape, bad)
-    writer = MetricsWriter(
-        workdir,
-        ["loss", "grad_norm", "validation_loss", *(f"lr_{g}" for g in rates), "samples_per_second"],
-        resumed_step=step,
+    train_step = make_train_step(this.start.config, this.optimizer, run["accumulation"])
+    train_step = jax.jit(train_step, donate_argnums=(0, 2))
+    validate = _validator(this)
+    meta = Meta(
+        this.start.config.replace(remat="none"), tokenizer_files(this.start.tokenizer), this.start.layout
     )
-    meta = Meta(start.config.replace(remat="none"), tokenizer_files(start.tokenizer), start.layout)
     last: dict[str, float] = {}
-    result: dict[str, Any] = {"steps": steps, "stopped": False}
 
     def save() -> None:
-        run_info = {
-            "run": _plain(run),
-            "stage": stage.name,
-            "step": step,
-            "steps": steps,
-            "metrics": last,
-            "data": data.get_state(),
-        }
-        saver.save(step, {**trained, **frozen}, opt_state, dataclasses.replace(meta, run=run_info))
+        info = {"run": run, "stage": this.stage.name, "step": step, "steps": steps, "metrics": last}
+        info["data"] = data.get_state()
+        saver.save(step, {**trained, **frozen}, opt_state, dataclasses.replace(meta, run=info))
+
+    def due(every: int) -> bool:
+        return step == steps or (every > 0 and step % every == 0)
 
     samples, since = 0, time.monotonic()
-    metrics: dict[str, jax.Array] = {}
     with (
         stop_on_signal() as signals,
-        tqdm(total=steps, initial=step, desc=stage.name, unit="step", mininterval=2.0) as bar,
+        tqdm(total=steps, initial=step, desc=this.stage.name, unit="step", mininterval=2.0) as bar,
     ):
         while step < steps and not signals:
             batch = next(data)
-            samples += len(
-                np.unique(batch["question_ids"] + 1000 * np.arange(len(batch["tokens"]))[:, None])
-            ) - len(batch["tokens"])
+            samples += questions_in(batch)
             trained, opt_state, metrics = train_step(
-                trained, frozen, opt_state, sharding.put_batch(batch, mesh)
+                trained, frozen, opt_state, sharding.put_batch(batch, this.mesh)
             )
             step += 1
             bar.update()
-            if step % run["log_every"] == 0 or step == steps:
+            if due(run["log_every"]) or due(run["save_every"]) or due(run["validate_every"]):
                 last = {name: float(value) for name, value in metrics.items()}
                 if not math.isfinite(last["loss"]):
                     raise RunError(
                         f"the loss is {last['loss']} at step {step}; the last good checkpoint is kept"
                     )
-                now = time.monotonic()
-                last["samples_per_second"] = samples / (now - since)
-                samples, since = 0, now
-                last |= {f"lr_{g}": float(rate(step - 1)) for g, rate in rates.items()}
-                if validate is not None and (
-                    step == steps or (run["validate_every"] and step % run["validate_every"] == 0)
-                ):
+                last["samples_per_second"] = samples / (time.monotonic() - since)
+                last |= {f"lr_{g}": float(rate(step - 1)) for g, rate in this.rates.items()}
+                if validate is not None and due(run["validate_every"]):
                     last["validation_loss"] = validate({**trained, **frozen})
-                    since = time.monotonic()
+                samples, since = 0, time.monotonic()
                 writer.write(step, last)
-                bar.set_postfix(
-                    {
-                        k: f"{last[k]:.4g}"
-                        for k in ("loss", "validation_loss", "samples_per_second")
-                        if k in last
-                    }
-                )
-            if step == steps or (run["save_every"] and step % run["save_every"] == 0):
+                shown = ("loss", "validation_loss", "samples_per_second")
+                bar.set_postfix({name: f"{last[name]:.4g}" for name in shown if name in last})
+            if due(run["save_every"]):
                 save()
         if step < steps:
-            # The signal may have come in a step that was saved anyway.
             logging.warning("signal %s: saving step %d and stopping", signals[0], step)
+            # The signal may have come in a step that was saved anyway.
             if saver.latest_step() != step:
                 save()
-            result["stopped"] = True
-    writer.close()
-    if bad.reasons:
-        print(f"  {bad.summary()}")
-    return {**result, "step": step, **{k: last[k] for k in ("loss", "validation_loss") if k in last}}
+    result = {"step": step, "steps": steps, "stopped": step < steps}
+    return result | {name: last[name] for name in ("loss", "validation_loss") if name in last}
 
 
-def _validator(run, start: Start, mesh, shape: RowShape, bad: BadRecords):
-    """A function params -> mean validation loss per answer token, or None without validation sources."""
+def questions_in(batch: Mapping[str, np.ndarray]) -> int:
+    """Questions in this process's rows of a packed batch."""
+    return sum(len(np.unique(row[row > 0])) for row in batch["question_ids"])
+
+
+def _validator(this: Run) -> Callable[[Params], float] | None:
+    """A function from parameters to the mean validation loss per answer token, or None without validation sources."""
+    run = this.settings
     if not run["validation_sources"]:
         return None
-    rows = packed_rows({**run["data"], "weights": {}}, run["validation_sources"], start.tokenizer, shape, bad)
-    eval_step = jax.jit(make_eval_step(start.config))
+    data = {**run["data"], "weights": {}}
+    rows = packed_rows(data, run["validation_sources"], this.start.tokenizer, this.shape, this.bad)
+    eval_step = jax.jit(make_eval_step(this.start.config))
     limit = min(run["validation_rows"], sum(map(len, rows)))
 
     def validate(params: Params) -> float:
@@ -377,7 +376,7 @@ def _validator(run, start: Start, mesh, shape: RowShape, bad: BadRecords):
         for number, batch in enumerate(batches):
             if number * run["batch_rows"] >= limit:
                 break
-            loss, tokens = eval_step(params, sharding.put_batch(batch, mesh))
+            loss, tokens = eval_step(params, sharding.put_batch(batch, this.mesh))
             total, count = total + float(loss), count + float(tokens)
         return total / max(count, 1.0)
 

@@ -88,8 +88,11 @@ def test_everything_after_eos_is_eos(golden, monkeypatch):
 
 def test_sampling_is_reproducible_from_its_seed(golden):
     ids, mask, *pictures = prompt(golden)
-    draw = lambda seed: golden.model.generate(
-        ids, mask, *pictures, max_new_tokens=8, sampling=Sampling(temperature=1.0), seed=seed
-    )
+
+    def draw(seed):
+        return golden.model.generate(
+            ids, mask, *pictures, max_new_tokens=8, sampling=Sampling(temperature=1.0), seed=seed
+        )
+
     np.testing.assert_array_equal(draw(3), draw(3))
     assert np.any(draw(3) != draw(4))

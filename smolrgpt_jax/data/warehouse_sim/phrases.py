@@ -1,4 +1,5 @@
-"""Wordings of questions and answers, a selection from the published data set's grammar.
+"""Wordings of questions and answers, a selection from the grammar of the published data set
+(nvidia/PhysicalAI-Spatial-Intelligence-Warehouse, NVIDIA, CC-BY-4.0), so that what learns here can read it.
 
 Places in braces are filled with masks, region names and words like "leftmost".
 """
