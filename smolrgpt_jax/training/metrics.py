@@ -19,7 +19,7 @@ class MetricsWriter:
         workdir.mkdir(parents=True, exist_ok=True)
         self.columns = ["step", *columns]
         path = workdir / CSV_NAME
-        kept = [row for row in read_metrics(path) if row["step"] <= resumed_step] if path.exists() else []
+        kept = [row for row in _read_rows(path) if int(row["step"]) <= resumed_step] if path.exists() else []
         self.file = open(path, "w", newline="", encoding="utf-8")
         self.csv = csv.DictWriter(self.file, self.columns, restval="", extrasaction="ignore")
         self.csv.writeheader()
@@ -41,5 +41,9 @@ class MetricsWriter:
 
 def read_metrics(path: str | Path) -> list[dict[str, float]]:
     """The rows of a metrics file, numbers as float, empty cells left out."""
+    return [{name: float(value) for name, value in row.items() if value} for row in _read_rows(path)]
+
+
+def _read_rows(path: str | Path) -> list[dict[str, str]]:
     with open(path, newline="", encoding="utf-8") as file:
-        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+        return list(csv.DictReader(file))

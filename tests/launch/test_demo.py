@@ -9,15 +9,7 @@ import pytest
 from configs import demo as demo_config
 from launch import demo
 
-FEW = {
-    "scenes": 12,
-    "val_scenes": 2,
-    "test_scenes": 4,
-    "width": 96,
-    "height": 54,
-    "max_pallets": 5,
-    "questions_per_picture": 5.0,
-}
+FEW = {**demo_config.WAREHOUSE, "scenes": 12, "val_scenes": 2, "test_scenes": 4, "width": 96, "height": 54}
 
 
 @pytest.fixture
