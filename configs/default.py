@@ -36,6 +36,7 @@ def get_config() -> ConfigDict:
                 "row_pictures": 1,
                 "row_regions": 18,
                 "depth_mode": "training",
+                "region_names": False,  # the number of each region before its tokens; published: not
                 "on_bad_record": "error",
                 "cached_pictures": 0,
                 "threads": 4,

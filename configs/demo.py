@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from configs import default
 from smolrgpt_jax.data.warehouse_sim.captions import CaptionCounts
+from smolrgpt_jax.data.warehouse_sim.questions import AnswerStyle
 
 ROOT = "runs/demo"
 STAGES = ("backbone", "stage1", "stage2", "stage3")
@@ -24,21 +25,25 @@ WAREHOUSE = {
     "height": 144,
     "max_pallets": 6,
     "questions_per_picture": 6.4,
+    "answers": AnswerStyle(decimals=1, settled=True),
     "scene_captions": 1,
     "max_caption_regions": 4,
-    # Captions nearly all of whose tokens can be learned early: one digit per coordinate, no decimals. Those of the other kinds
-    # kept the model from localising in the few minutes there are.
+    # Captions nearly all of whose tokens can be learned early: one digit per coordinate, whole metres, no decimals. Those of
+    # the other kinds kept the model from localising in the few minutes there are.
     "captions": CaptionCounts(
-        single=12,
-        compare=8,
+        single=6,
+        compare=4,
+        apart=3,
+        within=3,
+        closest=3,
         fine=0,
         metric=0,
         several=0,
         which=0,
         order=0,
-        extreme=0,
+        extreme=4,
         pair=0,
-        inside=1,
+        inside=2,
         empty=0,
     ),
 }
@@ -62,6 +67,7 @@ def get_config(stage: str = "stage3", root: str = ROOT) -> ConfigDict:
     config.optimizer.warmup = 0.05
     config.data.row_tokens = 256
     config.data.row_regions = 16
+    config.data.region_names = True
     config.data.cached_pictures = 100_000
     config.data.threads = 1
     config.log_every = 10
@@ -72,7 +78,7 @@ def get_config(stage: str = "stage3", root: str = ROOT) -> ConfigDict:
     if stage == "backbone":
         config.stage = "backbone"
         config.tokenizer = TOKENIZER
-        config.steps = 1000
+        config.steps = 1200
         config.optimizer.peaks = {"all": 1e-3}
         config.data.row_tokens = 160
         config.data.sources = {"captions": captions, "regions": regions}
@@ -104,7 +110,9 @@ def get_config(stage: str = "stage3", root: str = ROOT) -> ConfigDict:
             "refiners": 1e-3,
             "decoder": 1e-3,
         }
-        config.data.sources = {"questions": questions}
+        # Without captions among them the long worked answers would make it forget what the short captions taught.
+        config.data.sources = {"questions": questions, "regions": regions}
+        config.data.weights = {"questions": 0.6, "regions": 0.4}
         config.validation_sources = {"questions": default.warehouse(data, "val")}
     else:
         raise ValueError(f"the demo has no stage {stage!r}, only {', '.join(STAGES)}")

@@ -22,6 +22,7 @@ from smolrgpt_jax.data.records import DataError, MASK
 
 IMAGE_TOKEN, MASK_RGB_TOKEN, MASK_DEPTH_TOKEN = "<|image|>", "<mask_rgb>", "<mask_depth>"
 START, END = "<|im_start|>", "<|im_end|>"
+FORMAT_FILE = "chat_format.json"  # beside tokenizer.json, only where the format differs from the published one
 IGNORE = -100  # the label of tokens without loss
 
 
@@ -32,10 +33,16 @@ class ChatTokenizer:
       image_id, mask_rgb_id, mask_depth_id: ids of the tokens whose embedding is replaced.
       eos_id, pad_id: both the id of "<|im_end|>", as in the published model.
       vocab_size: number of ids with the three extra tokens.
+      region_names: whether the number of every region of a question is written before its tokens.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast):
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, region_names: bool = False):
         """Wraps a tokenizer and adds the extra tokens it does not have yet.
+
+        Args:
+          tokenizer: with SmolLM2's structure.
+          region_names: write "2<mask_rgb><mask_depth>" for the third region of a question, so that an answer can copy the
+            number "[Region 2]" instead of counting masks. Published checkpoints were trained without.
 
         Raises:
           DataError: the tokenizer lacks the chat format's own tokens.
@@ -53,6 +60,7 @@ class ChatTokenizer:
             ]
         )
         tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token = START, END, END
+        self.region_names = region_names
         self._tokenizer = tokenizer
         self._backend = tokenizer.backend_tokenizer
         self._backend.no_truncation()
@@ -69,18 +77,29 @@ class ChatTokenizer:
     def load(cls, name: str | Path) -> "ChatTokenizer":
         """Loads a folder with tokenizer.json, or a model id of the Hugging Face hub.
 
-        The file is taken as it is: transformers' AutoTokenizer would rebuild some tokenizers from
+        A folder's chat_format.json says whether regions are named; without it they are not. The tokenizer's own file is taken as it is: transformers' AutoTokenizer would rebuild some tokenizers from
         their class and lose SmolLM2's splitting of digits.
 
         Raises:
           DataError: there is no such tokenizer.
         """
+        form = Path(name) / FORMAT_FILE
+        try:
+            region_names = bool(json.loads(form.read_text())["region_names"]) if form.is_file() else False
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{form} is no chat format: it must hold {{\"region_names\": true or false}}") from error
+        if _looks_local(str(name)) and not Path(name).is_dir():
+            raise DataError(f"tokenizer {str(name)!r} cannot be loaded (there is no such folder)")
         try:
             tokenizer = PreTrainedTokenizerFast.from_pretrained(str(name))
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise DataError(f"tokenizer {str(name)!r} cannot be loaded ({reason})") from error
-        return cls(tokenizer)
+        return cls(tokenizer, region_names)
+
+    def with_region_names(self, region_names: bool) -> "ChatTokenizer":
+        """The same tokenizer with the names of regions written or not."""
+        return self if region_names == self.region_names else ChatTokenizer(self._tokenizer, region_names)
 
     def save(self, folder: str | Path) -> None:
         """Writes the tokenizer, extra tokens included, so that ``load`` returns an equal one."""
@@ -92,8 +111,12 @@ class ChatTokenizer:
             config = Path(aside) / "tokenizer_config.json"
             values = json.loads(config.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}
             config.write_text(json.dumps(values, indent=2) + "\n")
+            if self.region_names:
+                (Path(aside) / FORMAT_FILE).write_text(json.dumps({"region_names": True}) + "\n")
             for file in sorted(Path(aside).iterdir()):
                 os.replace(file, folder / file.name)
+        if not self.region_names:
+            (folder / FORMAT_FILE).unlink(missing_ok=True)
 
     def prefix(self, image_tokens: int) -> np.ndarray:
         """Returns the start of every question, int32[N]: user header and image tokens."""
@@ -117,7 +140,7 @@ class ChatTokenizer:
         self, prompts: Sequence[str], answers: Sequence[str | None]
     ) -> list[tuple[np.ndarray, int]]:
         """Tokenises many questions at once, in parallel; see ``question``."""
-        asked = self._batch([expand_masks(prompt) + f"{END}\n" for prompt in prompts])
+        asked = self._batch([expand_masks(prompt, self.region_names) + f"{END}\n" for prompt in prompts])
         answered = self._batch(["" if answer is None else f"{answer}{END}\n" for answer in answers])
         return [
             (np.array(ask + self._assistant + reply, np.int32), len(ask) + len(self._assistant))
@@ -203,6 +226,16 @@ class ChatTokenizer:
         ]
 
 
-def expand_masks(prompt: str) -> str:
-    """Returns the question with every "<mask>" as the model's pair of RGB and depth tokens."""
-    return prompt.replace(MASK, MASK_RGB_TOKEN + MASK_DEPTH_TOKEN)
+def expand_masks(prompt: str, region_names: bool = False) -> str:
+    """Returns the question with every "<mask>" as the model's pair of RGB and depth tokens, its number before it or not."""
+    if not region_names:
+        return prompt.replace(MASK, MASK_RGB_TOKEN + MASK_DEPTH_TOKEN)
+    first, *rest = prompt.split(MASK)
+    return first + "".join(
+        f"{i}{MASK_RGB_TOKEN}{MASK_DEPTH_TOKEN}{text}" for i, text in enumerate(rest)
+    )
+
+
+def _looks_local(name: str) -> bool:
+    """Whether a name can only be a path: the hub's ids have at most one slash, in the middle."""
+    return Path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name

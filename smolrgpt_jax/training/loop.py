@@ -73,6 +73,7 @@ def read_start(run: Mapping[str, Any]) -> Start:
         tokenizer = tokenizer_from_files(files)
     else:
         raise RunError("config.tokenizer names no tokenizer and init_from brings none")
+    tokenizer = tokenizer.with_region_names(run["data"]["region_names"])
     if tokenizer.vocab_size != config.decoder.vocab_size:
         raise RunError(
             f"the tokenizer has {tokenizer.vocab_size} tokens, the model {config.decoder.vocab_size}"

@@ -8,7 +8,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from smolrgpt_jax.data.records import DataError
-from smolrgpt_jax.data.text import ChatTokenizer, expand_masks
+from smolrgpt_jax.data.text import FORMAT_FILE, ChatTokenizer, expand_masks
 
 TEXT = Path(__file__).parents[1] / "data_files" / "text"
 GOLDEN = json.loads((TEXT / "collated.json").read_text())
@@ -111,3 +111,39 @@ def test_a_missing_tokenizer_is_one_sentence(tmp_path):
     with pytest.raises(DataError, match="cannot be loaded") as caught:
         ChatTokenizer.load(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_misspelt_folder_fails_without_asking_the_hub(tmp_path, monkeypatch):
+    def asked(*_, **__):
+        raise AssertionError("the hub was asked")
+
+    monkeypatch.setattr(PreTrainedTokenizerFast, "from_pretrained", asked)
+    with pytest.raises(DataError, match="there is no such folder"):
+        ChatTokenizer.load(tmp_path / "missing")
+
+
+def test_region_names_stand_before_the_tokens_of_their_region(tokenizer):
+    named = tokenizer.with_region_names(True)
+    assert expand_masks("a <mask>, <mask>", True) == "a 0<mask_rgb><mask_depth>, 1<mask_rgb><mask_depth>"
+    prompt = "Is <mask> left of <mask>?"
+    ids, before = named.question(prompt, "Yes.")
+    plain, plain_before = tokenizer.question(prompt, "Yes.")
+    regions = np.flatnonzero(ids == named.mask_rgb_id)
+    assert [named.decode([i]) for i in ids[regions - 1]] == ["0", "1"]
+    np.testing.assert_array_equal(np.delete(ids, regions - 1), plain)
+    assert before == plain_before + 2
+    assert not tokenizer.region_names
+
+
+@pytest.mark.parametrize("region_names", [False, True])
+def test_region_names_travel_with_the_tokenizer(tokenizer, tmp_path, region_names):
+    tokenizer.with_region_names(region_names).save(tmp_path / "saved")
+    assert ChatTokenizer.load(tmp_path / "saved").region_names is region_names
+    assert (tmp_path / "saved" / FORMAT_FILE).exists() is region_names
+
+
+def test_a_damaged_chat_format_is_named(tokenizer, tmp_path):
+    tokenizer.save(tmp_path)
+    (tmp_path / FORMAT_FILE).write_text("[]")
+    with pytest.raises(DataError, match=FORMAT_FILE):
+        ChatTokenizer.load(tmp_path)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from smolrgpt_jax.data.records import MASK
-from smolrgpt_jax.data.warehouse_sim.questions import NOUNS, NUMBER_WORDS, SIDE_MARGIN, masks, named
+from smolrgpt_jax.data.warehouse_sim.questions import NOUNS, NUMBER_WORDS, SIDE_MARGIN, masks, named, nearest
 from smolrgpt_jax.data.warehouse_sim.scene import KINDS
 from smolrgpt_jax.data.warehouse_sim.view import Region, floor_distance, is_inside
 
@@ -28,6 +28,9 @@ class CaptionCounts:
     Attributes:
       single: kind and coarse place of one region: few tokens, nearly all of which can be learned early.
       compare: which of two is farther left, and which nearer.
+      apart: the distance of two regions in whole metres.
+      within: whether a pallet is inside a buffer; both answers equally often where a scene has both.
+      closest: the number of the region that is closest to another one.
       fine: place of one region.
       metric: its place on the floor.
       several: kinds and places of numbered regions.
@@ -41,6 +44,9 @@ class CaptionCounts:
 
     single: int = 12
     compare: int = 8
+    apart: int = 2
+    within: int = 2
+    closest: int = 2
     fine: int = 1
     metric: int = 1
     several: int = 1
@@ -177,6 +183,35 @@ class Captioner:
         side, along = "left" if a.u < b.u else "right", "nearer" if a.ahead < b.ahead else "farther"
         return Caption(f"Compare {MASK} with {MASK}.", f"To the {side} and {along}.", (a, b))
 
+    def _apart(self) -> Caption | None:
+        chosen = self._some(2, 2)
+        if chosen is None:
+            return None
+        metres = round(floor_distance(chosen[0].thing, chosen[1].thing))
+        return Caption(f"How far is {MASK} from {MASK}?", f"About {metres} meters.", tuple(chosen))
+
+    def _within(self) -> Caption | None:
+        wanted = self.rng.random() < 0.5
+        pairs = [
+            (pallet, buffer)
+            for pallet in self.regions
+            if pallet.kind == "pallet"
+            for buffer in self.regions
+            if buffer.kind == "buffer" and is_inside(pallet.thing, buffer.thing) == wanted
+        ]
+        if not pairs:
+            return None
+        pair = pairs[self.rng.integers(len(pairs))]
+        return Caption(f"Is {MASK} inside {MASK}?", "Yes." if wanted else "No.", pair)
+
+    def _closest(self) -> Caption | None:
+        chosen = self._some(3, 5)
+        best = None if chosen is None else nearest(chosen[0], chosen[1:])
+        if best is None:
+            return None
+        text = f"{named(best + 1)} is."
+        return Caption(f"What is closest to {MASK}: {masks(chosen[1:])}?", text, tuple(chosen))
+
     def _fine(self) -> Caption | None:
         chosen = self._some(1, 1)
         return chosen and Caption(f"Locate {MASK}.", f"{place(chosen[0])}.", tuple(chosen))
@@ -237,7 +272,7 @@ class Captioner:
         best, second = sorted(range(len(chosen)), key=values.__getitem__)[:2]
         if values[second] - values[best] < margin:
             return None
-        text = f"{named(best)} at {place(chosen[best])} is the {which}."
+        text = f"{named(best)} is the {which}."
         return Caption(f"Which of {masks(chosen)} is the {which}?", text, tuple(chosen))
 
     def _pair(self) -> Caption | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from smolrgpt_jax.data.warehouse_sim.captions import CaptionCounts
+from smolrgpt_jax.data.warehouse_sim.questions import AnswerStyle
 from smolrgpt_jax.data.warehouse_sim.scene import SceneLimits
 
 SPLITS = ("train", "val", "test")
@@ -26,6 +27,7 @@ class WarehouseConfig:
       questions_per_picture: mean over a split; fewer where the scenes do not give enough of one
         category to keep the mix.
       mix: shares of the categories in the training split, a key of MIXES; val and test are equal.
+      answers: how they are worded.
       scene_captions: captions of the whole picture, per picture.
       captions: region captions of each kind, per picture.
       max_caption_regions: most masks of a region caption.
@@ -44,6 +46,7 @@ class WarehouseConfig:
     max_shelves: int = 2
     questions_per_picture: float = 6.4
     mix: str = "equal"
+    answers: AnswerStyle = AnswerStyle()
     scene_captions: int = 2
     captions: CaptionCounts = CaptionCounts()
     max_caption_regions: int = 8

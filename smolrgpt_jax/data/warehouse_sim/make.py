@@ -73,7 +73,7 @@ def make_questions(
     buffer = scene.things[scene.counted - 1]
     seen = {region.thing.number for region in regions}
     hidden = any(pallet.number not in seen for pallet in scene.inside(buffer))
-    asker = Asker(regions, 0 if hidden else scene.counted, rng)
+    asker = Asker(regions, 0 if hidden else scene.counted, rng, config.answers)
     return [
         question
         for category, share in zip(WAREHOUSE_CATEGORIES, config.shares(split))

@@ -46,6 +46,24 @@ class Asked:
     about: tuple
 
 
+@dataclasses.dataclass(frozen=True)
+class AnswerStyle:
+    """How answers are worded.
+
+    Attributes:
+      decimals: of distances in metres, 0 to 2.
+      settled: the wording of a question decides that of its answer, so that nothing in an answer is left to chance; small
+        models learn sooner from such answers. Otherwise the answer's wording is drawn anew.
+    """
+
+    decimals: int = 2
+    settled: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.decimals <= 2:
+            raise ValueError(f"distances have 0 to 2 decimals, not {self.decimals}")
+
+
 def masks(regions: Sequence[Region]) -> str:
     """One "<mask>" per region."""
     return " ".join([MASK] * len(regions))
@@ -85,10 +103,18 @@ class Asker:
       regions: what is seen.
       counted: number of the buffer that counting may ask about, 0 for none.
       rng: generator.
+      style: of the answers.
     """
 
-    def __init__(self, regions: Sequence[Region], counted: int, rng: np.random.Generator):
-        self.regions, self.counted, self.rng = regions, counted, rng
+    def __init__(
+        self,
+        regions: Sequence[Region],
+        counted: int,
+        rng: np.random.Generator,
+        style: AnswerStyle = AnswerStyle(),
+    ):
+        self.regions, self.counted, self.rng, self.style = regions, counted, rng, style
+        self._wording = 0  # of the question under way, among those of its form
         self._shuffle()
 
     def _shuffle(self) -> None:
@@ -132,6 +158,18 @@ class Asker:
     def _pick(self, options: Sequence[str]) -> str:
         return options[self.rng.integers(len(options))]
 
+    def _pick_question(self, wordings: Sequence[str]) -> str:
+        self._wording = int(self.rng.integers(len(wordings)))
+        return wordings[self._wording]
+
+    def _pick_answer(self, wordings: Sequence[str]) -> str:
+        if self.style.settled:
+            return wordings[self._wording % len(wordings)]
+        return self._pick(wordings)
+
+    def _metres(self, a: Region, b: Region) -> float:
+        return round(floor_distance(a.thing, b.thing), self.style.decimals)
+
     def _asked(
         self,
         category: str,
@@ -147,15 +185,15 @@ class Asker:
         return Asked(category, prompt, answer, value, tuple(regions), about)
 
     def _named(self, number: int, which: str, noun: str) -> str:
-        text = self._pick(phrases.NAMED)
+        text = self._pick_answer(phrases.NAMED)
         return text.format(region=named(number), which=which, noun=noun, nouns=f"{noun}s")
 
     def _distance(self, opening: str, a: str, b: str, metres: float) -> str:
         if metres == 0:
-            text = self._pick(phrases.INSIDE_ANSWERS)
+            text = self._pick_answer(phrases.INSIDE_ANSWERS)
         else:
-            text = self._pick(phrases.DISTANCE_ANSWERS)
-        return opening + text.format(a=a, b=b, A=a[0].upper() + a[1:], metres=f"{metres:.2f}")
+            text = self._pick_answer(phrases.DISTANCE_ANSWERS)
+        return opening + text.format(a=a, b=b, A=a[0].upper() + a[1:], metres=f"{metres:.{self.style.decimals}f}")
 
     def _left_right(self) -> Asked | None:
         kind = "buffer" if self.rng.random() < 0.2 and len(self.buffers) > 1 else "pallet"
@@ -166,9 +204,9 @@ class Asker:
         # The order of the pair is random and the side asked about is not looked up, so in every
         # wording both answers are equally likely.
         form = self.rng.integers(3)
-        prompt = self._pick(phrases.LEFT_OR_RIGHT if form == 0 else phrases.IS_IT_THERE)
+        prompt = self._pick_question(phrases.LEFT_OR_RIGHT if form == 0 else phrases.IS_IT_THERE)
         prompt = prompt.format(noun=noun, side=("", "left", "right")[form])
-        answer = self._pick(phrases.SIDE_ANSWERS).format(noun=noun, side=side)
+        answer = self._pick_answer(phrases.SIDE_ANSWERS).format(noun=noun, side=side)
         about = ("side", *sorted(region.index for region in pair))
         return self._asked("left_right", prompt, answer, side, pair, about, short=True)
 
@@ -176,11 +214,12 @@ class Asker:
         pair = self.pallets[:2]
         if len(pair) < 2:
             return None
-        metres = round(floor_distance(pair[0].thing, pair[1].thing), 2)
-        answer = self._pick(phrases.DISTANCE_OF_TWO_ANSWERS).format(metres=f"{metres:.2f}")
+        metres = self._metres(*pair)
+        prompt = self._pick_question(phrases.DISTANCE_OF_TWO)
+        answer = self._pick_answer(phrases.DISTANCE_OF_TWO_ANSWERS).format(metres=f"{metres:.{self.style.decimals}f}")
         return self._asked(
             "distance",
-            self._pick(phrases.DISTANCE_OF_TWO),
+            prompt,
             answer,
             metres,
             pair,
@@ -192,9 +231,9 @@ class Asker:
         left, right = outermost(self.pallets, "leftmost"), outermost(self.pallets, "rightmost")
         if left is None or right is None:
             return None
-        metres = round(floor_distance(self.pallets[left].thing, self.pallets[right].thing), 2)
-        prompt = self._pick(phrases.DISTANCE_OF_EXTREMES).format(pallets=masks(self.pallets))
-        opening = self._pick(("", "From this viewpoint, ", "Looking from this angle, "))
+        metres = self._metres(self.pallets[left], self.pallets[right])
+        prompt = self._pick_question(phrases.DISTANCE_OF_EXTREMES).format(pallets=masks(self.pallets))
+        opening = self._pick_answer(("", "From this viewpoint, ", "Looking from this angle, "))
         opening += f"{named(left)} is the leftmost pallet, and {named(right)} is the rightmost pallet. "
         answer = self._distance(opening, f"the pallet {named(left)}", f"the pallet {named(right)}", metres)
         return self._asked("distance", prompt, answer, metres, self.pallets, ("extremes",))
@@ -212,14 +251,14 @@ class Asker:
             for where in PLACES:
                 pallet, buffer = outermost(self.pallets, which), outermost(self.buffers, where)
                 if pallet is not None and buffer is not None:
-                    metres = round(floor_distance(self.pallets[pallet].thing, self.buffers[buffer].thing), 2)
+                    metres = self._metres(self.pallets[pallet], self.buffers[buffer])
                     cases.append((metres, which, where, pallet, buffer))
         case = self._with_wanted_zero(cases)
         if case is None:
             return None
         metres, which, where, pallet, buffer = case
         pallet += len(self.buffers)
-        prompt = self._pick(phrases.DISTANCE_TO_BUFFER).format(
+        prompt = self._pick_question(phrases.DISTANCE_TO_BUFFER).format(
             buffers=masks(self.buffers), pallets=masks(self.pallets), which=which, where=where
         )
         opening = self._named(pallet, which, "pallet") + self._named(buffer, where, "buffer region")
@@ -249,8 +288,8 @@ class Asker:
         shelf = self.shelves[place]
         shelves = self.shelves if many else [shelf]
         number = len(self.pallets) + place
-        metres = round(floor_distance(self.pallets[pallet].thing, shelf.thing), 2)
-        prompt = self._pick(phrases.DISTANCE_TO_ONE_SHELF if many else phrases.DISTANCE_TO_SHELF).format(
+        metres = self._metres(self.pallets[pallet], shelf)
+        prompt = self._pick_question(phrases.DISTANCE_TO_ONE_SHELF if many else phrases.DISTANCE_TO_SHELF).format(
             pallets=masks(self.pallets), shelves=masks(shelves), which=which, side=side
         )
         opening = self._named(pallet, which, "pallet")
@@ -267,13 +306,13 @@ class Asker:
             for where in PLACES:
                 buffer = outermost(self.buffers, where)
                 if buffer is not None:
-                    metres = round(floor_distance(transporter.thing, self.buffers[buffer].thing), 2)
+                    metres = self._metres(transporter, self.buffers[buffer])
                     cases.append((metres, transporter, where, buffer))
         case = self._with_wanted_zero(cases)
         if case is None:
             return None
         metres, transporter, where, buffer = case
-        prompt = self._pick(phrases.DISTANCE_OF_TRANSPORTER).format(where=where, buffers=masks(self.buffers))
+        prompt = self._pick_question(phrases.DISTANCE_OF_TRANSPORTER).format(where=where, buffers=masks(self.buffers))
         buffers_first = prompt.startswith("Among")
         number, own = (buffer, len(self.buffers)) if buffers_first else (buffer + 1, 0)
         regions = [*self.buffers, transporter] if buffers_first else [transporter, *self.buffers]
@@ -305,34 +344,36 @@ class Asker:
         first, number = len(self.buffers), target  # region numbers of the first pallet and of the buffer
         regions = [*self.buffers, *self.pallets]
         if len(self.buffers) == 1 or self.rng.random() < 0.15:
-            place, wording, opening = "", phrases.COUNT_IN_ONE, ""
+            place, opening = "", ""
+            wording = self._pick_question(phrases.COUNT_IN_ONE)
             first, number, regions = 0, len(self.pallets), [*self.pallets, buffer]
         elif (
             self.rng.random() < 0.25
             and len(self.shelves) == 1
             and nearest(self.shelves[0], self.buffers) == target
         ):
-            place, wording, shelf = "", phrases.COUNT_AT_SHELF, len(regions)
+            place, shelf = "", len(regions)
+            wording = self._pick_question(phrases.COUNT_AT_SHELF)
             opening = (
-                self._pick(phrases.BUFFER_ANSWERS).format(buffer=named(target), shelf=named(shelf)) + " "
+                self._pick_answer(phrases.BUFFER_ANSWERS).format(buffer=named(target), shelf=named(shelf)) + " "
             )
             regions.append(self.shelves[0])
         else:
             place = next((where for where in PLACES if outermost(self.buffers, where) == target), "")
             if not place:
                 return None
-            wording, opening = phrases.COUNT, self._named(target, place, "buffer region")
-        wording = self._pick(wording)
+            wording = self._pick_question(phrases.COUNT)
+            opening = self._named(target, place, "buffer region")
         prompt = wording.format(buffers=masks(self.buffers), pallets=masks(self.pallets), where=place)
         count = len(inside)
         listed = " ".join(named(first + i) for i in inside)
         are, pallets = ("is", "pallet") if count == 1 else ("are", "pallets")
         found = (
-            self._pick(phrases.FOUND).format(pallets=f"{pallets} {listed} {are}", buffer=named(number))
+            self._pick_answer(phrases.FOUND).format(pallets=f"{pallets} {listed} {are}", buffer=named(number))
             if count
             else f"There are no pallets inside the buffer region {named(number)}. "
         )
-        total = self._pick(phrases.TOTALS).format(
+        total = self._pick_answer(phrases.TOTALS).format(
             are=are, count=NUMBER_WORDS[count], pallets=pallets, buffer=named(number)
         )
         return self._asked("count", prompt, opening + found + total, count, regions, ("count", wording))
@@ -350,8 +391,8 @@ class Asker:
         if found is None:
             return None
         transporter, pallet = found
-        prompt = self._pick(phrases.PALLET_FOR_ONE).format(pallets=masks(self.pallets))
-        answer = self._pick(phrases.PALLET_ANSWERS).format(
+        prompt = self._pick_question(phrases.PALLET_FOR_ONE).format(pallets=masks(self.pallets))
+        answer = self._pick_answer(phrases.PALLET_ANSWERS).format(
             pallet=named(pallet), transporter=named(len(self.pallets))
         )
         return self._asked(
@@ -370,15 +411,16 @@ class Asker:
         transporter, pallet = found
         groups = {"transporters": masks(self.transporters), "pallets": masks(self.pallets)}
         if self.rng.random() < 0.5:
-            wording, regions = phrases.TRANSPORTERS_FIRST, [*self.transporters, *self.pallets]
+            wordings, regions = phrases.TRANSPORTERS_FIRST, [*self.transporters, *self.pallets]
             pallet += len(self.transporters)
         else:
-            wording, regions = phrases.PALLETS_FIRST, [*self.pallets, *self.transporters]
+            wordings, regions = phrases.PALLETS_FIRST, [*self.pallets, *self.transporters]
             transporter += len(self.pallets)
+        prompt = self._pick_question(wordings).format(**groups)
         names = {"pallet": named(pallet), "transporter": named(transporter)}
-        answer = (self._pick(phrases.EMPTY) + self._pick(phrases.PALLET_ANSWERS)).format(**names)
+        answer = (self._pick_answer(phrases.EMPTY) + self._pick_answer(phrases.PALLET_ANSWERS)).format(**names)
         return self._asked(
-            "mcq", self._pick(wording).format(**groups), answer, str(pallet), regions, ("pallet for empty",)
+            "mcq", prompt, answer, str(pallet), regions, ("pallet for empty",)
         )
 
     def _buffer_near(self) -> Asked | None:
@@ -396,11 +438,11 @@ class Asker:
             return None
         shelves = self.shelves if many else [shelf]
         number = len(self.buffers) + place
-        prompt = self._pick(phrases.BUFFER_NEAR_ONE if many else phrases.BUFFER_NEAR).format(
+        prompt = self._pick_question(phrases.BUFFER_NEAR_ONE if many else phrases.BUFFER_NEAR).format(
             buffers=masks(self.buffers), side=side, shelves=masks(shelves)
         )
         answer = f"The shelf {named(number)} is the shelf on the {side}. " if many else ""
-        answer += self._pick(phrases.BUFFER_ANSWERS).format(buffer=named(buffer), shelf=named(number))
+        answer += self._pick_answer(phrases.BUFFER_ANSWERS).format(buffer=named(buffer), shelf=named(number))
         return self._asked(
             "mcq", prompt, answer, str(buffer), [*self.buffers, *shelves], ("buffer near", shelf.index)
         )
@@ -413,8 +455,8 @@ class Asker:
         best = outermost(group, which)
         if len(group) < 3 or best is None:
             return None
-        prompt = self._pick(phrases.OUTERMOST).format(noun=NOUNS[kind], which=which)
-        answer = self._pick(phrases.OUTERMOST_ANSWERS).format(
+        prompt = self._pick_question(phrases.OUTERMOST).format(noun=NOUNS[kind], which=which)
+        answer = self._pick_answer(phrases.OUTERMOST_ANSWERS).format(
             noun=NOUNS[kind], region=named(best), which=which
         )
         about = ("outermost", kind)

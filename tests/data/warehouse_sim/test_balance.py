@@ -90,7 +90,9 @@ def test_distances_spread_as_published(chosen):
     np.testing.assert_allclose(np.quantile(metres, (0.25, 0.5, 0.75)), (3.5, 5.5, 8.1), atol=0.8)
     assert 12 < metres.max() < 22
     constants = np.arange(0.5, 18, 0.05)
-    assert max(np.mean(np.abs(metres - c) <= 0.1 * metres) for c in constants) < 0.16
+    # Of 4,800 questions no constant gets more than 15.3 % within a tenth; two standard errors for this smaller sample.
+    error = math.sqrt(0.153 * 0.847 / len(metres))
+    assert max(np.mean(np.abs(metres - c) <= 0.1 * metres) for c in constants) < 0.153 + 2 * error
     assert 0.005 < np.mean(metres == 0) < 0.06
 
 

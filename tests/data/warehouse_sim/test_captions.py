@@ -10,7 +10,7 @@ import pytest
 
 from smolrgpt_jax.data.records import MASK
 from smolrgpt_jax.data.warehouse_sim.captions import CaptionCounts, Captioner, scene_captions
-from smolrgpt_jax.data.warehouse_sim.view import is_inside
+from smolrgpt_jax.data.warehouse_sim.view import floor_distance, is_inside
 
 KINDS = tuple(CaptionCounts.__dataclass_fields__)
 NAMES = {
@@ -61,6 +61,32 @@ def test_comparisons(captions):
         a, b = caption.regions
         assert (" left " in caption.text) == (a.u < b.u) != (" right " in caption.text)
         assert ("nearer" in caption.text) == (a.ahead < b.ahead) != ("farther" in caption.text)
+
+
+def test_whole_metres_between_two(captions):
+    for caption in captions["apart"]:
+        a, b = (region.thing for region in caption.regions)
+        metres = int(re.fullmatch(r"About (\d+) meters\.", caption.text)[1])
+        if metres and "buffer" not in (a.kind, b.kind):
+            assert math.dist(a.position, b.position) == pytest.approx(metres, abs=0.51)
+
+
+def test_inside_or_not_is_answered_equally_often(captions):
+    answers = []
+    for caption in captions["within"]:
+        pallet, buffer = caption.regions
+        assert (pallet.kind, buffer.kind) == ("pallet", "buffer")
+        answers.append(caption.text)
+        assert (caption.text == "Yes.") == is_inside(pallet.thing, buffer.thing)
+    assert 0.4 < answers.count("Yes.") / len(answers) < 0.6
+
+
+def test_the_closest_of_several(captions):
+    for caption in captions["closest"]:
+        origin, *group = caption.regions
+        best = int(re.fullmatch(r"\[Region (\d+)\] is\.", caption.text)[1])
+        distances = [floor_distance(origin.thing, region.thing) for region in group]
+        assert len(group) >= 2 and distances[best - 1] == min(distances)
 
 
 def test_places_on_the_floor(captions, samples):

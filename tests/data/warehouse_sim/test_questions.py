@@ -10,6 +10,7 @@ import pytest
 
 from eval.answers import normalized_answer, question_category
 from smolrgpt_jax.data.records import IMAGE, MASK, WAREHOUSE_CATEGORIES
+from smolrgpt_jax.data.warehouse_sim.questions import AnswerStyle, Asker
 
 FEWEST = {"left_right": 2, "count": 3, "mcq": 3, "distance": 2}
 MOST = {"left_right": 2, "count": 15, "mcq": 13, "distance": 13}
@@ -186,3 +187,26 @@ def test_pallets_and_transporters_do_not_stand_in_each_other(samples):
 def test_most_things_are_seen(samples):
     seen = np.mean([len(sample.regions) / len(sample.scene.things) for sample in samples])
     assert seen > 0.9
+
+
+def test_settled_answers_follow_from_the_question(samples):
+    """With settled wording, equal prompts about equal things get equal answers, and distances their decimals."""
+    texts: dict[tuple, set[str]] = {}
+    for sample in samples[:60]:
+        for seed in range(4):
+            asker = Asker(sample.regions, 0, np.random.default_rng(seed), AnswerStyle(1, settled=True))
+            for category in ("left_right", "mcq", "distance"):
+                for question in asker.ask(category, 3):
+                    regions = tuple(region.index for region in question.regions)
+                    prompt = question.prompt.removeprefix(f"{IMAGE}\n")
+                    texts.setdefault((id(sample), prompt, regions), set()).add(question.answer)
+                    if category == "distance" and question.normalized_answer:
+                        assert re.search(r"\d+\.\d meters", question.answer)
+                        assert normalized_answer(category, prompt, question.answer) == question.normalized_answer
+    assert len(texts) > 500
+    assert all(len(found) == 1 for found in texts.values())
+
+
+def test_impossible_decimals_are_refused():
+    with pytest.raises(ValueError, match="decimals"):
+        AnswerStyle(decimals=3)
