@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from eval.answers import Answer
-from smolrgpt_jax.data.records import IMAGE, DataError, Question, normalize_answer
+from smolrgpt_jax.data.records import IMAGE, Question, normalize_answer
+from smolrgpt_jax.data.sources.collect import read_json_list
 
 _MASKS = re.compile(r"<mask>(?:[\s,]*<mask>)*")
 
@@ -69,14 +69,7 @@ def read_training_questions(path: str | Path) -> list[Question]:
     Raises:
       DataError: the file is unreadable or is not a list.
     """
-    try:
-        records = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise DataError(f"{path}: is not valid JSON ({error})") from error
-    if not isinstance(records, list):
-        raise DataError(f"{path}: is not a list of records")
+    records = read_json_list(Path(path))
     questions = []
     for record in records:
         try:

@@ -18,6 +18,7 @@ from pathlib import Path
 from eval import write_aside
 from eval.warehouse_scorer import score
 from smolrgpt_jax.data.records import DataError, Question, normalize_answer
+from smolrgpt_jax.data.sources.collect import read_json_list
 
 
 def read_ground_truth(path: str | Path) -> list[Question]:
@@ -57,13 +58,8 @@ def read_predictions(path: str | Path) -> dict[str, object]:
 
 
 def _read_list(path: str | Path) -> list[dict]:
-    try:
-        records = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise DataError(f"{path}: is not valid JSON ({error})") from error
-    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+    records = read_json_list(Path(path))
+    if not all(isinstance(record, dict) for record in records):
         raise DataError(f"{path}: is not a list of records")
     return records
 

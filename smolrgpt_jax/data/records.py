@@ -182,20 +182,28 @@ def normalize_answer(category: str, value: object) -> str | int | float | None:
 
 
 def check_question(
-    question: Question, *, size: tuple[int, int] | None, categories: Sequence[str], need_answer: bool = True
+    question: Question,
+    *,
+    size: tuple[int, int] | None,
+    categories: Sequence[str] | None,
+    need_answer: bool = True,
 ) -> None:
     """Checks one question against its picture.
 
     Args:
       question: the record.
       size: (height, width) of its picture in pixels; None leaves the masks' size unchecked.
-      categories: the categories the source may use.
+      categories: the categories the source may use; None accepts any.
       need_answer: False for test records, which have neither category nor answer.
 
     Raises:
       ValueError: what is wrong, without the file and record id, which the reader adds.
     """
-    if question.category not in categories and (need_answer or question.category):
+    if (
+        categories is not None
+        and question.category not in categories
+        and (need_answer or question.category)
+    ):
         raise ValueError(f"unknown category {question.category!r}, expected one of {list(categories)}")
     if not question.prompt:
         raise ValueError("the question is empty")

@@ -1,0 +1,167 @@
+"""What the readers share: JSON lists, picture files inside one folder, and grouping of records by picture."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from smolrgpt_jax.data.images import picture_size
+from smolrgpt_jax.data.records import BadRecords, DataError, Picture, Question, RLE, check_question
+
+
+def read_json_list(file: Path) -> list:
+    """Returns the list a JSON file holds; raises DataError naming the file if it holds anything else."""
+    try:
+        with open(file, encoding="utf-8") as stream:
+            records = json.load(stream)
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise DataError(f"{file}: is not valid JSON ({error})") from error
+    if not isinstance(records, list):
+        raise DataError(f"{file}: holds a {type(records).__name__}, expected a list of records")
+    return records
+
+
+class PictureFiles:
+    """The picture files of one split; every file is looked at once, and none lies outside the two folders.
+
+    Args:
+      images: folder of the pictures.
+      depths: folder of the depth pictures, None where there are none.
+    """
+
+    def __init__(self, images: Path, depths: Path | None):
+        self._images, self._depths = images, depths
+        self._known: dict[tuple[str, str | None], tuple[int, int] | DataError] = {}
+
+    def image(self, name: str) -> Path:
+        return self._images / name
+
+    def depth(self, name: str | None) -> Path | None:
+        return None if self._depths is None or name is None else self._depths / name
+
+    def size(self, image: str, depth: str | None) -> tuple[int, int]:
+        """Returns (height, width) of a picture; raises DataError if it or its depth is missing."""
+        if (image, depth) not in self._known:
+            try:
+                self._known[image, depth] = self._check(image, depth)
+            except DataError as error:
+                self._known[image, depth] = error
+        known = self._known[image, depth]
+        if isinstance(known, DataError):
+            raise DataError(str(known))
+        return known
+
+    def _check(self, image: str, depth: str | None) -> tuple[int, int]:
+        for name in filter(None, (image, depth)):
+            path = PurePosixPath(name)
+            if path.is_absolute() or ".." in path.parts or "\\" in name or not path.name:
+                raise DataError(f"picture {name!r} is not a file inside the data folder")
+        for file in (self.image(image), self.depth(depth)):
+            if file is not None and not file.is_file():
+                raise DataError(f"picture {file} is missing")
+        return picture_size(self.image(image))
+
+
+class Regions:
+    """Masks of one picture's questions; equal masks share one object."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, int, str], RLE] = {}
+
+    def read(self, masks: object) -> tuple[RLE, ...]:
+        """[{"size": [height, width], "counts": text}, ...] or None -> RLEs; raises ValueError for an unreadable mask."""
+        if masks is None:
+            return ()
+        if not isinstance(masks, list):
+            raise ValueError("rle is not a list")
+        regions = []
+        for index, mask in enumerate(masks):
+            try:
+                (height, width), counts = mask["size"], mask["counts"]
+                key = (int(height), int(width), counts)
+                if key not in self._known:
+                    region = RLE(key[0], key[1], counts.encode("ascii"))
+                    region.runs()
+                    self._known[key] = region
+            except (KeyError, TypeError, AttributeError, ValueError) as error:
+                reason = error if type(error) is ValueError else "expected {size, counts}"
+                raise ValueError(f"mask {index} is unreadable: {reason}") from error
+            regions.append(self._known[key])
+        return tuple(regions)
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A record as its reader understood it.
+
+    Attributes:
+      image, depth: file names relative to the folders of the pictures; depth None where there is none.
+      questions: function from the picture's masks to the record's questions; raises ValueError.
+    """
+
+    image: str
+    depth: str | None
+    questions: Callable[[Regions], Sequence[Question]]
+
+
+def collect_pictures(
+    file: Path,
+    records: Iterable[Any],
+    parse: Callable[[Any], Entry],
+    files: PictureFiles,
+    *,
+    categories: Sequence[str] | None,
+    need_answer: bool = True,
+    on_bad_record: BadRecords | None = None,
+) -> list[Picture]:
+    """Groups records by picture.
+
+    Args:
+      file: where the records are from, for messages.
+      records: of any type; one with an "id" (a dict) is named by it in messages, else by its place.
+      parse: raises ValueError for a record it cannot read.
+      files: where the pictures are.
+      categories: the categories that may occur; None accepts any.
+      need_answer: False for splits without answers.
+      on_bad_record: policy and collector of reasons; None stops at the first bad record. A record is used whole or not at all.
+
+    Returns:
+      The pictures in the order of their first question.
+
+    Raises:
+      DataError: under "error", naming file and record.
+    """
+    on_bad_record = on_bad_record or BadRecords("error")
+    grouped: dict[tuple[str, str | None], list[Question]] = {}
+    regions: dict[str, Regions] = {}
+    seen: set[str] = set()
+    for index, record in enumerate(records):
+        try:
+            entry = parse(record)
+            size = files.size(entry.image, entry.depth)
+            questions = entry.questions(regions.setdefault(entry.image, Regions()))
+            if any(question.id in seen for question in questions):
+                raise ValueError("the id occurs twice")
+            for question in questions:
+                check_question(question, size=size, categories=categories, need_answer=need_answer)
+        except ValueError as error:
+            name = record.get("id") if isinstance(record, dict) else None
+            where = f"record {index}" if name is None else f"record {str(name)!r}"
+            on_bad_record.reject(DataError(f"{file}: {where}: {error}"))
+            continue
+        seen.update(question.id for question in questions)
+        grouped.setdefault((entry.image, entry.depth), []).extend(questions)
+    return [
+        Picture(
+            id=str(PurePosixPath(image).with_suffix("")),
+            image=files.image(image),
+            depth=files.depth(depth),
+            questions=tuple(questions),
+        )
+        for (image, depth), questions in grouped.items()
+    ]
