@@ -54,20 +54,23 @@ class TokenisedQuestions:
     def __init__(self, pictures: Sequence[Picture], tokenizer: ChatTokenizer, with_answers: bool = True):
         """Tokenises; ``with_answers`` False leaves generation prompts."""
         questions = [question for picture in pictures for question in picture.questions]
-        encoded = tokenizer.questions(
-            [question.prompt for question in questions],
-            [question.answer if with_answers else None for question in questions],
+        encoded = tokenizer.conversations(
+            [
+                question.turns if with_answers or question.answer is None else question.turns[:-1]
+                for question in questions
+            ]
         )
         self.tokenizer = tokenizer
         self._ids = np.concatenate([np.zeros(0, np.int32), *(ids for ids, _ in encoded)])
+        self._counted = np.concatenate([np.zeros(0, bool), *(counted for _, counted in encoded)])
         self._ends = np.cumsum([0] + [ids.size for ids, _ in encoded])
-        self._prompts = np.array([size for _, size in encoded], np.int64)
         self._first = np.cumsum([0] + [len(picture.questions) for picture in pictures])
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, int]:
-        """Returns the ids after the picture's prefix, int32[N], and how many precede the answer."""
+    def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the ids after the picture's prefix, int32[N], and which of them are answers, bool[N]."""
         index = self._first[key[0]] + key[1]
-        return self._ids[self._ends[index] : self._ends[index + 1]], int(self._prompts[index])
+        span = slice(self._ends[index], self._ends[index + 1])
+        return self._ids[span], self._counted[span]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -255,13 +258,13 @@ def fill_text(
         regions: dict[RLE, int] = {}
         for question in packed.questions:
             number += 1
-            ids, answer = questions[packed.picture, question]
+            ids, counted = questions[packed.picture, question]
             span = slice(at, at + ids.size)
             out["tokens"][span] = ids
             out["positions"][span] = prefix.size + np.arange(ids.size)
             out["picture_ids"][span] = place + 1
             out["question_ids"][span] = number
-            out["targets"][at + answer - 1 : at + ids.size - 1] = ids[answer:]
+            out["targets"][at - 1 + np.flatnonzero(counted)] = ids[counted]
             if shape.regions:
                 used = [
                     regions.setdefault(region, len(regions))

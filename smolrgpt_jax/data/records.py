@@ -82,7 +82,8 @@ class Question:
       answer: the free-text answer, None where it is not published.
       normalized_answer: "left" or "right" (left_right), int (count, and mcq: the region's
         number), float metres (distance), None where there is none.
-      regions: the i-th "<mask>" of the prompt is regions[i].
+      regions: the i-th "<mask>" of the whole conversation is regions[i].
+      earlier: (prompt, answer) of the turns before this one, where a record is a conversation.
     """
 
     id: str
@@ -91,6 +92,18 @@ class Question:
     answer: str | None
     normalized_answer: str | int | float | None
     regions: tuple[RLE, ...] = ()
+    earlier: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def turns(self) -> list[str]:
+        """Texts of the user and the assistant in turn; the last is the answer where there is one."""
+        texts = [text for turn in self.earlier for text in turn] + [self.prompt]
+        return texts if self.answer is None else [*texts, self.answer]
+
+    @property
+    def mask_marks(self) -> int:
+        """Number of "<mask>" in the user's turns."""
+        return self.prompt.count(MASK) + sum(prompt.count(MASK) for prompt, _ in self.earlier)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,11 +220,11 @@ def check_question(
         raise ValueError(f"unknown category {question.category!r}, expected one of {list(categories)}")
     if not question.prompt:
         raise ValueError("the question is empty")
-    if IMAGE in question.prompt:
+    if any(IMAGE in text for text in question.turns[::2]):
         raise ValueError(f"the question holds {IMAGE} at an unexpected place")
     if need_answer and not question.answer:
         raise ValueError("the answer is missing")
-    marks = question.prompt.count(MASK)
+    marks = question.mask_marks
     if marks != len(question.regions):
         raise ValueError(f"the question holds {marks} {MASK} but {len(question.regions)} masks")
     if question.category == "mcq" and question.normalized_answer is not None:

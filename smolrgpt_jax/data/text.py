@@ -134,18 +134,43 @@ class ChatTokenizer:
           with its end, and the number of ids before the answer. ``prefix`` + ids are the ids of
           the whole conversation.
         """
-        return self.questions([prompt], [answer])[0]
+        ((ids, counted),) = self.conversations([[prompt] if answer is None else [prompt, answer]])
+        return ids, int(np.count_nonzero(~counted))
 
-    def questions(
-        self, prompts: Sequence[str], answers: Sequence[str | None]
-    ) -> list[tuple[np.ndarray, int]]:
-        """Tokenises many questions at once, in parallel; see ``question``."""
-        asked = self._batch([expand_masks(prompt, self.region_names) + f"{END}\n" for prompt in prompts])
-        answered = self._batch(["" if answer is None else f"{answer}{END}\n" for answer in answers])
-        return [
-            (np.array(ask + self._assistant + reply, np.int32), len(ask) + len(self._assistant))
-            for ask, reply in zip(asked, answered, strict=True)
-        ]
+    def conversations(self, conversations: Sequence[Sequence[str]]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Tokenises what follows the picture's prefix, of many conversations at once, in parallel.
+
+        Args:
+          conversations: texts of the user and the assistant in turn, starting with the user, with one "<mask>" per region and
+            without the picture. One that ends with the user becomes a generation prompt.
+
+        Returns:
+          For each conversation ids int32[N] and counted bool[N], True for the tokens of an answer and of its end, which
+          training counts. ``prefix`` + ids are the ids of the whole conversation.
+        """
+        texts = []
+        for turns in conversations:
+            regions = 0
+            for index, text in enumerate(turns):
+                if index % 2 == 0:
+                    texts.append(expand_masks(text, self.region_names, regions))
+                    regions += text.count(MASK)
+                else:
+                    texts.append(text)
+        bodies = iter(self._batch([f"{text}{END}\n" for text in texts]))
+        tokenised = []
+        for turns in conversations:
+            parts: list[tuple[list[int], bool]] = []
+            for index in range(len(turns)):
+                if index % 2 == 0:
+                    head = [] if index == 0 else self._user
+                    parts += [(head + next(bodies) + self._assistant, False)]
+                else:
+                    parts += [(next(bodies), True)]
+            ids = np.array([id for part, _ in parts for id in part], np.int32)
+            counted = np.repeat([answer for _, answer in parts], [len(part) for part, _ in parts])
+            tokenised.append((ids, counted))
+        return tokenised
 
     def encode(self, turns: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Tokenises a whole conversation.
@@ -226,13 +251,16 @@ class ChatTokenizer:
         ]
 
 
-def expand_masks(prompt: str, region_names: bool = False) -> str:
-    """Returns the question with every "<mask>" as the model's pair of RGB and depth tokens, its number before it or not."""
+def expand_masks(prompt: str, region_names: bool = False, first: int = 0) -> str:
+    """Returns the question with every "<mask>" as the model's pair of RGB and depth tokens.
+
+    With ``region_names`` the number of each region stands before its pair, counted from ``first``.
+    """
     if not region_names:
         return prompt.replace(MASK, MASK_RGB_TOKEN + MASK_DEPTH_TOKEN)
-    first, *rest = prompt.split(MASK)
-    return first + "".join(
-        f"{i}{MASK_RGB_TOKEN}{MASK_DEPTH_TOKEN}{text}" for i, text in enumerate(rest)
+    start, *rest = prompt.split(MASK)
+    return start + "".join(
+        f"{number}{MASK_RGB_TOKEN}{MASK_DEPTH_TOKEN}{text}" for number, text in enumerate(rest, first)
     )
 
 
