@@ -6,6 +6,7 @@ import functools
 from collections.abc import Sequence
 
 import numpy as np
+from pycocotools import mask as coco
 
 from smolrgpt_jax.data.records import RLE
 
@@ -19,6 +20,12 @@ def decode(rle: RLE) -> np.ndarray:
     runs = rle.runs()
     inside = (np.arange(runs.size) & 1).astype(np.uint8)
     return np.repeat(inside, runs).reshape(rle.width, rle.height).T
+
+
+def encode(mask: np.ndarray) -> RLE:
+    """Returns COCO's compressed encoding of a mask [height, width], nonzero inside."""
+    counts = coco.encode(np.asfortranarray(mask != 0).view(np.uint8))["counts"]
+    return RLE(mask.shape[0], mask.shape[1], counts)
 
 
 def resample(mask: np.ndarray, grid: int) -> np.ndarray:

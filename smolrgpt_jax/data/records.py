@@ -16,6 +16,7 @@ import numpy as np
 
 WAREHOUSE_CATEGORIES = ("left_right", "count", "mcq", "distance")
 CAPTION_CATEGORIES = ("caption", "region_caption")
+SPATIAL_CATEGORY = "spatial"  # of questions about regions whose source names no category
 
 MASK = "<mask>"
 IMAGE = "<image>"

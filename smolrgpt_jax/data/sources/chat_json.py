@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from smolrgpt_jax.data.records import IMAGE, BadRecords, Picture, Question, normalize_answer
+from smolrgpt_jax.data.records import BadRecords, Picture, Question, normalize_answer
 from smolrgpt_jax.data.sources.collect import Entry, PictureFiles, collect_pictures, read_json_list
+from smolrgpt_jax.data.sources.conversation import chat_texts, split_turns
 
 
 def read_chat_json(
@@ -72,24 +73,14 @@ def _name_and_id(record: object) -> tuple[str, str]:
 
 
 def _question(record: dict, record_id: str, default_category: str, read_regions) -> Question:
-    conversation = turns(record)
-    speakers = [turn.get("from") if isinstance(turn, dict) else None for turn in conversation]
-    if speakers not in (["human"], ["human", "gpt"]):
-        raise ValueError(f"the conversation's speakers are {speakers}, expected human and gpt")
-    texts = [turn.get("value") for turn in conversation]
-    if not all(isinstance(text, str) for text in texts):
-        raise ValueError("a turn of the conversation has no text")
+    earlier, prompt, answer = split_turns(chat_texts(record.get("conversations")))
     category = str(record.get("category") or default_category)
     return Question(
         id=record_id,
         category=category,
-        prompt=without_image_mark(texts[0]),
-        answer=texts[1].strip() if len(texts) > 1 else None,
+        prompt=prompt,
+        answer=answer,
         normalized_answer=normalize_answer(category, record.get("normalized_answer")),
         regions=read_regions(record.get("rle")),
+        earlier=earlier,
     )
-
-
-def without_image_mark(text: str) -> str:
-    """Drops the picture's mark at either end; what is left of it elsewhere is an error later."""
-    return text.strip().removeprefix(IMAGE).removesuffix(IMAGE).strip()

@@ -1,0 +1,95 @@
+"""Reader of the SmolRGPT parquet sets (warehouse-rgbd, osd-110k, llava-cc3m, spacial-rgpt-bench).
+
+    <root>/data/{train-*,val*}.parquet  or  <root>/data/*.parquet
+    <root>/[<split>/]{images,depths}/
+
+Columns: id_db, id, rgb_image, depth_image, rle, texts, category, normalized_answer, dataset_name. ``texts`` is one
+{user, assistant} or a list of them; the user's text writes a region "<mask_rgb><mask_depth>".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from smolrgpt_jax.data.records import (
+    SPATIAL_CATEGORY,
+    BadRecords,
+    DataError,
+    Picture,
+    Question,
+    normalize_answer,
+)
+from smolrgpt_jax.data.sources.collect import Entry, PictureFiles, collect_pictures
+from smolrgpt_jax.data.sources.conversation import split_turns
+
+COLUMNS = ("id", "rgb_image", "depth_image", "rle", "texts", "category", "normalized_answer")
+ROWS = 1024  # read at a time
+
+
+def read_smolrgpt(
+    root: str | Path, split: str | None = None, on_bad_record: BadRecords | None = None
+) -> list[Picture]:
+    """Reads one of the parquet sets.
+
+    Args:
+      root: the set's folder, which holds ``data``.
+      split: "train" or "val" takes the files whose name begins with it; None takes all.
+      on_bad_record: policy and collector of reasons; None stops at the first bad record.
+
+    Returns:
+      The pictures in the order of their first question. A question without category is a "caption" if it has no regions, else
+      "spatial".
+
+    Raises:
+      DataError: no files, a broken file, missing columns, or, under "error", a bad record.
+    """
+    root = Path(root)
+    files = sorted((root / "data").glob("*.parquet" if split is None else f"{split}*.parquet"))
+    if not files:
+        wanted = "*.parquet" if split is None else f"{split}*.parquet"
+        raise DataError(f"{root / 'data'} holds no file {wanted}")
+    pictures = root / split if split is not None and (root / split / "images").is_dir() else root
+    return collect_pictures(
+        root / "data",
+        _rows(files),
+        _parse,
+        PictureFiles(pictures / "images", pictures / "depths"),
+        categories=None,
+        on_bad_record=on_bad_record,
+    )
+
+
+def _rows(files: list[Path]) -> Iterator[dict]:
+    for file in files:
+        try:
+            with pq.ParquetFile(file) as parquet:
+                missing = [name for name in COLUMNS[:5] if name not in parquet.schema_arrow.names]
+                if missing:
+                    raise DataError(f"{file}: has no column {', '.join(missing)}")
+                columns = [name for name in COLUMNS if name in parquet.schema_arrow.names]
+                for batch in parquet.iter_batches(ROWS, columns=columns):
+                    yield from batch.to_pylist()
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{file}: is not a readable parquet file ({' '.join(str(error).split())})") from error
+
+
+def _parse(row: dict) -> Entry:
+    if row["id"] is None or not isinstance(row["rgb_image"], str):
+        raise ValueError("has no id or names no picture")
+    texts = row["texts"] if isinstance(row["texts"], list) else [row["texts"]]
+    if not all(isinstance(turn, dict) for turn in texts):
+        raise ValueError("has no texts")
+    earlier, prompt, answer = split_turns([turn.get(who) for turn in texts for who in ("user", "assistant")])
+    category = row.get("category") or (SPATIAL_CATEGORY if row["rle"] else "caption")
+    value = normalize_answer(category, row.get("normalized_answer") or None)
+    return Entry(
+        row["rgb_image"],
+        row["depth_image"] or None,
+        lambda regions: [
+            Question(str(row["id"]), category, prompt, answer, value, regions.read(row["rle"]), earlier)
+        ],
+    )
