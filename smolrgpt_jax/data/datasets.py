@@ -17,12 +17,22 @@ from smolrgpt_jax.data.sources.osd import read_bench, read_osd
 from smolrgpt_jax.data.sources.smolrgpt_parquet import read_smolrgpt
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 
+
+
+def _read_prepared(root: str, split: str, on_bad_record: BadRecords | None = None) -> list[Picture]:
+    # Imported where needed: TensorFlow Datasets takes seconds to import.
+    from smolrgpt_jax.data.tfds.prepared import read_prepared
+
+    return read_prepared(root, split, on_bad_record)
+
+
 # format -> its reader and the fields of a source beside "format" and "root"; those with True must be given.
 _READERS = {
     "warehouse": (read_warehouse, {"split": True, "annotations": False}),
     "captions": (read_captions, {"annotations": False, "images": False}),
     "osd": (read_osd, {"annotations": False, "images": False, "depths": False}),
     "smolrgpt": (read_smolrgpt, {"split": False}),
+    "prepared": (_read_prepared, {"split": True}),
     "bench": (read_bench, {"annotations": False, "images": False, "depths": False}),
 }
 FORMATS = tuple(_READERS)

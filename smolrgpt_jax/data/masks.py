@@ -55,23 +55,46 @@ def resample(mask: np.ndarray, grid: int) -> np.ndarray:
 def resample_rle(rle: RLE, grid: int) -> np.ndarray:
     """Returns ``resample(decode(rle), grid)``, float32[grid, grid], without the dense mask.
 
-    A pixel is inside if the run it falls into has an odd number, so the needed pixels are looked
-    up among the ends of the runs.
+    Raises:
+      ValueError: the encoding is unreadable.
+    """
+    return weights(corner_bits(rle, grid), rle.height, rle.width)
+
+
+def corner_bits(rle: RLE, grid: int) -> np.ndarray:
+    """Looks up the four pixels that each point of the grid is interpolated from.
+
+    A pixel is inside if the run it falls into has an odd number, so the pixels are looked up among the ends of the runs.
+
+    Returns:
+      uint8[grid, grid]: bit 0 the upper left pixel, bit 1 the upper right, bit 2 the lower left, bit 3 the lower right one.
 
     Raises:
       ValueError: the encoding is unreadable.
     """
     ends = np.cumsum(rle.runs())
-    top, bottom, down = _taps(rle.height, grid)
-    left, right, across = _taps(rle.width, grid)
-    corners = [
-        (np.searchsorted(ends, columns[None, :] * rle.height + rows[:, None], side="right") & 1).astype(
-            np.float32
-        )
-        for rows in (top, bottom)
-        for columns in (left, right)
-    ]
-    return _blend(corners, down[:, None], across[None, :])
+    top, bottom, _ = _taps(rle.height, grid)
+    left, right, _ = _taps(rle.width, grid)
+    bits = np.zeros((grid, grid), np.uint8)
+    for place, (rows, columns) in enumerate(((top, left), (top, right), (bottom, left), (bottom, right))):
+        runs = np.searchsorted(ends, columns[None, :] * rle.height + rows[:, None], side="right")
+        bits |= (runs & 1).astype(np.uint8) << place
+    return bits
+
+
+def weights(bits: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Interpolates a mask on the grid from the pixels that ``corner_bits`` found.
+
+    Args:
+      bits: uint8[grid, grid] or uint8[R, grid, grid].
+      height, width: size of the mask in pixels.
+
+    Returns:
+      float32 of the same shape.
+    """
+    grid = bits.shape[-1]
+    corners = [(bits >> place & 1).astype(np.float32) for place in range(4)]
+    return _blend(corners, _taps(height, grid)[2][:, None], _taps(width, grid)[2][None, :])
 
 
 def box_mask(box: Sequence[float], height: int, width: int) -> np.ndarray:

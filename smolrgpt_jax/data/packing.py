@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from smolrgpt_jax.data.records import RLE, BadRecords, DataError, Picture, Question
+from smolrgpt_jax.data.records import BadRecords, DataError, Picture, Question, Region
 from smolrgpt_jax.data.text import IGNORE, ChatTokenizer
 
 
@@ -233,7 +233,7 @@ def fill_text(
     pictures: Sequence[Picture],
     questions: TokenisedQuestions,
     shape: RowShape,
-) -> list[tuple[RLE, ...]]:
+) -> list[tuple[Region, ...]]:
     """Writes the token arrays of one row.
 
     Args:
@@ -245,7 +245,7 @@ def fill_text(
       For each picture of the row its distinct regions, in the order of their slots.
     """
     prefix = questions.tokenizer.prefix(shape.image_tokens)
-    slots: list[tuple[RLE, ...]] = []
+    slots: list[tuple[Region, ...]] = []
     at = number = 0
     for place, packed in enumerate(row):
         span = slice(at, at + prefix.size)
@@ -255,7 +255,7 @@ def fill_text(
         image = np.flatnonzero(prefix == questions.tokenizer.image_id)
         out["feature_index"][at + image] = place * shape.image_tokens + np.arange(image.size)
         at += prefix.size
-        regions: dict[RLE, int] = {}
+        regions: dict[Region, int] = {}
         for question in packed.questions:
             number += 1
             ids, counted = questions[packed.picture, question]
@@ -295,7 +295,7 @@ def _split(
     """Cuts a picture's questions into parts that fit a row: (tokens, part)."""
     sizes: list[int] = []
     members: list[list[int]] = []
-    regions: list[set[RLE]] = []
+    regions: list[set[Region]] = []
     for number in usable:
         size = questions[index, number][0].size
         needed = set(picture.questions[number].regions) if shape.regions else set()

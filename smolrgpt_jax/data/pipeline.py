@@ -27,7 +27,7 @@ from smolrgpt_jax.data.packing import (
     fill_text,
     plan_rows,
 )
-from smolrgpt_jax.data.records import RLE, BadRecords, DataError, Picture
+from smolrgpt_jax.data.records import BadRecords, DataError, Picture, PreparedPicture, Region, StoredRegion
 from smolrgpt_jax.data.text import ChatTokenizer
 
 
@@ -47,11 +47,11 @@ class Pixels:
 
 
 # Reads a picture and the given ones of its regions; raises DataError.
-Loader = Callable[[Picture, Sequence[RLE]], Pixels]
+Loader = Callable[[Picture, Sequence[Region]], Pixels]
 
 
 class FileLoader:
-    """Loads pictures from their files, keeping the most recently used ones decoded."""
+    """Loads pictures from their files or from prepared data, keeping the most recently used ones decoded."""
 
     def __init__(self, shape: RowShape, depth_mode: str = "training", cached_pictures: int = 0):
         """Prepares a loader.
@@ -67,7 +67,7 @@ class FileLoader:
         self._cache: OrderedDict[Path, tuple] = OrderedDict()
         self._lock = threading.Lock()
 
-    def __call__(self, picture: Picture, regions: Sequence[RLE]) -> Pixels:
+    def __call__(self, picture: Picture, regions: Sequence[Region]) -> Pixels:
         """Returns the picture's arrays.
 
         Raises:
@@ -93,19 +93,32 @@ class FileLoader:
                 self._cache.move_to_end(key)
                 return self._cache[key]
         try:
+            if isinstance(picture, PreparedPicture):
+                return self._keep(key, self._prepared(picture))
             image = images.read_rgb(picture.image, self._shape.image_size)
             depth = None
             if picture.depth is not None and self._shape.regions:
                 depth = images.read_depth(picture.depth, self._shape.image_size, self._depth_mode)
         except DataError as error:
             raise DataError(f"record {picture.questions[0].id!r}: {error}") from error
-        entry = (image, depth, {})
+        return self._keep(key, (image, depth, {}))
+
+    def _keep(self, key: Path, entry: tuple) -> tuple:
         if self._capacity:
             with self._lock:
                 self._cache[key] = entry
                 while len(self._cache) > self._capacity:
                     self._cache.popitem(last=False)
         return entry
+
+    def _prepared(self, picture: PreparedPicture) -> tuple[np.ndarray, np.ndarray | None, dict]:
+        # Imported where needed: TensorFlow Datasets takes seconds to import.
+        from smolrgpt_jax.data.tfds.prepared import check_prepared, load_stored
+
+        check_prepared(picture, self._shape.image_size, self._shape.mask_grid, self._depth_mode)
+        stored = load_stored(picture)
+        weights = {StoredRegion(number): mask for number, mask in enumerate(stored.weights)}
+        return stored.image, stored.depth if self._shape.regions else None, weights
 
 
 class PackedRows:

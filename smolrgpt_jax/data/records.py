@@ -73,6 +73,16 @@ class RLE:
 
 
 @dataclasses.dataclass(frozen=True)
+class StoredRegion:
+    """A region whose mask lies with its prepared picture; `number` among the picture's distinct masks."""
+
+    number: int
+
+
+Region = RLE | StoredRegion
+
+
+@dataclasses.dataclass(frozen=True)
 class Question:
     """One question about a picture.
 
@@ -92,7 +102,7 @@ class Question:
     prompt: str
     answer: str | None
     normalized_answer: str | int | float | None
-    regions: tuple[RLE, ...] = ()
+    regions: tuple[Region, ...] = ()
     earlier: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -122,6 +132,19 @@ class Picture:
     image: Path
     depth: Path | None
     questions: tuple[Question, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedPicture(Picture):
+    """A picture whose pixels and masks lie in prepared data; `image` is only its name.
+
+    Attributes:
+      folder, split, number: where.
+    """
+
+    folder: Path = Path()
+    split: str = ""
+    number: int = 0
 
 
 class BadRecords:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from smolrgpt_jax.data.records import MASK
+from smolrgpt_jax.data.warehouse_sim import phrases
 from smolrgpt_jax.data.warehouse_sim.questions import NOUNS, NUMBER_WORDS, SIDE_MARGIN, masks, named, nearest
 from smolrgpt_jax.data.warehouse_sim.scene import KINDS
 from smolrgpt_jax.data.warehouse_sim.view import Region, floor_distance, is_inside
@@ -28,6 +29,7 @@ class CaptionCounts:
     Attributes:
       single: kind and coarse place of one region: few tokens, nearly all of which can be learned early.
       compare: which of two is farther left, and which nearer.
+      side: the side of one of two pallets or buffers, asked as the warehouse questions ask and answered in one word.
       apart: the distance of two regions in whole metres.
       within: whether a pallet is inside a buffer; both answers equally often where a scene has both.
       closest: the number of the region that is closest to another one.
@@ -44,6 +46,7 @@ class CaptionCounts:
 
     single: int = 12
     compare: int = 8
+    side: int = 2
     apart: int = 2
     within: int = 2
     closest: int = 2
@@ -182,6 +185,18 @@ class Captioner:
         a, b = chosen
         side, along = "left" if a.u < b.u else "right", "nearer" if a.ahead < b.ahead else "farther"
         return Caption(f"Compare {MASK} with {MASK}.", f"To the {side} and {along}.", (a, b))
+
+    def _side(self) -> Caption | None:
+        kind = "buffer" if self.rng.random() < 0.2 else "pallet"
+        chosen = self._some(2, 2, kind)
+        if chosen is None or abs(chosen[0].u - chosen[1].u) < SIDE_MARGIN:
+            return None
+        a, b = chosen
+        side = "left" if a.u < b.u else "right"
+        form = int(self.rng.integers(3))
+        prompt = self._pick(phrases.LEFT_OR_RIGHT if form == 0 else phrases.IS_IT_THERE)
+        prompt = prompt.format(noun=NOUNS[kind], side=("", "left", "right")[form])
+        return Caption(prompt, f"{side.capitalize()}.", (a, b))
 
     def _apart(self) -> Caption | None:
         chosen = self._some(2, 2)

@@ -63,6 +63,17 @@ def test_comparisons(captions):
         assert ("nearer" in caption.text) == (a.ahead < b.ahead) != ("farther" in caption.text)
 
 
+def test_sides_in_the_words_of_the_questions(captions):
+    asked = []
+    for caption in captions["side"]:
+        a, b = caption.regions
+        assert a.kind == b.kind and caption.prompt.count(f"{NAMES[a.kind][0]} {MASK}") == 2
+        assert caption.text == ("Left." if a.u < b.u else "Right.")
+        if "left or right" not in caption.prompt:
+            asked.append(("left" in caption.prompt) == (caption.text == "Left."))
+    assert 0.35 < sum(asked) / len(asked) < 0.65  # the side that is asked about tells nothing
+
+
 def test_whole_metres_between_two(captions):
     for caption in captions["apart"]:
         a, b = (region.thing for region in caption.regions)

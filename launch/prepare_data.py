@@ -1,0 +1,98 @@
+"""Prepares a data set once for training: every picture decoded and resized, every mask sampled, written as ArrayRecord.
+
+    python -m launch.prepare_data --source warehouse --root DIR --out DIR [--splits train val]
+
+Started again after it was stopped, it goes on with the shards that are missing and gives the same bytes. The result opens with
+`tfds.builder_from_directory(DIR)` too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from smolrgpt_jax.data.images import DEPTH_MODES
+from smolrgpt_jax.data.records import BadRecords, DataError, Picture, describe
+from smolrgpt_jax.data.sources.archives import unpack_chunks
+from smolrgpt_jax.data.sources.captions import read_captions
+from smolrgpt_jax.data.sources.osd import read_bench, read_osd
+from smolrgpt_jax.data.sources.smolrgpt_parquet import read_smolrgpt
+from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.data.tfds.prepare import PrepareConfig, prepare
+
+SOURCES = ("warehouse", "osd", "llava", "smolrgpt", "bench")
+
+
+def read(source: str, root: Path, split: str, annotations: str | None, bad: BadRecords) -> list[Picture]:
+    """One split of a source; raises DataError."""
+    named = {} if annotations is None else {"annotations": annotations}
+    if source == "warehouse":
+        for kind in ("images", "depths"):
+            unpack_chunks(root / split / kind)
+        return read_warehouse(root, split, on_bad_record=bad, **named)
+    if source == "smolrgpt":
+        return read_smolrgpt(root, split if split in ("train", "val") else None, on_bad_record=bad)
+    reader = {"osd": read_osd, "llava": read_captions, "bench": read_bench}[source]
+    return reader(root, on_bad_record=bad, **named)
+
+
+def main() -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m launch.prepare_data",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--source", choices=SOURCES, required=True, help="format of the data set")
+    parser.add_argument("--root", type=Path, required=True, help="its folder")
+    parser.add_argument("--out", type=Path, required=True, help="new folder")
+    parser.add_argument(
+        "--splits", nargs="+", help="default: train and val of a warehouse, all of another source as train"
+    )
+    parser.add_argument("--annotations", help="file name under --root, where it is not the published one")
+    parser.add_argument("--image_size", type=int, default=PrepareConfig.image_size, help="default %(default)s")
+    parser.add_argument(
+        "--mask_grid", type=int, default=PrepareConfig.mask_grid, help="default %(default)s"
+    )
+    parser.add_argument("--depth_mode", choices=DEPTH_MODES, default=PrepareConfig.depth_mode)
+    parser.add_argument(
+        "--pictures_per_shard", type=int, default=PrepareConfig.pictures_per_shard, help="default %(default)s"
+    )
+    parser.add_argument(
+        "--on_bad_record",
+        choices=BadRecords.POLICIES,
+        default="error",
+        help="stop at the first bad record, or leave it out and report it (default %(default)s)",
+    )
+    parser.add_argument("--workers", type=int, help="processes, without effect on the result (default: one per core)")
+    a = parser.parse_args()
+    splits = a.splits or (["train", "val"] if a.source == "warehouse" else ["train"])
+    started = time.monotonic()
+    try:
+        if len(splits) > 1 and (a.source not in ("warehouse", "smolrgpt") or a.annotations):
+            raise ValueError(f"several splits of {a.source} would be the same questions")
+        config = PrepareConfig(a.image_size, a.mask_grid, a.depth_mode, a.pictures_per_shard)
+        bad = BadRecords(a.on_bad_record)
+        print(f"preparing {', '.join(splits)} of {a.root} ({a.source}) into {a.out}", flush=True)
+        pictures = {split: read(a.source, a.root, split, a.annotations, bad) for split in splits}
+        for split, found in pictures.items():
+            print(f"{split}: {describe(found)}", flush=True)
+        summary = prepare(pictures, a.out, config, workers=a.workers, on_bad_record=bad)
+    except (DataError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from None
+    except OSError as error:
+        raise SystemExit(f"error: {a.out} cannot be written ({error.strerror or error})") from None
+    for split, found in summary.items():
+        parts = ", ".join(f"{name} {number}" for name, number in found["categories"].items())
+        print(
+            f"{split}: {found['pictures']} pictures, {found['questions']} questions ({parts}), {found['masks']} distinct masks, "
+            f"{found['bytes'] / 1e6:.1f} MB before compression in {found['shards']} shards"
+        )
+    if bad.reasons:
+        print(bad.summary())
+    print(f"wrote {a.out} in {time.monotonic() - started:.0f} seconds")
+
+
+if __name__ == "__main__":
+    main()

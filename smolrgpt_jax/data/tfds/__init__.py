@@ -1,0 +1,1 @@
+"""Prepared data: pictures decoded and resized once, in a TensorFlow Datasets folder of ArrayRecord files."""

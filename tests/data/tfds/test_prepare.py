@@ -1,0 +1,177 @@
+"""Prepared data gives the batches that the raw folder gives, survives being killed, and opens as a TFDS data set."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from smolrgpt_jax.data.datasets import read_source
+from smolrgpt_jax.data.pipeline import FileLoader, PackedRows
+from smolrgpt_jax.data.records import BadRecords, DataError
+from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.data.tfds import prepare as prepare_module
+from smolrgpt_jax.data.tfds.prepare import PrepareConfig, prepare
+from smolrgpt_jax.data.tfds.prepared import load_stored, read_prepared
+
+SMALL = PrepareConfig(image_size=16, mask_grid=8, pictures_per_shard=3)
+
+
+@pytest.fixture
+def prepared(filled):
+    out = filled.root / "prepared"
+    summary = prepare({"train": read_warehouse(filled.root, "train")}, out, SMALL, workers=1)
+    return out, summary
+
+
+def digests(folder) -> dict[str, str]:
+    return {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(folder.iterdir())}
+
+
+def test_the_summary_counts_what_was_written(prepared, filled):
+    out, summary = prepared
+    pictures = read_warehouse(filled.root, "train")
+    found = summary["train"]
+    assert found["pictures"] == 7 and found["shards"] == 3
+    assert found["questions"] == sum(len(p.questions) for p in pictures) == found["categories"]["distance"]
+    assert found["masks"] == sum(len({r for q in p.questions for r in q.regions}) for p in pictures)
+    assert not out.with_name("prepared.partial").exists()
+
+
+def test_questions_come_back_as_they_were(prepared, filled):
+    out, _ = prepared
+    for raw, ours in zip(read_warehouse(filled.root, "train"), read_prepared(out, "train"), strict=True):
+        assert ours.id == raw.id
+        for a, b in zip(raw.questions, ours.questions, strict=True):
+            assert (a.id, a.category, a.turns, a.normalized_answer) == (
+                b.id,
+                b.category,
+                b.turns,
+                b.normalized_answer,
+            )
+            assert len(set(a.regions)) == len(set(b.regions)) and len(a.regions) == len(b.regions)
+
+
+def test_batches_equal_those_of_the_raw_folder(prepared, filled, tokenizer, shape):
+    source = {"format": "prepared", "root": str(prepared[0]), "split": "train"}
+    raw = PackedRows(read_warehouse(filled.root, "train"), tokenizer, shape)
+    ours = PackedRows(read_source(source), tokenizer, shape, load=FileLoader(shape, cached_pictures=2))
+    assert ours.plan == raw.plan
+    a, b = raw.batch(range(len(raw))), ours.batch(range(len(raw)))
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+def test_conversations_keep_their_turns(tmp_path, filled):
+    pictures = read_warehouse(filled.root, "train")
+    question = pictures[0].questions[0]
+    talk = prepare_module.dataclasses.replace(question, earlier=(("What?", "That."),))
+    picture = prepare_module.dataclasses.replace(pictures[0], questions=(talk,))
+    prepare({"train": [picture]}, tmp_path / "out", SMALL, workers=1)
+    (found,) = read_prepared(tmp_path / "out", "train")
+    assert found.questions[0].turns == talk.turns
+
+
+def test_tfds_opens_it(prepared, filled):
+    builder = tfds.builder_from_directory(prepared[0])
+    assert builder.info.splits["train"].num_examples == 7
+    example = builder.as_data_source("train")[5]
+    assert example["image"].shape == (16, 16, 3)
+    questions = json.loads(example["questions"])
+    assert [q["id"] for q in questions] == ["5-0"]
+
+
+def test_any_number_of_workers_gives_the_same_bytes(prepared, filled):
+    other = filled.root / "parallel"
+    prepare({"train": read_warehouse(filled.root, "train")}, other, SMALL, workers=2)
+    assert digests(other) == digests(prepared[0])
+
+
+def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(prepared, filled, monkeypatch):
+    pictures = {"train": read_warehouse(filled.root, "train")}
+    again = filled.root / "again"
+    whole = prepare_module._write_shard
+    written = []
+
+    def stop_at_the_second(job, strict):
+        if written:
+            (job.file.with_name(f"{job.file.name}.tmp")).write_bytes(b"half a shard")
+            raise KeyboardInterrupt
+        written.append(job)
+        whole(job, strict)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare_module, "_write_shard", stop_at_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(pictures, again, SMALL, workers=1)
+    assert not again.exists()
+    with pytest.raises(DataError, match="begun with other data or settings"):
+        prepare(pictures, again, PrepareConfig(16, 8, "submission", 3), workers=1)
+    prepare(pictures, again, SMALL, workers=1)
+    assert digests(again) == digests(prepared[0])
+
+
+def test_a_killed_command_goes_on_and_gives_the_same_bytes(prepared, filled):
+    out = filled.root / "killed"
+    command = [sys.executable, "-m", "launch.prepare_data", "--source", "warehouse", "--root", str(filled.root)]
+    command += ["--out", str(out), "--splits", "train", "--image_size", "16", "--mask_grid", "8"]
+    command += ["--pictures_per_shard", "1", "--workers", "1"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(out.with_name("killed.partial").glob("*.array_record-*")) and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "7 pictures" in done.stdout
+    reference = filled.root / "reference"
+    single = PrepareConfig(16, 8, "training", 1)
+    prepare({"train": read_warehouse(filled.root, "train")}, reference, single, workers=1)
+    assert digests(out) == digests(reference)
+
+
+def test_bad_pictures_stop_the_run_or_are_reported(filled):
+    pictures = {"train": read_warehouse(filled.root, "train")}
+    file = filled.root / "train/images/000002.png"
+    file.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(DataError, match=r"record '2-0'.*000002.png is truncated or corrupt"):
+        prepare(pictures, filled.root / "strict", SMALL, workers=1)
+    assert not (filled.root / "strict").exists()
+    bad = BadRecords("report")
+    summary = prepare(pictures, filled.root / "lenient", SMALL, workers=2, on_bad_record=bad)
+    assert len(bad.reasons) == 1 and summary["train"]["pictures"] == 6
+    found = read_prepared(filled.root / "lenient", "train")
+    assert [p.id for p in found] == [p.id for i, p in enumerate(pictures["train"]) if i != 2]
+    assert load_stored(found[2]).image.shape == (16, 16, 3)  # its place moved up with its questions
+
+
+def test_what_does_not_fit_is_one_sentence(prepared, filled, tokenizer, shape, tmp_path):
+    out, _ = prepared
+    with pytest.raises(DataError, match="exists already"):
+        prepare({"train": []}, out, SMALL)
+    with pytest.raises(DataError, match="has no prepared split 'val'"):
+        read_prepared(out, "val")
+    with pytest.raises(DataError, match="is no prepared data set"):
+        read_prepared(tmp_path / "nowhere", "train")
+    larger = prepare_module.dataclasses.replace(shape, image_size=32)
+    rows = PackedRows(read_prepared(out, "train"), tokenizer, larger)
+    with pytest.raises(DataError, match="was prepared with image_size 16, this run needs 32"):
+        rows.batch([0])
+    rows = PackedRows(
+        read_prepared(out, "train"), tokenizer, shape, load=FileLoader(shape, depth_mode="submission")
+    )
+    with pytest.raises(DataError, match="depth_mode"):
+        rows.batch([0])
+    with pytest.raises(ValueError, match="must be even"):
+        PrepareConfig(mask_grid=7)
