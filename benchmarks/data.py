@@ -1,0 +1,135 @@
+"""Questions per second and core: a plain per-question loader, ours from the raw folder, ours from prepared data.
+
+    python -m benchmarks.data [--scenes 24] [--width 1920 --height 1080] [--out FILE.md]
+
+Makes a procedural warehouse with the published number of questions per picture, prepares it, and times one pass of each loader
+in this process, on one thread, by turns. The plain loader does what the PyTorch release does for every question: decode and
+resize both pictures, decode every mask at full size, tokenise. Ours build the packed rows of training, masks sampled included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from pycocotools import mask as coco
+
+from smolrgpt_jax.data import images
+from smolrgpt_jax.data.packing import RowShape
+from smolrgpt_jax.data.pipeline import FileLoader, PackedRows
+from smolrgpt_jax.data.records import Picture
+from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.data.text import ChatTokenizer
+from smolrgpt_jax.data.tfds.prepare import PrepareConfig, prepare
+from smolrgpt_jax.data.tfds.prepared import read_prepared
+from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
+from smolrgpt_jax.data.warehouse_sim.write import make_warehouse
+
+TOKENIZER = "configs/demo_tokenizer"
+SHAPE = RowShape(tokens=1024, pictures=1, regions=18, image_tokens=64, image_size=256, mask_grid=64)
+# For what a pod needs. The step is taken to run at this share of a v5e chip's peak; an estimate, nothing here was run on one.
+CHIPS, PEAK, UTILISATION = 256, 197e12, 0.4
+DECODER, ENCODER, PATCHES, REFINER_FLOPS = 361.8e6, 85.8e6, 256, 1.0e10
+QUESTION_TOKENS, PER_PICTURE = 120, 6.4
+
+
+def plain_loader(pictures: list[Picture], tokenizer: ChatTokenizer) -> int:
+    """Every question by itself; returns how many."""
+    done = 0
+    for picture in pictures:
+        for question in picture.questions:
+            images.load_rgb(picture.image, SHAPE.image_size)
+            images.load_depth(picture.depth, SHAPE.image_size)
+            for region in question.regions:
+                coco.decode({"size": [region.height, region.width], "counts": region.counts}).astype(np.float32)
+            tokenizer.question(question.prompt, question.answer)
+            done += 1
+    return done
+
+
+def packed_loader(pictures: list[Picture], tokenizer: ChatTokenizer) -> int:
+    """Every packed row once; returns the number of questions."""
+    rows = PackedRows(pictures, tokenizer, SHAPE, load=FileLoader(SHAPE))
+    for index in range(len(rows)):
+        rows.batch([index])
+    return sum(len(part.questions) for row in rows.plan.rows for part in row)
+
+
+def needed_per_second() -> float:
+    """Questions per second that 256 v5e chips would train on in stage 3, by the FLOPs of a packed question."""
+    decoder = 6 * DECODER * (QUESTION_TOKENS + 67 / PER_PICTURE)
+    pictures = (2 * 2 * ENCODER * PATCHES + 3 * 2 * REFINER_FLOPS) / PER_PICTURE
+    return CHIPS * PEAK * UTILISATION / (decoder + pictures)
+
+
+def measure(loaders: dict[str, Callable[[], int]], rounds: int) -> dict[str, float]:
+    """Median questions per second of each loader, by turns, after one pass to warm up all but the first."""
+    rates: dict[str, list[float]] = {name: [] for name in loaders}
+    for round_ in range(rounds + 1):
+        for place, (name, run) in enumerate(loaders.items()):
+            if round_ == 0 and place == 0:
+                continue
+            started = time.perf_counter()
+            done = run()
+            if round_:
+                rates[name].append(done / (time.perf_counter() - started))
+    return {name: statistics.median(values) for name, values in rates.items()}
+
+
+def table(rates: dict[str, float]) -> str:
+    """The Markdown table of a measurement."""
+    first, need = next(iter(rates.values())), needed_per_second()
+    lines = ["| loader | questions/s per core | ratio | cores for 256 v5e chips |", "|---|---|---|---|"]
+    lines += [
+        f"| {name} | {rate:,.1f} | {rate / first:.1f} x | {need / rate:,.0f} |" for name, rate in rates.items()
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.data",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--scenes", type=int, default=24, help="pictures (default %(default)s)")
+    parser.add_argument("--width", type=int, default=1920)
+    parser.add_argument("--height", type=int, default=1080)
+    parser.add_argument("--rounds", type=int, default=3, help="passes of each loader (default %(default)s)")
+    parser.add_argument("--out", type=Path, help="file for the table, too")
+    a = parser.parse_args()
+    print(f"making {a.scenes} scenes of {a.width}x{a.height} pixels, then {a.rounds} passes of each loader", flush=True)
+    tokenizer = ChatTokenizer.load(TOKENIZER)
+    with tempfile.TemporaryDirectory() as folder:
+        data, prepared = Path(folder) / "data", Path(folder) / "prepared"
+        scenes = {"scenes": a.scenes, "val_scenes": 0, "test_scenes": 0}
+        make_warehouse(data, WarehouseConfig(**scenes, width=a.width, height=a.height))
+        raw = read_warehouse(data, "train")
+        prepare({"train": raw}, prepared, PrepareConfig(SHAPE.image_size, SHAPE.mask_grid))
+        ready = read_prepared(prepared, "train")
+        rates = measure(
+            {
+                "plain, per question": lambda: plain_loader(raw, tokenizer),
+                "packed rows from the raw folder": lambda: packed_loader(raw, tokenizer),
+                "packed rows from prepared data": lambda: packed_loader(ready, tokenizer),
+            },
+            a.rounds,
+        )
+    text = table(rates)
+    print(text)
+    print(
+        f"{sum(len(p.questions) for p in raw) / len(raw):.1f} questions per picture; 256 v5e chips at {UTILISATION:.0%} of their "
+        f"peak would take {needed_per_second():,.0f} questions/s (estimated from FLOPs, not run)"
+    )
+    if a.out:
+        a.out.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

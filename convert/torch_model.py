@@ -1,0 +1,488 @@
+"""SmolRGPT in live PyTorch, composed of parts that are not ours: what our model's numbers are compared with.
+
+The backbones are transformers' SiglipVisionModel and LlamaForCausalLM, the rest are PyTorch's own layers.
+Tensors are read and written by the PyTorch release's names without our conversion table, so that a mistake in
+that table shows as a difference. Needs PyTorch (`pip install 'smolrgpt_jax[torch]'`); importing this file
+does not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from smolrgpt_jax.config import SmolRGPTConfig, config_to_torch
+from smolrgpt_jax.torch_format.folder import CheckpointError, read_config
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+HEAD, EMBEDDING = "decoder.head.weight", "decoder.token_embedding.weight"
+INV_FREQ = "decoder.rotary_embd.inv_freq"
+REFINER_NORM_EPS = 1e-6
+POOLING_EPS = 1e-8
+
+
+def load_torch(folder: Path) -> TorchModel:
+    """The model in a folder of the PyTorch release's layout, safetensors in one file or several, in float32.
+
+    Raises CheckpointError for an unreadable folder and for missing, unexpected or wrongly shaped tensors,
+    ImportError without PyTorch.
+    """
+    torch, _ = _import_torch()
+    import safetensors
+
+    folder = Path(folder)
+    config, _ = read_config(folder)
+    files = [WEIGHTS]
+    if not (folder / WEIGHTS).is_file() and (folder / INDEX).is_file():
+        files = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
+    tensors = {}
+    for name in files:
+        try:
+            with safetensors.safe_open(folder / name, framework="pt") as file:
+                tensors |= {key: file.get_tensor(key).to(torch.float32) for key in file.keys()}
+        except (OSError, safetensors.SafetensorError) as error:
+            raise CheckpointError(f"{folder / name} is not a readable safetensors file: {error}") from error
+    model = TorchModel(config)
+    if config.decoder.tied_head and EMBEDDING in tensors:
+        tensors.setdefault(HEAD, tensors[EMBEDDING])
+        del tensors[EMBEDDING]
+    places = model.parameters_by_name()
+    inv_freq = tensors.pop(INV_FREQ, None)
+    if inv_freq is not None:
+        model.frequencies.copy_(inv_freq)
+    problems = [f"missing {name}" for name in places.keys() - tensors.keys()]
+    problems += [f"unexpected {name}" for name in tensors.keys() - places.keys()]
+    with torch.no_grad():
+        for name in places.keys() & tensors.keys():
+            parts = places[name]
+            rows = sum(len(part) for part in parts)
+            # Position embeddings carry a leading dimension of one.
+            tensor = tensors[name].squeeze(0) if "position_embedding" in name else tensors[name]
+            if tensor.shape != (rows, *parts[0].shape[1:]):
+                problems.append(f"{name} has shape {list(tensors[name].shape)}")
+                continue
+            for part, values in zip(parts, tensor.split([len(part) for part in parts])):
+                part.copy_(values)
+    if problems:
+        raise CheckpointError(f"{folder} does not fit its config.json: {'; '.join(sorted(problems))}")
+    return model
+
+
+def random_torch(config: SmolRGPTConfig, seed: int) -> TorchModel:
+    """A model with random weights under which every parameter matters: norm scales differ from one, biases
+    from zero.
+
+    Matrices keep the variance of their input; those that end a residual branch are divided by the root of the
+    number of branches, as when such models are first trained, because deeper sums of whole branches would
+    multiply rounding errors layer by layer.
+    """
+    torch, _ = _import_torch()
+    model = TorchModel(config)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parts in model.parameters_by_name().items():
+            layers = (config.vision if name.startswith("vision_encoder") else config.decoder).layers
+            for part in parts:
+                noise = torch.randn(part.shape, generator=generator)
+                if name in (HEAD, EMBEDDING):
+                    part.copy_(0.02 * noise)
+                elif "position_embedding" in name:
+                    part.copy_(0.5 * noise)
+                elif part.ndim == 1:
+                    part.copy_(0.1 * noise if name.endswith("bias") else 1 + 0.2 * noise)
+                else:
+                    # Transposed convolutions have their inputs in front.
+                    fan_in = len(part) if "refiner" in name else part[0].numel()
+                    branch_end = name.endswith(("out_proj.weight", "mlp.fc2.weight", "mlp.down_proj.weight"))
+                    part.copy_(noise / (fan_in * (2 * layers if branch_end else 1)) ** 0.5)
+    return model
+
+
+class TorchModel:
+    """SmolRGPT on PyTorch, NumPy in and out as `smolrgpt_jax.loading.Model`; the methods without NumPy keep
+    the graph of gradients."""
+
+    def __init__(self, config: SmolRGPTConfig):
+        torch, transformers = _import_torch()
+        nn = torch.nn
+        v, d = config.vision, config.decoder
+        self.config = config
+        self.vision = transformers.SiglipVisionModel(
+            transformers.SiglipVisionConfig(
+                hidden_size=v.width,
+                intermediate_size=v.mlp_width,
+                num_hidden_layers=v.layers,
+                num_attention_heads=v.heads,
+                image_size=v.image_size,
+                patch_size=v.patch_size,
+                layer_norm_eps=v.layer_norm_eps,
+                hidden_act="gelu_pytorch_tanh",
+                vision_use_head=False,
+                attn_implementation="eager",
+            )
+        )
+        self.decoder = transformers.LlamaForCausalLM(
+            transformers.LlamaConfig(
+                vocab_size=d.vocab_size,
+                hidden_size=d.width,
+                intermediate_size=d.mlp_width,
+                num_hidden_layers=d.layers,
+                num_attention_heads=d.heads,
+                num_key_value_heads=d.kv_heads,
+                head_dim=d.head_dim,
+                max_position_embeddings=d.max_positions,
+                rms_norm_eps=d.rms_norm_eps,
+                rope_parameters={"rope_type": "default", "rope_theta": float(d.rope_base)},
+                tie_word_embeddings=d.tied_head,
+                bos_token_id=None,
+                eos_token_id=None,
+                pad_token_id=None,
+                attn_implementation="eager",
+            )
+        )
+        self.decoder.model.rotary_emb.attention_scaling = d.rope_scale
+        self.frequencies = self.decoder.model.rotary_emb.inv_freq.clone()
+        self.connectors = nn.ModuleDict(
+            {
+                kind: nn.Linear(v.width * config.shuffle_factor**2, d.width, bias=False)
+                for kind in ("rgb", "depth")
+            }
+        )
+        self.refiners = nn.ModuleDict({kind: self._refiner(nn, d.width) for kind in ("rgb", "depth")})
+        self.network = nn.ModuleList([self.vision, self.connectors, self.refiners, self.decoder]).eval()
+        self.dtype = torch.float32
+
+    @staticmethod
+    def _refiner(nn: Any, width: int) -> Any:
+        return nn.Sequential(
+            nn.ConvTranspose2d(width, width, kernel_size=2, stride=2),
+            nn.LayerNorm(width, eps=REFINER_NORM_EPS),
+            nn.GELU(),
+            nn.ConvTranspose2d(width, width, kernel_size=2, stride=2),
+            nn.LayerNorm(width, eps=REFINER_NORM_EPS),
+            nn.GELU(),
+            nn.ConvTranspose2d(width, width, kernel_size=2, stride=2),
+            nn.GELU(),
+        )
+
+    def to_bfloat16(self) -> TorchModel:
+        """The same model with weights and products in bfloat16; changes this one."""
+        torch, _ = _import_torch()
+        self.network.to(torch.bfloat16)
+        self.dtype = torch.bfloat16
+        return self
+
+    def parameters_by_name(self) -> dict[str, list[Any]]:
+        """The release's tensor names -> the live parameters that, one after another along the rows, make the
+        tensor."""
+        # Older releases of transformers 5 keep the transformer one level down.
+        vision = getattr(self.vision, "vision_model", self.vision)
+        names: dict[str, list[Any]] = {}
+
+        def add(name: str, *modules: Any) -> None:
+            names[f"{name}.weight"] = [m.weight for m in modules]
+            if getattr(modules[0], "bias", None) is not None:
+                names[f"{name}.bias"] = [m.bias for m in modules]
+
+        add("vision_encoder.patch_embedding.conv", vision.embeddings.patch_embedding)
+        names["vision_encoder.patch_embedding.position_embedding"] = [
+            vision.embeddings.position_embedding.weight
+        ]
+        for i, layer in enumerate(vision.encoder.layers):
+            block = f"vision_encoder.blocks.{i}"
+            attention = layer.self_attn
+            add(f"{block}.ln1", layer.layer_norm1)
+            add(f"{block}.attn.qkv_proj", attention.q_proj, attention.k_proj, attention.v_proj)
+            add(f"{block}.attn.out_proj", attention.out_proj)
+            add(f"{block}.ln2", layer.layer_norm2)
+            add(f"{block}.mlp.fc1", layer.mlp.fc1)
+            add(f"{block}.mlp.fc2", layer.mlp.fc2)
+        add("vision_encoder.layer_norm", vision.post_layernorm)
+        add("MP.proj", self.connectors["rgb"])
+        add("MP_depth.proj", self.connectors["depth"])
+        for kind, refiner in self.refiners.items():
+            for i in (0, 1, 3, 4, 6):
+                add(f"{kind}_refiner.refiner.{i}", refiner[i])
+        add("decoder.head", self.decoder.lm_head)
+        if not self.config.decoder.tied_head:
+            add("decoder.token_embedding", self.decoder.model.embed_tokens)
+        for i, layer in enumerate(self.decoder.model.layers):
+            block = f"decoder.blocks.{i}"
+            add(f"{block}.norm1", layer.input_layernorm)
+            for name in ("q_proj", "k_proj", "v_proj"):
+                add(f"{block}.attn.{name}", getattr(layer.self_attn, name))
+            add(f"{block}.attn.out_proj", layer.self_attn.o_proj)
+            add(f"{block}.norm2", layer.post_attention_layernorm)
+            for name in ("gate_proj", "up_proj", "down_proj"):
+                add(f"{block}.mlp.{name}", getattr(layer.mlp, name))
+        add("decoder.norm", self.decoder.model.norm)
+        return names
+
+    def gradients(self) -> dict[str, np.ndarray]:
+        """Gradients left by the last backward passes, by the release's names and in its shapes; parameters
+        without one left out."""
+        torch, _ = _import_torch()
+        return {
+            name: self._in_release_shape(name, torch.cat([part.grad for part in parts])).float().numpy()
+            for name, parts in self.parameters_by_name().items()
+            if all(part.grad is not None for part in parts)
+        }
+
+    def clear_gradients(self) -> None:
+        self.network.zero_grad(set_to_none=True)
+
+    @staticmethod
+    def _in_release_shape(name: str, tensor: Any) -> Any:
+        return tensor[None] if "position_embedding" in name else tensor
+
+    def save(self, folder: Path) -> None:
+        """Writes the folder the PyTorch release would: float32, the tied head once with its twin named in the
+        metadata, the rotary buffer. Raises CheckpointError if the folder exists."""
+        torch, _ = _import_torch()
+        from safetensors.torch import save_file
+
+        folder = Path(folder)
+        if folder.exists():
+            raise CheckpointError(f"{folder} exists already; nothing was written")
+        with torch.no_grad():
+            tensors = {
+                name: self._in_release_shape(name, torch.cat(parts)).float().contiguous()
+                for name, parts in self.parameters_by_name().items()
+            }
+        tensors[INV_FREQ] = self.frequencies
+        metadata = {EMBEDDING: HEAD} if self.config.decoder.tied_head else {"format": "pt"}
+        aside = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
+        try:
+            aside.mkdir(parents=True)
+            save_file(tensors, aside / WEIGHTS, metadata)
+            (aside / "config.json").write_text(json.dumps(config_to_torch(self.config), indent=4))
+            aside.rename(folder)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+    def encode(self, images: Any) -> Any:
+        """images: [B, H, W, 3] -> patch features [B, N, Dv]."""
+        return self.vision(images.permute(0, 3, 1, 2)).last_hidden_state
+
+    def connect(self, kind: str, features: Any) -> Any:
+        """Patch features [B, N, Dv] -> tokens [B, T, D], through the connector `kind`, "rgb" or "depth"."""
+        batch, patches, width = features.shape
+        factor, side = self.config.shuffle_factor, self.config.vision.grid
+        x = features.reshape(batch, side, side, width)
+        # Row in block, column in block, channel: cut the rows into bands, then every band into blocks.
+        blocks = [
+            x[:, row : row + factor, column : column + factor].reshape(batch, -1)
+            for row in range(0, side, factor)
+            for column in range(0, side, factor)
+        ]
+        return self.connectors[kind](_import_torch()[0].stack(blocks, dim=1))
+
+    def refine(self, kind: str, tokens: Any) -> Any:
+        """Tokens [B, T, D] -> refined map [B, 64 * T, D], row-major, through the refiner `kind`."""
+        torch, _ = _import_torch()
+        side = self.config.token_grid
+        x = tokens.transpose(1, 2).unflatten(2, (side, side))
+        for layer in self.refiners[kind]:
+            # The norm is over channels, which PyTorch's convolutions keep in front.
+            norm = isinstance(layer, torch.nn.LayerNorm)
+            x = layer(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2) if norm else layer(x)
+        return x.flatten(2).transpose(1, 2)
+
+    def pool(self, refined: Any, mask: np.ndarray) -> Any:
+        """One picture's refined map [g * g, D] and masks [Hm, Wm, R] -> region features [R, D]."""
+        torch, _ = _import_torch()
+        grid = self.config.mask_grid
+        if mask.shape[-1] == 0:
+            return refined[:0]
+        weights = torch.nn.functional.interpolate(
+            torch.tensor(np.asarray(mask, np.float32)).permute(2, 0, 1)[None],
+            size=(grid, grid),
+            mode="bilinear",
+            align_corners=False,
+            antialias=False,
+        )[0].flatten(1)
+        weights = weights / (weights.sum(dim=1, keepdim=True) + POOLING_EPS)
+        return weights.to(refined.dtype) @ refined
+
+    def decode(self, embeddings: Any, attention_mask: Any) -> Any:
+        """Embeddings [B, S, D] and attention_mask [B, S] -> hidden states [B, S, D] after the final norm."""
+        positions = _positions(attention_mask)
+        with self._frequencies_for(int(positions.max()) + 1):
+            return self.decoder.model(
+                inputs_embeds=embeddings,
+                attention_mask=attention_mask,
+                position_ids=positions,
+                use_cache=False,
+            ).last_hidden_state
+
+    @contextlib.contextmanager
+    def _frequencies_for(self, length: int) -> Iterator[None]:
+        """Past the longest position, rotary frequencies are divided by how far past it."""
+        rotary, longest = self.decoder.model.rotary_emb, self.config.decoder.max_positions
+        rotary.inv_freq = self.frequencies / max(length / longest, 1.0)
+        try:
+            yield
+        finally:
+            rotary.inv_freq = self.frequencies
+
+    def outputs(
+        self,
+        input_ids: np.ndarray,
+        attention_mask: np.ndarray,
+        images: Any,
+        depths: Any | None = None,
+        masks: Sequence[np.ndarray] | None = None,
+    ) -> dict[str, Any]:
+        """As `forward`, but PyTorch tensors with their graph; pictures may be tensors that want a
+        gradient."""
+        torch, _ = _import_torch()
+        out = self.features(images, depths, masks)
+        attention = torch.tensor(np.asarray(attention_mask, np.int64))
+        out["hidden"] = self.decode(self.embed(input_ids, attention_mask, out, masks), attention)
+        out["logits"] = self.decoder.lm_head(out["hidden"])
+        return out
+
+    def features(
+        self, images: Any, depths: Any | None, masks: Sequence[np.ndarray] | None
+    ) -> dict[str, Any]:
+        torch, _ = _import_torch()
+        out = {"vision_features_rgb": self.encode(torch.as_tensor(images).to(self.dtype))}
+        out["image_tokens"] = self.connect("rgb", out["vision_features_rgb"])
+        if depths is None or masks is None or not any(mask.shape[-1] for mask in masks):
+            return out
+        out["vision_features_depth"] = self.encode(torch.as_tensor(depths).to(self.dtype))
+        out["depth_tokens"] = self.connect("depth", out["vision_features_depth"])
+        for kind, tokens in (("rgb", "image_tokens"), ("depth", "depth_tokens")):
+            out[f"{kind}_refined"] = self.refine(kind, out[tokens])
+            out[f"region_{kind}"] = torch.cat(
+                [self.pool(refined, mask) for refined, mask in zip(out[f"{kind}_refined"], masks)]
+            )
+        return out
+
+    def embed(
+        self,
+        input_ids: np.ndarray,
+        attention_mask: np.ndarray,
+        features: dict[str, Any],
+        masks: Sequence[np.ndarray] | None,
+    ) -> Any:
+        """Token embeddings [B, S, D], with the picture's features in the placeholders' places, in order, row
+        by row."""
+        torch, _ = _import_torch()
+        image_id = self.config.decoder.vocab_size - 3
+        ids = np.asarray(input_ids, np.int64)
+        rows = list(self.decoder.model.embed_tokens(torch.tensor(ids)))
+        replace = [(image_id, list(features["image_tokens"]))]
+        if "region_rgb" in features:
+            counts = [mask.shape[-1] for mask in masks]
+            replace += [
+                (image_id + 1, features["region_rgb"].split(counts)),
+                (image_id + 2, features["region_depth"].split(counts)),
+            ]
+        for token_id, per_row in replace:
+            for row, values in enumerate(per_row):
+                places = np.flatnonzero((ids[row] == token_id) & (np.asarray(attention_mask[row]) != 0))
+                if len(places) > len(values):
+                    raise ValueError(
+                        f"row {row} has {len(places)} tokens {token_id} "
+                        f"but only {len(values)} features for them"
+                    )
+                rows[row] = rows[row].index_copy(0, torch.tensor(places), values[: len(places)])
+        return torch.stack(rows)
+
+    def forward(
+        self,
+        input_ids: np.ndarray,
+        attention_mask: np.ndarray,
+        images: np.ndarray,
+        depths: np.ndarray | None = None,
+        masks: Sequence[np.ndarray] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Logits and every intermediate; arguments and results as `smolrgpt_jax.loading.Model.forward`.
+
+        input_ids, attention_mask: int[B, S]; images, depths: float32[B, H, W, 3]; masks: B arrays [Hm, Wm,
+        R].
+        """
+        torch, _ = _import_torch()
+        with torch.no_grad():
+            out = self.outputs(input_ids, attention_mask, images, depths, masks)
+        return {name: value.float().numpy() for name, value in out.items()}
+
+    def generate(
+        self,
+        input_ids: np.ndarray,
+        attention_mask: np.ndarray,
+        images: np.ndarray,
+        depths: np.ndarray | None = None,
+        masks: Sequence[np.ndarray] | None = None,
+        max_new_tokens: int = 120,
+        eos_id: int = 2,
+    ) -> np.ndarray:
+        """Greedy continuation of left-padded prompts with transformers' own generation and cache: int32[B,
+        max_new_tokens], eos after a row's first eos."""
+        return self.generate_with_logits(
+            input_ids, attention_mask, images, depths, masks, max_new_tokens, eos_id
+        )[0]
+
+    def generate_with_logits(
+        self,
+        input_ids: np.ndarray,
+        attention_mask: np.ndarray,
+        images: np.ndarray,
+        depths: np.ndarray | None = None,
+        masks: Sequence[np.ndarray] | None = None,
+        max_new_tokens: int = 120,
+        eos_id: int = 2,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `generate`, and the logits each token was chosen from: float32[B, T, vocab], T <= max_new_tokens
+        steps taken.
+
+        Raises ValueError where the answer could pass the decoder's longest position: transformers does not
+        rescale there.
+        """
+        torch, transformers = _import_torch()
+        length, longest = np.shape(input_ids)[1], self.config.decoder.max_positions
+        if length + max_new_tokens > longest:
+            raise ValueError(f"{length} tokens and {max_new_tokens} new ones pass position {longest}")
+        with torch.no_grad():
+            features = self.features(images, depths, masks)
+            chosen = self.decoder.generate(
+                inputs_embeds=self.embed(input_ids, attention_mask, features, masks),
+                attention_mask=torch.tensor(np.asarray(attention_mask, np.int64)),
+                generation_config=transformers.GenerationConfig(
+                    max_new_tokens=max_new_tokens,
+                    do_sample=False,
+                    use_cache=True,
+                    eos_token_id=eos_id,
+                    pad_token_id=eos_id,
+                    return_dict_in_generate=True,
+                    output_logits=True,
+                ),
+            )
+        ids = np.full((len(input_ids), max_new_tokens), eos_id, np.int32)
+        # With embeddings as the prompt only the new tokens come back.
+        ids[:, : chosen.sequences.shape[1]] = chosen.sequences.numpy()
+        return ids, torch.stack(chosen.logits, dim=1).float().numpy()
+
+
+def _positions(attention_mask: Any) -> Any:
+    """Positions count the tokens that are attended to: int64[B, S]."""
+    return (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
+
+
+def _import_torch() -> tuple[Any, Any]:
+    try:
+        import torch
+        import transformers
+    except ImportError as error:
+        raise ImportError(
+            f"comparing with live PyTorch needs the package {error.name}: pip install 'smolrgpt_jax[torch]'"
+        ) from error
+    return torch, transformers

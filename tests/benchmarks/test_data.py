@@ -1,0 +1,41 @@
+"""The data benchmark's loaders read the same questions, and its table says what was measured."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks import data
+from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.data.text import ChatTokenizer
+from smolrgpt_jax.data.tfds.prepare import PrepareConfig, prepare
+from smolrgpt_jax.data.tfds.prepared import read_prepared
+from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
+from smolrgpt_jax.data.warehouse_sim.write import make_warehouse
+
+
+def test_all_loaders_read_every_question(tmp_path):
+    config = WarehouseConfig(scenes=3, val_scenes=0, test_scenes=0, width=96, height=54)
+    make_warehouse(tmp_path / "data", config, workers=1)
+    raw = read_warehouse(tmp_path / "data", "train")
+    sizes = PrepareConfig(data.SHAPE.image_size, data.SHAPE.mask_grid)
+    prepare({"train": raw}, tmp_path / "prepared", sizes, workers=1)
+    tokenizer = ChatTokenizer.load(data.TOKENIZER)
+    questions = sum(len(picture.questions) for picture in raw)
+    assert data.plain_loader(raw, tokenizer) == questions
+    assert data.packed_loader(raw, tokenizer) == questions
+    assert data.packed_loader(read_prepared(tmp_path / "prepared", "train"), tokenizer) == questions
+
+
+def test_rates_are_medians_and_the_table_compares_with_the_first(monkeypatch):
+    clock = iter(range(0, 10_000, 2))
+    monkeypatch.setattr(data.time, "perf_counter", lambda: float(next(clock)))
+    calls = []
+    rates = data.measure({"a": lambda: calls.append("a") or 4, "b": lambda: calls.append("b") or 12}, rounds=3)
+    assert rates == {"a": 2.0, "b": 6.0} and calls == ["b", *["a", "b"] * 3]
+    assert "| b | 6.0 | 3.0 x |" in data.table(rates)
+
+
+def test_the_need_of_a_pod_is_of_the_right_size():
+    # 475.7 M parameters: forward and backward of the decoder over 130 tokens dominate.
+    flops = data.CHIPS * data.PEAK * data.UTILISATION / data.needed_per_second()
+    assert flops == pytest.approx(6 * 361.8e6 * 130 + (4 * 85.8e6 * 256 + 6e10) / 6.4, rel=0.02)
