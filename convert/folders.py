@@ -4,86 +4,88 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
-from smolrgpt_jax.data.text import ChatTokenizer
-from smolrgpt_jax.data.tokenizer_files import tokenizer_files
+from convert.compare import compare_tensors
+from smolrgpt_jax.config import SmolRGPTConfig
+from smolrgpt_jax.models.smolrgpt import abstract_params
 from smolrgpt_jax.torch_format.folder import (
     CheckpointError,
+    default_layout,
+    listed,
+    open_folder,
     read_folder,
     with_dtype,
+    with_shards,
     write_folder,
-    default_layout,
 )
 from smolrgpt_jax.training import checkpoints
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+__all__ = ["fitting_tokenizer", "jax_to_torch", "read_folder", "torch_to_jax", "verify", "write_folder"]
+
+
+def fitting_tokenizer(name: str, config: SmolRGPTConfig, model: str) -> dict[str, str]:
+    """The files of a tokenizer (folder or hub id), {name: text}; raises CheckpointError if its size is not the model's."""
+    # transformers takes a while to import, and most of the release's folders hold no tokenizer.
+    from smolrgpt_jax.data.text import ChatTokenizer
+    from smolrgpt_jax.data.tokenizer_files import tokenizer_files
+
+    loaded = ChatTokenizer.load(name)
+    if loaded.vocab_size != config.decoder.vocab_size:
+        raise CheckpointError(
+            f"tokenizer {name} has {loaded.vocab_size} tokens, {model} {config.decoder.vocab_size}"
+        )
+    return tokenizer_files(loaded)
 
 
 def torch_to_jax(
     source: Path, destination: Path, *, tokenizer: str | None = None, allow_nan: bool = False
 ) -> dict[str, int]:
-    """Converts a PyTorch folder into one of our checkpoints; returns {"tensors", "parameters"}.
+    """Converts a PyTorch folder into one of our checkpoints, tensor by tensor; returns {"tensors", "parameters"}.
 
     The tokenizer comes along if the folder holds one or `tokenizer` names one (folder or hub id). Raises CheckpointError, with
     the destination untouched.
     """
     if destination.exists():
         raise CheckpointError(f"{destination} exists already; nothing was written")
-    config, params, layout = read_folder(source, allow_nan=allow_nan)
-    if tokenizer is None and (source / TOKENIZER_FILES[0]).is_file():
+    opened = open_folder(source, allow_nan=allow_nan)
+    if tokenizer is None and (source / "tokenizer.json").is_file():
         tokenizer = str(source)
-    files = None
-    if tokenizer is not None:
-        loaded = ChatTokenizer.load(tokenizer)
-        if loaded.vocab_size != config.decoder.vocab_size:
-            raise CheckpointError(
-                f"tokenizer {tokenizer} has {loaded.vocab_size} tokens, {source} {config.decoder.vocab_size}"
-            )
-        files = tokenizer_files(loaded)
-    checkpoints.save(destination, params, checkpoints.Meta(config, files, layout))
+    files = None if tokenizer is None else fitting_tokenizer(tokenizer, opened.config, str(source))
+    checkpoints.save(destination, opened.params, checkpoints.Meta(opened.config, files, opened.layout))
     return {
-        "tensors": sum(map(len, layout.files.values())),
-        "parameters": sum(int(np.prod(p.shape)) for p in params.values()),
+        "tensors": len(opened.files),
+        "parameters": sum(info.size for info in opened.params.infos.values()),
     }
 
 
-def jax_to_torch(source: Path, destination: Path, *, dtype: str | None = None) -> dict[str, int]:
-    """Converts one of our checkpoints into a PyTorch folder; returns {"tensors"}.
+def jax_to_torch(
+    source: Path,
+    destination: Path,
+    *,
+    dtype: str | None = None,
+    max_shard_bytes: int | None = None,
+    allow_nan: bool = False,
+) -> dict[str, int]:
+    """Converts one of our checkpoints into a PyTorch folder, tensor by tensor; returns {"tensors", "files"}.
 
-    An imported checkpoint gets back its own tensor order, dtypes and metadata, unless `dtype` ("F32", "F16", "BF16") asks for
-    another. Raises CheckpointError, with the destination untouched.
+    An imported checkpoint gets back its own tensor order, dtypes, files and metadata, unless `dtype` ("F32", "F16", "BF16") or
+    `max_shard_bytes` asks for others. Raises CheckpointError, with the destination untouched.
     """
     if destination.exists():
         raise CheckpointError(f"{destination} exists already; nothing was written")
     meta = checkpoints.read_meta(source)
+    params = checkpoints.load_params(source)
+    problems = checkpoints.misfits(params.infos, abstract_params(meta.config))
+    if problems:
+        raise CheckpointError(f"{source} does not fit its configuration: {listed(problems)}")
     layout = default_layout(meta.config) if meta.layout is None else meta.layout
     if dtype is not None:
         layout = with_dtype(layout, dtype)
-    write_folder(destination, meta.config, checkpoints.load_params(source), layout, tokenizer=meta.tokenizer)
-    return {"tensors": sum(map(len, layout.files.values()))}
+    if max_shard_bytes is not None:
+        layout = with_shards(layout, meta.config, max_shard_bytes)
+    write_folder(destination, meta.config, params, layout, tokenizer=meta.tokenizer, allow_nan=allow_nan)
+    return {"tensors": sum(map(len, layout.files.values())), "files": len(layout.files)}
 
 
 def verify(torch_folder: Path, checkpoint: Path) -> list[str]:
     """Compares every parameter of a PyTorch folder with our checkpoint's; returns one line per difference, none if equal."""
-    config, ours, _ = read_folder(torch_folder, allow_nan=True)
-    meta = checkpoints.read_meta(checkpoint)
-    theirs = checkpoints.load_params(checkpoint)
-    problems = []
-    if (config.vision, config.decoder, config.shuffle_factor) != (
-        meta.config.vision,
-        meta.config.decoder,
-        meta.config.shuffle_factor,
-    ):
-        problems.append("the configurations describe different models")
-    problems += [f"{n}: only in {torch_folder}" for n in ours.keys() - theirs.keys()]
-    problems += [f"{n}: only in {checkpoint}" for n in theirs.keys() - ours.keys()]
-    for name in sorted(ours.keys() & theirs.keys()):
-        a, b = ours[name], theirs[name]
-        if a.shape != b.shape:
-            problems.append(f"{name}: shape {a.shape} against {b.shape}")
-        elif not np.array_equal(a, b, equal_nan=True):
-            problems.append(
-                f"{name}: {int((a != b).sum())} of {a.size} values differ, by at most {np.abs(a.astype(np.float64) - b.astype(np.float64)).max():.3g}"
-            )
-    return problems
+    return compare_tensors(torch_folder, checkpoint).problems

@@ -11,14 +11,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
+from smolrgpt_jax import sharding
 from smolrgpt_jax.config import SmolRGPTConfig
 from smolrgpt_jax.data.masks import resample
 from smolrgpt_jax.data.text import ChatTokenizer
 from smolrgpt_jax.data.tokenizer_files import tokenizer_from_files
 from smolrgpt_jax.generation.decode import GREEDY, Sampling, generate
 from smolrgpt_jax.models.smolrgpt import Params, abstract_params, bind
-from smolrgpt_jax.torch_format.folder import CheckpointError, is_torch_folder, read_folder
+from smolrgpt_jax.torch_format.folder import CheckpointError, is_torch_folder, open_folder
 from smolrgpt_jax.training import checkpoints
 
 EOS_ID = 2  # <|im_end|> in SmolLM2's tokenizer
@@ -154,28 +156,37 @@ class Model:
         return index
 
 
-def load(path: str | Path, compute_dtype: str = "float32") -> Model:
+def load(path: str | Path, compute_dtype: str = "float32", mesh: Mesh | None = None) -> Model:
     """Loads a PyTorch checkpoint folder, a converted checkpoint, or a training work directory (its newest step).
 
-    Parameters are float32 on the default device. Raises CheckpointError if the folder is neither, or is damaged.
+    Parameters are float32, each read straight to where it stays: the default device, or `mesh` with the shardings of training.
+    Raises CheckpointError if the folder is neither, or is damaged.
     """
     path = Path(path)
     if not path.exists():
         raise CheckpointError(f"{path}: no such checkpoint")
     if is_torch_folder(path) or (path / "config.json").is_file():
-        config, arrays, _ = read_folder(path)
+        opened = open_folder(path)
+        config, stored, source = opened.config, opened.params, path
         tokenizer = ChatTokenizer.load(path) if (path / "tokenizer.json").is_file() else None
-        source = path
     else:
         source = checkpoints.find_checkpoint(path)
         meta = checkpoints.read_meta(source)
-        config = meta.config
-        device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        like = {
-            n: jax.ShapeDtypeStruct(s.shape, jnp.float32, sharding=device)
-            for n, s in abstract_params(config).items()
-        }
-        arrays = checkpoints.load_params(source, like)
+        config, stored = meta.config, checkpoints.load_params(source)
+        problems = checkpoints.misfits(stored.infos, abstract_params(config))
+        if problems:
+            raise CheckpointError(f"{source} does not fit its configuration: {'; '.join(problems)}")
         tokenizer = None if meta.tokenizer is None else tokenizer_from_files(meta.tokenizer)
-    params = {name: jnp.asarray(value, jnp.float32) for name, value in arrays.items()}
+    params = {
+        name: jax.device_put(np.asarray(stored[name], np.float32), place)
+        for name, place in _places(config, mesh).items()
+    }
     return Model(config.replace(compute_dtype=compute_dtype, remat="none"), params, tokenizer, source)
+
+
+def _places(config: SmolRGPTConfig, mesh: Mesh | None) -> dict[str, jax.sharding.Sharding]:
+    """Where every parameter goes: the default device, or its sharding over the mesh."""
+    shapes = abstract_params(config)
+    if mesh is None:
+        return dict.fromkeys(shapes, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+    return sharding.param_shardings(shapes, mesh)

@@ -27,9 +27,13 @@ KVCache = tuple[jax.Array, jax.Array]
 
 
 def inverse_frequencies(head_dim: int, base: float) -> np.ndarray:
-    """Rotary frequencies, float32[head_dim / 2]."""
+    """Rotary frequencies, float32[head_dim / 2], to the bit as PyTorch computes them.
+
+    PyTorch's power is rounded once; NumPy's in float32 is off by up to two units in the last place.
+    """
     exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
-    return (np.float32(1.0) / np.power(np.float32(base), exponents)).astype(np.float32)
+    powers = np.power(float(base), exponents.astype(np.float64)).astype(np.float32)
+    return np.float32(1.0) / powers
 
 
 def rotary_angles(positions: jax.Array, config: DecoderConfig, longest: int) -> tuple[jax.Array, jax.Array]:

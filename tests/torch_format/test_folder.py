@@ -16,10 +16,13 @@ from smolrgpt_jax.torch_format.folder import (
     CheckpointError,
     default_layout,
     read_folder,
+    torch_shapes,
     with_dtype,
+    with_shards,
     write_folder,
 )
 from smolrgpt_jax.torch_format.mapping import INV_FREQ, entries
+from smolrgpt_jax.torch_format.safetensors_file import SafetensorsWriter
 
 HEAD, EMBEDDING = "decoder.head.weight", "decoder.token_embedding.weight"
 
@@ -216,3 +219,91 @@ def test_config_json_round_trip_keeps_unknown_fields(golden):
 
 def test_config_json_with_missing_fields_means_the_published_model():
     assert config_from_torch({}) == PRESETS["smolrgpt"]
+
+
+def test_layers_of_different_dtypes_come_back_as_they_were(folder, tmp_path):
+    """One layer in bfloat16, one in float16: stacked in float32 meanwhile, no bit lost."""
+
+    def change(tensors):
+        for layer, dtype in ((0, ml_dtypes.bfloat16), (2, np.float16)):
+            name = f"decoder.blocks.{layer}.mlp.up_proj.weight"
+            tensors[name] = tensors[name].astype(dtype)
+        tensors[HEAD] = tensors[HEAD].astype(ml_dtypes.bfloat16)
+
+    rewrite(folder, change)
+    config, params, layout = read_folder(folder)
+    assert params["decoder/blocks/up_proj/kernel"].dtype == np.float32
+    assert params["decoder/token_embedding"].dtype == ml_dtypes.bfloat16
+    write_folder(tmp_path / "back", config, params, layout)
+    assert (tmp_path / "back/model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("names", [[EMBEDDING], [HEAD], [HEAD, EMBEDDING]], ids=str)
+def test_tied_heads_come_back_under_their_names(folder, tmp_path, names):
+    def change(tensors):
+        head = tensors.pop(HEAD)
+        tensors.update({n: head for n in names})
+
+    rewrite(folder, change, metadata={"somebody's": "note"})
+    write_folder(tmp_path / "back", *read_folder(folder))
+    assert (tmp_path / "back/model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+
+
+def test_an_older_config_without_fields_comes_back_without_them(folder, tmp_path):
+    values = json.loads((folder / "config.json").read_text())
+    for name in ("lm_attn_scaling", "lm_max_position_embeddings", "vit_cls_flag", "vlm_extra_tokens", "stage"):
+        del values[name]
+    values["new_field"] = {"kept": [1, None]}
+    (folder / "config.json").write_text(json.dumps(values, indent=4))
+    write_folder(tmp_path / "back", *read_folder(folder))
+    assert (tmp_path / "back/config.json").read_bytes() == (folder / "config.json").read_bytes()
+
+
+def test_a_model_that_was_never_imported_is_written_as_the_release_would(golden, tmp_path):
+    """config.json's fields, names, order, dtypes, metadata and the rotary buffer's bits are those of the golden folder."""
+    new = tmp_path / "new"
+    write_folder(new, golden.model.config, golden.model.params)
+    assert (new / "model.safetensors").read_bytes() == (golden.folder / "model.safetensors").read_bytes()
+    ours, theirs = (json.loads((f / "config.json").read_text()) for f in (new, golden.folder))
+    assert list(ours) == list(theirs)
+    assert ours == theirs
+
+
+def test_shards_hold_at_most_their_size(golden):
+    config, _, layout = read_folder(golden.folder)
+    shapes = torch_shapes(config)
+    cut = with_shards(layout, config, 300_000)
+    sizes = [[4 * int(np.prod(shapes[n])) for n, _ in tensors] for tensors in cut.files.values()]
+    assert all(sum(s) <= 300_000 or len(s) == 1 for s in sizes)
+    assert [t for tensors in cut.files.values() for t in tensors] == layout.files["model.safetensors"]
+    assert list(cut.files)[0] == f"model-00001-of-{len(sizes):05}.safetensors"
+    # A tensor larger than a shard has one of its own.
+    assert max(map(len, with_shards(layout, config, 1).files.values())) == 1
+    assert with_shards(cut, config, 10**9).files == layout.files
+
+
+def test_another_dtype_changes_the_index_s_total(folder, tmp_path):
+    config, params, layout = read_folder(folder)
+    write_folder(tmp_path / "cut", config, params, with_shards(layout, config, 1_000_000))
+    config, params, layout = read_folder(tmp_path / "cut")
+    layout.index_metadata["note"] = "kept"
+    write_folder(tmp_path / "half", config, params, with_dtype(layout, "BF16"))
+    index = json.loads((tmp_path / "half/model.safetensors.index.json").read_text())
+    assert index["metadata"] == {"total_size": 2 * 677_952 + 4 * 8, "note": "kept"}
+
+
+def test_values_too_large_for_a_dtype_are_refused(golden, tmp_path):
+    config, params, layout = read_folder(golden.folder)
+    params["decoder/norm/scale"] = np.full(96, 7e4, np.float32)
+    with pytest.raises(CheckpointError, match="decoder.norm.weight holds a value too large for F16"):
+        write_folder(tmp_path / "small", config, params, with_dtype(layout, "F16"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tensor_must_fill_its_place(tmp_path):
+    with pytest.raises(ValueError, match="a has 4 bytes, its place has 8"):
+        with SafetensorsWriter(tmp_path / "file", [("a", "F32", (2,))], None) as writer:
+            writer.write("a", np.zeros(1, np.float32))
+    with pytest.raises(ValueError, match="never written: a"):
+        with SafetensorsWriter(tmp_path / "file", [("a", "F32", (2,))], None):
+            pass

@@ -1,0 +1,261 @@
+"""Builds a stage-0 checkpoint from the backbones as Hugging Face publishes them: a SigLIP vision tower and a Llama decoder.
+
+Hugging Face's tensors are given the release's names (q, k and v stacked by rows) and then go through the one table that every
+conversion uses. What the backbones do not bring, connectors, refiners and the rows of the three extra tokens, is drawn as for a
+model trained from scratch.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from smolrgpt_jax.config import ConfigError, DecoderConfig, SmolRGPTConfig, VisionConfig
+from smolrgpt_jax.models.smolrgpt import init_params
+from smolrgpt_jax.torch_format.folder import listed, read_json, weight_files
+from smolrgpt_jax.torch_format.mapping import entries
+from smolrgpt_jax.torch_format.safetensors_file import DTYPES, CheckpointError, SafetensorsFile
+from smolrgpt_jax.torch_format.streaming import params_from_tensors
+from smolrgpt_jax.training import checkpoints
+
+EXTRA_TOKENS = 3
+
+# The release's name -> Hugging Face's names, stacked by rows; "{i}" is the layer.
+_SIGLIP: dict[str, tuple[str, ...]] = {
+    "vision_encoder.patch_embedding.conv.weight": ("embeddings.patch_embedding.weight",),
+    "vision_encoder.patch_embedding.conv.bias": ("embeddings.patch_embedding.bias",),
+    "vision_encoder.patch_embedding.position_embedding": ("embeddings.position_embedding.weight",),
+    "vision_encoder.layer_norm.weight": ("post_layernorm.weight",),
+    "vision_encoder.layer_norm.bias": ("post_layernorm.bias",),
+}
+for _kind in ("weight", "bias"):
+    _ours, _theirs = "vision_encoder.blocks.{i}", "encoder.layers.{i}"
+    _SIGLIP |= {
+        f"{_ours}.ln1.{_kind}": (f"{_theirs}.layer_norm1.{_kind}",),
+        f"{_ours}.ln2.{_kind}": (f"{_theirs}.layer_norm2.{_kind}",),
+        f"{_ours}.attn.qkv_proj.{_kind}": tuple(f"{_theirs}.self_attn.{p}_proj.{_kind}" for p in "qkv"),
+        f"{_ours}.attn.out_proj.{_kind}": (f"{_theirs}.self_attn.out_proj.{_kind}",),
+        f"{_ours}.mlp.fc1.{_kind}": (f"{_theirs}.mlp.fc1.{_kind}",),
+        f"{_ours}.mlp.fc2.{_kind}": (f"{_theirs}.mlp.fc2.{_kind}",),
+    }
+_LLAMA: dict[str, tuple[str, ...]] = {
+    "decoder.token_embedding.weight": ("model.embed_tokens.weight",),
+    "decoder.head.weight": ("lm_head.weight",),
+    "decoder.norm.weight": ("model.norm.weight",),
+    "decoder.blocks.{i}.norm1.weight": ("model.layers.{i}.input_layernorm.weight",),
+    "decoder.blocks.{i}.norm2.weight": ("model.layers.{i}.post_attention_layernorm.weight",),
+    "decoder.blocks.{i}.attn.out_proj.weight": ("model.layers.{i}.self_attn.o_proj.weight",),
+    **{
+        f"decoder.blocks.{{i}}.attn.{p}_proj.weight": (f"model.layers.{{i}}.self_attn.{p}_proj.weight",)
+        for p in "qkv"
+    },
+    **{
+        f"decoder.blocks.{{i}}.mlp.{p}_proj.weight": (f"model.layers.{{i}}.mlp.{p}_proj.weight",)
+        for p in ("gate", "up", "down")
+    },
+}
+# What the folders hold beside the towers: SigLIP's text tower, its pooling head, and buffers.
+_IGNORED_VISION = re.compile(r"(text_model\.|logit_scale$|logit_bias$|head\.|embeddings\.position_ids$)")
+_IGNORED_LANGUAGE = re.compile(r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq$")
+
+
+def local_folder(name: str, what: str) -> Path:
+    """The folder of a local path or of a model on the Hugging Face hub.
+
+    A name that exists, starts with "." or "/", lies in a folder that exists, or has another number of separators than the hub's
+    "owner/model" is a path and never looked up. Raises CheckpointError if there is no such folder, or the hub cannot be reached.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise CheckpointError(f"{path} is a file; {what} is a folder or a model id of the Hugging Face hub")
+    nested = path.parent.exists() and path.parent != Path(".")
+    if nested or name.startswith((".", "/", "~")) or name.count("/") != 1 or "\\" in name:
+        raise CheckpointError(f"{path}: no such folder for {what}")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
+    except Exception as error:  # many classes, of the hub's client and of what it stands on
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"{name}: neither a folder here nor a model that can be fetched from the Hugging Face hub ({reason})"
+        ) from error
+
+
+def vision_config(folder: Path) -> VisionConfig:
+    """Our configuration of a SigLIP folder's config.json, of the whole model or of its vision tower.
+
+    Raises CheckpointError for what this encoder does not have.
+    """
+    path = folder / "config.json"
+    values = read_json(path)
+    values = values.get("vision_config", values)
+    kind = values.get("model_type", "siglip_vision_model")
+    if kind != "siglip_vision_model" or "num_patches" in values:
+        raise CheckpointError(
+            f"{path}: model type {kind!r} is not read, only SigLIP with patches of a fixed picture size"
+        )
+    _require(path, values, {"hidden_act": "gelu_pytorch_tanh", "num_channels": 3})
+    return VisionConfig(
+        width=values.get("hidden_size", 768),
+        mlp_width=values.get("intermediate_size", 3072),
+        heads=values.get("num_attention_heads", 12),
+        layers=values.get("num_hidden_layers", 12),
+        patch_size=values.get("patch_size", 16),
+        image_size=values.get("image_size", 224),
+        layer_norm_eps=values.get("layer_norm_eps", 1e-6),
+    )
+
+
+def decoder_config(folder: Path) -> DecoderConfig:
+    """Our configuration of a Llama folder's config.json, the vocabulary longer by the three extra tokens.
+
+    Raises CheckpointError for what this decoder does not have.
+    """
+    path = folder / "config.json"
+    values = read_json(path)
+    _require(
+        path,
+        values,
+        {
+            "model_type": "llama",
+            "hidden_act": "silu",
+            "attention_bias": False,
+            "mlp_bias": False,
+            "rope_scaling": None,
+        },
+    )
+    # transformers 5 writes rope_parameters, earlier ones rope_theta and rope_scaling.
+    rope = values.get("rope_parameters") or {}
+    _require(path, rope, {"rope_type": "default", "partial_rotary_factor": 1.0})
+    width, heads = values.get("hidden_size", 4096), values.get("num_attention_heads", 32)
+    _require(path, values, {"head_dim": width // heads}, allow_none=True)
+    kv_heads = values.get("num_key_value_heads")
+    return DecoderConfig(
+        width=width,
+        mlp_width=values.get("intermediate_size", 11008),
+        heads=heads,
+        kv_heads=heads if kv_heads is None else kv_heads,
+        layers=values.get("num_hidden_layers", 32),
+        vocab_size=values.get("vocab_size", 32000) + EXTRA_TOKENS,
+        rms_norm_eps=values.get("rms_norm_eps", 1e-6),
+        rope_base=float(rope.get("rope_theta", values.get("rope_theta", 10000.0))),
+        max_positions=values.get("max_position_embeddings", 2048),
+        tied_head=values.get("tie_word_embeddings", False),
+    )
+
+
+def _require(
+    path: Path, values: Mapping[str, Any], wanted: Mapping[str, Any], allow_none: bool = False
+) -> None:
+    for name, value in wanted.items():
+        found = values.get(name, value)
+        if found != value and not (allow_none and found is None):
+            raise CheckpointError(f"{path}: {name}={found!r} is not supported, only {value!r}")
+
+
+def build(
+    vision: str, language: str, destination: Path, *, tokenizer: str | None = None, seed: int = 0
+) -> SmolRGPTConfig:
+    """Writes a stage-0 checkpoint of ours, float32, and returns its configuration.
+
+    vision, language: folders or hub ids. The tokenizer is that of `tokenizer` (folder or hub id), else of the language folder if it
+    holds one. Raises CheckpointError, with the destination untouched, and DataError for a tokenizer that cannot be read.
+    """
+    if destination.exists():
+        raise CheckpointError(f"{destination} exists already; nothing was written")
+    eyes, tongue = local_folder(vision, "the vision encoder"), local_folder(language, "the language model")
+    try:
+        config = SmolRGPTConfig(vision=vision_config(eyes), decoder=decoder_config(tongue))
+        table = entries(config)
+    except (ConfigError, TypeError, ArithmeticError) as error:
+        raise CheckpointError(f"{eyes} and {tongue} make no model: {error}") from error
+    sources = _sources(config, eyes, _SIGLIP, _IGNORED_VISION, "vision_model.")
+    sources |= _sources(config, tongue, _LLAMA, _IGNORED_LANGUAGE, "")
+    fresh = {name: np.asarray(value) for name, value in _fresh(config, jax.random.key(seed)).items()}
+    shapes = {e.torch: e.torch_shape for e in table}
+    made = {e.torch: e for e in table if e.jax in fresh}
+
+    def read(name: str) -> np.ndarray:
+        if name not in sources:
+            return made[name].to_torch(fresh[made[name].jax])
+        parts = [file.read(part).astype(np.float32) for file, part in sources[name]]
+        for (file, part), array in zip(sources[name], parts):
+            if not np.isfinite(array).all():
+                raise CheckpointError(f"{file.path}: {part} holds NaN or infinite values")
+        if name in made:
+            rows = config.decoder.vocab_size
+            parts.append(fresh[made[name].jax][rows - EXTRA_TOKENS : rows])
+        return np.concatenate(parts).reshape(shapes[name])
+
+    params = params_from_tensors(table, lambda name: DTYPES["F32"], read)
+    files = None
+    if tokenizer is None and (tongue / "tokenizer.json").is_file():
+        tokenizer = str(tongue)
+    if tokenizer is not None:
+        from convert.folders import fitting_tokenizer
+
+        files = fitting_tokenizer(tokenizer, config, str(tongue))
+    checkpoints.save(destination, params, checkpoints.Meta(config, files))
+    return config
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def _fresh(config: SmolRGPTConfig, key: jax.Array) -> dict[str, jax.Array]:
+    """Random parameters of what the backbones do not bring; of the vocabulary, only the last rows are used."""
+    starts = ("rgb_", "depth_", "decoder/token_embedding", "decoder/head")
+    # What is not returned is not drawn.
+    return {name: value for name, value in init_params(config, key).items() if name.startswith(starts)}
+
+
+def _sources(
+    config: SmolRGPTConfig,
+    folder: Path,
+    names: Mapping[str, tuple[str, ...]],
+    ignored: re.Pattern[str],
+    prefix: str,
+) -> dict[str, list[tuple[SafetensorsFile, str]]]:
+    """{the release's tensor name: the tensors of Hugging Face's folder that make it}.
+
+    Raises CheckpointError listing all missing, unexpected and wrongly shaped tensors.
+    """
+    files, _ = weight_files(folder)
+    # Tensor name without its optional prefix -> file and name in it.
+    there = {n.removeprefix(prefix): (f, n) for f in files.values() for n in f.tensors}
+    problems: list[str] = []
+    used: set[str] = set()
+    sources = {}
+    for entry in entries(config):
+        pattern = entry.torch if entry.layer is None else entry.torch.replace(f".{entry.layer}.", ".{i}.", 1)
+        if pattern not in names:
+            continue
+        parts = [n.replace("{i}", str(entry.layer)) for n in names[pattern]]
+        used |= set(parts)
+        rows, *rest = entry.torch_shape
+        if entry.kind == "vocabulary":
+            rows -= EXTRA_TOKENS
+        elif entry.kind == "positions":
+            rows, *rest = rest
+        wanted = (rows // len(parts), *rest)
+        problems += [f"missing {n} {list(wanted)}" for n in parts if n not in there]
+        for file, name in (there[n] for n in parts if n in there):
+            info = file.tensors[name]
+            if info.dtype not in DTYPES:
+                problems.append(f"{name} has dtype {info.dtype}, only {', '.join(DTYPES)} are read")
+            elif info.shape != wanted:
+                problems.append(f"{name} has shape {list(info.shape)}, config.json asks for {list(wanted)}")
+        sources[entry.torch] = [there[n] for n in parts if n in there]
+    if config.decoder.tied_head:
+        used.add("lm_head.weight")  # stored beside its twin by some
+    problems += [f"unexpected {there[n][1]}" for n in sorted(there) if n not in used and not ignored.match(n)]
+    if problems:
+        raise CheckpointError(f"{folder} does not fit its config.json: {listed(problems)}")
+    return sources

@@ -1,0 +1,173 @@
+"""Compares a PyTorch folder with one of our checkpoints: every tensor, and the outputs of both models."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from convert.parts import PARTS, part_of, table
+from smolrgpt_jax.torch_format.folder import open_folder
+from smolrgpt_jax.torch_format.mapping import INV_FREQ, entries
+from smolrgpt_jax.torch_format.streaming import StreamedParams, pieces_of, read_ahead
+from smolrgpt_jax.training import checkpoints
+
+OUTPUT_TOLERANCE = 1e-4  # of the largest value of an output; float32 products in another order
+
+
+@dataclass
+class PartComparison:
+    """What was found in one part; dtypes and hashes of the PyTorch folder first, of our checkpoint second."""
+
+    tensors: int = 0
+    parameters: int = 0
+    difference: float = 0.0
+    dtypes: tuple[set[str], set[str]] = field(default_factory=lambda: (set(), set()))
+    hashes: tuple = field(default_factory=lambda: (hashlib.sha256(), hashlib.sha256()))
+
+    def row(self, part: str) -> list[str]:
+        dtypes = ["+".join(sorted(d)) for d in self.dtypes]
+        prints = [h.hexdigest()[:16] for h in self.hashes]
+        shown = dtypes[0] if dtypes[0] == dtypes[1] else " / ".join(dtypes)
+        return [part, str(self.tensors), f"{self.parameters:,}", shown, f"{self.difference:.3g}", *prints]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """parts: {part: PartComparison}; problems: one line per difference, none if everything is equal."""
+
+    parts: dict[str, PartComparison]
+    problems: list[str]
+
+    def table(self) -> str:
+        header = ["part", "tensors", "parameters", "dtype", "max |diff|", "torch sha256", "jax sha256"]
+        return table(header, [p.row(name) for name, p in self.parts.items() if p.tensors])
+
+
+def compare_tensors(torch_folder: Path, checkpoint: Path) -> Comparison:
+    """Compares every parameter, layer by layer, without holding either model in memory.
+
+    Fingerprints are the sha256 of a part's numbers as little-endian float32 in our order of names, layers and dimensions,
+    without the vocabulary's padding. Raises CheckpointError for an unreadable folder.
+    """
+    opened = open_folder(torch_folder, allow_nan=True)
+    config, ours = opened.config, opened.params
+    meta = checkpoints.read_meta(checkpoint)
+    theirs = checkpoints.load_params(checkpoint)
+    problems = []
+    if (config.vision, config.decoder, config.shuffle_factor) != (
+        meta.config.vision,
+        meta.config.decoder,
+        meta.config.shuffle_factor,
+    ):
+        problems.append("the configurations describe different models")
+    problems += [f"{n}: only in {torch_folder}" for n in sorted(ours.keys() - theirs.keys())]
+    problems += [f"{n}: only in {checkpoint}" for n in sorted(theirs.keys() - ours.keys())]
+    parts = {part: PartComparison() for part in PARTS}
+    common = []
+    for name in sorted(ours.keys() & theirs.keys()):
+        a, b = ours.infos[name], theirs.infos[name]
+        if a.shape != b.shape:
+            problems.append(f"{name}: shape {a.shape} against {b.shape}")
+        else:
+            common.append(name)
+    _compare_values(common, ours, theirs, config.decoder.vocab_size, parts, problems)
+    for entry in entries(config):
+        if entry.jax in common:
+            parts[part_of(entry.jax)].tensors += 1
+    if meta.layout is not None and meta.layout.buffers.get(INV_FREQ) != opened.layout.buffers.get(INV_FREQ):
+        problems.append(f"{INV_FREQ}: the buffer that came with the checkpoint is another")
+    return Comparison(parts, problems)
+
+
+def _compare_values(
+    names: list[str],
+    ours: StreamedParams,
+    theirs: StreamedParams,
+    vocab_size: int,
+    parts: dict[str, PartComparison],
+    problems: list[str],
+) -> None:
+    pairs = zip(read_ahead(ours, pieces_of(names, ours)), read_ahead(theirs, pieces_of(names, theirs)))
+    counts: dict[str, list[float]] = {}
+    sizes: Counter[str] = Counter()
+    for ((name, _), a), (_, b) in pairs:
+        part = parts[part_of(name)]
+        if name in ("decoder/token_embedding", "decoder/head"):
+            a, b = a[:vocab_size], b[:vocab_size]
+        part.parameters += a.size
+        sizes[name] += a.size
+        for dtypes, hashed, array in zip(part.dtypes, part.hashes, (a, b)):
+            dtypes.add(array.dtype.name)
+            hashed.update(np.ascontiguousarray(array, np.dtype("<f4")).reshape(-1).view(np.uint8))
+        if np.array_equal(a, b, equal_nan=True):
+            continue
+        a, b = a.astype(np.float64), b.astype(np.float64)
+        different = (a != b) & ~(np.isnan(a) & np.isnan(b))
+        with np.errstate(invalid="ignore"):
+            largest = float(np.abs(a - b)[different].max())
+        part.difference = max(part.difference, np.inf if np.isnan(largest) else largest)
+        count = counts.setdefault(name, [0, 0.0])
+        count[0] += int(different.sum())
+        count[1] = max(count[1], np.inf if np.isnan(largest) else largest)
+    problems += [
+        f"{name}: {number} of {sizes[name]} values differ, by at most {largest:.3g}"
+        for name, (number, largest) in counts.items()
+    ]
+
+
+def compare_outputs(torch_folder: Path, checkpoint: Path, seed: int = 0) -> tuple[str, list[str]]:
+    """Runs both models in float32 on the same random conversation, pictures and masks.
+
+    Returns a table of the largest difference per output, and one line per output that differs by more than OUTPUT_TOLERANCE of its
+    largest value. Raises ImportError without PyTorch, CheckpointError for an unreadable folder.
+    """
+    import jax
+
+    from convert.torch_model import load_torch
+    from smolrgpt_jax.loading import load
+
+    theirs = load_torch(torch_folder)
+    ours = load(checkpoint)
+    inputs = _random_inputs(ours.config, np.random.default_rng(seed))
+    expected = theirs.forward(*inputs)
+    with jax.default_matmul_precision("highest"):
+        found = ours.forward(*inputs)
+    rows, problems = [], []
+    for name in sorted(expected):
+        want, has = expected[name], found[name]
+        largest = float(np.abs(want).max())
+        if want.shape[:2] == inputs[1].shape:  # per token: what a padding token gives means nothing
+            want, has = want[inputs[1] != 0], has[inputs[1] != 0]
+        difference = float(np.abs(want - has.reshape(want.shape)).max())
+        rows.append([name, str(list(expected[name].shape)), f"{largest:.4g}", f"{difference:.3g}"])
+        if not difference <= OUTPUT_TOLERANCE * largest:
+            problems.append(f"output {name} differs by {difference:.3g}, its largest value is {largest:.4g}")
+    return table(["output", "shape", "max |value|", "max |diff|"], rows), problems
+
+
+def _random_inputs(config, rng: np.random.Generator) -> tuple:
+    """Two left-padded conversations with their pictures: input_ids, attention_mask int32[2, S]; images, depths
+    float32[2, H, W, 3]; masks, one [H, W, R] per row."""
+    size, image_id = config.vision.image_size, config.decoder.vocab_size - 3
+    rows, masks = [], []
+    for regions, words in ((2, 12), (3, 20)):
+        text = rng.integers(3, image_id, words).tolist()
+        pairs = [image_id + 1, image_id + 2] * regions
+        rows.append([1, *[image_id] * config.image_tokens, *text, *pairs, *text])
+        corners = rng.integers(0, size // 2, (regions, 2))
+        mask = np.zeros((size, size, regions), bool)
+        for region, (top, left) in enumerate(corners):
+            mask[top : top + size // 3, left : left + size // 2, region] = True
+        masks.append(mask)
+    length = max(map(len, rows))
+    ids = np.full((len(rows), length), 2, np.int32)
+    attended = np.zeros_like(ids)
+    for row, tokens in enumerate(rows):
+        ids[row, length - len(tokens) :] = tokens
+        attended[row, length - len(tokens) :] = 1
+    images, depths = (rng.uniform(-1, 1, (len(rows), size, size, 3)).astype(np.float32) for _ in range(2))
+    return ids, attended, images, depths, masks
