@@ -85,7 +85,9 @@ def convert(command: str, source: Path, destination: Path) -> tuple[float, int]:
         # Of the process alone: getrusage would count this process's memory at the fork too.
         try:
             status = Path(f"/proc/{process.pid}/status").read_text()
-            peak = max([peak, *(int(s.split()[1]) << 10 for s in status.splitlines() if s.startswith("VmHWM"))])
+            peak = max(
+                [peak, *(int(s.split()[1]) << 10 for s in status.splitlines() if s.startswith("VmHWM"))]
+            )
         except OSError:
             pass
         time.sleep(0.01)

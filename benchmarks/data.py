@@ -46,7 +46,9 @@ def plain_loader(pictures: list[Picture], tokenizer: ChatTokenizer) -> int:
             images.load_rgb(picture.image, SHAPE.image_size)
             images.load_depth(picture.depth, SHAPE.image_size)
             for region in question.regions:
-                coco.decode({"size": [region.height, region.width], "counts": region.counts}).astype(np.float32)
+                coco.decode({"size": [region.height, region.width], "counts": region.counts}).astype(
+                    np.float32
+                )
             tokenizer.question(question.prompt, question.answer)
             done += 1
     return done
@@ -86,7 +88,8 @@ def table(rates: dict[str, float]) -> str:
     first, need = next(iter(rates.values())), needed_per_second()
     lines = ["| loader | questions/s per core | ratio | cores for 256 v5e chips |", "|---|---|---|---|"]
     lines += [
-        f"| {name} | {rate:,.1f} | {rate / first:.1f} x | {need / rate:,.0f} |" for name, rate in rates.items()
+        f"| {name} | {rate:,.1f} | {rate / first:.1f} x | {need / rate:,.0f} |"
+        for name, rate in rates.items()
     ]
     return "\n".join(lines)
 
@@ -104,7 +107,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="passes of each loader (default %(default)s)")
     parser.add_argument("--out", type=Path, help="file for the table, too")
     a = parser.parse_args()
-    print(f"making {a.scenes} scenes of {a.width}x{a.height} pixels, then {a.rounds} passes of each loader", flush=True)
+    print(
+        f"making {a.scenes} scenes of {a.width}x{a.height} pixels, then {a.rounds} passes of each loader",
+        flush=True,
+    )
     tokenizer = ChatTokenizer.load(TOKENIZER)
     with tempfile.TemporaryDirectory() as folder:
         data, prepared = Path(folder) / "data", Path(folder) / "prepared"

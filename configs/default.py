@@ -56,3 +56,14 @@ def warehouse(root: str, split: str, annotations: str | None = None) -> dict:
     """A source in the published warehouse format."""
     source = {"format": "warehouse", "root": root, "split": split}
     return source if annotations is None else {**source, "annotations": annotations}
+
+
+def osd(root: str) -> dict:
+    """A source in the Open Spatial Dataset's format."""
+    return {
+        "format": "osd",
+        "root": root,
+        "annotations": "result_10_depth_convs.json",
+        "images": "images",
+        "depths": "depths",
+    }

@@ -27,21 +27,23 @@ WAREHOUSE = {
     "questions_per_picture": 6.4,
     "answers": AnswerStyle(decimals=1, settled=True),
     "scene_captions": 1,
-    "max_caption_regions": 4,
+    "max_caption_regions": 5,
     # Captions nearly all of whose tokens can be learned early: one digit per coordinate, whole metres, no decimals. Those of
     # the other kinds kept the model from localising in the few minutes there are.
     "captions": CaptionCounts(
         single=6,
         compare=4,
-        apart=3,
-        within=3,
-        closest=3,
+        side=4,
+        floor=4,
+        apart=6,
+        within=5,
+        closest=0,
         fine=0,
         metric=0,
         several=0,
         which=0,
         order=0,
-        extreme=4,
+        extreme=0,
         pair=0,
         inside=2,
         empty=0,
@@ -78,7 +80,7 @@ def get_config(stage: str = "stage3", root: str = ROOT) -> ConfigDict:
     if stage == "backbone":
         config.stage = "backbone"
         config.tokenizer = TOKENIZER
-        config.steps = 1200
+        config.steps = 1300
         config.optimizer.peaks = {"all": 1e-3}
         config.data.row_tokens = 160
         config.data.sources = {"captions": captions, "regions": regions}
@@ -103,12 +105,12 @@ def get_config(stage: str = "stage3", root: str = ROOT) -> ConfigDict:
     elif stage == "stage3":
         config.stage = "sft"
         config.init_from = f"{root}/stage2"
-        config.steps = 800
+        config.steps = 700
         config.optimizer.peaks = {
-            "rgb_connector": 1e-3,
-            "depth_connector": 1e-3,
-            "refiners": 1e-3,
-            "decoder": 1e-3,
+            "rgb_connector": 5e-4,
+            "depth_connector": 5e-4,
+            "refiners": 5e-4,
+            "decoder": 5e-4,
         }
         # Without captions among them the long worked answers would make it forget what the short captions taught.
         config.data.sources = {"questions": questions, "regions": regions}

@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
     config.batch_rows = 28
     config.data.sources = {
         "warehouse": default.warehouse("data/warehouse", "train"),
-        "osd": default.warehouse("data/osd", "train"),
+        "osd": default.osd("data/osd"),
     }
     config.data.weights = {"warehouse": 1.0, "osd": 1.0}
     config.validation_sources = {"warehouse": default.warehouse("data/warehouse", "val")}

@@ -15,5 +15,5 @@ def get_config() -> ConfigDict:
     config = default.get_config()
     config.stage = "refiner_alignment"
     config.batch_rows = 56
-    config.data.sources = {"osd": default.warehouse("data/osd", "train")}
+    config.data.sources = {"osd": default.osd("data/osd")}
     return config

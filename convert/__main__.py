@@ -79,7 +79,8 @@ def make_parser() -> argparse.ArgumentParser:
     )
     to_torch.add_argument("--allow_nan", action="store_true", help="accept NaN and infinite weights")
     backbones = commands.add_parser(
-        "backbones", help="Hugging Face SigLIP and Llama (SmolLM2) folders to a checkpoint of ours to train from"
+        "backbones",
+        help="Hugging Face SigLIP and Llama (SmolLM2) folders to a checkpoint of ours to train from",
     )
     backbones.add_argument("--vision", required=True, metavar="FOLDER_OR_HUB_ID")
     backbones.add_argument("--language", required=True, metavar="FOLDER_OR_HUB_ID")

@@ -349,9 +349,7 @@ class TorchModel:
         out["logits"] = self.decoder.lm_head(out["hidden"])
         return out
 
-    def features(
-        self, images: Any, depths: Any | None, masks: Sequence[np.ndarray] | None
-    ) -> dict[str, Any]:
+    def features(self, images: Any, depths: Any | None, masks: Sequence[np.ndarray] | None) -> dict[str, Any]:
         torch, _ = _import_torch()
         out = {"vision_features_rgb": self.encode(torch.as_tensor(images).to(self.dtype))}
         out["image_tokens"] = self.connect("rgb", out["vision_features_rgb"])

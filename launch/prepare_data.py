@@ -51,10 +51,10 @@ def main() -> None:
         "--splits", nargs="+", help="default: train and val of a warehouse, all of another source as train"
     )
     parser.add_argument("--annotations", help="file name under --root, where it is not the published one")
-    parser.add_argument("--image_size", type=int, default=PrepareConfig.image_size, help="default %(default)s")
     parser.add_argument(
-        "--mask_grid", type=int, default=PrepareConfig.mask_grid, help="default %(default)s"
+        "--image_size", type=int, default=PrepareConfig.image_size, help="default %(default)s"
     )
+    parser.add_argument("--mask_grid", type=int, default=PrepareConfig.mask_grid, help="default %(default)s")
     parser.add_argument("--depth_mode", choices=DEPTH_MODES, default=PrepareConfig.depth_mode)
     parser.add_argument(
         "--pictures_per_shard", type=int, default=PrepareConfig.pictures_per_shard, help="default %(default)s"
@@ -65,7 +65,9 @@ def main() -> None:
         default="error",
         help="stop at the first bad record, or leave it out and report it (default %(default)s)",
     )
-    parser.add_argument("--workers", type=int, help="processes, without effect on the result (default: one per core)")
+    parser.add_argument(
+        "--workers", type=int, help="processes, without effect on the result (default: one per core)"
+    )
     a = parser.parse_args()
     splits = a.splits or (["train", "val"] if a.source == "warehouse" else ["train"])
     started = time.monotonic()

@@ -145,7 +145,7 @@ PRESETS: dict[str, SmolRGPTConfig] = {
     "smolrgpt": SmolRGPTConfig(),
     "demo": SmolRGPTConfig(
         vision=VisionConfig(width=128, mlp_width=512, heads=4, layers=4, patch_size=16, image_size=128),
-        decoder=DecoderConfig(width=128, mlp_width=384, heads=4, kv_heads=2, layers=4, vocab_size=512),
+        decoder=DecoderConfig(width=128, mlp_width=384, heads=4, kv_heads=2, layers=4, vocab_size=640),
         max_length=256,
     ),
 }
@@ -231,8 +231,8 @@ def config_to_torch(config: SmolRGPTConfig, base: Mapping[str, Any] | None = Non
 
 
 CHAT_TEMPLATE = (
-    "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n'}}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+    "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
 TORCH_DEFAULTS: dict[str, Any] = {

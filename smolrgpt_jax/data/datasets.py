@@ -18,7 +18,6 @@ from smolrgpt_jax.data.sources.smolrgpt_parquet import read_smolrgpt
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 
 
-
 def _read_prepared(root: str, split: str, on_bad_record: BadRecords | None = None) -> list[Picture]:
     # Imported where needed: TensorFlow Datasets takes seconds to import.
     from smolrgpt_jax.data.tfds.prepared import read_prepared
@@ -48,7 +47,9 @@ def read_source(source: Mapping[str, Any], on_bad_record: BadRecords | None = No
     if name not in _READERS:
         raise ValueError(f"data format {name!r} is not one of {', '.join(FORMATS)}")
     read, fields = _READERS[name]
-    given = {key: value for key, value in source.items() if key not in ("format", "root") and value is not None}
+    given = {
+        key: value for key, value in source.items() if key not in ("format", "root") and value is not None
+    }
     unknown = sorted(given.keys() - fields.keys())
     missing = [key for key, needed in fields.items() if needed and key not in given]
     if unknown or missing:

@@ -236,11 +236,7 @@ def check_question(
     Raises:
       ValueError: what is wrong, without the file and record id, which the reader adds.
     """
-    if (
-        categories is not None
-        and question.category not in categories
-        and (need_answer or question.category)
-    ):
+    if categories is not None and question.category not in categories and (need_answer or question.category):
         raise ValueError(f"unknown category {question.category!r}, expected one of {list(categories)}")
     if not question.prompt:
         raise ValueError("the question is empty")

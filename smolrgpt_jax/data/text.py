@@ -22,7 +22,9 @@ from smolrgpt_jax.data.records import DataError, MASK
 
 IMAGE_TOKEN, MASK_RGB_TOKEN, MASK_DEPTH_TOKEN = "<|image|>", "<mask_rgb>", "<mask_depth>"
 START, END = "<|im_start|>", "<|im_end|>"
-FORMAT_FILE = "chat_format.json"  # beside tokenizer.json, only where the format differs from the published one
+FORMAT_FILE = (
+    "chat_format.json"  # beside tokenizer.json, only where the format differs from the published one
+)
 IGNORE = -100  # the label of tokens without loss
 
 
@@ -87,7 +89,9 @@ class ChatTokenizer:
         try:
             region_names = bool(json.loads(form.read_text())["region_names"]) if form.is_file() else False
         except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{form} is no chat format: it must hold {{\"region_names\": true or false}}") from error
+            raise DataError(
+                f'{form} is no chat format: it must hold {{"region_names": true or false}}'
+            ) from error
         if _looks_local(str(name)) and not Path(name).is_dir():
             raise DataError(f"tokenizer {str(name)!r} cannot be loaded (there is no such folder)")
         try:

@@ -54,7 +54,9 @@ class SafetensorsFile:
                 (size,) = struct.unpack("<Q", file.read(8))
                 header = json.loads(file.read(size))
         except SafetensorError as error:
-            raise CheckpointError(f"{path} is not a readable safetensors file (truncated?): {error}") from error
+            raise CheckpointError(
+                f"{path} is not a readable safetensors file (truncated?): {error}"
+            ) from error
         except OSError as error:
             raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
         self.tensors = {

@@ -37,7 +37,12 @@ from smolrgpt_jax.torch_format.streaming import (
 
 # Orbax's advice to its own developers, once per parameter of every checkpoint that is opened, and tracebacks of errors that it
 # raises again.
-_NOISE = ("ParamInfo(name=", "No jax.Array in TypeHandler", "Skipping merge of OCDBT", "_SignalingThread.run() raised")
+_NOISE = (
+    "ParamInfo(name=",
+    "No jax.Array in TypeHandler",
+    "Skipping merge of OCDBT",
+    "_SignalingThread.run() raised",
+)
 logging.getLogger("absl").addFilter(lambda record: not any(noise in str(record.msg) for noise in _NOISE))
 
 FORMAT = "smolrgpt_jax"

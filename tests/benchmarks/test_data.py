@@ -30,7 +30,9 @@ def test_rates_are_medians_and_the_table_compares_with_the_first(monkeypatch):
     clock = iter(range(0, 10_000, 2))
     monkeypatch.setattr(data.time, "perf_counter", lambda: float(next(clock)))
     calls = []
-    rates = data.measure({"a": lambda: calls.append("a") or 4, "b": lambda: calls.append("b") or 12}, rounds=3)
+    rates = data.measure(
+        {"a": lambda: calls.append("a") or 4, "b": lambda: calls.append("b") or 12}, rounds=3
+    )
     assert rates == {"a": 2.0, "b": 6.0} and calls == ["b", *["a", "b"] * 3]
     assert "| b | 6.0 | 3.0 x |" in data.table(rates)
 

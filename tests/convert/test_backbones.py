@@ -130,7 +130,11 @@ def test_a_tower_without_prefix_gives_the_same_encoder(hub, tmp_path):
 
 def test_what_the_backbones_lack_is_drawn_as_for_a_new_model(stage0):
     params = checkpoints.load_params(stage0)
-    for name, fan_in in (("rgb_connector/proj", 4 * 32), ("depth_connector/proj", 4 * 32), ("rgb_refiner/up1", 48)):
+    for name, fan_in in (
+        ("rgb_connector/proj", 4 * 32),
+        ("depth_connector/proj", 4 * 32),
+        ("rgb_refiner/up1", 48),
+    ):
         assert params[f"{name}/kernel"].std() == pytest.approx(fan_in**-0.5, rel=0.05)
     assert (params["depth_refiner/norm1/scale"] == 1).all() and not params["depth_refiner/up2/bias"].any()
     assert not np.array_equal(params["rgb_connector/proj/kernel"], params["depth_connector/proj/kernel"])
@@ -163,7 +167,9 @@ def test_bfloat16_is_read_exactly(hub, stage0):
     embedding = tensors["model.embed_tokens.weight"]
     assert embedding.dtype == np.dtype(ml_dtypes.bfloat16)
     params = checkpoints.load_params(stage0)
-    np.testing.assert_array_equal(params["decoder/token_embedding"][: len(embedding)], embedding.astype(np.float32))
+    np.testing.assert_array_equal(
+        params["decoder/token_embedding"][: len(embedding)], embedding.astype(np.float32)
+    )
 
 
 @pytest.mark.parametrize(
@@ -176,8 +182,16 @@ def test_bfloat16_is_read_exactly(hub, stage0):
         ("untied", {"model_type": "mistral"}, "model_type='mistral'"),
         ("untied", {"head_dim": 16}, "head_dim=16"),
         ("siglip_vision", {"hidden_act": "gelu"}, "hidden_act='gelu'"),
-        ("siglip_vision", {"model_type": "siglip2_vision_model", "num_patches": 256}, "'siglip2_vision_model' is not"),
-        ("siglip_vision", {"image_size": 64}, "position_embedding.weight has shape [16, 32], config.json asks for [64, 32]"),
+        (
+            "siglip_vision",
+            {"model_type": "siglip2_vision_model", "num_patches": 256},
+            "'siglip2_vision_model' is not",
+        ),
+        (
+            "siglip_vision",
+            {"image_size": 64},
+            "position_embedding.weight has shape [16, 32], config.json asks for [64, 32]",
+        ),
         ("siglip_vision", {"num_channels": 1}, "num_channels=1"),
         ("untied", {"num_hidden_layers": 2}, "unexpected model.layers.2."),
         ("untied", {"num_attention_heads": 7}, "head_dim=8 is not supported"),

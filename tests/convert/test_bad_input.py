@@ -238,7 +238,11 @@ def test_a_checkpoint_with_other_parameters_than_its_configuration(golden, tmp_p
     params["rgb_connector/proj/kernel"] = np.zeros((2, 2), np.float32)
     checkpoints.save(tmp_path / "odd", params, checkpoints.Meta(golden.model.config))
     message = refused("jax-to-torch", tmp_path / "odd")
-    for part in ("missing decoder/norm/scale", "unexpected extra", "rgb_connector/proj/kernel has shape (2, 2)"):
+    for part in (
+        "missing decoder/norm/scale",
+        "unexpected extra",
+        "rgb_connector/proj/kernel has shape (2, 2)",
+    ):
         assert part in message
 
 

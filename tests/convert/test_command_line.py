@@ -89,7 +89,9 @@ def test_what_is_no_size(text):
         command.size_in_bytes(text)
 
 
-@pytest.mark.parametrize(("text", "name"), [("bfloat16", "BF16"), ("float32", "F32"), ("F16", "F16"), ("bf16", "BF16")])
+@pytest.mark.parametrize(
+    ("text", "name"), [("bfloat16", "BF16"), ("float32", "F32"), ("F16", "F16"), ("bf16", "BF16")]
+)
 def test_dtype_names(text, name):
     assert command.dtype_name(text) == name
 
@@ -102,7 +104,9 @@ def test_what_is_no_dtype(golden, tmp_path, run, capsys):
 
 
 def test_help_names_every_command():
-    done = subprocess.run([sys.executable, "-m", "convert", "--help"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "convert", "--help"], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0
     for name in ("torch-to-jax", "jax-to-torch", "backbones", "verify", "inspect"):
         assert f"python -m convert {name}" in done.stdout
@@ -116,4 +120,6 @@ def test_nothing_but_the_result_is_printed(golden, tmp_path):
             [sys.executable, "-m", "convert", arguments[0], *paths], cwd=ROOT, capture_output=True, text=True
         )
         assert (done.returncode, done.stderr) == (0, "")
-    assert np.array_equal(*(np.fromfile(p / "model.safetensors", np.uint8) for p in (golden.folder, tmp_path / "back")))
+    assert np.array_equal(
+        *(np.fromfile(p / "model.safetensors", np.uint8) for p in (golden.folder, tmp_path / "back"))
+    )

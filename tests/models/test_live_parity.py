@@ -152,9 +152,7 @@ def test_encoder_of_every_depth(tmp_path, name, layers, scan):
     base = CONFIGS[name]
     config = base.replace(vision=dataclasses.replace(base.vision, layers=layers))
     pair = Pair(config, tmp_path / "torch")
-    pair.run(
-        encode, pair.torch.encode, [pictures(config, 2)], config=pair.config.replace(scan_layers=scan)
-    )
+    pair.run(encode, pair.torch.encode, [pictures(config, 2)], config=pair.config.replace(scan_layers=scan))
 
 
 @pytest.mark.parametrize("kind", ["rgb", "depth"])

@@ -166,9 +166,7 @@ def test_packed_rows(models, questions, expected, row):
     packed = tuple(PackedPicture(picture, chosen) for picture, chosen in row)
     batch = empty_batch(1, shape, TOKENIZER.pad_id)
     tokenised = TokenisedQuestions(questions.pictures, TOKENIZER)
-    regions = fill_text(
-        {k: v[0] for k, v in batch.items()}, packed, questions.pictures, tokenised, shape
-    )
+    regions = fill_text({k: v[0] for k, v in batch.items()}, packed, questions.pictures, tokenised, shape)
     for place, (own, part) in enumerate(zip(regions, packed)):
         batch["images"][0, place] = questions.images[part.picture]
         batch["depths"][0, place] = questions.depths[part.picture]

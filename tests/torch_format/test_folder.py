@@ -251,7 +251,13 @@ def test_tied_heads_come_back_under_their_names(folder, tmp_path, names):
 
 def test_an_older_config_without_fields_comes_back_without_them(folder, tmp_path):
     values = json.loads((folder / "config.json").read_text())
-    for name in ("lm_attn_scaling", "lm_max_position_embeddings", "vit_cls_flag", "vlm_extra_tokens", "stage"):
+    for name in (
+        "lm_attn_scaling",
+        "lm_max_position_embeddings",
+        "vit_cls_flag",
+        "vlm_extra_tokens",
+        "stage",
+    ):
         del values[name]
     values["new_field"] = {"kept": [1, None]}
     (folder / "config.json").write_text(json.dumps(values, indent=4))

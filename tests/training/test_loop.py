@@ -20,9 +20,10 @@ from smolrgpt_jax.training import checkpoints, loop
 from smolrgpt_jax.training.metrics import read_metrics
 from smolrgpt_jax.training.stages import STAGES
 
+VOCAB = PRESETS["demo"].decoder.vocab_size  # the demo's tokenizer is used
 TINY = SmolRGPTConfig(
     vision=VisionConfig(width=32, mlp_width=64, heads=2, layers=2, patch_size=16, image_size=64),
-    decoder=DecoderConfig(width=32, mlp_width=64, heads=2, kv_heads=1, layers=2, vocab_size=512),
+    decoder=DecoderConfig(width=32, mlp_width=64, heads=2, kv_heads=1, layers=2, vocab_size=VOCAB),
 )
 
 
@@ -149,7 +150,7 @@ def test_stages_follow_each_other_and_freeze_what_they_say(data, finished, tmp_p
             changed = not np.array_equal(value, before[parameter])
             assert changed == (parameter in trained), f"{name}: {parameter}"
         previous = tmp_path / name
-    assert load(previous).tokenizer.vocab_size == 512
+    assert load(previous).tokenizer.vocab_size == VOCAB
 
 
 def test_mixing_by_weight(data, tmp_path):
@@ -170,7 +171,7 @@ def test_a_tokenizer_of_another_size_is_refused(data, tmp_path, monkeypatch):
             decoder=DecoderConfig(width=32, mlp_width=64, heads=2, kv_heads=1, layers=2, vocab_size=600)
         ),
     )
-    with pytest.raises(loop.RunError, match="tokenizer has 512 tokens, the model 600"):
+    with pytest.raises(loop.RunError, match=f"tokenizer has {VOCAB} tokens, the model 600"):
         loop.train(run_config(data), tmp_path / "run")
 
 

@@ -44,7 +44,9 @@ def _unpack(archive: Path, folder: Path) -> None:
                 try:
                     safe = tarfile.data_filter(member, str(folder))
                 except tarfile.FilterError as error:
-                    raise DataError(f"{archive}: entry {member.name!r} leaves the folder ({error})") from error
+                    raise DataError(
+                        f"{archive}: entry {member.name!r} leaves the folder ({error})"
+                    ) from error
                 if not safe.isfile():
                     raise DataError(f"{archive}: entry {member.name!r} is not a plain file")
                 flat = safe.replace(name=Path(safe.name).name, deep=False)

@@ -74,7 +74,9 @@ def _rows(files: list[Path]) -> Iterator[dict]:
                 for batch in parquet.iter_batches(ROWS, columns=columns):
                     yield from batch.to_pylist()
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{file}: is not a readable parquet file ({' '.join(str(error).split())})") from error
+            raise DataError(
+                f"{file}: is not a readable parquet file ({' '.join(str(error).split())})"
+            ) from error
 
 
 def _parse(row: dict) -> Entry:

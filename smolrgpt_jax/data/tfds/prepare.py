@@ -276,5 +276,3 @@ def _finish_split(split: str, jobs: Sequence[_Job], folder: Path) -> dict[str, A
             found["bytes"] += result["bytes"]
     partial.replace(file)
     return found | {"categories": dict(sorted(categories.items()))}
-
-

@@ -48,7 +48,9 @@ def features(image_size: int, grid: int) -> tfds.features.FeaturesDict:
     return tfds.features.FeaturesDict(
         {
             "picture": tfds.features.Text(),
-            "image": tfds.features.Tensor(shape=(image_size, image_size, 3), dtype=np.uint8, encoding="bytes"),
+            "image": tfds.features.Tensor(
+                shape=(image_size, image_size, 3), dtype=np.uint8, encoding="bytes"
+            ),
             "depth": tfds.features.Tensor(shape=(None,), dtype=np.uint8, encoding="bytes"),
             "masks": tfds.features.Tensor(shape=(None, grid, grid // 2), dtype=np.uint8, encoding="bytes"),
             "mask_sizes": tfds.features.Tensor(shape=(None, 2), dtype=np.int32),
@@ -97,5 +99,3 @@ def question_rows(picture: Picture) -> tuple[list[dict[str, Any]], list[RLE]]:
 
 def to_json(rows: list[dict[str, Any]]) -> str:
     return json.dumps(rows, ensure_ascii=False, separators=(",", ":"))
-
-

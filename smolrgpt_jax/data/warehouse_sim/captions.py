@@ -30,6 +30,7 @@ class CaptionCounts:
       single: kind and coarse place of one region: few tokens, nearly all of which can be learned early.
       compare: which of two is farther left, and which nearer.
       side: the side of one of two pallets or buffers, asked as the warehouse questions ask and answered in one word.
+      floor: place of one region on the floor in whole metres.
       apart: the distance of two regions in whole metres.
       within: whether a pallet is inside a buffer; both answers equally often where a scene has both.
       closest: the number of the region that is closest to another one.
@@ -47,6 +48,7 @@ class CaptionCounts:
     single: int = 12
     compare: int = 8
     side: int = 2
+    floor: int = 2
     apart: int = 2
     within: int = 2
     closest: int = 2
@@ -198,6 +200,15 @@ class Captioner:
         prompt = prompt.format(noun=NOUNS[kind], side=("", "left", "right")[form])
         return Caption(prompt, f"{side.capitalize()}.", (a, b))
 
+    def _floor(self) -> Caption | None:
+        chosen = self._some(1, 1)
+        if chosen is None:
+            return None
+        (region,) = chosen
+        side = "right" if region.right >= 0 else "left"
+        text = f"{round(region.ahead)} meters ahead, {round(abs(region.right))} meters {side}."
+        return Caption(f"Where does {MASK} stand?", text, (region,))
+
     def _apart(self) -> Caption | None:
         chosen = self._some(2, 2)
         if chosen is None:
@@ -287,7 +298,7 @@ class Captioner:
         best, second = sorted(range(len(chosen)), key=values.__getitem__)[:2]
         if values[second] - values[best] < margin:
             return None
-        text = f"{named(best)} is the {which}."
+        text = f"{named(best)} is."
         return Caption(f"Which of {masks(chosen)} is the {which}?", text, tuple(chosen))
 
     def _pair(self) -> Caption | None:

@@ -193,7 +193,9 @@ class Asker:
             text = self._pick_answer(phrases.INSIDE_ANSWERS)
         else:
             text = self._pick_answer(phrases.DISTANCE_ANSWERS)
-        return opening + text.format(a=a, b=b, A=a[0].upper() + a[1:], metres=f"{metres:.{self.style.decimals}f}")
+        return opening + text.format(
+            a=a, b=b, A=a[0].upper() + a[1:], metres=f"{metres:.{self.style.decimals}f}"
+        )
 
     def _left_right(self) -> Asked | None:
         kind = "buffer" if self.rng.random() < 0.2 and len(self.buffers) > 1 else "pallet"
@@ -216,7 +218,9 @@ class Asker:
             return None
         metres = self._metres(*pair)
         prompt = self._pick_question(phrases.DISTANCE_OF_TWO)
-        answer = self._pick_answer(phrases.DISTANCE_OF_TWO_ANSWERS).format(metres=f"{metres:.{self.style.decimals}f}")
+        answer = self._pick_answer(phrases.DISTANCE_OF_TWO_ANSWERS).format(
+            metres=f"{metres:.{self.style.decimals}f}"
+        )
         return self._asked(
             "distance",
             prompt,
@@ -289,9 +293,9 @@ class Asker:
         shelves = self.shelves if many else [shelf]
         number = len(self.pallets) + place
         metres = self._metres(self.pallets[pallet], shelf)
-        prompt = self._pick_question(phrases.DISTANCE_TO_ONE_SHELF if many else phrases.DISTANCE_TO_SHELF).format(
-            pallets=masks(self.pallets), shelves=masks(shelves), which=which, side=side
-        )
+        prompt = self._pick_question(
+            phrases.DISTANCE_TO_ONE_SHELF if many else phrases.DISTANCE_TO_SHELF
+        ).format(pallets=masks(self.pallets), shelves=masks(shelves), which=which, side=side)
         opening = self._named(pallet, which, "pallet")
         if many:
             opening += f"The shelf {named(number)} is the shelf on the {side}. "
@@ -312,7 +316,9 @@ class Asker:
         if case is None:
             return None
         metres, transporter, where, buffer = case
-        prompt = self._pick_question(phrases.DISTANCE_OF_TRANSPORTER).format(where=where, buffers=masks(self.buffers))
+        prompt = self._pick_question(phrases.DISTANCE_OF_TRANSPORTER).format(
+            where=where, buffers=masks(self.buffers)
+        )
         buffers_first = prompt.startswith("Among")
         number, own = (buffer, len(self.buffers)) if buffers_first else (buffer + 1, 0)
         regions = [*self.buffers, transporter] if buffers_first else [transporter, *self.buffers]
@@ -355,7 +361,8 @@ class Asker:
             place, shelf = "", len(regions)
             wording = self._pick_question(phrases.COUNT_AT_SHELF)
             opening = (
-                self._pick_answer(phrases.BUFFER_ANSWERS).format(buffer=named(target), shelf=named(shelf)) + " "
+                self._pick_answer(phrases.BUFFER_ANSWERS).format(buffer=named(target), shelf=named(shelf))
+                + " "
             )
             regions.append(self.shelves[0])
         else:
@@ -418,10 +425,10 @@ class Asker:
             transporter += len(self.pallets)
         prompt = self._pick_question(wordings).format(**groups)
         names = {"pallet": named(pallet), "transporter": named(transporter)}
-        answer = (self._pick_answer(phrases.EMPTY) + self._pick_answer(phrases.PALLET_ANSWERS)).format(**names)
-        return self._asked(
-            "mcq", prompt, answer, str(pallet), regions, ("pallet for empty",)
+        answer = (self._pick_answer(phrases.EMPTY) + self._pick_answer(phrases.PALLET_ANSWERS)).format(
+            **names
         )
+        return self._asked("mcq", prompt, answer, str(pallet), regions, ("pallet for empty",))
 
     def _buffer_near(self) -> Asked | None:
         """The buffer closest to a shelf, which is given alone or as the one on a side."""

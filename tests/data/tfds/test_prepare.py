@@ -122,7 +122,15 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(prepared, filled, m
 
 def test_a_killed_command_goes_on_and_gives_the_same_bytes(prepared, filled):
     out = filled.root / "killed"
-    command = [sys.executable, "-m", "launch.prepare_data", "--source", "warehouse", "--root", str(filled.root)]
+    command = [
+        sys.executable,
+        "-m",
+        "launch.prepare_data",
+        "--source",
+        "warehouse",
+        "--root",
+        str(filled.root),
+    ]
     command += ["--out", str(out), "--splits", "train", "--image_size", "16", "--mask_grid", "8"]
     command += ["--pictures_per_shard", "1", "--workers", "1"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -74,6 +74,17 @@ def test_sides_in_the_words_of_the_questions(captions):
     assert 0.35 < sum(asked) / len(asked) < 0.65  # the side that is asked about tells nothing
 
 
+def test_whole_metres_on_the_floor(captions):
+    for caption in captions["floor"]:
+        (region,) = caption.regions
+        ahead, aside, side = re.fullmatch(
+            r"(\d+) meters ahead, (\d+) meters (left|right)\.", caption.text
+        ).groups()
+        assert int(ahead) == pytest.approx(region.ahead, abs=0.51)
+        assert int(aside) == pytest.approx(abs(region.right), abs=0.51)
+        assert (side == "left") == (region.right < 0)
+
+
 def test_whole_metres_between_two(captions):
     for caption in captions["apart"]:
         a, b = (region.thing for region in caption.regions)

@@ -202,7 +202,9 @@ def test_settled_answers_follow_from_the_question(samples):
                     texts.setdefault((id(sample), prompt, regions), set()).add(question.answer)
                     if category == "distance" and question.normalized_answer:
                         assert re.search(r"\d+\.\d meters", question.answer)
-                        assert normalized_answer(category, prompt, question.answer) == question.normalized_answer
+                        assert (
+                            normalized_answer(category, prompt, question.answer) == question.normalized_answer
+                        )
     assert len(texts) > 500
     assert all(len(found) == 1 for found in texts.values())
 
