@@ -16,7 +16,8 @@ from smolrgpt_jax.data.warehouse_sim.questions import AnswerStyle
 ROOT = "runs/demo"
 STAGES = ("backbone", "stage1", "stage2", "stage3")
 TOKENIZER = "configs/demo_tokenizer"
-# Pictures just large enough for the encoder's 128x128, and lists of masks short enough for two cores to learn from.
+# Pictures just large enough for the encoder's 128x128, lists of masks short enough for two cores to learn from, and cameras so
+# much alike that metres can be learned in minutes.
 WAREHOUSE = {
     "scenes": 3000,
     "val_scenes": 30,
@@ -24,6 +25,7 @@ WAREHOUSE = {
     "width": 256,
     "height": 144,
     "max_pallets": 6,
+    "camera_variety": 0.15,
     "questions_per_picture": 6.4,
     "answers": AnswerStyle(decimals=1, settled=True),
     "scene_captions": 1,

@@ -25,13 +25,22 @@ PAINTS: tuple[Color, ...] = ((0.92, 0.74, 0.12), (0.92, 0.74, 0.12), (0.15, 0.34
 
 @dataclasses.dataclass(frozen=True)
 class SceneLimits:
-    """How full a scene may be; every object that is seen is one more mask in a question."""
+    """How full a scene may be, and how much cameras may differ.
+
+    Attributes:
+      min_pallets, max_pallets, max_buffers, max_transporters, max_shelves: objects; each that is seen is one more mask in a
+        question.
+      camera_variety: share of the ranges of the camera's height, reach and focal length that is used, about their middle: 1 all
+        of them, 0 always the same. Its place and heading are drawn from their whole ranges. Metres can be read off a picture
+        the sooner the less cameras differ.
+    """
 
     min_pallets: int = 4
     max_pallets: int = 10
     max_buffers: int = 3
     max_transporters: int = 3
     max_shelves: int = 2
+    camera_variety: float = 1.0
 
     def __post_init__(self) -> None:
         if not 4 <= self.min_pallets <= self.max_pallets <= 10:
@@ -42,6 +51,8 @@ class SceneLimits:
             value = getattr(self, f"max_{name}")
             if not least <= value <= most:
                 raise ValueError(f"max_{name} is {value}, must be {least} to {most}")
+        if not 0 <= self.camera_variety <= 1:
+            raise ValueError(f"camera_variety is {self.camera_variety}, must be 0 to 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +127,7 @@ def make_scene(rng: np.random.Generator, limits: SceneLimits = SceneLimits()) ->
     uniform over 1 to 4, whatever their total.
     """
     room = (rng.uniform(15, 21), rng.uniform(15, 21), rng.uniform(7.5, 9.0))
-    camera = _camera(rng, room)
+    camera = _camera(rng, room, limits.camera_variety)
     builder = _Builder(rng, room, camera)
     counted = _place_buffers(builder, limits)
     _place_shelves(builder, limits)
@@ -144,15 +155,20 @@ def make_scene(rng: np.random.Generator, limits: SceneLimits = SceneLimits()) ->
     )
 
 
-def _camera(rng: np.random.Generator, room: tuple[float, float, float]) -> Camera:
+def _camera(rng: np.random.Generator, room: tuple[float, float, float], variety: float) -> Camera:
     """High up by the front wall, looking down at a point in the middle of the floor."""
+
+    def about_middle(low: float, high: float) -> float:
+        spare = (1 - variety) * (high - low) / 2
+        return rng.uniform(low + spare, high - spare)
+
     width, depth, _ = room
-    x, y, z = rng.uniform(-0.3, 0.3) * width, rng.uniform(0.4, 2.0), rng.uniform(3.6, 6.8)
-    reach = rng.uniform(5.0, min(8.5, 2.2 * z))
+    x, y, z = rng.uniform(-0.3, 0.3) * width, rng.uniform(0.4, 2.0), about_middle(3.6, 6.8)
+    reach = about_middle(5.0, min(8.5, 2.2 * z))
     target = rng.uniform(-0.12, 0.12) * width - 0.3 * x, min(y + reach, 0.6 * depth)
     yaw = math.atan2(target[0] - x, target[1] - y)
     pitch = math.atan2(z, math.dist((x, y), target))
-    return Camera((x, y, z), yaw, pitch, rng.uniform(0.58, 0.80))
+    return Camera((x, y, z), yaw, pitch, about_middle(0.58, 0.80))
 
 
 class _Builder:
