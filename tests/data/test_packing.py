@@ -191,3 +191,20 @@ def test_questions_that_fit_no_row_stop_or_are_reported(tokenizer, bad, message)
     collected = BadRecords("report")
     assert plan_rows([bad], questions, shape(), collected).rows == ()
     assert collected.reasons == [str(caught.value)]
+
+
+def test_a_conversation_is_trained_on_all_its_answers_and_regions(tokenizer):
+    earlier = (("<mask> and <mask> a", "first answer"),)
+    talk = Question("t", "spatial", "then <mask>", "second", None, tuple(REGIONS[2:5]), earlier)
+    pictures = [picture("a", talk)]
+    questions = TokenisedQuestions(pictures, tokenizer)
+    out = {key: value[0] for key, value in empty_batch(1, shape(), tokenizer.pad_id).items()}
+    slots = fill_text(out, (PackedPicture(0, (0,)),), pictures, questions, shape())
+    assert slots == [tuple(REGIONS[2:5])]
+    texts = ["<|image|>" * 4 + "<mask_rgb><mask_depth> and <mask_rgb><mask_depth> a", "first answer"]
+    whole, labels = tokenizer.encode([*texts, "then <mask_rgb><mask_depth>", "second"])
+    np.testing.assert_array_equal(out["tokens"][: whole.size], whole)
+    np.testing.assert_array_equal(out["targets"][: whole.size], labels)
+    region_tokens = out["feature_index"][: whole.size][whole == tokenizer.mask_rgb_id]
+    first = shape().pictures * shape().image_tokens
+    np.testing.assert_array_equal(region_tokens, first + np.arange(3))

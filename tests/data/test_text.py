@@ -147,3 +147,26 @@ def test_a_damaged_chat_format_is_named(tokenizer, tmp_path):
     (tmp_path / FORMAT_FILE).write_text("[]")
     with pytest.raises(DataError, match=FORMAT_FILE):
         ChatTokenizer.load(tmp_path)
+
+
+def test_conversations_of_several_turns_are_those_of_encode(tokenizer):
+    turns = ["Is <mask> left of <mask>?", "Yes.", "How far is <mask>?", "4.90 meters."]
+    ((ids, counted),) = tokenizer.conversations([turns])
+    spelled = [expand_masks(text) if i % 2 == 0 else text for i, text in enumerate(turns)]
+    whole, labels = tokenizer.encode([IMAGE * 4 + spelled[0], *spelled[1:]])
+    prefix = tokenizer.prefix(4)
+    np.testing.assert_array_equal(np.concatenate([prefix, ids]), whole)
+    where = prefix.size + np.flatnonzero(counted) - 1
+    expected = np.full_like(labels, -100)
+    expected[where] = ids[counted]
+    np.testing.assert_array_equal(expected, labels)
+    ((prompt, none),) = tokenizer.conversations([turns[:-1]])
+    np.testing.assert_array_equal(prompt, ids[: prompt.size])
+    assert not none[prompt.size - 5 :].any()
+
+
+def test_regions_are_numbered_through_a_conversation(tokenizer):
+    named = tokenizer.with_region_names(True)
+    ((ids, _),) = named.conversations([["<mask> or <mask>?", "The first.", "And <mask>?", "No."]])
+    places = np.flatnonzero(ids == named.mask_rgb_id) - 1
+    assert [named.decode([i]) for i in ids[places]] == ["0", "1", "2"]
