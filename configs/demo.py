@@ -21,7 +21,7 @@ TOKENIZER = "configs/demo_tokenizer"
 WAREHOUSE = {
     "scenes": 3000,
     "val_scenes": 30,
-    "test_scenes": 75,
+    "test_scenes": 150,
     "width": 256,
     "height": 144,
     "max_pallets": 6,
@@ -33,12 +33,13 @@ WAREHOUSE = {
     # Captions nearly all of whose tokens can be learned early: one digit per coordinate, whole metres, no decimals. Those of
     # the other kinds kept the model from localising in the few minutes there are.
     "captions": CaptionCounts(
-        single=6,
-        compare=4,
+        single=4,
+        compare=3,
         side=4,
         floor=4,
-        apart=6,
-        within=5,
+        apart=7,
+        within=4,
+        how_many=3,
         closest=0,
         fine=0,
         metric=0,
@@ -47,7 +48,7 @@ WAREHOUSE = {
         order=0,
         extreme=0,
         pair=0,
-        inside=2,
+        inside=3,
         empty=0,
     ),
 }

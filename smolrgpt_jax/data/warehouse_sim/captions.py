@@ -31,8 +31,9 @@ class CaptionCounts:
       compare: which of two is farther left, and which nearer.
       side: the side of one of two pallets or buffers, asked as the warehouse questions ask and answered in one word.
       floor: place of one region on the floor in whole metres.
-      apart: the distance of two regions in whole metres.
+      apart: the distance of two regions in whole metres; half of them pallets, asked as the warehouse questions ask.
       within: whether a pallet is inside a buffer; both answers equally often where a scene has both.
+      how_many: the number of pallets inside a buffer, asked as the warehouse questions ask and answered in one word.
       closest: the number of the region that is closest to another one.
       fine: place of one region.
       metric: its place on the floor.
@@ -51,6 +52,7 @@ class CaptionCounts:
     floor: int = 2
     apart: int = 2
     within: int = 2
+    how_many: int = 2
     closest: int = 2
     fine: int = 1
     metric: int = 1
@@ -210,11 +212,13 @@ class Captioner:
         return Caption(f"Where does {MASK} stand?", text, (region,))
 
     def _apart(self) -> Caption | None:
-        chosen = self._some(2, 2)
+        worded = self.rng.random() < 0.5
+        chosen = self._some(2, 2, "pallet" if worded else None)
         if chosen is None:
             return None
+        prompt = self._pick(phrases.DISTANCE_OF_TWO) if worded else f"How far is {MASK} from {MASK}?"
         metres = round(floor_distance(chosen[0].thing, chosen[1].thing))
-        return Caption(f"How far is {MASK} from {MASK}?", f"About {metres} meters.", tuple(chosen))
+        return Caption(prompt, f"About {metres} meters.", tuple(chosen))
 
     def _within(self) -> Caption | None:
         wanted = self.rng.random() < 0.5
@@ -229,6 +233,14 @@ class Captioner:
             return None
         pair = pairs[self.rng.integers(len(pairs))]
         return Caption(f"Is {MASK} inside {MASK}?", "Yes." if wanted else "No.", pair)
+
+    def _how_many(self) -> Caption | None:
+        buffers, pallets = self._some(1, 1, "buffer"), self._some(2, 6, "pallet")
+        if buffers is None or pallets is None:
+            return None
+        count = sum(is_inside(r.thing, buffers[0].thing) for r in pallets)
+        prompt = self._pick(phrases.COUNT_IN_ONE).format(pallets=masks(pallets))
+        return Caption(prompt, f"{NUMBER_WORDS[count].capitalize()}.", (*pallets, *buffers))
 
     def _closest(self) -> Caption | None:
         chosen = self._some(3, 5)

@@ -86,8 +86,11 @@ def test_whole_metres_on_the_floor(captions):
 
 
 def test_whole_metres_between_two(captions):
+    worded = [c for c in captions["apart"] if c.prompt.count("pallet") == 2]
+    assert 0.3 < len(worded) / len(captions["apart"]) < 0.7
     for caption in captions["apart"]:
         a, b = (region.thing for region in caption.regions)
+        assert caption not in worded or (a.kind, b.kind) == ("pallet", "pallet")
         metres = int(re.fullmatch(r"About (\d+) meters\.", caption.text)[1])
         if metres and "buffer" not in (a.kind, b.kind):
             assert math.dist(a.position, b.position) == pytest.approx(metres, abs=0.51)
@@ -101,6 +104,14 @@ def test_inside_or_not_is_answered_equally_often(captions):
         answers.append(caption.text)
         assert (caption.text == "Yes.") == is_inside(pallet.thing, buffer.thing)
     assert 0.4 < answers.count("Yes.") / len(answers) < 0.6
+
+
+def test_the_number_of_pallets_inside(captions):
+    words = ("Zero.", "One.", "Two.", "Three.", "Four.", "Five.", "Six.")
+    for caption in captions["how_many"]:
+        *pallets, buffer = caption.regions
+        assert buffer.kind == "buffer" and {pallet.kind for pallet in pallets} == {"pallet"}
+        assert words.index(caption.text) == sum(is_inside(p.thing, buffer.thing) for p in pallets)
 
 
 def test_the_closest_of_several(captions):
