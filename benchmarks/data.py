@@ -21,7 +21,8 @@ from pycocotools import mask as coco
 
 from smolrgpt_jax.data import images
 from smolrgpt_jax.data.packing import RowShape
-from smolrgpt_jax.data.pipeline import FileLoader, PackedRows
+from smolrgpt_jax.data.loader import FileLoader
+from smolrgpt_jax.data.pipeline import PackedRows
 from smolrgpt_jax.data.records import Picture
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 from smolrgpt_jax.data.text import ChatTokenizer

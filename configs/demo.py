@@ -71,6 +71,7 @@ def get_config(stage: str = "stage3", root: str = ROOT) -> ConfigDict:
     config.optimizer.b2 = 0.99
     config.optimizer.warmup = 0.05
     config.data.row_tokens = 256
+    config.data.row_pictures = 1
     config.data.row_regions = 16
     config.data.region_names = True
     config.data.cached_pictures = 100_000

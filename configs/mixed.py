@@ -12,7 +12,7 @@ def get_config() -> ConfigDict:
     config = default.get_config()
     config.stage = "mixed"
     config.epochs = 4.0
-    config.batch_rows = 28
+    config.batch_rows = 16
     config.data.sources = {
         "warehouse": default.warehouse("data/warehouse", "train"),
         "osd": default.osd("data/osd"),

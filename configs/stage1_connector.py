@@ -16,6 +16,7 @@ def get_config() -> ConfigDict:
     config = default.get_config()
     config.stage = "connector_alignment"
     config.epochs = 20.0
+    config.data.row_tokens = 512
     config.data.row_pictures = 4
     config.batch_rows = 60
     config.data.sources = {

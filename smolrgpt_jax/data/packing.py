@@ -8,8 +8,8 @@ A row holds up to P pictures, each with its prefix once and then its questions:
     positions     0 1 2 3 4 5 6 7 8  4 5 6 | 0 1 2 3 4 5 6 7 | 0
 
 A token attends to the earlier ones of its picture that are in the prefix or in its own question, so
-every question sees what it would see alone. The plan (which questions share a row) is a list made
-once from the data; shuffling, sharding and resuming are arithmetic on its indices.
+every question sees what it would see alone. The plan (which questions share a row, see row_plan.py)
+is a list made once from the data; shuffling, sharding and resuming are arithmetic on its indices.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from smolrgpt_jax.data.records import BadRecords, DataError, Picture, Question, Region
+from smolrgpt_jax.data.records import Picture, Region
 from smolrgpt_jax.data.text import IGNORE, ChatTokenizer
 
 
@@ -72,6 +72,10 @@ class TokenisedQuestions:
         span = slice(self._ends[index], self._ends[index + 1])
         return self._ids[span], self._counted[span]
 
+    def longest(self) -> int:
+        """Tokens of the longest question, without its picture's prefix."""
+        return int(np.diff(self._ends).max(initial=0))
+
 
 @dataclasses.dataclass(frozen=True)
 class PackedPicture:
@@ -82,113 +86,6 @@ class PackedPicture:
 
 
 Row = tuple[PackedPicture, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """Which pictures and questions make up each row, and how well they fill it.
-
-    Attributes:
-      rows: every usable question of the data exactly once.
-      fill: share of the rows' tokens that is not padding.
-      questions_per_row, pictures_per_row: means.
-    """
-
-    rows: tuple[Row, ...]
-    fill: float
-    questions_per_row: float
-    pictures_per_row: float
-
-    def __str__(self) -> str:
-        return (
-            f"{len(self.rows)} rows, {self.fill:.1%} filled, {self.questions_per_row:.1f} "
-            f"questions and {self.pictures_per_row:.1f} pictures per row"
-        )
-
-
-def plan_rows(
-    pictures: Sequence[Picture],
-    questions: TokenisedQuestions,
-    shape: RowShape,
-    on_bad_record: BadRecords | None = None,
-) -> Plan:
-    """Packs questions into rows: first fit within a picture, best fit decreasing over the rows.
-
-    The questions of a picture that do not fit one row are continued in another, with the prefix
-    repeated. The same data and shape always give the same plan.
-
-    Args:
-      pictures: the records.
-      questions: their tokens.
-      shape: limits of a row.
-      on_bad_record: policy for questions that fit no row or lack an answer; None stops.
-
-    Raises:
-      DataError: under "error", naming the question.
-    """
-    on_bad_record = on_bad_record or BadRecords("error")
-    prefix = questions.tokenizer.prefix(shape.image_tokens).size
-    parts: list[tuple[int, PackedPicture]] = []
-    for index, picture in enumerate(pictures):
-        usable = []
-        for number, question in enumerate(picture.questions):
-            if question.answer is None:
-                on_bad_record.reject(
-                    DataError(f"{picture.image}: question {question.id!r} has no answer to train on")
-                )
-                continue
-            try:
-                check_fit(picture, question, questions[index, number][0], prefix, shape, questions.tokenizer)
-            except DataError as error:
-                on_bad_record.reject(error)
-                continue
-            usable.append(number)
-        parts += _split(index, picture, usable, questions, prefix, shape)
-    rows = _best_fit_decreasing(parts, shape)
-    total = max(1, len(rows))
-    return Plan(
-        rows=rows,
-        fill=sum(size for size, _ in parts) / (total * shape.tokens),
-        questions_per_row=sum(len(part.questions) for _, part in parts) / total,
-        pictures_per_row=len(parts) / total,
-    )
-
-
-def check_fit(
-    picture: Picture,
-    question: Question,
-    ids: np.ndarray,
-    prefix: int,
-    shape: RowShape,
-    tokenizer: ChatTokenizer,
-) -> None:
-    """Checks that one question can stand in a row by itself.
-
-    Raises:
-      DataError: too many tokens or regions for the row, or tokens that do not match the regions.
-    """
-    name = f"{picture.image}: question {question.id!r}"
-    if prefix + ids.size > shape.tokens:
-        raise DataError(
-            f"{name} takes {prefix + ids.size} tokens with its picture, more than the {shape.tokens} of a row"
-        )
-    if np.any(ids == tokenizer.image_id):
-        raise DataError(f"{name} holds the image token in its text")
-    if not shape.regions:
-        return
-    if len(set(question.regions)) > shape.regions:
-        raise DataError(
-            f"{name} has {len(set(question.regions))} regions, "
-            f"more than the {shape.regions} of a row's picture"
-        )
-    for token in (tokenizer.mask_rgb_id, tokenizer.mask_depth_id):
-        if np.count_nonzero(ids == token) != len(question.regions):
-            raise DataError(
-                f"{name} holds {np.count_nonzero(ids == token)} mask tokens for "
-                f"{len(question.regions)} regions"
-            )
-    if question.regions and picture.depth is None:
-        raise DataError(f"{name} has regions but its picture has no depth")
 
 
 def empty_batch(rows: int, shape: RowShape, pad_id: int) -> dict[str, np.ndarray]:
@@ -282,61 +179,3 @@ def _index_regions(
     rgb = shape.pictures * shape.image_tokens + place * shape.regions + np.array(used, np.int32)
     out[ids == tokenizer.mask_rgb_id] = rgb
     out[ids == tokenizer.mask_depth_id] = rgb + shape.pictures * shape.regions
-
-
-def _split(
-    index: int,
-    picture: Picture,
-    usable: Sequence[int],
-    questions: TokenisedQuestions,
-    prefix: int,
-    shape: RowShape,
-) -> list[tuple[int, PackedPicture]]:
-    """Cuts a picture's questions into parts that fit a row: (tokens, part)."""
-    sizes: list[int] = []
-    members: list[list[int]] = []
-    regions: list[set[Region]] = []
-    for number in usable:
-        size = questions[index, number][0].size
-        needed = set(picture.questions[number].regions) if shape.regions else set()
-        for part, taken in enumerate(sizes):
-            if taken + size <= shape.tokens and (
-                not shape.regions or len(regions[part] | needed) <= shape.regions
-            ):
-                break
-        else:
-            part = len(sizes)
-            sizes.append(prefix)
-            members.append([])
-            regions.append(set())
-        sizes[part] += size
-        members[part].append(number)
-        regions[part] |= needed
-    return [(size, PackedPicture(index, tuple(numbers))) for size, numbers in zip(sizes, members)]
-
-
-def _best_fit_decreasing(parts: Sequence[tuple[int, PackedPicture]], shape: RowShape) -> tuple[Row, ...]:
-    """Puts each part, longest first, into the fullest row that still takes it.
-
-    Rows that can take more are kept by their free tokens; ``free`` has bit n set where some row
-    has n free tokens, so that finding the fullest one is a shift and a lowest set bit.
-    """
-    rows: list[list[PackedPicture]] = []
-    by_space: list[list[int]] = [[] for _ in range(shape.tokens + 1)]
-    free = 0
-    for size, part in sorted(parts, key=lambda item: (-item[0], item[1].picture, item[1].questions)):
-        candidates = free >> size
-        if candidates:
-            space = size + (candidates & -candidates).bit_length() - 1
-            row = by_space[space].pop()
-            if not by_space[space]:
-                free &= ~(1 << space)
-        else:
-            space, row = shape.tokens, len(rows)
-            rows.append([])
-        rows[row].append(part)
-        left = space - size
-        if len(rows[row]) < shape.pictures:
-            by_space[left].append(row)
-            free |= 1 << left
-    return tuple(tuple(row) for row in rows)

@@ -163,6 +163,10 @@ class BadRecords:
         self._reasons: dict[str, None] = {}
         self._lock = threading.Lock()
 
+    def __reduce__(self) -> tuple:
+        # A worker process collects what it finds itself.
+        return BadRecords, (self.policy,)
+
     @property
     def reasons(self) -> list[str]:
         """One sentence for each distinct problem, in the order of their discovery."""

@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from smolrgpt_jax.data.packing import RowShape
-from smolrgpt_jax.data.pipeline import eval_batches
+from smolrgpt_jax.data.prompts import eval_batches
 from smolrgpt_jax.data.records import BadRecords, Picture
 from smolrgpt_jax.generation.decode import GREEDY, Sampling, generate
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
 import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,11 @@ from tqdm import tqdm
 from smolrgpt_jax import sharding
 from smolrgpt_jax.config import PRESETS, SmolRGPTConfig
 from smolrgpt_jax.data.datasets import read_sources
-from smolrgpt_jax.data.packing import RowShape
-from smolrgpt_jax.data.pipeline import FileLoader, PackedRows, train_batches
-from smolrgpt_jax.data.records import BadRecords
+from smolrgpt_jax.data.packing import RowShape, TokenisedQuestions
+from smolrgpt_jax.data.loader import FileLoader
+from smolrgpt_jax.data.pipeline import PackedRows, train_batches
+from smolrgpt_jax.data.records import BadRecords, Picture
+from smolrgpt_jax.data.row_plan import choose_row_tokens
 from smolrgpt_jax.data.text import ChatTokenizer
 from smolrgpt_jax.data.tokenizer_files import tokenizer_files, tokenizer_from_files
 from smolrgpt_jax.models.smolrgpt import Params, abstract_params, init_params
@@ -82,9 +85,14 @@ def read_start(run: Mapping[str, Any]) -> Start:
     return Start(config, params, tokenizer, layout)
 
 
-def row_shape(config: SmolRGPTConfig, data: Mapping[str, Any], regions: bool) -> RowShape:
-    """The static sizes of a packed row for this model."""
-    return RowShape(
+Tokenised = tuple[Sequence[Picture], TokenisedQuestions]
+
+
+def row_shape(
+    config: SmolRGPTConfig, data: Mapping[str, Any], regions: bool, tokenised: Sequence[Tokenised]
+) -> RowShape:
+    """The static sizes of a packed row for this model; `tokenised` is what a row length of 0 is chosen for."""
+    shape = RowShape(
         tokens=data["row_tokens"],
         pictures=data["row_pictures"],
         regions=data["row_regions"] if regions else 0,
@@ -92,28 +100,40 @@ def row_shape(config: SmolRGPTConfig, data: Mapping[str, Any], regions: bool) ->
         image_size=config.vision.image_size,
         mask_grid=config.mask_grid,
     )
+    if shape.tokens == 0:
+        shape = dataclasses.replace(shape, tokens=choose_row_tokens(tokenised, shape, data["max_row_tokens"]))
+    return shape
+
+
+def read_data(
+    data: Mapping[str, Any], sources: Mapping[str, Any], tokenizer: ChatTokenizer, bad: BadRecords
+) -> list[Tokenised]:
+    """The pictures of all sources and their tokens, or those of each source where the sources are mixed by weight."""
+    groups = [[sources[name]] for name in data["weights"]] if data["weights"] else [list(sources.values())]
+    found = [read_sources(group, bad) for group in groups]
+    return [(pictures, TokenisedQuestions(pictures, tokenizer)) for pictures in found]
 
 
 def packed_rows(
     data: Mapping[str, Any],
-    sources: Mapping[str, Any],
+    tokenised: Sequence[Tokenised],
     tokenizer: ChatTokenizer,
     shape: RowShape,
     bad: BadRecords,
 ) -> list[PackedRows]:
-    """One set of packed rows, or one per source where the sources are mixed by weight."""
+    """The packed rows of each of `read_data`."""
     load = FileLoader(shape, data["depth_mode"], cached_pictures=data["cached_pictures"])
-    groups = [[sources[name]] for name in data["weights"]] if data["weights"] else [list(sources.values())]
     return [
         PackedRows(
-            read_sources(group, bad),
+            pictures,
             tokenizer,
             shape,
             load=load,
             depth_mode=data["depth_mode"],
             on_bad_record=bad,
+            questions=questions,
         )
-        for group in groups
+        for pictures, questions in tokenised
     ]
 
 
@@ -124,7 +144,7 @@ def total_steps(run: Mapping[str, Any], rows: list[PackedRows]) -> int:
     return math.ceil(run["epochs"] * sum(map(len, rows)) / run["batch_rows"])
 
 
-@contextmanager
+@contextlib.contextmanager
 def stop_on_signal() -> Iterator[list[int]]:
     """Collects SIGINT and SIGTERM instead of dying of them, so that the step under way is finished and saved."""
     received: list[int] = []
@@ -151,7 +171,9 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "
 
 
 # Settings that do not change what is computed, so a resumed run may have others.
-CHANGEABLE = frozenset({"log_every", "save_every", "keep", "data.threads", "data.cached_pictures", "mesh"})
+CHANGEABLE = frozenset(
+    {"log_every", "save_every", "keep", "data.threads", "data.workers", "data.cached_pictures", "mesh"}
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,8 +205,10 @@ def train(run: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
     stage = STAGES[run["stage"]].with_peaks(run["optimizer"]["peaks"])
     start = read_start(run)
     bad = BadRecords(run["data"]["on_bad_record"])
-    shape = row_shape(start.config, run["data"], stage.regions)
-    rows = packed_rows(run["data"], run["data"]["sources"], start.tokenizer, shape, bad)
+    tokenised = read_data(run["data"], run["data"]["sources"], start.tokenizer, bad)
+    shape = row_shape(start.config, run["data"], stage.regions, tokenised)
+    rows = packed_rows(run["data"], tokenised, start.tokenizer, shape, bad)
+    del tokenised  # with their texts, which the rows do not keep
     steps = total_steps(run, rows)
     trained = stage.trained(abstract_params(start.config))
     optimizer_config = OptimizerConfig(**{k: v for k, v in run["optimizer"].items() if k != "peaks"})
@@ -205,7 +229,7 @@ def train(run: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
         f"{devices.flat[0].device_kind} device(s)"
     )
     for packed in rows:
-        print(f"  training data: {packed.plan}")
+        print(f"  training data: {packed.plan}, {shape.tokens} tokens each")
     _print_bad(bad)
     print(
         f"  training {len(trained)} of {len(abstract_params(start.config))} parameter arrays; the others are frozen"
@@ -219,6 +243,8 @@ def train(run: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
             process_index=jax.process_index(),
             process_count=jax.process_count(),
             num_threads=run["data"]["threads"],
+            workers=run["data"]["workers"],
+            put=lambda batch: (questions_in(batch), sharding.put_batch(batch, this.mesh)),
         )
     )
     saver = TrainingCheckpoints(workdir, keep=run["keep"])
@@ -235,6 +261,7 @@ def train(run: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
             writer.close()
             _print_bad(bad)
     finally:
+        data.close()
         saver.close()
 
 
@@ -316,11 +343,9 @@ def _run_steps(
         tqdm(total=steps, initial=step, desc=this.stage.name, unit="step", mininterval=2.0) as bar,
     ):
         while step < steps and not signals:
-            batch = next(data)
-            samples += questions_in(batch)
-            trained, opt_state, metrics = train_step(
-                trained, frozen, opt_state, sharding.put_batch(batch, this.mesh)
-            )
+            questions, batch = next(data)
+            samples += questions
+            trained, opt_state, metrics = train_step(trained, frozen, opt_state, batch)
             step += 1
             bar.update()
             if due(run["log_every"]) or due(run["save_every"]) or due(run["validate_every"]):
@@ -359,7 +384,8 @@ def _validator(this: Run) -> Callable[[Params], float] | None:
     if not run["validation_sources"]:
         return None
     data = {**run["data"], "weights": {}}
-    rows = packed_rows(data, run["validation_sources"], this.start.tokenizer, this.shape, this.bad)
+    tokenised = read_data(data, run["validation_sources"], this.start.tokenizer, this.bad)
+    rows = packed_rows(data, tokenised, this.start.tokenizer, this.shape, this.bad)
     eval_step = jax.jit(make_eval_step(this.start.config))
     limit = min(run["validation_rows"], sum(map(len, rows)))
 
@@ -372,13 +398,13 @@ def _validator(this: Run) -> Callable[[Params], float] | None:
             shuffle=False,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
+            put=lambda batch: sharding.put_batch(batch, this.mesh),
         )
         total = count = 0.0
-        for number, batch in enumerate(batches):
-            if number * run["batch_rows"] >= limit:
-                break
-            loss, tokens = eval_step(params, sharding.put_batch(batch, this.mesh))
-            total, count = total + float(loss), count + float(tokens)
+        with contextlib.closing(iter(batches)) as taken:
+            for batch in itertools.islice(taken, math.ceil(limit / run["batch_rows"])):
+                loss, tokens = eval_step(params, batch)
+                total, count = total + float(loss), count + float(tokens)
         return total / max(count, 1.0)
 
     return validate

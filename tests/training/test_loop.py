@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from configs import default, demo
-from smolrgpt_jax import load, sharding
+from smolrgpt_jax import load
 from smolrgpt_jax.config import PRESETS, DecoderConfig, SmolRGPTConfig, VisionConfig
 from smolrgpt_jax.data.records import DataError
 from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
@@ -100,16 +100,15 @@ def test_a_finished_run_is_not_trained_again(data, finished, capsys):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_run_goes_on_to_the_same_bits(data, finished, tmp_path, monkeypatch, number):
     whole, _ = finished
-    put, calls = sharding.put_batch, []
+    write = loop.MetricsWriter.write
 
-    def put_and_stop(batch, mesh):
-        calls.append(1)
-        if len(calls) == 2:
+    def write_and_stop(self, step, values):
+        if step == 2:
             os.kill(os.getpid(), number)
-        return put(batch, mesh)
+        write(self, step, values)
 
     with monkeypatch.context() as patch:
-        patch.setattr(sharding, "put_batch", put_and_stop)
+        patch.setattr(loop.MetricsWriter, "write", write_and_stop)
         stopped = loop.train(run_config(data), tmp_path / "run")
     assert stopped["stopped"] and stopped["step"] == 2
     assert loop.train(run_config(data), tmp_path / "run")["step"] == 5

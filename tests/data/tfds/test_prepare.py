@@ -15,7 +15,8 @@ import pytest
 import tensorflow_datasets as tfds
 
 from smolrgpt_jax.data.datasets import read_source
-from smolrgpt_jax.data.pipeline import FileLoader, PackedRows
+from smolrgpt_jax.data.loader import FileLoader
+from smolrgpt_jax.data.pipeline import PackedRows
 from smolrgpt_jax.data.records import BadRecords, DataError
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 from smolrgpt_jax.data.tfds import prepare as prepare_module

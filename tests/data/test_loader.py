@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import pytest
+
+from smolrgpt_jax.data.loader import FileLoader
+from smolrgpt_jax.data.pipeline import PackedRows
+from smolrgpt_jax.data.records import DataError
+from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from tests.data.row_cases import assert_same
+
+
+@pytest.fixture
+def pictures(filled):
+    return read_warehouse(filled.root, "train")
+
+
+def test_cached_pictures_are_the_same_and_bounded(pictures, tokenizer, shape):
+    loader = FileLoader(shape, cached_pictures=2)
+    cached = PackedRows(pictures, tokenizer, shape, load=loader)
+    plain = PackedRows(pictures, tokenizer, shape)
+    for index in [*range(len(plain)), *range(len(plain))]:
+        assert_same(cached[index], plain[index])
+    regions = pictures[0].questions[0].regions
+    loader(pictures[0], regions)
+    pictures[0].image.unlink()
+    loader(pictures[0], regions)  # still known
+    loader(pictures[1], ()), loader(pictures[2], ())
+    with pytest.raises(DataError, match="missing"):
+        loader(pictures[0], regions)
