@@ -7,6 +7,7 @@ import functools
 import json
 import multiprocessing
 import os
+import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -22,7 +23,7 @@ from tensorflow_datasets.core import example_serializer
 from tqdm import tqdm
 
 from smolrgpt_jax.data import images
-from smolrgpt_jax.data.records import BadRecords, DataError, Picture
+from smolrgpt_jax.data.records import BadRecords, DataError, Picture, records_of
 from smolrgpt_jax.data.tfds import schema
 
 # One record per group, so that random access reads nothing else; zstd's fastest level halves the size of pictures.
@@ -183,7 +184,7 @@ def _run(jobs: Sequence[_Job], workers: int | None, on_bad_record: BadRecords) -
         else:
             # Spawned, not forked: the parent may have threads, which a fork would leave behind with their locks held.
             context = multiprocessing.get_context("spawn")
-            with ProcessPoolExecutor(workers, mp_context=context) as pool:
+            with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
                 running = {pool.submit(_write_shard, job, strict): job for job in todo}
                 try:
                     for done in as_completed(running):
@@ -195,6 +196,16 @@ def _run(jobs: Sequence[_Job], workers: int | None, on_bad_record: BadRecords) -
     for job in jobs:
         for reason in _result(job)["reasons"]:
             on_bad_record.reject(DataError(reason))
+
+
+def _end_with_parent() -> None:
+    """Ends this process as soon as the one that started it is gone, so that nobody writes into a folder of a run begun anew."""
+
+    def watch() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _result(job: _Job) -> dict[str, Any]:
@@ -218,7 +229,7 @@ def _write_shard(job: _Job, strict: bool) -> None:
         try:
             example, rows, distinct = _example(picture, config)
         except DataError as error:
-            reason = f"record {picture.questions[0].id!r}: {error}" if picture.questions else str(error)
+            reason = f"{records_of(picture)}: {error}"
             if strict:
                 raise DataError(reason) from error
             result["reasons"].append(reason)
