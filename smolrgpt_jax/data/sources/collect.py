@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from smolrgpt_jax.data.images import picture_size
-from smolrgpt_jax.data.records import BadRecords, DataError, Picture, Question, RLE, check_question
+from smolrgpt_jax.data.records import BadRecords, DataError, Picture, Question, RLE, check_question, record_id
 
 # Windows' separator, and what no file system takes or no terminal shows: control characters and halves of surrogate pairs.
 _NO_FILE_NAME = re.compile(r"[\\\x00-\x1f\x7f\ud800-\udfff]")
@@ -192,12 +192,13 @@ def collect_pictures(
 
 
 def _name(found: Located, picture_field: str) -> str:
-    """How a message names a record: its id and place, or its picture and place where it has no id."""
+    """How a message names a record: its id and place, or its picture and place where it has no usable id."""
     if not isinstance(found.record, dict):
         return f"record {found.place}"
-    if found.record.get("id") is not None:
-        return f"record {_shorten(repr(found.record['id']))} (number {found.place})"
-    picture: Any = found.record
+    try:
+        return f"record {_shorten(repr(record_id(found.record.get('id'))))} (number {found.place})"
+    except ValueError:
+        picture: Any = found.record
     for field in picture_field.split("."):
         picture = picture.get(field) if isinstance(picture, dict) else None
     return f"record {found.place}" + (f" of picture {_shorten(repr(picture))}" if picture else "")
