@@ -253,8 +253,8 @@ def named(record: Any, place: int, picture: Callable[[dict], Any]) -> str:
         return f"record {place}"
     name = record.get("id")
     if isinstance(name, (str, int)) and not isinstance(name, bool) and name != "":
-        return repr(str(name))[:300]
-    return repr(picture(record))[:300] if picture(record) else f"record {place}"
+        return repr(str(name))[:200]
+    return repr(picture(record))[:200] if picture(record) else f"record {place}"
 
 
 def check(root: Path, form: Format, file: Path, record: Any, place: int, good: dict[str, tuple]) -> None:

@@ -14,7 +14,7 @@ from smolrgpt_jax.data.records import BadRecords, DataError, Picture, Question, 
 
 # Windows' separator, and what no file system takes or no terminal shows: control characters and halves of surrogate pairs.
 _NO_FILE_NAME = re.compile(r"[\\\x00-\x1f\x7f\ud800-\udfff]")
-_LONGEST = 300  # characters of a record that a message repeats
+_HALF = 200  # characters of the beginning and of the end that are kept of a long message
 
 
 def read_json_list(file: Path) -> list:
@@ -205,4 +205,4 @@ def _name(found: Located, picture_field: str) -> str:
 
 
 def _shorten(text: str) -> str:
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+    return text if len(text) <= 2 * _HALF else f"{text[:_HALF]}...{text[-_HALF:]}"
