@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -267,7 +268,8 @@ def check(root: Path, form: Format, file: Path, record: Any, place: int, good: d
         assert_valid(root, picture, depth, question)
     for reason in bad.reasons:
         assert str(file) in reason and named(record, place, form.picture) in reason
-        assert reason.isprintable() and len(reason) < 2000
+        assert not any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in reason)
+        assert len(reason) < 2000
         with pytest.raises(DataError) as caught:
             form.read(root, BadRecords("error"))
         assert str(caught.value) == reason
@@ -275,7 +277,7 @@ def check(root: Path, form: Format, file: Path, record: Any, place: int, good: d
         assert by_id(form.read(root, BadRecords("error"))) == found
 
 
-REPRODUCIBLE = settings(max_examples=150, deadline=None, derandomize=True, database=None)
+REPRODUCIBLE = settings(max_examples=100, deadline=None, derandomize=True, database=None)
 
 
 @pytest.mark.parametrize("name", [name for name in FORMATS if name != "smolrgpt"])
