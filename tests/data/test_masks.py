@@ -57,6 +57,7 @@ def test_decodes_real_masks_as_cocoapi():
             np.testing.assert_array_equal(ours, coco.decode(mask))
 
 
+@settings(deadline=None)
 @given(SMALL)
 def test_decode_inverts_encode(mask):
     np.testing.assert_array_equal(masks.decode(rle_of(mask)), mask)

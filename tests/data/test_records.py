@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco
 
@@ -28,6 +28,7 @@ WRAPPING = b"6" + 2 * (b"P" * 11 + b"8") + 62 * b"0"
 QUESTION = Question("q1", "count", "how many of <mask> <mask>?", "two", 2, (MASK, MASK))
 
 
+@settings(deadline=None)
 @given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 40)), elements=st.integers(0, 1)))
 def test_runs_are_those_of_cocoapi(mask):
     counts = coco.encode(np.asfortranarray(mask))["counts"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import json
 import multiprocessing
 import os
@@ -150,8 +151,7 @@ def _check_settings(aside: Path, splits: Mapping[str, Sequence[Picture]], config
             split: {
                 "pictures": len(pictures),
                 "questions": sum(len(picture.questions) for picture in pictures),
-                "first": pictures[0].id if pictures else None,
-                "last": pictures[-1].id if pictures else None,
+                "sha256": _digest(pictures),
             }
             for split, pictures in splits.items()
         }
@@ -163,6 +163,14 @@ def _check_settings(aside: Path, splits: Mapping[str, Sequence[Picture]], config
     partial = file.with_suffix(".tmp")
     partial.write_text(json.dumps(settings, indent=1) + "\n")
     partial.rename(file)
+
+
+def _digest(pictures: Sequence[Picture]) -> str:
+    """A fingerprint of all questions, so that shards of changed data are not joined with those of an interrupted run."""
+    digest = hashlib.sha256()
+    for picture in pictures:
+        digest.update(f"{picture.id}\n{schema.to_json(schema.question_rows(picture)[0])}\n".encode())
+    return digest.hexdigest()
 
 
 def _run(jobs: Sequence[_Job], workers: int | None, on_bad_record: BadRecords) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,9 @@ import time
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from PIL import Image
 
+from launch import prepare_data
 from smolrgpt_jax.data.datasets import read_source
 from smolrgpt_jax.data.pipeline import FileLoader, PackedRows
 from smolrgpt_jax.data.records import BadRecords, DataError
@@ -117,6 +120,11 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(prepared, filled, m
     assert not again.exists()
     with pytest.raises(DataError, match="begun with other data or settings"):
         prepare(pictures, again, PrepareConfig(16, 8, "submission", 3), workers=1)
+    *others, changed = pictures["train"]
+    question = prepare_module.dataclasses.replace(changed.questions[0], answer="It is 9 meters.")
+    changed = prepare_module.dataclasses.replace(changed, questions=(question, *changed.questions[1:]))
+    with pytest.raises(DataError, match="begun with other data or settings"):
+        prepare({"train": [*others, changed]}, again, SMALL, workers=1)
     prepare(pictures, again, SMALL, workers=1)
     assert digests(again) == digests(prepared[0])
 
@@ -259,6 +267,72 @@ def test_bad_pictures_stop_the_run_or_are_reported(filled):
     found = read_prepared(filled.root / "lenient", "train")
     assert [p.id for p in found] == [p.id for i, p in enumerate(pictures["train"]) if i != 2]
     assert load_stored(found[2]).image.shape == (16, 16, 3)  # its place moved up with its questions
+
+
+def cut(file):
+    file.write_bytes(file.read_bytes()[:200])
+
+
+def deepen(file):
+    with Image.open(file) as picture:
+        deep = np.asarray(picture).astype(np.uint16) * 257
+    Image.fromarray(deep).save(file)
+
+
+def colour(file):
+    with Image.open(file) as picture:
+        Image.merge("RGB", [picture, picture, Image.new("L", picture.size, 9)]).save(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "reason"),
+    [
+        ("images/000001.png", cut, "is truncated or corrupt"),
+        ("images/000001.png", lambda file: file.unlink(), "is missing"),
+        ("depths/000001_depth.png", cut, "is truncated or corrupt"),
+        ("depths/000001_depth.png", lambda file: file.unlink(), "is missing"),
+        ("depths/000001_depth.png", deepen, "is of mode I;16, expected 8-bit grey"),
+        ("depths/000001_depth.png", colour, "is coloured, expected grey"),
+    ],
+)
+def test_spoilt_files_are_named_with_their_records(filled, name, spoil, reason):
+    pictures = {"train": read_warehouse(filled.root, "train")}
+    file = filled.root / "train" / name
+    spoil(file)
+    message = f"record '1-0' and 1 more of its picture: .*{file} {reason}"
+    with pytest.raises(DataError, match=message):
+        prepare(pictures, filled.root / "strict", SMALL, workers=1)
+    bad = BadRecords("report")
+    prepare(pictures, filled.root / "lenient", SMALL, workers=1, on_bad_record=bad)
+    (found,) = bad.reasons
+    assert re.match(message, found)
+    kept = [
+        question.id
+        for picture in read_prepared(filled.root / "lenient", "train")
+        for question in picture.questions
+    ]
+    assert kept == [q.id for p in pictures["train"] for q in p.questions if not q.id.startswith("1-")]
+
+
+def test_the_command_stops_with_a_sentence_or_reports(filled, monkeypatch, capsys):
+    def command(name, policy):
+        arguments = ["--source", "warehouse", "--root", str(filled.root), "--out", str(filled.root / name)]
+        arguments += ["--splits", "train", "--image_size", "16", "--mask_grid", "8", "--workers", "1"]
+        monkeypatch.setattr(sys, "argv", ["prepare_data", *arguments, "--on_bad_record", policy])
+        prepare_data.main()
+
+    (filled.root / "train/depths/000003_depth.png").unlink()
+    with pytest.raises(
+        SystemExit, match=r"^error: .*train.json: record '3-0' .*000003_depth.png is missing$"
+    ):
+        command("strict", "error")
+    command("lenient", "report")
+    printed = capsys.readouterr().out
+    assert "4 bad records left out" in printed and "6 pictures" in printed
+    filled.write([filled.record("a", "000009.png")])
+    with pytest.raises(SystemExit, match="no usable question of train, the first reason: .*record 'a'"):
+        command("nothing", "report")
+    assert sorted(f.name for f in filled.root.iterdir()) == ["lenient", "train", "train.json"]
 
 
 def test_what_does_not_fit_is_one_sentence(prepared, filled, tokenizer, shape, tmp_path):
