@@ -80,6 +80,9 @@ def main() -> None:
         pictures = {split: read(a.source, a.root, split, a.annotations, bad) for split in splits}
         for split, found in pictures.items():
             print(f"{split}: {describe(found)}", flush=True)
+            if not found:
+                first = f", the first reason: {bad.reasons[0]}" if bad.reasons else ""
+                raise DataError(f"{a.root} holds no usable question of {split}{first}")
         summary = prepare(pictures, a.out, config, workers=a.workers, on_bad_record=bad)
     except (DataError, ValueError) as error:
         raise SystemExit(f"error: {error}") from None

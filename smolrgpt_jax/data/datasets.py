@@ -64,4 +64,4 @@ def read_sources(
     sources: Sequence[Mapping[str, Any]], on_bad_record: BadRecords | None = None
 ) -> list[Picture]:
     """Reads several sources; the questions that they ask about one picture file come together."""
-    return merge_pictures([read_source(source, on_bad_record) for source in sources])
+    return merge_pictures([read_source(source, on_bad_record) for source in sources], on_bad_record)

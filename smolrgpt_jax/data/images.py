@@ -6,6 +6,7 @@ data stores; scaling to floats is a table look-up afterwards.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -41,13 +42,17 @@ def read_rgb(path: str | Path, size: int) -> np.ndarray:
       uint8[size, size, 3].
 
     Raises:
-      DataError: the file is missing, truncated or corrupt.
+      DataError: the file is missing, truncated, corrupt or of one channel with more than 8 bits, which
+        Pillow would clip to white. Of colours with 16 bits it takes the upper 8.
     """
-    return _decode(path, "RGB", size, Image.Resampling.BILINEAR)
+    return _decode(path, _rgb, size, Image.Resampling.BILINEAR)
 
 
 def read_depth(path: str | Path, size: int, mode: str = "training") -> np.ndarray:
     """Decodes an 8-bit depth picture (one channel, or three equal ones), squashed to a square.
+
+    Depth with 16 bits in one channel is refused: it holds metres or millimetres, not the grey scaled within each
+    picture that the model was trained on. So are colours, which are someone's colour map.
 
     Args:
       path: the file; near is dark, far is bright, scaled within each picture.
@@ -59,12 +64,12 @@ def read_depth(path: str | Path, size: int, mode: str = "training") -> np.ndarra
       uint8[size, size].
 
     Raises:
-      DataError: the file is missing, truncated, corrupt or not 8-bit.
+      DataError: the file is missing, truncated, corrupt, not 8-bit or not grey.
     """
     if mode not in DEPTH_MODES:
         raise ValueError(f"depth mode is {mode!r}, must be one of {DEPTH_MODES}")
     resampling = Image.Resampling.NEAREST if mode == "training" else Image.Resampling.BILINEAR
-    return _decode(path, "L", size, resampling)
+    return _decode(path, _grey, size, resampling)
 
 
 def scale_rgb(pixels: np.ndarray) -> np.ndarray:
@@ -103,17 +108,39 @@ def _open(path: str | Path) -> Image.Image:
         raise DataError(f"picture {path} is not a picture file ({_one_line(error)})") from error
 
 
-def _decode(path: str | Path, mode: str, size: int, resampling: Image.Resampling) -> np.ndarray:
+def _decode(
+    path: str | Path,
+    convert: Callable[[Image.Image, str | Path], Image.Image],
+    size: int,
+    resampling: Image.Resampling,
+) -> np.ndarray:
     with _open(path) as picture:
-        if mode == "L" and picture.mode not in ("1", "L", "LA", "P", "RGB", "RGBA"):
-            raise DataError(f"depth picture {path} is of mode {picture.mode}, expected 8-bit grey")
         try:
-            picture = picture.convert(mode)
+            picture = convert(picture, path)
+        except DataError:
+            raise
         except (OSError, SyntaxError, ValueError) as error:
             raise DataError(f"picture {path} is truncated or corrupt ({_one_line(error)})") from error
     if picture.size != (size, size):
         picture = picture.resize((size, size), resampling)
     return np.array(picture)
+
+
+def _rgb(picture: Image.Image, path: str | Path) -> Image.Image:
+    if picture.mode.startswith(("I", "F")):
+        raise DataError(f"picture {path} is of mode {picture.mode}, expected 8 bits per channel")
+    return picture.convert("RGB")
+
+
+def _grey(picture: Image.Image, path: str | Path) -> Image.Image:
+    if picture.mode in ("1", "L", "LA"):
+        return picture.convert("L")
+    if picture.mode not in ("P", "RGB", "RGBA"):
+        raise DataError(f"depth picture {path} is of mode {picture.mode}, expected 8-bit grey")
+    red, *others = picture.convert("RGB").split()
+    if any(channel.tobytes() != red.tobytes() for channel in others):
+        raise DataError(f"depth picture {path} is coloured, expected grey")
+    return red
 
 
 def _one_line(error: Exception) -> str:

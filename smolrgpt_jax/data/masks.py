@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -32,7 +33,9 @@ def resample(mask: np.ndarray, grid: int) -> np.ndarray:
     """Resizes a mask to a square grid: bilinear, half-pixel centres, no antialiasing.
 
     The same numbers as ``torch.nn.functional.interpolate(mode="bilinear", align_corners=False,
-    antialias=False)`` in float32.
+    antialias=False)`` in float32: to the bit on a grid that is a power of two, such as the published 64, where
+    nothing is rounded. On other grids PyTorch's own kernels differ from one another in the last bits (with and
+    without fused multiply-add), and from these numbers by as much.
 
     Args:
       mask: [H, W] or [H, W, R], any numeric or boolean dtype and any size.
@@ -107,10 +110,11 @@ def box_mask(box: Sequence[float], height: int, width: int) -> np.ndarray:
       height, width: size of the picture.
 
     Raises:
-      ValueError: the box has no area or lies outside the picture.
+      ValueError: the box has no area, is not finite or lies outside the picture.
     """
     x1, y1, x2, y2 = (float(value) for value in box)
-    if not (x1 < x2 and y1 < y2 and x1 < width and y1 < height and x2 > 0 and y2 > 0):
+    finite = all(map(math.isfinite, (x1, y1, x2, y2)))
+    if not (finite and x1 < x2 and y1 < y2 and x1 < width and y1 < height and x2 > 0 and y2 > 0):
         raise ValueError(f"box {tuple(box)} is empty or outside a picture of {height}x{width} pixels")
     mask = np.zeros((height, width), np.uint8)
     mask[_pixels(y1, y2, height), _pixels(x1, x2, width)] = 1

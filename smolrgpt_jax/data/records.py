@@ -67,7 +67,9 @@ class RLE:
         values -= np.where(codes[ends] & 0x10, 1 << (5 * sizes), 0)
         values[1::2] = np.cumsum(values[1::2])
         values[2::2] = np.cumsum(values[2::2])
-        if values.min() < 0 or values.sum() != self.height * self.width:
+        pixels = self.height * self.width
+        # The largest run is looked at too: a sum of absurd runs wraps around.
+        if values.min() < 0 or values.max() > pixels or values.sum() != pixels:
             raise ValueError(f"the runs do not fill a mask of {self.height}x{self.width} pixels")
         return values
 
@@ -151,7 +153,8 @@ class BadRecords:
     """What to do with records that cannot be used: a named policy and the reasons collected.
 
     "error" stops at the first one; "report" leaves it out, counts it and keeps the reason, for the
-    caller to print ``summary()``. Safe to share between threads.
+    caller to print ``summary()``. A file that cannot be read at all stops under both, as nobody knows
+    how many records it held. Safe to share between threads.
     """
 
     POLICIES = ("error", "report")
@@ -202,6 +205,8 @@ def normalize_answer(category: str, value: object) -> str | int | float | None:
     """
     if value is None:
         return None
+    if not isinstance(value, (str, int, float)):
+        raise ValueError(f"normalized answer {value!r} is neither a number nor text")
     text = str(value).strip()
     if category == "left_right":
         if text.lower() not in ("left", "right"):
@@ -222,6 +227,13 @@ def normalize_answer(category: str, value: object) -> str | int | float | None:
     return text
 
 
+def record_id(value: object) -> str:
+    """Returns a record's id as text; raises ValueError unless it is text or a whole number."""
+    if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
+        raise ValueError("has no id")
+    return str(value)
+
+
 def check_question(
     question: Question,
     *,
@@ -230,6 +242,8 @@ def check_question(
     need_answer: bool = True,
 ) -> None:
     """Checks one question against its picture.
+
+    A mask without any pixel is accepted: its region pools to zeros, as in the PyTorch release.
 
     Args:
       question: the record.
@@ -244,6 +258,12 @@ def check_question(
         raise ValueError(f"unknown category {question.category!r}, expected one of {list(categories)}")
     if not question.prompt:
         raise ValueError("the question is empty")
+    value = question.normalized_answer
+    for text in (question.id, question.category, *question.turns, value if isinstance(value, str) else ""):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{text[error.start]!r} in its text is no Unicode character") from error
     if any(IMAGE in text for text in question.turns[::2]):
         raise ValueError(f"the question holds {IMAGE} at an unexpected place")
     if need_answer and not question.answer:
@@ -262,15 +282,23 @@ def check_question(
             )
 
 
-def merge_pictures(collections: Iterable[Sequence[Picture]]) -> list[Picture]:
+def merge_pictures(
+    collections: Iterable[Sequence[Picture]], on_bad_record: BadRecords | None = None
+) -> list[Picture]:
     """Joins lists of pictures; questions about the same image file end up in one picture.
 
     Pictures and questions keep the order of their first appearance. A picture has a depth file if
     any of its occurrences has one.
 
+    Args:
+      collections: pictures of several sources.
+      on_bad_record: what to do with an occurrence of a picture that names another depth file; None
+        stops at the first one.
+
     Raises:
-      DataError: two occurrences of a picture name different depth files.
+      DataError: under "error", two occurrences of a picture name different depth files.
     """
+    on_bad_record = on_bad_record or BadRecords("error")
     merged: dict[Path, Picture] = {}
     for picture in (picture for pictures in collections for picture in pictures):
         known = merged.get(picture.image)
@@ -278,10 +306,9 @@ def merge_pictures(collections: Iterable[Sequence[Picture]]) -> list[Picture]:
             merged[picture.image] = picture
             continue
         if known.depth and picture.depth and known.depth != picture.depth:
-            raise DataError(
-                f"{picture.image}: two depth files are named for it, {known.depth} and "
-                f"{picture.depth} (record {_first_id(picture)})"
-            )
+            reason = f"two depth files are named for it, {known.depth} and {picture.depth}"
+            on_bad_record.reject(DataError(f"{picture.image}: {reason} ({records_of(picture)})"))
+            continue
         merged[picture.image] = dataclasses.replace(
             known, depth=known.depth or picture.depth, questions=known.questions + picture.questions
         )
@@ -297,5 +324,9 @@ def describe(pictures: Sequence[Picture]) -> str:
     return f"{len(pictures)} pictures, {sum(counts.values())} questions ({parts})"
 
 
-def _first_id(picture: Picture) -> str:
-    return repr(picture.questions[0].id) if picture.questions else "none"
+def records_of(picture: Picture) -> str:
+    """How messages name all records of a picture: "record 'a' and 2 more of its picture"."""
+    ids = [question.id for question in picture.questions]
+    if len(ids) < 2:
+        return f"record {ids[0]!r}" if ids else f"picture {picture.id!r} without questions"
+    return f"record {ids[0]!r} and {len(ids) - 1} more of its picture"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import tarfile
 
+import numpy as np
 import pytest
 
 from smolrgpt_jax.data.records import DataError
@@ -21,6 +22,10 @@ def write(path, entries, **changes):
 
 def names(folder):
     return sorted(f.name for f in folder.iterdir() if not f.name.startswith("."))
+
+
+def everything(folder):
+    return sorted(f.name for f in folder.iterdir())
 
 
 def test_chunks_are_unpacked_once(tmp_path):
@@ -52,7 +57,14 @@ def test_an_interrupted_unpacking_goes_on(tmp_path):
         ("a/../../escaped.png", {}),
         ("link.png", {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"}),
         ("link.png", {"type": tarfile.LNKTYPE, "linkname": "../outside"}),
+        ("inner.png", {"type": tarfile.SYMTYPE, "linkname": "000001.png"}),
+        ("inner.png", {"type": tarfile.LNKTYPE, "linkname": "000001.png"}),
         ("pipe.png", {"type": tarfile.FIFOTYPE}),
+        ("disk.png", {"type": tarfile.BLKTYPE}),
+        ("null.png", {"type": tarfile.CHRTYPE}),
+        ("/absolute.png", {}),
+        ("a/chunk_001.tar.gz", {}),
+        (".chunk_001.tar.gz.unpacked", {}),
     ],
 )
 def test_entries_that_leave_the_folder_are_refused(tmp_path, name, changes):
@@ -61,7 +73,45 @@ def test_entries_that_leave_the_folder_are_refused(tmp_path, name, changes):
     write(folder / "chunk_000.tar.gz", {name: b"" if changes else b"x"}, **changes)
     with pytest.raises(DataError, match="chunk_000.tar.gz: entry"):
         unpack_chunks(folder)
-    assert names(folder) == ["chunk_000.tar.gz"] and names(tmp_path) == ["images"]
+    assert everything(folder) == ["chunk_000.tar.gz"] and everything(tmp_path) == ["images"]
+
+
+def test_files_of_one_name_do_not_replace_each_other(tmp_path):
+    write(tmp_path / "chunk_000.tar.gz", {"a/1.png": b"one", "b/1.png": b"two"})
+    with pytest.raises(DataError, match=r"entry 'b/1.png' would replace another file"):
+        unpack_chunks(tmp_path)
+    assert everything(tmp_path) == ["chunk_000.tar.gz"]
+    write(tmp_path / "chunk_000.tar.gz", {"a/1.png": b"one"})
+    write(tmp_path / "chunk_001.tar.gz", {"1.png": b"two"})
+    with pytest.raises(DataError, match=r"chunk_001.tar.gz: entry '1.png' would replace another file"):
+        unpack_chunks(tmp_path)
+    assert (tmp_path / "1.png").read_bytes() == b"one"
+
+
+@pytest.mark.parametrize("place", range(0, 3000, 311))
+def test_no_byte_of_a_damaged_archive_is_unpacked(tmp_path, place):
+    archive = tmp_path / "chunk_000.tar.gz"
+    noise = np.random.default_rng(0).bytes(3000)  # does not compress: the damage lies in the picture
+    write(archive, {"1.png": noise, "2.png": b"two"})
+    content = bytearray(archive.read_bytes())
+    content[40 + place] ^= 0x40
+    archive.write_bytes(content)
+    with pytest.raises(DataError, match="chunk_000.tar.gz is damaged"):
+        unpack_chunks(tmp_path)
+    assert everything(tmp_path) == ["chunk_000.tar.gz"]
+    content[40 + place] ^= 0x40
+    archive.write_bytes(content)
+    assert unpack_chunks(tmp_path) == 1 and (tmp_path / "1.png").read_bytes() == noise
+
+
+def test_what_a_killed_unpacking_left_is_used_or_removed(tmp_path):
+    write(tmp_path / "chunk_000.tar.gz", {"1.png": b"one", "2.png": b"two"})
+    (tmp_path / "1.png").write_bytes(b"one")
+    (tmp_path / ".chunk_000.tar.gz.partial").mkdir()
+    (tmp_path / ".chunk_000.tar.gz.partial/2.png").write_bytes(b"t")
+    assert unpack_chunks(tmp_path) == 1
+    assert everything(tmp_path) == [".chunk_000.tar.gz.unpacked", "1.png", "2.png", "chunk_000.tar.gz"]
+    assert (tmp_path / "2.png").read_bytes() == b"two"
 
 
 def test_a_folder_without_archives_is_left_alone(tmp_path):

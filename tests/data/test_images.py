@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image, ImageFile
@@ -58,10 +61,56 @@ def test_depth_with_three_equal_channels_is_the_same(depth, tmp_path):
     np.testing.assert_array_equal(images.load_depth(tmp_path / "three.png", 32), images.load_depth(depth, 32))
 
 
-def test_depth_of_16_bits_is_refused(tmp_path):
-    Image.fromarray(np.full((4, 4), 300, np.uint16)).save(tmp_path / "deep.png")
-    with pytest.raises(DataError, match="8-bit"):
-        images.load_depth(tmp_path / "deep.png", 4)
+@pytest.mark.parametrize(("dtype", "suffix"), [(np.uint16, "png"), (np.int32, "tiff"), (np.float32, "tiff")])
+def test_one_channel_of_more_than_8_bits_is_refused(tmp_path, dtype, suffix):
+    file = tmp_path / f"deep.{suffix}"
+    Image.fromarray(np.full((4, 4), 300, dtype)).save(file)
+    with pytest.raises(DataError, match=f"{file} is of mode .*, expected 8-bit grey"):
+        images.load_depth(file, 4)
+    with pytest.raises(DataError, match=f"{file} is of mode .*, expected 8 bits per channel"):
+        images.load_rgb(file, 4)
+
+
+@pytest.mark.parametrize("reader", [images.read_rgb, images.read_depth])
+def test_colours_of_16_bits_keep_their_upper_8(tmp_path, reader):
+    grey = np.arange(16, dtype=np.uint16).reshape(4, 4) * 4096 + 77
+    (tmp_path / "deep.png").write_bytes(png_16_bit(np.repeat(grey[..., None], 3, axis=-1)))
+    pixels = reader(tmp_path / "deep.png", 4)
+    np.testing.assert_array_equal(pixels if pixels.ndim == 2 else pixels[..., 1], grey >> 8)
+
+
+def png_16_bit(pixels):
+    """Bytes of a PNG file, which Pillow does not write; pixels uint16[H, W, 3]."""
+
+    def chunk(name, content):
+        return (
+            struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        )
+
+    height, width, _ = pixels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        chunk(*part) for part in ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    )
+
+
+def test_coloured_depth_is_refused(depth, tmp_path):
+    grey = Image.open(depth)
+    Image.merge("RGB", [grey, grey, Image.new("L", grey.size)]).save(tmp_path / "mixed.png")
+    with pytest.raises(DataError, match="mixed.png is coloured, expected grey"):
+        images.load_depth(tmp_path / "mixed.png", 32)
+    colour_map = grey.copy()
+    colour_map.putpalette([value for i in range(256) for value in (i, 255 - i, 0)])
+    colour_map.save(tmp_path / "map.png")
+    with pytest.raises(DataError, match="map.png is coloured, expected grey"):
+        images.load_depth(tmp_path / "map.png", 32)
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA", "P"])
+def test_grey_depth_of_any_8_bit_mode_is_the_same(depth, tmp_path, mode):
+    Image.open(depth).convert(mode).save(tmp_path / "other.png")
+    np.testing.assert_array_equal(images.read_depth(tmp_path / "other.png", 32), images.read_depth(depth, 32))
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "missing", "text"])

@@ -20,6 +20,36 @@ def rle_of(mask):
     return RLE(*mask.shape, coco.encode(np.asfortranarray(mask))["counts"])
 
 
+def torch_resample(dense, grid):
+    """Masks [R, H, W] as the PyTorch release resizes them: float32[R, grid, grid]."""
+    torch = pytest.importorskip("torch")
+    values = torch.tensor(np.ascontiguousarray(dense, np.float32))[None]
+    resized = torch.nn.functional.interpolate(
+        values, size=(grid, grid), mode="bilinear", align_corners=False, antialias=False
+    )
+    return resized[0].numpy()
+
+
+def drawn_mask(rng):
+    """A mask of 1x1 to 1080x1920 pixels of some kind, uint8[H, W]."""
+    height, width = (int(np.exp(rng.uniform(0, np.log(side + 1)))) for side in (1080, 1920))
+    mask = np.zeros((height, width), np.uint8)
+    kind = rng.choice(["empty", "full", "pixel", "rows", "columns", "box", "noise"])
+    if kind == "full":
+        mask[:] = 1
+    elif kind == "pixel":
+        mask[rng.integers(height), rng.integers(width)] = 1
+    elif kind == "rows":
+        mask[rng.integers(2) :: rng.integers(2, 9)] = 1
+    elif kind == "columns":
+        mask[:, rng.integers(2) :: rng.integers(2, 9)] = 1
+    elif kind == "box":
+        mask[rng.integers(height) :, : rng.integers(1, width + 1)] = 1
+    elif kind == "noise":
+        mask[:] = rng.random(mask.shape) < rng.random()
+    return mask
+
+
 def test_decodes_real_masks_as_cocoapi():
     for record in json.loads(RECORDS.read_text())[:3]:
         for mask in record["rle"]:
@@ -27,6 +57,7 @@ def test_decodes_real_masks_as_cocoapi():
             np.testing.assert_array_equal(ours, coco.decode(mask))
 
 
+@settings(deadline=None)
 @given(SMALL)
 def test_decode_inverts_encode(mask):
     np.testing.assert_array_equal(masks.decode(rle_of(mask)), mask)
@@ -41,24 +72,33 @@ def test_resampling_an_encoded_mask_equals_resampling_the_dense_one(mask, grid):
 @pytest.mark.parametrize("size", [(1080, 1920), (144, 256), (37, 101), (64, 64), (7, 5), (1, 1), (65, 63)])
 @pytest.mark.parametrize("grid", [64, 32, 7])
 def test_resample_equals_torch(size, grid):
-    torch = pytest.importorskip("torch")
     dense = np.random.default_rng(sum(size)).random((*size, 2)) < 0.5
-    expected = (
-        torch.nn.functional.interpolate(
-            torch.tensor(dense.transpose(2, 0, 1)[None].astype(np.float32)),
-            size=(grid, grid),
-            mode="bilinear",
-            align_corners=False,
-            antialias=False,
-        )[0]
-        .numpy()
-        .transpose(1, 2, 0)
-    )
+    expected = torch_resample(dense.transpose(2, 0, 1), grid).transpose(1, 2, 0)
     ours = masks.resample(dense, grid)
     assert ours.dtype == np.float32
-    # The positions are computed alike; only the order of the final additions may differ.
-    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-6)
+    # Nothing is rounded on a grid that is a power of two; on another one PyTorch's kernels differ from one another.
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-6 if grid == 7 else 0)
     np.testing.assert_array_equal(ours[..., 1], masks.resample(dense[..., 1], grid))
+
+
+def test_sampling_the_runs_of_real_masks_equals_torch_on_the_decoded_ones():
+    encoded = [mask for record in json.loads(RECORDS.read_text()) for mask in record["rle"]]
+    assert len(encoded) == 41
+    for mask in encoded:
+        ours = masks.resample_rle(RLE(*mask["size"], mask["counts"].encode()), 64)
+        np.testing.assert_array_equal(ours, torch_resample(coco.decode(mask)[None], 64)[0])
+
+
+def test_sampling_the_runs_of_drawn_masks_equals_torch_on_the_decoded_ones():
+    rng = np.random.default_rng(0)
+    largest = np.ones((1080, 1920), np.uint8)
+    largest[::7, 3::5] = 0
+    for mask in [np.ones((1, 1), np.uint8), np.zeros((1, 1), np.uint8), largest] + [
+        drawn_mask(rng) for _ in range(1000)
+    ]:
+        encoded = coco.encode(np.asfortranarray(mask))
+        ours = masks.resample_rle(RLE(*mask.shape, encoded["counts"]), 64)
+        np.testing.assert_array_equal(ours, torch_resample(coco.decode(encoded)[None], 64)[0])
 
 
 def test_resample_takes_no_average_over_skipped_pixels():
@@ -71,7 +111,9 @@ def test_box_mask_takes_the_pixels_whose_centres_it_covers():
     assert masks.box_mask((1, 0, 3, 2), 3, 4).tolist() == [[0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
     assert masks.box_mask((0.6, 0.4, 2.4, 9), 2, 3).tolist() == [[0, 1, 0], [0, 1, 0]]
     assert masks.box_mask((1.6, 0, 1.7, 1), 1, 3).tolist() == [[0, 1, 0]]
-    for box in ((2, 0, 1, 1), (5, 0, 6, 1), (0, 0, 0, 1), (-3, 0, -1, 1)):
+    infinite, unknown = float("inf"), float("nan")
+    outside = ((2, 0, 1, 1), (5, 0, 6, 1), (0, 0, 0, 1), (-3, 0, -1, 1))
+    for box in (*outside, (0, 0, infinite, 1), (-infinite, 0, 1, 1), (0, unknown, 1, 1)):
         with pytest.raises(ValueError, match="box"):
             masks.box_mask(box, 2, 4)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco
 
@@ -23,9 +23,12 @@ from smolrgpt_jax.data.records import (
 
 RECORDS = Path(__file__).parents[1] / "data_files" / "real_warehouse" / "records_with_masks.json"
 MASK = RLE(2, 3, coco.encode(np.asfortranarray([[0, 1, 1], [0, 0, 1]], dtype=np.uint8))["counts"])
+# One run of 6 pixels and 64 of 2**58: in 64 bits their sum wraps around to the 6 pixels of the mask.
+WRAPPING = b"6" + 2 * (b"P" * 11 + b"8") + 62 * b"0"
 QUESTION = Question("q1", "count", "how many of <mask> <mask>?", "two", 2, (MASK, MASK))
 
 
+@settings(deadline=None)
 @given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 40)), elements=st.integers(0, 1)))
 def test_runs_are_those_of_cocoapi(mask):
     counts = coco.encode(np.asfortranarray(mask))["counts"]
@@ -43,7 +46,8 @@ def test_runs_of_real_masks_have_cocoapis_area():
 
 
 @pytest.mark.parametrize(
-    "counts", [b"", b"\x7f12", b" 1", MASK.counts[:-1], MASK.counts + b"1", b"o" * 4, b"o" * 40 + b"1", b"O"]
+    "counts",
+    [b"", b"\x7f12", b" 1", MASK.counts[:-1], MASK.counts + b"1", b"o" * 4, b"o" * 40 + b"1", b"O", WRAPPING],
 )
 def test_unreadable_counts_are_an_error(counts):
     with pytest.raises(ValueError):
@@ -80,6 +84,10 @@ def test_normalized_answers_take_the_type_of_their_category(category, value, exp
         ("distance", "1 m"),
         ("count", True),
         ("count", [1]),
+        ("count", "1e999"),
+        ("mcq", 10**400),
+        ("caption", {"a": 1}),
+        ("", [1]),
     ],
 )
 def test_normalized_answers_that_do_not_fit_are_an_error(category, value):
@@ -97,6 +105,8 @@ def test_normalized_answers_that_do_not_fit_are_an_error(category, value):
         ({"prompt": "<mask>"}, "1 <mask> but 2 masks"),
         ({"category": "mcq"}, "region 2 of only 2"),
         ({"regions": (MASK, RLE(3, 2, MASK.counts))}, "mask 1 is 3x2"),
+        ({"answer": "two \ud83d"}, r"'\\ud83d' in its text is no Unicode character"),
+        ({"id": "\udc80"}, "no Unicode character"),
     ],
 )
 def test_check_question_names_what_is_wrong(changes, message):
@@ -140,5 +150,9 @@ def test_merge_joins_the_questions_of_a_picture():
         ("b", None, ["2"]),
         ("c", None, ["3"]),
     ]
-    with pytest.raises(DataError, match="two depth files"):
-        merge_pictures([[picture("a", Path("d"), "1")], [picture("a", Path("e"), "2")]])
+    two = [[picture("a", Path("d"), "1")], [picture("a", Path("e"), "2", "3"), picture("b", None, "4")]]
+    with pytest.raises(DataError, match="two depth files .*record '2' and 1 more of its picture"):
+        merge_pictures(two)
+    bad = BadRecords("report")
+    assert [q.id for p in merge_pictures(two, bad) for q in p.questions] == ["1", "4"]
+    assert len(bad.reasons) == 1

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from smolrgpt_jax.data import images
+from smolrgpt_jax.data import images, masks
 from smolrgpt_jax.data.records import BadRecords, DataError
 from smolrgpt_jax.data.sources.captions import read_captions
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
@@ -83,6 +83,18 @@ def _unreadable(folder):
     return record
 
 
+def _sized(folder, size):
+    record = _bad(folder)
+    record["rle"][0]["size"] = size
+    return record
+
+
+def _answered(folder, answer):
+    record = _bad(folder)
+    record["conversations"][1]["value"] = answer
+    return record
+
+
 def _other_size(folder):
     record = _bad(folder)
     record["rle"][0]["size"] = record["rle"][0]["size"][::-1]
@@ -104,7 +116,73 @@ BAD = {
     "no answer": (lambda f: _bad(f, conversations=_bad(f)["conversations"][:1]), "answer is missing"),
     "no conversation": (lambda f: _bad(f, conversations=None), "speakers"),
     "id used before": (lambda f: f.record("good", "000001.png"), "id occurs twice"),
+    "missing depth": (lambda f: _bad(f, image="000007.png"), "000007_depth.png is missing"),
+    "fewer marks than masks": (lambda f: _bad(f, rle=_bad(f)["rle"] * 2), "2 <mask> but 4 masks"),
+    "uncompressed mask": (
+        lambda f: _bad(f, rle=[{"size": [36, 64], "counts": [2304]}] * 2),
+        "mask 0 is unread",
+    ),
+    "infinite mask": (lambda f: _sized(f, [float("inf"), 64]), "mask 0 is unreadable"),
+    "fractional mask": (lambda f: _sized(f, [36.5, 64]), "mask 0 is unreadable"),
+    "negative mask": (lambda f: _sized(f, [-36, -64]), "mask 0 is unreadable"),
+    "null answer": (lambda f: _answered(f, None), "turn 1 of the conversation has no text"),
+    "blank answer": (lambda f: _answered(f, " \n"), "answer is missing"),
+    "half a character": (lambda f: _answered(f, "2.5 \ud83d"), "no Unicode character"),
+    "path of another system": (lambda f: _bad(f, image="..\\000001.png"), "inside the data folder"),
+    "path with control characters": (lambda f: _bad(f, image="a\0\n.png"), "inside the data folder"),
+    "endless path": (lambda f: _bad(f, image="a" * 5000 + ".png"), "cannot be looked up"),
+    "structured answer": (lambda f: _bad(f, normalized_answer={"a": 1}), "neither a number nor text"),
 }
+
+
+@pytest.mark.parametrize(
+    ("own_id", "name"), [(None, "record 1 of picture"), ([], "record 1 of"), ("", "record 1 of")]
+)
+def test_a_record_without_id_is_named_by_its_picture(folder, own_id, name):
+    folder.add_picture("000001")
+    folder.write([folder.record("good", "000001.png"), folder.record(own_id, "000001.png")])
+    with pytest.raises(DataError, match=f"train.json: {name}.* '000001.png': has no id"):
+        read_warehouse(folder.root, "train")
+
+
+def test_every_bad_record_is_counted(folder):
+    folder.add_picture("000001")
+    folder.write([folder.record("a", "000001.png")] * 3 + [folder.record("b", "000009.png")] * 2 + [7])
+    bad = BadRecords("report")
+    (picture,) = read_warehouse(folder.root, "train", on_bad_record=bad)
+    assert len(picture.questions) == 1 and len(bad.reasons) == 5
+    assert "5 bad records left out" in bad.summary()
+    assert "record 5: is a int" in bad.reasons[-1]
+
+
+def test_a_broken_record_does_not_make_a_test_split_one_with_answers(folder):
+    folder.add_picture("000001", "test")
+    record = folder.record("a", "000001.png")
+    public = {key: record[key] for key in ("id", "image", "rle")} | {
+        "conversations": record["conversations"][:1]
+    }
+    folder.write([public, public | {"id": "b", "conversations": [1, 2, 3]}], "test.json")
+    bad = BadRecords("report")
+    (picture,) = read_warehouse(folder.root, "test", on_bad_record=bad)
+    assert [question.id for question in picture.questions] == ["a"] and len(bad.reasons) == 1
+
+
+def test_an_empty_mask_is_a_region_that_weighs_nothing(folder):
+    folder.add_picture("000001")
+    record = folder.record("a", "000001.png")
+    record["rle"][1] = {"size": [36, 64], "counts": "PX2"}  # one run of 36 * 64 pixels outside
+    folder.write([record])
+    ((question,),) = [picture.questions for picture in read_warehouse(folder.root, "train")]
+    assert masks.decode(question.regions[1]).shape == (36, 64)
+    assert masks.resample_rle(question.regions[0], 8).any()
+    assert not masks.resample_rle(question.regions[1], 8).any()
+
+
+def test_one_file_under_two_names_is_one_picture(folder):
+    folder.add_picture("000001")
+    folder.write([folder.record("a", "000001.png"), folder.record("b", "./000001.png")])
+    (picture,) = read_warehouse(folder.root, "train")
+    assert [question.id for question in picture.questions] == ["a", "b"]
 
 
 @pytest.mark.parametrize("case", BAD)
@@ -113,6 +191,7 @@ def test_bad_records_stop_or_are_reported_with_their_id(folder, case):
     folder.add_picture("000001")
     (folder.root / "train/images/000008.png").write_bytes(b"")
     (folder.root / "train/depths/000008_depth.png").write_bytes(b"")
+    (folder.root / "train/images/000007.png").write_bytes(b"")
     bad = make(folder)
     folder.write([folder.record("good", "000001.png"), bad, folder.record("fine", "000001.png")])
     with pytest.raises(DataError, match=message) as caught:
@@ -126,11 +205,19 @@ def test_bad_records_stop_or_are_reported_with_their_id(folder, case):
 
 
 @pytest.mark.parametrize(
-    "content, message", [(None, "cannot be read"), ("{", "not valid JSON"), ("{}", "expected a list")]
+    "content, message",
+    [
+        (None, "cannot be read"),
+        (b"{", "not valid JSON"),
+        (b"{}", "expected a list"),
+        (b'["\xff"]', "not valid JSON .*utf-8"),
+        ("[]".encode("utf-16"), "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"),
+    ],
 )
 def test_an_unusable_annotation_file_is_one_sentence(folder, content, message):
     if content is not None:
-        (folder.root / "val.json").write_text(content)
+        (folder.root / "val.json").write_bytes(content)
     with pytest.raises(DataError, match=message):
         read_warehouse(folder.root, "val")
 

@@ -85,6 +85,9 @@ def test_osd_conversations_keep_their_turns_and_masks(osd):
         ({"conversations": chat("a", "b")[::-1]}, "speakers"),
         ({"conversations": chat("a", None)}, "turn 1 of the conversation has no text"),
         ({"rle": None, "bbox": [[5, 5, 5, 5]] * 3}, "box 0 is unusable"),
+        ({"rle": None, "bbox": [[0, 0, 5, float("inf")]] * 3}, "box 0 is unusable"),
+        ({"rle": None, "bbox": [[0, 0, 5, 10**400]] * 3}, "box 0 is unusable"),
+        ({"rle": None, "bbox": ["1122"] * 3}, "box 0 is unusable: expected"),
         ({"rle": [{"size": [3, 3], "counts": "03"}] * 3}, "unreadable|pixels but the picture"),
     ],
 )
@@ -94,7 +97,8 @@ def test_bad_osd_records_are_named_and_left_out(osd, change, reason):
     (osd / "osd.json").write_text(json.dumps(records))
     with pytest.raises(DataError, match=reason) as caught:
         read_osd(osd, "osd.json")
-    assert "osd.json: record 0: " in str(caught.value)
+    name = change.get("filename", "a/1")
+    assert f"osd.json: record 0 of picture {name!r}: " in str(caught.value)
     bad = BadRecords("report")
     kept = read_osd(osd, "osd.json", on_bad_record=bad)
     assert len(bad.reasons) == 1 and [p.id for p in kept] == ["b"]
@@ -190,12 +194,75 @@ def test_broken_parquet_and_rows_are_named(tmp_path):
     picture(tmp_path / "images/000001.png")
     picture(tmp_path / "depths/000001_depth.png", "L")
     write_parquet(tmp_path, "val", [WAREHOUSE_ROW, WAREHOUSE_ROW])
-    with pytest.raises(DataError, match=r"data: record 'q1': the id occurs twice"):
+    with pytest.raises(DataError, match=r"of-00001.parquet: record 'q1' \(number 1\): the id occurs twice"):
         read_smolrgpt(tmp_path, "val")
     write_parquet(tmp_path, "val", [WAREHOUSE_ROW | {"texts": None}])
-    with pytest.raises(DataError, match="record 'q1': has no texts"):
+    with pytest.raises(DataError, match=r"of-00001.parquet: record 'q1' \(number 0\): has no texts"):
         read_smolrgpt(tmp_path)
     file = tmp_path / "data/val-00000-of-00001.parquet"
     file.write_bytes(file.read_bytes()[:-30])
     with pytest.raises(DataError, match=r"val-00000-of-00001.parquet: is not a readable parquet file"):
         read_smolrgpt(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "reason"),
+    [
+        ("id", None, "record 0 of picture '000001.png': has no id"),
+        ("id", 1.5, "record 0 of picture '000001.png': has no id"),
+        ("rgb_image", 1, "record 'q1' .*: names no picture"),
+        ("rgb_image", "../000001.png", "record 'q1' .*: picture '../000001.png' is not a file inside"),
+        ("depth_image", 1, "record 'q1' .*: names no picture or a depth picture that is no text"),
+        ("depth_image", "/etc/passwd", "record 'q1' .*: picture '/etc/passwd' is not a file inside"),
+        ("rle", "x", "record 'q1' .*: rle is not a list"),
+        ("rle", [{"size": None, "counts": None}], "record 'q1' .*: mask 0 is unreadable"),
+        ("texts", "hello", "record 'q1' .*: has no texts"),
+        ("texts", {"user": "x"}, "record 'q1' .*: turn 1 of the conversation has no text"),
+        ("category", 3, "record 'q1' .*: category 3 is no text"),
+        ("normalized_answer", [1], "record 'q1' .*: normalized answer"),
+    ],
+)
+def test_a_parquet_column_of_another_type_is_named_by_record_and_file(tmp_path, column, value, reason):
+    picture(tmp_path / "images/000001.png")
+    picture(tmp_path / "depths/000001_depth.png", "L")
+    write_parquet(tmp_path, "b", [WAREHOUSE_ROW | {"id": "q2"}])
+    odd = pa.Table.from_pylist([WAREHOUSE_ROW | {column: value}])
+    pq.write_table(odd, tmp_path / "data/a.parquet")
+    with pytest.raises(DataError, match=f"data/a.parquet: {reason}"):
+        read_smolrgpt(tmp_path)
+    bad = BadRecords("report")
+    (found,) = read_smolrgpt(tmp_path, on_bad_record=bad)
+    assert [q.id for q in found.questions] == ["q2"] and len(bad.reasons) == 1
+
+
+def test_a_parquet_file_without_a_column_or_with_broken_text_is_named(tmp_path):
+    picture(tmp_path / "images/000001.png")
+    picture(tmp_path / "depths/000001_depth.png", "L")
+    file = tmp_path / "data/a.parquet"
+    file.parent.mkdir()
+    short = {key: value for key, value in WAREHOUSE_ROW.items() if key not in ("rle", "texts")}
+    pq.write_table(pa.Table.from_pylist([short]), file)
+    with pytest.raises(DataError, match="a.parquet: has no column rle, texts"):
+        read_smolrgpt(tmp_path, on_bad_record=BadRecords("report"))
+    table = pa.Table.from_pylist([WAREHOUSE_ROW])
+    broken = pa.StringArray.from_buffers(1, *pa.array([b"\xff"], pa.binary()).buffers()[1:])
+    pq.write_table(table.set_column(table.schema.get_field_index("category"), "category", broken), file)
+    with pytest.raises(DataError, match="a.parquet: is not a readable parquet file"):
+        read_smolrgpt(tmp_path)
+
+
+def test_a_zero_of_a_numeric_answer_column_is_an_answer(tmp_path):
+    picture(tmp_path / "images/000001.png")
+    picture(tmp_path / "depths/000001_depth.png", "L")
+    (tmp_path / "data").mkdir()
+    inside = {"category": "distance", "normalized_answer": 0.0}
+    pq.write_table(pa.Table.from_pylist([WAREHOUSE_ROW | inside]), tmp_path / "data/a.parquet")
+    (found,) = read_smolrgpt(tmp_path)
+    assert found.questions[0].normalized_answer == 0.0
+
+
+def test_bench_records_without_id_are_named_by_their_picture(tmp_path):
+    record = {"image_info": {"file_path": "x/p.jpg"}, "qa_info": {"category": "a"}, "conversations": []}
+    (tmp_path / "SpatialRGPT-Bench_v1.json").write_text(json.dumps([record]))
+    with pytest.raises(DataError, match=r"Bench_v1.json: record 0 of picture 'x/p.jpg': has no id"):
+        read_bench(tmp_path)

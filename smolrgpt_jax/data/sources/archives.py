@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import filecmp
+import shutil
 import tarfile
+import zlib
 from pathlib import Path
 
 from tqdm import tqdm
@@ -13,15 +16,15 @@ from smolrgpt_jax.data.records import DataError
 def unpack_chunks(folder: Path) -> int:
     """Unpacks every ``chunk_*.tar.gz`` of a folder into it, once.
 
-    An archive is done when ``.<its name>.unpacked`` lies beside it, so an interrupted run goes on. Its entries can be neither links
-    out of the folder nor paths that climb out of it (tarfile's "data" filter); pictures may stand in a folder of the archive,
-    which is left away.
+    An archive is done when ``.<its name>.unpacked`` lies beside it, so an interrupted run goes on. Its entries can be neither
+    links or devices nor paths that climb out of the folder (tarfile's "data" filter); pictures may stand in a folder of the
+    archive, which is left away.
 
     Returns:
       The number of archives unpacked now; 0 where there are none.
 
     Raises:
-      DataError: an archive is damaged or holds an entry that leaves the folder; names both.
+      DataError: an archive is damaged or holds an entry that leaves the folder or would replace another file; names both.
     """
     archives = sorted(folder.glob("chunk_*.tar.gz"))
     done = 0
@@ -36,22 +39,42 @@ def unpack_chunks(folder: Path) -> int:
 
 
 def _unpack(archive: Path, folder: Path) -> None:
+    """Unpacks into a folder aside, and moves the files when the whole archive has proved undamaged."""
+    aside = folder / f".{archive.name}.partial"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
     try:
         with tarfile.open(archive, "r:gz") as tar:
             for member in tar:
-                if member.isdir():
-                    continue
-                try:
-                    safe = tarfile.data_filter(member, str(folder))
-                except tarfile.FilterError as error:
-                    raise DataError(
-                        f"{archive}: entry {member.name!r} leaves the folder ({error})"
-                    ) from error
-                if not safe.isfile():
-                    raise DataError(f"{archive}: entry {member.name!r} is not a plain file")
-                flat = safe.replace(name=Path(safe.name).name, deep=False)
-                partial = flat.replace(name=f".{flat.name}.partial", deep=False)
-                tar.extract(partial, folder, filter="data")
-                (folder / partial.name).replace(folder / flat.name)
-    except (tarfile.TarError, EOFError, OSError) as error:
+                if not member.isdir():
+                    _unpack_entry(tar, member, aside, f"{archive}: entry {member.name!r}")
+            # tarfile stops before gzip's checksum, and takes a damaged header for the end of the archive.
+            while tar.fileobj.read(1 << 20):
+                pass
+        for file in sorted(aside.iterdir()):
+            target = folder / file.name
+            # An equal file is one that an interrupted run had moved already.
+            if target.exists() and not filecmp.cmp(file, target, shallow=False):
+                raise DataError(f"{archive}: entry {file.name!r} would replace another file of this name")
+            file.replace(target)
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise DataError(f"{archive} is damaged or cannot be unpacked ({error})") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _unpack_entry(tar: tarfile.TarFile, member: tarfile.TarInfo, aside: Path, where: str) -> None:
+    try:
+        safe = tarfile.data_filter(member, str(aside))
+    except tarfile.FilterError as error:
+        raise DataError(f"{where} leaves the folder ({error})") from error
+    name = Path(safe.name).name
+    if member.name.startswith("/") or not name:
+        raise DataError(f"{where} leaves the folder")
+    if not safe.isfile():
+        raise DataError(f"{where} is not a plain file")
+    if name.startswith((".chunk_", "chunk_")):
+        raise DataError(f"{where} has the name of an archive")
+    if (aside / name).exists():
+        raise DataError(f"{where} would replace another file of this name")
+    tar.extract(safe.replace(name=name, deep=False), aside, filter="data")

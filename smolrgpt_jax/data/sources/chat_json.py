@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from smolrgpt_jax.data.records import BadRecords, Picture, Question, normalize_answer
-from smolrgpt_jax.data.sources.collect import Entry, PictureFiles, collect_pictures, read_json_list
+from smolrgpt_jax.data.records import BadRecords, Picture, Question, normalize_answer, record_id
+from smolrgpt_jax.data.sources.collect import Entry, PictureFiles, collect_pictures, located, read_json_list
 from smolrgpt_jax.data.sources.conversation import chat_texts, split_turns
 
 
@@ -38,45 +38,44 @@ def read_chat_json(
     records = read_json_list(file)
 
     def parse(record: object) -> Entry:
-        name, record_id = _name_and_id(record)
+        name, own_id = _name_and_id(record)
         path = PurePosixPath(name)
         depth = str(path.with_name(f"{path.stem}_depth.png")) if depths is not None and path.name else None
-        return Entry(
-            name, depth, lambda regions: [_question(record, record_id, default_category, regions.read)]
-        )
+        return Entry(name, depth, lambda regions: [_question(record, own_id, default_category, regions.read)])
 
     return collect_pictures(
-        file,
-        records,
+        located(file, records),
         parse,
         PictureFiles(root / images, None if depths is None else root / depths),
+        picture_field="image",
         categories=categories,
-        need_answer=any(isinstance(record, dict) and len(turns(record)) > 1 for record in records),
+        need_answer=any(map(_has_answer, records)),
         on_bad_record=on_bad_record,
     )
 
 
-def turns(record: dict) -> list:
-    """The record's conversation, empty where it has none."""
-    found = record.get("conversations")
-    return found if isinstance(found, list) else []
+def _has_answer(record: object) -> bool:
+    """Whether a record is whole and answered: a broken one must not make a test split one with answers."""
+    try:
+        return isinstance(record, dict) and bool(split_turns(chat_texts(record.get("conversations")))[-1])
+    except ValueError:
+        return False
 
 
 def _name_and_id(record: object) -> tuple[str, str]:
     if not isinstance(record, dict):
         raise ValueError(f"is a {type(record).__name__}, expected an object")
-    if not isinstance(record.get("id"), (str, int)):
-        raise ValueError("has no id")
+    name = record_id(record.get("id"))
     if not isinstance(record.get("image"), str):
         raise ValueError("names no image")
-    return record["image"], str(record["id"])
+    return record["image"], name
 
 
-def _question(record: dict, record_id: str, default_category: str, read_regions) -> Question:
+def _question(record: dict, own_id: str, default_category: str, read_regions) -> Question:
     earlier, prompt, answer = split_turns(chat_texts(record.get("conversations")))
     category = str(record.get("category") or default_category)
     return Question(
-        id=record_id,
+        id=own_id,
         category=category,
         prompt=prompt,
         answer=answer,

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from smolrgpt_jax.data.images import picture_size
-from smolrgpt_jax.data.records import BadRecords, DataError, Picture, Question, RLE, check_question
+from smolrgpt_jax.data.records import BadRecords, DataError, Picture, Question, RLE, check_question, record_id
+
+# Windows' separator, and what no file system takes or no terminal shows: control characters and halves of surrogate pairs.
+_NO_FILE_NAME = re.compile(r"[\\\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_HALF = 200  # characters of the beginning and of the end that are kept of a long message
 
 
 def read_json_list(file: Path) -> list:
@@ -19,7 +24,7 @@ def read_json_list(file: Path) -> list:
             records = json.load(stream)
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{file}: is not valid JSON ({error})") from error
     if not isinstance(records, list):
         raise DataError(f"{file}: holds a {type(records).__name__}, expected a list of records")
@@ -59,10 +64,14 @@ class PictureFiles:
     def _check(self, image: str, depth: str | None) -> tuple[int, int]:
         for name in filter(None, (image, depth)):
             path = PurePosixPath(name)
-            if path.is_absolute() or ".." in path.parts or "\\" in name or not path.name:
+            if path.is_absolute() or ".." in path.parts or _NO_FILE_NAME.search(name) or not path.name:
                 raise DataError(f"picture {name!r} is not a file inside the data folder")
         for file in (self.image(image), self.depth(depth)):
-            if file is not None and not file.is_file():
+            try:
+                missing = file is not None and not file.is_file()
+            except OSError as error:
+                raise DataError(f"picture {file} cannot be looked up ({error.strerror})") from error
+            if missing:
                 raise DataError(f"picture {file} is missing")
         return picture_size(self.image(image))
 
@@ -83,9 +92,11 @@ class Regions:
         for index, mask in enumerate(masks):
             try:
                 (height, width), counts = mask["size"], mask["counts"]
-                key = (int(height), int(width), counts)
+                if type(height) is not int or type(width) is not int or min(height, width) < 1:
+                    raise TypeError("no size in pixels")
+                key = (height, width, counts)
                 if key not in self._known:
-                    region = RLE(key[0], key[1], counts.encode("ascii"))
+                    region = RLE(height, width, counts.encode("ascii"))
                     region.runs()
                     self._known[key] = region
             except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -109,12 +120,25 @@ class Entry:
     questions: Callable[[Regions], Sequence[Question]]
 
 
+class Located(NamedTuple):
+    """A record of any type, the file it is from and its place there, counted from 0."""
+
+    file: Path
+    place: int
+    record: Any
+
+
+def located(file: Path, records: Iterable[Any]) -> Iterator[Located]:
+    """The records of one file with their places."""
+    return (Located(file, place, record) for place, record in enumerate(records))
+
+
 def collect_pictures(
-    file: Path,
-    records: Iterable[Any],
+    records: Iterable[Located],
     parse: Callable[[Any], Entry],
     files: PictureFiles,
     *,
+    picture_field: str,
     categories: Sequence[str] | None,
     need_answer: bool = True,
     on_bad_record: BadRecords | None = None,
@@ -122,10 +146,10 @@ def collect_pictures(
     """Groups records by picture.
 
     Args:
-      file: where the records are from, for messages.
-      records: of any type; one with an "id" (a dict) is named by it in messages, else by its place.
+      records: with their places, by which messages name them beside the "id" (of a dict) or else the picture.
       parse: raises ValueError for a record it cannot read.
       files: where the pictures are.
+      picture_field: name of the field that holds the picture's file name; "a.b" is field b of field a.
       categories: the categories that may occur; None accepts any.
       need_answer: False for splits without answers.
       on_bad_record: policy and collector of reasons; None stops at the first bad record. A record is used whole or not at all.
@@ -140,22 +164,22 @@ def collect_pictures(
     grouped: dict[tuple[str, str | None], list[Question]] = {}
     regions: dict[str, Regions] = {}
     seen: set[str] = set()
-    for index, record in enumerate(records):
+    for found in records:
         try:
-            entry = parse(record)
+            entry = parse(found.record)
             size = files.size(entry.image, entry.depth)
-            questions = entry.questions(regions.setdefault(entry.image, Regions()))
+            image = str(PurePosixPath(entry.image))  # "./a.png" is "a.png"
+            questions = entry.questions(regions.setdefault(image, Regions()))
             if any(question.id in seen for question in questions):
                 raise ValueError("the id occurs twice")
             for question in questions:
                 check_question(question, size=size, categories=categories, need_answer=need_answer)
         except ValueError as error:
-            name = record.get("id") if isinstance(record, dict) else None
-            where = f"record {index}" if name is None else f"record {str(name)!r}"
-            on_bad_record.reject(DataError(f"{file}: {where}: {error}"))
+            reason = _shorten(" ".join(str(error).split()))
+            on_bad_record.reject(DataError(f"{found.file}: {_name(found, picture_field)}: {reason}"))
             continue
         seen.update(question.id for question in questions)
-        grouped.setdefault((entry.image, entry.depth), []).extend(questions)
+        grouped.setdefault((image, entry.depth), []).extend(questions)
     return [
         Picture(
             id=str(PurePosixPath(image).with_suffix("")),
@@ -165,3 +189,20 @@ def collect_pictures(
         )
         for (image, depth), questions in grouped.items()
     ]
+
+
+def _name(found: Located, picture_field: str) -> str:
+    """How a message names a record: its id and place, or its picture and place where it has no usable id."""
+    if not isinstance(found.record, dict):
+        return f"record {found.place}"
+    try:
+        return f"record {_shorten(repr(record_id(found.record.get('id'))))} (number {found.place})"
+    except ValueError:
+        picture: Any = found.record
+    for field in picture_field.split("."):
+        picture = picture.get(field) if isinstance(picture, dict) else None
+    return f"record {found.place}" + (f" of picture {_shorten(repr(picture))}" if picture else "")
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= 2 * _HALF else f"{text[:_HALF]}...{text[-_HALF:]}"

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from smolrgpt_jax.data.masks import box_mask, encode
-from smolrgpt_jax.data.records import RLE, SPATIAL_CATEGORY, BadRecords, Picture, Question
+from smolrgpt_jax.data.records import RLE, SPATIAL_CATEGORY, BadRecords, Picture, Question, record_id
 from smolrgpt_jax.data.sources.collect import (
     Entry,
     PictureFiles,
     Regions,
     collect_pictures,
+    located,
     read_json_list,
 )
 from smolrgpt_jax.data.sources.conversation import chat_texts, split_turns
@@ -52,20 +53,20 @@ def read_osd(
         if not isinstance(name, str) or not name:
             raise ValueError("names no picture")
         times[name] = times.get(name, 0) + 1
-        record_id = name if times[name] == 1 else f"{name}#{times[name]}"
+        own_id = name if times[name] == 1 else f"{name}#{times[name]}"
         earlier, prompt, answer = split_turns(chat_texts(record.get("conversations")))
 
         def questions(regions: Regions) -> Sequence[Question]:
             masks = _masks_or_boxes(record, regions, files.size(f"{name}.jpg", f"{name}.png"))
-            return [Question(record_id, SPATIAL_CATEGORY, prompt, answer, None, masks, earlier)]
+            return [Question(own_id, SPATIAL_CATEGORY, prompt, answer, None, masks, earlier)]
 
         return Entry(f"{name}.jpg", f"{name}.png", questions)
 
     return collect_pictures(
-        file,
-        read_json_list(file),
+        located(file, read_json_list(file)),
         parse,
         files,
+        picture_field="filename",
         categories=(SPATIAL_CATEGORY,),
         on_bad_record=on_bad_record,
     )
@@ -100,8 +101,7 @@ def read_bench(
     files = PictureFiles(root / images, None if depths is None else root / depths)
 
     def parse(record: object) -> Entry:
-        if not isinstance(record, dict) or not isinstance(record.get("id"), (str, int)):
-            raise ValueError("has no id")
+        own_id = record_id(record.get("id") if isinstance(record, dict) else None)
         info, qa = record.get("image_info"), record.get("qa_info")
         path = info.get("file_path") if isinstance(info, dict) else None
         category = qa.get("category") if isinstance(qa, dict) else None
@@ -112,12 +112,17 @@ def read_bench(
 
         def questions(regions: Regions) -> Sequence[Question]:
             masks = _masks_or_boxes(record, regions, files.size(path, depth))
-            return [Question(str(record["id"]), category, prompt, answer, None, masks, earlier)]
+            return [Question(own_id, category, prompt, answer, None, masks, earlier)]
 
         return Entry(path, depth, questions)
 
     return collect_pictures(
-        file, read_json_list(file), parse, files, categories=None, on_bad_record=on_bad_record
+        located(file, read_json_list(file)),
+        parse,
+        files,
+        picture_field="image_info.file_path",
+        categories=None,
+        on_bad_record=on_bad_record,
     )
 
 
@@ -130,7 +135,9 @@ def _masks_or_boxes(record: dict, regions: Regions, size: tuple[int, int]) -> tu
     masks = []
     for index, box in enumerate(boxes):
         try:
+            if not isinstance(box, list):
+                raise TypeError("expected [x1, y1, x2, y2]")
             masks.append(encode(box_mask(box, *size)))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"box {index} is unusable: {error}") from error
     return tuple(masks)

@@ -22,8 +22,9 @@ from smolrgpt_jax.data.records import (
     Picture,
     Question,
     normalize_answer,
+    record_id,
 )
-from smolrgpt_jax.data.sources.collect import Entry, PictureFiles, collect_pictures
+from smolrgpt_jax.data.sources.collect import Entry, Located, PictureFiles, collect_pictures
 from smolrgpt_jax.data.sources.conversation import split_turns
 
 COLUMNS = ("id", "rgb_image", "depth_image", "rle", "texts", "category", "normalized_answer")
@@ -54,17 +55,18 @@ def read_smolrgpt(
         raise DataError(f"{root / 'data'} holds no file {wanted}")
     pictures = root / split if split is not None and (root / split / "images").is_dir() else root
     return collect_pictures(
-        root / "data",
         _rows(files),
         _parse,
         PictureFiles(pictures / "images", pictures / "depths"),
+        picture_field="rgb_image",
         categories=None,
         on_bad_record=on_bad_record,
     )
 
 
-def _rows(files: list[Path]) -> Iterator[dict]:
+def _rows(files: list[Path]) -> Iterator[Located]:
     for file in files:
+        place = 0
         try:
             with pq.ParquetFile(file) as parquet:
                 missing = [name for name in COLUMNS[:5] if name not in parquet.schema_arrow.names]
@@ -72,26 +74,32 @@ def _rows(files: list[Path]) -> Iterator[dict]:
                     raise DataError(f"{file}: has no column {', '.join(missing)}")
                 columns = [name for name in COLUMNS if name in parquet.schema_arrow.names]
                 for batch in parquet.iter_batches(ROWS, columns=columns):
-                    yield from batch.to_pylist()
-        except (pa.ArrowException, OSError) as error:
+                    rows = batch.to_pylist()
+                    yield from (Located(file, place + i, row) for i, row in enumerate(rows))
+                    place += len(rows)
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise DataError(
                 f"{file}: is not a readable parquet file ({' '.join(str(error).split())})"
             ) from error
 
 
 def _parse(row: dict) -> Entry:
-    if row["id"] is None or not isinstance(row["rgb_image"], str):
-        raise ValueError("has no id or names no picture")
+    own_id = record_id(row["id"])
+    if not isinstance(row["rgb_image"], str) or not isinstance(row["depth_image"], (str, type(None))):
+        raise ValueError("names no picture or a depth picture that is no text")
     texts = row["texts"] if isinstance(row["texts"], list) else [row["texts"]]
     if not all(isinstance(turn, dict) for turn in texts):
         raise ValueError("has no texts")
     earlier, prompt, answer = split_turns([turn.get(who) for turn in texts for who in ("user", "assistant")])
     category = row.get("category") or (SPATIAL_CATEGORY if row["rle"] else "caption")
-    value = normalize_answer(category, row.get("normalized_answer") or None)
+    if not isinstance(category, str):
+        raise ValueError(f"category {category!r} is no text")
+    answer_value = row.get("normalized_answer")
+    value = None if answer_value == "" else normalize_answer(category, answer_value)
     return Entry(
         row["rgb_image"],
         row["depth_image"] or None,
         lambda regions: [
-            Question(str(row["id"]), category, prompt, answer, value, regions.read(row["rle"]), earlier)
+            Question(own_id, category, prompt, answer, value, regions.read(row["rle"]), earlier)
         ],
     )

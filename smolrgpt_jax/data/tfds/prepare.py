@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import json
 import multiprocessing
 import os
+import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -22,7 +24,7 @@ from tensorflow_datasets.core import example_serializer
 from tqdm import tqdm
 
 from smolrgpt_jax.data import images
-from smolrgpt_jax.data.records import BadRecords, DataError, Picture
+from smolrgpt_jax.data.records import BadRecords, DataError, Picture, records_of
 from smolrgpt_jax.data.tfds import schema
 
 # One record per group, so that random access reads nothing else; zstd's fastest level halves the size of pictures.
@@ -149,8 +151,7 @@ def _check_settings(aside: Path, splits: Mapping[str, Sequence[Picture]], config
             split: {
                 "pictures": len(pictures),
                 "questions": sum(len(picture.questions) for picture in pictures),
-                "first": pictures[0].id if pictures else None,
-                "last": pictures[-1].id if pictures else None,
+                "sha256": _digest(pictures),
             }
             for split, pictures in splits.items()
         }
@@ -162,6 +163,14 @@ def _check_settings(aside: Path, splits: Mapping[str, Sequence[Picture]], config
     partial = file.with_suffix(".tmp")
     partial.write_text(json.dumps(settings, indent=1) + "\n")
     partial.rename(file)
+
+
+def _digest(pictures: Sequence[Picture]) -> str:
+    """A fingerprint of all questions, so that shards of changed data are not joined with those of an interrupted run."""
+    digest = hashlib.sha256()
+    for picture in pictures:
+        digest.update(f"{picture.id}\n{schema.to_json(schema.question_rows(picture)[0])}\n".encode())
+    return digest.hexdigest()
 
 
 def _run(jobs: Sequence[_Job], workers: int | None, on_bad_record: BadRecords) -> None:
@@ -183,7 +192,7 @@ def _run(jobs: Sequence[_Job], workers: int | None, on_bad_record: BadRecords) -
         else:
             # Spawned, not forked: the parent may have threads, which a fork would leave behind with their locks held.
             context = multiprocessing.get_context("spawn")
-            with ProcessPoolExecutor(workers, mp_context=context) as pool:
+            with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
                 running = {pool.submit(_write_shard, job, strict): job for job in todo}
                 try:
                     for done in as_completed(running):
@@ -195,6 +204,16 @@ def _run(jobs: Sequence[_Job], workers: int | None, on_bad_record: BadRecords) -
     for job in jobs:
         for reason in _result(job)["reasons"]:
             on_bad_record.reject(DataError(reason))
+
+
+def _end_with_parent() -> None:
+    """Ends this process as soon as the one that started it is gone, so that nobody writes into a folder of a run begun anew."""
+
+    def watch() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _result(job: _Job) -> dict[str, Any]:
@@ -218,7 +237,7 @@ def _write_shard(job: _Job, strict: bool) -> None:
         try:
             example, rows, distinct = _example(picture, config)
         except DataError as error:
-            reason = f"record {picture.questions[0].id!r}: {error}" if picture.questions else str(error)
+            reason = f"{records_of(picture)}: {error}"
             if strict:
                 raise DataError(reason) from error
             result["reasons"].append(reason)

@@ -96,8 +96,9 @@ def _question(row: dict) -> Question:
 def settings(folder: Path) -> dict:
     """The sizes a folder was prepared with; raises DataError if it holds no prepared data."""
     try:
-        return json.loads((folder / schema.SETTINGS_FILE).read_text())
-    except (OSError, ValueError) as error:
+        found = json.loads((folder / schema.SETTINGS_FILE).read_text())
+        return {name: found[name] for name in ("image_size", "mask_grid", "depth_mode")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{folder} is no prepared data set (no readable {schema.SETTINGS_FILE})") from error
 
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from PIL import Image
 
+from launch import prepare_data
 from smolrgpt_jax.data.datasets import read_source
 from smolrgpt_jax.data.loader import FileLoader
 from smolrgpt_jax.data.pipeline import PackedRows
@@ -21,7 +25,7 @@ from smolrgpt_jax.data.records import BadRecords, DataError
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 from smolrgpt_jax.data.tfds import prepare as prepare_module
 from smolrgpt_jax.data.tfds.prepare import PrepareConfig, prepare
-from smolrgpt_jax.data.tfds.prepared import load_stored, read_prepared
+from smolrgpt_jax.data.tfds.prepared import load_stored, read_prepared, settings
 
 SMALL = PrepareConfig(image_size=16, mask_grid=8, pictures_per_shard=3)
 
@@ -117,12 +121,32 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(prepared, filled, m
     assert not again.exists()
     with pytest.raises(DataError, match="begun with other data or settings"):
         prepare(pictures, again, PrepareConfig(16, 8, "submission", 3), workers=1)
+    *others, changed = pictures["train"]
+    question = prepare_module.dataclasses.replace(changed.questions[0], answer="It is 9 meters.")
+    changed = prepare_module.dataclasses.replace(changed, questions=(question, *changed.questions[1:]))
+    with pytest.raises(DataError, match="begun with other data or settings"):
+        prepare({"train": [*others, changed]}, again, SMALL, workers=1)
     prepare(pictures, again, SMALL, workers=1)
     assert digests(again) == digests(prepared[0])
 
 
 def test_a_killed_command_goes_on_and_gives_the_same_bytes(prepared, filled):
     out = filled.root / "killed"
+    process = start(filled, out, "--workers", "1")
+    wait_for(lambda: list(filled.root.glob("killed.partial/*.array_record-*")), process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    done = subprocess.run(process.args, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "7 pictures" in done.stdout
+    reference = filled.root / "reference"
+    single = PrepareConfig(16, 8, "training", 1)
+    prepare({"train": read_warehouse(filled.root, "train")}, reference, single, workers=1)
+    assert digests(out) == digests(reference)
+
+
+def start(filled, out, *arguments):
+    """The command, with a process group of its own."""
     command = [
         sys.executable,
         "-m",
@@ -133,21 +157,101 @@ def test_a_killed_command_goes_on_and_gives_the_same_bytes(prepared, filled):
         str(filled.root),
     ]
     command += ["--out", str(out), "--splits", "train", "--image_size", "16", "--mask_grid", "8"]
-    command += ["--pictures_per_shard", "1", "--workers", "1"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not list(out.with_name("killed.partial").glob("*.array_record-*")) and process.poll() is None:
+    return subprocess.Popen(
+        [*command, "--pictures_per_shard", "1", *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def wait_for(condition, process, seconds=120.0):
+    deadline = time.monotonic() + seconds
+    while not condition() and process.poll() is None:
         assert time.monotonic() < deadline
-        time.sleep(0.005)
+        time.sleep(0.002)
+
+
+def group_is_gone(group):
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+@pytest.mark.slow
+def test_a_command_killed_at_random_moments_gives_the_same_bytes(folder):
+    records = []
+    for picture in range(24):
+        folder.add_picture(f"{picture:06d}")
+        records += [
+            folder.record(f"{picture}-{n}", f"{picture:06d}.png", regions=range(n, n + 2)) for n in range(3)
+        ]
+    folder.write(records)
+    archive(folder.root / "train/images")
+    archive(folder.root / "train/depths")
+    archives = {file: file.read_bytes() for file in folder.root.rglob("chunk_*.tar.gz")}
+    reference, out = folder.root / "reference", folder.root / "killed"
+
+    begun = time.monotonic()
+    process = start(folder, reference, "--workers", "2")
+    wait_for(reference.with_name("reference.partial").exists, process)
+    before = time.monotonic() - begun
+    assert process.wait() == 0
+    pictures = {file: file.read_bytes() for file in folder.root.glob("train/*/*.png")}
+    assert len(pictures) == 48
+    for file in folder.root.glob("train/*/*"):
+        if file not in archives:
+            file.unlink()
+
+    def written():
+        return len(list(folder.root.glob("killed.partial/*array_record-*-of-*.json")))
+
+    rng = np.random.default_rng(0)
+    process = start(folder, out, "--workers", "2")
+    time.sleep(rng.uniform(0.6, 1) * before)  # about when the archives are unpacked
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    found = []
+    for shards in sorted(rng.integers(0, 25, 5)):
+        process = start(folder, out, "--workers", "2")
+        wait_for(lambda: out.with_name("killed.partial").exists() and written() >= shards, process)
+        time.sleep(rng.uniform(0, 0.1))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        found.append(written())
+    assert any(0 < number < 24 for number in found)
+    if not out.exists():
+        assert start(folder, out, "--workers", "2").wait() == 0
+    assert digests(out) == digests(reference)
+    assert not out.with_name("killed.partial").exists()
+    assert {file: file.read_bytes() for file in folder.root.glob("train/*/*.png")} == pictures
+    assert {file: file.read_bytes() for file in archives} == archives
+
+
+def archive(images):
+    """Moves the pictures of a folder into two archives there, as they are published."""
+    files = sorted(images.iterdir())
+    for number in range(2):
+        with tarfile.open(images / f"chunk_{number:03d}.tar.gz", "w:gz") as tar:
+            for file in files[number::2]:
+                tar.add(file, f"images/{file.name}")
+                file.unlink()
+
+
+@pytest.mark.slow
+def test_processes_of_a_killed_command_end_with_it(filled):
+    """Alone, they would go on writing into the folder of the run that is started next."""
+    out = filled.root / "killed"
+    process = start(filled, out, "--workers", "2")
+    wait_for(lambda: list(filled.root.glob("killed.partial/*.array_record-*")), process)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "7 pictures" in done.stdout
-    reference = filled.root / "reference"
-    single = PrepareConfig(16, 8, "training", 1)
-    prepare({"train": read_warehouse(filled.root, "train")}, reference, single, workers=1)
-    assert digests(out) == digests(reference)
+    deadline = time.monotonic() + 30
+    while not group_is_gone(process.pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_bad_pictures_stop_the_run_or_are_reported(filled):
@@ -160,9 +264,76 @@ def test_bad_pictures_stop_the_run_or_are_reported(filled):
     bad = BadRecords("report")
     summary = prepare(pictures, filled.root / "lenient", SMALL, workers=2, on_bad_record=bad)
     assert len(bad.reasons) == 1 and summary["train"]["pictures"] == 6
+    assert bad.reasons[0].startswith("record '2-0' and 2 more of its picture: ")
     found = read_prepared(filled.root / "lenient", "train")
     assert [p.id for p in found] == [p.id for i, p in enumerate(pictures["train"]) if i != 2]
     assert load_stored(found[2]).image.shape == (16, 16, 3)  # its place moved up with its questions
+
+
+def cut(file):
+    file.write_bytes(file.read_bytes()[:200])
+
+
+def deepen(file):
+    with Image.open(file) as picture:
+        deep = np.asarray(picture).astype(np.uint16) * 257
+    Image.fromarray(deep).save(file)
+
+
+def colour(file):
+    with Image.open(file) as picture:
+        Image.merge("RGB", [picture, picture, Image.new("L", picture.size, 9)]).save(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "reason"),
+    [
+        ("images/000001.png", cut, "is truncated or corrupt"),
+        ("images/000001.png", lambda file: file.unlink(), "is missing"),
+        ("depths/000001_depth.png", cut, "is truncated or corrupt"),
+        ("depths/000001_depth.png", lambda file: file.unlink(), "is missing"),
+        ("depths/000001_depth.png", deepen, "is of mode I;16, expected 8-bit grey"),
+        ("depths/000001_depth.png", colour, "is coloured, expected grey"),
+    ],
+)
+def test_spoilt_files_are_named_with_their_records(filled, name, spoil, reason):
+    pictures = {"train": read_warehouse(filled.root, "train")}
+    file = filled.root / "train" / name
+    spoil(file)
+    message = f"record '1-0' and 1 more of its picture: .*{file} {reason}"
+    with pytest.raises(DataError, match=message):
+        prepare(pictures, filled.root / "strict", SMALL, workers=1)
+    bad = BadRecords("report")
+    prepare(pictures, filled.root / "lenient", SMALL, workers=1, on_bad_record=bad)
+    (found,) = bad.reasons
+    assert re.match(message, found)
+    kept = [
+        question.id
+        for picture in read_prepared(filled.root / "lenient", "train")
+        for question in picture.questions
+    ]
+    assert kept == [q.id for p in pictures["train"] for q in p.questions if not q.id.startswith("1-")]
+
+
+def test_the_command_stops_with_a_sentence_or_reports(filled, monkeypatch, capsys):
+    def command(name, policy):
+        arguments = ["--source", "warehouse", "--root", str(filled.root), "--out", str(filled.root / name)]
+        arguments += ["--splits", "train", "--image_size", "16", "--mask_grid", "8", "--workers", "1"]
+        monkeypatch.setattr(sys, "argv", ["prepare_data", *arguments, "--on_bad_record", policy])
+        prepare_data.main()
+
+    (filled.root / "train/depths/000003_depth.png").unlink()
+    with pytest.raises(
+        SystemExit, match=r"^error: .*train.json: record '3-0' .*000003_depth.png is missing$"
+    ):
+        command("strict", "error")
+    command("lenient", "report")
+    printed = capsys.readouterr().out
+    assert "4 bad records left out" in printed and "6 pictures" in printed
+    filled.write([filled.record("a", "000009.png")])
+    with pytest.raises(SystemExit, match="no usable question of train, the first reason: .*record 'a'"):
+        command("nothing", "report")
+    assert sorted(f.name for f in filled.root.iterdir()) == ["lenient", "train", "train.json"]
 
 
 def test_what_does_not_fit_is_one_sentence(prepared, filled, tokenizer, shape, tmp_path):
@@ -173,6 +344,13 @@ def test_what_does_not_fit_is_one_sentence(prepared, filled, tokenizer, shape, t
         read_prepared(out, "val")
     with pytest.raises(DataError, match="is no prepared data set"):
         read_prepared(tmp_path / "nowhere", "train")
+    odd = tmp_path / "odd"
+    odd.mkdir()
+    for content in ("[]", '{"image_size": 16}', "{"):
+        (odd / "prepared.json").write_text(content)
+        settings.cache_clear()
+        with pytest.raises(DataError, match="odd is no prepared data set"):
+            read_prepared(odd, "train")
     larger = prepare_module.dataclasses.replace(shape, image_size=32)
     rows = PackedRows(read_prepared(out, "train"), tokenizer, larger)
     with pytest.raises(DataError, match="was prepared with image_size 16, this run needs 32"):
