@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 PROGRAMS = {
     "gcloud": "install the Google Cloud CLI (cloud.google.com/sdk/docs/install)",
     "kubectl": "run `gcloud components install kubectl`, or install it from kubernetes.io/docs/tasks/tools",
-    "xpk": "run `pip install xpk` (github.com/AI-Hypercomputer/xpk)",
+    "xpk": "run `pip install 'xpk>=1.16'` (github.com/AI-Hypercomputer/xpk)",
     **dict.fromkeys(("sbatch", "squeue", "scancel"), "run this on a login node of a Slurm cluster"),
     "docker": "install it from docs.docker.com/get-docker",
     "tar": "install it with the system's package manager",

@@ -1,4 +1,4 @@
-"""A training on TPU slices of a GKE cluster, through XPK (github.com/AI-Hypercomputer/xpk).
+"""A training on TPU slices of a GKE cluster, through XPK (github.com/AI-Hypercomputer/xpk, 1.16 or later).
 
     python -m launch.xpk run NAME --cluster K --zone Z --topology v5e:16x16 --image I --config C --workdir W [-- --config.key=value]
 
@@ -71,7 +71,8 @@ def command(arguments: Sequence[str]) -> tuple[list[str], bool]:
     elif a.verb == "run":
         train = ["python", "-u", "-m", "launch.train", *train_arguments(a.config, a.workdir, rest)]
         made = ["workload", "create", f"--workload={a.name}", *place, f"--docker-image={a.image}"]
-        made += [f"--max-restarts={a.max_restarts}", "--restart-on-user-code-failure"]
+        # A peer's death ends launch.train with 1 or 134; XPK itself starts again after the codes above 126 only.
+        made += [f"--max-restarts={a.max_restarts}", "--restart-on-exit-codes=1"]
         made += [f"--termination-grace-period-seconds={SAVE_SECONDS}", f"--command={shlex.join(train)}"]
     elif a.verb == "list":
         made = ["workload", "list", *place]
