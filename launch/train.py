@@ -2,7 +2,9 @@
 
     python -m launch.train --config configs/stage3_sft.py --workdir DIR [--config.any.key=value]
 
-Started again with the same work directory it goes on from its newest checkpoint.
+Started again with the same work directory it goes on from its newest checkpoint. On several hosts the same command runs on each:
+a TPU pod and a Slurm step are recognised, elsewhere --coordinator_address, --num_processes and --process_id say who is who (or
+JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID). launch/README.md has the launchers.
 """
 
 from __future__ import annotations
@@ -12,25 +14,52 @@ import logging
 from absl import app, flags
 from ml_collections import config_flags
 
+from smolrgpt_jax import distributed
+
 CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="configuration file of the run", lock_config=True
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "where checkpoints and metrics go", required=True)
+COORDINATOR_ADDRESS = flags.DEFINE_string(
+    "coordinator_address", None, f"host of process 0, with its port if that is not {distributed.PORT}"
+)
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "processes of the run", lower_bound=1)
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "which of them this is, from 0", lower_bound=0)
+INITIALIZATION_TIMEOUT = flags.DEFINE_integer(
+    "initialization_timeout",
+    distributed.INITIALIZATION_TIMEOUT,
+    "seconds to wait for the other processes",
+    lower_bound=1,
+)
 
 
 def main(arguments: list[str]) -> None:
     if len(arguments) > 1:
         raise SystemExit(f"error: unknown argument {arguments[1]!r}")
+    if "://" in WORKDIR.value:
+        raise SystemExit(
+            f"error: --workdir {WORKDIR.value} is a URL; mount the bucket and give the folder (launch/README.md says how)"
+        )
+    try:
+        distributed.start(
+            COORDINATOR_ADDRESS.value,
+            NUM_PROCESSES.value,
+            PROCESS_ID.value,
+            initialization_timeout=INITIALIZATION_TIMEOUT.value,
+        )
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from None
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     from smolrgpt_jax.data.records import DataError
     from smolrgpt_jax.torch_format.folder import CheckpointError
     from smolrgpt_jax.training.loop import RunError, train
 
     print(f"training into {WORKDIR.value} with\n{CONFIG.value}")
-    try:
-        result = train(CONFIG.value.to_dict(), WORKDIR.value)
-    except (RunError, DataError, CheckpointError) as error:
-        raise SystemExit(f"error: {error}") from None
+    with distributed.end_on_error():
+        try:
+            result = train(CONFIG.value.to_dict(), WORKDIR.value)
+        except (RunError, DataError, CheckpointError) as error:
+            raise SystemExit(f"error: {error}") from None
     print(
         f"step {result['step']} of {result['steps']}"
         + "".join(f", {k} {result[k]:.4f}" for k in ("loss", "validation_loss") if k in result)

@@ -19,8 +19,12 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
     "module",
     [
         "launch.demo",
+        "launch.gke",
         "launch.make_warehouse",
+        "launch.slurm",
+        "launch.tpu_pod",
         "launch.train_tokenizer",
+        "launch.xpk",
         "convert",
         "eval.warehouse",
         "eval.predict",
@@ -55,3 +59,50 @@ def test_bad_input_is_one_sentence(arguments, message, tmp_path):
     assert done.returncode != 0
     assert message in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+TRAIN = ("--config=configs/stage3_sft.py", "--workdir=out")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("launch.tpu_pod", "create", "n", "--zone=z", "--topology=v5e:16x15"),
+            "error: no topology v5e:16x15; nearest: v5e:16x16",
+        ),
+        (
+            ("launch.tpu_pod", "run", "n", "--zone=z", "--config=configs/stage9.py", "--workdir=w"),
+            "error: no configuration configs/stage9.py in the repository (configs/demo.py, ",
+        ),
+        (
+            ("launch.tpu_pod", "wait", "n", "--zone=z"),
+            "error: gcloud is not installed: install the Google Cloud",
+        ),
+        (("launch.gke", "delete", "n"), "error: kubectl is not installed: run `gcloud components"),
+        (("launch.xpk", "list", "--cluster=k", "--zone=z"), "error: xpk is not installed: run `pip install"),
+        (
+            ("launch.slurm", "submit", "--gpus_per_node=1", "--time=1", *TRAIN),
+            "error: sbatch is not installed: run this on a login node",
+        ),
+        (
+            ("launch.slurm", "submit", "--gpus_per_node=1", "--time=1", TRAIN[0], "--workdir=gs://b/w"),
+            "error: --workdir gs://b/w is a URL",
+        ),
+        (("launch.train", TRAIN[0], "--workdir=gs://b/w"), "error: --workdir gs://b/w is a URL"),
+        (
+            ("launch.train", *TRAIN, "--num_processes=2"),
+            "error: several processes need --coordinator_address (JAX_COORDINATOR_ADDRESS) and --process_id (JAX_PROCESS_ID) too",
+        ),
+    ],
+)
+def test_what_a_launcher_cannot_do_is_one_sentence(arguments, message, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={"PATH": str(tmp_path), "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(message) and done.stderr.count("\n") == 1

@@ -1,0 +1,233 @@
+"""Several processes as one run: start them together, end them together.
+
+JAX ends a process with an abort, which Python cannot catch, when another one dies. A run of several processes therefore
+works in a child process, and its parent turns the abort into a sentence.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import importlib.util
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import NoReturn
+
+PORT = 8476  # JAX's default on TPUs, 8482, is often closed between hosts
+INITIALIZATION_TIMEOUT = 600  # seconds; hosts of a pod install and boot at different speeds
+HEARTBEAT_TIMEOUT = 30  # seconds until a silent process counts as dead
+# Flag of launch.train -> environment variable with the same meaning.
+VARIABLES = {
+    "coordinator_address": "JAX_COORDINATOR_ADDRESS",
+    "num_processes": "JAX_NUM_PROCESSES",
+    "process_id": "JAX_PROCESS_ID",
+}
+SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
+CHANNEL = "SMOLRGPT_PARENT_CHANNEL"  # number of the child's end of a socket pair
+GO_ON = "the same command on every host goes on from the newest checkpoint"
+
+
+@dataclasses.dataclass(frozen=True)
+class Processes:
+    """Where the coordinator (process 0) listens, how many processes there are and which one this is; None: JAX finds it."""
+
+    coordinator_address: str | None = None
+    num_processes: int | None = None
+    process_id: int | None = None
+
+    def __str__(self) -> str:
+        return f"process {self.process_id} of {self.num_processes} (coordinator {self.coordinator_address})"
+
+
+def find_processes(
+    coordinator_address: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Processes | None:
+    """The processes of this run; None for a single one.
+
+    Arguments go before the environment variables of `VARIABLES`; without either, a Slurm step of several tasks and a TPU host
+    are recognised and left to JAX. Raises ValueError for settings that are incomplete or contradict each other.
+    """
+    given = {
+        "coordinator_address": coordinator_address,
+        "num_processes": num_processes,
+        "process_id": process_id,
+    }
+    found = {n: environ.get(v) if given[n] is None else given[n] for n, v in VARIABLES.items()}
+    missing = [f"--{n} ({VARIABLES[n]})" for n, value in found.items() if value is None]
+    if not missing:
+        try:
+            count, index = int(found["num_processes"]), int(found["process_id"])
+        except ValueError:
+            raise ValueError(
+                f"num_processes {found['num_processes']!r} and process_id {found['process_id']!r} have to be whole numbers"
+            ) from None
+        if not 0 <= index < count:
+            raise ValueError(f"process_id {index} is not one of 0 to {count - 1} ({count} processes)")
+        address = str(found["coordinator_address"])
+        return (
+            None
+            if count == 1
+            else Processes(address if ":" in address else f"{address}:{PORT}", count, index)
+        )
+    if len(missing) < len(found):
+        raise ValueError(f"several processes need {' and '.join(missing)} too")
+    slurm = all(name in environ for name in SLURM) and int(environ["SLURM_NTASKS"]) > 1
+    return Processes() if slurm or _on_tpu() else None
+
+
+def _on_tpu() -> bool:
+    chips = glob.glob("/dev/accel[0-9]*") or glob.glob("/dev/vfio/[0-9]*")
+    return bool(chips) and importlib.util.find_spec("libtpu") is not None
+
+
+def start(
+    coordinator_address: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    *,
+    initialization_timeout: int = INITIALIZATION_TIMEOUT,
+    heartbeat_timeout: int = HEARTBEAT_TIMEOUT,
+) -> None:
+    """Joins this process with the others of its run; returns at once where there is only one.
+
+    Call it first in a program: with several processes it runs the same command line again as a child, and only the child
+    returns. The first four arguments and their environment variables: see `find_processes`.
+
+    Args:
+      initialization_timeout: seconds to wait for the others; then the process ends with a sentence that says what to check.
+      heartbeat_timeout: seconds after which a process that no longer answers ends all others.
+
+    Raises:
+      ValueError: the settings are incomplete or contradict each other.
+      SystemExit: in the parent, with the child's exit status; in the child, if JAX cannot initialise.
+    """
+    processes = find_processes(coordinator_address, num_processes, process_id)
+    if processes is None:
+        return
+    if CHANNEL not in os.environ:
+        raise SystemExit(_run_child(processes))
+    channel = socket.socket(fileno=int(os.environ.pop(CHANNEL)))
+    channel.set_inheritable(False)
+    threading.Thread(target=_end_with_parent, args=(channel,), daemon=True).start()
+    _initialize(processes, initialization_timeout, heartbeat_timeout)
+    print(f"{_this_process()} started", flush=True)
+    channel.send(str(_this_process()).encode())
+
+
+def _run_child(processes: Processes) -> int:
+    """Runs the command line again, passes signals on and returns the exit status, with a sentence if it was killed."""
+    ours, theirs = socket.socketpair()
+    child = subprocess.Popen(
+        [sys.executable, *sys.orig_argv[1:]],
+        env={**os.environ, CHANNEL: str(theirs.fileno())},
+        pass_fds=[theirs.fileno()],
+    )
+    theirs.close()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: child.send_signal(number))
+    status = child.wait()
+    if status >= 0:
+        return status
+    who = str(processes) if processes.process_id is not None else "this process"
+    ours.setblocking(False)
+    with suppress(BlockingIOError):
+        who = ours.recv(1000).decode() or who
+    if status == -signal.SIGABRT:
+        why = "was ended by JAX because another process died, was preempted or cannot be reached any more: its log has the first error"
+    else:
+        name = signal.Signals(-status).name
+        why = f"was killed by {name}" + (": is the host out of memory?" if name == "SIGKILL" else "")
+    print(f"error: {who} {why}; {GO_ON}", file=sys.stderr, flush=True)
+    return 128 - status
+
+
+def _end_with_parent(channel: socket.socket) -> None:
+    # The parent sends nothing, so this ends when it is gone: with a reset, if it had not read what was sent to it.
+    with suppress(ConnectionError):
+        channel.recv(1)
+    os._exit(1)
+
+
+def _this_process() -> Processes:
+    # JAX has no public way to ask for the address that it found.
+    from jax._src.distributed import global_state as state
+
+    return Processes(state.coordinator_address, state.num_processes, state.process_id)
+
+
+def _initialize(processes: Processes, initialization_timeout: int, heartbeat_timeout: int) -> None:
+    # Read by JAX where it finds the coordinator by itself.
+    os.environ.setdefault("JAX_COORDINATOR_PORT", str(PORT))
+    import jax
+
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+
+    def give_up() -> None:
+        this = _this_process()
+        _leave(
+            f"error: {this} waited {initialization_timeout} seconds in vain for all processes: check that the same command was "
+            f"started on all {this.num_processes} of them, that process 0 runs on the coordinator's host and that the "
+            "coordinator's port is open between the hosts"
+        )
+
+    # JAX's own time-out ends in an abort, so it comes later.
+    timer = threading.Timer(initialization_timeout, give_up)
+    timer.daemon = True
+    timer.start()
+    found_by_jax = processes.coordinator_address is None
+    try:
+        jax.distributed.initialize(
+            **dataclasses.asdict(processes),
+            cluster_detection_method=None if found_by_jax else "deactivate",
+            initialization_timeout=initialization_timeout + 60,
+            heartbeat_timeout_seconds=heartbeat_timeout,
+        )
+    except (RuntimeError, ValueError) as error:
+        who = "this process" if found_by_jax else str(processes)
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise SystemExit(
+            f"error: {who} cannot join a run of several processes ({reason}); "
+            f"--num_processes=1 --process_id=0 --coordinator_address=localhost runs it alone"
+        ) from None
+    finally:
+        timer.cancel()
+
+
+def _leave(message: str) -> NoReturn:
+    """Ends the process without JAX's wait for the others, so that they notice."""
+    print(message, file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(1)
+
+
+@contextmanager
+def end_on_error() -> Iterator[None]:
+    """In a run of several processes, an error inside ends this one at once.
+
+    Otherwise it would wait for the others as it exits, and they for it in the next collective operation. With one process,
+    errors pass through.
+    """
+    import jax
+
+    try:
+        yield
+    except BaseException as error:
+        if not jax.distributed.is_initialized():
+            raise
+        if isinstance(error, SystemExit):
+            _leave(str(error))
+        traceback.print_exc()
+        _leave(
+            f"error: {_this_process()} failed and ends the run; if the lines above speak of a connection, another process ended "
+            f"first and its log has the first error; {GO_ON}"
+        )
