@@ -24,8 +24,9 @@ from eval.answers import normalized_answer, question_category
 from eval.overlay import draw_regions
 from eval.warehouse import answer_questions
 from smolrgpt_jax.data.images import picture_size
-from smolrgpt_jax.data.masks import box_mask, decode
+from smolrgpt_jax.data.masks import box_mask
 from smolrgpt_jax.data.records import IMAGE, MASK, DataError, Picture, Question, RLE, check_question
+from smolrgpt_jax.data.sources.collect import Regions
 
 
 def read_masks(path: str | Path, record_id: str | None = None) -> tuple[tuple[RLE, ...], str | None]:
@@ -55,20 +56,11 @@ def read_masks(path: str | Path, record_id: str | None = None) -> tuple[tuple[RL
             raise DataError(f"{path}: holds no record {record_id!r}")
     elif records:
         raise DataError(f"{path}: holds {len(records)} records, name one with --record")
-    masks = content.get("rle") or [] if isinstance(content, dict) else content
-    if not isinstance(masks, list):
-        raise DataError(f"{path}: holds no list of masks")
+    masks = content.get("rle") if isinstance(content, dict) else content
     try:
-        regions = tuple(
-            RLE(int(mask["size"][0]), int(mask["size"][1]), mask["counts"].encode("ascii")) for mask in masks
-        )
-        for region in regions:
-            decode(region)
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
-        raise DataError(
-            f"{path}: a mask is unreadable, expected {{size: [height, width], counts}} ({error})"
-        ) from error
-    return regions, _asked(content)
+        return Regions().read(masks), _asked(content)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
 
 
 def _asked(record: object) -> str | None:

@@ -12,7 +12,14 @@ import numpy as np
 
 from smolrgpt_jax.data import images, masks
 from smolrgpt_jax.data.packing import RowShape
-from smolrgpt_jax.data.records import DataError, Picture, PreparedPicture, Region, StoredRegion
+from smolrgpt_jax.data.records import (
+    DataError,
+    Picture,
+    PreparedPicture,
+    Region,
+    StoredRegion,
+    records_of,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +95,7 @@ class FileLoader:
             if picture.depth is not None and self._shape.regions:
                 depth = images.read_depth(picture.depth, self._shape.image_size, self._depth_mode)
         except DataError as error:
-            raise DataError(f"record {picture.questions[0].id!r}: {error}") from error
+            raise DataError(f"{records_of(picture)}: {error}") from error
         return self._keep(key, (image, depth, {}))
 
     def _keep(self, key: Path, entry: tuple) -> tuple:

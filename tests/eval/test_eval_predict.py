@@ -90,7 +90,7 @@ def test_a_plain_list_or_one_record_of_masks_is_read(warehouse, tmp_path, asked,
         (["--masks", "{data}/val.json", "--record", "x"], "'x'"),
         (["--masks", "{data}/none.json", "--question", FAR], "cannot be read"),
         (["--masks", "{data}/val/images/000100.png", "--question", FAR], "not valid JSON"),
-        (["--masks", "{data}/bad.json", "--question", FAR], "mask is unreadable"),
+        (["--masks", "{data}/bad.json", "--question", FAR], "mask 0 is unreadable"),
         (
             ["--boxes", "5,5,9,9", "5,5,9,9", "--question", FAR, "--image", "{data}/none.png"],
             "none.png is missing",
