@@ -6,7 +6,7 @@ import dataclasses
 
 from smolrgpt_jax.data.warehouse_sim.captions import CaptionCounts
 from smolrgpt_jax.data.warehouse_sim.questions import AnswerStyle
-from smolrgpt_jax.data.warehouse_sim.scene import SceneLimits
+from smolrgpt_jax.data.warehouse_sim.placing import SceneLimits
 
 SPLITS = ("train", "val", "test")
 # Shares of left_right, count, mcq and distance, the order of records.WAREHOUSE_CATEGORIES;

@@ -13,6 +13,7 @@ import numpy as np
 
 from smolrgpt_jax.data.warehouse_sim.geometry import Point, moved
 
+KINDS = ("buffer", "pallet", "transporter", "shelf")
 Color = tuple[float, float, float]
 
 PALLET = (1.2, 1.0, 0.14)  # metres: along, across, high
@@ -32,6 +33,27 @@ CLUTTER_COLORS: tuple[Color, ...] = (
 )
 CARDBOARD: Color = (0.66, 0.50, 0.33)
 WHITE: Color = (0.82, 0.82, 0.80)
+
+
+@dataclasses.dataclass(frozen=True)
+class Thing:
+    """An object that questions can be about.
+
+    Attributes:
+      number: its id in the instance map, from 1.
+      kind: one of KINDS.
+      position: centre on the floor, metres.
+      yaw: counter-clockwise turn.
+      size: footprint (across, along), metres; for a buffer the middle of its painted line.
+      carrying: for a transporter, whether it carries a load.
+    """
+
+    number: int
+    kind: str
+    position: Point
+    yaw: float
+    size: Point
+    carrying: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
