@@ -24,7 +24,7 @@ class WarehouseConfig:
       width, height: of the pictures, in pixels.
       max_pallets, max_buffers, max_transporters, max_shelves: most objects of a scene, and with
         that most masks of a question.
-      camera_variety: see SceneLimits.
+      camera_variety, appearance_variety: see SceneLimits.
       questions_per_picture: mean over a split; fewer where the scenes do not give enough of one
         category to keep the mix.
       mix: shares of the categories in the training split, a key of MIXES; val and test are equal.
@@ -46,6 +46,7 @@ class WarehouseConfig:
     max_transporters: int = 3
     max_shelves: int = 2
     camera_variety: float = 1.0
+    appearance_variety: float = 1.0
     questions_per_picture: float = 6.4
     mix: str = "equal"
     answers: AnswerStyle = AnswerStyle()
@@ -76,6 +77,7 @@ class WarehouseConfig:
             max_transporters=self.max_transporters,
             max_shelves=self.max_shelves,
             camera_variety=self.camera_variety,
+            appearance_variety=self.appearance_variety,
         )
 
     def split_sizes(self) -> dict[str, int]:

@@ -85,3 +85,17 @@ def in_rectangle(point: Point, center: Point, size: Point, yaw: float, margin: f
     """Whether a point lies in a turned rectangle that is widened by a margin, all in metres."""
     across, along = rotated((point[0] - center[0], point[1] - center[1]), -yaw)
     return abs(across) < size[0] / 2 + margin and abs(along) < size[1] / 2 + margin
+
+
+def edge_distance(x: np.ndarray, y: np.ndarray, center: Point, size: Point, yaw: float) -> np.ndarray:
+    """Metres outside a rectangle's nearest side, negative inside, all in metres.
+
+    Args:
+      x, y: float32 of any shapes that broadcast; the result has theirs together.
+    """
+    cos, sin = np.float32(np.cos(yaw)), np.float32(np.sin(yaw))
+    dx, dy = x - np.float32(center[0]), y - np.float32(center[1])
+    return np.maximum(
+        np.abs(cos * dx + sin * dy) - np.float32(size[0] / 2),
+        np.abs(cos * dy - sin * dx) - np.float32(size[1] / 2),
+    )

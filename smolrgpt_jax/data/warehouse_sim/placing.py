@@ -30,6 +30,8 @@ class SceneLimits:
       camera_variety: share of the ranges of the camera's height, reach and focal length that is used, about their middle: 1 all
         of them, 0 always the same. Its place and heading are drawn from their whole ranges. Metres can be read off a picture
         the sooner the less cameras differ.
+      appearance_variety: how much lamps, surfaces, paint, clutter and camera pitch differ from one plain look: 0 not at all, 1
+        as much as there is. Drawn with a generator of its own, so everything else stays.
     """
 
     min_pallets: int = 4
@@ -38,6 +40,7 @@ class SceneLimits:
     max_transporters: int = 3
     max_shelves: int = 2
     camera_variety: float = 1.0
+    appearance_variety: float = 1.0
 
     def __post_init__(self) -> None:
         if not 4 <= self.min_pallets <= self.max_pallets <= 10:
@@ -48,8 +51,9 @@ class SceneLimits:
             value = getattr(self, f"max_{name}")
             if not least <= value <= most:
                 raise ValueError(f"max_{name} is {value}, must be {least} to {most}")
-        if not 0 <= self.camera_variety <= 1:
-            raise ValueError(f"camera_variety is {self.camera_variety}, must be 0 to 1")
+        for name in ("camera_variety", "appearance_variety"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, must be 0 to 1")
 
 
 class Builder:

@@ -12,6 +12,15 @@ import math
 import numpy as np
 
 from smolrgpt_jax.data.warehouse_sim import objects
+from smolrgpt_jax.data.warehouse_sim.appearance import (
+    Colors,
+    Look,
+    draw_colors,
+    draw_look,
+    dress,
+    vary_camera,
+)
+from smolrgpt_jax.data.warehouse_sim.clutter import add_clutter
 from smolrgpt_jax.data.warehouse_sim.geometry import Camera, in_rectangle
 from smolrgpt_jax.data.warehouse_sim.objects import Color, Cuboid, Thing
 from smolrgpt_jax.data.warehouse_sim.placing import (
@@ -40,6 +49,7 @@ class Scene:
       tint: factor for each colour channel.
       texture_seed: of stains on floor and walls.
       counted: number of the buffer in which the number of pallets is uniform.
+      look: what its surfaces look like.
     """
 
     things: tuple[Thing, ...]
@@ -55,6 +65,7 @@ class Scene:
     tint: Color
     texture_seed: int
     counted: int
+    look: Look = Look()
 
     def of_kind(self, kind: str) -> list[Thing]:
         """The things of one kind, by number."""
@@ -78,6 +89,11 @@ def make_scene(rng: np.random.Generator, limits: SceneLimits = SceneLimits()) ->
     """
     room = (rng.uniform(15, 21), rng.uniform(15, 21), rng.uniform(7.5, 9.0))
     camera = _camera(rng, room, limits.camera_variety)
+    variety = limits.appearance_variety
+    # A child of the seed: what is drawn with it takes nothing from the stream of all other draws.
+    look_rng = rng.spawn(1)[0] if variety else None
+    if look_rng is not None:
+        camera = vary_camera(look_rng, camera, room, variety * limits.camera_variety)
     builder = Builder(rng, room, camera)
     counted = place_buffers(builder, limits)
     place_shelves(builder, limits)
@@ -88,7 +104,7 @@ def make_scene(rng: np.random.Generator, limits: SceneLimits = SceneLimits()) ->
     x, y, z = light / np.linalg.norm(light)
     wall = rng.uniform(0.60, 0.92)
     warmth = rng.uniform(-0.06, 0.06)
-    return Scene(
+    scene = Scene(
         things=tuple(builder.things),
         cuboids=tuple(builder.cuboids),
         camera=camera,
@@ -102,6 +118,19 @@ def make_scene(rng: np.random.Generator, limits: SceneLimits = SceneLimits()) ->
         tint=(1 + warmth, 1.0, 1 - warmth),
         texture_seed=int(rng.integers(2**31)),
         counted=counted,
+    )
+    return scene if look_rng is None else _varied(scene, builder, look_rng, variety)
+
+
+def _varied(scene: Scene, builder: Builder, rng: np.random.Generator, variety: float) -> Scene:
+    """The same scene with more clutter and another look."""
+    add_clutter(builder, rng, variety)
+    colors = Colors(scene.floor, scene.wall, scene.stripe, scene.paint)
+    return dataclasses.replace(
+        scene,
+        cuboids=tuple(dress(rng, builder.cuboids, variety)),
+        look=draw_look(rng, scene.room, variety),
+        **dataclasses.asdict(draw_colors(rng, colors, variety)),
     )
 
 

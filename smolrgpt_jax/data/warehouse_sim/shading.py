@@ -4,10 +4,28 @@ from __future__ import annotations
 
 import numpy as np
 
+from smolrgpt_jax.data.warehouse_sim.appearance import Look
 from smolrgpt_jax.data.warehouse_sim.faces import CEILING, FLOOR, ROOM_FACES, Faces
+from smolrgpt_jax.data.warehouse_sim.floor_light import lamp_map, lamp_tone, light_map, look_up
+from smolrgpt_jax.data.warehouse_sim.geometry import edge_distance, moved
+from smolrgpt_jax.data.warehouse_sim.objects import WHITE, Color
+from smolrgpt_jax.data.warehouse_sim.patterns import (
+    INK,
+    LABEL,
+    TAPE,
+    floor_grain,
+    on_digit,
+    print_marks,
+    wall_tone,
+)
 from smolrgpt_jax.data.warehouse_sim.scene import Scene
 
-LINE = 0.05  # metres, half the width of a painted line
+FINEST, COARSE = 0.05, 0.5  # metres, cells of the maps of light
+PLATE = 0.6  # metres
+DARK: Color = (0.06, 0.06, 0.07)
+HAZARD: Color = (0.93, 0.76, 0.10)
+# Points (indices or bool), the colour laid on them, and how much of what is below it covers.
+Layer = tuple[np.ndarray, Color | np.ndarray, float]
 
 
 def shade(
@@ -36,39 +54,81 @@ def shade(
     # Light falls off with distance, as under the lamps of the published pictures.
     tone *= np.float32(1.06) - np.float32(0.012) * flat_depth
     ids = np.zeros(flat.shape, np.int32)
-    base = _face_colors(scene, faces)
+    base, lit = _face_colors(scene, faces)
     color = base[flat]
 
     floor = np.flatnonzero(flat == FLOOR)
-    tone[floor] *= _floor_tone(scene, hit[0][floor], hit[1][floor])
-    ids[floor], paint = _zones(scene, hit[0][floor], hit[1][floor])
-    color[floor[paint]] = np.array(scene.paint, np.float32) * (base[FLOOR] / np.array(scene.floor)).mean()
+    x, y = hit[0][floor], hit[1][floor]
+    tone[floor] *= _floor_tone(scene, x, y, focal)
+    ids[floor], layers = _floor_layers(scene, x, y)
+    light = (base[FLOOR] / np.array(scene.floor)).mean()
+    for points, paint, cover in layers:
+        color[floor[points]] = _covered(color[floor[points]], np.array(paint, np.float32) * light, cover)
 
     wall = np.flatnonzero((flat > CEILING) & (flat < ROOM_FACES))
-    tone[wall] *= _wall_tone(hit, wall)
-    band = wall[np.abs(hit[2][wall] - 1.7) < 0.22]
+    tone[wall] *= _wall_tone(scene, hit, wall)
+    middle, half = scene.look.stripe
+    band = wall[np.abs(hit[2][wall] - middle) < half]
     color[band] = np.array(scene.stripe, np.float32)
 
     box = np.flatnonzero(flat >= ROOM_FACES)
-    face = flat[box] - ROOM_FACES
-    owners = np.array([cuboid.owner for cuboid in scene.cuboids] or [0], np.int32)
-    ids[box] = owners[faces.cuboid[face]] if face.size else 0
-    tone[box] *= _seams(scene, faces, face, [h[box] for h in hit], flat_depth[box], focal)
+    if box.size:
+        face = flat[box] - ROOM_FACES
+        owners = np.array([cuboid.owner for cuboid in scene.cuboids], np.int32)
+        ids[box] = owners[faces.cuboid[face]]
+        seams, marks = _box_marks(scene, faces, face, [h[box] for h in hit], flat_depth[box], focal)
+        tone[box] *= seams
+        for points, paint, cover in marks:
+            places = box[points]
+            color[places] = _covered(color[places], paint * lit[flat[places], None], cover)
 
     color *= tone[:, None] * np.array(scene.tint, np.float32) * 255
-    rgb = np.clip(color + 0.5, 0, 255).astype(np.uint8)
-    return rgb.reshape(*depth.shape, 3), ids.reshape(depth.shape)
+    rgb = np.clip(color + 0.5, 0, 255).astype(np.uint8).reshape(*depth.shape, 3)
+    return _developed(scene.look, rgb), ids.reshape(depth.shape)
 
 
-def _face_colors(scene: Scene, faces: Faces) -> np.ndarray:
-    """Lit colour of every face without texture, float32[6 + F, 3]."""
+def _covered(color: np.ndarray, paint: np.ndarray, cover: float) -> np.ndarray:
+    """Paint over a colour; a cover of 1 hides it."""
+    return paint if cover == 1 else color + np.float32(cover) * (paint - color)
+
+
+def _developed(look: Look, rgb: np.ndarray) -> np.ndarray:
+    """The picture with the camera's tone curve and dark corners, uint8[H, W, 3]."""
+    if look.vignette:
+        height, width, _ = rgb.shape
+        down = np.linspace(-1, 1, height, dtype=np.float32) ** 2
+        across = np.linspace(-1, 1, width, dtype=np.float32) ** 2
+        dark = np.float32(0.5 * look.vignette)
+        rgb = (rgb * ((1 - dark * down)[:, None] * (1 - dark * across))[..., None]).astype(np.uint8)
+    if look.gamma != 1:
+        curve = np.round(255 * (np.arange(256) / 255) ** look.gamma).astype(np.uint8)
+        rgb = curve[rgb]
+    return rgb
+
+
+def _face_colors(scene: Scene, faces: Faces) -> tuple[np.ndarray, np.ndarray]:
+    """Lit colour of every face without texture, float32[6 + F, 3], and its light, float32[6 + F]."""
     normals = np.concatenate(
         [[[0, 0, 1], [0, 0, -1], [1, 0, 0], [-1, 0, 0], [0, -1, 0], [0, 1, 0]], faces.normal]
     )
     lit = scene.ambient + 0.45 * np.maximum(normals @ np.array(scene.light), 0.0)
+    if scene.look.lamps and faces.cuboid.size:
+        lit[ROOM_FACES:] = _lamp_light(scene, faces, lit[ROOM_FACES:])
     own = np.array([cuboid.color for cuboid in scene.cuboids]).reshape(-1, 3)
     colors = np.concatenate([np.array([scene.floor] + 5 * [scene.wall]), own[faces.cuboid]])
-    return (colors * lit[:, None]).astype(np.float32)
+    return (colors * lit[:, None]).astype(np.float32), lit.astype(np.float32)
+
+
+def _lamp_light(scene: Scene, faces: Faces, even: np.ndarray) -> np.ndarray:
+    """Light on the boxes' faces under the lamps, float64[F]; ``even`` is that without them."""
+    centers = faces.centers[faces.cuboid]
+    light = even * lamp_tone(scene, centers[:, 0].astype(np.float32), centers[:, 1].astype(np.float32))
+    for lamp in scene.look.lamps:
+        toward = np.array(lamp.position) - centers
+        distance = np.linalg.norm(toward, axis=1)
+        turned = np.maximum(np.einsum("fi,fi->f", faces.normal, toward) / distance, 0)
+        light += 0.25 * lamp.strength * (turned - 0.4) / (1 + (distance / 6) ** 2)
+    return np.maximum(light, 0.15)
 
 
 def _stains(seed: int, hit: list[np.ndarray]) -> np.ndarray:
@@ -82,59 +142,83 @@ def _stains(seed: int, hit: list[np.ndarray]) -> np.ndarray:
     return np.float32(0.03) * total
 
 
-def _floor_tone(scene: Scene, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Joints between slabs and soft shadows under what stands, float32[N]."""
+def _floor_tone(scene: Scene, x: np.ndarray, y: np.ndarray, focal: float) -> np.ndarray:
+    """Joints between slabs, light and soft shadows under what stands, float32[N]."""
+    look = scene.look
     tone = np.ones_like(x)
-    joints = (np.abs(np.mod(x, np.float32(4)) - 2) < 0.02) | (np.abs(np.mod(y, np.float32(4)) - 2) < 0.02)
-    tone[joints] = 0.8
+    slab = np.float32(look.slab)
+    joints = (np.abs(np.mod(x, slab) - slab / 2) < 0.02) | (np.abs(np.mod(y, slab) - slab / 2) < 0.02)
+    tone[joints] = look.joint
+    if look.grain:
+        tone *= 1 + np.float32(look.grain) * floor_grain(scene.texture_seed, x, y)
+    if look.lamps:
+        # About a pixel of a picture of the floor 8 metres away.
+        cell = max(FINEST, 8 / focal)
+        return tone * look_up(light_map(scene, cell), scene, cell, x, y)
     for thing in scene.things:
         if thing.kind == "buffer":
             continue
         # The shadow leans away from the light.
-        lean = (thing.position[0] - 0.3 * scene.light[0], thing.position[1] - 0.3 * scene.light[1])
-        edge = _edge(x, y, lean, thing.size, thing.yaw)
-        near = np.flatnonzero(edge < 0.35)
-        tone[near] *= np.clip(0.72 + 0.8 * np.maximum(edge[near], 0), 0, 1)
+        lean = tuple(thing.position[k] - look.lean * scene.light[k] for k in range(2))
+        edge = edge_distance(x, y, lean, thing.size, thing.yaw)
+        near = np.flatnonzero(edge < look.soft)
+        tone[near] *= np.clip(1 - look.shadow + look.shadow / look.soft * np.maximum(edge[near], 0), 0, 1)
     return tone
 
 
-def _edge(
-    x: np.ndarray, y: np.ndarray, center: tuple[float, float], size: tuple[float, float], yaw: float
-) -> np.ndarray:
-    """Metres outside a rectangle's nearest side, negative inside, float32[N]."""
-    cos, sin = np.float32(np.cos(yaw)), np.float32(np.sin(yaw))
-    dx, dy = x - np.float32(center[0]), y - np.float32(center[1])
-    return np.maximum(
-        np.abs(cos * dx + sin * dy) - np.float32(size[0] / 2),
-        np.abs(cos * dy - sin * dx) - np.float32(size[1] / 2),
-    )
-
-
-def _zones(scene: Scene, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For floor points: number of the buffer within whose line they lie, and whether on a line."""
-    numbers, paint = np.zeros(x.shape, np.int32), np.zeros(x.shape, bool)
+def _floor_layers(scene: Scene, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, list[Layer]]:
+    """For floor points: number of the buffer within whose line they lie, and what is painted on them."""
+    look = scene.look
+    numbers, lines = np.zeros(x.shape, np.int32), np.zeros(x.shape, bool)
     for buffer in scene.of_kind("buffer"):
-        edge = _edge(x, y, buffer.position, buffer.size, buffer.yaw)
-        numbers[edge <= LINE] = buffer.number
-        paint |= np.abs(edge) <= LINE
+        edge = edge_distance(x, y, buffer.position, buffer.size, buffer.yaw)
+        numbers[edge <= look.line] = buffer.number
+        lines |= np.abs(edge) <= look.line
     width, depth, _ = scene.room
-    aisle = _edge(x, y, (0.0, depth / 2), (width - 3.0, depth - 3.0), 0.0)
-    return numbers, paint | ((np.abs(aisle) <= LINE) & (numbers == 0))
+    aisle = edge_distance(x, y, (0.0, depth / 2), (width - 3.0, depth - 3.0), 0.0)
+    aisle = (np.abs(aisle) <= look.line) & (numbers == 0)
+    layers: list[Layer] = []
+    if look.fill:
+        layers.append((numbers > 0, scene.paint, look.fill))
+    layers.append((lines | aisle, scene.paint, 1.0))
+    if look.hazard:
+        layers += [(aisle, HAZARD, 1.0), (aisle & (np.mod(x + y, np.float32(0.5)) < 0.25), DARK, 1.0)]
+    if look.plates:
+        for number, buffer in enumerate(scene.of_kind("buffer"), 1):
+            center = moved(buffer.position, (0.0, -buffer.size[1] / 2 - 0.45), buffer.yaw)
+            plate = np.flatnonzero(
+                (edge_distance(x, y, center, (PLATE, PLATE), buffer.yaw) < 0) & (numbers == 0)
+            )
+            dx, dy = x[plate] - np.float32(center[0]), y[plate] - np.float32(center[1])
+            cos, sin = np.float32(np.cos(buffer.yaw)), np.float32(np.sin(buffer.yaw))
+            scale = np.float32(2 / PLATE)
+            stroke = on_digit(number, scale * (cos * dx + sin * dy), scale * (cos * dy - sin * dx))
+            layers += [(plate, DARK, 1.0), (plate[stroke], WHITE, 1.0)]
+    return numbers, layers
 
 
-def _wall_tone(hit: list[np.ndarray], wall: np.ndarray) -> np.ndarray:
-    """Sheet metal above a darker base, float32[N]."""
-    ribs = np.sin(np.float32(9.0) * (hit[0][wall] + hit[1][wall]))
-    high = hit[2][wall]
-    return np.where(high < 1.5, np.float32(0.62), 1 + np.float32(0.05) * ribs)
+def _wall_tone(scene: Scene, hit: list[np.ndarray], wall: np.ndarray) -> np.ndarray:
+    """Cladding above a darker base, under the lamps, float32[N]."""
+    look, high = scene.look, hit[2][wall]
+    base, dark = look.base
+    tone = np.where(high < base, np.float32(dark), wall_tone(look.wall, hit[0][wall] + hit[1][wall], high))
+    if look.lamps:
+        coarse = lamp_map(scene, COARSE)
+        tone *= look_up(coarse, scene, COARSE, hit[0][wall], hit[1][wall])
+    return tone
 
 
-def _seams(
+def _box_marks(
     scene: Scene, faces: Faces, face: np.ndarray, hit: list[np.ndarray], depth: np.ndarray, focal: float
-) -> np.ndarray:
-    """Darker outlines and seams of boxes, float32[N]; they fade where thinner than a pixel."""
-    if face.size == 0:
-        return np.ones(0, np.float32)
+) -> tuple[np.ndarray, list[Layer]]:
+    """Seams, and what is printed on boxes.
+
+    Args:
+      face: int[N], the face each point lies on; hit: its place, metres; depth: metres; focal: pixels.
+
+    Returns:
+      float32[N], darker at outlines and seams, which fade where thinner than a pixel; and the layers.
+    """
     cuboid = faces.cuboid[face]
     centers, sizes, cos, sin = (
         table.astype(np.float32)
@@ -145,14 +229,53 @@ def _seams(
     turn_cos, turn_sin = cos[cuboid], sin[cuboid]
     local = (turn_cos * dx + turn_sin * dy, turn_cos * dy - turn_sin * dx, dz)
     nearest = np.full(face.shape, np.inf, np.float32)
+    axis = faces.axis[face]
     for k in range(3):
         width = (sizes[:, k] / cells[:, k])[cuboid]
         # Seams are counted from the box's lower end, half a size from its centre.
         place = local[k] + (sizes[:, k] / 2)[cuboid]
         gap = np.abs(place - width * np.round(place / width))
-        np.copyto(nearest, np.minimum(nearest, gap), where=faces.axis[face] != k)
+        np.copyto(nearest, np.minimum(nearest, gap), where=axis != k)
     half = np.maximum(np.float32(0.012), 0.4 * depth / np.float32(focal))
     strength = np.float32(0.4) * np.minimum(
         np.float32(0.014) * np.float32(focal) / depth + np.float32(0.25), 1
     )
-    return 1 - strength * (nearest < half)
+    seams = 1 - strength * (nearest < half)
+    if not scene.look.prints:
+        return seams, []
+    card = np.array([box.material == "card" for box in scene.cuboids])
+    points = np.flatnonzero(card[cuboid])
+    return seams, _prints(
+        scene.look.prints,
+        [values[points] for values in local],
+        (sizes / cells)[cuboid[points]],
+        sizes[cuboid[points]],
+        axis[points],
+        cuboid[points],
+        points,
+    )
+
+
+def _prints(
+    share: float,
+    local: list[np.ndarray],
+    cell: np.ndarray,
+    size: np.ndarray,
+    axis: np.ndarray,
+    cuboid: np.ndarray,
+    points: np.ndarray,
+) -> list[Layer]:
+    """Tape, labels and ink on cardboard; the arguments are those of its points alone, [N] or [N, 3]."""
+    across_axis, up_axis = np.where(axis == 0, 1, 0), np.where(axis == 2, 1, 2)
+    which = cuboid.astype(np.int32) * 131 + axis.astype(np.int32)
+    rows = np.arange(points.size)
+    coordinates = np.stack(local, -1)
+    places, extents = [], []
+    for chosen in (across_axis, up_axis):
+        extent, place = cell[rows, chosen], coordinates[rows, chosen] + size[rows, chosen] / 2
+        number = np.minimum(np.floor(place / extent), np.round(size[rows, chosen] / extent) - 1)
+        which = which * 7 + number.astype(np.int32)
+        places.append(place - (number + np.float32(0.5)) * extent)
+        extents.append(extent)
+    tape, label, ink = print_marks(share, *places, tuple(extents), which)
+    return [(points[tape], TAPE, 0.6), (points[label], LABEL, 1.0), (points[ink], INK, 0.6)]
