@@ -27,6 +27,7 @@ WAREHOUSE = {
     "max_pallets": 6,
     "camera_variety": 0.15,
     "appearance_variety": 0.0,
+    "clear_lines": False,
     "questions_per_picture": 6.4,
     "answers": AnswerStyle(decimals=1, settled=True),
     "scene_captions": 1,

@@ -25,6 +25,7 @@ class WarehouseConfig:
       max_pallets, max_buffers, max_transporters, max_shelves: most objects of a scene, and with
         that most masks of a question.
       camera_variety, appearance_variety: see SceneLimits.
+      clear_lines: whether transporters and shelves, too, stand wholly inside or wholly outside of a buffer. Pallets always do.
       questions_per_picture: mean over a split; fewer where the scenes do not give enough of one
         category to keep the mix.
       mix: shares of the categories in the training split, a key of MIXES; val and test are equal.
@@ -47,6 +48,7 @@ class WarehouseConfig:
     max_shelves: int = 2
     camera_variety: float = 1.0
     appearance_variety: float = 1.0
+    clear_lines: bool = True
     questions_per_picture: float = 6.4
     mix: str = "equal"
     answers: AnswerStyle = AnswerStyle()
@@ -79,6 +81,10 @@ class WarehouseConfig:
             camera_variety=self.camera_variety,
             appearance_variety=self.appearance_variety,
         )
+
+    def undivided(self) -> tuple[str, ...]:
+        """Kinds of things that never lie partly within a buffer."""
+        return ("pallet", "transporter", "shelf") if self.clear_lines else ("pallet",)
 
     def split_sizes(self) -> dict[str, int]:
         """Number of scenes of each split."""

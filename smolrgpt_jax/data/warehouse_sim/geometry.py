@@ -87,6 +87,28 @@ def in_rectangle(point: Point, center: Point, size: Point, yaw: float, margin: f
     return abs(across) < size[0] / 2 + margin and abs(along) < size[1] / 2 + margin
 
 
+def corners(center: Point, size: Point, yaw: float) -> list[Point]:
+    """The corners of a turned rectangle, in order round it."""
+    return [
+        moved(center, (x * size[0] / 2, y * size[1] / 2), yaw)
+        for x, y in ((-1, -1), (1, -1), (1, 1), (-1, 1))
+    ]
+
+
+def overlap(a: list[Point], b: list[Point]) -> bool:
+    """Whether two convex outlines, whose corners are in order, share an area.
+
+    By the separating axis theorem they do not if one of their sides has all of both on different sides.
+    """
+    for outline in (a, b):
+        for (x0, y0), (x1, y1) in zip(outline, outline[1:] + outline[:1]):
+            normal = (y0 - y1, x1 - x0)
+            of_a, of_b = ([x * normal[0] + y * normal[1] for x, y in points] for points in (a, b))
+            if max(of_a) <= min(of_b) or max(of_b) <= min(of_a):
+                return False
+    return True
+
+
 def edge_distance(x: np.ndarray, y: np.ndarray, center: Point, size: Point, yaw: float) -> np.ndarray:
     """Metres outside a rectangle's nearest side, negative inside, all in metres.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from smolrgpt_jax.data.warehouse_sim.appearance import (
     vary_camera,
 )
 from smolrgpt_jax.data.warehouse_sim.clutter import add_clutter
-from smolrgpt_jax.data.warehouse_sim.geometry import Camera, in_rectangle
+from smolrgpt_jax.data.warehouse_sim.geometry import Camera, Point, corners, in_rectangle, overlap
 from smolrgpt_jax.data.warehouse_sim.objects import Color, Cuboid, Thing
 from smolrgpt_jax.data.warehouse_sim.placing import (
     Builder,
@@ -79,13 +80,38 @@ class Scene:
             if in_rectangle(pallet.position, buffer.position, buffer.size, buffer.yaw)
         ]
 
+    def half_inside(self, kinds: Sequence[str] = ("pallet",)) -> list[Thing]:
+        """The things of some kinds that lie partly within a buffer, so that in or out is in doubt."""
+        return [
+            thing
+            for thing in self.things
+            if thing.kind in kinds and any(is_half_inside(thing, buffer) for buffer in self.of_kind("buffer"))
+        ]
+
+
+def footprint(thing: Thing) -> list[Point]:
+    """Corners of the floor below a thing, that of its load where that is larger."""
+    size = thing.size
+    if thing.carrying:
+        size = max(size[0], objects.PALLET[0]), max(size[1], objects.PALLET[1])
+    return corners(thing.position, size, thing.yaw)
+
+
+def is_half_inside(thing: Thing, buffer: Thing) -> bool:
+    """Whether a thing's footprint is neither wholly inside of a buffer's rectangle nor wholly outside."""
+    outline = footprint(thing)
+    if all(in_rectangle(point, buffer.position, buffer.size, buffer.yaw) for point in outline):
+        return False
+    return overlap(outline, footprint(buffer))
+
 
 def make_scene(rng: np.random.Generator, limits: SceneLimits = SceneLimits()) -> Scene:
     """Draws a scene: buffers with pallets, pallets beside them, transporters, shelves, clutter.
 
-    At most one transporter is empty, and one pallet is clearly the closest to it. Pallets stand
-    clearly inside or clearly outside of buffers. The number of pallets in the counted buffer is
-    uniform over 1 to 4, whatever their total.
+    At most one transporter is empty, and one pallet is clearly the closest to it. Pallets are
+    placed inside or outside of buffers; the few that reach over a line all the same are for
+    ``half_inside`` to find. The number of pallets in the counted buffer is uniform over 1 to 4,
+    whatever their total.
     """
     room = (rng.uniform(15, 21), rng.uniform(15, 21), rng.uniform(7.5, 9.0))
     camera = _camera(rng, room, limits.camera_variety)
