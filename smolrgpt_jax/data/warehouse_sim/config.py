@@ -9,6 +9,8 @@ from smolrgpt_jax.data.warehouse_sim.questions import AnswerStyle
 from smolrgpt_jax.data.warehouse_sim.placing import SceneLimits
 
 SPLITS = ("train", "val", "test")
+# Formats of other data sets that a warehouse can be written in besides; see exports.py.
+FORMATS = ("bench", "osd", "llava", "parquet")
 # Shares of left_right, count, mcq and distance, the order of records.WAREHOUSE_CATEGORIES;
 # "published" are those of the published training split.
 MIXES = {"equal": (0.25, 0.25, 0.25, 0.25), "published": (0.14, 0.15, 0.22, 0.49)}
@@ -34,6 +36,7 @@ class WarehouseConfig:
       captions: region captions of each kind, per picture.
       max_caption_regions: most masks of a region caption.
       min_area: share of the picture below which an object counts as not seen.
+      formats: of FORMATS, to be written as well.
     """
 
     scenes: int = 1000
@@ -56,6 +59,7 @@ class WarehouseConfig:
     captions: CaptionCounts = CaptionCounts()
     max_caption_regions: int = 8
     min_area: float = 0.001
+    formats: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         sizes = self.split_sizes()
@@ -65,6 +69,11 @@ class WarehouseConfig:
             raise ValueError(f"pictures of {self.width}x{self.height} pixels are outside 32x32 to 1920x1080")
         if self.mix not in MIXES:
             raise ValueError(f"mix {self.mix!r} is not one of {', '.join(MIXES)}")
+        if unknown := [name for name in self.formats if name not in FORMATS]:
+            raise ValueError(f"format {unknown[0]!r} is not one of {', '.join(FORMATS)}")
+        for name, split in (("bench", "test"), ("osd", "train"), ("llava", "train")):
+            if name in self.formats and not sizes[split]:
+                raise ValueError(f"the format {name} is made of the {split} split, which has no scenes")
         if self.questions_per_picture <= 0:
             raise ValueError("questions_per_picture must be positive")
         if not 0 <= self.seed < 2**32:

@@ -10,12 +10,19 @@ import numpy as np
 from PIL import Image
 
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
-from smolrgpt_jax.data.warehouse_sim.captions import Caption, Captioner, scene_captions
+from smolrgpt_jax.data.warehouse_sim.captions import Captioner, scene_captions
 from smolrgpt_jax.data.warehouse_sim.config import SPLITS, WarehouseConfig
-from smolrgpt_jax.data.warehouse_sim.geometry import Camera
+from smolrgpt_jax.data.warehouse_sim.exports import write_osd_pictures
+from smolrgpt_jax.data.warehouse_sim.made import MadeScene
 from smolrgpt_jax.data.warehouse_sim.questions import Asked, Asker
 from smolrgpt_jax.data.warehouse_sim.render import Rendering, depth_to_grey, render
 from smolrgpt_jax.data.warehouse_sim.scene import Scene, make_scene
+from smolrgpt_jax.data.warehouse_sim.spatial_questions import (
+    SpatialQuestion,
+    benchmark_questions,
+    conversation,
+    solids,
+)
 from smolrgpt_jax.data.warehouse_sim.view import Region, visible_regions
 
 DRAWS = 50  # of a scene, of which nearly always the first will do
@@ -30,17 +37,6 @@ class Job:
     index: int
     number: int
     config: WarehouseConfig
-
-
-@dataclasses.dataclass(frozen=True)
-class MadeScene:
-    """What the records of a scene are made of; ``questions`` are more than a split takes."""
-
-    name: str
-    camera: Camera
-    questions: tuple[Asked, ...]
-    region_captions: tuple[Caption, ...]
-    scene_captions: tuple[Caption, ...]
 
 
 def draw_scene(
@@ -84,6 +80,17 @@ def make_questions(
     ]
 
 
+def make_spatial(
+    config: WarehouseConfig, split: str, scene: Scene, regions: list[Region], rng: np.random.Generator
+) -> list[SpatialQuestion]:
+    """Questions for the formats that have spatial ones, drawn with a child of the scene's generator."""
+    if ("bench" if split == "test" else "osd") not in config.formats:
+        return []
+    found = solids(scene, regions, config.width, config.height)
+    draw = benchmark_questions if split == "test" else conversation
+    return draw(found, rng.spawn(1)[0])
+
+
 def make(job: Job) -> MadeScene:
     """Makes a scene and writes its RGB and depth pictures."""
     config = job.config
@@ -97,4 +104,9 @@ def make(job: Job) -> MadeScene:
     if job.split != "test":
         region_captions = Captioner(regions, config.max_caption_regions, rng).captions(config.captions)
         captions = scene_captions(regions, config.scene_captions, rng)
-    return MadeScene(name, scene.camera, tuple(questions), tuple(region_captions), tuple(captions))
+    spatial = make_spatial(config, job.split, scene, regions, rng)
+    if job.split != "test" and "osd" in config.formats:
+        write_osd_pictures(job.folder.parent, name, rendering.rgb, grey)
+    return MadeScene(
+        name, scene.camera, tuple(questions), tuple(region_captions), tuple(captions), tuple(spatial)
+    )

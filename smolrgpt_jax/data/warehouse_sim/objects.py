@@ -76,6 +76,15 @@ class Cuboid:
     cells: tuple[int, int, int] = (1, 1, 1)
     material: str = "plain"
 
+    def corners(self) -> np.ndarray:
+        """Its eight corners, float64[8, 3], metres."""
+        along, across, high = (size / 2 for size in self.size)
+        points = []
+        for x, y in ((-along, -across), (along, -across), (along, across), (-along, across)):
+            place = moved(self.center[:2], (x, y), self.yaw)
+            points += [(*place, self.center[2] - high), (*place, self.center[2] + high)]
+        return np.array(points)
+
 
 Place = Callable[..., Cuboid]
 
