@@ -85,7 +85,8 @@ def main() -> None:
             f"{split}: {questions}; {found['region_captions']} region captions, "
             f"{found['scene_captions']} scene captions"
         )
-        print(f"  answers: {describe_answers(found)}")
+        if any(found["questions"].values()):
+            print(f"  answers: {describe_answers(found)}")
     for name, counts in metadata["formats"].items():
         print(f"{name}: {', '.join(f'{what} {number}' for what, number in counts.items())}")
 

@@ -21,6 +21,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
         "launch.demo",
         "launch.make_warehouse",
         "launch.train_tokenizer",
+        "launch.warehouse_gallery",
         "convert",
         "eval.warehouse",
         "eval.predict",
@@ -44,6 +45,15 @@ def test_help(module):
             "config.tokenizer names no tokenizer",
         ),
         (("launch.make_warehouse", "--out=out", "--width=5000"), "5000x1080 pixels are outside"),
+        (
+            ("launch.make_warehouse", "--out=out", "--appearance_variety=2"),
+            "appearance_variety is 2.0, must be",
+        ),
+        (
+            ("launch.make_warehouse", "--out=out", "--bench", "--test_scenes=0"),
+            "bench is made of the test split",
+        ),
+        (("launch.warehouse_gallery", "--data=nowhere", "--out=out"), "train.json: cannot be read"),
     ],
 )
 def test_bad_input_is_one_sentence(arguments, message, tmp_path):
