@@ -85,9 +85,11 @@ class Builder:
         return thing
 
     def is_free(self, position: Point, radius: float) -> bool:
+        """Whether a circle on the floor keeps its distance from all that stands."""
         return all(math.dist(position, other) > radius + taken + self.GAP for other, taken in self.taken)
 
     def in_room(self, position: Point, margin: float) -> bool:
+        """Whether a place is that many metres away from every wall."""
         width, depth, _ = self.room
         return abs(position[0]) < width / 2 - margin and margin < position[1] < depth - margin
 
@@ -125,6 +127,7 @@ class Builder:
         return len(distances) > 1 and distances[1] > CLEAR_CHOICE * distances[0]
 
     def outside_buffers(self, place: Point, margin: float) -> bool:
+        """Whether a place is outside of all buffers, each widened by a margin in metres."""
         return not any(
             in_rectangle(place, b.position, b.size, b.yaw, margin) for b in self.things if b.kind == "buffer"
         )
@@ -189,6 +192,7 @@ def place_buffers(builder: Builder, limits: SceneLimits) -> int:
 
 
 def place_transporters(builder: Builder, limits: SceneLimits) -> None:
+    """Transporters well inside or well outside of buffers; all but one carry a pallet."""
     rng = builder.rng
     wanted = min(int(rng.choice([0, 1, 2, 3], p=[0.03, 0.17, 0.35, 0.45])), limits.max_transporters)
     made, empty = 0, int(rng.integers(max(wanted, 1)))

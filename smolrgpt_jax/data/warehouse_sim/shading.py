@@ -37,7 +37,19 @@ def shade(
     rows: np.ndarray,
     focal: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Colours uint8[H, W, 3] and ids int32[H, W] from the faces and points that are seen."""
+    """Colours and ids of all pixels.
+
+    Args:
+      scene: what is seen.
+      faces: its boxes' faces.
+      shown: int32[H, W], the face each pixel shows: of the room, then ROOM_FACES + index in ``faces``.
+      depth: float32[H, W], metres along the optical axis.
+      columns, rows: float32[W] and float32[H], the pixels' places from the middle over the focal length.
+      focal: focal length in pixels.
+
+    Returns:
+      Colours uint8[H, W, 3] and numbers of the things seen int32[H, W].
+    """
     axes = scene.camera.axes.astype(np.float32)
     flat_depth, flat = depth.ravel(), shown.ravel()
     across = (depth * columns).ravel()

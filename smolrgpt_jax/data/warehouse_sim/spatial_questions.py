@@ -53,6 +53,7 @@ class Solid:
 
     @property
     def center(self) -> tuple[float, ...]:
+        """Of the box, metres (right, ahead, up)."""
         return tuple((a + b) / 2 for a, b in zip(self.low, self.high))
 
     @property
@@ -62,6 +63,7 @@ class Solid:
 
     @property
     def volume(self) -> float:
+        """Of the box, cubic metres."""
         return math.prod(self.size)
 
 
@@ -85,6 +87,7 @@ class SpatialQuestion:
 
     @property
     def type(self) -> str:
+        """ "qualitative" or "quantitative"."""
         return "qualitative" if self.category in QUALITATIVE else "quantitative"
 
     def texts(self, names: Sequence[str], first: int = 0) -> tuple[str, str]:
@@ -102,8 +105,8 @@ def solids(scene: Scene, regions: Sequence[Region], width: int, height: int) -> 
       width, height: of the picture the masks are for, pixels.
     """
     found = []
-    heading = np.array([[math.cos(scene.camera.yaw), -math.sin(scene.camera.yaw)]])
-    heading = np.concatenate([heading, [[math.sin(scene.camera.yaw), math.cos(scene.camera.yaw)]]])
+    cos, sin = math.cos(scene.camera.yaw), math.sin(scene.camera.yaw)
+    heading = np.array([[cos, -sin], [sin, cos]])  # right and ahead, one per row
     for region in regions:
         if region.kind == "buffer":
             continue
