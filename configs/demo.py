@@ -17,7 +17,7 @@ ROOT = "runs/demo"
 STAGES = ("backbone", "stage1", "stage2", "stage3")
 TOKENIZER = "configs/demo_tokenizer"
 # Pictures just large enough for the encoder's 128x128, lists of masks short enough for two cores to learn from, and cameras so
-# much alike that metres can be learned in minutes.
+# much alike that metres can be learned in minutes; one plain look.
 WAREHOUSE = {
     "scenes": 3000,
     "val_scenes": 30,
@@ -26,6 +26,8 @@ WAREHOUSE = {
     "height": 144,
     "max_pallets": 6,
     "camera_variety": 0.15,
+    "appearance_variety": 0.0,
+    "clear_lines": False,
     "questions_per_picture": 6.4,
     "answers": AnswerStyle(decimals=1, settled=True),
     "scene_captions": 1,

@@ -1,6 +1,7 @@
 """Makes a procedural warehouse in the published folder format.
 
 python -m launch.make_warehouse --out DIR --scenes N --seed S [--width 256 --height 144]
+python -m launch.make_warehouse --out DIR --bench --osd --llava --parquet    # and in other data sets' formats
 """
 
 from __future__ import annotations
@@ -20,6 +21,13 @@ NUMBERS = {
     "width": "of the pictures, in pixels",
     "height": "of the pictures, in pixels",
     "max_pallets": "most pallets of a scene, 4 to 10",
+}
+
+FLAGS = {
+    "bench": "also write questions in SpatialRGPT-Bench's format about the test split, in DIR/bench",
+    "osd": "also write conversations in the Open Spatial Dataset's format about train and val, in DIR/osd",
+    "llava": "also write captions of train and val in LLaVA-CC3M's format, in DIR/llava",
+    "parquet": "also write all of these as the SmolRGPT parquet sets, in DIR/parquet",
 }
 
 
@@ -45,6 +53,15 @@ def main() -> None:
         help="shares of the categories in the training split (default %(default)s)",
     )
     parser.add_argument(
+        "--appearance_variety",
+        type=float,
+        default=WarehouseConfig.appearance_variety,
+        help="how much lamps, surfaces, paint, clutter and camera pitch differ, 0 (one plain look) to 1 "
+        "(default %(default)s)",
+    )
+    for name, what in FLAGS.items():
+        parser.add_argument(f"--{name}", action="store_true", help=what)
+    parser.add_argument(
         "--workers", type=int, help="processes, without effect on the result (default: one per core)"
     )
     arguments = vars(parser.parse_args())
@@ -52,11 +69,12 @@ def main() -> None:
     try:
         if workers is not None and workers < 1:
             raise ValueError(f"{workers} workers are too few")
-        config = WarehouseConfig(**arguments)
+        formats = tuple(name for name in FLAGS if arguments.pop(name))
+        config = WarehouseConfig(**arguments, formats=formats)
         sizes = ", ".join(f"{size} {split}" for split, size in config.split_sizes().items())
         print(
             f"making a warehouse in {out}: scenes {sizes}; {config.width}x{config.height} pixels, "
-            f"seed {config.seed}"
+            f"seed {config.seed}" + "".join(f", {name}" for name in formats)
         )
         metadata = make_warehouse(out, config, workers)
     except (DataError, ValueError, OSError) as error:
@@ -67,6 +85,30 @@ def main() -> None:
             f"{split}: {questions}; {found['region_captions']} region captions, "
             f"{found['scene_captions']} scene captions"
         )
+        if any(found["questions"].values()):
+            print(f"  answers: {describe_answers(found)}")
+    for name, counts in metadata["formats"].items():
+        print(f"{name}: {', '.join(f'{what} {number}' for what, number in counts.items())}")
+
+
+def describe_answers(found: dict) -> str:
+    """One line on how the answers of a split are distributed, from its entry in metadata.json."""
+    parts = [
+        f"{category} " + " ".join(f"{answer}:{number}" for answer, number in found[key].items())
+        for category, key in (
+            ("left_right", "left_right_answers"),
+            ("count", "count_answers"),
+            ("mcq region", "mcq_answers"),
+        )
+    ]
+    metres = found.get("distance_metres")
+    if metres:
+        low, middle, high = metres["quartiles"]
+        parts.append(
+            f"distance quartiles {low} / {middle} / {high} m, largest {metres['largest']} m, "
+            f"{metres['zeros']} zeros"
+        )
+    return "; ".join(parts)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
         "launch.slurm",
         "launch.tpu_pod",
         "launch.train_tokenizer",
+        "launch.warehouse_gallery",
         "launch.xpk",
         "convert",
         "eval.warehouse",
@@ -48,6 +49,15 @@ def test_help(module):
             "config.tokenizer names no tokenizer",
         ),
         (("launch.make_warehouse", "--out=out", "--width=5000"), "5000x1080 pixels are outside"),
+        (
+            ("launch.make_warehouse", "--out=out", "--appearance_variety=2"),
+            "appearance_variety is 2.0, must be",
+        ),
+        (
+            ("launch.make_warehouse", "--out=out", "--bench", "--test_scenes=0"),
+            "bench is made of the test split",
+        ),
+        (("launch.warehouse_gallery", "--data=nowhere", "--out=out"), "train.json: cannot be read"),
     ],
 )
 def test_bad_input_is_one_sentence(arguments, message, tmp_path):

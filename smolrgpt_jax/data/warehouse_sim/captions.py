@@ -15,7 +15,7 @@ import numpy as np
 from smolrgpt_jax.data.records import MASK
 from smolrgpt_jax.data.warehouse_sim import phrases
 from smolrgpt_jax.data.warehouse_sim.questions import NOUNS, NUMBER_WORDS, SIDE_MARGIN, masks, named, nearest
-from smolrgpt_jax.data.warehouse_sim.scene import KINDS
+from smolrgpt_jax.data.warehouse_sim.objects import KINDS
 from smolrgpt_jax.data.warehouse_sim.view import Region, floor_distance, is_inside
 
 METRES_MARGIN = 0.4  # between two objects that are compared by their distance ahead

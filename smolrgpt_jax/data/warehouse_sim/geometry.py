@@ -85,3 +85,39 @@ def in_rectangle(point: Point, center: Point, size: Point, yaw: float, margin: f
     """Whether a point lies in a turned rectangle that is widened by a margin, all in metres."""
     across, along = rotated((point[0] - center[0], point[1] - center[1]), -yaw)
     return abs(across) < size[0] / 2 + margin and abs(along) < size[1] / 2 + margin
+
+
+def corners(center: Point, size: Point, yaw: float) -> list[Point]:
+    """The corners of a turned rectangle, in order round it."""
+    return [
+        moved(center, (x * size[0] / 2, y * size[1] / 2), yaw)
+        for x, y in ((-1, -1), (1, -1), (1, 1), (-1, 1))
+    ]
+
+
+def overlap(a: list[Point], b: list[Point]) -> bool:
+    """Whether two convex outlines, whose corners are in order, share an area.
+
+    By the separating axis theorem they do not if one of their sides has all of both on different sides.
+    """
+    for outline in (a, b):
+        for (x0, y0), (x1, y1) in zip(outline, outline[1:] + outline[:1]):
+            normal = (y0 - y1, x1 - x0)
+            of_a, of_b = ([x * normal[0] + y * normal[1] for x, y in points] for points in (a, b))
+            if max(of_a) <= min(of_b) or max(of_b) <= min(of_a):
+                return False
+    return True
+
+
+def edge_distance(x: np.ndarray, y: np.ndarray, center: Point, size: Point, yaw: float) -> np.ndarray:
+    """Metres outside a rectangle's nearest side, negative inside, all in metres.
+
+    Args:
+      x, y: float32 of any shapes that broadcast; the result has theirs together.
+    """
+    cos, sin = np.float32(np.cos(yaw)), np.float32(np.sin(yaw))
+    dx, dy = x - np.float32(center[0]), y - np.float32(center[1])
+    return np.maximum(
+        np.abs(cos * dx + sin * dy) - np.float32(size[0] / 2),
+        np.abs(cos * dy - sin * dx) - np.float32(size[1] / 2),
+    )

@@ -10,12 +10,19 @@ import numpy as np
 from PIL import Image
 
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
-from smolrgpt_jax.data.warehouse_sim.captions import Caption, Captioner, scene_captions
+from smolrgpt_jax.data.warehouse_sim.captions import Captioner, scene_captions
 from smolrgpt_jax.data.warehouse_sim.config import SPLITS, WarehouseConfig
-from smolrgpt_jax.data.warehouse_sim.geometry import Camera
+from smolrgpt_jax.data.warehouse_sim.exports import write_osd_pictures
+from smolrgpt_jax.data.warehouse_sim.made import MadeScene
 from smolrgpt_jax.data.warehouse_sim.questions import Asked, Asker
 from smolrgpt_jax.data.warehouse_sim.render import Rendering, depth_to_grey, render
 from smolrgpt_jax.data.warehouse_sim.scene import Scene, make_scene
+from smolrgpt_jax.data.warehouse_sim.spatial_questions import (
+    SpatialQuestion,
+    benchmark_questions,
+    conversation,
+    solids,
+)
 from smolrgpt_jax.data.warehouse_sim.view import Region, visible_regions
 
 DRAWS = 50  # of a scene, of which nearly always the first will do
@@ -32,17 +39,6 @@ class Job:
     config: WarehouseConfig
 
 
-@dataclasses.dataclass(frozen=True)
-class MadeScene:
-    """What the records of a scene are made of; ``questions`` are more than a split takes."""
-
-    name: str
-    camera: Camera
-    questions: tuple[Asked, ...]
-    region_captions: tuple[Caption, ...]
-    scene_captions: tuple[Caption, ...]
-
-
 def draw_scene(
     config: WarehouseConfig, split: str, index: int
 ) -> tuple[Scene, Rendering, list[Region], np.random.Generator]:
@@ -52,9 +48,12 @@ def draw_scene(
     change with the size of another. Raises ValueError if hardly anything is ever seen.
     """
     rng = np.random.default_rng(np.random.SeedSequence([config.seed, SPLITS.index(split), index]))
-    # A view that shows hardly anything teaches nothing; the generator's next scene replaces it.
+    # A view that shows hardly anything teaches nothing, and whether a pallet on a line counts as
+    # inside nobody can tell; the generator's next scene replaces such a one.
     for _ in range(DRAWS):
         scene = make_scene(rng, config.limits())
+        if scene.half_inside(config.undivided()):
+            continue
         rendering = render(scene, config.width, config.height)
         regions = visible_regions(scene, rendering, config.min_area)
         kinds = [region.kind for region in regions]
@@ -62,7 +61,7 @@ def draw_scene(
             return scene, rendering, regions, rng
     raise ValueError(
         f"scene {index} of {split}: none of {DRAWS} draws shows three pallets and a buffer of at "
-        f"least {config.min_area:.2%} of the picture each"
+        f"least {config.min_area:.2%} of the picture each, with no pallet on a line"
     )
 
 
@@ -81,6 +80,17 @@ def make_questions(
     ]
 
 
+def make_spatial(
+    config: WarehouseConfig, split: str, scene: Scene, regions: list[Region], rng: np.random.Generator
+) -> list[SpatialQuestion]:
+    """Questions for the formats that have spatial ones, drawn with a child of the scene's generator."""
+    if ("bench" if split == "test" else "osd") not in config.formats:
+        return []
+    found = solids(scene, regions, config.width, config.height)
+    draw = benchmark_questions if split == "test" else conversation
+    return draw(found, rng.spawn(1)[0])
+
+
 def make(job: Job) -> MadeScene:
     """Makes a scene and writes its RGB and depth pictures."""
     config = job.config
@@ -94,4 +104,9 @@ def make(job: Job) -> MadeScene:
     if job.split != "test":
         region_captions = Captioner(regions, config.max_caption_regions, rng).captions(config.captions)
         captions = scene_captions(regions, config.scene_captions, rng)
-    return MadeScene(name, scene.camera, tuple(questions), tuple(region_captions), tuple(captions))
+    spatial = make_spatial(config, job.split, scene, regions, rng)
+    if job.split != "test" and "osd" in config.formats:
+        write_osd_pictures(job.folder.parent, name, rendering.rgb, grey)
+    return MadeScene(
+        name, scene.camera, tuple(questions), tuple(region_captions), tuple(captions), tuple(spatial)
+    )

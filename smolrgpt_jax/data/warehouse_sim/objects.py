@@ -13,6 +13,7 @@ import numpy as np
 
 from smolrgpt_jax.data.warehouse_sim.geometry import Point, moved
 
+KINDS = ("buffer", "pallet", "transporter", "shelf")
 Color = tuple[float, float, float]
 
 PALLET = (1.2, 1.0, 0.14)  # metres: along, across, high
@@ -35,6 +36,27 @@ WHITE: Color = (0.82, 0.82, 0.80)
 
 
 @dataclasses.dataclass(frozen=True)
+class Thing:
+    """An object that questions can be about.
+
+    Attributes:
+      number: its id in the instance map, from 1.
+      kind: one of KINDS.
+      position: centre on the floor, metres.
+      yaw: counter-clockwise turn.
+      size: footprint (across, along), metres; for a buffer the middle of its painted line.
+      carrying: for a transporter, whether it carries a load.
+    """
+
+    number: int
+    kind: str
+    position: Point
+    yaw: float
+    size: Point
+    carrying: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class Cuboid:
     """A box standing upright.
 
@@ -43,6 +65,7 @@ class Cuboid:
       color: RGB in 0..1.
       owner: number of the thing it belongs to, 0 for none.
       cells: into how many parts dark seams divide it along each of its axes.
+      material: "card" (cardboard), "wood" (a pallet) or "plain".
     """
 
     center: tuple[float, float, float]
@@ -51,6 +74,16 @@ class Cuboid:
     color: Color
     owner: int = 0
     cells: tuple[int, int, int] = (1, 1, 1)
+    material: str = "plain"
+
+    def corners(self) -> np.ndarray:
+        """Its eight corners, float64[8, 3], metres."""
+        along, across, high = (size / 2 for size in self.size)
+        points = []
+        for x, y in ((-along, -across), (along, -across), (along, across), (-along, across)):
+            place = moved(self.center[:2], (x, y), self.yaw)
+            points += [(*place, self.center[2] - high), (*place, self.center[2] + high)]
+        return np.array(points)
 
 
 Place = Callable[..., Cuboid]
@@ -63,7 +96,7 @@ def tinted(rng: np.random.Generator, color: Color, spread: float = 0.1) -> Color
     return float(red), float(green), float(blue)
 
 
-def _placer(origin: Point, yaw: float, owner: int) -> Place:
+def placer(origin: Point, yaw: float, owner: int) -> Place:
     """Returns a function that puts a box, its bottom's centre given in the object's own frame."""
 
     def place(
@@ -71,10 +104,11 @@ def _placer(origin: Point, yaw: float, owner: int) -> Place:
         size: tuple[float, float, float],
         color: Color,
         cells: tuple[int, int, int] = (1, 1, 1),
+        material: str = "plain",
     ) -> Cuboid:
         x, y = moved(origin, (offset[0], offset[1]), yaw)
         along, across, high = (float(value) for value in size)
-        return Cuboid((x, y, offset[2] + high / 2), (along, across, high), yaw, color, owner, cells)
+        return Cuboid((x, y, offset[2] + high / 2), (along, across, high), yaw, color, owner, cells, material)
 
     return place
 
@@ -86,7 +120,7 @@ def _load(rng: np.random.Generator, place: Place, base: float) -> list[Cuboid]:
     if style == 0:
         size = (rng.uniform(0.95, 1.15), rng.uniform(0.8, 0.98), rng.uniform(0.5, 1.35))
         cells = (int(rng.integers(1, 4)), int(rng.integers(1, 3)), int(rng.integers(1, 4)))
-        return [place((0, 0, base), size, card, cells)]
+        return [place((0, 0, base), size, card, cells, "card")]
     if style == 1:
         return [
             place(
@@ -94,54 +128,60 @@ def _load(rng: np.random.Generator, place: Place, base: float) -> list[Cuboid]:
                 (0.54, rng.uniform(0.7, 0.95), rng.uniform(0.35, 1.2)),
                 tinted(rng, card, 0.05),
                 (1, int(rng.integers(1, 3)), int(rng.integers(1, 4))),
+                "card",
             )
             for side in (-1, 1)
         ]
     if style == 2:
         side = 1 if rng.random() < 0.5 else -1
         high = rng.uniform(0.5, 1.2)
-        boxes = [place((side * 0.27, 0, base), (0.58, 0.9, high), card, (1, 2, 2))]
+        boxes = [place((side * 0.27, 0, base), (0.58, 0.9, high), card, (1, 2, 2), "card")]
         return boxes + [
             place(
                 (-side * 0.3, rng.uniform(-0.2, 0.2), base),
                 (0.45, 0.5, rng.uniform(0.2, 0.45)),
                 tinted(rng, card, 0.08),
+                material="card",
             )
         ]
     boxes = []
     for along, across in ((-0.32, -0.24), (0.3, -0.22), (-0.3, 0.24), (0.32, 0.22)):
         if rng.random() < 0.85 or not boxes:
             size = (rng.uniform(0.38, 0.58), rng.uniform(0.34, 0.46), rng.uniform(0.2, 0.5))
-            boxes.append(place((along, across, base), size, tinted(rng, card, 0.08)))
+            boxes.append(place((along, across, base), size, tinted(rng, card, 0.08), material="card"))
             if rng.random() < 0.5:
                 size_above = (rng.uniform(0.25, 0.4), rng.uniform(0.25, 0.36), rng.uniform(0.2, 0.4))
-                boxes.append(place((along, across, base + size[2]), size_above, tinted(rng, card, 0.08)))
+                boxes.append(
+                    place(
+                        (along, across, base + size[2]), size_above, tinted(rng, card, 0.08), material="card"
+                    )
+                )
     return boxes
 
 
 def pallet(rng: np.random.Generator, origin: Point, yaw: float, owner: int) -> list[Cuboid]:
     """A loaded pallet."""
-    place = _placer(origin, yaw, owner)
+    place = placer(origin, yaw, owner)
     wood = tinted(rng, PALLET_COLORS[rng.integers(len(PALLET_COLORS))])
-    return [place((0, 0, 0), PALLET, wood, (6, 1, 1)), *_load(rng, place, PALLET[2])]
+    return [place((0, 0, 0), PALLET, wood, (6, 1, 1), "wood"), *_load(rng, place, PALLET[2])]
 
 
 def transporter(
     rng: np.random.Generator, origin: Point, yaw: float, owner: int, carrying: bool
 ) -> list[Cuboid]:
     """A flat yellow vehicle, with a white deck when empty and a loaded pallet on top when not."""
-    place = _placer(origin, yaw, owner)
+    place = placer(origin, yaw, owner)
     top = TRANSPORTER[2]
     body = place((0, 0, 0), TRANSPORTER, tinted(rng, (0.93, 0.68, 0.10), 0.05))
     if not carrying:
         return [body, place((0, 0, top), (0.8, 0.55, 0.04), WHITE, (3, 1, 1))]
     wood = tinted(rng, PALLET_COLORS[rng.integers(len(PALLET_COLORS))])
-    return [body, place((0, 0, top), PALLET, wood, (6, 1, 1)), *_load(rng, place, top + PALLET[2])]
+    return [body, place((0, 0, top), PALLET, wood, (6, 1, 1), "wood"), *_load(rng, place, top + PALLET[2])]
 
 
 def shelf(rng: np.random.Generator, origin: Point, yaw: float, owner: int, length: float) -> list[Cuboid]:
     """A rack of two or three boards, most of their places filled with boxes."""
-    place = _placer(origin, yaw, owner)
+    place = placer(origin, yaw, owner)
     frame = tinted(rng, SHELF_COLORS[rng.integers(len(SHELF_COLORS))])
     levels, step, deep = int(rng.integers(2, 4)), rng.uniform(0.9, 1.15), 0.9
     high = step * levels + 0.15
@@ -162,6 +202,7 @@ def shelf(rng: np.random.Generator, origin: Point, yaw: float, owner: int, lengt
                         size,
                         tinted(rng, CARDBOARD, 0.2),
                         (2, 1, 1),
+                        "card",
                     )
                 )
     return boxes
@@ -169,7 +210,7 @@ def shelf(rng: np.random.Generator, origin: Point, yaw: float, owner: int, lengt
 
 def clutter(rng: np.random.Generator, origin: Point, yaw: float) -> list[Cuboid]:
     """A crate, a barrel-like bin or a table with things on it; nobody asks about these."""
-    place = _placer(origin, yaw, 0)
+    place = placer(origin, yaw, 0)
     color = tinted(rng, CLUTTER_COLORS[rng.integers(len(CLUTTER_COLORS))], 0.2)
     style = rng.integers(3)
     if style == 0:

@@ -10,7 +10,8 @@ from pycocotools import mask as coco
 
 from smolrgpt_jax.data.warehouse_sim.geometry import in_rectangle
 from smolrgpt_jax.data.warehouse_sim.render import Rendering
-from smolrgpt_jax.data.warehouse_sim.scene import Scene, Thing
+from smolrgpt_jax.data.warehouse_sim.objects import Thing
+from smolrgpt_jax.data.warehouse_sim.scene import Scene
 
 
 @dataclasses.dataclass(frozen=True)

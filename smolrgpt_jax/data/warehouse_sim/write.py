@@ -8,6 +8,8 @@
     {train,val}_regions.json                    region captions, category "region_caption"
     metadata.json                               parameters and statistics
 
+and, where the configuration names them, the formats of exports.py.
+
 Pictures are numbered through all splits.
 """
 
@@ -21,7 +23,7 @@ import multiprocessing
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -32,11 +34,14 @@ from tqdm import tqdm
 from smolrgpt_jax.data.records import IMAGE, DataError, WAREHOUSE_CATEGORIES
 from smolrgpt_jax.data.warehouse_sim.balance import choose
 from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
-from smolrgpt_jax.data.warehouse_sim.make import Job, MadeScene, make
+from smolrgpt_jax.data.warehouse_sim.exports import make_folders, write_formats
+from smolrgpt_jax.data.warehouse_sim.files import dump
+from smolrgpt_jax.data.warehouse_sim.made import MadeScene
+from smolrgpt_jax.data.warehouse_sim.make import Job, make
 from smolrgpt_jax.data.warehouse_sim.questions import Asked
 from smolrgpt_jax.data.warehouse_sim.view import Region
 
-VERSION = 2
+VERSION = 3
 
 
 def make_warehouse(
@@ -75,6 +80,7 @@ def make_warehouse(
 def _make_all(folder: Path, config: WarehouseConfig, workers: int) -> dict[str, list[MadeScene]]:
     """Makes the scenes of all splits, in order, and their pictures."""
     jobs: list[Job] = []
+    make_folders(folder, config.formats)
     for split, size in config.split_sizes().items():
         for kind in ("images", "depths"):
             (folder / split / kind).mkdir(parents=True)
@@ -97,11 +103,11 @@ def _write_records(folder: Path, config: WarehouseConfig, made: dict[str, list[M
         chosen = choose([scene.questions for scene in scenes], shares, most)
         pairs = [(scene, scene.questions[i]) for scene, indices in zip(scenes, chosen) for i in indices]
         if split == "test":
-            _dump(folder / "test_answers.json", (_question(scene, q, config) for scene, q in pairs))
-            _dump(folder / "test.json", (_without_answer(_question(scene, q, config)) for scene, q in pairs))
+            dump(folder / "test_answers.json", (_question(scene, q, config) for scene, q in pairs))
+            dump(folder / "test.json", (_without_answer(_question(scene, q, config)) for scene, q in pairs))
         else:
-            _dump(folder / f"{split}.json", (_question(scene, q, config) for scene, q in pairs))
-            _dump(
+            dump(folder / f"{split}.json", (_question(scene, q, config) for scene, q in pairs))
+            dump(
                 folder / f"{split}_regions.json",
                 (
                     _record(scene.name, c.prompt, c.text, c.regions, config, category="region_caption")
@@ -109,7 +115,7 @@ def _write_records(folder: Path, config: WarehouseConfig, made: dict[str, list[M
                     for c in scene.region_captions
                 ),
             )
-            _dump(
+            dump(
                 folder / f"{split}_captions.json",
                 (
                     _chat(scene.name, i, c.prompt, c.text)
@@ -118,6 +124,7 @@ def _write_records(folder: Path, config: WarehouseConfig, made: dict[str, list[M
                 ),
             )
         metadata["splits"][split] = _statistics(scenes, [question for _, question in pairs])
+    metadata["formats"] = write_formats(folder, config, made)
     (folder / "metadata.json").write_text(json.dumps(metadata, indent=1) + "\n", encoding="utf-8")
     return metadata
 
@@ -167,6 +174,11 @@ def _chat(name: str, index: int, prompt: str, text: str) -> dict[str, Any]:
     }
 
 
+def _in_order(answer: str | int) -> tuple[int, str]:
+    """Numbers by their value, words by the alphabet."""
+    return (int(answer), "") if str(answer).isdigit() else (0, str(answer))
+
+
 def _statistics(scenes: Sequence[MadeScene], questions: Sequence[Asked]) -> dict[str, Any]:
     """What a reader of metadata.json wants to know about a split."""
     answers = {
@@ -180,7 +192,8 @@ def _statistics(scenes: Sequence[MadeScene], questions: Sequence[Asked]) -> dict
         "scene_captions": sum(len(scene.scene_captions) for scene in scenes),
     }
     for category in ("left_right", "count", "mcq"):
-        result[f"{category}_answers"] = {str(k): n for k, n in sorted(Counter(answers[category]).items())}
+        counts = Counter(answers[category])
+        result[f"{category}_answers"] = {str(k): counts[k] for k in sorted(counts, key=_in_order)}
     if answers["distance"]:
         metres = np.array(answers["distance"])
         result["distance_metres"] = {
@@ -197,12 +210,3 @@ def _statistics(scenes: Sequence[MadeScene], questions: Sequence[Asked]) -> dict
         ):
             result[f"camera_{label}"] = [round(min(values), 2), round(max(values), 2)]
     return result
-
-
-def _dump(path: Path, records: Iterable[dict[str, Any]]) -> None:
-    """Writes a JSON list, one record per line, without holding all of it."""
-    with open(path, "w", encoding="utf-8") as file:
-        file.write("[")
-        for i, record in enumerate(records):
-            file.write((",\n" if i else "\n") + json.dumps(record))
-        file.write("\n]\n")

@@ -24,6 +24,12 @@ class Sample:
 
 
 @pytest.fixture(scope="session")
+def config() -> WarehouseConfig:
+    """Of the samples."""
+    return CONFIG
+
+
+@pytest.fixture(scope="session")
 def samples() -> list[Sample]:
     made = []
     for index in range(500):

@@ -11,6 +11,8 @@ import pytest
 from eval.blind import template
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
 from smolrgpt_jax.data.warehouse_sim.balance import choose, interleaved
+from smolrgpt_jax.data.warehouse_sim.config import MIXES, WarehouseConfig
+from smolrgpt_jax.data.warehouse_sim.make import make_questions
 
 EQUAL = dict.fromkeys(WAREHOUSE_CATEGORIES, 0.25)
 
@@ -43,6 +45,23 @@ def test_a_hundred_questions_of_each_category_from_a_hundred_pictures(samples):
     picked = choose([sample.questions for sample in samples[:100]], EQUAL, 640)
     kinds = Counter(samples[s].questions[i].category for s, indices in enumerate(picked) for i in indices)
     assert min(kinds[category] for category in WAREHOUSE_CATEGORIES) >= 100
+
+
+def test_the_published_mix(samples):
+    # 69,336, 73,803, 110,055 and 245,889 of 499,083 questions of the published training split.
+    published = dict(zip(("left_right", "count", "mcq", "distance"), (0.1389, 0.1479, 0.2205, 0.4927)))
+    shares = dict(zip(WAREHOUSE_CATEGORIES, MIXES["published"]))
+    assert sum(shares.values()) == pytest.approx(1)
+    config = WarehouseConfig(mix="published", width=96, height=54, seed=3)
+    questions = []
+    for index, sample in enumerate(samples[:120]):
+        rng = np.random.default_rng(index)
+        questions.append(make_questions(config, "train", sample.scene, sample.regions, rng))
+    picked = choose(questions, shares, round(6.4 * 120))
+    kinds = Counter(questions[s][i].category for s, indices in enumerate(picked) for i in indices)
+    assert sum(kinds.values()) == pytest.approx(6.4 * 120, abs=4)
+    for category, share in published.items():
+        assert kinds[category] / sum(kinds.values()) == pytest.approx(share, abs=0.01), category
 
 
 def test_sides_are_even_in_every_wording(chosen):

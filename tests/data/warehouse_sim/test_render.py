@@ -8,11 +8,13 @@ import math
 import numpy as np
 import pytest
 
+from smolrgpt_jax.data.warehouse_sim.appearance import Look
 from smolrgpt_jax.data.warehouse_sim.geometry import Camera
-from smolrgpt_jax.data.warehouse_sim.objects import Cuboid
-from smolrgpt_jax.data.warehouse_sim.render import LINE, depth_to_grey, render
-from smolrgpt_jax.data.warehouse_sim.scene import Scene, Thing, make_scene
+from smolrgpt_jax.data.warehouse_sim.objects import Cuboid, Thing
+from smolrgpt_jax.data.warehouse_sim.render import depth_to_grey, render
+from smolrgpt_jax.data.warehouse_sim.scene import Scene, make_scene
 
+LINE = Look().line
 # Level, looking along y, a metre from the front wall; a focal length of one picture width.
 CAMERA = Camera((0.0, 1.0, 2.0), yaw=0.0, pitch=0.0, focal=1.0)
 EMPTY = Scene(

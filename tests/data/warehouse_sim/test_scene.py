@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from smolrgpt_jax.data.warehouse_sim.scene import SceneLimits, make_scene
+from smolrgpt_jax.data.warehouse_sim.placing import SceneLimits
+from smolrgpt_jax.data.warehouse_sim.scene import make_scene
 
 
 def cameras(variety: float, number: int = 40):

@@ -10,7 +10,8 @@ from pycocotools import mask as coco
 
 from smolrgpt_jax.data.warehouse_sim.geometry import Camera
 from smolrgpt_jax.data.warehouse_sim.render import Rendering
-from smolrgpt_jax.data.warehouse_sim.scene import Scene, Thing, make_scene
+from smolrgpt_jax.data.warehouse_sim.objects import Thing
+from smolrgpt_jax.data.warehouse_sim.scene import Scene, make_scene
 from smolrgpt_jax.data.warehouse_sim.view import floor_distance, visible_regions
 
 PALLET = Thing(1, "pallet", (1.0, 5.0), 0.0, (1.2, 1.0))

@@ -161,6 +161,39 @@ def test_metadata_counts_what_was_written(warehouse):
     assert metadata["splits"]["val"]["region_captions"] == len(records(warehouse, "val_regions.json"))
 
 
+def test_metadata_has_the_distribution_of_the_answers(warehouse):
+    metadata = json.loads((warehouse / "metadata.json").read_text())
+    for split, name in (("train", "train.json"), ("val", "val.json"), ("test", "test_answers.json")):
+        found, answers = metadata["splits"][split], {}
+        for record in records(warehouse, name):
+            answers.setdefault(record["category"], []).append(record["normalized_answer"])
+        for category in ("left_right", "count", "mcq"):
+            counts = found[f"{category}_answers"]
+            assert counts == {
+                str(answer): answers[category].count(answer) for answer in set(answers[category])
+            }
+            assert list(counts) == sorted(counts, key=lambda key: (len(key), key))
+        metres, spread = answers["distance"], found["distance_metres"]
+        assert spread["zeros"] == metres.count(0.0) and spread["largest"] == max(metres)
+        np.testing.assert_allclose(spread["quartiles"], np.quantile(metres, (0.25, 0.5, 0.75)), atol=0.0051)
+
+
+def test_the_command_tells_the_answers_and_the_formats(tmp_path, monkeypatch, capsys):
+    arguments = ["--out", str(tmp_path / "new"), "--workers", "1", "--bench", "--appearance_variety", "0.5"]
+    for name, value in (("scenes", 2), ("val_scenes", 0), ("test_scenes", 1), ("width", 96), ("height", 54)):
+        arguments += [f"--{name}", str(value)]
+    monkeypatch.setattr(sys, "argv", ["make_warehouse", *arguments])
+    command.main()
+    printed = capsys.readouterr().out
+    metadata = json.loads((tmp_path / "new/metadata.json").read_text())
+    assert metadata["parameters"]["appearance_variety"] == 0.5 and metadata["parameters"]["formats"] == [
+        "bench"
+    ]
+    left = metadata["splits"]["train"]["left_right_answers"].get("left", 0)
+    assert f"left:{left}" in printed and "distance quartiles" in printed and "val: left_right 0" in printed
+    assert f"bench: above_choice {metadata['formats']['bench']['above_choice']}," in printed
+
+
 def test_an_existing_destination_is_refused(warehouse, tmp_path, monkeypatch):
     before = contents(warehouse)
     with pytest.raises(DataError, match="is not an empty folder; nothing was written"):

@@ -1,0 +1,134 @@
+"""A contact sheet of a warehouse: RGB and depth with their regions, and a question with its answer.
+
+python -m launch.warehouse_gallery --data DIR --split train --out gallery.png [--scenes 12]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from eval.overlay import draw_regions
+from smolrgpt_jax.data.records import MASK, WAREHOUSE_CATEGORIES, DataError, Picture, Question
+from smolrgpt_jax.data.sources.warehouse import read_warehouse
+
+WIDTH = 640  # pixels of each of the two pictures
+COLUMNS, GAP, FONT_SIZE = 2, 12, 15
+PAPER, INK, GREY = (250, 250, 248), (25, 27, 30), (90, 95, 100)
+
+
+def chosen(pictures: Sequence[Picture], number: int) -> list[tuple[Picture, Question]]:
+    """The first pictures with a question each, the categories by turns where a picture has them."""
+    pairs = []
+    for place, picture in enumerate(pictures[:number]):
+        wanted = WAREHOUSE_CATEGORIES[place % len(WAREHOUSE_CATEGORIES)]
+        question = next((q for q in picture.questions if q.category == wanted), picture.questions[0])
+        pairs.append((picture, question))
+    return pairs
+
+
+def gallery(pairs: Sequence[tuple[Picture, Question]]) -> Image.Image:
+    """The contact sheet; raises DataError where a picture cannot be opened."""
+    tiles = [_tile(picture, question) for picture, question in pairs]
+    rows = [tiles[i : i + COLUMNS] for i in range(0, len(tiles), COLUMNS)]
+    heights = [max(tile.height for tile in row) + GAP for row in rows]
+    sheet = Image.new("RGB", (COLUMNS * (tiles[0].width + GAP) + GAP, sum(heights) + GAP), PAPER)
+    top = GAP
+    for row, height in zip(rows, heights):
+        for column, tile in enumerate(row):
+            sheet.paste(tile, (GAP + column * (tile.width + GAP), top))
+        top += height
+    return sheet
+
+
+def readable(prompt: str) -> str:
+    """A prompt in which every "<mask>" is named as in the answers: "[Region 0]", "[Region 1]", ..."""
+    for number in range(prompt.count(MASK)):
+        prompt = prompt.replace(MASK, f"[Region {number}]", 1)
+    return prompt
+
+
+def _tile(picture: Picture, question: Question) -> Image.Image:
+    shown = []
+    for file in filter(None, (picture.image, picture.depth)):
+        try:
+            with Image.open(file) as image:
+                shown.append(draw_regions(image, question.regions, WIDTH))
+        except OSError as error:
+            raise DataError(f"{file}: cannot be opened as a picture ({error})") from error
+    font = ImageFont.load_default(FONT_SIZE)
+    answer = "(no answer published)" if question.answer is None else question.answer
+    texts = [
+        (f"{picture.id}  {question.category}", GREY),
+        (readable(question.prompt), INK),
+        (f"-> {answer}", INK),
+    ]
+    lines = [(line, ink) for text, ink in texts for line in _wrapped(text, font, 2 * WIDTH)]
+    line_height = FONT_SIZE + 5
+    tile = Image.new("RGB", (2 * WIDTH, shown[0].height + line_height * len(lines) + 8), PAPER)
+    for column, image in enumerate(shown):
+        tile.paste(image, (column * WIDTH, 0))
+    draw = ImageDraw.Draw(tile)
+    for number, (line, ink) in enumerate(lines):
+        draw.text((2, shown[0].height + 4 + number * line_height), line, font=font, fill=ink)
+    return tile
+
+
+def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+    """Lines of a text that fit into some pixels."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
+
+
+def _save(sheet: Image.Image, file: Path) -> None:
+    """Writes the file whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    aside = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        sheet.save(aside, "PNG")
+        aside.replace(file)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def main() -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m launch.warehouse_gallery",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder of a warehouse")
+    parser.add_argument("--split", default="train", help="train, val or test (default %(default)s)")
+    parser.add_argument("--out", type=Path, required=True, help="PNG file")
+    parser.add_argument("--scenes", type=int, default=12, help="pictures to show (default %(default)s)")
+    arguments = parser.parse_args()
+    try:
+        if arguments.scenes < 1:
+            raise ValueError(f"{arguments.scenes} scenes are too few")
+        print(
+            f"drawing {arguments.scenes} pictures of {arguments.data}/{arguments.split} into {arguments.out}"
+        )
+        answers = "test_answers.json"
+        with_answers = arguments.split == "test" and (arguments.data / answers).exists()
+        pictures = read_warehouse(arguments.data, arguments.split, answers if with_answers else None)
+        if not pictures:
+            raise DataError(f"{arguments.data} has no questions in the split {arguments.split}")
+        sheet = gallery(chosen(pictures, arguments.scenes))
+        _save(sheet, arguments.out)
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+if __name__ == "__main__":
+    main()
