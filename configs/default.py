@@ -44,7 +44,8 @@ def get_config() -> ConfigDict:
             "validation_sources": {},
             "validation_rows": 256,
             "validate_every": 500,
-            "mesh": {},  # sizes of data, fsdp, tensor; empty: all devices on data
+            "strategy": "zero1",  # what is split over devices, see smolrgpt_jax.sharding: data, zero1 or fsdp
+            "mesh": {},  # sizes of data, fsdp, tensor; empty: chosen for the strategy
             "log_every": 20,
             "save_every": 500,
             "keep": 2,

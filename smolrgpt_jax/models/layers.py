@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from smolrgpt_jax.sharding import constrain_batch
+
 Initializer = Callable[[jax.Array, tuple[int, ...], Any], jax.Array]
 
 MASKED = -1e30  # finite, so that a row with nothing to attend to gives no NaN
@@ -117,13 +119,15 @@ def run_blocks(
 ) -> tuple[jax.Array, Any]:
     """Runs `step(block, x, per_layer_i) -> (x, output_i)` over stacked blocks.
 
-    `per_layer` is a pytree with a leading layer dimension (a KV cache, say) or None; outputs come back stacked.
+    `per_layer` is a pytree with a leading layer dimension (a KV cache, say) or None; outputs come back stacked. x has the
+    batch first, which stays split over the devices from layer to layer.
     """
     graphdef, state = nnx.split(blocks, graph=False)
 
     def body(x: jax.Array, inputs: tuple[Any, Any]) -> tuple[jax.Array, Any]:
         layer_state, extra = inputs
-        return step(nnx.merge(graphdef, layer_state), x, extra)
+        x, output = step(nnx.merge(graphdef, layer_state), constrain_batch(x), extra)
+        return constrain_batch(x), output
 
     if remat != "none":
         policy = None if remat == "full" else jax.checkpoint_policies.dots_with_no_batch_dims_saveable

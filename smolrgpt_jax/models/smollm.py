@@ -19,6 +19,7 @@ from smolrgpt_jax.models.layers import (
     run_blocks,
     stack_blocks,
 )
+from smolrgpt_jax.sharding import constrain
 
 EMBEDDING_STDDEV = 0.02
 
@@ -117,12 +118,15 @@ class Decoder(nnx.Module):
 
     def embed(self, tokens: jax.Array, dtype: Any) -> jax.Array:
         """tokens: int32[B, S] -> float[B, S, D]."""
-        return jnp.take(self.token_embedding[...], tokens, axis=0).astype(dtype)
+        # Looked up in a table of whole rows: split by width, XLA would gather the whole batch for the table's gradient.
+        table = constrain(self.token_embedding[...], ("vocab", "none"))
+        return jnp.take(table, tokens, axis=0).astype(dtype)
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """hidden: float[..., D] (after the final norm) -> float32[..., padded vocabulary]; padding can never be chosen."""
         table = (self.token_embedding if self.head is None else self.head)[...].astype(hidden.dtype)
         logits = jnp.einsum("...d,vd->...v", hidden, table, preferred_element_type=jnp.float32)
+        logits = constrain(logits, ("batch", *("none",) * (logits.ndim - 2), "vocab"))
         if self.config.vocab_size == self.config.padded_vocab_size:
             return logits
         return jnp.where(jnp.arange(logits.shape[-1]) < self.config.vocab_size, logits, MASKED)

@@ -16,6 +16,7 @@ from smolrgpt_jax.models.mask_pooling import mask_pooling
 from smolrgpt_jax.models.refiner import Refiner
 from smolrgpt_jax.models.siglip import VisionEncoder
 from smolrgpt_jax.models.smollm import Decoder
+from smolrgpt_jax.sharding import constrain_batch
 
 # Parameters as a flat dict, "decoder/blocks/q_proj/kernel" -> array: a stage, a sharding rule or a conversion
 # table is then a pattern over names.
@@ -68,10 +69,12 @@ class SmolRGPT(nnx.Module):
         flat = images.reshape(batch * pictures, *images.shape[2:]).astype(self.dtype)
         regions = depths is not None and region_masks is not None
         if regions:
-            # One pass over RGB and depth together: the same weights encode both.
-            flat_depths = depths.reshape(flat.shape).astype(self.dtype)
-            both = self.vision_encoder(jnp.concatenate([flat, flat_depths]))
-            rgb_features, depth_features = jnp.split(both, 2)
+            # One pass over RGB and depth together: the same weights encode both. A picture and its depth lie side by
+            # side, so that both stay on the device that has the row.
+            pairs = jnp.stack([flat, depths.reshape(flat.shape).astype(self.dtype)], axis=1)
+            both = self.vision_encoder(constrain_batch(pairs.reshape(-1, *flat.shape[1:])))
+            both = both.reshape(flat.shape[0], 2, *both.shape[1:])
+            rgb_features, depth_features = both[:, 0], both[:, 1]
         else:
             rgb_features = self.vision_encoder(flat)
         out = {"vision_features_rgb": rgb_features, "image_tokens": self.rgb_connector(rgb_features)}
@@ -86,7 +89,9 @@ class SmolRGPT(nnx.Module):
             out["region_depth"] = mask_pooling(out["depth_refined"], masks)
             parts += [out["region_rgb"], out["region_depth"]]
         width = parts[0].shape[-1]
-        out["features"] = jnp.concatenate([p.reshape(batch, -1, width) for p in parts], axis=1)
+        out["features"] = constrain_batch(
+            jnp.concatenate([p.reshape(batch, -1, width) for p in parts], axis=1)
+        )
         return out
 
     def embed(self, tokens: jax.Array, feature_index: jax.Array, features: jax.Array) -> jax.Array:
@@ -98,7 +103,7 @@ class SmolRGPT(nnx.Module):
         embedded = self.decoder.embed(tokens, features.dtype)
         present = (feature_index >= 0) & (feature_index < features.shape[1])
         gathered = jnp.take_along_axis(features, jnp.where(present, feature_index, 0)[..., None], axis=1)
-        return jnp.where(present[..., None], gathered, embedded)
+        return constrain_batch(jnp.where(present[..., None], gathered, embedded))
 
     def __call__(self, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         """Forward pass over packed rows.

@@ -34,7 +34,7 @@ from smolrgpt_jax.training.checkpoints import Meta, TrainingCheckpoints
 from smolrgpt_jax.training.metrics import MetricsWriter
 from smolrgpt_jax.training.optimizer import OptimizerConfig, make_optimizer, schedules
 from smolrgpt_jax.training.stages import STAGES, Stage
-from smolrgpt_jax.training.step import make_eval_step, make_train_step
+from smolrgpt_jax.training.step import jit_train_step, make_eval_step
 
 
 class RunError(ValueError):
@@ -151,7 +151,7 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "
 
 
 # Settings that do not change what is computed, so a resumed run may have others.
-CHANGEABLE = frozenset({"log_every", "save_every", "keep", "data.threads", "data.cached_pictures", "mesh"})
+CHANGEABLE = frozenset({"log_every", "save_every", "keep", "data.threads", "data.cached_pictures", "mesh", "strategy"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,7 +192,7 @@ def train(run: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
         settings=_plain(run),
         stage=stage,
         start=start,
-        mesh=sharding.make_mesh(run["mesh"]),
+        mesh=sharding.make_mesh(run["mesh"], strategy=run["strategy"]),
         shape=shape,
         bad=bad,
         steps=steps,
@@ -257,9 +257,15 @@ def _initial_state(
 ) -> tuple[Params, Any, int]:
     """Parameters, optimiser state and step: of the newest checkpoint in the work directory, else of the start."""
     expected = abstract_params(this.start.config)
-    shardings = sharding.param_shardings(expected, this.mesh)
+    strategy = this.settings["strategy"]
+    shardings = sharding.param_shardings(expected, this.mesh, strategy)
     trained = this.stage.trained(expected)
-    init_optimizer = jax.jit(this.optimizer.init)
+    init_optimizer = jax.jit(
+        this.optimizer.init,
+        out_shardings=sharding.optimizer_shardings(
+            this.optimizer, {n: expected[n] for n in trained}, this.mesh, strategy
+        ),
+    )
     step = saver.latest_step()
     if step is None:
         if this.start.params is None:
@@ -294,8 +300,9 @@ def _run_steps(
     run, steps = this.settings, this.steps
     trained = {n: params[n] for n in this.stage.trained(params)}
     frozen = {n: v for n, v in params.items() if n not in trained}
-    train_step = make_train_step(this.start.config, this.optimizer, run["accumulation"])
-    train_step = jax.jit(train_step, donate_argnums=(0, 2))
+    train_step = jit_train_step(
+        this.start.config, this.optimizer, trained, this.mesh, run["strategy"], run["accumulation"]
+    )
     validate = _validator(this)
     meta = Meta(
         this.start.config.replace(remat="none"), tokenizer_files(this.start.tokenizer), this.start.layout
@@ -360,7 +367,7 @@ def _validator(this: Run) -> Callable[[Params], float] | None:
         return None
     data = {**run["data"], "weights": {}}
     rows = packed_rows(data, run["validation_sources"], this.start.tokenizer, this.shape, this.bad)
-    eval_step = jax.jit(make_eval_step(this.start.config))
+    eval_step = jax.jit(make_eval_step(this.start.config, this.mesh))
     limit = min(run["validation_rows"], sum(map(len, rows)))
 
     def validate(params: Params) -> float:
