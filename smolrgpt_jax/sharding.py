@@ -87,7 +87,9 @@ def make_mesh(
         if sizes[0] % slices:
             raise ValueError(f"the data axis of size {sizes[0]} does not divide over {slices} slices")
         within = (sizes[0] // slices, *sizes[1:])
-        array = mesh_utils.create_hybrid_device_mesh(within, (slices, 1, 1), devices)
+        array = mesh_utils.create_hybrid_device_mesh(
+            within, (slices, 1, 1), devices, allow_split_physical_axes=True
+        )
         return Mesh(array, AXES, axis_types=(AxisType.Auto,) * len(AXES))
     return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
 

@@ -1,6 +1,6 @@
-"""Layers shared by the towers: dense, norms, attention, and scanned stacks of blocks.
+"""Layers shared by the towers: dense, norms, and scanned stacks of blocks.
 
-Parameters are float32; matrix products run in the dtype of their input; norms and softmax run in float32.
+Parameters are float32; matrix products run in the dtype of their input; norms run in float32.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from flax import nnx
 from smolrgpt_jax.sharding import constrain_batch
 
 Initializer = Callable[[jax.Array, tuple[int, ...], Any], jax.Array]
-
-MASKED = -1e30  # finite, so that a row with nothing to attend to gives no NaN
 
 
 def normal_init(stddev: float) -> Initializer:
@@ -81,22 +79,6 @@ class RMSNorm(nnx.Module):
         y = x.astype(jnp.float32)
         y = y * jax.lax.rsqrt(jnp.mean(y * y, -1, keepdims=True) + self.eps)
         return (y * self.scale[...]).astype(x.dtype)
-
-
-def attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-    """Scaled dot-product attention with grouped key-value heads.
-
-    q: float[B, S, H, D]; k, v: float[B, K, G, D] with H a multiple of G; mask: bool[B, S, K], True = may attend.
-    Returns float[B, S, H, D]. Softmax in float32. A query that may attend to nothing gets the mean of all values.
-    """
-    batch, length, heads, dim = q.shape
-    groups = k.shape[2]
-    q = q.reshape(batch, length, groups, heads // groups, dim)
-    scores = jnp.einsum("bsghd,bkgd->bghsk", q, k, preferred_element_type=jnp.float32) * (dim**-0.5)
-    if mask is not None:
-        scores = jnp.where(mask[:, None, None], scores, MASKED)
-    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-    return jnp.einsum("bghsk,bkgd->bsghd", weights, v).reshape(batch, length, heads, dim)
 
 
 def stack_blocks(make_block: Callable[[nnx.Rngs], nnx.Module], layers: int, rngs: nnx.Rngs) -> nnx.Module:

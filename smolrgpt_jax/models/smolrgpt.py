@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from smolrgpt_jax.config import SmolRGPTConfig
+from smolrgpt_jax.models.attention import packed_attention_mask, packed_spans
 from smolrgpt_jax.models.connector import Connector
 from smolrgpt_jax.models.mask_pooling import mask_pooling
 from smolrgpt_jax.models.refiner import Refiner
@@ -23,30 +24,9 @@ from smolrgpt_jax.sharding import constrain_batch
 Params = dict[str, jax.Array]
 
 
-def packed_attention_mask(picture_ids: jax.Array, question_ids: jax.Array) -> jax.Array:
-    """Who may attend to whom in a packed row: bool[B, S, S].
-
-    picture_ids: int32[B, S], 1.. the token's picture, 0 padding; question_ids: int32[B, S], 0 the picture's prefix, 1.. a question.
-    A token sees earlier tokens of its own picture's prefix and of its own question. With picture_ids 1 1 1 1 1 0 and
-    question_ids 0 0 1 1 2 0 (prefix of two, a question of two, a question of one, padding):
-
-        1 . . . . .
-        1 1 . . . .
-        1 1 1 . . .
-        1 1 1 1 . .
-        1 1 . . 1 .
-        . . . . . .
-    """
-    length = picture_ids.shape[1]
-    causal = jnp.tril(jnp.ones((length, length), bool))
-    same_picture = (picture_ids[:, :, None] == picture_ids[:, None, :]) & (picture_ids != 0)[:, None, :]
-    visible = (question_ids[:, None, :] == 0) | (question_ids[:, :, None] == question_ids[:, None, :])
-    return causal & same_picture & visible
-
-
 class SmolRGPT(nnx.Module):
     def __init__(self, config: SmolRGPTConfig, rngs: nnx.Rngs):
-        stack = {"scan": config.scan_layers, "remat": config.remat}
+        stack = {"scan": config.scan_layers, "remat": config.remat, "attention": config.attention}
         width = config.decoder.width
         self.vision_encoder = VisionEncoder(config.vision, **stack, rngs=rngs)
         self.rgb_connector = Connector(config.vision.width, width, config.shuffle_factor, rngs)
@@ -54,7 +34,7 @@ class SmolRGPT(nnx.Module):
         self.rgb_refiner = Refiner(width, rngs)
         self.depth_refiner = Refiner(width, rngs)
         self.decoder = Decoder(config.decoder, **stack, rngs=rngs)
-        self.dtype = config.compute_dtype
+        self.dtype, self.attention = config.compute_dtype, config.attention
 
     def encode(
         self, images: jax.Array, depths: jax.Array | None, region_masks: jax.Array | None
@@ -114,7 +94,8 @@ class SmolRGPT(nnx.Module):
         """
         out = self.encode(batch["images"], batch.get("depths"), batch.get("region_masks"))
         x = self.embed(batch["tokens"], batch["feature_index"], out["features"])
-        mask = packed_attention_mask(batch["picture_ids"], batch["question_ids"])
+        make_mask = packed_spans if self.attention == "splash" else packed_attention_mask
+        mask = make_mask(batch["picture_ids"], batch["question_ids"])
         out["hidden"], _ = self.decoder(x, batch["positions"], mask)
         out["logits"] = self.decoder.logits(out["hidden"])
         return out

@@ -27,6 +27,7 @@ from smolrgpt_jax.data.pipeline import FileLoader, PackedRows, train_batches
 from smolrgpt_jax.data.records import BadRecords
 from smolrgpt_jax.data.text import ChatTokenizer
 from smolrgpt_jax.data.tokenizer_files import tokenizer_files, tokenizer_from_files
+from smolrgpt_jax.models.attention import resolve_attention
 from smolrgpt_jax.models.smolrgpt import Params, abstract_params, init_params
 from smolrgpt_jax.torch_format.folder import TorchLayout, is_torch_folder, read_folder
 from smolrgpt_jax.training import checkpoints
@@ -78,8 +79,17 @@ def read_start(run: Mapping[str, Any]) -> Start:
         raise RunError(
             f"the tokenizer has {tokenizer.vocab_size} tokens, the model {config.decoder.vocab_size}"
         )
-    config = config.replace(compute_dtype=run["model"]["compute_dtype"], remat=run["model"]["remat"])
-    return Start(config, params, tokenizer, layout)
+    return Start(model_config(config, run, jax.default_backend()), params, tokenizer, layout)
+
+
+def model_config(config: SmolRGPTConfig, run: Mapping[str, Any], platform: str) -> SmolRGPTConfig:
+    """The model as a run computes it on devices of a platform ("tpu", "gpu", "cpu").
+
+    Raises ValueError for an attention that the platform does not have.
+    """
+    model = run["model"]
+    attention = resolve_attention(model.get("attention", "auto"), platform, run["data"]["row_tokens"])
+    return config.replace(compute_dtype=model["compute_dtype"], remat=model["remat"], attention=attention)
 
 
 def row_shape(config: SmolRGPTConfig, data: Mapping[str, Any], regions: bool) -> RowShape:
@@ -151,7 +161,9 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "
 
 
 # Settings that do not change what is computed, so a resumed run may have others.
-CHANGEABLE = frozenset({"log_every", "save_every", "keep", "data.threads", "data.cached_pictures", "mesh", "strategy"})
+CHANGEABLE = frozenset(
+    {"log_every", "save_every", "keep", "data.threads", "data.cached_pictures", "mesh", "strategy"}
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -305,7 +317,9 @@ def _run_steps(
     )
     validate = _validator(this)
     meta = Meta(
-        this.start.config.replace(remat="none"), tokenizer_files(this.start.tokenizer), this.start.layout
+        this.start.config.replace(remat="none", attention="xla"),
+        tokenizer_files(this.start.tokenizer),
+        this.start.layout,
     )
     last: dict[str, float] = {}
 
