@@ -16,6 +16,7 @@ class RowFlops:
     In a causal row only half of the attention scores are needed; all are counted, as they are computed.
     """
 
+    patches: float
     encoder: float
     rgb_connector: float
     depth_connector: float
@@ -34,7 +35,7 @@ def row_flops(config: SmolRGPTConfig, shape: RowShape) -> RowFlops:
     v, d = config.vision, config.decoder
     patches, width = v.grid**2, d.width
     kinds = 2 if shape.regions else 1  # RGB and depth
-    weights = v.layers * (4 * v.width**2 + 2 * v.width * v.mlp_width) + 3 * v.patch_size**2 * v.width
+    weights = v.layers * (4 * v.width**2 + 2 * v.width * v.mlp_width)
     encoder = 2 * patches * weights + v.layers * 4 * patches**2 * v.width
     connector = 2 * config.image_tokens * v.width * config.shuffle_factor**2 * width
     refiner = sum(2 * config.image_tokens * 4**stage * width * 4 * width for stage in range(3))
@@ -42,6 +43,7 @@ def row_flops(config: SmolRGPTConfig, shape: RowShape) -> RowFlops:
     kv_width = d.kv_heads * d.head_dim
     weights = d.layers * (2 * width**2 + 2 * width * kv_width + 3 * width * d.mlp_width)
     return RowFlops(
+        patches=shape.pictures * kinds * 2 * patches * 3 * v.patch_size**2 * v.width,
         encoder=shape.pictures * kinds * encoder,
         rgb_connector=shape.pictures * connector,
         depth_connector=shape.pictures * connector * (kinds - 1),
@@ -56,7 +58,8 @@ def train_flops(config: SmolRGPTConfig, shape: RowShape, stage: Stage) -> tuple[
     """FLOPs of one packed row in training: (those the model needs, those computed with rematerialisation `full`).
 
     Backward, a trained product costs twice its forward; one that only passes a gradient on, or whose inputs need none, once.
-    What feeds nothing trained has no backward at all. The difference of the two is the blocks' second forward.
+    What feeds nothing trained has no backward at all. The difference of the two is the blocks' second forward, without each
+    block's last product, on which no gradient depends.
     """
     parts = row_flops(config, shape)
     trained = {
@@ -71,7 +74,7 @@ def train_flops(config: SmolRGPTConfig, shape: RowShape, stage: Stage) -> tuple[
 
     connectors = "rgb_connector" in trained or "depth_connector" in trained or "encoder" in trained
     needed = parts.total
-    needed += parts.encoder * 2 * ("encoder" in trained)
+    needed += (parts.encoder * 2 + parts.patches) * ("encoder" in trained)
     needed += parts.rgb_connector * backward("rgb_connector", "encoder" in trained)
     needed += parts.depth_connector * backward("depth_connector", "encoder" in trained)
     needed += parts.refiners * backward("refiners", connectors)
@@ -81,10 +84,11 @@ def train_flops(config: SmolRGPTConfig, shape: RowShape, stage: Stage) -> tuple[
     attention = config.decoder.layers * 4 * shape.tokens**2 * config.decoder.width
     needed += (parts.blocks - attention) * backward("blocks", True) + 2 * attention
     needed += parts.head * backward("blocks", True)
+    v, d = config.vision, config.decoder
+    again = parts.blocks - 2 * shape.tokens * d.layers * d.width * d.mlp_width
     if "encoder" in trained:
-        again = parts.blocks + parts.encoder
-    else:
-        again = parts.blocks
+        pictures = shape.pictures * (2 if shape.regions else 1)
+        again += parts.encoder - pictures * 2 * v.grid**2 * v.layers * v.width * v.mlp_width
     return needed, needed + (again if config.remat == "full" else 0.0)
 
 

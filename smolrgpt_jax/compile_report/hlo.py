@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections import defaultdict
@@ -102,19 +103,22 @@ def parse(text: str) -> Program:
     neither count once and are listed in `unknown_loops`.
     """
     computations: dict[str, Computation] = {}
-    entry, current = None, None
+    entry = current = last = None
     for line in text.splitlines():
         header = _HEADER.match(line)
         if header:
             current = computations.setdefault(header.group(2), Computation(header.group(2)))
             if header.group(1):
                 entry = current.name
-        elif current is not None and line.startswith("}"):
-            current = None
+        elif current is not None and line == "}":
+            current = last = None
         elif current is not None:
             instruction = _instruction(line)
+            if instruction is None and last is not None:
+                # Attributes of kernels are printed over several lines.
+                instruction = dataclasses.replace(last, text=last.text + line)
             if instruction is not None:
-                current.instructions[instruction.name] = instruction
+                current.instructions[instruction.name] = last = instruction
     if entry is None:
         raise ValueError("the text holds no entry computation of a compiled program")
     program = Program(computations, entry)
