@@ -14,7 +14,13 @@ def get_config() -> ConfigDict:
             # A PyTorch folder, a converted checkpoint or an earlier stage's work directory; empty: random parameters.
             "init_from": "",
             "tokenizer": "",  # folder or hub id; empty: the one that init_from brings
-            "model": {"preset": "smolrgpt", "compute_dtype": "bfloat16", "remat": "full"},
+            # attention: xla, splash (TPU), cudnn (GPU) or auto; see smolrgpt_jax.models.attention.
+            "model": {
+                "preset": "smolrgpt",
+                "compute_dtype": "bfloat16",
+                "remat": "full",
+                "attention": "auto",
+            },
             "batch_rows": 64,  # packed rows of all devices together, per step
             "accumulation": 1,  # parts the rows are taken in, one after another
             "epochs": 1.0,
@@ -48,7 +54,8 @@ def get_config() -> ConfigDict:
             "validation_sources": {},
             "validation_rows": 256,
             "validate_every": 500,
-            "mesh": {},  # sizes of data, fsdp, tensor; empty: all devices on data
+            "strategy": "zero1",  # what is split over devices, see smolrgpt_jax.sharding: data, zero1 or fsdp
+            "mesh": {},  # sizes of data, fsdp, tensor; empty: chosen for the strategy
             "log_every": 20,
             "save_every": 500,
             "keep": 2,

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Literal, Mapping
+from typing import Any, Literal, Mapping, get_args
 
 RematPolicy = Literal["none", "dots", "full"]
+AttentionImplementation = Literal["xla", "splash", "cudnn"]
+ATTENTIONS: tuple[str, ...] = get_args(AttentionImplementation)
 
 VOCAB_MULTIPLE = 128
 REFINER_STAGES = 3
@@ -87,6 +89,7 @@ class SmolRGPTConfig:
     max_length: int = 512  # tokens of one conversation in training
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     remat: RematPolicy = "none"
+    attention: AttentionImplementation = "xla"
     scan_layers: bool = True
 
     def __post_init__(self) -> None:

@@ -1,22 +1,36 @@
-"""Where arrays live: one mesh, one logical name per parameter dimension, one rule table.
+"""Where arrays live: one mesh, one logical name per dimension, one rule table, three strategies.
 
 A dimension whose size does not divide by its mesh axis stays whole, with a logged line; two dimensions of one array on
 the same mesh axis are an error.
+
+    strategy   parameters       gradients and optimiser state   batch
+    data       whole            whole                           data, fsdp
+    zero1      whole            over fsdp                       data, fsdp
+    fsdp       over fsdp        over fsdp                       data, fsdp
+
+A tensor axis above 1 splits heads, MLP width and vocabulary besides, under any of them. Between TPU slices only the data axis
+runs, so that what crosses the data-center network is the gradient sum, an fsdp-th of it per chip.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, get_args
 
 import jax
 import numpy as np
+import optax
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXES = ("data", "fsdp", "tensor")
+Strategy = Literal["data", "zero1", "fsdp"]
+# Widths (960, 768) divide by no larger power of two.
+MAX_FSDP = 64
 
 # Logical name -> mesh axis. Batches are split over data and fsdp together.
 RULES: dict[str, str | tuple[str, ...] | None] = {
@@ -44,28 +58,85 @@ LOGICAL_AXES: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 
 
-def make_mesh(shape: Mapping[str, int] | None = None, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(
+    shape: Mapping[str, int] | None = None,
+    devices: Sequence[Any] | None = None,
+    strategy: Strategy = "data",
+) -> Mesh:
     """The mesh of axes data, fsdp, tensor over all devices; one size may be -1 for "what is left" (data by default).
 
-    Raises ValueError if the sizes do not multiply to the number of devices.
+    An empty shape puts all devices on data, or under zero1 and fsdp as many on fsdp as widths divide by. Devices of
+    several TPU slices are ordered so that the slices lie along data. Raises ValueError if the sizes do not multiply to
+    the number of devices, or the data axis does not divide over the slices.
     """
     devices = jax.devices() if devices is None else devices
+    check_strategy(strategy)
+    unknown = sorted(set(shape or {}) - set(AXES))
+    if unknown:
+        raise ValueError(f"a mesh has no axis {unknown[0]!r}, only {', '.join(AXES)}")
+    slices = _slices(devices)
+    if not shape and strategy != "data":
+        shape = {"fsdp": math.gcd(len(devices) // slices, MAX_FSDP), "data": -1}
     sizes = [(shape or {}).get(axis, -1 if axis == "data" and not shape else 1) for axis in AXES]
     known = math.prod(s for s in sizes if s != -1)
-    sizes = [len(devices) // known if s == -1 else s for s in sizes]
-    if math.prod(sizes) != len(devices):
+    if known > 0 and sizes.count(-1) <= 1:
+        sizes = [len(devices) // known if s == -1 else s for s in sizes]
+    if min(sizes) < 1 or math.prod(sizes) != len(devices):
         raise ValueError(f"mesh {dict(zip(AXES, sizes))} does not fit {len(devices)} devices")
+    if slices > 1:
+        if sizes[0] % slices:
+            raise ValueError(f"the data axis of size {sizes[0]} does not divide over {slices} slices")
+        within = (sizes[0] // slices, *sizes[1:])
+        array = mesh_utils.create_hybrid_device_mesh(
+            within, (slices, 1, 1), devices, allow_split_physical_axes=True
+        )
+        return Mesh(array, AXES, axis_types=(AxisType.Auto,) * len(AXES))
     return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
 
 
-def spec_for(logical: Sequence[str], shape: Sequence[int], mesh: Mesh, name: str = "array") -> PartitionSpec:
-    """The partition of one array from its dimensions' logical names; raises ValueError when two land on one mesh axis."""
+def _slices(devices: Sequence[Any]) -> int:
+    """Number of TPU slices among the devices; 1 for other devices."""
+    return len({getattr(d, "slice_index", 0) if d.platform == "tpu" else 0 for d in devices})
+
+
+def check_strategy(strategy: str) -> None:
+    """Raises ValueError for a name that is no strategy."""
+    if strategy not in get_args(Strategy):
+        raise ValueError(f"there is no strategy {strategy!r}, only {', '.join(get_args(Strategy))}")
+
+
+def check_batch_rows(rows: int, mesh: Mesh, accumulation: int = 1) -> None:
+    """Raises ValueError if the rows of a step cannot be split evenly over the devices and accumulation parts."""
+    ways = batch_ways(mesh)
+    if accumulation < 1 or rows < 1 or rows % (ways * accumulation):
+        raise ValueError(
+            f"a batch of {rows} rows does not divide into {accumulation} accumulation part(s) for {ways} devices "
+            "(data x fsdp)"
+        )
+
+
+def batch_ways(mesh: Mesh) -> int:
+    """Parts that the batch dimension is split into."""
+    return math.prod(mesh.shape[axis] for axis in RULES["batch"])
+
+
+def spec_for(
+    logical: Sequence[str],
+    shape: Sequence[int],
+    mesh: Mesh,
+    name: str = "array",
+    ignore: Sequence[str] = (),
+) -> PartitionSpec:
+    """The partition of one array from its dimensions' logical names, mesh axes in `ignore` left out.
+
+    Raises ValueError when two dimensions land on one mesh axis.
+    """
     spec: list[Any] = []
     used: set[str] = set()
     for dimension, size in zip(logical, shape, strict=True):
         axes = RULES[dimension]
         axes = () if axes is None else (axes,) if isinstance(axes, str) else axes
-        axes = tuple(a for a in axes if mesh.shape[a] > 1)
+        axes = tuple(a for a in axes if mesh.shape[a] > 1 and a not in ignore)
         if used & set(axes):
             raise ValueError(
                 f"{name}: two dimensions of {tuple(logical)} land on mesh axis {sorted(used & set(axes))}"
@@ -79,14 +150,65 @@ def spec_for(logical: Sequence[str], shape: Sequence[int], mesh: Mesh, name: str
     return PartitionSpec(*spec)
 
 
-def param_shardings(params: Mapping[str, Any], mesh: Mesh) -> dict[str, NamedSharding]:
+def param_shardings(
+    params: Mapping[str, Any], mesh: Mesh, strategy: Strategy = "fsdp"
+) -> dict[str, NamedSharding]:
     """A sharding per parameter; `params` maps names to anything with a shape."""
+    return _shardings(params, mesh, () if strategy == "fsdp" else ("fsdp",))
+
+
+def grad_shardings(params: Mapping[str, Any], mesh: Mesh, strategy: Strategy) -> dict[str, NamedSharding]:
+    """A sharding per parameter's gradient, which is also that of its optimiser moments."""
+    return _shardings(params, mesh, ("fsdp",) if strategy == "data" else ())
+
+
+def _shardings(params: Mapping[str, Any], mesh: Mesh, ignore: Sequence[str]) -> dict[str, NamedSharding]:
     shardings = {}
     for name, value in params.items():
         logical = next((axes for pattern, axes in LOGICAL_AXES if re.match(pattern, name)), None)
-        spec = PartitionSpec() if logical is None else spec_for(logical, value.shape, mesh, name)
+        spec = PartitionSpec() if logical is None else spec_for(logical, value.shape, mesh, name, ignore)
         shardings[name] = NamedSharding(mesh, spec)
     return shardings
+
+
+def optimizer_shardings(
+    optimizer: optax.GradientTransformation, params: Mapping[str, Any], mesh: Mesh, strategy: Strategy
+) -> Any:
+    """Shardings of the optimiser's state over the trained `params` (names to arrays or ShapeDtypeStructs)."""
+    shapes = {n: jax.ShapeDtypeStruct(p.shape, p.dtype) for n, p in params.items()}
+    return optax.tree.map_params(
+        optimizer,
+        lambda _, sharding: sharding,
+        jax.eval_shape(optimizer.init, shapes),
+        grad_shardings(params, mesh, strategy),
+        transform_non_params=lambda _: replicated(mesh),
+    )
+
+
+@contextlib.contextmanager
+def over(mesh: Mesh | None) -> Iterator[None]:
+    """Traces what is inside for this mesh: `constrain` holds there. None does nothing."""
+    if mesh is None:
+        yield
+    else:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            yield
+
+
+def constrain(x: jax.Array, logical: Sequence[str]) -> jax.Array:
+    """Fixes the partition of an intermediate array inside `over(mesh)`; x itself elsewhere.
+
+    Without it XLA may split activations by width over the fsdp axis, as the parameters are, and keep the batch whole.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return x
+    return jax.lax.with_sharding_constraint(x, spec_for(logical, x.shape, mesh, "activation"))
+
+
+def constrain_batch(x: jax.Array) -> jax.Array:
+    """`constrain` for an array whose first dimension is rows or pictures and whose others stay whole."""
+    return constrain(x, ("batch", *("none",) * (x.ndim - 1)))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from smolrgpt_jax.config import SmolRGPTConfig
-from smolrgpt_jax.models.layers import MASKED
-from smolrgpt_jax.models.smolrgpt import Params, bind, packed_attention_mask
+from smolrgpt_jax.models.attention import MASKED, packed_attention_mask
+from smolrgpt_jax.models.smolrgpt import Params, bind
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""Layers shared by the towers: dense, norms, attention, and scanned stacks of blocks.
+"""Layers shared by the towers: dense, norms, and scanned stacks of blocks.
 
-Parameters are float32; matrix products run in the dtype of their input; norms and softmax run in float32.
+Parameters are float32; matrix products run in the dtype of their input; norms run in float32.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-Initializer = Callable[[jax.Array, tuple[int, ...], Any], jax.Array]
+from smolrgpt_jax.sharding import constrain_batch
 
-MASKED = -1e30  # finite, so that a row with nothing to attend to gives no NaN
+Initializer = Callable[[jax.Array, tuple[int, ...], Any], jax.Array]
 
 
 def normal_init(stddev: float) -> Initializer:
@@ -81,22 +81,6 @@ class RMSNorm(nnx.Module):
         return (y * self.scale[...]).astype(x.dtype)
 
 
-def attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-    """Scaled dot-product attention with grouped key-value heads.
-
-    q: float[B, S, H, D]; k, v: float[B, K, G, D] with H a multiple of G; mask: bool[B, S, K], True = may attend.
-    Returns float[B, S, H, D]. Softmax in float32. A query that may attend to nothing gets the mean of all values.
-    """
-    batch, length, heads, dim = q.shape
-    groups = k.shape[2]
-    q = q.reshape(batch, length, groups, heads // groups, dim)
-    scores = jnp.einsum("bsghd,bkgd->bghsk", q, k, preferred_element_type=jnp.float32) * (dim**-0.5)
-    if mask is not None:
-        scores = jnp.where(mask[:, None, None], scores, MASKED)
-    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-    return jnp.einsum("bghsk,bkgd->bsghd", weights, v).reshape(batch, length, heads, dim)
-
-
 def stack_blocks(make_block: Callable[[nnx.Rngs], nnx.Module], layers: int, rngs: nnx.Rngs) -> nnx.Module:
     """One block module whose every parameter has a leading `layers` dimension, each layer with its own key."""
     keys = jax.random.split(rngs.params(), layers)
@@ -117,13 +101,15 @@ def run_blocks(
 ) -> tuple[jax.Array, Any]:
     """Runs `step(block, x, per_layer_i) -> (x, output_i)` over stacked blocks.
 
-    `per_layer` is a pytree with a leading layer dimension (a KV cache, say) or None; outputs come back stacked.
+    `per_layer` is a pytree with a leading layer dimension (a KV cache, say) or None; outputs come back stacked. x has the
+    batch first, which stays split over the devices from layer to layer.
     """
     graphdef, state = nnx.split(blocks, graph=False)
 
     def body(x: jax.Array, inputs: tuple[Any, Any]) -> tuple[jax.Array, Any]:
         layer_state, extra = inputs
-        return step(nnx.merge(graphdef, layer_state), x, extra)
+        x, output = step(nnx.merge(graphdef, layer_state), constrain_batch(x), extra)
+        return constrain_batch(x), output
 
     if remat != "none":
         policy = None if remat == "full" else jax.checkpoint_policies.dots_with_no_batch_dims_saveable

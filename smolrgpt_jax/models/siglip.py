@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from smolrgpt_jax.config import RematPolicy, VisionConfig
-from smolrgpt_jax.models.layers import Dense, LayerNorm, attention, run_blocks, stack_blocks
+from smolrgpt_jax.config import AttentionImplementation, RematPolicy, VisionConfig
+from smolrgpt_jax.models.attention import attention
+from smolrgpt_jax.models.layers import Dense, LayerNorm, run_blocks, stack_blocks
 
 # For a model trained from scratch (pretrained weights replace both): a large position table lets it localise early, and
 # patch features must not drown in it.
@@ -43,18 +44,26 @@ class VisionBlock(nnx.Module):
         self.fc1 = Dense((width,), (config.mlp_width,), bias=True, rngs=rngs)
         self.fc2 = Dense((config.mlp_width,), (width,), bias=True, rngs=rngs, init_scale=residual_scale)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, implementation: AttentionImplementation) -> jax.Array:
         """x: float[B, N, D] -> float[B, N, D]."""
         qkv = self.qkv_proj(self.ln1(x))
         q, k, v = (qkv[:, :, i] for i in range(3))
-        x = x + self.out_proj(attention(q, k, v))
+        x = x + self.out_proj(attention(q, k, v, implementation=implementation))
         return x + self.fc2(jax.nn.gelu(self.fc1(self.ln2(x)), approximate=True))
 
 
 class VisionEncoder(nnx.Module):
     """Pictures to patch features."""
 
-    def __init__(self, config: VisionConfig, *, scan: bool, remat: RematPolicy, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        config: VisionConfig,
+        *,
+        scan: bool,
+        remat: RematPolicy,
+        attention: AttentionImplementation,
+        rngs: nnx.Rngs,
+    ):
         patch = config.patch_size
         self.patch_embedding = Dense(
             (patch, patch, 3), (config.width,), bias=True, rngs=rngs, init_scale=PATCH_INIT_SCALE
@@ -65,7 +74,7 @@ class VisionEncoder(nnx.Module):
         self.blocks = stack_blocks(lambda r: VisionBlock(config, r), config.layers, rngs)
         self.norm = LayerNorm(config.width, config.layer_norm_eps)
         self.grid, self.patch_size = config.grid, patch
-        self.scan, self.remat = scan, remat
+        self.scan, self.remat, self.attention = scan, remat, attention
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """images: float[B, H, W, 3] in [-1, 1] -> features float[B, grid * grid, D], row-major, in the images' dtype."""
@@ -75,7 +84,7 @@ class VisionEncoder(nnx.Module):
         x = x + self.position_embedding[...].astype(x.dtype)
 
         def step(block: VisionBlock, x: jax.Array, _: Any) -> tuple[jax.Array, None]:
-            return block(x), None
+            return block(x, self.attention), None
 
         x, _ = run_blocks(self.blocks, x, step, scan=self.scan, remat=self.remat)
         return self.norm(x)

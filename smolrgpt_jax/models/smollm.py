@@ -9,16 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from smolrgpt_jax.config import DecoderConfig, RematPolicy
-from smolrgpt_jax.models.layers import (
-    MASKED,
-    Dense,
-    RMSNorm,
-    attention,
-    normal_init,
-    run_blocks,
-    stack_blocks,
-)
+from smolrgpt_jax.config import AttentionImplementation, DecoderConfig, RematPolicy
+from smolrgpt_jax.models.attention import MASKED, PackedSpans, attention
+from smolrgpt_jax.models.layers import Dense, RMSNorm, normal_init, run_blocks, stack_blocks
+from smolrgpt_jax.sharding import constrain
 
 EMBEDDING_STDDEV = 0.02
 
@@ -77,11 +71,12 @@ class DecoderBlock(nnx.Module):
         self,
         x: jax.Array,
         angles: tuple[jax.Array, jax.Array],
-        mask: jax.Array,
+        mask: jax.Array | PackedSpans,
+        implementation: AttentionImplementation,
         cache: KVCache | None = None,
         cache_index: jax.Array | int = 0,
     ) -> tuple[jax.Array, KVCache | None]:
-        """x: float[B, S, D]; mask: bool[B, S, K], K = S without a cache, else the cache's length.
+        """x: float[B, S, D]; mask: see `attention`, K = S without a cache, else the cache's length.
 
         With a cache (keys and values of this layer, float[B, K, G, D]) the new keys and values are written at `cache_index`.
         """
@@ -92,7 +87,8 @@ class DecoderBlock(nnx.Module):
             k = jax.lax.dynamic_update_slice(cache[0], k.astype(cache[0].dtype), start)
             v = jax.lax.dynamic_update_slice(cache[1], v.astype(cache[1].dtype), start)
             cache = (k, v)
-        x = x + self.out_proj(attention(q, k.astype(q.dtype), v.astype(q.dtype), mask))
+        attended = attention(q, k.astype(q.dtype), v.astype(q.dtype), mask, implementation)
+        x = x + self.out_proj(attended)
         h = self.norm2(x)
         return x + self.down_proj(jax.nn.silu(self.gate_proj(h)) * self.up_proj(h)), cache
 
@@ -100,7 +96,15 @@ class DecoderBlock(nnx.Module):
 class Decoder(nnx.Module):
     """Embeddings in, logits out; token lookup is separate so that image and region features can take a token's place."""
 
-    def __init__(self, config: DecoderConfig, *, scan: bool, remat: RematPolicy, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        config: DecoderConfig,
+        *,
+        scan: bool,
+        remat: RematPolicy,
+        attention: AttentionImplementation,
+        rngs: nnx.Rngs,
+    ):
         shape = (config.padded_vocab_size, config.width)
         # Rows past the vocabulary are zero: they are never looked up, and export trims them.
         used = (jnp.arange(shape[0]) < config.vocab_size)[:, None]
@@ -113,16 +117,19 @@ class Decoder(nnx.Module):
         )
         self.blocks = stack_blocks(lambda r: DecoderBlock(config, r), config.layers, rngs)
         self.norm = RMSNorm(config.width, config.rms_norm_eps)
-        self.config, self.scan, self.remat = config, scan, remat
+        self.config, self.scan, self.remat, self.attention = config, scan, remat, attention
 
     def embed(self, tokens: jax.Array, dtype: Any) -> jax.Array:
         """tokens: int32[B, S] -> float[B, S, D]."""
-        return jnp.take(self.token_embedding[...], tokens, axis=0).astype(dtype)
+        # Looked up in a table of whole rows: split by width, XLA would gather the whole batch for the table's gradient.
+        table = constrain(self.token_embedding[...], ("vocab", "none"))
+        return jnp.take(table, tokens, axis=0).astype(dtype)
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """hidden: float[..., D] (after the final norm) -> float32[..., padded vocabulary]; padding can never be chosen."""
         table = (self.token_embedding if self.head is None else self.head)[...].astype(hidden.dtype)
         logits = jnp.einsum("...d,vd->...v", hidden, table, preferred_element_type=jnp.float32)
+        logits = constrain(logits, ("batch", *("none",) * (logits.ndim - 2), "vocab"))
         if self.config.vocab_size == self.config.padded_vocab_size:
             return logits
         return jnp.where(jnp.arange(logits.shape[-1]) < self.config.vocab_size, logits, MASKED)
@@ -130,23 +137,27 @@ class Decoder(nnx.Module):
     def init_cache(self, batch: int, length: int, dtype: Any) -> KVCache:
         c = self.config
         shape = (c.layers, batch, length, c.kv_heads, c.head_dim)
-        return jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)
+        cache = constrain(jnp.zeros(shape, dtype), ("layers", "batch", "none", "heads", "none"))
+        return cache, cache
 
     def __call__(
         self,
         x: jax.Array,
         positions: jax.Array,
-        mask: jax.Array,
+        mask: jax.Array | PackedSpans,
         cache: KVCache | None = None,
         cache_index: jax.Array | int = 0,
     ) -> tuple[jax.Array, KVCache | None]:
-        """x: float[B, S, D]; positions: int32[B, S]; mask: bool[B, S, K]. Returns (hidden float[B, S, D] after the final norm, cache)."""
-        angles = rotary_angles(positions, self.config, longest=mask.shape[-1])
+        """x: float[B, S, D]; positions: int32[B, S]; mask: see `attention`. Returns (hidden float[B, S, D] after the final norm, cache)."""
+        longest = x.shape[1] if isinstance(mask, PackedSpans) else mask.shape[-1]
+        angles = rotary_angles(positions, self.config, longest)
+        # The fused kernels take as many keys as queries; over a cache there are more.
+        implementation = "xla" if cache is not None else self.attention
 
         def step(
             block: DecoderBlock, x: jax.Array, layer_cache: KVCache | None
         ) -> tuple[jax.Array, KVCache | None]:
-            return block(x, angles, mask, layer_cache, cache_index)
+            return block(x, angles, mask, implementation, layer_cache, cache_index)
 
         x, cache = run_blocks(self.blocks, x, step, cache, scan=self.scan, remat=self.remat)
         return self.norm(x), cache

@@ -11,41 +11,22 @@ import jax.numpy as jnp
 from flax import nnx
 
 from smolrgpt_jax.config import SmolRGPTConfig
+from smolrgpt_jax.models.attention import packed_attention_mask, packed_spans
 from smolrgpt_jax.models.connector import Connector
 from smolrgpt_jax.models.mask_pooling import mask_pooling
 from smolrgpt_jax.models.refiner import Refiner
 from smolrgpt_jax.models.siglip import VisionEncoder
 from smolrgpt_jax.models.smollm import Decoder
+from smolrgpt_jax.sharding import constrain_batch
 
 # Parameters as a flat dict, "decoder/blocks/q_proj/kernel" -> array: a stage, a sharding rule or a conversion
 # table is then a pattern over names.
 Params = dict[str, jax.Array]
 
 
-def packed_attention_mask(picture_ids: jax.Array, question_ids: jax.Array) -> jax.Array:
-    """Who may attend to whom in a packed row: bool[B, S, S].
-
-    picture_ids: int32[B, S], 1.. the token's picture, 0 padding; question_ids: int32[B, S], 0 the picture's prefix, 1.. a question.
-    A token sees earlier tokens of its own picture's prefix and of its own question. With picture_ids 1 1 1 1 1 0 and
-    question_ids 0 0 1 1 2 0 (prefix of two, a question of two, a question of one, padding):
-
-        1 . . . . .
-        1 1 . . . .
-        1 1 1 . . .
-        1 1 1 1 . .
-        1 1 . . 1 .
-        . . . . . .
-    """
-    length = picture_ids.shape[1]
-    causal = jnp.tril(jnp.ones((length, length), bool))
-    same_picture = (picture_ids[:, :, None] == picture_ids[:, None, :]) & (picture_ids != 0)[:, None, :]
-    visible = (question_ids[:, None, :] == 0) | (question_ids[:, :, None] == question_ids[:, None, :])
-    return causal & same_picture & visible
-
-
 class SmolRGPT(nnx.Module):
     def __init__(self, config: SmolRGPTConfig, rngs: nnx.Rngs):
-        stack = {"scan": config.scan_layers, "remat": config.remat}
+        stack = {"scan": config.scan_layers, "remat": config.remat, "attention": config.attention}
         width = config.decoder.width
         self.vision_encoder = VisionEncoder(config.vision, **stack, rngs=rngs)
         self.rgb_connector = Connector(config.vision.width, width, config.shuffle_factor, rngs)
@@ -53,7 +34,7 @@ class SmolRGPT(nnx.Module):
         self.rgb_refiner = Refiner(width, rngs)
         self.depth_refiner = Refiner(width, rngs)
         self.decoder = Decoder(config.decoder, **stack, rngs=rngs)
-        self.dtype = config.compute_dtype
+        self.dtype, self.attention = config.compute_dtype, config.attention
 
     def encode(
         self, images: jax.Array, depths: jax.Array | None, region_masks: jax.Array | None
@@ -68,10 +49,12 @@ class SmolRGPT(nnx.Module):
         flat = images.reshape(batch * pictures, *images.shape[2:]).astype(self.dtype)
         regions = depths is not None and region_masks is not None
         if regions:
-            # One pass over RGB and depth together: the same weights encode both.
-            flat_depths = depths.reshape(flat.shape).astype(self.dtype)
-            both = self.vision_encoder(jnp.concatenate([flat, flat_depths]))
-            rgb_features, depth_features = jnp.split(both, 2)
+            # One pass over RGB and depth together: the same weights encode both. A picture and its depth lie side by
+            # side, so that both stay on the device that has the row.
+            pairs = jnp.stack([flat, depths.reshape(flat.shape).astype(self.dtype)], axis=1)
+            both = self.vision_encoder(constrain_batch(pairs.reshape(-1, *flat.shape[1:])))
+            both = both.reshape(flat.shape[0], 2, *both.shape[1:])
+            rgb_features, depth_features = both[:, 0], both[:, 1]
         else:
             rgb_features = self.vision_encoder(flat)
         out = {"vision_features_rgb": rgb_features, "image_tokens": self.rgb_connector(rgb_features)}
@@ -86,7 +69,9 @@ class SmolRGPT(nnx.Module):
             out["region_depth"] = mask_pooling(out["depth_refined"], masks)
             parts += [out["region_rgb"], out["region_depth"]]
         width = parts[0].shape[-1]
-        out["features"] = jnp.concatenate([p.reshape(batch, -1, width) for p in parts], axis=1)
+        out["features"] = constrain_batch(
+            jnp.concatenate([p.reshape(batch, -1, width) for p in parts], axis=1)
+        )
         return out
 
     def embed(self, tokens: jax.Array, feature_index: jax.Array, features: jax.Array) -> jax.Array:
@@ -98,7 +83,7 @@ class SmolRGPT(nnx.Module):
         embedded = self.decoder.embed(tokens, features.dtype)
         present = (feature_index >= 0) & (feature_index < features.shape[1])
         gathered = jnp.take_along_axis(features, jnp.where(present, feature_index, 0)[..., None], axis=1)
-        return jnp.where(present[..., None], gathered, embedded)
+        return constrain_batch(jnp.where(present[..., None], gathered, embedded))
 
     def __call__(self, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         """Forward pass over packed rows.
@@ -109,7 +94,8 @@ class SmolRGPT(nnx.Module):
         """
         out = self.encode(batch["images"], batch.get("depths"), batch.get("region_masks"))
         x = self.embed(batch["tokens"], batch["feature_index"], out["features"])
-        mask = packed_attention_mask(batch["picture_ids"], batch["question_ids"])
+        make_mask = packed_spans if self.attention == "splash" else packed_attention_mask
+        mask = make_mask(batch["picture_ids"], batch["question_ids"])
         out["hidden"], _ = self.decoder(x, batch["positions"], mask)
         out["logits"] = self.decoder.logits(out["hidden"])
         return out

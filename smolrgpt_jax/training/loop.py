@@ -30,6 +30,7 @@ from smolrgpt_jax.data.records import BadRecords, Picture
 from smolrgpt_jax.data.row_plan import choose_row_tokens
 from smolrgpt_jax.data.text import ChatTokenizer
 from smolrgpt_jax.data.tokenizer_files import tokenizer_files, tokenizer_from_files
+from smolrgpt_jax.models.attention import resolve_attention
 from smolrgpt_jax.models.smolrgpt import Params, abstract_params, init_params
 from smolrgpt_jax.torch_format.folder import TorchLayout, is_torch_folder, read_folder
 from smolrgpt_jax.training import checkpoints
@@ -37,7 +38,7 @@ from smolrgpt_jax.training.checkpoints import Meta, TrainingCheckpoints
 from smolrgpt_jax.training.metrics import MetricsWriter
 from smolrgpt_jax.training.optimizer import OptimizerConfig, make_optimizer, schedules
 from smolrgpt_jax.training.stages import STAGES, Stage
-from smolrgpt_jax.training.step import make_eval_step, make_train_step
+from smolrgpt_jax.training.step import jit_train_step, make_eval_step
 
 
 class RunError(ValueError):
@@ -81,15 +82,26 @@ def read_start(run: Mapping[str, Any]) -> Start:
         raise RunError(
             f"the tokenizer has {tokenizer.vocab_size} tokens, the model {config.decoder.vocab_size}"
         )
-    config = config.replace(compute_dtype=run["model"]["compute_dtype"], remat=run["model"]["remat"])
     return Start(config, params, tokenizer, layout)
+
+
+def model_config(
+    config: SmolRGPTConfig, run: Mapping[str, Any], platform: str, row_tokens: int
+) -> SmolRGPTConfig:
+    """The model as a run computes it on devices of a platform ("tpu", "gpu", "cpu"), in rows of so many tokens.
+
+    Raises ValueError for an attention that the platform does not have.
+    """
+    model = run["model"]
+    attention = resolve_attention(model.get("attention", "auto"), platform, row_tokens)
+    return config.replace(compute_dtype=model["compute_dtype"], remat=model["remat"], attention=attention)
 
 
 Tokenised = tuple[Sequence[Picture], TokenisedQuestions]
 
 
 def row_shape(
-    config: SmolRGPTConfig, data: Mapping[str, Any], regions: bool, tokenised: Sequence[Tokenised]
+    config: SmolRGPTConfig, data: Mapping[str, Any], regions: bool, tokenised: Sequence[Tokenised] = ()
 ) -> RowShape:
     """The static sizes of a packed row for this model; `tokenised` is what a row length of 0 is chosen for."""
     shape = RowShape(
@@ -172,7 +184,16 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "
 
 # Settings that do not change what is computed, so a resumed run may have others.
 CHANGEABLE = frozenset(
-    {"log_every", "save_every", "keep", "data.threads", "data.workers", "data.cached_pictures", "mesh"}
+    {
+        "log_every",
+        "save_every",
+        "keep",
+        "data.threads",
+        "data.workers",
+        "data.cached_pictures",
+        "mesh",
+        "strategy",
+    }
 )
 
 
@@ -209,6 +230,9 @@ def train(run: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
     shape = row_shape(start.config, run["data"], stage.regions, tokenised)
     rows = packed_rows(run["data"], tokenised, start.tokenizer, shape, bad)
     del tokenised  # with their texts, which the rows do not keep
+    start = dataclasses.replace(
+        start, config=model_config(start.config, run, jax.default_backend(), shape.tokens)
+    )
     steps = total_steps(run, rows)
     trained = stage.trained(abstract_params(start.config))
     optimizer_config = OptimizerConfig(**{k: v for k, v in run["optimizer"].items() if k != "peaks"})
@@ -216,7 +240,7 @@ def train(run: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
         settings=_plain(run),
         stage=stage,
         start=start,
-        mesh=sharding.make_mesh(run["mesh"]),
+        mesh=sharding.make_mesh(run["mesh"], strategy=run["strategy"]),
         shape=shape,
         bad=bad,
         steps=steps,
@@ -284,9 +308,15 @@ def _initial_state(
 ) -> tuple[Params, Any, int]:
     """Parameters, optimiser state and step: of the newest checkpoint in the work directory, else of the start."""
     expected = abstract_params(this.start.config)
-    shardings = sharding.param_shardings(expected, this.mesh)
+    strategy = this.settings["strategy"]
+    shardings = sharding.param_shardings(expected, this.mesh, strategy)
     trained = this.stage.trained(expected)
-    init_optimizer = jax.jit(this.optimizer.init)
+    init_optimizer = jax.jit(
+        this.optimizer.init,
+        out_shardings=sharding.optimizer_shardings(
+            this.optimizer, {n: expected[n] for n in trained}, this.mesh, strategy
+        ),
+    )
     step = saver.latest_step()
     if step is None:
         if this.start.params is None:
@@ -321,11 +351,14 @@ def _run_steps(
     run, steps = this.settings, this.steps
     trained = {n: params[n] for n in this.stage.trained(params)}
     frozen = {n: v for n, v in params.items() if n not in trained}
-    train_step = make_train_step(this.start.config, this.optimizer, run["accumulation"])
-    train_step = jax.jit(train_step, donate_argnums=(0, 2))
+    train_step = jit_train_step(
+        this.start.config, this.optimizer, trained, this.mesh, run["strategy"], run["accumulation"]
+    )
     validate = _validator(this)
     meta = Meta(
-        this.start.config.replace(remat="none"), tokenizer_files(this.start.tokenizer), this.start.layout
+        this.start.config.replace(remat="none", attention="xla"),
+        tokenizer_files(this.start.tokenizer),
+        this.start.layout,
     )
     last: dict[str, float] = {}
 
@@ -386,7 +419,7 @@ def _validator(this: Run) -> Callable[[Params], float] | None:
     data = {**run["data"], "weights": {}}
     tokenised = read_data(data, run["validation_sources"], this.start.tokenizer, this.bad)
     rows = packed_rows(data, tokenised, this.start.tokenizer, this.shape, this.bad)
-    eval_step = jax.jit(make_eval_step(this.start.config))
+    eval_step = jax.jit(make_eval_step(this.start.config, this.mesh))
     limit = min(run["validation_rows"], sum(map(len, rows)))
 
     def validate(params: Params) -> float:

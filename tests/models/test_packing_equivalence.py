@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from smolrgpt_jax.config import DecoderConfig, SmolRGPTConfig, VisionConfig
-from smolrgpt_jax.models.smolrgpt import bind, init_params, loss_sums, packed_attention_mask
+from smolrgpt_jax.models.attention import packed_attention_mask
+from smolrgpt_jax.models.smolrgpt import bind, init_params, loss_sums
 
 CONFIG = SmolRGPTConfig(
     vision=VisionConfig(width=32, mlp_width=64, heads=2, layers=2, patch_size=8, image_size=32),

@@ -1,0 +1,1 @@
+"""What a compiled program needs of a chip: memory, FLOPs, collectives, and an estimate of its time."""

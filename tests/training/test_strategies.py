@@ -1,0 +1,164 @@
+"""Every sharding strategy trains as one device does: the loss of 20 steps, and where the state lies."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from smolrgpt_jax import sharding
+from smolrgpt_jax.config import PRESETS, DecoderConfig, VisionConfig
+from smolrgpt_jax.data.packing import RowShape, empty_batch
+from smolrgpt_jax.models.smolrgpt import abstract_params, init_params
+from smolrgpt_jax.training.optimizer import OptimizerConfig, make_optimizer
+from smolrgpt_jax.training.stages import STAGES
+from smolrgpt_jax.training.step import jit_train_step
+
+STEPS = 20
+ROWS, TOKENS, REGIONS = 16, 48, 3
+SMALL = PRESETS["demo"].replace(
+    vision=VisionConfig(width=32, mlp_width=64, heads=4, layers=2, patch_size=16, image_size=64),
+    decoder=DecoderConfig(width=64, mlp_width=128, heads=4, kv_heads=2, layers=2, vocab_size=300),
+)
+STAGE = STAGES["sft"].with_peaks(
+    dict.fromkeys(("rgb_connector", "depth_connector", "refiners", "decoder"), 1e-3)
+)
+# name -> mesh, strategy, accumulation
+CASES = {
+    "data": ({}, "data", 1),
+    "zero1": ({"data": 2, "fsdp": 4}, "zero1", 1),
+    "fsdp": ({"data": 2, "fsdp": 4}, "fsdp", 1),
+    "tensor": ({"data": 4, "tensor": 2}, "data", 1),
+    "zero1 and tensor": ({"data": 2, "fsdp": 2, "tensor": 2}, "zero1", 1),
+    "fsdp and tensor, heads that do not divide": ({"fsdp": 2, "tensor": 4}, "fsdp", 1),
+    "fsdp, accumulated": ({"data": 2, "fsdp": 4}, "fsdp", 2),
+    "zero1, accumulated": ({}, "zero1", 2),
+}
+QUICK = ("data", "zero1", "fsdp and tensor, heads that do not divide", "fsdp, accumulated")
+
+
+def batch_for(config, rows: int) -> dict[str, np.ndarray]:
+    """Two questions about one picture in every row, the second row half padding."""
+    rng = np.random.default_rng(0)
+    shape = RowShape(TOKENS, 1, REGIONS, config.image_tokens, config.vision.image_size, config.mask_grid)
+    batch = empty_batch(rows, shape, pad_id=2)
+    prefix, middle = config.image_tokens + 2, 34
+    for name in ("tokens", "targets"):
+        batch[name][:] = rng.integers(0, 256, (rows, TOKENS))
+    batch["targets"][:, : prefix + 3] = -100
+    batch["positions"][:] = np.r_[np.arange(middle), prefix + np.arange(TOKENS - middle)]
+    batch["picture_ids"][:] = 1
+    batch["question_ids"][:, prefix:middle] = 1
+    batch["question_ids"][:, middle:] = 2
+    batch["picture_ids"][1, middle:] = batch["question_ids"][1, middle:] = 0
+    batch["targets"][1, middle - 1 :] = -100
+    batch["feature_index"][:, 2:prefix] = np.arange(config.image_tokens)
+    for region in range(REGIONS):
+        batch["feature_index"][:, prefix + 2 * region] = config.image_tokens + region
+        batch["feature_index"][:, prefix + 2 * region + 1] = config.image_tokens + REGIONS + region
+    for name in ("images", "depths"):
+        batch[name][:] = rng.normal(size=batch[name].shape)
+    batch["region_masks"][:] = rng.random(batch["region_masks"].shape) < 0.2
+    return batch
+
+
+def train(config, mesh, strategy, accumulation, steps, rows):
+    """Losses of the steps, and the state they leave."""
+    make = jax.jit(
+        lambda key: init_params(config, key),
+        out_shardings=sharding.param_shardings(abstract_params(config), mesh, strategy),
+    )
+    params = make(jax.random.key(0))
+    trained = {n: params[n] for n in STAGE.trained(params)}
+    frozen = {n: v for n, v in params.items() if n not in trained}
+    optimizer = make_optimizer(STAGE, trained, steps, OptimizerConfig())
+    places = sharding.optimizer_shardings(optimizer, trained, mesh, strategy)
+    state = jax.jit(optimizer.init, out_shardings=places)(trained)
+    step = jit_train_step(config, optimizer, trained, mesh, strategy, accumulation)
+    batch = sharding.put_batch(batch_for(config, rows), mesh)
+    losses = []
+    for _ in range(steps):
+        trained, state, metrics = step(trained, frozen, state, batch)
+        losses.append(float(metrics["loss"]))
+    return np.array(losses), trained, state
+
+
+@pytest.fixture(scope="module")
+def one_device():
+    mesh = sharding.make_mesh(devices=jax.devices()[:1])
+    losses, trained, _ = train(SMALL, mesh, "data", 1, STEPS, ROWS)
+    assert losses[-1] < 0.9 * losses[0]
+    return losses, {n: np.asarray(v) for n, v in trained.items()}
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in CASES]
+)
+def test_twenty_steps_are_those_of_one_device(one_device, name):
+    expected, params = one_device
+    shape, strategy, accumulation = CASES[name]
+    mesh = sharding.make_mesh(shape, strategy=strategy)
+    losses, trained, state = train(SMALL, mesh, strategy, accumulation, STEPS, ROWS)
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+    for parameter, value in trained.items():
+        np.testing.assert_allclose(value, params[parameter], atol=2e-4, err_msg=parameter)
+    kept = sharding.param_shardings(trained, mesh, strategy)
+    for parameter, value in trained.items():
+        assert value.sharding.is_equivalent_to(kept[parameter], value.ndim), parameter
+    moments = sharding.grad_shardings(trained, mesh, strategy)
+    for parameter, value in state[1].mu.items():
+        assert value.sharding.is_equivalent_to(moments[parameter], value.ndim), parameter
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_the_demo_preset_trains_as_on_one_device(name):
+    shape, strategy, accumulation = CASES[name]
+    config = PRESETS["demo"]
+    one = sharding.make_mesh(devices=jax.devices()[:1])
+    mesh = sharding.make_mesh(shape, strategy=strategy)
+    expected, _, _ = train(config, one, "data", 1, STEPS, ROWS)
+    losses, _, _ = train(config, mesh, strategy, accumulation, STEPS, ROWS)
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+
+
+def test_what_each_strategy_keeps_whole():
+    mesh = sharding.make_mesh({"data": 2, "fsdp": 4})
+    params = abstract_params(PRESETS["smolrgpt"])
+    name = "decoder/blocks/gate_proj/kernel"
+    over_fsdp, whole = P(None, "fsdp", None), P(None, None, None)
+    for strategy, of_params, of_grads in (
+        ("data", whole, whole),
+        ("zero1", whole, over_fsdp),
+        ("fsdp", over_fsdp, over_fsdp),
+    ):
+        assert sharding.param_shardings(params, mesh, strategy)[name].spec == of_params
+        assert sharding.grad_shardings(params, mesh, strategy)[name].spec == of_grads
+
+
+def test_activations_stay_split_by_rows():
+    """Without constraints XLA splits them by width and keeps the whole batch on every device."""
+    mesh = sharding.make_mesh({}, strategy="fsdp")
+    params = abstract_params(SMALL)
+    places = sharding.param_shardings(params, mesh, "fsdp")
+    placed = {n: jax.ShapeDtypeStruct(p.shape, p.dtype, sharding=places[n]) for n, p in params.items()}
+    trained = {n: placed[n] for n in STAGE.trained(placed)}
+    frozen = {n: p for n, p in placed.items() if n not in trained}
+    optimizer = make_optimizer(STAGE, trained, 10, OptimizerConfig())
+    state = jax.tree.map(
+        lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place),
+        jax.eval_shape(optimizer.init, trained),
+        sharding.optimizer_shardings(optimizer, trained, mesh, "fsdp"),
+    )
+    split = sharding.batch_sharding(mesh)
+    batch = {
+        n: jax.ShapeDtypeStruct(v.shape, v.dtype, sharding=split) for n, v in batch_for(SMALL, ROWS).items()
+    }
+    step = jit_train_step(SMALL, optimizer, trained, mesh, "fsdp")
+    text = step.lower(trained, frozen, state, batch).compile().as_text()
+    rows = ROWS // mesh.size
+    width = SMALL.decoder.width
+    assert f"f32[{rows},{TOKENS},{width}]" in text
+    assert f"f32[{ROWS},{TOKENS},{width}]" not in text
+    assert f"f32[{ROWS},{TOKENS},{width // mesh.size}]" not in text
