@@ -17,7 +17,7 @@ from smolrgpt_jax.config import PRESETS, SmolRGPTConfig
 from smolrgpt_jax.data.packing import RowShape, empty_batch
 from smolrgpt_jax.generation.decode import generate
 from smolrgpt_jax.models.smolrgpt import abstract_params
-from smolrgpt_jax.training.loop import model_config, row_shape
+from smolrgpt_jax.training.inputs import model_config, row_shape
 from smolrgpt_jax.training.optimizer import OptimizerConfig, make_optimizer
 from smolrgpt_jax.training.stages import STAGES
 from smolrgpt_jax.training.step import jit_train_step

@@ -69,6 +69,14 @@ class PackedRows:
     def __len__(self) -> int:
         return len(self.plan.rows)
 
+    def question_ids(self, index: int) -> list[str]:
+        """Ids of the questions in one row."""
+        return [
+            self._pictures[part.picture].questions[number].id
+            for part in self.plan.rows[index]
+            for number in part.questions
+        ]
+
     def fill(self, index: int, out: dict[str, np.ndarray]) -> None:
         """Writes one row into arrays of ``empty_batch`` without their first dimension."""
         row = self.plan.rows[index]
@@ -145,17 +153,7 @@ def train_batches(
     sources = [rows] if isinstance(rows, PackedRows) else list(rows)
     _check_sources(sources, batch_rows, process_count, weights, num_epochs)
     offsets = np.cumsum([0] + [len(source) for source in sources])
-    if weights is None:
-        order = _epochs(np.arange(offsets[-1]), seed, shuffle, num_epochs)
-    else:
-        order = grain.MapDataset.mix(
-            [
-                _epochs(np.arange(begin, end), seed + index, shuffle, None)
-                for index, (begin, end) in enumerate(zip(offsets[:-1], offsets[1:]))
-            ],
-            weights=list(weights),
-        )
-    order = order.batch(batch_rows, drop_remainder=False)
+    order = _global_batches(offsets, batch_rows, seed, weights, num_epochs, shuffle)
     local = batch_rows // process_count
     share = slice(process_index * local, (process_index + 1) * local)
 
@@ -238,6 +236,45 @@ def _without_texts(picture: Picture) -> Picture:
             for question in picture.questions
         ),
     )
+
+
+def batch_questions(
+    rows: Sequence[PackedRows],
+    index: int,
+    *,
+    batch_rows: int,
+    seed: int,
+    weights: Sequence[float] | None = None,
+) -> list[str]:
+    """Ids of the questions in the global batch of this number, from 0, of a shuffled run without end."""
+    offsets = np.cumsum([0] + [len(source) for source in rows])
+    found = []
+    for number in _global_batches(offsets, batch_rows, seed, weights, None, True)[index]:
+        which = int(np.searchsorted(offsets, number, side="right")) - 1
+        found += rows[which].question_ids(int(number - offsets[which]))
+    return found
+
+
+def _global_batches(
+    offsets: np.ndarray,
+    batch_rows: int,
+    seed: int,
+    weights: Sequence[float] | None,
+    num_epochs: int | None,
+    shuffle: bool,
+) -> grain.MapDataset:
+    """The numbers of the rows of each global batch; data set i has the rows offsets[i] to offsets[i + 1]."""
+    if weights is None:
+        order = _epochs(np.arange(offsets[-1]), seed, shuffle, num_epochs)
+    else:
+        order = grain.MapDataset.mix(
+            [
+                _epochs(np.arange(begin, end), seed + index, shuffle, None)
+                for index, (begin, end) in enumerate(zip(offsets[:-1], offsets[1:]))
+            ],
+            weights=list(weights),
+        )
+    return order.batch(batch_rows, drop_remainder=False)
 
 
 def _epochs(numbers: np.ndarray, seed: int, shuffle: bool, count: int | None) -> grain.MapDataset:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import json
 import logging
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,154 +21,31 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from smolrgpt_jax import sharding
-from smolrgpt_jax.config import PRESETS, SmolRGPTConfig
-from smolrgpt_jax.data.datasets import read_sources
-from smolrgpt_jax.data.packing import RowShape, TokenisedQuestions
-from smolrgpt_jax.data.loader import FileLoader
-from smolrgpt_jax.data.pipeline import PackedRows, train_batches
-from smolrgpt_jax.data.records import BadRecords, Picture
-from smolrgpt_jax.data.row_plan import choose_row_tokens
-from smolrgpt_jax.data.text import ChatTokenizer
-from smolrgpt_jax.data.tokenizer_files import tokenizer_files, tokenizer_from_files
-from smolrgpt_jax.models.attention import resolve_attention
+from smolrgpt_jax.compile_report.flops import train_flops
+from smolrgpt_jax.data.packing import RowShape
+from smolrgpt_jax.data.pipeline import PackedRows, batch_questions, train_batches
+from smolrgpt_jax.data.records import BadRecords
+from smolrgpt_jax.data.tokenizer_files import tokenizer_files
 from smolrgpt_jax.models.smolrgpt import Params, abstract_params, init_params
-from smolrgpt_jax.torch_format.folder import TorchLayout, is_torch_folder, read_folder
-from smolrgpt_jax.training import checkpoints
+from smolrgpt_jax.training import speed
 from smolrgpt_jax.training.checkpoints import Meta, TrainingCheckpoints
+from smolrgpt_jax.training.inputs import (
+    RunError,
+    Start,
+    model_config,
+    packed_rows,
+    read_data,
+    read_start,
+    row_shape,
+    total_steps,
+)
 from smolrgpt_jax.training.metrics import MetricsWriter
 from smolrgpt_jax.training.optimizer import OptimizerConfig, make_optimizer, schedules
 from smolrgpt_jax.training.stages import STAGES, Stage
 from smolrgpt_jax.training.step import jit_train_step, make_eval_step
+from smolrgpt_jax.training.stopping import StopTogether, stop_on_signal
 
-
-class RunError(ValueError):
-    """A run that cannot start or go on; one sentence."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Start:
-    """What a run starts from: configuration, parameters (NumPy), tokenizer files and the PyTorch layout."""
-
-    config: SmolRGPTConfig
-    params: Mapping[str, np.ndarray] | None
-    tokenizer: ChatTokenizer
-    layout: TorchLayout | None
-
-
-def read_start(run: Mapping[str, Any]) -> Start:
-    """Reads `init_from` (a PyTorch folder, a checkpoint or a work directory), or takes the preset with random parameters.
-
-    Raises RunError when the tokenizer does not fit the model's vocabulary.
-    """
-    params = layout = files = None
-    if run["init_from"]:
-        path = Path(run["init_from"])
-        if is_torch_folder(path):
-            config, params, layout = read_folder(path)
-        else:
-            meta = checkpoints.read_meta(path)
-            config, files, layout = meta.config, meta.tokenizer, meta.layout
-            params = checkpoints.load_params(path)
-    else:
-        config = PRESETS[run["model"]["preset"]]
-    if run["tokenizer"]:
-        tokenizer = ChatTokenizer.load(run["tokenizer"])
-    elif files is not None:
-        tokenizer = tokenizer_from_files(files)
-    else:
-        raise RunError("config.tokenizer names no tokenizer and init_from brings none")
-    tokenizer = tokenizer.with_region_names(run["data"]["region_names"])
-    if tokenizer.vocab_size != config.decoder.vocab_size:
-        raise RunError(
-            f"the tokenizer has {tokenizer.vocab_size} tokens, the model {config.decoder.vocab_size}"
-        )
-    return Start(config, params, tokenizer, layout)
-
-
-def model_config(
-    config: SmolRGPTConfig, run: Mapping[str, Any], platform: str, row_tokens: int
-) -> SmolRGPTConfig:
-    """The model as a run computes it on devices of a platform ("tpu", "gpu", "cpu"), in rows of so many tokens.
-
-    Raises ValueError for an attention that the platform does not have.
-    """
-    model = run["model"]
-    attention = resolve_attention(model.get("attention", "auto"), platform, row_tokens)
-    return config.replace(compute_dtype=model["compute_dtype"], remat=model["remat"], attention=attention)
-
-
-Tokenised = tuple[Sequence[Picture], TokenisedQuestions]
-
-
-def row_shape(
-    config: SmolRGPTConfig, data: Mapping[str, Any], regions: bool, tokenised: Sequence[Tokenised] = ()
-) -> RowShape:
-    """The static sizes of a packed row for this model; `tokenised` is what a row length of 0 is chosen for."""
-    shape = RowShape(
-        tokens=data["row_tokens"],
-        pictures=data["row_pictures"],
-        regions=data["row_regions"] if regions else 0,
-        image_tokens=config.image_tokens,
-        image_size=config.vision.image_size,
-        mask_grid=config.mask_grid,
-    )
-    if shape.tokens == 0:
-        shape = dataclasses.replace(shape, tokens=choose_row_tokens(tokenised, shape, data["max_row_tokens"]))
-    return shape
-
-
-def read_data(
-    data: Mapping[str, Any], sources: Mapping[str, Any], tokenizer: ChatTokenizer, bad: BadRecords
-) -> list[Tokenised]:
-    """The pictures of all sources and their tokens, or those of each source where the sources are mixed by weight."""
-    groups = [[sources[name]] for name in data["weights"]] if data["weights"] else [list(sources.values())]
-    found = [read_sources(group, bad) for group in groups]
-    return [(pictures, TokenisedQuestions(pictures, tokenizer)) for pictures in found]
-
-
-def packed_rows(
-    data: Mapping[str, Any],
-    tokenised: Sequence[Tokenised],
-    tokenizer: ChatTokenizer,
-    shape: RowShape,
-    bad: BadRecords,
-) -> list[PackedRows]:
-    """The packed rows of each of `read_data`."""
-    load = FileLoader(shape, data["depth_mode"], cached_pictures=data["cached_pictures"])
-    return [
-        PackedRows(
-            pictures,
-            tokenizer,
-            shape,
-            load=load,
-            depth_mode=data["depth_mode"],
-            on_bad_record=bad,
-            questions=questions,
-        )
-        for pictures, questions in tokenised
-    ]
-
-
-def total_steps(run: Mapping[str, Any], rows: list[PackedRows]) -> int:
-    """Steps of the run: `steps`, or `epochs` over all packed rows."""
-    if run["steps"]:
-        return int(run["steps"])
-    return math.ceil(run["epochs"] * sum(map(len, rows)) / run["batch_rows"])
-
-
-@contextlib.contextmanager
-def stop_on_signal() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM instead of dying of them, so that the step under way is finished and saved."""
-    received: list[int] = []
-    handlers = {
-        s: signal.signal(s, lambda number, _: received.append(number))
-        for s in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield received
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+BAD_STEP = "nonfinite_step.json"
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -201,14 +78,15 @@ CHANGEABLE = frozenset(
 class Run:
     """What stays the same over the steps of a run.
 
-    settings: the configuration; start: what it starts from; batches, bad: its data and the records left out of it; shape: of
-    a packed row; steps: of the whole run; rates: schedule per trained group.
+    settings: the configuration; start: what it starts from; rows, bad: its data and the records left out of it; shape: of a
+    packed row; steps: of the whole run; rates: schedule per trained group.
     """
 
     settings: Mapping[str, Any]
     stage: Stage
     start: Start
     mesh: Mesh
+    rows: list[PackedRows]
     shape: RowShape
     bad: BadRecords
     steps: int
@@ -241,6 +119,7 @@ def train(run: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
         stage=stage,
         start=start,
         mesh=sharding.make_mesh(run["mesh"], strategy=run["strategy"]),
+        rows=rows,
         shape=shape,
         bad=bad,
         steps=steps,
@@ -261,14 +140,12 @@ def train(run: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
     data = iter(
         train_batches(
             rows,
-            batch_rows=run["batch_rows"],
-            seed=run["seed"],
-            weights=list(run["data"]["weights"].values()) or None,
+            **_order(run),
             process_index=jax.process_index(),
             process_count=jax.process_count(),
             num_threads=run["data"]["threads"],
             workers=run["data"]["workers"],
-            put=lambda batch: (questions_in(batch), sharding.put_batch(batch, this.mesh)),
+            put=lambda batch: (speed.counts(batch), sharding.put_batch(batch, this.mesh)),
         )
     )
     saver = TrainingCheckpoints(workdir, keep=run["keep"])
@@ -276,17 +153,24 @@ def train(run: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
         params, opt_state, step = _initial_state(this, saver, data)
         writer = MetricsWriter(
             workdir,
-            ["loss", "grad_norm", "validation_loss", *(f"lr_{g}" for g in this.rates), "samples_per_second"],
+            ["loss", "grad_norm", "validation_loss", *(f"lr_{g}" for g in this.rates), *speed.COLUMNS],
             resumed_step=step,
+            active=jax.process_index() == 0,
         )
         try:
-            return _run_steps(this, params, opt_state, step, data, saver, writer)
+            return _run_steps(this, workdir, params, opt_state, step, data, saver, writer)
         finally:
             writer.close()
             _print_bad(bad)
     finally:
         data.close()
         saver.close()
+
+
+def _order(run: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides which rows a batch holds."""
+    weights = list(run["data"]["weights"].values()) or None
+    return {"batch_rows": run["batch_rows"], "seed": run["seed"], "weights": weights}
 
 
 def _print_bad(bad: BadRecords) -> None:
@@ -341,6 +225,7 @@ def _initial_state(
 
 def _run_steps(
     this: Run,
+    workdir: Path,
     params: Params,
     opt_state: Any,
     step: int,
@@ -370,35 +255,46 @@ def _run_steps(
     def due(every: int) -> bool:
         return step == steps or (every > 0 and step % every == 0)
 
-    samples, since = 0, time.monotonic()
+    step_flops = train_flops(this.start.config, this.shape, this.stage)[0] * run["batch_rows"]
+    devices = this.mesh.devices
+    rates = speed.Speed(devices.size, jax.process_count(), step_flops, this.mesh.local_devices[0])
+    together = StopTogether(this.mesh)
     with (
         stop_on_signal() as signals,
-        tqdm(total=steps, initial=step, desc=this.stage.name, unit="step", mininterval=2.0) as bar,
+        tqdm(
+            total=steps,
+            initial=step,
+            desc=this.stage.name,
+            unit="step",
+            mininterval=2.0,
+            disable=jax.process_index() > 0,
+        ) as bar,
     ):
-        while step < steps and not signals:
-            questions, batch = next(data)
-            samples += questions
+        while step < steps and not together(bool(signals)):
+            asked = time.monotonic()
+            (questions, tokens), batch = next(data)
+            rates.waited(time.monotonic() - asked)
+            rates.step(questions, tokens)
             trained, opt_state, metrics = train_step(trained, frozen, opt_state, batch)
             step += 1
             bar.update()
             if due(run["log_every"]) or due(run["save_every"]) or due(run["validate_every"]):
                 last = {name: float(value) for name, value in metrics.items()}
-                if not math.isfinite(last["loss"]):
-                    raise RunError(
-                        f"the loss is {last['loss']} at step {step}; the last good checkpoint is kept"
-                    )
-                last["samples_per_second"] = samples / (time.monotonic() - since)
+                if not (math.isfinite(last["loss"]) and math.isfinite(last["grad_norm"])):
+                    raise _not_finite(this, workdir, step, last)
+                last |= rates.report()
                 last |= {f"lr_{g}": float(rate(step - 1)) for g, rate in this.rates.items()}
                 if validate is not None and due(run["validate_every"]):
                     last["validation_loss"] = validate({**trained, **frozen})
-                samples, since = 0, time.monotonic()
+                    rates.report()  # what validation took is not the steps'
                 writer.write(step, last)
                 shown = ("loss", "validation_loss", "samples_per_second")
                 bar.set_postfix({name: f"{last[name]:.4g}" for name in shown if name in last})
             if due(run["save_every"]):
                 save()
         if step < steps:
-            logging.warning("signal %s: saving step %d and stopping", signals[0], step)
+            why = f"signal {signals[0]}" if signals else "another process was asked to stop"
+            logging.warning("%s: saving step %d and stopping", why, step)
             # The signal may have come in a step that was saved anyway.
             if saver.latest_step() != step:
                 save()
@@ -406,9 +302,24 @@ def _run_steps(
     return result | {name: last[name] for name in ("loss", "validation_loss") if name in last}
 
 
-def questions_in(batch: Mapping[str, np.ndarray]) -> int:
-    """Questions in this process's rows of a packed batch."""
-    return sum(len(np.unique(row[row > 0])) for row in batch["question_ids"])
+def _not_finite(this: Run, workdir: Path, step: int, values: Mapping[str, float]) -> RunError:
+    """Writes the steps since the last report and the records in their batches; returns the error that names the file."""
+    first = max(1, step - this.settings["log_every"] + 1)
+    found = {
+        "step": step,
+        "loss": str(values["loss"]),
+        "grad_norm": str(values["grad_norm"]),
+        "records": {
+            number: batch_questions(this.rows, number - 1, **_order(this.settings))
+            for number in range(first, step + 1)
+        },
+    }
+    if jax.process_index() == 0:
+        (workdir / BAD_STEP).write_text(json.dumps(found, indent=1), encoding="utf-8")
+    return RunError(
+        f"the loss is {values['loss']} and the gradient's norm {values['grad_norm']} at step {step}; the records since the last "
+        f"finite report are in {workdir / BAD_STEP}, the last good checkpoint is kept"
+    )
 
 
 def _validator(this: Run) -> Callable[[Params], float] | None:

@@ -12,9 +12,15 @@ CSV_NAME = "metrics.csv"
 
 
 class MetricsWriter:
-    """Appends rows of scalars; going on from `resumed_step` drops what an interrupted run had written after it."""
+    """Appends rows of scalars; going on from `resumed_step` drops what an interrupted run had written after it.
 
-    def __init__(self, workdir: str | Path, columns: list[str], resumed_step: int = 0):
+    Of several processes only one may be `active`; the others write nothing.
+    """
+
+    def __init__(self, workdir: str | Path, columns: list[str], resumed_step: int = 0, active: bool = True):
+        self.active = active
+        if not active:
+            return
         workdir = Path(workdir)
         workdir.mkdir(parents=True, exist_ok=True)
         self.columns = ["step", *columns]
@@ -29,14 +35,17 @@ class MetricsWriter:
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """One row; columns not among `values` stay empty."""
+        if not self.active:
+            return
         self.csv.writerow({"step": step, **values})
         self.file.flush()
         for name, value in values.items():
             self.events.add_scalar(name, value, step)
 
     def close(self) -> None:
-        self.file.close()
-        self.events.close()
+        if self.active:
+            self.file.close()
+            self.events.close()
 
 
 def read_metrics(path: str | Path) -> list[dict[str, float]]:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from smolrgpt_jax.data.loader import FileLoader
-from smolrgpt_jax.data.pipeline import PackedRows, train_batches
+from smolrgpt_jax.data.packing import RowShape, TokenisedQuestions
+from smolrgpt_jax.data.pipeline import PackedRows, batch_questions, train_batches
 from smolrgpt_jax.data.records import BadRecords, DataError
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 from smolrgpt_jax.data.tfds.prepare import PrepareConfig, prepare
@@ -41,8 +42,6 @@ def root(tmp_path_factory):
 @pytest.fixture(scope="module")
 def rows_of(root, tokenizer):
     """Rows from the raw folder, and from prepared data that is one single file."""
-    from smolrgpt_jax.data.packing import RowShape
-
     shape = RowShape(tokens=128, pictures=2, regions=6, image_tokens=4, image_size=16, mask_grid=8)
     raw = read_warehouse(root, "train")
     out = root / "prepared"
@@ -125,6 +124,23 @@ def test_the_order_after_a_stop_is_the_order_without_one(rows_of, step, before, 
     assert resumed[0].get_state() == {"next_index": STEPS}
 
 
+@pytest.mark.parametrize("mixed", [False, True])
+def test_the_questions_of_a_batch_can_be_named_afterwards(root, rows_of, tokenizer, mixed):
+    pictures = read_warehouse(root, "train")
+    tokens = TokenisedQuestions(pictures, tokenizer)
+    names = {
+        tokens[i, j][0].tobytes(): question.id
+        for i, picture in enumerate(pictures)
+        for j, question in enumerate(picture.questions)
+    }
+    rows = [rows_of["raw"], rows_of["prepared"]]
+    order = {"batch_rows": 4, "seed": 11, "weights": (1, 2) if mixed else None}
+    batches = iter(train_batches(rows, **order))
+    for index in range(12):
+        found = [names[text] for text, _ in questions(next(batches))]
+        assert found == batch_questions(rows, index, **order)
+
+
 def test_worker_processes_and_prefetching_change_nothing(rows_of):
     plain = list(shares(rows_of["raw"], 1, num_epochs=2)[0])
     seen = []
@@ -155,8 +171,6 @@ def test_what_workers_find_bad_is_reported_or_stops(root, tokenizer, tmp_path, w
     copy = shutil.copytree(root, tmp_path / "copy")
     pictures = read_warehouse(copy, "train")
     damage(pictures[3])
-    from smolrgpt_jax.data.packing import RowShape
-
     shape = RowShape(tokens=128, pictures=2, regions=6, image_tokens=4, image_size=16, mask_grid=8)
     bad = BadRecords("report")
     rows = PackedRows(pictures, tokenizer, shape, on_bad_record=bad)

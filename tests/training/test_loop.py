@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ import pytest
 from configs import default, demo
 from smolrgpt_jax import load
 from smolrgpt_jax.config import PRESETS, DecoderConfig, SmolRGPTConfig, VisionConfig
+from smolrgpt_jax.data.datasets import read_source
 from smolrgpt_jax.data.records import DataError
 from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
 from smolrgpt_jax.data.warehouse_sim.write import make_warehouse
@@ -177,8 +179,16 @@ def test_a_tokenizer_of_another_size_is_refused(data, tmp_path, monkeypatch):
 def test_a_loss_that_is_not_finite_stops_the_run(data, tmp_path):
     run = run_config(data)
     run["optimizer"] = {**run["optimizer"], "peaks": {"all": 1e30}}
-    with pytest.raises(loop.RunError, match="the loss is (nan|inf) at step"):
+    with pytest.raises(loop.RunError, match="the loss is (nan|inf) .* at step") as error:
         loop.train(run, tmp_path / "run")
+    found = json.loads((tmp_path / "run" / loop.BAD_STEP).read_text())
+    assert str(tmp_path / "run" / loop.BAD_STEP) in str(error.value)
+    assert found["loss"] in ("nan", "inf") and list(found["records"]) == [str(found["step"])]
+    known = {
+        q.id for source in run["data"]["sources"].values() for p in read_source(source) for q in p.questions
+    }
+    (ids,) = found["records"].values()
+    assert ids and known.issuperset(ids)
 
 
 def truncate_a_picture(data, folder):
@@ -191,7 +201,7 @@ def truncate_a_picture(data, folder):
 
 def test_a_truncated_picture_stops_the_run_and_is_named(data, tmp_path):
     name = truncate_a_picture(data, tmp_path / "data")
-    with pytest.raises(DataError, match=f"record '[0-9a-f]+': .*{name}") as error:
+    with pytest.raises(DataError, match=f"record '[0-9a-f]+' and .*: .*{name}") as error:
         loop.train(run_config(tmp_path / "data"), tmp_path / "run")
     assert "\n" not in str(error.value)
 

@@ -1,0 +1,139 @@
+"""What a run reads before its first step: the model it starts from and its packed rows."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from smolrgpt_jax.config import PRESETS, SmolRGPTConfig
+from smolrgpt_jax.data.datasets import read_sources
+from smolrgpt_jax.data.loader import FileLoader
+from smolrgpt_jax.data.packing import RowShape, TokenisedQuestions
+from smolrgpt_jax.data.pipeline import PackedRows
+from smolrgpt_jax.data.records import BadRecords, Picture
+from smolrgpt_jax.data.row_plan import choose_row_tokens
+from smolrgpt_jax.data.text import ChatTokenizer
+from smolrgpt_jax.data.tokenizer_files import tokenizer_from_files
+from smolrgpt_jax.models.attention import resolve_attention
+from smolrgpt_jax.torch_format.folder import TorchLayout, is_torch_folder, read_folder
+from smolrgpt_jax.training import checkpoints
+
+
+class RunError(ValueError):
+    """A run that cannot start or go on; one sentence."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """What a run starts from: configuration, parameters (NumPy), tokenizer files and the PyTorch layout."""
+
+    config: SmolRGPTConfig
+    params: Mapping[str, np.ndarray] | None
+    tokenizer: ChatTokenizer
+    layout: TorchLayout | None
+
+
+def read_start(run: Mapping[str, Any]) -> Start:
+    """Reads `init_from` (a PyTorch folder, a checkpoint or a work directory), or takes the preset with random parameters.
+
+    Raises RunError when the tokenizer does not fit the model's vocabulary.
+    """
+    params = layout = files = None
+    if run["init_from"]:
+        path = Path(run["init_from"])
+        if is_torch_folder(path):
+            config, params, layout = read_folder(path)
+        else:
+            meta = checkpoints.read_meta(path)
+            config, files, layout = meta.config, meta.tokenizer, meta.layout
+            params = checkpoints.load_params(path)
+    else:
+        config = PRESETS[run["model"]["preset"]]
+    if run["tokenizer"]:
+        tokenizer = ChatTokenizer.load(run["tokenizer"])
+    elif files is not None:
+        tokenizer = tokenizer_from_files(files)
+    else:
+        raise RunError("config.tokenizer names no tokenizer and init_from brings none")
+    tokenizer = tokenizer.with_region_names(run["data"]["region_names"])
+    if tokenizer.vocab_size != config.decoder.vocab_size:
+        raise RunError(
+            f"the tokenizer has {tokenizer.vocab_size} tokens, the model {config.decoder.vocab_size}"
+        )
+    return Start(config, params, tokenizer, layout)
+
+
+def model_config(
+    config: SmolRGPTConfig, run: Mapping[str, Any], platform: str, row_tokens: int
+) -> SmolRGPTConfig:
+    """The model as a run computes it on devices of a platform ("tpu", "gpu", "cpu"), in rows of so many tokens.
+
+    Raises ValueError for an attention that the platform does not have.
+    """
+    model = run["model"]
+    attention = resolve_attention(model.get("attention", "auto"), platform, row_tokens)
+    return config.replace(compute_dtype=model["compute_dtype"], remat=model["remat"], attention=attention)
+
+
+Tokenised = tuple[Sequence[Picture], TokenisedQuestions]
+
+
+def row_shape(
+    config: SmolRGPTConfig, data: Mapping[str, Any], regions: bool, tokenised: Sequence[Tokenised] = ()
+) -> RowShape:
+    """The static sizes of a packed row for this model; `tokenised` is what a row length of 0 is chosen for."""
+    shape = RowShape(
+        tokens=data["row_tokens"],
+        pictures=data["row_pictures"],
+        regions=data["row_regions"] if regions else 0,
+        image_tokens=config.image_tokens,
+        image_size=config.vision.image_size,
+        mask_grid=config.mask_grid,
+    )
+    if shape.tokens == 0:
+        shape = dataclasses.replace(shape, tokens=choose_row_tokens(tokenised, shape, data["max_row_tokens"]))
+    return shape
+
+
+def read_data(
+    data: Mapping[str, Any], sources: Mapping[str, Any], tokenizer: ChatTokenizer, bad: BadRecords
+) -> list[Tokenised]:
+    """The pictures of all sources and their tokens, or those of each source where the sources are mixed by weight."""
+    groups = [[sources[name]] for name in data["weights"]] if data["weights"] else [list(sources.values())]
+    found = [read_sources(group, bad) for group in groups]
+    return [(pictures, TokenisedQuestions(pictures, tokenizer)) for pictures in found]
+
+
+def packed_rows(
+    data: Mapping[str, Any],
+    tokenised: Sequence[Tokenised],
+    tokenizer: ChatTokenizer,
+    shape: RowShape,
+    bad: BadRecords,
+) -> list[PackedRows]:
+    """The packed rows of each of `read_data`."""
+    load = FileLoader(shape, data["depth_mode"], cached_pictures=data["cached_pictures"])
+    return [
+        PackedRows(
+            pictures,
+            tokenizer,
+            shape,
+            load=load,
+            depth_mode=data["depth_mode"],
+            on_bad_record=bad,
+            questions=questions,
+        )
+        for pictures, questions in tokenised
+    ]
+
+
+def total_steps(run: Mapping[str, Any], rows: list[PackedRows]) -> int:
+    """Steps of the run: `steps`, or `epochs` over all packed rows."""
+    if run["steps"]:
+        return int(run["steps"])
+    return math.ceil(run["epochs"] * sum(map(len, rows)) / run["batch_rows"])

@@ -1,0 +1,131 @@
+"""Real processes train together as one does alone, and stop and go on together."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
+from smolrgpt_jax.data.warehouse_sim.write import make_warehouse
+from smolrgpt_jax.training import checkpoints
+from smolrgpt_jax.training.metrics import read_metrics
+from tests.test_distributed import free_port
+
+ROOT = Path(__file__).parents[2]
+STEPS = 12
+PROGRAM = """
+    import json, sys
+    from smolrgpt_jax import distributed
+
+    distributed.start(initialization_timeout=300)
+    from smolrgpt_jax.config import PRESETS
+    from smolrgpt_jax.training import loop
+    from tests.training.test_loop import TINY, run_config
+
+    if __name__ == "__main__":
+        data, workdir, steps = sys.argv[1:]
+        PRESETS["tiny"] = TINY
+        with distributed.end_on_error():
+            run = run_config(data, steps=int(steps), validation_sources={})
+            print("RESULT", json.dumps(loop.train(run, workdir)), flush=True)
+"""
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("processes") / "data"
+    config = WarehouseConfig(scenes=8, val_scenes=2, test_scenes=2, width=96, height=54, max_pallets=5)
+    make_warehouse(folder, config, workers=1)
+    return folder
+
+
+class Processes:
+    """The processes of one run; their output goes to files beside the work directory."""
+
+    def __init__(self, data: Path, workdir: Path, count: int):
+        workdir.parent.mkdir(parents=True, exist_ok=True)
+        program = workdir.parent / "program.py"
+        program.write_text(textwrap.dedent(PROGRAM))
+        port = free_port()
+        self.logs = [workdir.parent / f"log{count}-{index}" for index in range(count)]
+        self.started = []
+        for index, log in enumerate(self.logs):
+            environment = {
+                **os.environ,
+                "PYTHONPATH": str(ROOT),
+                "JAX_PLATFORMS": "cpu",
+                "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
+                "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+                "JAX_NUM_PROCESSES": str(count),
+                "JAX_PROCESS_ID": str(index),
+            }
+            command = [sys.executable, str(program), str(data), str(workdir), str(STEPS)]
+            with open(log, "w") as output:
+                self.started.append(
+                    subprocess.Popen(
+                        command, env=environment, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT
+                    )
+                )
+
+    def results(self) -> list[dict]:
+        """What each process returned, once all have ended."""
+        try:
+            codes = [process.wait(timeout=600) for process in self.started]
+        finally:
+            for process in self.started:
+                process.kill()
+        outputs = [log.read_text() for log in self.logs]
+        assert codes == [0] * len(codes), "\n".join(outputs)
+        return [json.loads(text.rpartition("RESULT ")[2].splitlines()[0]) for text in outputs]
+
+
+def losses(workdir: Path) -> list[float]:
+    return [row["loss"] for row in read_metrics(workdir / "metrics.csv")]
+
+
+@pytest.fixture(scope="module")
+def alone(data, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("alone") / "run"
+    (result,) = Processes(data, workdir, 1).results()
+    assert result["step"] == STEPS
+    return workdir
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_several_processes_follow_one(data, alone, tmp_path, count):
+    workdir = tmp_path / "run"
+    results = Processes(data, workdir, count).results()
+    assert [result["loss"] for result in results] == [results[0]["loss"]] * count
+    assert len(losses(workdir)) == STEPS
+    np.testing.assert_allclose(losses(workdir), losses(alone), rtol=1e-5)
+
+
+def test_a_signal_to_one_process_stops_all_and_any_number_goes_on(data, alone, tmp_path):
+    workdir = tmp_path / "run"
+    running = Processes(data, workdir, 2)
+    metrics = workdir / "metrics.csv"
+    deadline = time.monotonic() + 500
+    while not (metrics.exists() and len(metrics.read_text().splitlines()) > 2):
+        assert time.monotonic() < deadline and running.started[0].poll() is None, running.logs[0].read_text()
+        time.sleep(0.02)
+    running.started[1].send_signal(signal.SIGTERM)
+    results = running.results()
+    assert all(result["stopped"] for result in results), results
+    assert results[0]["step"] == results[1]["step"] < STEPS
+    (result,) = Processes(data, workdir, 1).results()
+    assert result["step"] == STEPS
+    np.testing.assert_allclose(losses(workdir), losses(alone), rtol=1e-5)
+    ours, theirs = checkpoints.load_params(workdir), checkpoints.load_params(alone)
+    for name in theirs:
+        scale = float(np.abs(theirs[name]).max())
+        np.testing.assert_allclose(ours[name], theirs[name], atol=1e-4 * scale, err_msg=name)
