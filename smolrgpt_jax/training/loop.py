@@ -79,7 +79,11 @@ def read_start(run: Mapping[str, Any]) -> Start:
         raise RunError(
             f"the tokenizer has {tokenizer.vocab_size} tokens, the model {config.decoder.vocab_size}"
         )
-    return Start(model_config(config, run, jax.default_backend()), params, tokenizer, layout)
+    try:
+        config = model_config(config, run, jax.default_backend())
+    except ValueError as error:
+        raise RunError(str(error)) from None
+    return Start(config, params, tokenizer, layout)
 
 
 def model_config(config: SmolRGPTConfig, run: Mapping[str, Any], platform: str) -> SmolRGPTConfig:
@@ -162,7 +166,16 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "
 
 # Settings that do not change what is computed, so a resumed run may have others.
 CHANGEABLE = frozenset(
-    {"log_every", "save_every", "keep", "data.threads", "data.cached_pictures", "mesh", "strategy"}
+    {
+        "log_every",
+        "save_every",
+        "keep",
+        "data.threads",
+        "data.cached_pictures",
+        "mesh",
+        "strategy",
+        "model.attention",
+    }
 )
 
 
@@ -192,6 +205,11 @@ def train(run: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
     checkpoints/<step>, metrics.csv and tensorboard/ under workdir. Raises RunError, DataError or CheckpointError.
     """
     workdir = Path(workdir)
+    try:
+        mesh = sharding.make_mesh(run["mesh"], strategy=run["strategy"])
+        sharding.check_batch_rows(run["batch_rows"], mesh, run["accumulation"])
+    except ValueError as error:
+        raise RunError(str(error)) from None
     stage = STAGES[run["stage"]].with_peaks(run["optimizer"]["peaks"])
     start = read_start(run)
     bad = BadRecords(run["data"]["on_bad_record"])
@@ -204,7 +222,7 @@ def train(run: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
         settings=_plain(run),
         stage=stage,
         start=start,
-        mesh=sharding.make_mesh(run["mesh"], strategy=run["strategy"]),
+        mesh=mesh,
         shape=shape,
         bad=bad,
         steps=steps,
