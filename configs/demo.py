@@ -68,7 +68,7 @@ def get_config(stage: str = "stage3", root: str = ROOT) -> ConfigDict:
     questions = default.warehouse(data, "train")
 
     config = default.get_config()
-    config.model = ConfigDict({"preset": "demo", "compute_dtype": "float32", "remat": "none"})
+    config.model.update({"preset": "demo", "compute_dtype": "float32", "remat": "none"})
     config.batch_rows = 8
     config.optimizer.b2 = 0.99
     config.optimizer.warmup = 0.05

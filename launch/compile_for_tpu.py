@@ -4,7 +4,7 @@
         [--what train|prefill|decode] [--out report.json] [--config.any.key=value]
 
 Prints memory per chip, collectives, FLOPs and an estimate of the step's time. Needs libtpu, which pip installs anywhere:
-pip install 'smolrgpt_jax[tpu]'. Nothing is run.
+pip install 'jax[tpu]'. Nothing is run.
 """
 
 from __future__ import annotations
@@ -50,9 +50,7 @@ def topology_devices(name: str, slices: int = 1) -> list[Any]:
     """
     chip = chip_of(name)
     if importlib.util.find_spec("libtpu") is None:
-        raise ValueError(
-            "compiling for TPUs needs libtpu, which is not installed: pip install 'smolrgpt_jax[tpu]'"
-        )
+        raise ValueError("compiling for TPUs needs libtpu, which is not installed: pip install 'jax[tpu]'")
     for variable, value in ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
     import jax

@@ -43,6 +43,32 @@ def test_two_dimensions_on_one_axis_are_an_error():
         sharding.spec_for(("heads", "mlp"), (8, 8), mesh)
 
 
+@pytest.mark.parametrize("strategy", ["zero1", "fsdp"])
+def test_strategies_that_split_state_use_the_fsdp_axis_by_default(strategy):
+    assert dict(sharding.make_mesh(strategy=strategy).shape) == {"data": 1, "fsdp": 8, "tensor": 1}
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ({"model": 8}, "a mesh has no axis 'model', only data, fsdp, tensor"),
+        ({"data": -1, "fsdp": 16}, "does not fit 8 devices"),
+        ({"data": -1, "fsdp": -1}, "does not fit 8 devices"),
+        ({"data": 0, "fsdp": 8}, "does not fit 8 devices"),
+    ],
+)
+def test_meshes_that_make_no_sense_are_errors(shape, message):
+    with pytest.raises(ValueError, match=message):
+        sharding.make_mesh(shape)
+
+
+def test_constraints_outside_a_mesh_do_nothing():
+    x = np.ones((3, 5), np.float32)
+    assert sharding.constrain_batch(x) is x
+    with sharding.over(sharding.make_mesh(devices=jax.devices()[:1])):
+        assert sharding.constrain_batch(x) is x
+
+
 @pytest.mark.parametrize("shape", [{"data": 2, "fsdp": 4}, {"fsdp": 4, "tensor": 2}, {"tensor": 8}], ids=str)
 def test_every_parameter_of_the_published_model_has_a_sharding(shape):
     mesh = sharding.make_mesh(shape)

@@ -30,7 +30,7 @@ CHIPS: dict[str, Chip] = {
             "Google Cloud TPU v4 documentation (compute, HBM); Jouppi et al., arXiv 2304.01433 (six ICI links of 50 GB/s)",
         ),
         Chip(
-            "v5e", 197e12, 16e9, 819e9, 200e9, 6.4e12 / 8 / 256,
+            "v5e", 197e12, 16 * GIB, 819e9, 200e9, 6.4e12 / 8 / 256,
             "Google Cloud TPU v5e documentation (ICI 400 GB/s both directions, DCN 6.4 Tbit/s per pod of 256)",
         ),
         Chip(
@@ -38,7 +38,7 @@ CHIPS: dict[str, Chip] = {
             "Google Cloud TPU v5p documentation (ICI 1200 GB/s both directions, DCN 50 Gbit/s per chip)",
         ),
         Chip(
-            "v6e", 918e12, 32e9, 1600e9, 400e9, 25.6e12 / 8 / 256,
+            "v6e", 918e12, 32 * GIB, 1600e9, 400e9, 25.6e12 / 8 / 256,
             "Google Cloud TPU v6e documentation (ICI 800 GB/s both directions, DCN 25.6 Tbit/s per pod of 256)",
         ),
     )

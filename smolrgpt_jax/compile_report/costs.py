@@ -141,8 +141,7 @@ def kernel_flops(computation: Computation, instruction: Instruction) -> float:
 
     Forward: two products of [S, D] with [K, D] per head; backward (fused): five.
     """
-    name = re.search(r"splash_\w+", instruction.text)
-    if name is None:
+    if not instruction.name.startswith("splash_"):
         return 0.0
     shapes = [computation.operand(instruction, i) for i in range(len(instruction.operands))]
     floats = [
@@ -153,7 +152,7 @@ def kernel_flops(computation: Computation, instruction: Instruction) -> float:
     if len(floats) < 2:
         return 0.0
     (*heads, queries, dim), keys = floats[0], floats[1][-2]
-    return 2.0 * (5 if "dkv" in name.group(0) else 2) * math.prod(heads) * queries * keys * dim
+    return 2.0 * (5 if "_dkv_" in instruction.name else 2) * math.prod(heads) * queries * keys * dim
 
 
 def _traffic(program: Program, computation: Computation, instruction: Instruction) -> float:
@@ -173,27 +172,14 @@ def _traffic(program: Program, computation: Computation, instruction: Instructio
     if instruction.opcode == "fusion":
         inner = program.computations.get(instruction.called("calls"))
         if inner is not None:
-            return _fusion_traffic(inner, instruction, operands)
+            return _fusion_traffic(program, inner, instruction, operands)
     return out + sum(a.hbm_bytes for o in operands if o is not None for a in o.result)
 
 
 def _fusion_traffic(
-    inner: Computation, instruction: Instruction, operands: Sequence[Instruction | None]
+    program: Program, inner: Computation, instruction: Instruction, operands: Sequence[Instruction | None]
 ) -> float:
-    parameters = {
-        int(i.attribute(r"^\((\d+)\)")): i for i in inner.instructions.values() if i.opcode == "parameter"
-    }
-    users: dict[str, list[Instruction]] = {}
-    for i in inner.instructions.values():
-        for name in i.operands:
-            users.setdefault(name, []).append(i)
-
-    def uses(name: str) -> list[Instruction]:
-        found = []
-        for user in users.get(name, []):
-            found += uses(user.name) if user.opcode == "bitcast" else [user]
-        return found
-
+    parameters = _parameters(inner)
     updates = [i for i in inner.instructions.values() if i.opcode == "dynamic-update-slice"]
     total = 0.0
     aliased: list[Array] = []
@@ -201,14 +187,11 @@ def _fusion_traffic(
         if operand is None or number not in parameters or not operand.result:
             continue
         array = operand.result[0]
-        taken = uses(parameters[number].name)
-        if taken and all(u.opcode in ("dynamic-slice", "slice", "gather") for u in taken):
-            read = sum(u.result[0].bytes for u in taken)
-            total += 0 if array.memory else min(read, array.bytes)
-        elif taken and all(u in updates and u.result[0].shape == _flat_like(u, array) for u in taken):
+        taken = _users(inner, parameters[number].name)
+        if taken and all(u in updates and u.result[0].bytes == array.bytes for u in taken):
             aliased.append(array)
-        else:
-            total += array.hbm_bytes
+        elif not array.memory:
+            total += _read(program, inner, parameters[number], array)
     for array in instruction.result:
         same = next((a for a in aliased if a.bytes == array.bytes), None)
         if same is None:
@@ -221,9 +204,42 @@ def _fusion_traffic(
     return total
 
 
-def _flat_like(update: Instruction, array: Array) -> tuple[int, ...]:
-    """The shape an in-place update must have to be of this operand: its own, where the sizes agree."""
-    return update.result[0].shape if update.result[0].bytes == array.bytes else ()
+def _read(program: Program, inner: Computation, parameter: Instruction, array: Array) -> float:
+    """Bytes that a fusion reads of one operand: of slices only what they take, in fusions within it too."""
+    total = 0.0
+    for user in _users(inner, parameter.name):
+        if user.opcode in ("dynamic-slice", "slice", "gather"):
+            total += user.result[0].bytes
+            continue
+        nested = program.computations.get(user.called("calls") or "") if user.opcode == "fusion" else None
+        if nested is None:
+            return array.bytes
+        numbers = [i for i, name in enumerate(user.operands) if _stands_for(inner, name, parameter.name)]
+        total += sum(_read(program, nested, _parameters(nested)[i], array) for i in numbers)
+    return min(total, array.bytes)
+
+
+def _parameters(computation: Computation) -> dict[int, Instruction]:
+    return {
+        int(i.attribute(r"^\((\d+)\)")): i
+        for i in computation.instructions.values()
+        if i.opcode == "parameter"
+    }
+
+
+def _users(computation: Computation, name: str) -> list[Instruction]:
+    """The instructions that use a value, also through bitcasts."""
+    found = []
+    for user in computation.instructions.values():
+        if name in user.operands:
+            found += _users(computation, user.name) if user.opcode == "bitcast" else [user]
+    return found
+
+
+def _stands_for(computation: Computation, name: str, original: str) -> bool:
+    while name != original and computation.instructions[name].opcode == "bitcast":
+        name = computation.instructions[name].operands[0]
+    return name == original
 
 
 def collectives(program: Program, slice_of: Sequence[int] = ()) -> list[Collective]:
@@ -265,9 +281,10 @@ def collectives(program: Program, slice_of: Sequence[int] = ()) -> list[Collecti
 
 
 def replica_groups(text: str) -> list[list[int]]:
-    """The device groups of a collective, from any of the three forms XLA prints.
+    """The device groups of a collective, from any of the three forms XLA prints; raises ValueError for another one.
 
-    {{0,1},{2,3}}; [2,2]<=[4] or [2,2]<=[2,2]T(1,0); mesh['a'=2,'b'=2] {'b'}: groups along the named axes.
+    {{0,1},{2,3}}; [2,2]<=[4] or [2,2]<=[2,2]T(1,0); mesh['a'=2,'b'=2] {'b'}, groups along the named axes, with
+    device_ids=([2,2]T(1,0)) where the mesh is not in the devices' order.
     """
     listed = re.search(r"replica_groups=\{(\{[\d,{} ]*\})\}", text)
     if listed:
@@ -277,16 +294,26 @@ def replica_groups(text: str) -> list[list[int]]:
         shape, dims, order = ([int(n) for n in g.split(",")] if g else None for g in iota.groups())
         ids = np.arange(math.prod(dims)).reshape(dims)
         return (ids if order is None else ids.transpose(order)).reshape(shape).tolist()
-    mesh = re.search(r"replica_groups=(?:\w+ ?= ?)?mesh\[([^\]]*)\](?:[^{,]*)\{([^}]*)\}", text)
+    mesh = re.search(
+        r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\((?:\[([\d,]+)\](?:T\(([\d,]+)\))?|([\d,]+))\))? "
+        r"\{([^}:]*)\}",
+        text,
+    )
     if mesh:
-        axes = [(name, int(size)) for name, size in re.findall(r"'([^']+)'=(\d+)", mesh.group(1))]
-        chosen = re.findall(r"'([^']+)'", mesh.group(2))
-        names = [name for name, _ in axes]
-        ids = np.arange(math.prod(size for _, size in axes)).reshape([size for _, size in axes])
-        inner = [names.index(name) for name in chosen]
+        axes, dims, order, ids, chosen = mesh.groups()
+        sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", axes)}
+        ids = np.array([int(n) for n in ids.split(",")] if ids else np.arange(math.prod(sizes.values())))
+        if dims:
+            ids = ids.reshape([int(n) for n in dims.split(",")])
+            ids = ids.transpose([int(n) for n in order.split(",")] if order else None)
+        names = list(sizes)
+        inner = [names.index(name) for name in re.findall(r"'([^']+)'", chosen)]
         outer = [i for i in range(len(names)) if i not in inner]
-        width = math.prod(axes[i][1] for i in inner)
-        return ids.transpose(outer + inner).reshape(-1, width).tolist()
+        width = math.prod(sizes[names[i]] for i in inner)
+        return ids.reshape(list(sizes.values())).transpose(outer + inner).reshape(-1, width).tolist()
+    form = re.search(r"replica_groups=.{0,80}", text)
+    if form:
+        raise ValueError(f"device groups in an unknown form: {form.group(0)}")
     return []
 
 

@@ -76,7 +76,7 @@ def model_config(
     Raises ValueError for an attention that the platform does not have.
     """
     model = run["model"]
-    attention = resolve_attention(model.get("attention", "auto"), platform, row_tokens)
+    attention = resolve_attention(model["attention"], platform, row_tokens)
     return config.replace(compute_dtype=model["compute_dtype"], remat=model["remat"], attention=attention)
 
 

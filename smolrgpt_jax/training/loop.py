@@ -26,6 +26,7 @@ from smolrgpt_jax.data.packing import RowShape
 from smolrgpt_jax.data.pipeline import PackedRows, batch_questions, train_batches
 from smolrgpt_jax.data.records import BadRecords
 from smolrgpt_jax.data.tokenizer_files import tokenizer_files
+from smolrgpt_jax.models.attention import resolve_attention
 from smolrgpt_jax.models.smolrgpt import Params, abstract_params, init_params
 from smolrgpt_jax.training import speed
 from smolrgpt_jax.training.checkpoints import Meta, TrainingCheckpoints
@@ -70,6 +71,7 @@ CHANGEABLE = frozenset(
         "data.cached_pictures",
         "mesh",
         "strategy",
+        "model.attention",
     }
 )
 
@@ -101,6 +103,13 @@ def train(run: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
     checkpoints/<step>, metrics.csv and tensorboard/ under workdir. Raises RunError, DataError or CheckpointError.
     """
     workdir = Path(workdir)
+    try:
+        mesh = sharding.make_mesh(run["mesh"], strategy=run["strategy"])
+        sharding.check_batch_rows(run["batch_rows"], mesh, run["accumulation"])
+        # Before the data is read, which can take minutes.
+        resolve_attention(run["model"]["attention"], jax.default_backend(), run["data"]["row_tokens"])
+    except ValueError as error:
+        raise RunError(str(error)) from None
     stage = STAGES[run["stage"]].with_peaks(run["optimizer"]["peaks"])
     start = read_start(run)
     bad = BadRecords(run["data"]["on_bad_record"])
@@ -118,7 +127,7 @@ def train(run: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
         settings=_plain(run),
         stage=stage,
         start=start,
-        mesh=sharding.make_mesh(run["mesh"], strategy=run["strategy"]),
+        mesh=mesh,
         rows=rows,
         shape=shape,
         bad=bad,

@@ -235,11 +235,22 @@ ENTRY %main (x: f32[8]) -> f32[8] {
         ("replica_groups=mesh['a'=2,'b'=2] {'b'}, x", [[0, 1], [2, 3]]),
         ("replica_groups=mesh['a'=2,'b'=2] {'a'}, x", [[0, 2], [1, 3]]),
         ("replica_groups=mesh['a'=2,'b'=2] {'a','b'}, x", [[0, 1, 2, 3]]),
+        (
+            "replica_groups=mesh['a'=2,'b'=1,'c'=3], device_ids=([3,2]T(1,0)) {'a'}, x",
+            [[0, 1], [2, 3], [4, 5]],
+        ),
+        ("replica_groups=mesh['a'=2,'b'=1,'c'=3], device_ids=([3,2]T(1,0)) {'c'}, x", [[0, 2, 4], [1, 3, 5]]),
+        ("replica_groups=mesh['a'=2,'b'=2], device_ids=(3,2,1,0) {'b'}, x", [[3, 2], [1, 0]]),
         ("no groups", []),
     ],
 )
 def test_device_groups(text, groups):
     assert costs.replica_groups(text) == groups
+
+
+def test_groups_in_an_unknown_form_are_an_error():
+    with pytest.raises(ValueError, match="unknown form: replica_groups=<something>"):
+        costs.replica_groups("replica_groups=<something>, x")
 
 
 def traffic(program: hlo.Program) -> float:
@@ -258,6 +269,35 @@ def test_a_loop_reads_its_slices_and_not_the_whole_stack():
     moved = traffic(parsed(layers, (1000, 100), (20, 1000, 100)))
     # A slice and the state in, the state out, and some copies; the whole stack each time would be 20 * 20 * size.
     assert 20 * 3 * size <= moved <= 20 * 6 * size
+
+
+def test_a_slice_taken_in_a_nested_fusion_is_not_the_whole_operand():
+    text = """HloModule m
+
+%take (p: f32[32,100], i: s32[]) -> f32[100] {
+  %p = f32[32,100]{1,0} parameter(0)
+  %i = s32[] parameter(1)
+  %z = s32[] constant(0)
+  %s = f32[1,100]{1,0} dynamic-slice(%p, %i, %z), dynamic_slice_sizes={1,100}
+  ROOT %b = f32[100]{0} bitcast(%s)
+}
+
+%both (q: f32[32,100], x: f32[100], j: s32[]) -> f32[100] {
+  %q = f32[32,100]{1,0} parameter(0)
+  %x = f32[100]{0} parameter(1)
+  %j = s32[] parameter(2)
+  %w = f32[100]{0} fusion(%q, %j), kind=kLoop, calls=%take
+  ROOT %m = f32[100]{0} multiply(%x, %w)
+}
+
+ENTRY %main (a: f32[32,100], v: f32[100], n: s32[]) -> f32[100] {
+  %a = f32[32,100]{1,0} parameter(0)
+  %v = f32[100]{0} parameter(1)
+  %n = s32[] parameter(2)
+  ROOT %f = f32[100]{0} fusion(%a, %v, %n), kind=kOutput, calls=%both
+}
+"""
+    assert traffic(hlo.parse(text)) == 3 * 400 + 4
 
 
 def test_fast_memory_is_not_main_memory():

@@ -16,7 +16,6 @@ from smolrgpt_jax.compile_report.programs import make_program
 from smolrgpt_jax.compile_report.roofline import estimate
 from smolrgpt_jax.config import PRESETS, DecoderConfig, SmolRGPTConfig, VisionConfig
 from smolrgpt_jax.data.packing import RowShape
-from smolrgpt_jax.training.stages import STAGES
 
 ROOT = Path(__file__).parents[2]
 CHIP = chips.Chip("test", 100.0, 64, 10.0, 5.0, 1.0, "nowhere")

@@ -49,7 +49,7 @@ def run_config(data, **changes):
     config = default.get_config()
     config.stage = "backbone"
     config.tokenizer = demo.TOKENIZER
-    config.model = {"preset": "tiny", "compute_dtype": "float32", "remat": "none"}
+    config.model.update({"preset": "tiny", "compute_dtype": "float32", "remat": "none"})
     config.batch_rows = 8
     config.steps = 5
     config.log_every = 1
