@@ -16,7 +16,6 @@ import pytest
 
 from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
 from smolrgpt_jax.data.warehouse_sim.write import make_warehouse
-from smolrgpt_jax.training import checkpoints
 from smolrgpt_jax.training.metrics import read_metrics
 from tests.test_distributed import free_port
 
@@ -125,7 +124,3 @@ def test_a_signal_to_one_process_stops_all_and_any_number_goes_on(data, alone, t
     (result,) = Processes(data, workdir, 1).results()
     assert result["step"] == STEPS
     np.testing.assert_allclose(losses(workdir), losses(alone), rtol=1e-5)
-    ours, theirs = checkpoints.load_params(workdir), checkpoints.load_params(alone)
-    for name in theirs:
-        scale = float(np.abs(theirs[name]).max())
-        np.testing.assert_allclose(ours[name], theirs[name], atol=1e-4 * scale, err_msg=name)
