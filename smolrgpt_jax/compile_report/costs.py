@@ -246,12 +246,16 @@ def collectives(program: Program, slice_of: Sequence[int] = ()) -> list[Collecti
     """The program's collectives, one per kind and channel.
 
     slice_of: the slice of each device in the order of the mesh; empty for one slice. Asynchronous ones are printed in several
-    computations under one channel and count once.
+    computations under one channel and count once. Programs for several slices hold the part between slices as a send to the
+    host, after a reduction within the slice.
     """
     found: dict[tuple[str, int], Collective] = {}
     anonymous = -1
     for computation, instruction, times in program:
         kind = instruction.opcode.removesuffix("-start")
+        if kind == "send" and "megascale" in instruction.text:
+            between = _between_slices(instruction, times)
+            found[between.kind, between.channel] = between
         if kind not in COLLECTIVES:
             continue
         channel = int(instruction.attribute(r"channel_id=(\d+)") or 0)
@@ -278,6 +282,21 @@ def collectives(program: Program, slice_of: Sequence[int] = ()) -> list[Collecti
         if known is None or known.times < times:
             found[kind, channel] = Collective(kind, channel, times, size, amount, spans)
     return list(found.values())
+
+
+def _between_slices(send: Instruction, times: int) -> Collective:
+    kind = (send.attribute(r'_xla_megascale_transfer_type="(\w+)"') or "").lower().replace("_", "-")
+    members = send.attribute(r'_xla_megascale_target="\{([\d,:]+)\}') or "0:1"
+    ends = [part.split(":") for part in members.split(",")]
+    slices = sum(int(end[-1]) - int(end[0]) + 1 for end in ends)
+    return Collective(
+        kind=kind if kind in COLLECTIVES else "collective-permute",
+        channel=int(send.attribute(r"channel_id=(\d+)") or 0),
+        times=times,
+        size=slices,
+        bytes=send.result[0].bytes,
+        slices=slices,
+    )
 
 
 def replica_groups(text: str) -> list[list[int]]:

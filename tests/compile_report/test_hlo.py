@@ -208,6 +208,21 @@ def test_groups_across_slices(mesh):
     assert whole.dcn_bytes == whole.bytes / 4 and whole.ici_bytes == 2 * 3 / 4 * whole.bytes
 
 
+def test_a_transfer_between_slices_is_a_send_to_the_host():
+    text = """HloModule m
+
+ENTRY %main (x: f32[6,8]) -> f32[6,8] {
+  %x = f32[6,8]{1,0} parameter(0)
+  %a = token[] after-all()
+  %s = (f32[6,8]{1,0}, u32[], token[]) send(%x, %a), channel_id=4, is_host_transfer=true, frontend_attributes={_xla_megascale_target="{1,2,5:6}x{0:255}",_xla_megascale_transfer_type="ALL_REDUCE"}
+  ROOT %y = f32[6,8]{1,0} negate(%x)
+}
+"""
+    (found,) = costs.collectives(hlo.parse(text))
+    assert (found.kind, found.size, found.slices, found.bytes) == ("all-reduce", 4, 4, 192)
+    assert found.ici_bytes == 0 and found.dcn_bytes == 2 * 3 / 4 * 192
+
+
 def test_one_channel_printed_twice_is_one_collective():
     text = """HloModule m
 
