@@ -115,7 +115,7 @@ def render(path: str | Path, template: str, run_info: Mapping | None, **values: 
     environment.filters["interval"] = lambda value: (
         "\u2013" if value is None else f"{value[0]:.1f} to {value[1]:.1f}"
     )
-    environment.filters["metres"] = lambda value: "\u2013" if value is None else f"{value:.2f}"
+    environment.filters["hundredths"] = lambda value: "\u2013" if value is None else f"{value:.2f}"
     run_info = dict(run_info or {})
     config = run_info.pop("config", None)
     html = environment.get_template(template).render(
