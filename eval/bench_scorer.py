@@ -116,13 +116,13 @@ def describe_bench(metrics: Mapping) -> str:
         total = sum(counts[column]["questions"] for column in (QUALITATIVE if name == AVERAGE else (name,)))
         lines.append(f"{name:<22}{_cell(value, '.2f'):>11}{_interval(metrics, name):>17}{total:>6}")
     lines.append("")
-    lines.append(f"{'quantitative':<22}{'success, %':>11}{'95 % interval':>17}{'n':>6}{'error':>9}")
+    lines.append(f"{'quantitative':<22}{'success, %':>11}{'95 % interval':>17}{'n':>6}{'error':>12}")
     for name, row in quantitative.items():
         error = _cell(row["error"], ".1f" if name == "direction" else ".2f")
         error += " deg" if name == "direction" and row["error"] is not None else ""
         lines.append(
             f"{name:<22}{_cell(row['success'], '.2f'):>11}{_interval(metrics, name):>17}"
-            f"{counts[name]['questions']:>6}{error:>9}"
+            f"{counts[name]['questions']:>6}{error:>12}"
         )
     lines += [
         "",

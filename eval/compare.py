@@ -155,7 +155,7 @@ def _describe_changed(first: Mapping[str, dict], second: Mapping[str, dict]) -> 
         if any(first[name][field] != second[name][field] for field in ("image", "category", "truth"))
     ]
     listed = ", ".join(map(repr, changed))
-    return f"{len(changed)} ids have another picture, category or truth ({listed})" if changed else None
+    return f"another picture, category or truth has id {listed}" if changed else None
 
 
 def _is_right(item: Mapping) -> bool:

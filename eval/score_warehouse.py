@@ -80,7 +80,7 @@ def describe_differing(first: Iterable[str], second: Iterable[str], names: tuple
     for own, other, name in ((first, second, names[0]), (second, first, names[1])):
         only = [item for item in own if item not in other]
         if only:
-            parts.append(f"{len(only)} ids are only in {name} ({', '.join(map(repr, only))})")
+            parts.append(f"only {name} has id {', '.join(map(repr, only))}")
     return " and ".join(parts) or None
 
 

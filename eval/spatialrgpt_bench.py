@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,8 +52,10 @@ def known_questions(pictures: Sequence[Picture], bad: BadRecords) -> list[Pictur
 
 
 def make_predictions(pictures: Sequence[Picture], answers: Sequence[str]) -> list[dict]:
-    """Returns one dict per question: id, image, category, question, answer, value, truth, truth_value,
-    right and error (relative error of a length, degrees of a direction, else None)."""
+    """Returns one dict per question: id, image (below the pictures' common folder), category, question,
+    answer, value, truth, truth_value, right and error (relative error of a length, degrees of a
+    direction, else None)."""
+    folder = os.path.commonpath([picture.image.parent for picture in pictures])
     asked = [(picture, question) for picture in pictures for question in picture.questions]
     predictions = []
     for (picture, question), answer in zip(asked, answers, strict=True):
@@ -61,7 +64,7 @@ def make_predictions(pictures: Sequence[Picture], answers: Sequence[str]) -> lis
         predictions.append(
             {
                 "id": question.id,
-                "image": picture.image.name,
+                "image": picture.image.relative_to(folder).as_posix(),
                 "category": question.category,
                 "question": question.prompt,
                 "answer": answer,
