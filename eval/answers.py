@@ -11,64 +11,29 @@ from __future__ import annotations
 
 import re
 
+from eval.answer_text import (
+    BARE_DECIMAL,
+    COUNT,
+    NEGATION,
+    NUMBER_WORDS,
+    REGION,
+    SENTENCE_END,
+    WORD_ALTERNATIVES,
+    decimal,
+    find_lengths,
+    is_garbage,
+    region_number,
+    tidy,
+)
+
 Answer = str | int | float | None
 
-_WORDS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
-    "fifteen sixteen seventeen eighteen nineteen twenty"
-).split()
-_NUMBER_WORDS = {word: value for value, word in enumerate(_WORDS)} | {"none": 0}
-
-# Longer runs of digits are a model's stutter, and int() refuses them past a few thousand.
-_DIGITS = r"[0-9]{1,9}(?![0-9])"
-_REGION = re.compile(
-    rf"\[?\s*\b(?:region|mask)s?[\s_#:-]*\[?\s*({_DIGITS}|{'|'.join(_WORDS)}\b)\s*\]?"
-    rf"|\[\s*({_DIGITS})\s*\]",
-    re.IGNORECASE,
-)
-_WORD_ALTERNATIVES = "|".join(sorted(_NUMBER_WORDS, key=len, reverse=True))
-_COUNT = re.compile(
-    rf"(?<![\w.,])(?:({_DIGITS})(?:\.0+\b)?(?!\.?[0-9])|({_WORD_ALTERNATIVES})\b)", re.IGNORECASE
-)
-_DECIMAL = rf"(?<![\w.])([0-9]{{1,9}}(?:[.,][0-9]{{1,9}})?|\.[0-9]{{1,9}}|{_WORD_ALTERNATIVES})(?!\.?[0-9])"
-_UNITS = {
-    "m": 1.0,
-    "meter": 1.0,
-    "meters": 1.0,
-    "metre": 1.0,
-    "metres": 1.0,
-    "mtr": 1.0,
-    "mtrs": 1.0,
-    "cm": 0.01,
-    "centimeter": 0.01,
-    "centimeters": 0.01,
-    "centimetre": 0.01,
-    "centimetres": 0.01,
-    "mm": 0.001,
-    "millimeter": 0.001,
-    "millimeters": 0.001,
-    "millimetre": 0.001,
-    "millimetres": 0.001,
-    "ft": 0.3048,
-    "foot": 0.3048,
-    "feet": 0.3048,
-    "inch": 0.0254,
-    "inches": 0.0254,
-    "yard": 0.9144,
-    "yards": 0.9144,
-}
-_MEASURE = re.compile(
-    rf"{_DECIMAL}\s*-?\s*({'|'.join(sorted(_UNITS, key=len, reverse=True))})\b", re.IGNORECASE
-)
-_BARE_DECIMAL = re.compile(rf"{_DECIMAL}(?![\w])", re.IGNORECASE)
 _INSIDE = re.compile(
     r"\b(?:inside|within|overlap\w*|contained|(?:located|positioned|situated|placed|standing|"
     r"stands|parked|sits?|stored|resting|is|are|lies)\s+(?:right\s+)?(?:in|on)\b)",
     re.IGNORECASE,
 )
-_NEGATION = r"\b(?:not|never|no\s+longer|neither|isn'?t|aren'?t|doesn'?t|don'?t|cannot|can'?t)\b"
-_NEGATED = re.compile(_NEGATION, re.IGNORECASE)
-_SENTENCE_END = re.compile(r"(?<=[.!?;])\s+|\n+")
+_NEGATED = re.compile(NEGATION, re.IGNORECASE)
 _STATED = re.compile(r"\b(?:final\s+)?answer\b\s*(?:is\b)?\s*[:=]?\s*(?=\S)", re.IGNORECASE)
 
 
@@ -112,8 +77,8 @@ def normalized_answer(category: str | None, question: str, answer: str) -> Answe
         return None
     if category not in _READERS:
         raise ValueError(f"unknown category {category!r}, expected one of {list(_READERS)}")
-    text = " ".join(_tidy(part) for part in answer.splitlines() if part.strip())
-    if _is_garbage(text):
+    text = " ".join(tidy(part) for part in answer.splitlines() if part.strip())
+    if is_garbage(text):
         return None
     read = _READERS[category]
     # "Answer: 4" after an explanation outranks the explanation.
@@ -143,10 +108,10 @@ def parse_normalized(category: str, value: object) -> Answer:
     if category == "left_right":
         match = re.match(r"(?:l|r|left|right)(?![a-z])", text)
         return {"l": "left", "r": "right"}[match.group()[0]] if match else None
-    number = re.search(rf"(?<![0-9.])[0-9]{{1,9}}(?:\.[0-9]+)?(?![0-9])|\b(?:{_WORD_ALTERNATIVES})\b", text)
+    number = re.search(rf"(?<![0-9.])[0-9]{{1,9}}(?:\.[0-9]+)?(?![0-9])|\b(?:{WORD_ALTERNATIVES})\b", text)
     if isinstance(value, str) and number is not None:
         found = number.group()
-        parsed = float(_NUMBER_WORDS[found]) if found in _NUMBER_WORDS else float(found)
+        parsed = float(NUMBER_WORDS[found]) if found in NUMBER_WORDS else float(found)
         negative = number.start() > 0 and text[number.start() - 1] == "-" and category != "mcq"
         parsed = -parsed if negative else parsed
     elif isinstance(value, str):
@@ -176,9 +141,9 @@ _CLAUSE_END = re.compile(
     r"[.!?;,]\s+|\bbut\b|\bwhile\b|\bwhereas\b|\band\b(?=\s+(?:the|it|region|\[))|\n", re.IGNORECASE
 )
 _TURNED = re.compile(
-    rf"{_NEGATION}|\b(?:rather\s+than|instead\s+of|opposed\s+to|opposite\s+of)\b", re.IGNORECASE
+    rf"{NEGATION}|\b(?:rather\s+than|instead\s+of|opposed\s+to|opposite\s+of)\b", re.IGNORECASE
 )
-_SUBJECT = re.compile(rf"{_REGION.pattern}|\b(first|former|second|latter)\b", re.IGNORECASE)
+_SUBJECT = re.compile(rf"{REGION.pattern}|\b(first|former|second|latter)\b", re.IGNORECASE)
 _YES = re.compile(
     r"^\W*(?:yes|yeah|yep|correct|true|indeed|right|that'?s\s+(?:right|correct)|affirmative)\b", re.IGNORECASE
 )
@@ -227,7 +192,7 @@ def _clause_side(clause: str) -> tuple[str | None, int | None]:
         return side, None
     if match.group(3):
         return side, 0 if match.group(3).lower() in ("first", "former") else 1
-    return side, _region_number(match)
+    return side, region_number(match)
 
 
 def _side_of(word: str) -> str | None:
@@ -251,7 +216,7 @@ def _one_slip(word: str, target: str) -> bool:
 
 _THINGS = r"(?:\w+\s+){0,2}?(?:pallets?|box(?:es)?|objects?|items?|transporters?|shel(?:f|ves))\b"
 _NO_THINGS = re.compile(
-    rf"\b(?:no|without|zero)\s+(?:any\s+)?{_THINGS}|{_NEGATION}\s+(?:\w+\s+){{0,2}}?any\b|"
+    rf"\b(?:no|without|zero)\s+(?:any\s+)?{_THINGS}|{NEGATION}\s+(?:\w+\s+){{0,2}}?any\b|"
     rf"\bis\s+(?:currently\s+)?empty\b|\bnothing\b",
     re.IGNORECASE,
 )
@@ -260,18 +225,18 @@ _LISTED = re.compile(r"\b(?:pallets?|objects?|boxes)\s*((?:(?:,|and|\s)*@[0-9]+@
 
 def _read_count(question: str, text: str) -> int | None:
     del question
-    marked = _REGION.sub(lambda match: f" @{_region_number(match)}@ ", text)
-    sentences = [re.sub(r"@[0-9]+@", " ", part) for part in _SENTENCE_END.split(marked)]
+    marked = REGION.sub(lambda match: f" @{region_number(match)}@ ", text)
+    sentences = [re.sub(r"@[0-9]+@", " ", part) for part in SENTENCE_END.split(marked)]
     for sentence in reversed(sentences):
         if _NO_THINGS.search(sentence):
             return 0
-        things = re.search(rf"{_COUNT.pattern}\s+{_THINGS}", sentence, re.IGNORECASE)
+        things = re.search(rf"{COUNT.pattern}\s+{_THINGS}", sentence, re.IGNORECASE)
         if things is not None:
             return _count(things)
         # "the closest one", "this one": a pronoun, not a number.
         numbers = [
             match
-            for match in _COUNT.finditer(sentence)
+            for match in COUNT.finditer(sentence)
             if not (match.group().lower() == "one" and match.start() and len(sentences) > 1)
         ]
         if numbers:
@@ -282,7 +247,7 @@ def _read_count(question: str, text: str) -> int | None:
 
 
 def _count(match: re.Match) -> int:
-    return int(match.group(1)) if match.group(1) else _NUMBER_WORDS[match.group(2).lower()]
+    return int(match.group(1)) if match.group(1) else NUMBER_WORDS[match.group(2).lower()]
 
 
 _CHOSEN = re.compile(
@@ -303,15 +268,15 @@ _ASKED = re.compile(
 
 
 def _read_mcq(question: str, text: str) -> int | None:
-    references = list(_REGION.finditer(text))
+    references = list(REGION.finditer(text))
     if not references:
-        numbers = [_count(match) for match in _COUNT.finditer(text) if match.group().lower() != "none"]
+        numbers = [_count(match) for match in COUNT.finditer(text) if match.group().lower() != "none"]
         return numbers[-1] if numbers else None
-    if len({_region_number(match) for match in references}) == 1:
-        return _region_number(references[0])
+    if len({region_number(match) for match in references}) == 1:
+        return region_number(references[0])
     excluded = _never_asked(question)
     fallback = None
-    for sentence in reversed(_SENTENCE_END.split(text)):
+    for sentence in reversed(SENTENCE_END.split(text)):
         keyword = next(
             (
                 match
@@ -328,20 +293,20 @@ def _read_mcq(question: str, text: str) -> int | None:
             continue
         before = [number for position, number in found if position < keyword.start()]
         return before[-1] if before else found[0][1]
-    return _region_number(references[-1]) if fallback is None else fallback
+    return region_number(references[-1]) if fallback is None else fallback
 
 
 def _candidates(sentence: str, excluded: frozenset[int]) -> list[tuple[int, int]]:
     """(position, number) of the regions a sentence names, those it is measured from left out."""
     found, previous, kind = [], 0, None
-    for match in _REGION.finditer(sentence):
+    for match in REGION.finditer(sentence):
         labels = _LABELS.findall(sentence, previous, match.start())
         if labels or re.search(r"\w", sentence[previous : match.start()]):
             kind = _KINDS[labels[-1][0].lower()] if labels else None
         measured_from = _MEASURED_FROM.search(sentence, previous, match.start())
         previous = match.end()
         if kind not in ("transporter", "shelf") and not measured_from:
-            found.append((match.start(), _region_number(match)))
+            found.append((match.start(), region_number(match)))
     return [item for item in found if item[1] not in excluded] or found
 
 
@@ -362,55 +327,23 @@ def _never_asked(question: str) -> frozenset[int]:
 
 def _read_distance(question: str, text: str) -> float | None:
     del question
-    text = _REGION.sub(" ", text)
-    measures = list(_MEASURE.finditer(text))
-    if measures:
+    text = REGION.sub(" ", text)
+    lengths = find_lengths(text)
+    if lengths:
         # "15 meters (49 feet)": metres are what the question asks for.
-        metres = [match for match in measures if _UNITS[match.group(2).lower()] == 1]
-        match = (metres or measures)[-1]
-        # Seven digits keep "35 cm" 0.35 in spite of binary fractions.
-        return round(_decimal(match.group(1)) * _UNITS[match.group(2).lower()], 7)
-    for sentence in reversed(_SENTENCE_END.split(text)):
+        metres = [length for length in lengths if length[1] == 1]
+        return (metres or lengths)[-1][0]
+    for sentence in reversed(SENTENCE_END.split(text)):
         numbers = [
             match.group(1)
-            for match in _BARE_DECIMAL.finditer(sentence)
+            for match in BARE_DECIMAL.finditer(sentence)
             if match.group(1).lower() not in ("one", "none")
         ]
         if numbers:
-            return _decimal(numbers[-1])
+            return decimal(numbers[-1])
         if _INSIDE.search(sentence) and not _NEGATED.search(sentence):
             return 0.0
     return None
-
-
-def _decimal(text: str) -> float:
-    word = _NUMBER_WORDS.get(text.lower())
-    return float(text.replace(",", ".")) if word is None else float(word)
-
-
-def _region_number(match: re.Match) -> int:
-    found = match.group(1) or match.group(2)
-    return int(found) if found[0] in "0123456789" else _NUMBER_WORDS[found.lower()]
-
-
-def _tidy(text: str) -> str:
-    return text.replace("\u2019", "'").strip()
-
-
-def _is_garbage(text: str) -> bool:
-    """True for texts without a letter or digit, and for loops of one or two words."""
-    tokens = re.findall(r"\w+", _REGION.sub(lambda match: f" region_{_region_number(match)} ", text.lower()))
-    if not tokens:
-        return True
-    for period in (1, 2):
-        equal = [a == b for a, b in zip(tokens, tokens[period:])]
-        longest = run = 0
-        for same in equal:
-            run = run + 1 if same else 0
-            longest = max(longest, run)
-        if longest >= 4 and 2 * longest > len(tokens):
-            return True
-    return False
 
 
 _READERS = {

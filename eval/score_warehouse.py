@@ -3,31 +3,41 @@
     python -m eval.score_warehouse --ground_truth val.json --predictions submission.json --out metrics.json
 
 The ground truth is a list of {"id", "category", "normalized_answer"}; the published annotation
-files are such lists. Predictions are a list of {"id", "normalized_answer"}. A question without
-prediction counts as wrong and is reported; an id that occurs twice, or that the ground truth does
-not know, is an error.
+files are such lists. Predictions are a list of {"id", "normalized_answer"}. Both must hold the same
+ids, each once. A prediction that cannot be read as a value of its category counts as wrong and is
+listed. Beside the official numbers and S1 the result holds 95 % intervals, errors by true distance
+and calibration, and, where the ground truth has the questions, the accuracy of each question
+template.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from eval import write_aside
+from eval import write_json
+from eval.answers import parse_normalized
+from eval.breakdown import describe_details
 from eval.warehouse_scorer import score
-from smolrgpt_jax.data.records import DataError, Question, normalize_answer
+from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, DataError, Question, normalize_answer
 from smolrgpt_jax.data.sources.collect import read_json_list
 
 
-def read_ground_truth(path: str | Path) -> list[Question]:
-    """Reads the answers of a list of records; questions come without text and masks.
+def read_ground_truth(path: str | Path) -> tuple[list[Question], list[str | None]]:
+    """Reads the answers of a list of records.
+
+    Returns:
+      The questions, without masks and without text where the records have no conversation, and the
+      name of each one's picture, None where the record names none.
 
     Raises:
-      DataError: the file or one of its records is unusable.
+      DataError: the file or one of its records is unusable, or ids occur twice.
     """
-    questions = []
+    questions: list[Question] = []
+    images: list[str | None] = []
     for index, record in enumerate(_read_list(path)):
         try:
             name, category = str(record["id"]), str(record["category"])
@@ -36,25 +46,55 @@ def read_ground_truth(path: str | Path) -> list[Question]:
             raise DataError(f"{path}: record {index} has no {error}") from error
         except ValueError as error:
             raise DataError(f"{path}: record {record['id']!r}: {error}") from error
-        questions.append(Question(name, category, "", None, answer))
-    return questions
+        if category not in WAREHOUSE_CATEGORIES or answer is None:
+            raise DataError(
+                f"{path}: record {name!r} has category {category!r} and normalized answer {answer!r}, "
+                f"expected one of {list(WAREHOUSE_CATEGORIES)} and an answer"
+            )
+        questions.append(Question(name, category, _asked(record), None, answer))
+        image = record.get("image")
+        images.append(image if isinstance(image, str) and image else None)
+    _check_unique(path, (question.id for question in questions))
+    return questions, images
 
 
 def read_predictions(path: str | Path) -> dict[str, object]:
     """Reads a submission: {id: normalised answer as it stands in the file}.
 
     Raises:
-      DataError: the file is unreadable, a record lacks a field, or an id occurs twice.
+      DataError: the file is unreadable, a record lacks a field, or ids occur twice.
     """
-    predictions: dict[str, object] = {}
-    for index, record in enumerate(_read_list(path)):
+    records = _read_list(path)
+    for index, record in enumerate(records):
         for field in ("id", "normalized_answer"):
             if field not in record:
                 raise DataError(f"{path}: record {index} has no {field!r}")
-        if str(record["id"]) in predictions:
-            raise DataError(f"{path}: id {record['id']!r} occurs twice")
-        predictions[str(record["id"])] = record["normalized_answer"]
-    return predictions
+    _check_unique(path, (str(record["id"]) for record in records))
+    return {str(record["id"]): record["normalized_answer"] for record in records}
+
+
+def describe_differing(first: Iterable[str], second: Iterable[str], names: tuple[str, str]) -> str | None:
+    """Returns a sentence that lists all ids which only one of two files has, None if there are none."""
+    first, second = dict.fromkeys(first), dict.fromkeys(second)
+    parts = []
+    for own, other, name in ((first, second, names[0]), (second, first, names[1])):
+        only = [item for item in own if item not in other]
+        if only:
+            parts.append(f"only {name} has id {', '.join(map(repr, only))}")
+    return " and ".join(parts) or None
+
+
+def _check_unique(path: str | Path, ids: Iterable[str]) -> None:
+    twice = [name for name, number in Counter(ids).items() if number > 1]
+    if twice:
+        raise DataError(f"{path}: more than once occurs id {', '.join(map(repr, twice))}")
+
+
+def _asked(record: dict) -> str:
+    try:
+        return str(record["conversations"][0]["value"])
+    except (KeyError, IndexError, TypeError):
+        return ""
 
 
 def _read_list(path: str | Path) -> list[dict]:
@@ -81,20 +121,42 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     print(f"scoring {args.predictions} against {args.ground_truth}, writing {args.out}")
     try:
-        metrics = score(read_ground_truth(args.ground_truth), read_predictions(args.predictions))
-        write_aside(args.out, json.dumps(metrics.pop("official") | metrics, indent=1) + "\n")
+        questions, images = read_ground_truth(args.ground_truth)
+        predictions = read_predictions(args.predictions)
+        names = (str(args.ground_truth), str(args.predictions))
+        differing = describe_differing((question.id for question in questions), predictions, names)
+        if differing:
+            raise DataError(differing)
+        metrics = score(questions, predictions)
+        items = [
+            {
+                "id": question.id,
+                "image": image,
+                "category": question.category,
+                "question": question.prompt,
+                "normalized_answer": parse_normalized(question.category, predictions[question.id]),
+                "truth": question.normalized_answer,
+            }
+            for question, image in zip(questions, images, strict=True)
+        ]
+        write_json(args.out, metrics.pop("official") | metrics | describe_details(items))
     except DataError as error:
         raise SystemExit(f"error: {error}") from None
     except OSError as error:
         raise SystemExit(f"error: {args.out} cannot be written ({error.strerror})") from None
+    unreadable = [
+        f"{item['id']!r} ({json.dumps(predictions[item['id']])})"
+        for item in items
+        if item["normalized_answer"] is None
+    ]
+    if unreadable:
+        print(f"{len(unreadable)} predictions are unreadable and count as wrong: {', '.join(unreadable)}")
     parts = "  ".join(
-        f"{name} {metrics[name]:.2f}"
-        for name in ("left_right", "count", "mcq", "distance")
-        if metrics[name] is not None
+        f"{name} {metrics[name]:.2f}" for name in WAREHOUSE_CATEGORIES if metrics[name] is not None
     )
     print(
         f"S1 {metrics['S1']:.2f}  {parts}  ({metrics['questions']} questions, "
-        f"{metrics['missing']} without prediction, {metrics['unreadable']} unreadable)"
+        f"{metrics['unreadable']} unreadable)"
     )
 
 

@@ -5,7 +5,8 @@
 --data is a folder in the published layout. Into --out go predictions.json (every answer as text and
 as a value), submission.json (the benchmark's format), and, where the answers are published,
 metrics.json (S1, left_right, count, mcq, distance in percent, questions, the blind baseline learned
-from train.json, and the official numbers) and report.html. A record that cannot be used is left out
+from train.json, the official numbers, 95 % intervals of the scores, the accuracy of each question
+template, errors by true distance, calibration) and report.html. A record that cannot be used is left out
 and reported; a picture that cannot be decoded leaves its questions without an answer, and they
 count as wrong.
 """
@@ -14,16 +15,16 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import shlex
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eval import positive, results_folder, write_json
 from eval.answers import normalized_answer
 from eval.blind import BlindBaseline, read_training_questions
+from eval.breakdown import describe_details
 from eval.report import write_report
 from eval.warehouse_scorer import score
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, BadRecords, DataError, Picture, describe
@@ -81,7 +82,7 @@ def compute_metrics(
     Returns:
       S1, left_right, count, mcq, distance in percent (None for a category without questions),
       questions, unreadable, blind_S1 and blind {category: percent} unless ``blind`` is None,
-      official {official name: number}.
+      official {official name: number}, and the parts of ``eval.breakdown.describe_details``.
     """
     questions = [question for picture in pictures for question in picture.questions]
     scored = score(questions, {item["id"]: item["normalized_answer"] for item in predictions})
@@ -90,7 +91,7 @@ def compute_metrics(
         guessed = score(questions, {question.id: blind.predict(question) for question in questions})
         metrics["blind_S1"] = guessed["S1"]
         metrics["blind"] = {category: guessed[category] for category in WAREHOUSE_CATEGORIES}
-    return metrics | {"official": scored["official"]}
+    return metrics | {"official": scored["official"]} | describe_details(predictions)
 
 
 def limit_questions(pictures: Sequence[Picture], limit: int) -> list[Picture]:
@@ -141,44 +142,39 @@ def evaluate(
     metrics = None
     if any(item["truth"] is not None for item in predictions):
         metrics = compute_metrics(pictures, predictions, blind)
-    out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
-        aside = Path(folder)
-        _write_json(aside / "predictions.json", predictions)
-        _write_json(aside / "submission.json", submission)
+    with results_folder(out) as aside:
+        write_json(aside / "predictions.json", predictions)
+        write_json(aside / "submission.json", submission)
         if metrics is not None:
-            _write_json(aside / "metrics.json", metrics)
+            write_json(aside / "metrics.json", metrics)
             write_report(aside / "report.html", metrics, predictions, pictures, loss_curves, run_info)
-        out.mkdir(exist_ok=True)
-        for file in aside.iterdir():
-            file.replace(out / file.name)
     return metrics
 
 
 def describe_metrics(metrics: Mapping) -> str:
-    """Returns a small table for people: accuracy and blind accuracy per category."""
+    """Returns a small table for people: accuracy, its interval and blind accuracy per category."""
     blind = {"S1": metrics.get("blind_S1")} | (metrics.get("blind") or {})
-    lines = [f"{'':<12}{'accuracy':>9}{'blind':>9}"]
+    intervals = metrics.get("intervals") or {}
+    lines = [f"{'':<12}{'accuracy':>9}{'95 % interval':>17}{'blind':>9}"]
     for name in ("S1", *WAREHOUSE_CATEGORIES):
-        lines.append(
-            f"{name:<12}"
-            + "".join(
-                f"{'-' if value is None else format(value, '.2f'):>9}"
-                for value in (metrics[name], blind.get(name))
-            )
-        )
+        between = intervals.get(name)
+        interval = "-" if between is None else f"{between[0]:.2f} to {between[1]:.2f}"
+        lines.append(f"{name:<12}{_cell(metrics[name]):>9}{interval:>17}{_cell(blind.get(name)):>9}")
     return "\n".join(
         lines + [f"{metrics['questions']} questions, {metrics['unreadable']} answers unreadable"]
     )
 
 
-def run_details(model: Model, **details: Any) -> dict[str, Any]:
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def run_details(model: Model, module: str = "eval.warehouse", **details: Any) -> dict[str, Any]:
     """What the report says of a run: the command, the details, and the configuration.
 
     A checkpoint of our training also tells the stage's run configuration and seed.
     """
-    command = shlex.join(["python", "-m", "eval.warehouse", *sys.argv[1:]])
+    command = shlex.join(["python", "-m", module, *sys.argv[1:]])
     config = {"model": model.config.to_dict()}
     if model.source is not None and (model.source / "meta").is_dir():
         from smolrgpt_jax.training.checkpoints import read_meta
@@ -188,21 +184,11 @@ def run_details(model: Model, **details: Any) -> dict[str, Any]:
     return {"command": command, **details, "config": config}
 
 
-def _write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-
-
 def _named_file(text: str) -> tuple[str, str]:
     name, mark, file = text.partition("=")
     if not (name and mark and file):
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=FILE")
     return name, file
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
-    return int(text)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -216,9 +202,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--split", default="val", help="train, val or test")
     parser.add_argument("--annotations", help="file under --data with the questions, by default SPLIT.json")
     parser.add_argument("--out", required=True, type=Path, help="folder for the results")
-    parser.add_argument("--batch_size", type=_positive, default=64, help="questions answered at once")
-    parser.add_argument("--max_new_tokens", type=_positive, default=120, help="longest answer, in tokens")
-    parser.add_argument("--limit", type=_positive, help="only the first LIMIT questions")
+    parser.add_argument("--batch_size", type=positive, default=64, help="questions answered at once")
+    parser.add_argument("--max_new_tokens", type=positive, default=120, help="longest answer, in tokens")
+    parser.add_argument("--limit", type=positive, help="only the first LIMIT questions")
     parser.add_argument(
         "--loss_curves",
         type=_named_file,

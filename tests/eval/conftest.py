@@ -95,3 +95,17 @@ def warehouse(tmp_path: Path) -> Path:
             records += _records(name, number)
         (root / f"{split}.json").write_text(json.dumps(records), encoding="utf-8")
     return root
+
+
+@pytest.fixture(scope="session")
+def bench_folder(tmp_path_factory) -> Path:
+    """SpatialRGPT-Bench's published format about three procedural scenes, with all its categories."""
+    from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
+    from smolrgpt_jax.data.warehouse_sim.write import make_warehouse
+
+    folder = tmp_path_factory.mktemp("bench") / "warehouse"
+    config = WarehouseConfig(
+        scenes=1, val_scenes=1, test_scenes=3, seed=4, width=160, height=90, max_pallets=6, formats=("bench",)
+    )
+    make_warehouse(folder, config, workers=1)
+    return folder / "bench"

@@ -144,13 +144,40 @@ def test_plots_hold_the_data(html, evaluated):
     assert "connector alignment" in html and "refiner alignment" not in html
 
 
+def test_intervals_errors_and_calibration_are_shown(html, evaluated):
+    metrics = evaluated[0]
+    text = re.sub(r"<[^>]*>", " ", html)
+    for low, high in metrics["intervals"].values():
+        assert f"{low:.1f} to {high:.1f}" in text
+    page = Page(html)
+    groups = [group for found in metrics["calibration"].values() for group in found["groups"]]
+    circles = [
+        attributes for tag, attributes in page.tags if tag == "circle" and attributes["class"] == "mean"
+    ]
+    assert len(circles) == len(groups) > 5
+    medians = [attributes for _, attributes in page.tags if attributes.get("class") == "median"]
+    assert len(medians) == sum(row["readable"] > 0 for row in metrics["distance_errors"])
+    # Every mark lies inside its drawing.
+    assert all(12 <= float(circle["cy"]) <= 332 and 48 <= float(circle["cx"]) <= 368 for circle in circles)
+    assert all(20 <= float(mark["y"]) <= 150 for mark in medians)
+
+
+def test_templates_are_listed(html, evaluated):
+    rows = evaluated[0]["templates"]
+    assert len(rows) == 4 and sum(row["questions"] for row in rows) == 28
+    for row in rows:
+        shown = row["template"].replace("<mask>", "[regions]")
+        assert f"<td>{shown}</td><td>{row['questions']}</td><td>{row['correct']}</td>" in html
+
+
 def test_the_run_is_described(html):
     assert "python -m eval.warehouse --split val" in html and ">17<" in html and "4321" in html
 
 
 def test_a_report_without_baseline_curves_and_run_is_written(evaluated, tmp_path):
     metrics, predictions, pictures = evaluated
-    lean = {name: value for name, value in metrics.items() if not name.startswith("blind")}
+    scores = ("S1", *WAREHOUSE_CATEGORIES, "questions")
+    lean = {name: metrics[name] for name in scores}
     write_report(tmp_path / "lean.html", lean, predictions, pictures)
     Page((tmp_path / "lean.html").read_text(encoding="utf-8"))
 

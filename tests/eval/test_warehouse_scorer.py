@@ -12,6 +12,7 @@ from smolrgpt_jax.data.records import DataError, Question
 FILES = Path(__file__).parents[1] / "data_files" / "warehouse_scores"
 EXPECTED = json.loads((FILES / "expected.json").read_text(encoding="utf-8"))
 ONE = '[{"id": "a", "category": "count", "normalized_answer": "2"}]'
+FILE_OPTIONS = (("ground_truth", "gt.json"), ("predictions", "pred.json"), ("out", "m.json"))
 TRUTH, PREDICTIONS = FILES / "ground_truth.json", FILES / "predictions.json"
 
 
@@ -20,7 +21,7 @@ def question(name: str, category: str, truth) -> Question:
 
 
 def test_the_official_numbers_come_out_to_the_last_digit():
-    assert score(read_ground_truth(TRUTH), read_predictions(PREDICTIONS))["official"] == EXPECTED
+    assert score(read_ground_truth(TRUTH)[0], read_predictions(PREDICTIONS))["official"] == EXPECTED
 
 
 def test_the_command_writes_the_official_numbers_and_s1(tmp_path, capsys):
@@ -38,7 +39,14 @@ def test_the_command_writes_the_official_numbers_and_s1(tmp_path, capsys):
     assert {name: metrics[name] for name in EXPECTED} == EXPECTED
     assert metrics["S1"] == EXPECTED["Final_weighted_score"]
     assert metrics["distance"] == 60.0 and metrics["questions"] == 400
-    assert "S1 78.05" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "S1 78.05" in printed and "'be81558f2a803477' (\"\")" in printed
+    low, high = metrics["intervals"]["S1"]
+    assert low < metrics["S1"] < high
+    pictures = {record["image"] for record in json.loads(TRUTH.read_text(encoding="utf-8"))}
+    assert metrics["bootstrap"]["clusters"] == len(pictures)
+    assert sum(row["questions"] for row in metrics["distance_errors"]) == metrics["Quan_distance_count"]
+    assert "templates" not in metrics
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["metrics.json"]
 
 
@@ -92,14 +100,75 @@ def test_unusable_input_is_an_error(questions, predictions, message):
         score(questions, predictions)
 
 
+def test_all_ids_that_differ_are_listed(tmp_path):
+    truth = [{"id": name, "category": "count", "normalized_answer": 1} for name in "abc"]
+    (tmp_path / "gt.json").write_text(json.dumps(truth), encoding="utf-8")
+    said = [{"id": name, "normalized_answer": 1} for name in "cxy"]
+    (tmp_path / "pred.json").write_text(json.dumps(said), encoding="utf-8")
+    with pytest.raises(SystemExit) as stop:
+        main([f"--{name}={tmp_path / file}" for name, file in FILE_OPTIONS])
+    assert f"only {tmp_path / 'gt.json'} has id 'a', 'b'" in str(stop.value)
+    assert f"only {tmp_path / 'pred.json'} has id 'x', 'y'" in str(stop.value)
+
+
+def test_predictions_that_are_no_number_are_wrong_and_listed(tmp_path, capsys):
+    truth = [
+        {"id": name, "category": category, "normalized_answer": 1}
+        for name, category in (("a", "count"), ("b", "distance"), ("c", "mcq"), ("d", "count"))
+    ]
+    (tmp_path / "gt.json").write_text(json.dumps(truth), encoding="utf-8")
+    values = {"a": "many", "b": [1], "c": None, "d": 1}
+    said = [{"id": name, "normalized_answer": value} for name, value in values.items()]
+    (tmp_path / "pred.json").write_text(json.dumps(said), encoding="utf-8")
+    main([f"--{name}={tmp_path / file}" for name, file in FILE_OPTIONS])
+    metrics = json.loads((tmp_path / "m.json").read_text(encoding="utf-8"))
+    assert (metrics["count"], metrics["mcq"], metrics["distance"]) == (50, 0, 0)
+    assert metrics["unreadable"] == 3
+    assert "3 predictions are unreadable and count as wrong: 'a' (\"many\"), 'b' ([1]), 'c' (null)" in (
+        capsys.readouterr().out
+    )
+
+
+def test_published_questions_give_templates(warehouse, tmp_path):
+    records = json.loads((warehouse / "val.json").read_text(encoding="utf-8"))
+    said = [{"id": item["id"], "normalized_answer": item["normalized_answer"]} for item in records]
+    (tmp_path / "pred.json").write_text(json.dumps(said), encoding="utf-8")
+    arguments = ["--ground_truth", str(warehouse / "val.json")]
+    main([*arguments, *(f"--{name}={tmp_path / file}" for name, file in FILE_OPTIONS[1:])])
+    metrics = json.loads((tmp_path / "m.json").read_text(encoding="utf-8"))
+    assert [(row["category"], row["correct"]) for row in metrics["templates"]] == [
+        ("left_right", 7),
+        ("count", 7),
+        ("mcq", 7),
+        ("distance", 7),
+    ]
+    assert metrics["bootstrap"]["clusters"] == 7
+
+
 @pytest.mark.parametrize(
     "truth, predictions, message",
     [
         (
             ONE,
             '[{"id": "a", "normalized_answer": 2}, {"id": "a", "normalized_answer": 3}]',
-            "'a' occurs twice",
+            "id 'a'",
         ),
+        (
+            '[{"id": "a", "category": "count", "normalized_answer": "2"}, '
+            '{"id": "a", "category": "count", "normalized_answer": "2"}, '
+            '{"id": "b", "category": "count", "normalized_answer": "2"}, '
+            '{"id": "b", "category": "count", "normalized_answer": "2"}]',
+            "[]",
+            "id 'a', 'b'",
+        ),
+        (
+            '[{"id": "a", "category": "count", "normalized_answer": "2"}, '
+            '{"id": "b", "category": "count", "normalized_answer": "2"}]',
+            '[{"id": "x", "normalized_answer": 2}, {"id": "y", "normalized_answer": 2}]',
+            "has id 'x', 'y'",
+        ),
+        ('[{"id": "a", "category": "count", "normalized_answer": null}]', "[]", "'a'"),
+        ('[{"id": "a", "category": "colour", "normalized_answer": "red"}]', "[]", "colour"),
         (ONE, '[{"id": "b", "normalized_answer": 2}]', "'b'"),
         (ONE, '[{"id": "a"}]', "normalized_answer"),
         ('[{"id": "a", "category": "count", "normalized_answer": "two"}]', "[]", "'a'"),
