@@ -16,6 +16,7 @@ import pytest
 
 from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
 from smolrgpt_jax.data.warehouse_sim.write import make_warehouse
+from smolrgpt_jax.training import checkpoints
 from smolrgpt_jax.training.metrics import read_metrics
 from tests.test_distributed import free_port
 
@@ -31,10 +32,10 @@ PROGRAM = """
     from tests.training.test_loop import TINY, run_config
 
     if __name__ == "__main__":
-        data, workdir, steps = sys.argv[1:]
+        data, workdir, changes = sys.argv[1:]
         PRESETS["tiny"] = TINY
         with distributed.end_on_error():
-            run = run_config(data, steps=int(steps), validation_sources={})
+            run = run_config(data, validation_sources={}, **json.loads(changes))
             print("RESULT", json.dumps(loop.train(run, workdir)), flush=True)
 """
 pytestmark = pytest.mark.slow
@@ -51,7 +52,7 @@ def data(tmp_path_factory):
 class Processes:
     """The processes of one run; their output goes to files beside the work directory."""
 
-    def __init__(self, data: Path, workdir: Path, count: int):
+    def __init__(self, data: Path, workdir: Path, count: int, **changes):
         workdir.parent.mkdir(parents=True, exist_ok=True)
         program = workdir.parent / "program.py"
         program.write_text(textwrap.dedent(PROGRAM))
@@ -68,7 +69,8 @@ class Processes:
                 "JAX_NUM_PROCESSES": str(count),
                 "JAX_PROCESS_ID": str(index),
             }
-            command = [sys.executable, str(program), str(data), str(workdir), str(STEPS)]
+            settings = json.dumps({"steps": STEPS} | changes)
+            command = [sys.executable, str(program), str(data), str(workdir), settings]
             with open(log, "w") as output:
                 self.started.append(
                     subprocess.Popen(
@@ -124,3 +126,37 @@ def test_a_signal_to_one_process_stops_all_and_any_number_goes_on(data, alone, t
     (result,) = Processes(data, workdir, 1).results()
     assert result["step"] == STEPS
     np.testing.assert_allclose(losses(workdir), losses(alone), rtol=1e-5)
+
+
+def test_killed_at_random_moments_a_run_ends_with_the_same_bits(data, tmp_path):
+    settings = {"steps": 200, "save_every": 4}
+    (result,) = Processes(data, tmp_path / "whole" / "run", 1, **settings).results()
+    assert result["step"] == 200
+    workdir, rng = tmp_path / "killed" / "run", np.random.default_rng(3)
+    for kill in range(1, 6):
+        running = Processes(data, workdir, 1, **settings)
+        # Past so many of the 200 steps, and then a moment that may fall into a step or a save.
+        while last_step(workdir) < 30 * kill:
+            assert running.started[0].poll() is None, running.logs[0].read_text()
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, 0.3))
+        running.started[0].kill()
+        running.started[0].wait()
+    (result,) = Processes(data, workdir, 1, **settings).results()
+    assert result["step"] == 200
+    whole = tmp_path / "whole" / "run"
+    ours, theirs = checkpoints.load_params(workdir), checkpoints.load_params(whole)
+    assert ours.keys() == theirs.keys()
+    for name in theirs:
+        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+    found, expected = (read_metrics(folder / "metrics.csv") for folder in (workdir, whole))
+    assert [row["step"] for row in found] == list(range(1, 201))
+    assert [row["loss"] for row in found] == [row["loss"] for row in expected]
+
+
+def last_step(workdir: Path) -> int:
+    """The last step in the metrics file, 0 before there is one."""
+    path = workdir / "metrics.csv"
+    lines = path.read_text().splitlines() if path.exists() else []
+    number = lines[-1].split(",")[0] if len(lines) > 1 else "0"
+    return int(number) if number.isdigit() else 0
