@@ -128,6 +128,8 @@ def describe_bench(metrics: Mapping) -> str:
         "",
         f"{metrics['questions']} questions, {metrics['unreadable']} answers unreadable; judged by "
         f"{metrics['judge']}",
+        f"intervals: {metrics['bootstrap']['method']} ({metrics['bootstrap']['clusters']} pictures); "
+        f"{metrics['bootstrap']['limits']}",
     ]
     if metrics["unreadable_truths"]:
         listed = ", ".join(map(repr, metrics["unreadable_truths"]))

@@ -141,8 +141,8 @@ def describe_comparison(rows: Sequence[Mapping], names: tuple[str, str], picture
     lines += [
         "",
         f"Interval: {made['method']} ({made['clusters']} pictures, {made['resamples']} resamples, seed "
-        f"{made['seed']}), the same draws for both runs. p: exact McNemar test, two-sided; it takes "
-        "questions as independent.",
+        f"{made['seed']}), the same draws for both runs; {made['limits']}. p: exact McNemar test, "
+        "two-sided; it takes questions as independent.",
     ]
     return "\n".join(lines) + "\n"
 

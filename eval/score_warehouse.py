@@ -80,7 +80,8 @@ def describe_differing(first: Iterable[str], second: Iterable[str], names: tuple
     for own, other, name in ((first, second, names[0]), (second, first, names[1])):
         only = [item for item in own if item not in other]
         if only:
-            parts.append(f"only {name} has id {', '.join(map(repr, only))}")
+            listed = ", ".join(map(repr, only))
+            parts.append(f"only {name} has {len(only)} of its {len(own)} ids ({listed})")
     return " and ".join(parts) or None
 
 
