@@ -124,6 +124,11 @@ def describe_bootstrap(clusters: Sequence[Hashable], unit: str = "picture") -> d
     }
 
 
+def describe_interval(interval: Sequence[float] | None, form: str = ".2f") -> str:
+    """Returns "low to high" for people, "-" for None."""
+    return "-" if interval is None else " to ".join(format(end, form) for end in interval)
+
+
 def mcnemar(only_first: int, only_second: int) -> float:
     """The exact McNemar test: the two-sided p-value that two runs are equally often right.
 

@@ -123,7 +123,7 @@ def test_the_table_shows_both_tables_and_says_who_judged(metrics):
 def test_unusable_questions_are_an_error():
     with pytest.raises(DataError, match="no question"):
         score_bench([])
-    with pytest.raises(DataError, match="id 'x'"):
+    with pytest.raises(DataError, match="more than once: 'x'$"):
         score_bench(
             [item("direction", 1, 1, "x"), item("direction", 2, 1, "x"), item("direction", 2, 1, "y")]
         )

@@ -101,7 +101,7 @@ def test_an_id_that_means_another_question_is_refused(runs):
     "records, message",
     [
         ([record("c0", 3)], "of its 16 ids ('c1'"),
-        ([record("c0", 3), record("c0", 3)], "'c0' occurs twice"),
+        ([record("c0", 3), record("c0", 3)], "more than once: 'c0'"),
         ([record("c0", "many")], "'many'"),
         ([record("c0", 3, truth=None)], "no published answer"),
         ([record("c0", 3, category="colour")], "colour"),

@@ -151,7 +151,7 @@ def test_published_questions_give_templates(warehouse, tmp_path):
         (
             ONE,
             '[{"id": "a", "normalized_answer": 2}, {"id": "a", "normalized_answer": 3}]',
-            "id 'a'",
+            "more than once: 'a'",
         ),
         (
             '[{"id": "a", "category": "count", "normalized_answer": "2"}, '
@@ -159,7 +159,7 @@ def test_published_questions_give_templates(warehouse, tmp_path):
             '{"id": "b", "category": "count", "normalized_answer": "2"}, '
             '{"id": "b", "category": "count", "normalized_answer": "2"}]',
             "[]",
-            "id 'a', 'b'",
+            "more than once: 'a', 'b'",
         ),
         (
             '[{"id": "a", "category": "count", "normalized_answer": "2"}, '
