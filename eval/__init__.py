@@ -7,8 +7,11 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+from smolrgpt_jax.data.records import DataError
 
 
 def write_aside(path: str | Path, text: str) -> None:
@@ -48,3 +51,10 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
     return int(text)
+
+
+def check_unique(source: object, ids: Iterable[str]) -> None:
+    """Raises a DataError that lists all ids that occur more than once, if there are any."""
+    twice = [name for name, number in Counter(ids).items() if number > 1]
+    if twice:
+        raise DataError(f"{source}: ids that occur more than once: {', '.join(map(repr, twice))}")

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from eval import check_unique
 from eval.bench_answers import CATEGORIES, QUALITATIVE, QUANTITATIVE, BenchAnswer
-from eval.statistics import category_intervals, describe_bootstrap
+from eval.statistics import category_intervals, describe_bootstrap, describe_interval
 from smolrgpt_jax.data.records import DataError
 
 JUDGE = "rules (the original evaluation asks GPT-4, so that its numbers are not quite comparable)"
@@ -74,14 +75,11 @@ def score_bench(items: Sequence[Mapping]) -> dict:
       count as failures.
 
     Raises:
-      DataError: there is no question, or an id occurs twice.
+      DataError: there is no question, or ids occur twice.
     """
     if not items:
         raise DataError("there is no question to score")
-    ids = [item["id"] for item in items]
-    if len(set(ids)) < len(ids):
-        twice = sorted({name for name in ids if ids.count(name) > 1})
-        raise DataError(f"more than once occurs id {', '.join(map(repr, twice))}")
+    check_unique("the questions", (item["id"] for item in items))
     columns = {
         name: _count(items, lambda item, name=name: group_of(item["category"]) == name)
         for name in (*QUALITATIVE, *QUANTITATIVE)
@@ -114,20 +112,24 @@ def describe_bench(metrics: Mapping) -> str:
     lines = [f"{'qualitative':<22}{'success, %':>11}{'95 % interval':>17}{'n':>6}"]
     for name, value in qualitative.items():
         total = sum(counts[column]["questions"] for column in (QUALITATIVE if name == AVERAGE else (name,)))
-        lines.append(f"{name:<22}{_cell(value, '.2f'):>11}{_interval(metrics, name):>17}{total:>6}")
+        lines.append(
+            f"{name:<22}{_cell(value, '.2f'):>11}{describe_interval(metrics['intervals'][name]):>17}{total:>6}"
+        )
     lines.append("")
     lines.append(f"{'quantitative':<22}{'success, %':>11}{'95 % interval':>17}{'n':>6}{'error':>12}")
     for name, row in quantitative.items():
         error = _cell(row["error"], ".1f" if name == "direction" else ".2f")
         error += " deg" if name == "direction" and row["error"] is not None else ""
         lines.append(
-            f"{name:<22}{_cell(row['success'], '.2f'):>11}{_interval(metrics, name):>17}"
+            f"{name:<22}{_cell(row['success'], '.2f'):>11}{describe_interval(metrics['intervals'][name]):>17}"
             f"{counts[name]['questions']:>6}{error:>12}"
         )
     lines += [
         "",
         f"{metrics['questions']} questions, {metrics['unreadable']} answers unreadable; judged by "
         f"{metrics['judge']}",
+        f"intervals: {metrics['bootstrap']['method']} ({metrics['bootstrap']['clusters']} pictures); "
+        f"{metrics['bootstrap']['limits']}",
     ]
     if metrics["unreadable_truths"]:
         listed = ", ".join(map(repr, metrics["unreadable_truths"]))
@@ -166,11 +168,6 @@ def _intervals(items: Sequence[Mapping]) -> dict[str, list[float] | None]:
     kinds = [AVERAGE if column in QUALITATIVE else "" for column in columns]
     intervals[AVERAGE] = category_intervals(images, kinds, right, (AVERAGE,))[AVERAGE]
     return {name: intervals[name] for name in (*QUALITATIVE, AVERAGE, *QUANTITATIVE)}
-
-
-def _interval(metrics: Mapping, name: str) -> str:
-    interval = metrics["intervals"][name]
-    return "-" if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}"
 
 
 def _cell(value: float | None, form: str) -> str:

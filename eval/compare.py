@@ -16,9 +16,9 @@ import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from eval import write_aside
+from eval import check_unique, write_aside
 from eval.score_warehouse import describe_differing
-from eval.statistics import category_intervals, describe_bootstrap, mcnemar
+from eval.statistics import category_intervals, describe_bootstrap, describe_interval, mcnemar
 from eval.warehouse_scorer import is_correct
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, DataError, normalize_answer
 from smolrgpt_jax.data.sources.collect import read_json_list
@@ -34,18 +34,17 @@ def read_run(path: str | Path) -> dict[str, dict]:
       path: a folder with predictions.json, or such a file.
 
     Raises:
-      DataError: the file is unreadable, a record lacks a field or has no truth, or an id occurs twice.
+      DataError: the file is unreadable, a record lacks a field or has no truth, or ids occur twice.
     """
     path = Path(path)
     file = path / "predictions.json" if path.is_dir() else path
     run: dict[str, dict] = {}
-    for index, item in enumerate(read_json_list(file)):
+    items = read_json_list(file)
+    for index, item in enumerate(items):
         missing = [field for field in _FIELDS if not isinstance(item, dict) or field not in item]
         if missing:
             raise DataError(f"{file}: record {index} has no {missing[0]!r}")
         name, category = str(item["id"]), item["category"]
-        if name in run:
-            raise DataError(f"{file}: id {name!r} occurs twice")
         if category not in WAREHOUSE_CATEGORIES:
             raise DataError(f"{file}: record {name!r}: unknown category {category!r}")
         try:
@@ -55,6 +54,7 @@ def read_run(path: str | Path) -> dict[str, dict]:
         if truth is None:
             raise DataError(f"{file}: record {name!r} has no published answer to compare with")
         run[name] = {**item, "image": str(item["image"]), "truth": truth, "normalized_answer": answer}
+    check_unique(file, (str(item["id"]) for item in items))
     if not run:
         raise DataError(f"{file}: holds no question")
     return run
@@ -125,7 +125,6 @@ def describe_comparison(rows: Sequence[Mapping], names: tuple[str, str], picture
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for row in rows:
-        low, high = row["interval"]
         tested = [str(row["only_a"]), str(row["only_b"]), f"{row['p']:.2g}"] if "p" in row else ["", "", ""]
         cells = [
             row["name"],
@@ -133,7 +132,7 @@ def describe_comparison(rows: Sequence[Mapping], names: tuple[str, str], picture
             f"{row['a']:.2f}",
             f"{row['b']:.2f}",
             f"{row['difference']:+.2f}",
-            f"{low:+.2f} to {high:+.2f}",
+            describe_interval(row["interval"], "+.2f"),
             *tested,
         ]
         lines.append(f"| {' | '.join(cells)} |")
@@ -141,8 +140,8 @@ def describe_comparison(rows: Sequence[Mapping], names: tuple[str, str], picture
     lines += [
         "",
         f"Interval: {made['method']} ({made['clusters']} pictures, {made['resamples']} resamples, seed "
-        f"{made['seed']}), the same draws for both runs. p: exact McNemar test, two-sided; it takes "
-        "questions as independent.",
+        f"{made['seed']}), the same draws for both runs; {made['limits']}. p: exact McNemar test, "
+        "two-sided; it takes questions as independent.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -14,11 +14,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from eval import write_json
+from eval import check_unique, write_json
 from eval.answers import parse_normalized
 from eval.breakdown import describe_details
 from eval.warehouse_scorer import score
@@ -54,7 +53,7 @@ def read_ground_truth(path: str | Path) -> tuple[list[Question], list[str | None
         questions.append(Question(name, category, _asked(record), None, answer))
         image = record.get("image")
         images.append(image if isinstance(image, str) and image else None)
-    _check_unique(path, (question.id for question in questions))
+    check_unique(path, (question.id for question in questions))
     return questions, images
 
 
@@ -69,7 +68,7 @@ def read_predictions(path: str | Path) -> dict[str, object]:
         for field in ("id", "normalized_answer"):
             if field not in record:
                 raise DataError(f"{path}: record {index} has no {field!r}")
-    _check_unique(path, (str(record["id"]) for record in records))
+    check_unique(path, (str(record["id"]) for record in records))
     return {str(record["id"]): record["normalized_answer"] for record in records}
 
 
@@ -80,14 +79,9 @@ def describe_differing(first: Iterable[str], second: Iterable[str], names: tuple
     for own, other, name in ((first, second, names[0]), (second, first, names[1])):
         only = [item for item in own if item not in other]
         if only:
-            parts.append(f"only {name} has id {', '.join(map(repr, only))}")
+            listed = ", ".join(map(repr, only))
+            parts.append(f"only {name} has {len(only)} of its {len(own)} ids ({listed})")
     return " and ".join(parts) or None
-
-
-def _check_unique(path: str | Path, ids: Iterable[str]) -> None:
-    twice = [name for name, number in Counter(ids).items() if number > 1]
-    if twice:
-        raise DataError(f"{path}: more than once occurs id {', '.join(map(repr, twice))}")
 
 
 def _asked(record: dict) -> str:

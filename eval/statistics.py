@@ -4,7 +4,8 @@ Questions about one picture are answered from the same features and tend to be r
 together, so that they are not independent. The bootstrap therefore draws whole pictures with
 replacement, each with all its questions (the cluster bootstrap: Davison and Hinkley, Bootstrap
 Methods and their Application, 1997, section 3.8), and its intervals are wider than those that count
-every question as an own observation.
+every question as an own observation. What it cannot tell: an accuracy of 0 or 100 % is the same in
+every resample, so that its interval has no width, and a handful of pictures gives too narrow ones.
 """
 
 from __future__ import annotations
@@ -114,11 +115,18 @@ def describe_bootstrap(clusters: Sequence[Hashable], unit: str = "picture") -> d
         "reason": "questions about one picture are not independent, so whole pictures are drawn"
         if unit == "picture"
         else "the questions name no pictures, so they are drawn one by one",
+        "limits": "at 0 or 100 % the interval has no width whatever the number of questions, "
+        "and fewer than about 30 clusters make it too narrow",
         "level": LEVEL,
         "resamples": RESAMPLES,
         "seed": SEED,
         "clusters": len(set(clusters)),
     }
+
+
+def describe_interval(interval: Sequence[float] | None, form: str = ".2f") -> str:
+    """Returns "low to high" for people, "-" for None."""
+    return "-" if interval is None else " to ".join(format(end, form) for end in interval)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

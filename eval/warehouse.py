@@ -26,6 +26,7 @@ from eval.answers import normalized_answer
 from eval.blind import BlindBaseline, read_training_questions
 from eval.breakdown import describe_details
 from eval.report import write_report
+from eval.statistics import describe_interval
 from eval.warehouse_scorer import score
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, BadRecords, DataError, Picture, describe
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
@@ -157,8 +158,7 @@ def describe_metrics(metrics: Mapping) -> str:
     intervals = metrics.get("intervals") or {}
     lines = [f"{'':<12}{'accuracy':>9}{'95 % interval':>17}{'blind':>9}"]
     for name in ("S1", *WAREHOUSE_CATEGORIES):
-        between = intervals.get(name)
-        interval = "-" if between is None else f"{between[0]:.2f} to {between[1]:.2f}"
+        interval = describe_interval(intervals.get(name))
         lines.append(f"{name:<12}{_cell(metrics[name]):>9}{interval:>17}{_cell(blind.get(name)):>9}")
     return "\n".join(
         lines + [f"{metrics['questions']} questions, {metrics['unreadable']} answers unreadable"]

@@ -71,8 +71,8 @@ def score(questions: Iterable[Question], predictions: Mapping[str, object]) -> d
     unknown = [name for name in predictions if name not in seen]
     if unknown:
         raise DataError(
-            f"{len(unknown)} predictions belong to no question of the ground truth, "
-            f"the first one has id {unknown[0]!r}"
+            f"{len(unknown)} predictions belong to no question of the ground truth: "
+            f"{', '.join(map(repr, unknown))}"
         )
 
     correct = {

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import smolrgpt_jax
 from smolrgpt_jax.data.records import RLE
 
 
@@ -95,6 +96,25 @@ def warehouse(tmp_path: Path) -> Path:
             records += _records(name, number)
         (root / f"{split}.json").write_text(json.dumps(records), encoding="utf-8")
     return root
+
+
+class FakeModel:
+    """What the commands ask of a model beside its answers."""
+
+    class config:
+        @staticmethod
+        def to_dict() -> dict:
+            return {"width": 8}
+
+    source = None
+
+
+@pytest.fixture
+def loaded_model(monkeypatch) -> FakeModel:
+    """A model without weights, which smolrgpt_jax.load returns for any path."""
+    model = FakeModel()
+    monkeypatch.setitem(smolrgpt_jax.__dict__, "load", lambda path: model)
+    return model
 
 
 @pytest.fixture(scope="session")

@@ -114,15 +114,16 @@ def test_the_table_shows_both_tables_and_says_who_judged(metrics):
     lines = describe_bench(metrics).splitlines()
     assert lines[2].split() == ["left/right", "33.33", "33.33", "to", "33.33", "3"]
     assert lines[7].split() == ["average", "50.00", "33.33", "to", "100.00", "4"]
-    assert lines[-4].split() == ["direction", "50.00", "0.00", "to", "100.00", "2", "105.0", "deg"]
-    assert "GPT-4" in lines[-2] and "2 answers unreadable" in lines[-2]
+    assert lines[-5].split() == ["direction", "50.00", "0.00", "to", "100.00", "2", "105.0", "deg"]
+    assert "GPT-4" in lines[-3] and "2 answers unreadable" in lines[-3]
+    assert "(2 pictures)" in lines[-2]
     assert "'height_data1.0None'" in lines[-1]
 
 
 def test_unusable_questions_are_an_error():
     with pytest.raises(DataError, match="no question"):
         score_bench([])
-    with pytest.raises(DataError, match="id 'x'"):
+    with pytest.raises(DataError, match="more than once: 'x'$"):
         score_bench(
             [item("direction", 1, 1, "x"), item("direction", 2, 1, "x"), item("direction", 2, 1, "y")]
         )

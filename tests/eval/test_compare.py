@@ -86,7 +86,7 @@ def test_all_ids_that_only_one_run_has_are_listed(runs):
     del first["c1"], first["c2"], second["s3"]
     with pytest.raises(DataError) as error:
         compare_runs(first, second, ("A", "B"))
-    assert "only A has id 's3' and only B has id 'c1', 'c2'" in str(error.value)
+    assert "only A has 1 of its 14 ids ('s3') and only B has 2 of its 15 ids ('c1', 'c2')" in str(error.value)
 
 
 def test_an_id_that_means_another_question_is_refused(runs):
@@ -100,8 +100,8 @@ def test_an_id_that_means_another_question_is_refused(runs):
 @pytest.mark.parametrize(
     "records, message",
     [
-        ([record("c0", 3)], "has id 'c1'"),
-        ([record("c0", 3), record("c0", 3)], "'c0' occurs twice"),
+        ([record("c0", 3)], "of its 16 ids ('c1'"),
+        ([record("c0", 3), record("c0", 3)], "more than once: 'c0'"),
         ([record("c0", "many")], "'many'"),
         ([record("c0", 3, truth=None)], "no published answer"),
         ([record("c0", 3, category="colour")], "colour"),

@@ -5,21 +5,10 @@ import json
 import pytest
 
 import eval.warehouse as command
-import smolrgpt_jax
 from eval.blind import BlindBaseline, read_training_questions
 from eval.score_warehouse import main as score_main
 from eval.warehouse import evaluate, limit_questions, main
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
-
-
-class FakeConfig:
-    def to_dict(self):
-        return {"width": 8}
-
-
-class FakeModel:
-    config = FakeConfig()
-    source = None
 
 
 def truthful(pictures):
@@ -27,9 +16,8 @@ def truthful(pictures):
 
 
 @pytest.fixture
-def fake_model(monkeypatch):
+def fake_model(loaded_model, monkeypatch):
     """Makes the command use a model that gives the published answers, except for the last question."""
-    monkeypatch.setitem(smolrgpt_jax.__dict__, "load", lambda path: FakeModel())
     monkeypatch.setattr(
         command, "answer_questions", lambda model, pictures, *_: truthful(pictures)[:-1] + ["!!!!!!"]
     )
@@ -173,14 +161,14 @@ def test_an_answerer_that_fails_leaves_nothing_behind(warehouse, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_questions_that_could_not_be_asked_are_wrong(monkeypatch, warehouse):
+def test_questions_that_could_not_be_asked_are_wrong(monkeypatch, warehouse, loaded_model):
     import smolrgpt_jax.generation
 
     pictures = read_warehouse(warehouse, "val")
     monkeypatch.setattr(
         smolrgpt_jax.generation, "generate_answers", lambda model, pictures, **_: {"000100-count": "4"}
     )
-    answers = command.answer_questions(FakeModel(), pictures[:1], 2, 8)
+    answers = command.answer_questions(loaded_model, pictures[:1], 2, 8)
     assert answers == ["", "4", "", ""]
 
 

@@ -7,7 +7,6 @@ from html.parser import HTMLParser
 import pytest
 
 import eval.spatialrgpt_bench as command
-import smolrgpt_jax
 from eval.bench_answers import CATEGORIES, QUALITATIVE, QUANTITATIVE
 from eval.spatialrgpt_bench import evaluate, main
 from smolrgpt_jax.data.sources.osd import read_bench
@@ -15,24 +14,13 @@ from smolrgpt_jax.data.sources.osd import read_bench
 FILE = "SpatialRGPT-Bench_v1.json"
 
 
-class FakeConfig:
-    def to_dict(self):
-        return {"width": 8}
-
-
-class FakeModel:
-    config = FakeConfig()
-    source = None
-
-
 def truthful(pictures):
     return [question.answer for picture in pictures for question in picture.questions]
 
 
 @pytest.fixture
-def fake_model(monkeypatch):
+def fake_model(loaded_model, monkeypatch):
     """Makes the command use a model that gives the published answers, except for the last question."""
-    monkeypatch.setitem(smolrgpt_jax.__dict__, "load", lambda path: FakeModel())
     monkeypatch.setattr(
         command, "answer_questions", lambda model, pictures, *_: truthful(pictures)[:-1] + ["!!!!!!"]
     )

@@ -107,8 +107,8 @@ def test_all_ids_that_differ_are_listed(tmp_path):
     (tmp_path / "pred.json").write_text(json.dumps(said), encoding="utf-8")
     with pytest.raises(SystemExit) as stop:
         main([f"--{name}={tmp_path / file}" for name, file in FILE_OPTIONS])
-    assert f"only {tmp_path / 'gt.json'} has id 'a', 'b'" in str(stop.value)
-    assert f"only {tmp_path / 'pred.json'} has id 'x', 'y'" in str(stop.value)
+    assert f"only {tmp_path / 'gt.json'} has 2 of its 3 ids ('a', 'b')" in str(stop.value)
+    assert f"only {tmp_path / 'pred.json'} has 2 of its 3 ids ('x', 'y')" in str(stop.value)
 
 
 def test_predictions_that_are_no_number_are_wrong_and_listed(tmp_path, capsys):
@@ -151,7 +151,7 @@ def test_published_questions_give_templates(warehouse, tmp_path):
         (
             ONE,
             '[{"id": "a", "normalized_answer": 2}, {"id": "a", "normalized_answer": 3}]',
-            "id 'a'",
+            "more than once: 'a'",
         ),
         (
             '[{"id": "a", "category": "count", "normalized_answer": "2"}, '
@@ -159,13 +159,13 @@ def test_published_questions_give_templates(warehouse, tmp_path):
             '{"id": "b", "category": "count", "normalized_answer": "2"}, '
             '{"id": "b", "category": "count", "normalized_answer": "2"}]',
             "[]",
-            "id 'a', 'b'",
+            "more than once: 'a', 'b'",
         ),
         (
             '[{"id": "a", "category": "count", "normalized_answer": "2"}, '
             '{"id": "b", "category": "count", "normalized_answer": "2"}]',
             '[{"id": "x", "normalized_answer": 2}, {"id": "y", "normalized_answer": 2}]',
-            "has id 'x', 'y'",
+            "has 2 of its 2 ids ('x', 'y')",
         ),
         ('[{"id": "a", "category": "count", "normalized_answer": null}]', "[]", "'a'"),
         ('[{"id": "a", "category": "colour", "normalized_answer": "red"}]', "[]", "colour"),
