@@ -27,6 +27,8 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
         "launch.warehouse_gallery",
         "launch.xpk",
         "convert",
+        "eval.compare",
+        "eval.spatialrgpt_bench",
         "eval.warehouse",
         "eval.predict",
         "eval.score_warehouse",
