@@ -72,6 +72,8 @@ def launch(tmp_path):
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                # A job in the background of a shell starts with SIGINT ignored, and would pass that on.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
         started.append(process)
         return process

@@ -32,7 +32,7 @@ def tiny_preset(monkeypatch):
 
 def run_config(**changes) -> dict:
     config = default.get_config()
-    config.model = {"preset": "tiny", "compute_dtype": "float32", "remat": "none"}
+    config.model.update({"preset": "tiny", "compute_dtype": "float32", "remat": "none"})
     config.batch_rows = 8
     config.data.row_tokens = 64
     config.data.row_regions = 3
