@@ -57,7 +57,7 @@ def compare(model, folder, tokens, mask, global_positions=None) -> None:
         assert np.max(np.abs(mine - reference)) <= 1e-5 * np.max(np.abs(reference))
 
 
-@pytest.mark.parametrize("length", [64, 61, 3], ids=["whole", "ragged", "shorter"])
+@pytest.mark.parametrize("length", [61, 3], ids=["several windows", "less than a window"])
 def test_hidden_states_and_logits_equal_those_of_transformers(tmp_path, length):
     lengths = [length, max(2, length // 2), 2]
     compare(random_classifier(0), tmp_path / "model", *texts(lengths, length, 50))
