@@ -20,13 +20,15 @@ from smolrgpt_jax.torch_format.longformer import (
 from smolrgpt_jax.torch_format.safetensors_file import CheckpointError
 from tests.models.longformer_reference import random_classifier
 
+LABELS = ("left_right", "count", "mcq")
+
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("longformer") / "saved"
-    random_classifier(0, num_labels=3, id2label={0: "left_right", 1: "count", 2: "mcq"}).save_pretrained(
-        folder
-    )
+    random_classifier(
+        0, num_labels=3, id2label=dict(enumerate(LABELS)), label2id={n: i for i, n in enumerate(LABELS)}
+    ).save_pretrained(folder)
     return folder
 
 
@@ -46,13 +48,13 @@ def test_a_folder_that_transformers_saved_is_written_back_byte_for_byte(saved, t
     for name in ("model.safetensors", "config.json"):
         assert (tmp_path / "out" / name).read_bytes() == (saved / name).read_bytes()
     assert (tmp_path / "out" / "tokenizer.json").read_text() == "{}"
-    assert found.config.labels == ("left_right", "count", "mcq")
+    assert found.config.labels == LABELS
 
 
 def test_transformers_reads_the_described_configuration_as_its_own(saved):
     config = read_longformer(saved).config
     theirs = LongformerConfig(**longformer_config_values(config))
-    assert theirs.id2label == {0: "left_right", 1: "count", 2: "mcq"}
+    assert theirs.id2label == dict(enumerate(LABELS))
     own = json.loads((saved / "config.json").read_text())
     assert {n: own[n] for n in longformer_config_values(config)} == longformer_config_values(config)
 
