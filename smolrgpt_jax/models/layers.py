@@ -6,7 +6,7 @@ Parameters are float32; matrix products run in the dtype of their input; norms r
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import jax
@@ -14,6 +14,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from smolrgpt_jax.sharding import constrain_batch
+
+# Parameters as a flat dict, "decoder/blocks/q_proj/kernel" -> array: a stage, a sharding rule or a conversion
+# table is then a pattern over names.
+Params = dict[str, jax.Array]
 
 Initializer = Callable[[jax.Array, tuple[int, ...], Any], jax.Array]
 
@@ -122,3 +126,20 @@ def run_blocks(
         x, output = body(x, jax.tree.map(lambda a: a[i], (state, per_layer)))
         outputs.append(output)
     return x, jax.tree.map(lambda *a: jnp.stack(a), *outputs)
+
+
+def flat_params(state: nnx.State) -> Params:
+    """A model's state as {path joined by "/": array}."""
+    return {"/".join(map(str, path)): variable.get_value() for path, variable in nnx.to_flat_state(state)}
+
+
+def bind_params(graphdef: Any, expected: Mapping[str, Any], params: Mapping[str, jax.Array]) -> Any:
+    """The model of `graphdef` over these parameters; raises KeyError unless they have the names of `expected`."""
+    if params.keys() != expected.keys():
+        raise KeyError(
+            f"parameters differ from the configuration's: {sorted(params.keys() ^ expected.keys())}"
+        )
+    state = nnx.from_flat_state(
+        [(tuple(name.split("/")), nnx.Param(value)) for name, value in sorted(params.items())]
+    )
+    return nnx.merge(graphdef, state)

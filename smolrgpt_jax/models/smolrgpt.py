@@ -13,15 +13,12 @@ from flax import nnx
 from smolrgpt_jax.config import SmolRGPTConfig
 from smolrgpt_jax.models.attention import packed_attention_mask, packed_spans
 from smolrgpt_jax.models.connector import Connector
+from smolrgpt_jax.models.layers import Params, bind_params, flat_params
 from smolrgpt_jax.models.mask_pooling import mask_pooling
 from smolrgpt_jax.models.refiner import Refiner
 from smolrgpt_jax.models.siglip import VisionEncoder
 from smolrgpt_jax.models.smollm import Decoder
 from smolrgpt_jax.sharding import constrain_batch
-
-# Parameters as a flat dict, "decoder/blocks/q_proj/kernel" -> array: a stage, a sharding rule or a conversion
-# table is then a pattern over names.
-Params = dict[str, jax.Array]
 
 
 class SmolRGPT(nnx.Module):
@@ -104,11 +101,7 @@ class SmolRGPT(nnx.Module):
 @functools.lru_cache(maxsize=16)
 def _abstract(config: SmolRGPTConfig) -> tuple[Any, dict[str, jax.ShapeDtypeStruct]]:
     graphdef, state = nnx.split(nnx.eval_shape(lambda: SmolRGPT(config, nnx.Rngs(0))), graph=False)
-    return graphdef, _flatten(state)
-
-
-def _flatten(state: nnx.State) -> Params:
-    return {"/".join(map(str, path)): variable.get_value() for path, variable in nnx.to_flat_state(state)}
+    return graphdef, flat_params(state)
 
 
 def abstract_params(config: SmolRGPTConfig) -> dict[str, jax.ShapeDtypeStruct]:
@@ -118,20 +111,12 @@ def abstract_params(config: SmolRGPTConfig) -> dict[str, jax.ShapeDtypeStruct]:
 
 def init_params(config: SmolRGPTConfig, key: jax.Array) -> Params:
     """Random parameters from one key; float32."""
-    return _flatten(nnx.split(SmolRGPT(config, nnx.Rngs(key)), graph=False)[1])
+    return flat_params(nnx.split(SmolRGPT(config, nnx.Rngs(key)), graph=False)[1])
 
 
 def bind(config: SmolRGPTConfig, params: Mapping[str, jax.Array]) -> SmolRGPT:
     """The model over these parameters; cheap, made to be called inside jit. Raises KeyError on missing or unexpected names."""
-    graphdef, expected = _abstract(config)
-    if params.keys() != expected.keys():
-        raise KeyError(
-            f"parameters differ from the configuration's: {sorted(params.keys() ^ expected.keys())}"
-        )
-    state = nnx.from_flat_state(
-        [(tuple(name.split("/")), nnx.Param(value)) for name, value in sorted(params.items())]
-    )
-    return nnx.merge(graphdef, state)
+    return bind_params(*_abstract(config), params)
 
 
 def loss_sums(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:

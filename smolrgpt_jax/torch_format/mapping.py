@@ -7,6 +7,7 @@ dimensions of their own, and stack the layers. Every rule is a permutation and a
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,21 +29,23 @@ class Rule:
     kind: str
 
 
-def _norm(torch: str, jax: str) -> tuple[Rule, Rule]:
+def norm_rules(torch: str, jax: str) -> tuple[Rule, Rule]:
+    """The two tensors of a layer norm."""
     return Rule(f"{torch}.weight", f"{jax}/scale", "same"), Rule(f"{torch}.bias", f"{jax}/bias", "same")
 
 
-def _dense(torch: str, jax: str, kind: str = "linear") -> tuple[Rule, Rule]:
+def dense_rules(torch: str, jax: str, kind: str = "linear") -> tuple[Rule, Rule]:
+    """The two tensors of a linear map; kind: of its weight."""
     return Rule(f"{torch}.weight", f"{jax}/kernel", kind), Rule(f"{torch}.bias", f"{jax}/bias", "same")
 
 
 def _refiner(torch: str, jax: str) -> list[Rule]:
     return [
-        *_dense(f"{torch}.refiner.0", f"{jax}/up1", "upconv"),
-        *_norm(f"{torch}.refiner.1", f"{jax}/norm1"),
-        *_dense(f"{torch}.refiner.3", f"{jax}/up2", "upconv"),
-        *_norm(f"{torch}.refiner.4", f"{jax}/norm2"),
-        *_dense(f"{torch}.refiner.6", f"{jax}/up3", "upconv"),
+        *dense_rules(f"{torch}.refiner.0", f"{jax}/up1", "upconv"),
+        *norm_rules(f"{torch}.refiner.1", f"{jax}/norm1"),
+        *dense_rules(f"{torch}.refiner.3", f"{jax}/up2", "upconv"),
+        *norm_rules(f"{torch}.refiner.4", f"{jax}/norm2"),
+        *dense_rules(f"{torch}.refiner.6", f"{jax}/up3", "upconv"),
     ]
 
 
@@ -50,15 +53,15 @@ _VISION, _VISION_BLOCK = "vision_encoder", "vision_encoder.blocks.{i}"
 _DECODER_BLOCK = "decoder.blocks.{i}"
 
 RULES: tuple[Rule, ...] = (
-    *_dense(f"{_VISION}.patch_embedding.conv", "vision_encoder/patch_embedding", "conv"),
+    *dense_rules(f"{_VISION}.patch_embedding.conv", "vision_encoder/patch_embedding", "conv"),
     Rule(f"{_VISION}.patch_embedding.position_embedding", "vision_encoder/position_embedding", "positions"),
-    *_norm(f"{_VISION_BLOCK}.ln1", "vision_encoder/blocks/ln1"),
-    *_dense(f"{_VISION_BLOCK}.attn.qkv_proj", "vision_encoder/blocks/qkv_proj"),
-    *_dense(f"{_VISION_BLOCK}.attn.out_proj", "vision_encoder/blocks/out_proj", "linear_from_heads"),
-    *_norm(f"{_VISION_BLOCK}.ln2", "vision_encoder/blocks/ln2"),
-    *_dense(f"{_VISION_BLOCK}.mlp.fc1", "vision_encoder/blocks/fc1"),
-    *_dense(f"{_VISION_BLOCK}.mlp.fc2", "vision_encoder/blocks/fc2"),
-    *_norm(f"{_VISION}.layer_norm", "vision_encoder/norm"),
+    *norm_rules(f"{_VISION_BLOCK}.ln1", "vision_encoder/blocks/ln1"),
+    *dense_rules(f"{_VISION_BLOCK}.attn.qkv_proj", "vision_encoder/blocks/qkv_proj"),
+    *dense_rules(f"{_VISION_BLOCK}.attn.out_proj", "vision_encoder/blocks/out_proj", "linear_from_heads"),
+    *norm_rules(f"{_VISION_BLOCK}.ln2", "vision_encoder/blocks/ln2"),
+    *dense_rules(f"{_VISION_BLOCK}.mlp.fc1", "vision_encoder/blocks/fc1"),
+    *dense_rules(f"{_VISION_BLOCK}.mlp.fc2", "vision_encoder/blocks/fc2"),
+    *norm_rules(f"{_VISION}.layer_norm", "vision_encoder/norm"),
     Rule("MP.proj.weight", "rgb_connector/proj/kernel", "linear"),
     Rule("MP_depth.proj.weight", "depth_connector/proj/kernel", "linear"),
     *_refiner("rgb_refiner", "rgb_refiner"),
@@ -119,6 +122,7 @@ def _transposed(matrix: np.ndarray) -> np.ndarray:
 _PERMUTATION = {
     "same": lambda n: tuple(range(n)),
     "positions": lambda n: tuple(range(n)),
+    "table": lambda n: tuple(range(n)),
     "linear": lambda n: (1, 0),
     "linear_from_heads": lambda n: (1, 0),
     "conv": lambda n: (2, 3, 1, 0),
@@ -131,6 +135,8 @@ def _torch_shape(kind: str, shape: tuple[int, ...], vocab_size: int) -> tuple[in
         return (math.prod(shape),)
     if kind == "positions":
         return (1, *shape)
+    if kind == "table":
+        return shape
     if kind == "linear":
         return (math.prod(shape[1:]), shape[0])
     if kind == "linear_from_heads":
@@ -144,22 +150,28 @@ def _torch_shape(kind: str, shape: tuple[int, ...], vocab_size: int) -> tuple[in
 
 def entries(config: SmolRGPTConfig) -> list[Entry]:
     """Every tensor of a PyTorch checkpoint of this configuration but the rotary buffer, in table order."""
-    params = abstract_params(config)
+    shapes = {name: tuple(param.shape) for name, param in abstract_params(config).items()}
+    return entries_of([rule for rule in RULES if rule.jax in shapes], shapes, config.decoder.vocab_size)
+
+
+def entries_of(rules: Iterable[Rule], shapes: Mapping[str, tuple[int, ...]], vocab_size: int) -> list[Entry]:
+    """The tensors that the rules make of parameters {name: shape}, in table order.
+
+    vocab_size: rows of the tensors of kind "vocabulary". Raises KeyError if rules and parameters do not cover each other.
+    """
     result = []
-    for rule in RULES:
-        if rule.jax not in params:
-            continue
-        shape = tuple(params[rule.jax].shape)
+    for rule in rules:
+        shape = shapes[rule.jax]
         stacked = "{i}" in rule.torch
         layer_shape = shape[1:] if stacked else shape
-        torch_shape = _torch_shape(rule.kind, layer_shape, config.decoder.vocab_size)
+        torch_shape = _torch_shape(rule.kind, layer_shape, vocab_size)
         for i in range(shape[0]) if stacked else [None]:
             result.append(
                 Entry(rule.torch.replace("{i}", str(i)), rule.jax, i, rule.kind, torch_shape, layer_shape)
             )
     covered = {e.jax for e in result}
-    if covered != set(params):
-        raise KeyError(f"the conversion table does not cover {sorted(set(params) - covered)}")
+    if covered != set(shapes):
+        raise KeyError(f"the conversion table does not cover {sorted(set(shapes) - covered)}")
     return result
 
 

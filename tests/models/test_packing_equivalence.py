@@ -115,9 +115,7 @@ def test_loss_and_gradients_are_the_same(both):
     (loss_a, grads_a), (loss_b, grads_b) = (jax.jit(jax.value_and_grad(mean_loss))(params, b) for b in both)
     np.testing.assert_allclose(loss_a, loss_b, rtol=1e-6)
     for name, grad in grads_a.items():
-        np.testing.assert_allclose(
-            grad, grads_b[name], atol=1e-5 * float(np.abs(grad).max()), err_msg=name
-        )
+        np.testing.assert_allclose(grad, grads_b[name], atol=1e-5 * float(np.abs(grad).max()), err_msg=name)
 
 
 def test_mask_of_the_docstring_example():

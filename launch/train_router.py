@@ -1,0 +1,153 @@
+"""Trains the router: a Longformer that tells the benchmark's categories apart, by the question or by the answer.
+
+    python -m launch.train_router --data FILE.json --out DIR [--init HF_FOLDER] [--text question|answer] [--val FILE.json]
+
+FILE.json is an annotation file in the warehouse's format, published or procedural. --init takes the encoder and tokenizer of a
+Longformer folder (longformer-base-4096, say); without it a small new model is trained on the demo's tokenizer. The folder it writes
+is one for transformers' LongformerForSequenceClassification too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+from tqdm import tqdm
+
+from eval.router import load_router
+from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, DataError
+from smolrgpt_jax.data.router_texts import (
+    KIND_FIELD,
+    TEXT_KINDS,
+    TOKENIZER_FILE,
+    RouterText,
+    RouterTokenizer,
+    classifier_tokenizer_files,
+    read_router_texts,
+    read_tokenizer_files,
+)
+from smolrgpt_jax.models.longformer import LongformerConfig, init_params
+from smolrgpt_jax.torch_format.longformer import longformer_config_values, read_longformer, write_longformer
+from smolrgpt_jax.training.router import RouterTraining, train_router
+
+DEMO_TOKENIZER = Path(__file__).parents[1] / "configs" / "demo_tokenizer"
+BEGIN, END, PAD = "<|im_start|>", "<|im_end|>", "<|endoftext|>"  # of the demo's tokenizer
+POSITIONS = 512  # tokens; the longest of 654 published questions takes 126
+SIZES: dict[str, Any] = {"width": 64, "mlp_width": 128, "heads": 4, "layers": 2, "window": 64}
+PEAK_NEW, PEAK_PRETRAINED = 1e-3, 3e-5
+
+
+def starting_point(
+    init: Path | None, seed: int
+) -> tuple[LongformerConfig, dict[str, Any], dict[str, Any], dict[str, str]]:
+    """Configuration, parameters, config.json and tokenizer files to train from.
+
+    The classification head is always new: its classes are ours. Raises CheckpointError or DataError for a folder that holds no
+    Longformer or no tokenizer.
+    """
+    key = jax.random.key(seed)
+    if init is None:
+        files = classifier_tokenizer_files(DEMO_TOKENIZER, BEGIN, END, PAD)
+        tokenizer = RouterTokenizer(files[TOKENIZER_FILE], POSITIONS)
+        begin, end, pad = (tokenizer.token_id(token) for token in (BEGIN, END, PAD))
+        config = LongformerConfig(
+            WAREHOUSE_CATEGORIES,
+            vocab_size=tokenizer.vocab_size,
+            positions=POSITIONS + pad + 1,
+            pad_id=pad,
+            **SIZES,
+        )
+        special = {"bos_token_id": begin, "eos_token_id": end, "sep_token_id": end}
+        return config, init_params(config, key), {**longformer_config_values(config), **special}, files
+    found = read_longformer(init, encoder_only=True)
+    config = dataclasses.replace(found.config, labels=WAREHOUSE_CATEGORIES)
+    values = {**found.values, **longformer_config_values(config)}
+    # The name of "dtype" before transformers 5.
+    values.pop("torch_dtype", None)
+    return config, {**init_params(config, key), **found.params}, values, read_tokenizer_files(init)
+
+
+def check_texts(texts: list[RouterText], data: Path) -> None:
+    """Raises DataError unless every category occurs: a class that is never shown is never answered."""
+    missing = [name for name in WAREHOUSE_CATEGORIES if all(text.category != name for text in texts)]
+    if missing:
+        raise DataError(f"{data} holds no record of category {', '.join(missing)}")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Trains and writes; raises ValueError or OSError with one sentence."""
+    if arguments.out.exists():
+        raise DataError(f"{arguments.out} exists already; nothing was trained")
+    texts = read_router_texts(arguments.data, arguments.text)
+    check_texts(texts, arguments.data)
+    validation = [] if arguments.val is None else read_router_texts(arguments.val, arguments.text)
+    config, params, values, files = starting_point(arguments.init, arguments.seed)
+    tokenizer = RouterTokenizer.for_model(files[TOKENIZER_FILE], config)
+    peak = arguments.learning_rate
+    if peak is None:
+        peak = PEAK_NEW if arguments.init is None else PEAK_PRETRAINED
+    training = RouterTraining(arguments.steps, arguments.batch, peak, arguments.seed)
+    print(
+        f"training a Longformer of {config.layers} layers of width {config.width} "
+        f"({'new' if arguments.init is None else f'from {arguments.init}'}) on {len(texts)} {arguments.text}s of "
+        f"{arguments.data}: {training.steps} steps of {training.batch}, learning rate {peak:g}, seed {training.seed}; "
+        f"writing {arguments.out}",
+        flush=True,
+    )
+    rows, truncated = tokenizer.encode([text.text for text in texts])
+    if truncated:
+        print(f"{truncated} {arguments.text}s are longer than {config.longest} tokens and are cut")
+    labels = [config.labels.index(text.category) for text in texts]
+    with tqdm(total=training.steps, unit=" steps") as bar:
+
+        def on_step(step: int, loss: float) -> None:
+            bar.update()
+            bar.set_postfix(loss=f"{loss:.4f}")
+
+        params = train_router(config, params, rows, labels, training, on_step)
+    write_longformer(arguments.out, config, params, {**values, KIND_FIELD: arguments.text}, files)
+    print(f"wrote {arguments.out}")
+    if validation:
+        found = load_router(arguments.out).categories([text.text for text in validation])
+        right = sum(text.category == category for text, category in zip(validation, found))
+        print(f"{right} of {len(validation)} {arguments.text}s of {arguments.val} get their category")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m launch.train_router",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--data", type=Path, required=True, help="annotation file to train on")
+    parser.add_argument("--out", type=Path, required=True, help="new folder")
+    parser.add_argument(
+        "--init", type=Path, help="Longformer folder to start from (default: a small new model)"
+    )
+    parser.add_argument(
+        "--text", choices=TEXT_KINDS, default=TEXT_KINDS[0], help="what is classified (default %(default)s)"
+    )
+    parser.add_argument("--val", type=Path, help="annotation file to count right categories on at the end")
+    parser.add_argument("--steps", type=int, default=300, help="(default %(default)s)")
+    parser.add_argument("--batch", type=int, default=32, help="texts per step (default %(default)s)")
+    parser.add_argument(
+        "--learning_rate",
+        type=float,
+        help=f"peak of the schedule (default {PEAK_NEW:g}, with --init {PEAK_PRETRAINED:g})",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of new parameters and the order of texts (default %(default)s)"
+    )
+    try:
+        run(parser.parse_args())
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"error: {error}") from None
+    except KeyboardInterrupt:
+        raise SystemExit("interrupted; nothing was written") from None
+
+
+if __name__ == "__main__":
+    main()
