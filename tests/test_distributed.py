@@ -38,6 +38,12 @@ PROGRAM = """
             time.sleep(0.1)
     print("finished", flush=True)
 """
+# A job in the background of a shell starts with SIGINT ignored, and would pass that on.
+HEED_SIGINT = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
 
 
 def free_port() -> int:
@@ -66,14 +72,12 @@ def launch(tmp_path):
         arguments = map(str, (timeout, heartbeat, steps, failing))
         with (tmp_path / str(index)).open("w") as out:
             process = subprocess.Popen(
-                [sys.executable, "program.py", *arguments],
+                [sys.executable, "-c", HEED_SIGINT, "program.py", *arguments],
                 cwd=tmp_path,
                 env=environment,
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                # A job in the background of a shell starts with SIGINT ignored, and would pass that on.
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
         started.append(process)
         return process
