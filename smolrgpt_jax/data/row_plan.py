@@ -219,7 +219,7 @@ class _Rows:
 
     def place(self, part: PackedPicture, size: int) -> None:
         """Puts a part into the fullest row that takes it, else into a new one."""
-        row = self._fullest(size)
+        row = self._fullest(size, part.picture)
         if row is None:
             row = len(self._parts)
             self._parts.append({})
@@ -283,10 +283,12 @@ class _Rows:
                     yield target, question
                     break
         while rest:
-            target = self._fullest(self._prefix + sum(self._size(picture, question) for question in rest))
+            target = self._fullest(
+                self._prefix + sum(self._size(picture, question) for question in rest), picture
+            )
             if target is None:
-                target = self._emptiest()
-            if target is None or picture in self._parts[target]:
+                target = self._emptiest(picture)
+            if target is None:
                 return
             into = [question for question in rest if self._put_in_if_fits(target, picture, question)]
             if not into:
@@ -331,14 +333,27 @@ class _Rows:
     def _size(self, picture: int, question: int) -> int:
         return self._questions[picture, question][0].size
 
-    def _fullest(self, size: int) -> int | None:
+    def _fullest(self, size: int, picture: int) -> int | None:
+        """The fullest row with ``size`` free tokens that does not hold the picture: a row holds a picture once."""
         candidates = self._free >> size if size <= self._shape.tokens else 0
-        if not candidates:
-            return None
-        return next(reversed(self._by_space[size + (candidates & -candidates).bit_length() - 1]))
+        while candidates:
+            lowest = candidates & -candidates
+            for row in reversed(self._by_space[size + lowest.bit_length() - 1]):
+                if picture not in self._parts[row]:
+                    return row
+            candidates ^= lowest
+        return None
 
-    def _emptiest(self) -> int | None:
-        return next(reversed(self._by_space[self._free.bit_length() - 1])) if self._free else None
+    def _emptiest(self, picture: int) -> int | None:
+        """The row with the most free tokens, of those that do not hold the picture."""
+        candidates = self._free
+        while candidates:
+            space = candidates.bit_length() - 1
+            for row in reversed(self._by_space[space]):
+                if picture not in self._parts[row]:
+                    return row
+            candidates ^= 1 << space
+        return None
 
     def _open(self, row: int) -> None:
         if len(self._parts[row]) < self._shape.pictures:
