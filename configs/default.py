@@ -13,6 +13,7 @@ def get_config() -> ConfigDict:
             "seed": 0,
             # A PyTorch folder, a converted checkpoint or an earlier stage's work directory; empty: random parameters.
             "init_from": "",
+            "any_stage_order": False,  # allows a stage to follow one that it does not follow in the curriculum
             "tokenizer": "",  # folder or hub id; empty: the one that init_from brings
             # attention: xla, splash (TPU), cudnn (GPU) or auto; see smolrgpt_jax.models.attention.
             "model": {
@@ -54,11 +55,19 @@ def get_config() -> ConfigDict:
             "validation_sources": {},
             "validation_rows": 256,
             "validate_every": 500,
+            "validation_answers": 0,  # questions answered by generation and scored at every validation
+            "validation_answer_tokens": 120,
+            # The checkpoint with its best value is kept besides the last ones: WORKDIR/best. A column of metrics.csv.
+            "best_metric": "validation_loss",
+            "patience": 0,  # validations without a better value that end the run; 0: none do
             "strategy": "zero1",  # what is split over devices, see smolrgpt_jax.sharding: data, zero1 or fsdp
-            "mesh": {},  # sizes of data, fsdp, tensor; empty: chosen for the strategy
+            # Sizes; 0: chosen for the strategy, -1 (one of them): what is left.
+            "mesh": {"data": 0, "fsdp": 0, "tensor": 0},
             "log_every": 20,
             "save_every": 500,
-            "keep": 2,
+            "keep": 2,  # newest checkpoints
+            "profile": {"first": 0, "steps": 3},  # steps to trace into WORKDIR/profile; first 0: none
+            "wandb_project": "",  # metrics also go there; needs the wandb extra
         }
     )
 

@@ -17,14 +17,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
-from ml_collections import config_flags
+from absl import flags
 
+from launch import run_config
 from smolrgpt_jax.compile_report.chips import TOPOLOGIES, chip_of
 
-CONFIG = config_flags.DEFINE_config_file(
-    "config", help_string="configuration file of the run", lock_config=True
-)
+CONFIG = run_config.define()
 TOPOLOGY = flags.DEFINE_string("topology", None, f"one of {', '.join(TOPOLOGIES)}", required=True)
 SLICES = flags.DEFINE_integer("slices", 1, "slices of that topology", lower_bound=1)
 WHAT = flags.DEFINE_enum("what", "train", ["train", "prefill", "decode"], "program to compile")
@@ -153,6 +151,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    # DEFINE_config_file marks --config required only through its value.
-    flags.mark_flag_as_required("config")
-    app.run(main)
+    run_config.start(main)

@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import logging
 
-from absl import app, flags
-from ml_collections import config_flags
+from absl import flags
 
+from launch import run_config
 from smolrgpt_jax import distributed
 
-CONFIG = config_flags.DEFINE_config_file(
-    "config", help_string="configuration file of the run", lock_config=True
-)
+CONFIG = run_config.define()
 WORKDIR = flags.DEFINE_string("workdir", None, "where checkpoints and metrics go", required=True)
 COORDINATOR_ADDRESS = flags.DEFINE_string(
     "coordinator_address", None, f"host of process 0, with its port if that is not {distributed.PORT}"
@@ -50,6 +48,7 @@ def main(arguments: list[str]) -> None:
     except ValueError as error:
         raise SystemExit(f"error: {error}") from None
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    from eval.validation import WAREHOUSE_SCORES
     from smolrgpt_jax.data.records import DataError
     from smolrgpt_jax.torch_format.folder import CheckpointError
     from smolrgpt_jax.training.loop import RunError, train
@@ -57,8 +56,8 @@ def main(arguments: list[str]) -> None:
     print(f"training into {WORKDIR.value} with\n{CONFIG.value}")
     with distributed.end_on_error():
         try:
-            result = train(CONFIG.value.to_dict(), WORKDIR.value)
-        except (RunError, DataError, CheckpointError) as error:
+            result = train(CONFIG.value.to_dict(), WORKDIR.value, WAREHOUSE_SCORES)
+        except (RunError, DataError, CheckpointError, OSError) as error:
             raise SystemExit(f"error: {error}") from None
     print(
         f"step {result['step']} of {result['steps']}"
@@ -69,6 +68,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    # DEFINE_config_file marks --config required only through its value.
-    flags.mark_flag_as_required("config")
-    app.run(main)
+    run_config.start(main)

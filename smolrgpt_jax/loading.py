@@ -157,14 +157,13 @@ class Model:
 
 
 def load(path: str | Path, compute_dtype: str = "float32", mesh: Mesh | None = None) -> Model:
-    """Loads a PyTorch checkpoint folder, a converted checkpoint, or a training work directory (its newest step).
+    """Loads a PyTorch checkpoint folder, a converted checkpoint, or a training work directory: its newest step, or as
+    WORKDIR/best its best one.
 
     Parameters are float32, each read straight to where it stays: the default device, or `mesh` with the shardings of training.
     Raises CheckpointError if the folder is neither, or is damaged.
     """
     path = Path(path)
-    if not path.exists():
-        raise CheckpointError(f"{path}: no such checkpoint")
     if is_torch_folder(path) or (path / "config.json").is_file():
         opened = open_folder(path)
         config, stored, source = opened.config, opened.params, path

@@ -63,11 +63,12 @@ def make_mesh(
     devices: Sequence[Any] | None = None,
     strategy: Strategy = "data",
 ) -> Mesh:
-    """The mesh of axes data, fsdp, tensor over all devices; one size may be -1 for "what is left" (data by default).
+    """The mesh of axes data, fsdp, tensor over all devices.
 
-    An empty shape puts all devices on data, or under zero1 and fsdp as many on fsdp as widths divide by. Devices of
-    several TPU slices are ordered so that the slices lie along data. Raises ValueError if the sizes do not multiply to
-    the number of devices, or the data axis does not divide over the slices.
+    A size that is 0 or not named is chosen: 1 for tensor; for fsdp 1 under "data", else as much as the devices of a slice
+    and the widths divide by; what is left for data. One size may be -1 for "what is left". Devices of several TPU slices
+    are ordered so that the slices lie along data. Raises ValueError if the sizes do not multiply to the number of devices,
+    or the data axis does not divide over the slices.
     """
     devices = jax.devices() if devices is None else devices
     check_strategy(strategy)
@@ -75,12 +76,21 @@ def make_mesh(
     if unknown:
         raise ValueError(f"a mesh has no axis {unknown[0]!r}, only {', '.join(AXES)}")
     slices = _slices(devices)
-    if not shape and strategy != "data":
-        shape = {"fsdp": math.gcd(len(devices) // slices, MAX_FSDP), "data": -1}
-    sizes = [(shape or {}).get(axis, -1 if axis == "data" and not shape else 1) for axis in AXES]
-    known = math.prod(s for s in sizes if s != -1)
+    asked = {axis: (shape or {}).get(axis, 0) for axis in AXES}
+    given = math.prod(size for size in asked.values() if size > 0)
+    left = max(len(devices) // given, 1)
+    if not asked["tensor"]:
+        asked["tensor"] = 1
+    if not asked["fsdp"]:
+        of_a_slice = left if asked["data"] else max(left // slices, 1)
+        whole = strategy == "data" or -1 in asked.values()
+        asked["fsdp"] = 1 if whole else math.gcd(of_a_slice, MAX_FSDP)
+    if not asked["data"]:
+        asked["data"] = 1 if -1 in asked.values() else -1
+    sizes = list(asked.values())
+    known = math.prod(size for size in sizes if size != -1)
     if known > 0 and sizes.count(-1) <= 1:
-        sizes = [len(devices) // known if s == -1 else s for s in sizes]
+        sizes = [len(devices) // known if size == -1 else size for size in sizes]
     if min(sizes) < 1 or math.prod(sizes) != len(devices):
         raise ValueError(f"mesh {dict(zip(AXES, sizes))} does not fit {len(devices)} devices")
     if slices > 1:

@@ -49,12 +49,29 @@ def test_strategies_that_split_state_use_the_fsdp_axis_by_default(strategy):
 
 
 @pytest.mark.parametrize(
+    ("strategy", "shape", "sizes"),
+    [
+        ("zero1", {"fsdp": 4}, (2, 4, 1)),
+        ("zero1", {"tensor": 2}, (1, 4, 2)),
+        ("zero1", {"data": 2}, (2, 4, 1)),
+        ("zero1", {"data": -1}, (8, 1, 1)),
+        ("data", {"tensor": 2}, (4, 1, 2)),
+        ("data", {"data": 2, "fsdp": -1}, (2, 4, 1)),
+        ("fsdp", {"data": 0, "fsdp": 0, "tensor": 0}, (1, 8, 1)),
+    ],
+)
+def test_sizes_not_given_are_chosen(strategy, shape, sizes):
+    assert tuple(sharding.make_mesh(shape, strategy=strategy).shape.values()) == sizes
+
+
+@pytest.mark.parametrize(
     ("shape", "message"),
     [
         ({"model": 8}, "a mesh has no axis 'model', only data, fsdp, tensor"),
         ({"data": -1, "fsdp": 16}, "does not fit 8 devices"),
         ({"data": -1, "fsdp": -1}, "does not fit 8 devices"),
-        ({"data": 0, "fsdp": 8}, "does not fit 8 devices"),
+        ({"data": -2, "fsdp": 8}, "does not fit 8 devices"),
+        ({"fsdp": 3}, "does not fit 8 devices"),
     ],
 )
 def test_meshes_that_make_no_sense_are_errors(shape, message):

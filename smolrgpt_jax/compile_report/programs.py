@@ -19,6 +19,7 @@ from smolrgpt_jax.generation.decode import generate
 from smolrgpt_jax.models.smolrgpt import abstract_params
 from smolrgpt_jax.training.inputs import model_config, row_shape
 from smolrgpt_jax.training.optimizer import OptimizerConfig, make_optimizer
+from smolrgpt_jax.training.settings import check_names
 from smolrgpt_jax.training.stages import STAGES
 from smolrgpt_jax.training.step import jit_train_step
 
@@ -54,10 +55,7 @@ def make_program(
     """
     if what not in get_args(What):
         raise ValueError(f"there is no program {what!r}, only {', '.join(get_args(What))}")
-    for name, known in (("stage", STAGES), ("model.preset", PRESETS)):
-        value = run["model"]["preset"] if name == "model.preset" else run[name]
-        if value not in known:
-            raise ValueError(f"config.{name} {value!r} is not one of {', '.join(known)}")
+    check_names(run)
     stage = STAGES[run["stage"]].with_peaks(run["optimizer"]["peaks"])
     if not run["data"]["row_tokens"]:
         raise ValueError("without data no row length can be chosen: give config.data.row_tokens")

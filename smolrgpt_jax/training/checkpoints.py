@@ -21,6 +21,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore as ts
+from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from smolrgpt_jax.config import SmolRGPTConfig
 from smolrgpt_jax.torch_format.aside import written_aside
@@ -47,6 +48,7 @@ logging.getLogger("absl").addFilter(lambda record: not any(noise in str(record.m
 
 FORMAT = "smolrgpt_jax"
 STEPS = "checkpoints"
+BEST = "best"
 WRITES_UNDER_WAY = 2
 
 
@@ -84,11 +86,16 @@ class Meta:
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """The checkpoint folder meant by `path`: itself, or the newest step of a training work directory.
+    """The checkpoint folder meant by `path`: itself, the newest step of a training work directory, or its best step where the
+    path is WORKDIR/best.
 
     Raises CheckpointError if there is none.
     """
     path = Path(path).absolute()
+    if path.name == BEST and not path.exists() and (path.parent / STEPS).is_dir():
+        return _best_checkpoint(path.parent)
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such checkpoint")
     if path.is_file():
         raise CheckpointError(f"{path} is a file; a checkpoint is a folder")
     if (path / "meta").is_dir():
@@ -100,6 +107,17 @@ def find_checkpoint(path: str | Path) -> Path:
     raise CheckpointError(
         f"{path} holds no checkpoint: neither a checkpoint folder nor a work directory with {STEPS}/<step>"
     )
+
+
+def _best_checkpoint(workdir: Path) -> Path:
+    newest = find_checkpoint(workdir)
+    step = ((read_meta(newest).run or {}).get("selection") or {}).get("best_step")
+    if step is None:
+        raise CheckpointError(f"{workdir} was not validated yet, so no checkpoint is the best")
+    best = newest.with_name(str(step))
+    if not (best / "meta").is_dir():
+        raise CheckpointError(f"{workdir} has lost its best checkpoint, step {step}")
+    return best
 
 
 class _Leaf:
@@ -264,48 +282,98 @@ def _read_piece(folder: Path, piece: Piece) -> np.ndarray:
         return (array if layer is None else array[layer]).read().result()
 
 
+@contextmanager
+def _failed_save_named(folder: Path) -> Iterator[None]:
+    """Turns what a save in the background raises, later, into a CheckpointError."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except Exception as error:  # Orbax raises bare ones
+        raise CheckpointError(
+            f"a checkpoint under {folder} could not be written, the ones before it are kept: {_reason(error)}"
+        ) from error
+
+
+class _KeepStep(preservation_policy.PreservationPolicy):
+    """Keeps one step, which may change."""
+
+    step: int | None = None
+
+    def should_preserve(
+        self, checkpoints: Sequence[Any], *, context: preservation_policy.PreservationContext
+    ) -> Sequence[bool]:
+        return [checkpoint.step == self.step for checkpoint in checkpoints]
+
+
 class TrainingCheckpoints:
     """The steps under <workdir>/checkpoints: asynchronous saves, the last ones and the best one kept, exact resume."""
 
     def __init__(self, workdir: str | Path, keep: int):
+        """keep: how many of the newest steps stay, besides the best one."""
         self.folder = Path(workdir).absolute() / STEPS
+        self._best = _KeepStep()
         self.manager = ocp.CheckpointManager(
             self.folder,
-            options=ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=preservation_policy.AnyPreservationPolicy(
+                    [preservation_policy.LatestN(n=keep), self._best]
+                ),
+                enable_async_checkpointing=True,
+                cleanup_tmp_directories=True,
+            ),
         )
 
     def latest_step(self) -> int | None:
         return self.manager.latest_step()
 
-    def save(self, step: int, params: Mapping[str, jax.Array], opt_state: Any, meta: Meta) -> None:
-        """Saves one step in the background; the data iterator's position is part of `meta.run`."""
-        self.manager.save(
-            step,
-            args=ocp.args.Composite(
-                params=ocp.args.StandardSave(dict(params)),
-                opt_state=ocp.args.StandardSave(opt_state),
-                meta=ocp.args.JsonSave(meta.to_dict()),
-            ),
-        )
+    def save(
+        self,
+        step: int,
+        params: Mapping[str, jax.Array],
+        opt_state: Any,
+        meta: Meta,
+        best_step: int | None = None,
+    ) -> None:
+        """Saves one step in the background; the data iterator's position is part of `meta.run`.
+
+        best_step: the step to keep besides the last ones. Raises CheckpointError if this or the save before failed.
+        """
+        self._best.step = best_step
+        with _failed_save_named(self.folder):
+            self.manager.save(
+                step,
+                args=ocp.args.Composite(
+                    params=ocp.args.StandardSave(dict(params)),
+                    opt_state=ocp.args.StandardSave(opt_state),
+                    meta=ocp.args.JsonSave(meta.to_dict()),
+                ),
+            )
 
     def read_meta(self, step: int) -> Meta:
-        return Meta.from_dict(
-            self.manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
-        )
+        with _damage_named(self.folder / str(step)):
+            return Meta.from_dict(
+                self.manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+            )
 
     def restore(
         self, step: int, params: Mapping[str, Any], opt_state: Any
     ) -> tuple[dict[str, jax.Array], Any]:
         """Restores (params, opt_state) of a step into the given shapes and shardings."""
-        restored = self.manager.restore(
-            step,
-            args=ocp.args.Composite(
-                params=ocp.args.StandardRestore(dict(params)), opt_state=ocp.args.StandardRestore(opt_state)
-            ),
-        )
+        with _damage_named(self.folder / str(step)):
+            restored = self.manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    params=ocp.args.StandardRestore(dict(params)),
+                    opt_state=ocp.args.StandardRestore(opt_state),
+                ),
+            )
         return restored["params"], restored["opt_state"]
 
     def close(self) -> None:
-        """Waits for the saves under way."""
-        self.manager.wait_until_finished()
-        self.manager.close()
+        """Waits for the saves under way; raises CheckpointError if one failed."""
+        try:
+            with _failed_save_named(self.folder):
+                self.manager.wait_until_finished()
+        finally:
+            self.manager.close()

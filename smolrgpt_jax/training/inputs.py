@@ -20,8 +20,10 @@ from smolrgpt_jax.data.row_plan import choose_row_tokens
 from smolrgpt_jax.data.text import ChatTokenizer
 from smolrgpt_jax.data.tokenizer_files import tokenizer_from_files
 from smolrgpt_jax.models.attention import resolve_attention
+from smolrgpt_jax.models.smolrgpt import abstract_params
 from smolrgpt_jax.torch_format.folder import TorchLayout, is_torch_folder, read_folder
 from smolrgpt_jax.training import checkpoints
+from smolrgpt_jax.training.stages import STAGES
 
 
 class RunError(ValueError):
@@ -30,7 +32,7 @@ class RunError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """What a run starts from: configuration, parameters (NumPy), tokenizer files and the PyTorch layout."""
+    """What a run starts from: configuration, parameters (NumPy; None: random ones), tokenizer and the PyTorch layout."""
 
     config: SmolRGPTConfig
     params: Mapping[str, np.ndarray] | None
@@ -41,17 +43,27 @@ class Start:
 def read_start(run: Mapping[str, Any]) -> Start:
     """Reads `init_from` (a PyTorch folder, a checkpoint or a work directory), or takes the preset with random parameters.
 
-    Raises RunError when the tokenizer does not fit the model's vocabulary.
+    Raises RunError when the tokenizer does not fit the model's vocabulary, the parameters do not fit their configuration, or
+    the stage makes no sense after that which the parameters come from.
     """
     params = layout = files = None
+    if not run["init_from"]:
+        _check_order(run, None)
     if run["init_from"]:
         path = Path(run["init_from"])
         if is_torch_folder(path):
             config, params, layout = read_folder(path)
         else:
+            path = checkpoints.find_checkpoint(path)
             meta = checkpoints.read_meta(path)
             config, files, layout = meta.config, meta.tokenizer, meta.layout
             params = checkpoints.load_params(path)
+            problems = checkpoints.misfits(params.infos, abstract_params(config))
+            if problems:
+                raise RunError(f"{path} does not fit its configuration: {'; '.join(problems)}")
+            # Imported checkpoints do not tell their stage.
+            if meta.run is not None:
+                _check_order(run, meta.run["stage"])
     else:
         config = PRESETS[run["model"]["preset"]]
     if run["tokenizer"]:
@@ -66,6 +78,14 @@ def read_start(run: Mapping[str, Any]) -> Start:
             f"the tokenizer has {tokenizer.vocab_size} tokens, the model {config.decoder.vocab_size}"
         )
     return Start(config, params, tokenizer, layout)
+
+
+def _check_order(run: Mapping[str, Any], previous: str | None) -> None:
+    if not run["any_stage_order"]:
+        try:
+            STAGES[run["stage"]].check_order(previous)
+        except ValueError as error:
+            raise RunError(str(error)) from None
 
 
 def model_config(

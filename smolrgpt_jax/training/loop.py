@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import itertools
 import json
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,38 +40,15 @@ from smolrgpt_jax.training.inputs import (
 )
 from smolrgpt_jax.training.metrics import MetricsWriter
 from smolrgpt_jax.training.optimizer import OptimizerConfig, make_optimizer, schedules
+from smolrgpt_jax.training.profiling import StepsTrace
+from smolrgpt_jax.training.selection import Selection
+from smolrgpt_jax.training.settings import check_names, differences, plain
 from smolrgpt_jax.training.stages import STAGES, Stage
-from smolrgpt_jax.training.step import jit_train_step, make_eval_step
+from smolrgpt_jax.training.step import jit_train_step
 from smolrgpt_jax.training.stopping import StopTogether, stop_on_signal
+from smolrgpt_jax.training.validation import LOSS, AnswerScorer, Validation
 
 BAD_STEP = "nonfinite_step.json"
-
-
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    found = []
-    for key in sorted(old.keys() | new.keys()):
-        a, b = old.get(key), new.get(key)
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found += _differences(a, b, f"{prefix}{key}.")
-        elif a != b and f"{prefix}{key}" not in CHANGEABLE:
-            found.append(f"{prefix}{key} was {a!r}, is {b!r}")
-    return found
-
-
-# Settings that do not change what is computed, so a resumed run may have others.
-CHANGEABLE = frozenset(
-    {
-        "log_every",
-        "save_every",
-        "keep",
-        "data.threads",
-        "data.workers",
-        "data.cached_pictures",
-        "mesh",
-        "strategy",
-        "model.attention",
-    }
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +56,7 @@ class Run:
     """What stays the same over the steps of a run.
 
     settings: the configuration; start: what it starts from; rows, bad: its data and the records left out of it; shape: of a
-    packed row; steps: of the whole run; rates: schedule per trained group.
+    packed row; steps: of the whole run; rates: schedule per trained group; validation: None without validation sources.
     """
 
     settings: Mapping[str, Any]
@@ -94,23 +69,27 @@ class Run:
     steps: int
     optimizer: optax.GradientTransformation
     rates: Mapping[str, optax.Schedule]
+    validation: Validation | None
 
 
-def train(run: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
+def train(run: Mapping[str, Any], workdir: str | Path, scorer: AnswerScorer | None = None) -> dict[str, Any]:
     """Trains one stage, or goes on with what `workdir` holds.
 
-    run: see configs/default.py for every field. Returns {"step", "steps", "loss", "validation_loss", "stopped"}. Writes
-    checkpoints/<step>, metrics.csv and tensorboard/ under workdir. Raises RunError, DataError or CheckpointError.
+    run: see configs/default.py for every field; scorer: of the answers to `validation_answers` questions. Returns {"step",
+    "steps", "loss", "validation_loss", "best_step", "stopped", "ended_early"}: stopped by a signal, or at the end of the patience
+    for a better validation. Writes checkpoints/<step>, metrics.csv and tensorboard/ under workdir. Raises RunError, DataError
+    or CheckpointError.
     """
     workdir = Path(workdir)
     try:
+        check_names(run)
         mesh = sharding.make_mesh(run["mesh"], strategy=run["strategy"])
         sharding.check_batch_rows(run["batch_rows"], mesh, run["accumulation"])
         # Before the data is read, which can take minutes.
         resolve_attention(run["model"]["attention"], jax.default_backend(), run["data"]["row_tokens"])
+        stage = STAGES[run["stage"]].with_peaks(run["optimizer"]["peaks"])
     except ValueError as error:
         raise RunError(str(error)) from None
-    stage = STAGES[run["stage"]].with_peaks(run["optimizer"]["peaks"])
     start = read_start(run)
     bad = BadRecords(run["data"]["on_bad_record"])
     tokenised = read_data(run["data"], run["data"]["sources"], start.tokenizer, bad)
@@ -122,9 +101,15 @@ def train(run: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
     )
     steps = total_steps(run, rows)
     trained = stage.trained(abstract_params(start.config))
+    settings = plain(run)
+    validation = None
+    if run["validation_sources"]:
+        validation = Validation(settings, start.config, start.tokenizer, shape, mesh, bad, scorer)
+    if (run["patience"] or run["validation_answers"]) and validation is None:
+        raise RunError("config.patience and config.validation_answers need config.validation_sources")
     optimizer_config = OptimizerConfig(**{k: v for k, v in run["optimizer"].items() if k != "peaks"})
     this = Run(
-        settings=_plain(run),
+        settings=settings,
         stage=stage,
         start=start,
         mesh=mesh,
@@ -134,6 +119,7 @@ def train(run: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
         steps=steps,
         optimizer=make_optimizer(stage, trained, steps, optimizer_config),
         rates=schedules(stage, steps, optimizer_config),
+        validation=validation,
     )
     devices = this.mesh.devices
     print(
@@ -159,16 +145,25 @@ def train(run: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
     )
     saver = TrainingCheckpoints(workdir, keep=run["keep"])
     try:
-        params, opt_state, step = _initial_state(this, saver, data)
+        params, opt_state, step, selection = _initial_state(this, saver, data)
+        columns = [
+            *(validation.columns if validation else ()),
+            *(f"lr_{g}" for g in this.rates),
+            *speed.COLUMNS,
+        ]
         writer = MetricsWriter(
             workdir,
-            ["loss", "grad_norm", "validation_loss", *(f"lr_{g}" for g in this.rates), *speed.COLUMNS],
+            ["loss", "grad_norm", *columns],
             resumed_step=step,
             active=jax.process_index() == 0,
+            wandb_project=run["wandb_project"],
+            settings=settings,
         )
+        trace = StepsTrace(workdir, **run["profile"])
         try:
-            return _run_steps(this, workdir, params, opt_state, step, data, saver, writer)
+            return _run_steps(this, workdir, params, opt_state, step, selection, data, saver, writer, trace)
         finally:
+            trace.close()
             writer.close()
             _print_bad(bad)
     finally:
@@ -187,19 +182,11 @@ def _print_bad(bad: BadRecords) -> None:
         print(f"  {bad.summary()}")
 
 
-def _plain(value: Any) -> Any:
-    """A configuration as plain JSON types, so that what was saved compares with what is given."""
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    return value
-
-
 def _initial_state(
     this: Run, saver: TrainingCheckpoints, data: grain.DatasetIterator
-) -> tuple[Params, Any, int]:
-    """Parameters, optimiser state and step: of the newest checkpoint in the work directory, else of the start."""
+) -> tuple[Params, Any, int, Selection]:
+    """Parameters, optimiser state, step and validations so far: of the newest checkpoint in the work directory, else of the
+    start."""
     expected = abstract_params(this.start.config)
     strategy = this.settings["strategy"]
     shardings = sharding.param_shardings(expected, this.mesh, strategy)
@@ -210,6 +197,7 @@ def _initial_state(
             this.optimizer, {n: expected[n] for n in trained}, this.mesh, strategy
         ),
     )
+    selection = Selection(this.settings["best_metric"], this.settings["patience"])
     step = saver.latest_step()
     if step is None:
         if this.start.params is None:
@@ -218,9 +206,9 @@ def _initial_state(
         else:
             given = this.start.params
             params = {n: jax.device_put(np.asarray(given[n], np.float32), shardings[n]) for n in expected}
-        return params, init_optimizer({n: params[n] for n in trained}), 0
+        return params, init_optimizer({n: params[n] for n in trained}), 0, selection
     meta = saver.read_meta(step)
-    changed = _differences(meta.run["run"], this.settings)
+    changed = differences(meta.run["run"], this.settings)
     if changed:
         raise RunError(
             f"{saver.folder} was started with other settings ({'; '.join(changed)}); use another work directory"
@@ -229,7 +217,7 @@ def _initial_state(
     params, opt_state = saver.restore(step, like, init_optimizer.eval_shape({n: like[n] for n in trained}))
     data.set_state(meta.run["data"])
     print(f"  going on from step {step}")
-    return params, opt_state, step
+    return params, opt_state, step, selection.restored(meta.run["selection"])
 
 
 def _run_steps(
@@ -238,9 +226,11 @@ def _run_steps(
     params: Params,
     opt_state: Any,
     step: int,
+    selection: Selection,
     data: grain.DatasetIterator,
     saver: TrainingCheckpoints,
     writer: MetricsWriter,
+    trace: StepsTrace,
 ) -> dict[str, Any]:
     run, steps = this.settings, this.steps
     trained = {n: params[n] for n in this.stage.trained(params)}
@@ -248,7 +238,6 @@ def _run_steps(
     train_step = jit_train_step(
         this.start.config, this.optimizer, trained, this.mesh, run["strategy"], run["accumulation"]
     )
-    validate = _validator(this)
     meta = Meta(
         this.start.config.replace(remat="none", attention="xla"),
         tokenizer_files(this.start.tokenizer),
@@ -258,8 +247,14 @@ def _run_steps(
 
     def save() -> None:
         info = {"run": run, "stage": this.stage.name, "step": step, "steps": steps, "metrics": last}
-        info["data"] = data.get_state()
-        saver.save(step, {**trained, **frozen}, opt_state, dataclasses.replace(meta, run=info))
+        info |= {"data": data.get_state(), "selection": selection.state()}
+        saver.save(
+            step,
+            {**trained, **frozen},
+            opt_state,
+            dataclasses.replace(meta, run=info),
+            best_step=selection.best_step,
+        )
 
     def due(every: int) -> bool:
         return step == steps or (every > 0 and step % every == 0)
@@ -279,36 +274,61 @@ def _run_steps(
             disable=jax.process_index() > 0,
         ) as bar,
     ):
-        while step < steps and not together(bool(signals)):
+        while step < steps and not selection.exhausted and not together(bool(signals)):
             asked = time.monotonic()
             (questions, tokens), batch = next(data)
             rates.waited(time.monotonic() - asked)
             rates.step(questions, tokens)
+            trace.before(step + 1)
             trained, opt_state, metrics = train_step(trained, frozen, opt_state, batch)
             step += 1
+            trace.after(step, metrics)
             bar.update()
-            if due(run["log_every"]) or due(run["save_every"]) or due(run["validate_every"]):
+            best = False
+            validating = this.validation is not None and due(run["validate_every"])
+            if validating or due(run["log_every"]) or due(run["save_every"]):
                 last = {name: float(value) for name, value in metrics.items()}
                 if not (math.isfinite(last["loss"]) and math.isfinite(last["grad_norm"])):
                     raise _not_finite(this, workdir, step, last)
                 last |= rates.report()
                 last |= {f"lr_{g}": float(rate(step - 1)) for g, rate in this.rates.items()}
-                if validate is not None and due(run["validate_every"]):
-                    last["validation_loss"] = validate({**trained, **frozen})
+                if validating:
+                    found = this.validation({**trained, **frozen})
+                    last |= found
+                    best = _select(selection, step, found)
                     rates.report()  # what validation took is not the steps'
                 writer.write(step, last)
-                shown = ("loss", "validation_loss", "samples_per_second")
+                shown = ("loss", LOSS, "S1", "samples_per_second")
                 bar.set_postfix({name: f"{last[name]:.4g}" for name in shown if name in last})
-            if due(run["save_every"]):
+            if best or selection.exhausted or due(run["save_every"]):
                 save()
-        if step < steps:
+        ended_early = selection.exhausted and step < steps
+        if ended_early:
+            print(
+                f"  no better {selection.metric} in {selection.worse} validations than {selection.best:.4g} "
+                f"at step {selection.best_step}: ended at step {step}"
+            )
+        elif step < steps:
             why = f"signal {signals[0]}" if signals else "another process was asked to stop"
             logging.warning("%s: saving step %d and stopping", why, step)
             # The signal may have come in a step that was saved anyway.
             if saver.latest_step() != step:
                 save()
-    result = {"step": step, "steps": steps, "stopped": step < steps}
-    return result | {name: last[name] for name in ("loss", "validation_loss") if name in last}
+    result = {
+        "step": step,
+        "steps": steps,
+        "stopped": step < steps and not ended_early,
+        "ended_early": ended_early,
+    }
+    result |= {"best_step": selection.best_step}
+    return result | {name: last[name] for name in ("loss", LOSS) if name in last}
+
+
+def _select(selection: Selection, step: int, found: Mapping[str, float]) -> bool:
+    try:
+        return selection.add(step, found)
+    except ValueError as error:
+        raise RunError(str(error)) from None
 
 
 def _not_finite(this: Run, workdir: Path, step: int, values: Mapping[str, float]) -> RunError:
@@ -329,35 +349,3 @@ def _not_finite(this: Run, workdir: Path, step: int, values: Mapping[str, float]
         f"the loss is {values['loss']} and the gradient's norm {values['grad_norm']} at step {step}; the records since the last "
         f"finite report are in {workdir / BAD_STEP}, the last good checkpoint is kept"
     )
-
-
-def _validator(this: Run) -> Callable[[Params], float] | None:
-    """A function from parameters to the mean validation loss per answer token, or None without validation sources."""
-    run = this.settings
-    if not run["validation_sources"]:
-        return None
-    data = {**run["data"], "weights": {}}
-    tokenised = read_data(data, run["validation_sources"], this.start.tokenizer, this.bad)
-    rows = packed_rows(data, tokenised, this.start.tokenizer, this.shape, this.bad)
-    eval_step = jax.jit(make_eval_step(this.start.config, this.mesh))
-    limit = min(run["validation_rows"], sum(map(len, rows)))
-
-    def validate(params: Params) -> float:
-        batches = train_batches(
-            rows,
-            batch_rows=run["batch_rows"],
-            seed=0,
-            num_epochs=1,
-            shuffle=False,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-            put=lambda batch: sharding.put_batch(batch, this.mesh),
-        )
-        total = count = 0.0
-        with contextlib.closing(iter(batches)) as taken:
-            for batch in itertools.islice(taken, math.ceil(limit / run["batch_rows"])):
-                loss, tokens = eval_step(params, batch)
-                total, count = total + float(loss), count + float(tokens)
-        return total / max(count, 1.0)
-
-    return validate

@@ -24,11 +24,26 @@ class Group:
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage: groups, of which the first that matches a parameter decides; whether pictures come with depth and regions."""
+    """One stage of the curriculum.
+
+    groups: the first that matches a parameter decides; regions: whether pictures come with depth and regions; after: the stages
+    it may follow, none where it may start from random parameters.
+    """
 
     name: str
     groups: tuple[Group, ...]
     regions: bool = True
+    after: tuple[str, ...] = ()
+
+    def check_order(self, previous: str | None) -> None:
+        """Raises ValueError if this stage makes no sense after the stage named `previous`; None: after random parameters."""
+        if not self.after or previous in self.after:
+            return
+        found = "random parameters" if previous is None else f"stage {previous}"
+        raise ValueError(
+            f"stage {self.name} follows {' or '.join(self.after)}, not {found}: give another config.init_from, "
+            "or config.any_stage_order=True if this is meant"
+        )
 
     def with_peaks(self, peaks: Mapping[str, float]) -> Stage:
         """The stage with other peak learning rates for the named groups; raises ValueError for a group it does not train."""
@@ -56,7 +71,14 @@ class Stage:
 
 
 def _published(
-    name: str, *, rgb_connector, depth_connector, refiners, decoder, regions: bool = True
+    name: str,
+    after: tuple[str, ...],
+    *,
+    rgb_connector,
+    depth_connector,
+    refiners,
+    decoder,
+    regions: bool = True,
 ) -> Stage:
     groups = (
         Group("vision_encoder", "vision_encoder/", FROZEN),
@@ -65,7 +87,7 @@ def _published(
         Group("refiners", "(rgb|depth)_refiner/", refiners),
         Group("decoder", "decoder/", decoder),
     )
-    return Stage(name, groups, regions)
+    return Stage(name, groups, regions, after)
 
 
 STAGES: dict[str, Stage] = {
@@ -74,6 +96,7 @@ STAGES: dict[str, Stage] = {
         Stage("backbone", (Group("all", "", 2e-3),)),
         _published(
             "connector_alignment",
+            ("backbone", "connector_alignment"),
             rgb_connector=1e-4,
             depth_connector=FROZEN,
             refiners=FROZEN,
@@ -81,9 +104,23 @@ STAGES: dict[str, Stage] = {
             regions=False,
         ),
         _published(
-            "refiner_alignment", rgb_connector=5e-5, depth_connector=5e-5, refiners=1e-4, decoder=FROZEN
+            "refiner_alignment",
+            ("connector_alignment", "refiner_alignment"),
+            rgb_connector=5e-5,
+            depth_connector=5e-5,
+            refiners=1e-4,
+            decoder=FROZEN,
         ),
-        _published("sft", rgb_connector=5e-5, depth_connector=5e-5, refiners=5e-5, decoder=5e-5),
-        _published("mixed", rgb_connector=5e-5, depth_connector=5e-5, refiners=5e-5, decoder=5e-5),
+        *(
+            _published(
+                name,
+                ("refiner_alignment", "sft", "mixed"),
+                rgb_connector=5e-5,
+                depth_connector=5e-5,
+                refiners=5e-5,
+                decoder=5e-5,
+            )
+            for name in ("sft", "mixed")
+        ),
     )
 }

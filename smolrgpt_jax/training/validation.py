@@ -1,0 +1,136 @@
+"""Validation during training: the loss on held-out rows, and scores of generated answers."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from smolrgpt_jax import sharding
+from smolrgpt_jax.config import SmolRGPTConfig
+from smolrgpt_jax.data.packing import RowShape
+from smolrgpt_jax.data.pipeline import train_batches
+from smolrgpt_jax.data.records import BadRecords, Picture
+from smolrgpt_jax.data.text import ChatTokenizer
+from smolrgpt_jax.generation import generate_answers
+from smolrgpt_jax.loading import Model
+from smolrgpt_jax.models.smolrgpt import Params
+from smolrgpt_jax.training.inputs import RunError, packed_rows, read_data
+from smolrgpt_jax.training.step import make_eval_step
+
+LOSS = "validation_loss"
+ANSWER_ROWS = 64  # questions answered at once
+
+
+@dataclasses.dataclass(frozen=True)
+class AnswerScorer:
+    """Scores of free-text answers.
+
+    columns: names of the scores; score: (pictures, {question id: answer}) -> {name: value}, None for what does not apply.
+    """
+
+    columns: tuple[str, ...]
+    score: Callable[[Sequence[Picture], Mapping[str, str]], Mapping[str, float | None]]
+
+
+class Validation:
+    """Called with parameters (float32, sharded as in training) it returns {name: value} of `columns`.
+
+    validation_loss is the mean per answer token over the first `validation_rows` rows; the scores are of answers to
+    `validation_answers` questions, always the same ones.
+    """
+
+    def __init__(
+        self,
+        run: Mapping[str, Any],
+        config: SmolRGPTConfig,
+        tokenizer: ChatTokenizer,
+        shape: RowShape,
+        mesh: Mesh,
+        bad: BadRecords,
+        scorer: AnswerScorer | None = None,
+    ):
+        """Reads the validation sources of a run.
+
+        Raises RunError if answers are to be scored without a scorer, DataError for a bad record under "error".
+        """
+        self._run, self._config, self._tokenizer, self._mesh, self._bad = run, config, tokenizer, mesh, bad
+        data = {**run["data"], "weights": {}}
+        tokenised = read_data(data, run["validation_sources"], tokenizer, bad)
+        self._rows = packed_rows(data, tokenised, tokenizer, shape, bad)
+        self._eval_step = jax.jit(make_eval_step(config, mesh))
+        self._scorer = scorer if run["validation_answers"] else None
+        self._asked: list[Picture] = []
+        if run["validation_answers"]:
+            if scorer is None:
+                raise RunError(
+                    "config.validation_answers needs a scorer of answers, which this program has not"
+                )
+            pictures = [picture for pictures, _ in tokenised for picture in pictures]
+            self._asked = draw_questions(pictures, run["validation_answers"])
+            if not self._asked:
+                raise RunError("config.validation_answers: no validation question has a normalized answer")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (LOSS, *(self._scorer.columns if self._scorer else ()))
+
+    def __call__(self, params: Params) -> dict[str, float]:
+        found = {LOSS: self._loss(params)}
+        if self._scorer is not None:
+            model = Model(self._config.replace(remat="none", attention="xla"), params, self._tokenizer)
+            answers = generate_answers(
+                model,
+                self._asked,
+                batch_size=ANSWER_ROWS,
+                max_new_tokens=self._run["validation_answer_tokens"],
+                depth_mode=self._run["data"]["depth_mode"],
+                on_bad_record=self._bad,
+                progress=False,
+            )
+            scores = self._scorer.score(self._asked, answers)
+            found |= {name: float(value) for name, value in scores.items() if value is not None}
+        return found
+
+    def _loss(self, params: Params) -> float:
+        rows = self._run["batch_rows"]
+        limit = min(self._run["validation_rows"], sum(map(len, self._rows)))
+        batches = train_batches(
+            self._rows,
+            batch_rows=rows,
+            seed=0,
+            num_epochs=1,
+            shuffle=False,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            put=lambda batch: sharding.put_batch(batch, self._mesh),
+        )
+        total = count = 0.0
+        with contextlib.closing(iter(batches)) as taken:
+            for batch in itertools.islice(taken, math.ceil(limit / rows)):
+                loss, tokens = self._eval_step(params, batch)
+                total, count = total + float(loss), count + float(tokens)
+        return total / max(count, 1.0)
+
+
+def draw_questions(pictures: Sequence[Picture], count: int) -> list[Picture]:
+    """`count` questions with a normalized answer (all if there are fewer), of pictures drawn always alike."""
+    known = [
+        dataclasses.replace(picture, questions=questions)
+        for picture in pictures
+        if (questions := tuple(q for q in picture.questions if q.normalized_answer is not None))
+    ]
+    taken: dict[int, Picture] = {}
+    for index in map(int, np.random.default_rng(0).permutation(len(known))):
+        if count <= 0:
+            break
+        taken[index] = dataclasses.replace(known[index], questions=known[index].questions[:count])
+        count -= len(taken[index].questions)
+    return [taken[index] for index in sorted(taken)]

@@ -1,0 +1,146 @@
+"""Validation during training: scores of answers, the best checkpoint, the end of patience."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from eval.validation import WAREHOUSE_SCORES, score_answers
+from smolrgpt_jax import load
+from smolrgpt_jax.config import PRESETS
+from smolrgpt_jax.data.records import Picture, Question
+from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
+from smolrgpt_jax.data.warehouse_sim.write import make_warehouse
+from smolrgpt_jax.generation import generate_answers
+from smolrgpt_jax.torch_format.folder import CheckpointError
+from smolrgpt_jax.training import checkpoints, loop
+from smolrgpt_jax.training.metrics import read_metrics
+from smolrgpt_jax.training.validation import Validation, draw_questions
+from tests.training.test_loop import TINY, run_config
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("validation") / "data"
+    config = WarehouseConfig(scenes=6, val_scenes=4, test_scenes=1, width=96, height=54, max_pallets=5)
+    make_warehouse(folder, config, workers=1)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def tiny_preset(monkeypatch):
+    monkeypatch.setitem(PRESETS, "tiny", TINY)
+
+
+def asked(name: str, count: int, known: bool = True) -> Picture:
+    one = Question(f"{name}-0", "count", "How many?", "Two.", 2 if known else None)
+    questions = tuple(dataclasses.replace(one, id=f"{name}-{i}") for i in range(count))
+    return Picture(name, Path(f"{name}.png"), None, questions)
+
+
+def test_questions_are_drawn_alike_up_to_the_count_and_only_those_with_an_answer():
+    pictures = [asked("a", 3), asked("b", 2, known=False), asked("c", 4), asked("d", 1)]
+    drawn = draw_questions(pictures, 5)
+    assert sum(len(picture.questions) for picture in drawn) == 5
+    assert draw_questions(pictures, 5) == drawn
+    assert all(question.normalized_answer is not None for picture in drawn for question in picture.questions)
+    assert sum(len(picture.questions) for picture in draw_questions(pictures, 100)) == 8
+    assert draw_questions([asked("b", 2, known=False)], 5) == []
+
+
+def test_answers_are_scored_as_by_the_benchmark(data, tmp_path):
+    run = run_config(data, validation_answers=7, validation_answer_tokens=6, steps=2, validate_every=2)
+    loop.train(run, tmp_path / "run", WAREHOUSE_SCORES)
+    row = read_metrics(tmp_path / "run" / "metrics.csv")[-1]
+    pictures = draw_questions(read_warehouse(data, "val"), 7)
+    answers = generate_answers(
+        load(tmp_path / "run"), pictures, batch_size=7, max_new_tokens=6, progress=False
+    )
+    scores = {name: value for name, value in score_answers(pictures, answers).items() if value is not None}
+    assert scores and "S1" in scores
+    assert {name: row[name] for name in scores} == pytest.approx(scores)
+
+
+def test_perfect_and_empty_answers_score_100_and_0(data):
+    pictures = draw_questions(read_warehouse(data, "val"), 20)
+    perfect = {q.id: q.answer for picture in pictures for q in picture.questions}
+    assert score_answers(pictures, perfect)["S1"] == 100.0
+    assert score_answers(pictures, {})["S1"] == 0.0
+
+
+@pytest.fixture
+def losses(monkeypatch):
+    """Validation losses of the next run, one per validation."""
+    values: list[float] = []
+    monkeypatch.setattr(Validation, "__call__", lambda self, params: {"validation_loss": values.pop(0)})
+    return values
+
+
+def kept_steps(workdir: Path) -> list[int]:
+    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit())
+
+
+def test_the_best_checkpoint_is_kept_besides_the_last(data, tmp_path, losses):
+    losses += [3.0, 2.0, 2.5, 2.0, 2.2] * 2
+    result = loop.train(run_config(data, validate_every=1, keep=1), tmp_path / "run")
+    assert result["best_step"] == 2 and not result["ended_early"]
+    assert kept_steps(tmp_path / "run") == [2, 5]
+    loop.train(run_config(data, validate_every=1, save_every=1, keep=9), tmp_path / "all")
+    assert kept_steps(tmp_path / "all") == [1, 2, 3, 4, 5]
+    expected = checkpoints.load_params(tmp_path / "all" / "checkpoints" / "2")
+    for name, value in load(tmp_path / "run" / "best").params.items():
+        np.testing.assert_array_equal(value, expected[name], err_msg=name)
+
+
+def test_patience_ends_the_run_for_good(data, tmp_path, losses, capsys):
+    losses += [2.0, 3.0, 2.5]
+    run = run_config(data, validate_every=1, patience=2, steps=6)
+    result = loop.train(run, tmp_path / "run")
+    assert (result["step"], result["ended_early"], result["stopped"]) == (3, True, False)
+    assert "no better validation_loss in 2 validations than 2 at step 1" in capsys.readouterr().out
+    assert kept_steps(tmp_path / "run") == [1, 3]
+    again = loop.train(run, tmp_path / "run")
+    assert again["step"] == 3 and again["ended_early"] and not losses
+    assert [row["step"] for row in read_metrics(tmp_path / "run" / "metrics.csv")] == [1, 2, 3]
+
+
+def test_a_run_stopped_between_validations_remembers_the_best(data, tmp_path, losses, monkeypatch):
+    losses += [2.0, 3.0]
+    write = loop.MetricsWriter.write
+
+    def write_and_fail(self, step, values):
+        write(self, step, values)
+        if step == 2:
+            raise KeyboardInterrupt
+
+    run = run_config(data, validate_every=1, save_every=1, patience=3, steps=6)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.MetricsWriter, "write", write_and_fail)
+        with pytest.raises(KeyboardInterrupt):
+            loop.train(run, tmp_path / "run")
+    losses += [3.0, 2.5, 2.1]
+    result = loop.train(run, tmp_path / "run")
+    assert (result["step"], result["best_step"], result["ended_early"]) == (4, 1, True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"validation_answers": 4}, "config.validation_answers needs a scorer"),
+        ({"patience": 2, "validation_sources": {}}, "need config.validation_sources"),
+        ({"best_metric": "S1", "validate_every": 1}, "config.best_metric 'S1' is not one of validation_loss"),
+    ],
+)
+def test_what_cannot_be_validated_is_refused(data, tmp_path, changes, message):
+    with pytest.raises(loop.RunError, match=message):
+        loop.train(run_config(data, **changes), tmp_path / "run")
+
+
+def test_without_validation_there_is_no_best(data, tmp_path):
+    loop.train(run_config(data, validation_sources={}, steps=1), tmp_path / "run")
+    with pytest.raises(CheckpointError, match="was not validated yet"):
+        load(tmp_path / "run" / "best")
