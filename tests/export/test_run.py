@@ -30,13 +30,6 @@ def prompts(golden) -> list:
     ]
 
 
-def test_any_number_of_rows_gives_the_same_tokens(runner, golden):
-    *arrays, masks = prompts(golden)
-    rows = [2, 1]
-    ids = runner.generate(*(array[rows] for array in arrays), [masks[row] for row in rows], max_new_tokens=6)
-    np.testing.assert_array_equal(ids, golden.outputs["greedy_ids"][rows, :6])
-
-
 def test_a_fixed_number_of_rows_is_filled_up(model, golden, tmp_path):
     settings = ExportSettings(("cpu",), batch=3, prompt_tokens=40, regions=4, new_tokens=6)
     write_export(model, tmp_path / "out", settings)
