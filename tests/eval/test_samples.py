@@ -227,10 +227,11 @@ def test_regions_of_earlier_turns_keep_their_numbers(warehouse):
     picture = read_warehouse(warehouse, "val")[0]
     question = picture.questions[0]
     asked = dataclasses.replace(
-        question, earlier=(("Where is <mask>?", "There."),), prompt="And <mask>?", answer="Here."
+        question, earlier=(("Where is <mask>?", "There."),), prompt="And <mask> or <i>?", answer="Here."
     )
     shown = shown_question(picture, asked)
     numbers = [re.findall(r">(\d)</span>", text) for text in (shown["earlier"][0][0], shown["prompt"])]
+    assert shown["prompt"].endswith(" or &lt;i&gt;?")
     assert numbers == [["0"], ["1"]] and shown["earlier"][0][1] == "There."
 
 
