@@ -288,6 +288,18 @@ def box_masks(boxes: Sequence[str], height: int, width: int) -> np.ndarray:
     return masks
 
 
+def read_picture(path: Path, side: int, resampling: int) -> tuple[np.ndarray, tuple[int, int]]:
+    """A picture file squashed to a square: float32[side, side, 3] in 0 to 255, and its own width and height in pixels."""
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        # Pillow would clip more bits to white.
+        if picture.mode.startswith(("I", "F")):
+            raise ValueError(f"picture {path} is of mode {picture.mode}, expected 8 bits per channel")
+        square = picture.convert("RGB").resize((side, side), resampling)
+        return np.asarray(square, np.float32), picture.size
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -312,16 +324,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if args.boxes and args.depth is None:
             raise ValueError("regions need a depth picture, give one with --depth")
         model = ExportedModel(args.model)
-        size = (model.manifest["image_size"],) * 2
-        with Image.open(args.image) as picture:
-            width, height = picture.size
-            image = np.asarray(picture.convert("RGB").resize(size, Image.Resampling.BILINEAR), np.float32)
+        image, (width, height) = read_picture(
+            args.image, model.manifest["image_size"], Image.Resampling.BILINEAR
+        )
         depths = masks = None
         if args.boxes:
-            with Image.open(args.depth) as picture:
-                depth = np.asarray(picture.convert("L").resize(size, Image.Resampling.NEAREST), np.float32)
-            depths = np.repeat(depth[None, ..., None] / 255, 3, axis=-1)
-            masks = [box_masks(args.boxes, height, width)]
+            depth, _ = read_picture(args.depth, model.manifest["image_size"], Image.Resampling.NEAREST)
+            if not np.all(depth == depth[..., :1]):
+                raise ValueError(f"depth picture {args.depth} is coloured, expected grey")
+            depths, masks = depth[None] / 255, [box_masks(args.boxes, height, width)]
         prompt = model.prompt(args.question)[None]
         ids = model.generate(prompt, np.ones_like(prompt), (image[None] / 255 - 0.5) / 0.5, depths, masks)
         print(model.text(ids[0]))

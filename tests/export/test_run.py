@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from eval.predict import box_region, make_picture
 from smolrgpt_jax.data.masks import box_mask, resample
@@ -164,15 +165,25 @@ def test_a_folder_for_other_platforms_is_one_sentence(exported, tmp_path):
         ),
         (["--question", "is <mask>?", "--boxes", "4,4,4,9", "--depth", "{depth}"], "holds no pixel"),
         (["--question", "what?", "--image", "none.png"], "none.png"),
+        (["--question", "what?", "--image", "{deep}"], "is of mode I;16, expected 8 bits"),
+        (
+            ["--question", "is <mask>?", "--boxes", "1,2,3,4", "--depth", "{image}"],
+            "is coloured, expected grey",
+        ),
         (["--question", "what? " * 100], "prompt tokens, the model was exported for 96"),
     ],
 )
-def test_bad_input_of_the_command_line_is_one_sentence(exported, data_files, arguments, message):
+def test_bad_input_of_the_command_line_is_one_sentence(exported, data_files, tmp_path, arguments, message):
     folder = data_files / "real_warehouse" / "val"
+    Image.fromarray(np.full((9, 16), 4000, np.uint16)).save(tmp_path / "deep.png")
     start = ["--model", str(exported), "--image", str(folder / "images" / "000315.png")]
-    depth = folder / "depths" / "000315_depth.png"
+    places = {
+        "image": folder / "images" / "000315.png",
+        "depth": folder / "depths" / "000315_depth.png",
+        "deep": tmp_path / "deep.png",
+    }
     with pytest.raises(SystemExit) as stop:
-        main([*start, *(argument.format(depth=depth) for argument in arguments)])
+        main([*start, *(argument.format(**places) for argument in arguments)])
     assert (
         str(stop.value).startswith("error: ") and message in str(stop.value) and "\n" not in str(stop.value)
     )
