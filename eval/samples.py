@@ -45,14 +45,18 @@ class Asked:
 
 
 def read_config(text: str) -> dict[str, Any]:
-    """A run's configuration from "FILE.py" or "FILE.py:ARGUMENT"; raises ValueError if there is none."""
+    """What "FILE.py" or "FILE.py:ARGUMENT", a run's configuration, says of its data; raises ValueError if there is none."""
     file, _, argument = text.partition(":")
     spec = importlib.util.spec_from_file_location("run_configuration", file)
     if not Path(file).is_file() or spec is None:
         raise ValueError(f"{file}: no such configuration")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config(*([argument] if argument else [])).to_dict()
+    try:
+        spec.loader.exec_module(module)
+        run = module.get_config(*([argument] if argument else [])).to_dict()
+        return {name: run[name] for name in ("data", "validation_sources")}
+    except (AttributeError, ImportError, KeyError, SyntaxError, TypeError) as error:
+        raise ValueError(f"{file} is no configuration of a run ({error})") from error
 
 
 def recorded_run(checkpoint: Path) -> dict[str, Any]:

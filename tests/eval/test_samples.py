@@ -255,6 +255,8 @@ def test_regions_of_prepared_data_are_drawn_where_they_were(warehouse, tmp_path)
         (["--checkpoint", "{tmp}/none"], "holds no checkpoint"),
         (["--checkpoint", "tests/data_files/tiny/checkpoint"], "does not say what it was trained on"),
         (["--config", "{tmp}/none.py"], "none.py: no such configuration"),
+        (["--config", "eval/samples.py"], "eval/samples.py is no configuration of a run"),
+        (["--config", "configs/demo.py:stage9"], "the demo has no stage 'stage9'"),
         (["--source", "format=warehouse,root={tmp}/none,split=val"], "val.json: cannot be read"),
         (["--source", "format=other,root={tmp}"], "data format 'other' is not one of"),
         (["--out", "{tmp}/checkpoint/meta/metadata"], "exists and is not a folder"),
