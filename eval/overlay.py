@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from smolrgpt_jax.data.masks import decode
-from smolrgpt_jax.data.records import RLE
+from smolrgpt_jax.data.masks import decode, encode
+from smolrgpt_jax.data.records import RLE, Picture, PreparedPicture, Question
 
 # Okabe and Ito's colours for colour-blind readers, brightened a little for dark pictures; black and
 # grey would vanish on a warehouse floor. More regions than colours start over.
@@ -56,6 +56,24 @@ def draw_regions(picture: Image.Image, regions: Sequence[RLE], width: int | None
     marked = Image.fromarray(pixels.round().astype(np.uint8))
     _label(marked, masks)
     return marked
+
+
+def draw_question(picture: Picture, question: Question, width: int | None = None) -> Image.Image:
+    """Opens a picture, from its file or from prepared data, and draws a question's regions; see ``draw_regions``.
+
+    Raises:
+      DataError, OSError, SyntaxError, ValueError: the picture or a mask cannot be read.
+    """
+    if not isinstance(picture, PreparedPicture):
+        with Image.open(picture.image) as image:
+            return draw_regions(image, question.regions, width)
+    # Imported where needed: TensorFlow Datasets takes seconds to import.
+    from smolrgpt_jax.data.tfds.prepared import load_stored
+
+    stored = load_stored(picture)
+    # Prepared masks are weights on a coarse grid.
+    regions = [encode(stored.weights[region.number] >= 0.5) for region in question.regions]
+    return draw_regions(Image.fromarray(stored.image), regions, width)
 
 
 def colour_of(index: int) -> tuple[int, int, int]:

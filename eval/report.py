@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jinja2
@@ -18,14 +18,19 @@ from PIL import Image
 
 from eval import write_aside
 from eval.charts import calibration_plot, confusion, curve, error_bars, mcq_bars, scatter
-from eval.overlay import colour_of, draw_regions
+from eval.overlay import colour_of, draw_question
 from eval.warehouse_scorer import is_correct
 from smolrgpt_jax.data.records import MASK, WAREHOUSE_CATEGORIES, Picture, Question
 
 GALLERY_PER_CATEGORY = 8
 _GALLERY_WIDTH = 560
 
-_TITLES = {"left_right": "Left or right", "count": "Count", "mcq": "Multiple choice", "distance": "Distance"}
+CATEGORY_TITLES = {
+    "left_right": "Left or right",
+    "count": "Count",
+    "mcq": "Multiple choice",
+    "distance": "Distance",
+}
 
 
 def write_report(
@@ -64,7 +69,7 @@ def write_report(
         path,
         "report.html",
         run_info,
-        titles=_TITLES,
+        titles=CATEGORY_TITLES,
         s1=metrics["S1"],
         blind_s1=metrics.get("blind_S1"),
         s1_interval=(metrics.get("intervals") or {}).get("S1"),
@@ -154,17 +159,33 @@ def gallery(groups: Mapping[str, Sequence[Mapping]], pictures: Iterable[Picture]
         for item in _chosen([item for item in items if item["id"] in known]):
             picture, question = known[item["id"]]
             try:
-                with Image.open(picture.image) as image:
-                    marked = draw_regions(image, question.regions, _GALLERY_WIDTH)
+                entries.append(dict(item, **shown_question(picture, question)))
             except (OSError, SyntaxError, ValueError):
                 continue
-            entries.append(
-                dict(item, picture=_data_uri(marked), size=marked.size, prompt=_with_chips(question))
-            )
             shown += 1
             if shown == GALLERY_PER_CATEGORY:
                 break
     return entries
+
+
+def shown_question(picture: Picture, question: Question) -> dict:
+    """What the templates show of a question: its picture as a data URI with its size, its texts with numbered regions.
+
+    Returns:
+      picture, size (width, height in pixels), prompt, and earlier: (prompt, answer) of the turns before.
+
+    Raises:
+      DataError, OSError, SyntaxError, ValueError: the picture or a mask cannot be read.
+    """
+    marked = draw_question(picture, question, _GALLERY_WIDTH)
+    numbers = iter(range(question.mask_marks))
+    earlier = [(_with_chips(prompt, numbers), answer) for prompt, answer in question.earlier]
+    return {
+        "picture": _data_uri(marked),
+        "size": marked.size,
+        "earlier": earlier,
+        "prompt": _with_chips(question.prompt, numbers),
+    }
 
 
 def _chosen(items: Sequence[Mapping]) -> list[Mapping]:
@@ -187,11 +208,12 @@ def _data_uri(picture: Image.Image) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
-def _with_chips(question: Question) -> Markup:
-    """The question with every "<mask>" shown as its region's number on its colour."""
-    parts = question.prompt.split(MASK)
-    chips = [
-        Markup('<span class="chip" style="--c:rgb({},{},{})">{}</span>').format(*colour_of(index), index)
-        for index in range(len(parts) - 1)
-    ] + [Markup("")]
-    return Markup("").join(escape(part) + chip for part, chip in zip(parts, chips))
+def _with_chips(text: str, numbers: Iterator[int]) -> Markup:
+    """A question with every "<mask>" shown as its region's number, the next of ``numbers``, on its colour."""
+    first, *rest = text.split(MASK)
+    chip = Markup('<span class="chip" style="--c:rgb({},{},{})">{}</span>')
+    shown = escape(first)
+    for part in rest:
+        number = next(numbers)
+        shown += chip.format(*colour_of(number), number) + escape(part)
+    return shown

@@ -19,6 +19,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
     "module",
     [
         "launch.demo",
+        "launch.export",
         "launch.gke",
         "launch.make_warehouse",
         "launch.slurm",
@@ -28,6 +29,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
         "launch.xpk",
         "convert",
         "eval.compare",
+        "eval.samples",
         "eval.spatialrgpt_bench",
         "eval.warehouse",
         "eval.predict",

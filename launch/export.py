@@ -1,0 +1,92 @@
+"""Exports a checkpoint as programs that run without this library: on a CPU, an NVIDIA GPU or a TPU.
+
+    python -m launch.export --checkpoint DIR --out DIR [--platforms cpu,cuda,tpu] [--dtype bfloat16]
+
+The folder holds encode, encode_rgb, prefill and decode as `jax.export` artefacts for all the platforms, the parameters, the
+tokenizer, manifest.json, which says how to call them, and run.py, which does so with jax, numpy and safetensors alone:
+
+    python DIR/run.py --image I.png --depth D.png --boxes 10,20,200,220 300,40,420,200 \\
+        --question "How far is the pallet <mask> from the pallet <mask>?"
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m launch.export",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--checkpoint", required=True, type=Path, help="checkpoint of ours, training folder or PyTorch folder"
+    )
+    parser.add_argument("--out", required=True, type=Path, help="new folder")
+    parser.add_argument(
+        "--platforms", default="cpu,cuda,tpu", help="what the programs run on (default %(default)s)"
+    )
+    parser.add_argument("--batch", type=int, help="prompts of every call (default: any number)")
+    parser.add_argument(
+        "--prompt_tokens",
+        type=int,
+        help="longest prompt, the picture's tokens included (default: the model's longest conversation)",
+    )
+    parser.add_argument(
+        "--regions",
+        type=int,
+        default=18,
+        help="most regions of a prompt; 0: pictures without depth alone (default %(default)s)",
+    )
+    parser.add_argument(
+        "--new_tokens", type=int, default=120, help="longest answer, in tokens (default %(default)s)"
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="of activations and of stored parameters; float32 is exact on every platform (default %(default)s)",
+    )
+    parser.add_argument(
+        "--tokenizer", type=Path, help="folder with tokenizer.json, for a checkpoint that brings none"
+    )
+    args = parser.parse_args(arguments)
+
+    print(f"exporting {args.checkpoint} for {args.platforms} into {args.out}", flush=True)
+    try:
+        # Imported late: neither --help nor a mistyped path should wait for JAX.
+        if args.out.exists():
+            raise ValueError(f"{args.out} exists already; nothing was written")
+        from smolrgpt_jax import load
+        from smolrgpt_jax.data.text import ChatTokenizer
+        from smolrgpt_jax.export import ExportSettings, write_export
+
+        model = load(args.checkpoint)
+        if args.tokenizer is not None:
+            model = dataclasses.replace(model, tokenizer=ChatTokenizer.load(args.tokenizer))
+        elif model.tokenizer is None:
+            raise ValueError(
+                f"{args.checkpoint} brings no tokenizer, give the folder of one with --tokenizer"
+            )
+        settings = ExportSettings(
+            platforms=tuple(filter(None, args.platforms.split(","))),
+            batch=args.batch,
+            prompt_tokens=args.prompt_tokens or model.config.max_length,
+            regions=args.regions,
+            new_tokens=args.new_tokens,
+            dtype=args.dtype,
+        )
+        write_export(model, args.out, settings, on_program=lambda name: print(f"  {name}", flush=True))
+    except (ValueError, OSError, ImportError) as error:
+        raise SystemExit(f"error: {error}") from None
+    size = sum(file.stat().st_size for file in args.out.rglob("*") if file.is_file())
+    print(f"wrote {args.out}: {size / 1e6:.1f} MB, prompts of up to {settings.prompt_tokens} tokens")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""The exported folder: programs, parameters, tokenizer, manifest and the program that runs it all.
+
+    encode.jax_export      pictures, depths and region masks -> features   (where there are regions)
+    encode_rgb.jax_export  pictures -> features, for prompts about the picture alone
+    prefill.jax_export     prompt and features -> logits of the next token, key-value cache
+    decode.jax_export      one token and the cache -> logits of the next token, cache
+    parameters.safetensors, tokenizer/, manifest.json, run.py
+
+Each program is one serialised `jax.export.Exported` for all platforms, called as program(parameters, inputs) with two dicts of
+arrays; the parameters lie beside the programs, not in them. run.py is the file beside this one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.export
+import numpy as np
+
+from smolrgpt_jax.data.text import END, IMAGE_TOKEN, MASK_DEPTH_TOKEN, MASK_RGB_TOKEN, START
+from smolrgpt_jax.export import run
+from smolrgpt_jax.export.programs import ExportSettings, export_programs, stored_dtype
+from smolrgpt_jax.loading import Model
+from smolrgpt_jax.torch_format.aside import written_aside
+from smolrgpt_jax.torch_format.safetensors_file import DTYPES, SafetensorsWriter
+
+
+def write_export(
+    model: Model,
+    out: str | Path,
+    settings: ExportSettings = ExportSettings(),
+    on_program: Callable[[str], None] = lambda name: None,
+) -> dict[str, Any]:
+    """Writes the folder that the module's docstring names, whole or not at all; returns its manifest.
+
+    Raises ValueError as `export_programs`, if the model has no tokenizer, or if `out` exists or cannot be written.
+    """
+    if model.tokenizer is None:
+        raise ValueError("the checkpoint brings no tokenizer, and an export needs one")
+    with written_aside(Path(out)) as folder:
+        exported = export_programs(model.config, settings, model.tokenizer, on_program)
+        for name, program in exported.items():
+            (folder / f"{name}.{run.SUFFIX}").write_bytes(program.serialize())
+        _write_parameters(folder / run.PARAMETERS, model.params, settings.dtype)
+        model.tokenizer.save(folder / run.TOKENIZER)
+        shutil.copyfile(run.__file__, folder / "run.py")
+        manifest = _manifest(model, settings, exported)
+        manifest["sha256"] = {
+            file.relative_to(folder).as_posix(): _sha256(file)
+            for file in sorted(folder.rglob("*"))
+            if file.is_file()
+        }
+        (folder / run.MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    return manifest
+
+
+def _write_parameters(path: Path, params: Mapping[str, jax.Array], dtype: str) -> None:
+    stored = {name: stored_dtype(name, dtype, params) for name in params}
+    names = {dtype: name for name, dtype in DTYPES.items()}
+    tensors = [(name, names[stored[name]], params[name].shape) for name in sorted(params)]
+    with SafetensorsWriter(path, tensors, {"format": run.FORMAT}) as writer:
+        for name in sorted(params):
+            writer.write(name, np.asarray(params[name]).astype(stored[name]))
+
+
+def _sha256(file: Path) -> str:
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _manifest(
+    model: Model, settings: ExportSettings, exported: Mapping[str, jax.export.Exported]
+) -> dict[str, Any]:
+    config, tokenizer = model.config, model.tokenizer
+    return {
+        "format": run.FORMAT,
+        "jax": jax.__version__,
+        "platforms": list(settings.platforms),
+        "dtype": settings.dtype,
+        "batch": settings.batch,
+        "prompt_tokens": settings.prompt_tokens,
+        "regions": settings.regions,
+        "new_tokens": settings.new_tokens,
+        "image_tokens": config.image_tokens,
+        "image_size": config.vision.image_size,
+        "mask_grid": config.mask_grid,
+        "vocab_size": config.decoder.vocab_size,
+        "token_ids": {
+            "image": tokenizer.image_id,
+            "mask_rgb": tokenizer.mask_rgb_id,
+            "mask_depth": tokenizer.mask_depth_id,
+            "eos": tokenizer.eos_id,
+            "pad": tokenizer.pad_id,
+        },
+        "chat": {
+            "user": f"{START}user\n",
+            "image": IMAGE_TOKEN,
+            "region": MASK_RGB_TOKEN + MASK_DEPTH_TOKEN,
+            "region_names": tokenizer.region_names,
+            "end": f"{END}\n",
+            "assistant": f"{START}assistant\n",
+        },
+        "preprocessing": {
+            "images": "RGB, resized to a square of image_size with Pillow's BILINEAR filter, (value / 255 - 0.5) / 0.5",
+            "depths": "8-bit grey, near is dark, resized with Pillow's NEAREST filter, value / 255, three equal channels",
+            "region_masks": "0 or 1 at the picture's size, sampled to mask_grid x mask_grid: bilinear, half-pixel centres, no "
+            "antialiasing; masks of unused regions are zero",
+            "input_ids": "chat.user, image_tokens times chat.image, the question with chat.region for each region (its number "
+            "before it if region_names) and chat.end, chat.assistant: each tokenised by itself; padded on the left",
+        },
+        "calls": {
+            "regions": "regions of each row, whose tokens take the features of encode; 0 with encode_rgb, which needs no depth",
+            "step": "0 for the token that follows the prompt, then 1, 2, ...",
+        },
+        "programs": {name: _describe(name, program) for name, program in exported.items()},
+    }
+
+
+def _describe(name: str, program: jax.export.Exported) -> dict[str, Any]:
+    (params, inputs), _ = jax.tree.unflatten(program.in_tree, program.in_avals)
+    outputs = jax.tree.unflatten(program.out_tree, program.out_avals)
+
+    def describe(arrays: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            key: {
+                "shape": [size if isinstance(size, int) else str(size) for size in value.shape],
+                "dtype": str(value.dtype),
+            }
+            for key, value in arrays.items()
+        }
+
+    return {
+        "file": f"{name}.{run.SUFFIX}",
+        "platforms": list(program.platforms),
+        "calling_convention_version": program.calling_convention_version,
+        "parameters": sorted({key.split("/")[0] for key in params}),
+        "inputs": describe(inputs),
+        "outputs": describe(outputs),
+    }
