@@ -10,10 +10,14 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_p
 import json
 from pathlib import Path
 
+import hypothesis
 import jax
 import numpy as np
 import pytest
 
+# The same examples in every run, so that a change is judged by what it changed; --hypothesis-profile=default draws new ones.
+hypothesis.settings.register_profile("fixed", derandomize=True)
+hypothesis.settings.load_profile("fixed")
 jax.config.update("jax_default_matmul_precision", "highest")
 
 DATA_FILES = Path(__file__).parent / "data_files"
