@@ -26,6 +26,7 @@ def get_config() -> ConfigDict:
             "accumulation": 1,  # parts the rows are taken in, one after another
             "epochs": 1.0,
             "steps": 0,  # instead of epochs
+            "stop_epochs": 0.0,  # ends the run after so many, with the learning rates of all of them; 0: it does not
             "optimizer": {
                 "warmup": 0.03,
                 "final": 0.1,

@@ -153,7 +153,15 @@ def packed_rows(
 
 
 def total_steps(run: Mapping[str, Any], rows: list[PackedRows]) -> int:
-    """Steps of the run: `steps`, or `epochs` over all packed rows."""
-    if run["steps"]:
-        return int(run["steps"])
-    return math.ceil(run["epochs"] * sum(map(len, rows)) / run["batch_rows"])
+    """Steps that the learning rates are planned for: `steps`, or `epochs` over all packed rows."""
+    return int(run["steps"]) or _steps_of(run["epochs"], run, rows)
+
+
+def last_step(run: Mapping[str, Any], rows: list[PackedRows]) -> int:
+    """The step that the run ends with: that after `stop_epochs` where it is given and comes before the last planned one."""
+    planned = total_steps(run, rows)
+    return min(planned, _steps_of(run["stop_epochs"], run, rows)) if run["stop_epochs"] else planned
+
+
+def _steps_of(epochs: float, run: Mapping[str, Any], rows: list[PackedRows]) -> int:
+    return math.ceil(epochs * sum(map(len, rows)) / run["batch_rows"])

@@ -31,6 +31,7 @@ from smolrgpt_jax.training.checkpoints import Meta, TrainingCheckpoints
 from smolrgpt_jax.training.inputs import (
     RunError,
     Start,
+    last_step,
     model_config,
     packed_rows,
     read_data,
@@ -56,7 +57,7 @@ class Run:
     """What stays the same over the steps of a run.
 
     settings: the configuration; start: what it starts from; rows, bad: its data and the records left out of it; shape: of a
-    packed row; steps: of the whole run; rates: schedule per trained group; validation: None without validation sources.
+    packed row; steps: until the run ends; rates: schedule per trained group; validation: None without validation sources.
     """
 
     settings: Mapping[str, Any]
@@ -116,14 +117,14 @@ def train(run: Mapping[str, Any], workdir: str | Path, scorer: AnswerScorer | No
         rows=rows,
         shape=shape,
         bad=bad,
-        steps=steps,
+        steps=last_step(run, rows),
         optimizer=make_optimizer(stage, trained, steps, optimizer_config),
         rates=schedules(stage, steps, optimizer_config),
         validation=validation,
     )
     devices = this.mesh.devices
     print(
-        f"stage {stage.name}: {steps} steps of {run['batch_rows']} rows on {devices.size} "
+        f"stage {stage.name}: {this.steps} steps of {run['batch_rows']} rows on {devices.size} "
         f"{devices.flat[0].device_kind} device(s)"
     )
     for packed in rows:

@@ -20,6 +20,7 @@ CHANGEABLE = frozenset(
         "mesh.data",
         "mesh.fsdp",
         "mesh.tensor",
+        "stop_epochs",
         "strategy",
         "model.attention",
         "profile.first",

@@ -183,6 +183,17 @@ def test_stages_follow_each_other_and_freeze_what_they_say(data, finished, tmp_p
     assert load(previous).tokenizer.vocab_size == VOCAB
 
 
+def test_a_run_ends_after_its_epochs_with_the_rates_of_all(data, tmp_path):
+    changes = {"steps": 0, "epochs": 4.0, "validation_sources": {}}
+    whole = loop.train(run_config(data, **changes), tmp_path / "whole")
+    part = loop.train(run_config(data, stop_epochs=1.5, **changes), tmp_path / "part")
+    assert part["step"] == part["steps"] < whole["step"] and not part["stopped"]
+    rows, expected = (read_metrics(tmp_path / name / "metrics.csv") for name in ("part", "whole"))
+    assert [row["lr_all"] for row in rows] == [row["lr_all"] for row in expected[: len(rows)]]
+    # It can be taken on.
+    assert loop.train(run_config(data, **changes), tmp_path / "part")["step"] == whole["step"]
+
+
 def test_mixing_by_weight(data, tmp_path):
     run = run_config(data, stage="mixed", any_stage_order=True, steps=2, validation_sources={})
     sources = {
