@@ -160,7 +160,7 @@ _AMONG = re.compile(
     rf"(?:(?:all|the|these|those)\s+)*{COUNT.pattern}\s+{_THINGS}",
     re.IGNORECASE,
 )
-_LISTED = re.compile(r"\b(?:pallets?|objects?|boxes)\s*((?:(?:,|and|\s)*@[0-9]+@)+)", re.IGNORECASE)
+_LISTED = re.compile(r"\b(pallets?|objects?|boxes)\s*((?:(?:,|and|\s)*@[0-9]+@)+)", re.IGNORECASE)
 
 
 def _count_readings(question: str, text: str) -> list[int]:
@@ -169,8 +169,9 @@ def _count_readings(question: str, text: str) -> list[int]:
     marked = REGION.sub(lambda match: f" @{region_number(match)}@ ", without_denied(text))
     sentences = [_AMONG.sub(" ", re.sub(r"@[0-9]+@", " ", part)) for part in SENTENCE_END.split(marked)]
     # A text cut off before its conclusion may have listed the pallets already.
-    lists = [set(re.findall(r"[0-9]+", match.group(1))) for match in _LISTED.finditer(marked)]
-    found = [len(lists[-1])] if lists else []
+    lists = list(_LISTED.finditer(marked))
+    listed = [len(set(re.findall(r"[0-9]+", lists[-1].group(2))))] if lists else []
+    found: list[int] = []
     last = None
     for sentence in sentences:
         things = _counted_things(sentence)
@@ -186,7 +187,10 @@ def _count_readings(question: str, text: str) -> list[int]:
         ]
         if numbers:
             last = _count(numbers[-1])
-    return found if last is None else [*found, last]
+    if last is None:
+        return listed
+    plural = lists and lists[-1].group(1).lower().endswith("s")
+    return [*(listed if plural else []), *found, last]
 
 
 def _counted_things(sentence: str) -> int | None:
