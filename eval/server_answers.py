@@ -57,7 +57,15 @@ class ServerError(DataError):
 
 
 class _Refused(ServerError):
-    """The server answers, but not to this."""
+    """The server answers, but not to this; status: its HTTP status."""
+
+    def __init__(self, reason: str, status: int):
+        super().__init__(reason)
+        self.status = status
+
+
+class _Stopped(Exception):
+    """Another request found that the server cannot be used, or the run was interrupted."""
 
 
 class _Violation(Exception):
@@ -204,9 +212,13 @@ class AnswerServer:
             self._session.headers["Authorization"] = f"Bearer {key}"
 
     def check(self) -> None:
-        """Raises ServerError if nothing answers there; for the time before hours of other work."""
-        with contextlib.suppress(_Refused):
+        """Raises ServerError if nothing answers there or the key is refused; for the time before hours of other work."""
+        try:
             self._retried(lambda attempt: self._send("GET", "models", None))
+        except _Refused as error:
+            # Not every server lists its models.
+            if error.status in (401, 403):
+                raise
 
     def values(self, items: Sequence[Mapping], *, progress: bool = True) -> list[Answer]:
         """The value of each answer, None where it states none or no reply followed the schema.
@@ -244,7 +256,11 @@ class AnswerServer:
         """Puts what is missing into the cache and into ``values``."""
 
         def ask(key: str, texts: tuple[str, str, str]) -> None:
-            value = self._ask(*texts)
+            try:
+                value = self._ask(*texts)
+            except ServerError:
+                self._stop.set()
+                raise
             cache.put(key, value)
             values[key] = value
 
@@ -258,6 +274,8 @@ class AnswerServer:
                     future.result()
                 except _Violation:
                     self.violations += 1
+                except _Stopped:
+                    continue  # the request that found the server unusable is still to come
                 bar.update()
         except BaseException as error:
             self._stop.set()
@@ -287,7 +305,7 @@ class AnswerServer:
         pause = 0.0
         for number in range(self.config.retries + 1):
             if self._stop.wait(pause):
-                raise _Transient("stopped")
+                raise _Stopped
             try:
                 return attempt(number)
             except (_Transient, _Violation) as error:
@@ -317,5 +335,5 @@ class AnswerServer:
             raise _Transient(f"HTTP {response.status_code}", response.headers.get("Retry-After", ""))
         if not response.ok:
             said = " ".join(response.text.split())[:200]
-            raise _Refused(f"{url} refuses with HTTP {response.status_code}: {said}")
+            raise _Refused(f"{url} refuses with HTTP {response.status_code}: {said}", response.status_code)
         return response
