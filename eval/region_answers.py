@@ -46,28 +46,32 @@ def region_readings(question: str, text: str) -> list[int]:
     if len({region_number(match) for match in references}) == 1:
         return [region_number(references[0])]
     excluded = _never_asked(question)
-    chosen, others = [], []
-    for sentence in SENTENCE_END.split(text):
-        keyword = next(
-            (
-                match
-                for match in _CHOSEN.finditer(sentence)
-                if not _NEGATED.search(sentence, max(0, match.start() - 12), match.start())
-            ),
-            None,
-        )
-        found = _candidates(sentence, excluded)
-        if not found:
-            continue
-        if keyword is None:
-            others.append(found[0][1])
-            continue
-        before = [number for position, number in found if position < keyword.start()]
-        chosen.append(before[-1] if before else found[0][1])
-    return chosen or others or [region_number(references[-1])]
+    # A model may call a pallet a transporter: where nothing else is left, words before regions do not count.
+    for trust_labels in (True, False):
+        chosen, others = [], []
+        for sentence in SENTENCE_END.split(text):
+            found = _candidates(sentence, excluded, trust_labels)
+            if not found:
+                continue
+            keyword = next(
+                (
+                    match
+                    for match in _CHOSEN.finditer(sentence)
+                    if not _NEGATED.search(sentence, max(0, match.start() - 12), match.start())
+                ),
+                None,
+            )
+            if keyword is None:
+                others.append(found[0][1])
+                continue
+            before = [number for position, number in found if position < keyword.start()]
+            chosen.append(before[-1] if before else found[0][1])
+        if chosen or others:
+            return chosen or others
+    return [region_number(references[-1])]
 
 
-def _candidates(sentence: str, excluded: frozenset[int]) -> list[tuple[int, int]]:
+def _candidates(sentence: str, excluded: frozenset[int], trust_labels: bool) -> list[tuple[int, int]]:
     """(position, number) of the regions a sentence names, those it is measured from left out."""
     found, previous, kind = [], 0, None
     for match in REGION.finditer(sentence):
@@ -76,7 +80,7 @@ def _candidates(sentence: str, excluded: frozenset[int]) -> list[tuple[int, int]
             kind = _KINDS[labels[-1][0].lower()] if labels else None
         measured_from = _MEASURED_FROM.search(sentence, previous, match.start())
         previous = match.end()
-        if kind not in ("transporter", "shelf") and not measured_from:
+        if not measured_from and not (trust_labels and kind in ("transporter", "shelf")):
             found.append((match.start(), region_number(match)))
     return [item for item in found if item[1] not in excluded] or found
 

@@ -169,6 +169,7 @@ def test_count(answer, expected):
             "Pallet [Region 3] is not the closest; pallet [Region 5] is the closest to transporter [Region 6].",
             5,
         ),
+        (PICK, "The transporter [Region 1] is the closest to transporter [Region 6].", 1),
         (PICK, "Not [Region 2] but [Region 3].", 3),
         (PICK, "[Region 3], not [Region 2].", 3),
         (PICK, "I would choose [Region 4] instead of [Region 2].", 4),
