@@ -23,6 +23,7 @@ from eval.breakdown import describe_details
 from eval.warehouse_scorer import score
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, DataError, Question, normalize_answer, record_id
 from smolrgpt_jax.data.sources.collect import read_json_list
+from smolrgpt_jax.data.sources.conversation import first_text
 
 MOST_LISTED = 100  # ids in one sentence
 
@@ -53,7 +54,7 @@ def read_ground_truth(path: str | Path) -> tuple[list[Question], list[str | None
                 f"{path}: record {name!r} has category {category!r} and normalized answer {answer!r}, "
                 f"expected one of {list(WAREHOUSE_CATEGORIES)} and an answer"
             )
-        questions.append(Question(name, category, _asked(record), None, answer))
+        questions.append(Question(name, category, first_text(record), None, answer))
         image = record.get("image")
         images.append(image if isinstance(image, str) and image else None)
     check_unique(path, (question.id for question in questions))
@@ -114,13 +115,6 @@ def _id(path: str | Path, index: int, record: dict) -> str:
         raise DataError(
             f"{path}: record {index} has the id {record['id']!r}, expected text or a whole number"
         ) from error
-
-
-def _asked(record: dict) -> str:
-    try:
-        return str(record["conversations"][0]["value"])
-    except (KeyError, IndexError, TypeError):
-        return ""
 
 
 def _read_list(path: str | Path) -> list[dict]:

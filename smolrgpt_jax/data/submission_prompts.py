@@ -10,11 +10,12 @@ one, so that the model writes the header itself. The published test scores were 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from smolrgpt_jax.data.records import IMAGE, Picture
+from smolrgpt_jax.data.sources.conversation import first_text
 from smolrgpt_jax.data.text import ChatTokenizer
 
 
@@ -34,7 +35,7 @@ class SubmissionTokenizer(ChatTokenizer):
         ]
 
 
-def with_newlines(pictures: Sequence[Picture], records: Sequence[Mapping]) -> list[Picture]:
+def with_newlines(pictures: Sequence[Picture], records: Sequence) -> list[Picture]:
     """Puts back the line break between "<image>" and the question, which the readers take away.
 
     Args:
@@ -42,9 +43,7 @@ def with_newlines(pictures: Sequence[Picture], records: Sequence[Mapping]) -> li
       records: of the file they were read from, in the warehouse's format.
     """
     broken = {
-        str(record["id"])
-        for record in records
-        if isinstance(record, dict) and _asked(record).lstrip().startswith(f"{IMAGE}\n")
+        str(record.get("id")) for record in records if first_text(record).lstrip().startswith(f"{IMAGE}\n")
     }
     return [
         dataclasses.replace(
@@ -58,10 +57,3 @@ def with_newlines(pictures: Sequence[Picture], records: Sequence[Mapping]) -> li
         )
         for picture in pictures
     ]
-
-
-def _asked(record: Mapping) -> str:
-    try:
-        return str(record["conversations"][0]["value"])
-    except (KeyError, IndexError, TypeError):
-        return ""
