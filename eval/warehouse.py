@@ -247,7 +247,7 @@ def _answerer(model: Model, records: Sequence, args: argparse.Namespace, bad: Ba
             asked = dataclasses.replace(model, tokenizer=SubmissionTokenizer.of(model.tokenizer))
             pictures = with_newlines(pictures, records)
         return answer_questions(
-            asked, pictures, args.batch_size, args.max_new_tokens, bad, args.preprocessing
+            asked, pictures, args.batch_size, args.max_new_tokens, bad, depth_mode=args.preprocessing
         )
 
     return ask

@@ -27,7 +27,7 @@ def truthful(pictures):
 def fake_model(loaded_model, monkeypatch):
     """Makes the command use a model that gives the published answers, except for the last question."""
     monkeypatch.setattr(
-        command, "answer_questions", lambda model, pictures, *_: truthful(pictures)[:-1] + ["!!!!!!"]
+        command, "answer_questions", lambda model, pictures, *_, **__: truthful(pictures)[:-1] + ["!!!!!!"]
     )
 
 
@@ -129,7 +129,7 @@ def test_a_split_without_answers_gives_a_submission_only(warehouse, tmp_path, fa
     ]
     (warehouse / "bare.json").write_text(json.dumps(bare), encoding="utf-8")
     answers = [record["freeform_answer"] for record in records]
-    monkeypatch.setattr(command, "answer_questions", lambda *_: answers)
+    monkeypatch.setattr(command, "answer_questions", lambda *_, **__: answers)
     main(
         [
             "--checkpoint",
@@ -204,7 +204,7 @@ def test_a_test_split_gives_the_published_submission_format(warehouse, tmp_path,
     monkeypatch.setattr(
         command,
         "answer_questions",
-        lambda model, pictures, *_: [known[q.id] for p in pictures for q in p.questions],
+        lambda model, pictures, *_, **__: [known[q.id] for p in pictures for q in p.questions],
     )
     main(command_line(warehouse, tmp_path, "--split", "test"))
     submission = read(tmp_path / "out", "submission.json")
@@ -227,7 +227,7 @@ def test_several_methods_are_scored_and_their_agreement_reported(
     monkeypatch.setattr(
         command,
         "answer_questions",
-        lambda model, pictures, *_: [
+        lambda model, pictures, *_, **__: [
             {"answer": text, "closing": "1"} if text else "" for text in [*truthful(pictures)[:-1], ""]
         ],
     )
@@ -276,7 +276,7 @@ def test_the_submissions_preprocessing_changes_depth_and_prompts_only(
     class WithTokenizer(type(loaded_model)):
         tokenizer: object
 
-    def answer(model, pictures, batch_size, max_new_tokens, bad, depth_mode):
+    def answer(model, pictures, *_, depth_mode):
         prompts = {question.id: question.prompt for picture in pictures for question in picture.questions}
         asked.update(tokenizer=model.tokenizer, prompts=prompts, depth_mode=depth_mode)
         return truthful(pictures)
