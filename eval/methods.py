@@ -29,6 +29,9 @@ def read_by_rules(items: Sequence[Mapping]) -> list[Answer]:
     return [normalized_answer(item["category"], item["question"], item["answer"]) for item in items]
 
 
+RULES: Mapping[str, Method] = {"rules": read_by_rules}
+
+
 def read_closings(items: Sequence[Mapping]) -> list[Answer]:
     """The value each item holds as "closing" (text or number, None where its answer was not closed).
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from eval import check_unique, results_folder
 from eval.methods import add_method_arguments, build_methods, read_values
 from eval.submission import record_ids
-from eval.warehouse import compute_metrics, describe_results, write_results
+from eval.results import compute_metrics, describe_results, write_results
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, DataError, normalize_answer
 from smolrgpt_jax.data.sources.collect import read_json_list
 
@@ -79,9 +79,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         answers = read_answers(args.predictions)
         ids = record_ids(read_json_list(args.annotations)) if args.annotations else None
-        predictions = read_values(answers, build_methods(args))
+        methods = build_methods(args)
+        predictions = read_values(answers, methods)
         scored = any(item["truth"] is not None for item in predictions)
-        metrics = compute_metrics(predictions) if scored else None
+        metrics = compute_metrics(predictions, methods=methods) if scored else None
         with results_folder(args.out) as aside:
             write_results(aside, predictions, ids, metrics)
     except (ValueError, OSError) as error:

@@ -25,16 +25,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval import positive, results_folder, write_json
-from eval.agreement import agreement, describe_agreement
 from eval.blind import BlindBaseline, read_training_questions
-from eval.breakdown import describe_details
-from eval.methods import Method, add_method_arguments, build_methods, read_by_rules, read_values
+from eval.methods import RULES, Method, add_method_arguments, build_methods, read_values
 from eval.report import write_report
-from eval.statistics import describe_interval
-from eval.submission import make_submission, record_ids
-from eval.warehouse_scorer import score
+from eval.results import compute_metrics, describe_metrics, describe_results, write_results
+from eval.submission import record_ids
 from smolrgpt_jax.data.images import DEPTH_MODES
-from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, BadRecords, DataError, Picture, Question, describe
+from smolrgpt_jax.data.records import BadRecords, DataError, Picture, describe
 from smolrgpt_jax.data.sources.collect import read_json_list
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 
@@ -44,7 +41,6 @@ if TYPE_CHECKING:
 # What a model says of one question: its text, or a dict of "answer", the text, and "closing", the value it wrote behind it.
 Answered = str | Mapping[str, str | None]
 Answerer = Callable[[Sequence[Picture]], Sequence[Answered]]
-RULES: Mapping[str, Method] = {"rules": read_by_rules}
 
 
 def answer_questions(
@@ -86,35 +82,6 @@ def list_answers(pictures: Sequence[Picture], answers: Sequence[Answered]) -> li
     ]
 
 
-def compute_metrics(predictions: Sequence[Mapping], blind: BlindBaseline | None = None) -> dict:
-    """Scores predictions and, with it, the blind baseline; what metrics.json holds.
-
-    Args:
-      predictions: as in predictions.json: dicts of id, image, category, question, answer,
-        normalized_answer, truth, and values: {method: value} where several methods read the answers.
-      blind: the baseline to score beside them.
-
-    Returns:
-      S1, left_right, count, mcq, distance in percent (None for a category without questions),
-      questions, unreadable, blind_S1 and blind {category: percent} unless ``blind`` is None,
-      official {official name: number}, the parts of ``eval.breakdown.describe_details``, and with several
-      methods agreement, see ``eval.agreement.agreement``.
-    """
-    questions = [
-        Question(item["id"], item["category"], item["question"], None, item["truth"]) for item in predictions
-    ]
-    scored = score(questions, {item["id"]: item["normalized_answer"] for item in predictions})
-    metrics = {name: scored[name] for name in ("S1", *WAREHOUSE_CATEGORIES, "questions", "unreadable")}
-    if blind is not None:
-        guessed = score(questions, {question.id: blind.predict(question) for question in questions})
-        metrics["blind_S1"] = guessed["S1"]
-        metrics["blind"] = {category: guessed[category] for category in WAREHOUSE_CATEGORIES}
-    metrics |= {"official": scored["official"]} | describe_details(predictions)
-    if "values" in predictions[0]:
-        metrics["agreement"] = agreement(predictions)
-    return metrics
-
-
 def limit_questions(pictures: Sequence[Picture], limit: int) -> list[Picture]:
     """Returns the first ``limit`` questions with their pictures."""
     kept: list[Picture] = []
@@ -153,9 +120,14 @@ def evaluate(
       published answer.
 
     Raises:
-      DataError: only some questions have a published answer, or a method fails; then ``out`` holds
-        answers.json, which ``eval.normalize`` reads.
+      DataError: only some questions have a published answer (nothing was asked then), or a method
+        fails; then ``out`` holds answers.json, which ``eval.normalize`` reads.
     """
+    truths = [question.normalized_answer for picture in pictures for question in picture.questions]
+    if None in truths and any(truth is not None for truth in truths):
+        raise DataError(
+            f"{truths.count(None)} of {len(truths)} questions have no published answer to score against"
+        )
     answers = list_answers(pictures, answerer(pictures))
     try:
         predictions = read_values(answers, methods)
@@ -169,56 +141,12 @@ def evaluate(
         raise
     metrics = None
     if any(item["truth"] is not None for item in predictions):
-        metrics = compute_metrics(predictions, blind)
+        metrics = compute_metrics(predictions, blind, methods)
     with results_folder(out) as aside:
         write_results(aside, predictions, ids, metrics)
         if metrics is not None:
             write_report(aside / "report.html", metrics, predictions, pictures, loss_curves, run_info)
     return metrics
-
-
-def write_results(
-    folder: Path, predictions: Sequence[Mapping], ids: Sequence[str] | None, metrics: Mapping | None
-) -> None:
-    """Writes predictions.json, submission.json, and metrics.json or, of several methods, agreement.json."""
-    write_json(folder / "predictions.json", predictions)
-    write_json(folder / "submission.json", make_submission(predictions, ids))
-    if metrics is not None:
-        write_json(folder / "metrics.json", metrics)
-    elif "values" in predictions[0]:
-        write_json(folder / "agreement.json", agreement(predictions))
-
-
-def describe_results(predictions: Sequence[Mapping], metrics: Mapping | None) -> str:
-    """Returns ``describe_metrics``, or what can be said of predictions without published answers."""
-    if metrics is not None:
-        return describe_metrics(metrics)
-    unreadable = sum(item["normalized_answer"] is None for item in predictions)
-    lines = [f"{len(predictions)} questions without published answers, {unreadable} answers unreadable"]
-    if "values" in predictions[0]:
-        lines += ["", describe_agreement(agreement(predictions))]
-    return "\n".join(lines)
-
-
-def describe_metrics(metrics: Mapping) -> str:
-    """Returns a small table for people: accuracy, its interval and blind accuracy per category."""
-    blind = {"S1": metrics.get("blind_S1")} | (metrics.get("blind") or {})
-    intervals = metrics.get("intervals") or {}
-    lines = [f"{'':<12}{'accuracy':>9}{'95 % interval':>17}{'blind':>9}"]
-    for name in ("S1", *WAREHOUSE_CATEGORIES):
-        interval = describe_interval(intervals.get(name))
-        lines.append(f"{name:<12}{_cell(metrics[name]):>9}{interval:>17}{_cell(blind.get(name)):>9}")
-    ambiguous = sum(row["ambiguous"] for row in metrics.get("readability", {}).values())
-    lines.append(
-        f"{metrics['questions']} questions, {metrics['unreadable']} answers unreadable, {ambiguous} ambiguous"
-    )
-    if "agreement" in metrics:
-        lines += ["", describe_agreement(metrics["agreement"])]
-    return "\n".join(lines)
-
-
-def _cell(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
 
 
 def run_details(model: Model, module: str = "eval.warehouse", **details: Any) -> dict[str, Any]:
@@ -320,7 +248,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             ids=record_ids(records) if args.limit is None else None,
             blind=blind,
             loss_curves=dict(args.loss_curves),
-            run_info=run_details(model, checkpoint=args.checkpoint, data=args.data / annotations),
+            run_info=run_details(
+                model,
+                checkpoint=args.checkpoint,
+                data=args.data / annotations,
+                preprocessing=args.preprocessing,
+                answers_read_by=", ".join(methods),
+            ),
         )
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from None

@@ -12,6 +12,7 @@ from eval.blind import BlindBaseline, read_training_questions
 from eval.normalize import main as normalize_main
 from eval.score_warehouse import main as score_main
 from eval.warehouse import evaluate, limit_questions, main
+from smolrgpt_jax.data.records import DataError
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 from smolrgpt_jax.data.submission_prompts import SubmissionTokenizer
 from smolrgpt_jax.data.text import ChatTokenizer
@@ -180,6 +181,30 @@ def test_questions_that_could_not_be_asked_are_wrong(monkeypatch, warehouse, loa
     assert answers == ["", "4", "", ""]
 
 
+def test_the_depth_mode_reaches_generation(monkeypatch, warehouse, loaded_model):
+    import smolrgpt_jax.generation
+
+    modes = []
+    monkeypatch.setattr(
+        smolrgpt_jax.generation,
+        "generate_answers",
+        lambda *_, depth_mode, **__: modes.append(depth_mode) or {},
+    )
+    pictures = read_warehouse(warehouse, "val")
+    command.answer_questions(loaded_model, pictures[:1], 2, 8)
+    command.answer_questions(loaded_model, pictures[:1], 2, 8, depth_mode="submission")
+    assert modes == ["training", "submission"]
+
+
+def test_a_split_with_some_answers_is_refused_before_anything_is_asked(warehouse, tmp_path):
+    pictures = read_warehouse(warehouse, "val")
+    bare = dataclasses.replace(pictures[0].questions[0], normalized_answer=None)
+    pictures[0] = dataclasses.replace(pictures[0], questions=(bare, *pictures[0].questions[1:]))
+    with pytest.raises(DataError, match="1 of 28 questions have no published answer"):
+        evaluate(pictures, lambda asked: pytest.fail("was asked"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_limit_counts_questions(warehouse):
     pictures = limit_questions(read_warehouse(warehouse, "val"), 6)
     assert [len(picture.questions) for picture in pictures] == [4, 2]
@@ -236,6 +261,7 @@ def test_several_methods_are_scored_and_their_agreement_reported(
     assert predictions[1]["values"] == {"rules": 0, "closing": 1} and predictions[1]["closing"] == "1"
     assert predictions[-1]["values"] == {"rules": None, "closing": None}
     found = metrics["agreement"]
+    assert metrics["read_by"] == found["methods"] == ["rules", "closing"]
     assert found["scores"]["rules"]["S1"] == metrics["S1"]
     # Of seven counts 0 1 2 3 0 1 2 and regions 0 1 2 0 1 2 0.
     shares = {name: row["agree"] for name, row in found["pairs"][0]["categories"].items()}

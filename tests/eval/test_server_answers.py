@@ -159,6 +159,24 @@ def test_known_answers_come_from_the_cache_also_null(server, config):
     assert ask(config(), [item(1, "mcq")]) == [4]
 
 
+def test_no_more_requests_than_workers_are_under_way_at_once(server, config):
+    lock, active, most = threading.Lock(), [], []
+
+    def reply(number, body):
+        with lock:
+            active.append(None)
+            most.append(len(active))
+        # Long enough for further requests to come, if they were sent.
+        threading.Event().wait(0.05)
+        with lock:
+            active.pop()
+        return 200, {}, server.content(1)
+
+    server.reply = reply
+    assert ask(config(workers=2), [item(n) for n in range(8)]) == [1] * 8
+    assert max(most) <= 2
+
+
 def test_a_server_that_fails_or_is_busy_is_asked_again(server, config):
     def reply(number, body):
         failures = [(500, {}, "boom"), (429, {"Retry-After": "0"}, "later")]
