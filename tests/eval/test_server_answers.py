@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sqlite3
 import threading
 from collections import Counter
@@ -274,12 +275,13 @@ def test_a_run_that_is_interrupted_keeps_its_answers(server, config, monkeypatch
     assert len(server.requests) == 5
 
 
-def test_a_server_that_is_not_there_is_one_sentence_with_its_url(config, tmp_path):
-    closed = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
-    url = f"http://127.0.0.1:{closed.server_port}/v1"
-    closed.server_close()
-    with pytest.raises(ServerError) as error:
-        AnswerServer(config(url=url)).check()
+def test_a_server_that_is_not_there_is_one_sentence_with_its_url(config):
+    # Bound but not listening: connections are refused, and nobody else gets the port.
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
+        with pytest.raises(ServerError) as error:
+            AnswerServer(config(url=url)).check()
     assert str(error.value).startswith(f"{url} cannot be asked (3 tries, the last one: [Errno ")
     assert "\n" not in str(error.value)
 
