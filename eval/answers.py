@@ -21,16 +21,21 @@ from eval.answer_text import (
     WORD_ALTERNATIVES,
     decimal,
     find_lengths,
+    in_digits,
     is_garbage,
+    one_line,
     region_number,
-    tidy,
+    without_denied,
 )
+from eval.region_answers import region_readings
+from eval.side_answers import side_readings
 
 Answer = str | int | float | None
 
 _INSIDE = re.compile(
     r"\b(?:inside|within|overlap\w*|contained|(?:located|positioned|situated|placed|standing|"
-    r"stands|parked|sits?|stored|resting|is|are|lies)\s+(?:right\s+)?(?:in|on)\b)",
+    r"stands|parked|sits?|stored|resting|found|is|are|lies)\s+(?:right\s+)?(?:in|on)\b|"
+    r"touch(?:es|ing)?|no\s+(?:distance|gap|space)\b)",
     re.IGNORECASE,
 )
 _NEGATED = re.compile(NEGATION, re.IGNORECASE)
@@ -72,20 +77,29 @@ def normalized_answer(category: str | None, question: str, answer: str) -> Answe
     Raises:
       ValueError: unknown category.
     """
+    found = readings(category, question, answer)
+    return found[-1] if found else None
+
+
+def readings(category: str | None, question: str, answer: str) -> list[str | int | float]:
+    """All values that a free-text answer can be read as, the best one last; see ``normalized_answer``.
+
+    Different values are an ambiguous answer, none an unreadable one.
+    """
     category = category or question_category(question)
     if category is None:
-        return None
+        return []
     if category not in _READERS:
         raise ValueError(f"unknown category {category!r}, expected one of {list(_READERS)}")
-    text = " ".join(tidy(part) for part in answer.splitlines() if part.strip())
+    text = one_line(answer)
     if is_garbage(text):
-        return None
+        return []
     read = _READERS[category]
     # "Answer: 4" after an explanation outranks the explanation.
     for match in reversed(list(_STATED.finditer(text))):
-        value = read(question, text[match.end() :])
-        if value is not None:
-            return value
+        values = read(question, text[match.end() :])
+        if values:
+            return values
     return read(question, text)
 
 
@@ -126,113 +140,45 @@ def parse_normalized(category: str, value: object) -> Answer:
     return int(parsed) if category != "distance" and parsed == int(parsed) else parsed
 
 
-_SIDE = re.compile(r"[a-z]+", re.IGNORECASE)
-# Words of their own that would pass for a misspelt or run-together "left" or "right".
-_NOT_SIDES = {"let", "cleft", "bright", "alright", "upright", "copyright"}
-_BOTH_SIDES = re.compile(
-    r"\bleft\s*(?:or|and|/)\s*(?:the\s+)?right\b|\bright\s*(?:or|and|/)\s*(?:the\s+)?left\b", re.IGNORECASE
-)
-_RIGHT_OTHERWISE = re.compile(
-    r"\bright\s+(?:now|away|here|there|next)\b|\ball\s+right\b|"
-    r"^\W*(?:that'?s\s+|you\s+are\s+|you'?re\s+)?right\s*[,.!]\s*(?=\w)",
-    re.IGNORECASE,
-)
-_CLAUSE_END = re.compile(
-    r"[.!?;,]\s+|\bbut\b|\bwhile\b|\bwhereas\b|\band\b(?=\s+(?:the|it|region|\[))|\n", re.IGNORECASE
-)
-_TURNED = re.compile(
-    rf"{NEGATION}|\b(?:rather\s+than|instead\s+of|opposed\s+to|opposite\s+of)\b", re.IGNORECASE
-)
-_SUBJECT = re.compile(rf"{REGION.pattern}|\b(first|former|second|latter)\b", re.IGNORECASE)
-_YES = re.compile(
-    r"^\W*(?:yes|yeah|yep|correct|true|indeed|right|that'?s\s+(?:right|correct)|affirmative)\b", re.IGNORECASE
-)
-_NO = re.compile(r"^\W*(?:no|nope|incorrect|false|wrong|not|negative)\b", re.IGNORECASE)
-_OPPOSITE = {"left": "right", "right": "left"}
-
-
-def _read_left_right(question: str, text: str) -> str | None:
-    short = text.strip(" .\"'[]()").lower()
-    if short in ("l", "r"):
-        return {"l": "left", "r": "right"}[short]
-    text = _RIGHT_OTHERWISE.sub(" ", text)
-    named, unnamed = None, None
-    for clause in _CLAUSE_END.split(_BOTH_SIDES.sub(" ", text)):
-        side, subject = _clause_side(clause)
-        if side is None:
-            continue
-        if subject is None:
-            unnamed = side
-        else:
-            named = _OPPOSITE[side] if subject == 1 else side
-    if named or unnamed:
-        return named or unnamed
-    asked, _ = _clause_side(_BOTH_SIDES.sub(" ", question))
-    if asked is None or _BOTH_SIDES.search(question):
-        return None
-    if _YES.match(text):
-        return asked
-    return _OPPOSITE[asked] if _NO.match(text) else None
-
-
-def _clause_side(clause: str) -> tuple[str | None, int | None]:
-    """The side a clause states last, and the number of the region it speaks of."""
-    side, position = None, 0
-    for word in _SIDE.finditer(clause):
-        found = _side_of(word.group().lower())
-        if found is not None:
-            turned = _TURNED.search(clause, position, word.start())
-            # A second side in one clause only counts if it is no contrast to the first.
-            if side is None or not turned:
-                side = _OPPOSITE[found] if turned else found
-            position = word.end()
-    # Behind the side stands what the subject is compared with: "to the right of [Region 1]".
-    match = _SUBJECT.search(clause, 0, position)
-    if match is None:
-        return side, None
-    if match.group(3):
-        return side, 0 if match.group(3).lower() in ("first", "former") else 1
-    return side, region_number(match)
-
-
-def _side_of(word: str) -> str | None:
-    if word in _NOT_SIDES:
-        return None
-    for side in _OPPOSITE:
-        if word.startswith(side) or word.endswith(side) or _one_slip(word, side):
-            return side
-    return None
-
-
-def _one_slip(word: str, target: str) -> bool:
-    """Whether dropping, doubling or swapping neighbours of one letter makes ``target``."""
-    if abs(len(word) - len(target)) > 1 or len(word) < 3 or word[0] != target[0]:
-        return False
-    drops = {target[:i] + target[i + 1 :] for i in range(len(target))}
-    swaps = {target[:i] + target[i + 1] + target[i] + target[i + 2 :] for i in range(len(target) - 1)}
-    doubles = {target[:i] + target[i] + target[i:] for i in range(len(target))}
-    return word in drops | swaps | doubles
-
-
-_THINGS = r"(?:\w+\s+){0,2}?(?:pallets?|box(?:es)?|objects?|items?|transporters?|shel(?:f|ves))\b"
+_OBJECT = r"(?:pallets?|box(?:es)?|objects?|items?|transporters?|shel(?:f|ves))\b"
+_THINGS = rf"(?:\w+\s+){{0,2}}?{_OBJECT}"
+_COUNTED = re.compile(rf"{COUNT.pattern}\s+{_THINGS}", re.IGNORECASE)
 _NO_THINGS = re.compile(
-    rf"\b(?:no|without|zero)\s+(?:any\s+)?{_THINGS}|{NEGATION}\s+(?:\w+\s+){{0,2}}?any\b|"
+    rf"\b(?:no|without|zero|(?:devoid|free)\s+of)\s+(?:any\s+)?{_THINGS}|"
+    rf"{NEGATION}\s+(?:\w+\s+){{0,2}}?(?:any\b|an?\s+{_THINGS})|"
     rf"\bis\s+(?:currently\s+)?empty\b|\bnothing\b",
     re.IGNORECASE,
 )
-_LISTED = re.compile(r"\b(?:pallets?|objects?|boxes)\s*((?:(?:,|and|\s)*@[0-9]+@)+)", re.IGNORECASE)
+_ONE_THING = re.compile(
+    rf"\bsingle\s+{_OBJECT}|"
+    rf"\b(?:is|holds?|has|contains?|stores?|holding|containing|storing)\s+(?:just\s+|only\s+)?an?\s+{_OBJECT}(?!.*\band\s+an)",
+    re.IGNORECASE,
+)
+# "of the ten pallets": what was counted among, not the count.
+_AMONG = re.compile(
+    rf"\b(?:out\s+of\s+|(?:of|among|from|given)\s+(?=all\b|the\b|these\b|those\b))"
+    rf"(?:(?:all|the|these|those)\s+)*{COUNT.pattern}\s+{_THINGS}",
+    re.IGNORECASE,
+)
+_LISTED = re.compile(r"\b(pallets?|objects?|boxes)\s*((?:(?:,|and|\s)*@[0-9]+@)+)", re.IGNORECASE)
 
 
-def _read_count(question: str, text: str) -> int | None:
+def _count_readings(question: str, text: str) -> list[int]:
+    """What the text's sentences count, the best reading last; also what they list, if that is another number."""
     del question
-    marked = REGION.sub(lambda match: f" @{region_number(match)}@ ", text)
-    sentences = [re.sub(r"@[0-9]+@", " ", part) for part in SENTENCE_END.split(marked)]
-    for sentence in reversed(sentences):
-        if _NO_THINGS.search(sentence):
-            return 0
-        things = re.search(rf"{COUNT.pattern}\s+{_THINGS}", sentence, re.IGNORECASE)
+    marked = REGION.sub(lambda match: f" @{region_number(match)}@ ", without_denied(text))
+    sentences = [_AMONG.sub(" ", re.sub(r"@[0-9]+@", " ", part)) for part in SENTENCE_END.split(marked)]
+    # A text cut off before its conclusion may have listed the pallets already.
+    lists = list(_LISTED.finditer(marked))
+    listed = [len(set(re.findall(r"[0-9]+", lists[-1].group(2))))] if lists else []
+    found: list[int] = []
+    last = None
+    for sentence in sentences:
+        things = _counted_things(sentence)
         if things is not None:
-            return _count(things)
+            found.append(things)
+            last = things
+            continue
         # "the closest one", "this one": a pronoun, not a number.
         numbers = [
             match
@@ -240,99 +186,34 @@ def _read_count(question: str, text: str) -> int | None:
             if not (match.group().lower() == "one" and match.start() and len(sentences) > 1)
         ]
         if numbers:
-            return _count(numbers[-1])
-    # A text cut off before its conclusion may have listed the pallets already.
-    listed = [set(re.findall(r"[0-9]+", match.group(1))) for match in _LISTED.finditer(marked)]
-    return len(listed[-1]) if listed else None
+            last = _count(numbers[-1])
+    if last is None:
+        return listed
+    plural = lists and lists[-1].group(1).lower().endswith("s")
+    return [*(listed if plural else []), *found, last]
+
+
+def _counted_things(sentence: str) -> int | None:
+    if _NO_THINGS.search(sentence):
+        return 0
+    things = _COUNTED.search(sentence)
+    if things is not None:
+        return _count(things)
+    return 1 if _ONE_THING.search(sentence) else None
 
 
 def _count(match: re.Match) -> int:
     return int(match.group(1)) if match.group(1) else NUMBER_WORDS[match.group(2).lower()]
 
 
-_CHOSEN = re.compile(
-    r"\b(?:closest|nearest|shortest|best|optimal|ideal|most|easiest|suitable|logical|leftmost|"
-    r"rightmost|middle|extreme|left|right|choose|chosen|choice|select(?:ed)?|should|pick(?:ed)?|"
-    r"recommend(?:ed)?|candidate)\b",
-    re.IGNORECASE,
-)
-_MEASURED_FROM = re.compile(
-    r"\b(?:closest|nearest|closer|nearer|next|distance)\s+(?:to|from)\s+(?:the\s+)?(?:\w+\s+)?$",
-    re.IGNORECASE,
-)
-_LABELS = re.compile(r"\b(pallets?|transporters?|shel(?:f|ves)|buffers?|zones?)\b", re.IGNORECASE)
-_KINDS = {"p": "pallet", "t": "transporter", "s": "shelf", "b": "buffer", "z": "buffer"}
-_ASKED = re.compile(
-    r"\bwh(?:ich|at)\b(?:\s+\w+){0,3}?\s+(pallets?|transporters?|shel(?:f|ves)|buffers?)\b", re.IGNORECASE
-)
-
-
-def _read_mcq(question: str, text: str) -> int | None:
-    references = list(REGION.finditer(text))
-    if not references:
-        numbers = [_count(match) for match in COUNT.finditer(text) if match.group().lower() != "none"]
-        return numbers[-1] if numbers else None
-    if len({region_number(match) for match in references}) == 1:
-        return region_number(references[0])
-    excluded = _never_asked(question)
-    fallback = None
-    for sentence in reversed(SENTENCE_END.split(text)):
-        keyword = next(
-            (
-                match
-                for match in _CHOSEN.finditer(sentence)
-                if not _NEGATED.search(sentence, max(0, match.start() - 12), match.start())
-            ),
-            None,
-        )
-        found = _candidates(sentence, excluded)
-        if not found:
-            continue
-        if keyword is None:
-            fallback = found[0][1] if fallback is None else fallback
-            continue
-        before = [number for position, number in found if position < keyword.start()]
-        return before[-1] if before else found[0][1]
-    return region_number(references[-1]) if fallback is None else fallback
-
-
-def _candidates(sentence: str, excluded: frozenset[int]) -> list[tuple[int, int]]:
-    """(position, number) of the regions a sentence names, those it is measured from left out."""
-    found, previous, kind = [], 0, None
-    for match in REGION.finditer(sentence):
-        labels = _LABELS.findall(sentence, previous, match.start())
-        if labels or re.search(r"\w", sentence[previous : match.start()]):
-            kind = _KINDS[labels[-1][0].lower()] if labels else None
-        measured_from = _MEASURED_FROM.search(sentence, previous, match.start())
-        previous = match.end()
-        if kind not in ("transporter", "shelf") and not measured_from:
-            found.append((match.start(), region_number(match)))
-    return [item for item in found if item[1] not in excluded] or found
-
-
-def _never_asked(question: str) -> frozenset[int]:
-    """Numbers of the regions that the question's other objects are, by the word before them."""
-    asked = _ASKED.search(question)
-    asked_kind = _KINDS[asked.group(1)[0].lower()] if asked else None
-    excluded, kind = set(), None
-    parts = question.split("<mask>")
-    for number, before in enumerate(parts[:-1]):
-        labels = _LABELS.findall(before)
-        if labels or re.search(r"\w", before):
-            kind = _KINDS[labels[-1][0].lower()] if labels else None
-        if kind in ("transporter", "shelf") and kind != asked_kind:
-            excluded.add(number)
-    return frozenset(excluded)
-
-
-def _read_distance(question: str, text: str) -> float | None:
+def _distance_readings(question: str, text: str) -> list[float]:
+    """The lengths that the text states, the best reading last; else the last sentence's bare numbers, or 0 for "inside"."""
     del question
-    text = REGION.sub(" ", text)
+    text = in_digits(REGION.sub(" ", without_denied(text)))
     lengths = find_lengths(text)
     if lengths:
         # "15 meters (49 feet)": metres are what the question asks for.
-        metres = [length for length in lengths if length[1] == 1]
-        return (metres or lengths)[-1][0]
+        return [length for length, unit in lengths if unit == 1] or [length for length, _ in lengths]
     for sentence in reversed(SENTENCE_END.split(text)):
         numbers = [
             match.group(1)
@@ -340,15 +221,15 @@ def _read_distance(question: str, text: str) -> float | None:
             if match.group(1).lower() not in ("one", "none")
         ]
         if numbers:
-            return decimal(numbers[-1])
+            return [decimal(number) for number in numbers]
         if _INSIDE.search(sentence) and not _NEGATED.search(sentence):
-            return 0.0
-    return None
+            return [0.0]
+    return []
 
 
 _READERS = {
-    "left_right": _read_left_right,
-    "count": _read_count,
-    "mcq": _read_mcq,
-    "distance": _read_distance,
+    "left_right": side_readings,
+    "count": _count_readings,
+    "mcq": region_readings,
+    "distance": _distance_readings,
 }

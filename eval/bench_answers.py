@@ -20,8 +20,8 @@ from eval.answer_text import (
     decimal,
     find_lengths,
     is_garbage,
+    one_line,
     region_number,
-    tidy,
 )
 
 BenchAnswer = bool | int | float | None
@@ -123,7 +123,7 @@ def bench_answer(category: str, answer: str) -> BenchAnswer:
     """
     if category not in CATEGORIES:
         raise ValueError(f"unknown category {category!r}, expected one of {list(CATEGORIES)}")
-    text = " ".join(tidy(part) for part in answer.splitlines() if part.strip())
+    text = one_line(answer)
     if is_garbage(text):
         return None
     if category == "direction":

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from eval.blind import template
+from eval.readability import readability
 from eval.statistics import category_intervals, describe_bootstrap
 from eval.warehouse_scorer import is_correct
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
@@ -28,11 +29,12 @@ def describe_details(items: Sequence[Mapping]) -> dict:
 
     Args:
       items: questions with answers; those with "image" are grouped by it, see ``eval.statistics``,
-        those without "question" get no templates.
+        those without "question" get no templates, those without "answer", its text, no readability.
 
     Returns:
       intervals {S1 and category: [low, high] in percent or None}, bootstrap (how they were made),
-      templates, distance_errors and calibration (see the functions of these names).
+      templates, distance_errors, calibration (see the functions of these names) and readability (see
+      ``eval.readability``).
     """
     by_picture = all(item.get("image") is not None for item in items)
     clusters = [item["image"] if by_picture else item["id"] for item in items]
@@ -45,6 +47,8 @@ def describe_details(items: Sequence[Mapping]) -> dict:
     }
     if all(item.get("question") for item in items):
         details["templates"] = template_scores(items)
+        if all("answer" in item for item in items):
+            details["readability"] = readability(items)
     return details | {"distance_errors": distance_errors(items), "calibration": calibration(items)}
 
 

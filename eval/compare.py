@@ -20,7 +20,7 @@ from eval import check_unique, write_aside
 from eval.score_warehouse import describe_differing
 from eval.statistics import category_intervals, describe_bootstrap, describe_interval, mcnemar
 from eval.warehouse_scorer import is_correct
-from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, DataError, normalize_answer
+from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, DataError, normalize_answer, record_id
 from smolrgpt_jax.data.sources.collect import read_json_list
 
 ALL = "all questions"
@@ -44,7 +44,13 @@ def read_run(path: str | Path) -> dict[str, dict]:
         missing = [field for field in _FIELDS if not isinstance(item, dict) or field not in item]
         if missing:
             raise DataError(f"{file}: record {index} has no {missing[0]!r}")
-        name, category = str(item["id"]), item["category"]
+        category = item["category"]
+        try:
+            name = record_id(item["id"])
+        except ValueError as error:
+            raise DataError(
+                f"{file}: record {index} has the id {item['id']!r}, expected text or a whole number"
+            ) from error
         if category not in WAREHOUSE_CATEGORIES:
             raise DataError(f"{file}: record {name!r}: unknown category {category!r}")
         try:
@@ -60,12 +66,18 @@ def read_run(path: str | Path) -> dict[str, dict]:
     return run
 
 
-def compare_runs(first: Mapping[str, dict], second: Mapping[str, dict], names: tuple[str, str]) -> list[dict]:
+def compare_runs(
+    first: Mapping[str, dict],
+    second: Mapping[str, dict],
+    names: tuple[str, str],
+    listing: Path | None = None,
+) -> list[dict]:
     """Compares two runs as ``read_run`` gives them.
 
     Args:
       first, second: the runs, "A" and "B".
       names: of the runs, for messages.
+      listing: file for very many ids, see ``eval.score_warehouse.describe_differing``.
 
     Returns:
       A dict for S1, for each category that occurs and for all questions: name, questions, a and b
@@ -75,7 +87,7 @@ def compare_runs(first: Mapping[str, dict], second: Mapping[str, dict], names: t
     Raises:
       DataError: the runs' questions differ; all ids are listed.
     """
-    differing = describe_differing(first, second, names) or _describe_changed(first, second)
+    differing = describe_differing(first, second, names, listing) or _describe_changed(first, second)
     if differing:
         raise DataError(f"the runs cannot be compared: {differing}")
     items = [(first[name], second[name]) for name in first]
@@ -178,7 +190,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"comparing {names[0]} with {names[1]}" + (f", writing {args.out}" if args.out else ""))
     try:
         runs = read_run(args.run_a), read_run(args.run_b)
-        rows = compare_runs(*runs, names)
+        listing = args.out.with_name(f"{args.out.stem}_differing_ids.json") if args.out else None
+        rows = compare_runs(*runs, names, listing)
         text = describe_comparison(rows, names, [item["image"] for item in runs[0].values()])
         if args.out:
             write_aside(args.out, text)

@@ -17,6 +17,7 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from eval import write_aside
+from eval.blind import template
 from eval.charts import calibration_plot, confusion, curve, error_bars, mcq_bars, scatter
 from eval.overlay import colour_of, draw_question
 from eval.warehouse_scorer import is_correct
@@ -91,11 +92,13 @@ def write_report(
             if plot
         ],
         templates=[
-            dict(row, template=row["template"].replace(MASK, "[regions]"))
-            for row in metrics.get("templates") or []
+            dict(row, template=_with_regions(row["template"])) for row in metrics.get("templates") or []
         ],
         curves=[found for name, file in (loss_curves or {}).items() if (found := curve(name, Path(file)))],
         gallery=gallery(groups, pictures),
+        readability=metrics.get("readability"),
+        agreement=metrics.get("agreement"),
+        with_regions=_with_regions,
         official=metrics.get("official") or {},
     )
 
@@ -200,6 +203,11 @@ def _chosen(items: Sequence[Mapping]) -> list[Mapping]:
     shared = min(len(right), len(wrong))
     pairs = [item for pair in zip(right, wrong) for item in pair]
     return pairs + right[shared:] + wrong[shared:]
+
+
+def _with_regions(text: str) -> str:
+    """A question or template in plain text, runs of "<mask>" as one word."""
+    return template(text).replace(MASK, "[regions]")
 
 
 def _data_uri(picture: Image.Image) -> str:

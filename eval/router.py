@@ -62,7 +62,7 @@ class Router:
         self.truncated += truncated
         lengths = [padded_length(len(row), self.config.longest) for row in rows]
         result = np.empty((len(rows), len(self.config.labels)), np.float32)
-        bar = tqdm(total=len(rows), unit=" texts", disable=not progress)
+        bar = tqdm(total=len(rows), desc="router", unit=" texts", disable=not progress)
         for length in sorted(set(lengths)):
             members = [i for i, own in enumerate(lengths) if own == length]
             for begin in range(0, len(members), self._batch):

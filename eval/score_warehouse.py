@@ -4,8 +4,8 @@
 
 The ground truth is a list of {"id", "category", "normalized_answer"}; the published annotation
 files are such lists. Predictions are a list of {"id", "normalized_answer"}. Both must hold the same
-ids, each once. A prediction that cannot be read as a value of its category counts as wrong and is
-listed. Beside the official numbers and S1 the result holds 95 % intervals, errors by true distance
+ids, each once; if they do not, all ids that only one has are listed, very many of them in a file beside
+--out. A prediction that cannot be read as a value of its category counts as wrong and is listed. Beside the official numbers and S1 the result holds 95 % intervals, errors by true distance
 and calibration, and, where the ground truth has the questions, the accuracy of each question
 template.
 """
@@ -21,8 +21,11 @@ from eval import check_unique, write_json
 from eval.answers import parse_normalized
 from eval.breakdown import describe_details
 from eval.warehouse_scorer import score
-from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, DataError, Question, normalize_answer
+from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, DataError, Question, normalize_answer, record_id
 from smolrgpt_jax.data.sources.collect import read_json_list
+from smolrgpt_jax.data.sources.conversation import first_text
+
+MOST_LISTED = 100  # ids in one sentence
 
 
 def read_ground_truth(path: str | Path) -> tuple[list[Question], list[str | None]]:
@@ -38,19 +41,20 @@ def read_ground_truth(path: str | Path) -> tuple[list[Question], list[str | None
     questions: list[Question] = []
     images: list[str | None] = []
     for index, record in enumerate(_read_list(path)):
+        name = _id(path, index, record)
         try:
-            name, category = str(record["id"]), str(record["category"])
+            category = str(record["category"])
             answer = normalize_answer(category, record["normalized_answer"])
         except KeyError as error:
             raise DataError(f"{path}: record {index} has no {error}") from error
         except ValueError as error:
-            raise DataError(f"{path}: record {record['id']!r}: {error}") from error
+            raise DataError(f"{path}: record {name!r}: {error}") from error
         if category not in WAREHOUSE_CATEGORIES or answer is None:
             raise DataError(
                 f"{path}: record {name!r} has category {category!r} and normalized answer {answer!r}, "
                 f"expected one of {list(WAREHOUSE_CATEGORIES)} and an answer"
             )
-        questions.append(Question(name, category, _asked(record), None, answer))
+        questions.append(Question(name, category, first_text(record), None, answer))
         image = record.get("image")
         images.append(image if isinstance(image, str) and image else None)
     check_unique(path, (question.id for question in questions))
@@ -64,31 +68,53 @@ def read_predictions(path: str | Path) -> dict[str, object]:
       DataError: the file is unreadable, a record lacks a field, or ids occur twice.
     """
     records = _read_list(path)
+    names = []
     for index, record in enumerate(records):
-        for field in ("id", "normalized_answer"):
-            if field not in record:
-                raise DataError(f"{path}: record {index} has no {field!r}")
-    check_unique(path, (str(record["id"]) for record in records))
-    return {str(record["id"]): record["normalized_answer"] for record in records}
+        names.append(_id(path, index, record))
+        if "normalized_answer" not in record:
+            raise DataError(f"{path}: record {index} has no 'normalized_answer'")
+    check_unique(path, names)
+    return {name: record["normalized_answer"] for name, record in zip(names, records)}
 
 
-def describe_differing(first: Iterable[str], second: Iterable[str], names: tuple[str, str]) -> str | None:
-    """Returns a sentence that lists all ids which only one of two files has, None if there are none."""
+def describe_differing(
+    first: Iterable[str], second: Iterable[str], names: tuple[str, str], listing: Path | None = None
+) -> str | None:
+    """Returns a sentence that lists all ids which only one of two files has, None if there are none.
+
+    Args:
+      first, second: the ids of both.
+      names: of the files.
+      listing: JSON file for the ids where they are more than MOST_LISTED, {name: [id, ...]}; the sentence then
+        has the first ones only. None keeps them in the sentence however many they are.
+    """
     first, second = dict.fromkeys(first), dict.fromkeys(second)
+    differing = {
+        name: [item for item in own if item not in other]
+        for own, other, name in ((first, second, names[0]), (second, first, names[1]))
+    }
+    too_many = listing is not None and sum(map(len, differing.values())) > MOST_LISTED
     parts = []
-    for own, other, name in ((first, second, names[0]), (second, first, names[1])):
-        only = [item for item in own if item not in other]
+    for (name, only), own in zip(differing.items(), (first, second)):
         if only:
-            listed = ", ".join(map(repr, only))
-            parts.append(f"only {name} has {len(only)} of its {len(own)} ids ({listed})")
+            listed = ", ".join(map(repr, only[:3] if too_many else only))
+            more = ", ..." if too_many and len(only) > 3 else ""
+            parts.append(f"only {name} has {len(only)} of its {len(own)} ids ({listed}{more})")
+    if too_many:
+        write_json(listing, differing)
+        parts[-1] += f"; all are listed in {listing}"
     return " and ".join(parts) or None
 
 
-def _asked(record: dict) -> str:
+def _id(path: str | Path, index: int, record: dict) -> str:
+    if "id" not in record:
+        raise DataError(f"{path}: record {index} has no 'id'")
     try:
-        return str(record["conversations"][0]["value"])
-    except (KeyError, IndexError, TypeError):
-        return ""
+        return record_id(record["id"])
+    except ValueError as error:
+        raise DataError(
+            f"{path}: record {index} has the id {record['id']!r}, expected text or a whole number"
+        ) from error
 
 
 def _read_list(path: str | Path) -> list[dict]:
@@ -118,7 +144,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         questions, images = read_ground_truth(args.ground_truth)
         predictions = read_predictions(args.predictions)
         names = (str(args.ground_truth), str(args.predictions))
-        differing = describe_differing((question.id for question in questions), predictions, names)
+        if not questions:
+            raise DataError(f"{args.ground_truth}: holds no question to score")
+        listing = args.out.with_name(f"{args.out.stem}_differing_ids.json")
+        differing = describe_differing((question.id for question in questions), predictions, names, listing)
         if differing:
             raise DataError(differing)
         metrics = score(questions, predictions)

@@ -1,14 +1,17 @@
 """Answers a split of the warehouse benchmark, scores the answers and writes a report.
 
     python -m eval.warehouse --checkpoint DIR --data ROOT --split val --out DIR
+    python -m eval.warehouse ... --answers rules router server --router runs/router \\
+        --server http://localhost:11434/v1 --server_model qwen2.5:14b
 
 --data is a folder in the published layout. Into --out go predictions.json (every answer as text and
 as a value), submission.json (the benchmark's format), and, where the answers are published,
 metrics.json (S1, left_right, count, mcq, distance in percent, questions, the blind baseline learned
 from train.json, the official numbers, 95 % intervals of the scores, the accuracy of each question
-template, errors by true distance, calibration) and report.html. A record that cannot be used is left out
-and reported; a picture that cannot be decoded leaves its questions without an answer, and they
-count as wrong.
+template, errors by true distance, calibration, unreadable and ambiguous answers, the agreement of several
+ways of reading them) and report.html. A record that cannot be used is left out and reported; a picture that
+cannot be decoded leaves its questions without an answer, and they count as wrong. The submission holds all
+ids of the file in its order, with an empty value where there is no answer.
 """
 
 from __future__ import annotations
@@ -22,19 +25,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval import positive, results_folder, write_json
-from eval.answers import normalized_answer
 from eval.blind import BlindBaseline, read_training_questions
-from eval.breakdown import describe_details
+from eval.methods import RULES, Method, add_method_arguments, build_methods, read_values
 from eval.report import write_report
-from eval.statistics import describe_interval
-from eval.warehouse_scorer import score
-from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, BadRecords, DataError, Picture, describe
+from eval.results import compute_metrics, describe_metrics, describe_results, write_results
+from eval.submission import record_ids
+from smolrgpt_jax.data.images import DEPTH_MODES
+from smolrgpt_jax.data.records import BadRecords, DataError, Picture, describe
+from smolrgpt_jax.data.sources.collect import read_json_list
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 
 if TYPE_CHECKING:
     from smolrgpt_jax.loading import Model
 
-Answerer = Callable[[Sequence[Picture]], Sequence[str]]
+# What a model says of one question: its text, or a dict of "answer", the text, and "closing", the value it wrote behind it.
+Answered = str | Mapping[str, str | None]
+Answerer = Callable[[Sequence[Picture]], Sequence[Answered]]
 
 
 def answer_questions(
@@ -43,6 +49,7 @@ def answer_questions(
     batch_size: int,
     max_new_tokens: int,
     on_bad_record: BadRecords | None = None,
+    depth_mode: str = DEPTH_MODES[0],
 ) -> list[str]:
     """Asks a model all questions; returns its texts in their order, "" for those it could not be asked."""
     from smolrgpt_jax.generation import generate_answers
@@ -52,14 +59,15 @@ def answer_questions(
         pictures,
         batch_size=batch_size,
         max_new_tokens=max_new_tokens,
+        depth_mode=depth_mode,
         on_bad_record=on_bad_record,
         progress=True,
     )
     return [answers.get(question.id, "") for picture in pictures for question in picture.questions]
 
 
-def make_predictions(pictures: Sequence[Picture], answers: Sequence[str]) -> list[dict]:
-    """Returns one dict per question: id, image, category, question, answer, normalized_answer, truth."""
+def list_answers(pictures: Sequence[Picture], answers: Sequence[Answered]) -> list[dict]:
+    """Returns one dict per question: id, image, category, question, answer, closing (where one is given), truth."""
     asked = [(picture, question) for picture in pictures for question in picture.questions]
     return [
         {
@@ -67,32 +75,11 @@ def make_predictions(pictures: Sequence[Picture], answers: Sequence[str]) -> lis
             "image": picture.image.name,
             "category": question.category,
             "question": question.prompt,
-            "answer": answer,
-            "normalized_answer": normalized_answer(question.category, question.prompt, answer),
+            **({"answer": answer} if isinstance(answer, str) else answer),
             "truth": question.normalized_answer,
         }
         for (picture, question), answer in zip(asked, answers, strict=True)
     ]
-
-
-def compute_metrics(
-    pictures: Sequence[Picture], predictions: Sequence[Mapping], blind: BlindBaseline | None
-) -> dict:
-    """Scores predictions and, with it, the blind baseline; what metrics.json holds.
-
-    Returns:
-      S1, left_right, count, mcq, distance in percent (None for a category without questions),
-      questions, unreadable, blind_S1 and blind {category: percent} unless ``blind`` is None,
-      official {official name: number}, and the parts of ``eval.breakdown.describe_details``.
-    """
-    questions = [question for picture in pictures for question in picture.questions]
-    scored = score(questions, {item["id"]: item["normalized_answer"] for item in predictions})
-    metrics = {name: scored[name] for name in ("S1", *WAREHOUSE_CATEGORIES, "questions", "unreadable")}
-    if blind is not None:
-        guessed = score(questions, {question.id: blind.predict(question) for question in questions})
-        metrics["blind_S1"] = guessed["S1"]
-        metrics["blind"] = {category: guessed[category] for category in WAREHOUSE_CATEGORIES}
-    return metrics | {"official": scored["official"]} | describe_details(predictions)
 
 
 def limit_questions(pictures: Sequence[Picture], limit: int) -> list[Picture]:
@@ -111,6 +98,8 @@ def evaluate(
     answerer: Answerer,
     out: str | Path,
     *,
+    methods: Mapping[str, Method] = RULES,
+    ids: Sequence[str] | None = None,
     blind: BlindBaseline | None = None,
     loss_curves: Mapping[str, str | Path] | None = None,
     run_info: Mapping[str, Any] | None = None,
@@ -118,9 +107,11 @@ def evaluate(
     """Answers, scores and writes the files that the module's docstring names.
 
     Args:
-      pictures: with the questions to ask.
-      answerer: pictures -> one text per question, in their order.
+      pictures: with the questions to ask, at least one.
+      answerer: pictures -> what is answered to each question, in their order.
       out: folder of the results; its files of the same names are replaced once all are complete.
+      methods: ways of reading values off the answers, see ``eval.methods``; the first one scores.
+      ids: all ids that the submission must hold, in its order; None for those of the questions.
       blind: the baseline to score beside the answers.
       loss_curves, run_info: see ``eval.report.write_report``.
 
@@ -129,44 +120,33 @@ def evaluate(
       published answer.
 
     Raises:
-      DataError: only some questions have a published answer.
+      DataError: only some questions have a published answer (nothing was asked then), or a method
+        fails; then ``out`` holds answers.json, which ``eval.normalize`` reads.
     """
-    predictions = make_predictions(pictures, answerer(pictures))
-    # The submission format has no place for "unreadable"; the empty string is wrong everywhere.
-    submission = [
-        {
-            "id": item["id"],
-            "normalized_answer": "" if item["normalized_answer"] is None else item["normalized_answer"],
-        }
-        for item in predictions
-    ]
+    truths = [question.normalized_answer for picture in pictures for question in picture.questions]
+    if None in truths and any(truth is not None for truth in truths):
+        raise DataError(
+            f"{truths.count(None)} of {len(truths)} questions have no published answer to score against"
+        )
+    answers = list_answers(pictures, answerer(pictures))
+    try:
+        predictions = read_values(answers, methods)
+    except BaseException as error:
+        with results_folder(out) as aside:
+            write_json(aside / "answers.json", answers)
+        if isinstance(error, ValueError):
+            raise DataError(
+                f"{error}; the answers are in {out}/answers.json, which eval.normalize reads"
+            ) from error
+        raise
     metrics = None
     if any(item["truth"] is not None for item in predictions):
-        metrics = compute_metrics(pictures, predictions, blind)
+        metrics = compute_metrics(predictions, blind, methods)
     with results_folder(out) as aside:
-        write_json(aside / "predictions.json", predictions)
-        write_json(aside / "submission.json", submission)
+        write_results(aside, predictions, ids, metrics)
         if metrics is not None:
-            write_json(aside / "metrics.json", metrics)
             write_report(aside / "report.html", metrics, predictions, pictures, loss_curves, run_info)
     return metrics
-
-
-def describe_metrics(metrics: Mapping) -> str:
-    """Returns a small table for people: accuracy, its interval and blind accuracy per category."""
-    blind = {"S1": metrics.get("blind_S1")} | (metrics.get("blind") or {})
-    intervals = metrics.get("intervals") or {}
-    lines = [f"{'':<12}{'accuracy':>9}{'95 % interval':>17}{'blind':>9}"]
-    for name in ("S1", *WAREHOUSE_CATEGORIES):
-        interval = describe_interval(intervals.get(name))
-        lines.append(f"{name:<12}{_cell(metrics[name]):>9}{interval:>17}{_cell(blind.get(name)):>9}")
-    return "\n".join(
-        lines + [f"{metrics['questions']} questions, {metrics['unreadable']} answers unreadable"]
-    )
-
-
-def _cell(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
 
 
 def run_details(model: Model, module: str = "eval.warehouse", **details: Any) -> dict[str, Any]:
@@ -182,6 +162,23 @@ def run_details(model: Model, module: str = "eval.warehouse", **details: Any) ->
         config["training"] = read_meta(model.source).run or {}
         details["seed"] = config["training"].get("run", {}).get("seed")
     return {"command": command, **details, "config": config}
+
+
+def _answerer(model: Model, records: Sequence, args: argparse.Namespace, bad: BadRecords) -> Answerer:
+    """What asks the model, with the command line's preprocessing."""
+
+    def ask(pictures: Sequence[Picture]) -> list[str]:
+        asked = model
+        if args.preprocessing == "submission":
+            from smolrgpt_jax.data.submission_prompts import SubmissionTokenizer, with_newlines
+
+            asked = dataclasses.replace(model, tokenizer=SubmissionTokenizer.of(model.tokenizer))
+            pictures = with_newlines(pictures, records)
+        return answer_questions(
+            asked, pictures, args.batch_size, args.max_new_tokens, bad, depth_mode=args.preprocessing
+        )
+
+    return ask
 
 
 def _named_file(text: str) -> tuple[str, str]:
@@ -206,6 +203,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--max_new_tokens", type=positive, default=120, help="longest answer, in tokens")
     parser.add_argument("--limit", type=positive, help="only the first LIMIT questions")
     parser.add_argument(
+        "--preprocessing",
+        choices=DEPTH_MODES,
+        default=DEPTH_MODES[0],
+        help="training: depth and prompts as in training; submission: as the published challenge submission made "
+        "them at test time (default %(default)s)",
+    )
+    add_method_arguments(parser)
+    parser.add_argument(
         "--loss_curves",
         type=_named_file,
         nargs="*",
@@ -222,6 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     bad = BadRecords("report")
     try:
         pictures = read_warehouse(args.data, args.split, annotations=annotations, on_bad_record=bad)
+        records = read_json_list(args.data / annotations)
         if args.limit is not None:
             pictures = limit_questions(pictures, args.limit)
         if not pictures:
@@ -229,24 +235,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(describe(pictures))
         training = args.data / "train.json"
         blind = BlindBaseline(read_training_questions(training)) if training.is_file() else None
+        methods = build_methods(args)
         # Imported late: neither --help nor a mistyped path should wait for JAX.
         from smolrgpt_jax import load
 
         model = load(args.checkpoint)
         metrics = evaluate(
             pictures,
-            lambda asked: answer_questions(model, asked, args.batch_size, args.max_new_tokens, bad),
+            _answerer(model, records, args, bad),
             args.out,
+            methods=methods,
+            ids=record_ids(records) if args.limit is None else None,
             blind=blind,
             loss_curves=dict(args.loss_curves),
-            run_info=run_details(model, checkpoint=args.checkpoint, data=args.data / annotations),
+            run_info=run_details(
+                model,
+                checkpoint=args.checkpoint,
+                data=args.data / annotations,
+                preprocessing=args.preprocessing,
+                answers_read_by=", ".join(methods),
+            ),
         )
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from None
     if bad.reasons:
         print(bad.summary())
     if metrics is None:
-        print(f"no published answers: wrote {args.out}/predictions.json and {args.out}/submission.json")
+        predictions = read_json_list(args.out / "predictions.json")
+        print(describe_results(predictions, None))
+        print(f"wrote {args.out}/predictions.json and {args.out}/submission.json")
     else:
         print(describe_metrics(metrics))
         print(f"report: {args.out}/report.html")

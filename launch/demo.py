@@ -17,7 +17,8 @@ from pathlib import Path
 
 from configs import demo
 from eval.blind import BlindBaseline, read_training_questions
-from eval.warehouse import answer_questions, describe_metrics, evaluate, run_details
+from eval.results import describe_metrics
+from eval.warehouse import answer_questions, evaluate, run_details
 from smolrgpt_jax.data.records import BadRecords
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig

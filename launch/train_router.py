@@ -101,7 +101,7 @@ def run(arguments: argparse.Namespace) -> None:
     if truncated:
         print(f"{truncated} {arguments.text}s are longer than {config.longest} tokens and are cut")
     labels = [config.labels.index(text.category) for text in texts]
-    with tqdm(total=training.steps, unit=" steps") as bar:
+    with tqdm(total=training.steps, desc="training", unit=" steps") as bar:
 
         def on_step(step: int, loss: float) -> None:
             bar.update()
@@ -111,7 +111,7 @@ def run(arguments: argparse.Namespace) -> None:
     write_longformer(arguments.out, config, params, {**values, KIND_FIELD: arguments.text}, files)
     print(f"wrote {arguments.out}")
     if validation:
-        found = load_router(arguments.out).categories([text.text for text in validation])
+        found = load_router(arguments.out).categories([text.text for text in validation], progress=True)
         right = sum(text.category == category for text, category in zip(validation, found))
         print(f"{right} of {len(validation)} {arguments.text}s of {arguments.val} get their category")
 
@@ -131,7 +131,12 @@ def main() -> None:
         "--text", choices=TEXT_KINDS, default=TEXT_KINDS[0], help="what is classified (default %(default)s)"
     )
     parser.add_argument("--val", type=Path, help="annotation file to count right categories on at the end")
-    parser.add_argument("--steps", type=int, default=300, help="(default %(default)s)")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=200,
+        help="of a new model the default takes about a minute of CPU time (default %(default)s)",
+    )
     parser.add_argument("--batch", type=int, default=32, help="texts per step (default %(default)s)")
     parser.add_argument(
         "--learning_rate",

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.answers import normalized_answer, parse_normalized, question_category
+from eval.answers import normalized_answer, parse_normalized, question_category, readings
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, normalize_answer
 
 FILES = Path(__file__).parents[1] / "data_files" / "warehouse_answers"
@@ -30,6 +30,17 @@ def test_every_real_answer_is_read():
             wrong.append((record["freeform_answer"], value, truth))
     assert len(REAL) == 180
     assert not wrong
+
+
+def test_no_real_answer_is_ambiguous():
+    answers = [
+        (record, record[key]) for record in REAL for key in ("freeform_answer", "another_models_answer")
+    ]
+    assert [
+        answer
+        for record, answer in answers
+        if len(set(readings(record["category"], record["question"], answer))) > 1
+    ] == []
 
 
 def test_another_models_answers_are_read_unless_garbage():
@@ -71,6 +82,15 @@ def test_an_unknown_category_is_an_error():
         (SIDE, "The pallet [Region 0] is to the rigth of the pallet [Region 1].", "right"),
         (SIDE, "The pallet [Region 0] is on the letf side.", "left"),
         (SIDE, "Right now, the pallet is on theleft side amongall.", "left"),
+        (SIDE, "The pallet [Region 0] is on the right, not the left, of the pallet [Region 1].", "right"),
+        (SIDE, "Compared to [Region 1], [Region 0] appears to be on the right side of the two.", "right"),
+        (SIDE, "To the left of the pallet [Region 1] is the pallet [Region 0].", "left"),
+        (SIDE, "The pallet [Region 1] has the pallet [Region 0] on its left.", "left"),
+        (SIDE, "The pallet on the left is [Region 1].", "right"),
+        (SIDE, "The left one is the pallet [Region 0].", "left"),
+        (SIDE, "The former stands to the right of the latter.", "right"),
+        (SIDE, "It is neither to the left nor to the right.", None),
+        (SIDE, "It could be left or right.", None),
         (
             SIDE,
             "Seen from the left, the pallet [Region 0] is to the right of the pallet [Region 1].",
@@ -100,6 +120,21 @@ def test_left_right(question, answer, expected):
         ("Hence, there are no pallets in the buffer region [Region 3].", 0),
         ("The buffer region [Region 0] does not contain any pallets.", 0),
         ("The buffer region [Region 0] is empty.", 0),
+        ("There are twenty-one pallets in the buffer area [Region 0].", 21),
+        ("There are thirty five pallets in the buffer area [Region 0].", 35),
+        ("ninety-nine", 99),
+        ("forty", 40),
+        ("A single pallet is in the buffer region [Region 0].", 1),
+        ("The buffer region [Region 1] holds a total of one pallet.", 1),
+        ("There is a pallet in the buffer region [Region 0].", 1),
+        ("The buffer region [Region 1] does not hold a pallet.", 0),
+        ("The buffer region [Region 1] is devoid of pallets.", 0),
+        ("None of the pallets is inside the buffer region [Region 0].", 0),
+        ("There are not two but three pallets in [Region 0].", 3),
+        ("There are 2 pallets, not 3.", 2),
+        ("Out of the 10 pallets, 3 are in the buffer region [Region 0].", 3),
+        ("Of all ten pallets, four are inside the buffer region [Region 0].", 4),
+        ("Therefore, three pallets have been positioned in the buffer area [Region 1].", 3),
         (
             "The shelf [Region 14] is the closest one. Thus, there are two pallets in the buffer area [Region 2].",
             2,
@@ -134,6 +169,13 @@ def test_count(answer, expected):
             "Pallet [Region 3] is not the closest; pallet [Region 5] is the closest to transporter [Region 6].",
             5,
         ),
+        (PICK, "The transporter [Region 1] is the closest to transporter [Region 6].", 1),
+        (PICK, "Not [Region 2] but [Region 3].", 3),
+        (PICK, "[Region 3], not [Region 2].", 3),
+        (PICK, "I would choose [Region 4] instead of [Region 2].", 4),
+        (PICK, "Region twenty-one", 21),
+        (PICK, "region_5", 5),
+        (ZONE, "Buffer zone [Region 0] is closer to the shelf [Region 3] than [Region 1] and [Region 2].", 0),
         (ZONE, "The shelf [Region 3] is closest to the buffer zone [Region 1].", 1),
         (PICK, "none of this", None),
     ],
@@ -153,6 +195,24 @@ def test_mcq(question, answer, expected):
         ("The distance is 35 cm.", 0.35),
         ("10 feet", 3.048),
         ("about 15 meters (49 feet)", 15.0),
+        ("347 cm (3.47 meters)", 3.47),
+        ("3 meters and 50 centimeters", 3.5),
+        ("0.9 meters, 90 cm", 0.9),
+        ("5 feet 3 inches", 1.6002),
+        ("5 ft 3 in", 1.6002),
+        ("12 inches", 0.3048),
+        ("0.004 km", 4.0),
+        ("twenty-one meters", 21.0),
+        ("two and a half meters", 2.5),
+        ("half a meter", 0.5),
+        ("a meter", 1.0),
+        ("three point two five meters", 3.25),
+        ("It is not 3 meters but 4 meters.", 4.0),
+        ("4 meters, not 3 meters.", 4.0),
+        ("The distance is 4 meters rather than 3 meters.", 4.0),
+        ("The pallet [Region 0] is not inside; it is 2.5 meters from the buffer [Region 1].", 2.5),
+        ("The transporter [Region 0] can be found in the buffer area [Region 1].", 0.0),
+        ("There is no distance between them.", 0.0),
         ("It is within 3.2 meters of the shelf [Region 2].", 3.2),
         ("The pallet [Region 0] is inside the buffer region [Region 1].", 0.0),
         ("Right now, the transporter [Region 3] is located in the buffer region [Region 1].", 0.0),
@@ -162,6 +222,41 @@ def test_mcq(question, answer, expected):
 )
 def test_distance(answer, expected):
     assert normalized_answer("distance", FAR, answer) == expected
+
+
+@pytest.mark.parametrize(
+    "category, question, answer, expected",
+    [
+        (
+            "left_right",
+            SIDE,
+            "The pallet [Region 0] is to the left. The pallet [Region 0] is to the right.",
+            ["left", "right"],
+        ),
+        ("count", COUNT, "There are two pallets. Hence, three pallets are there.", [2, 3]),
+        (
+            "count",
+            COUNT,
+            "The buffer region [Region 0] has pallets [Region 4] [Region 5]. Thus, it holds a total of three pallets.",
+            [2, 3],
+        ),
+        (
+            "mcq",
+            PICK,
+            "The pallet [Region 2] is the closest. The best choice is the pallet [Region 4].",
+            [2, 4],
+        ),
+        ("mcq", PICK, "3 or 4", [3, 4]),
+        ("distance", FAR, "between 3 and 4 meters", [4.0]),
+        ("distance", FAR, "They are 3 meters apart, or 4 meters.", [3.0, 4.0]),
+        ("distance", FAR, "They are 3 or 4 apart.", [3.0, 4.0]),
+        ("distance", FAR, "They are 15 meters (49 feet) apart.", [15.0]),
+        ("distance", FAR, "They are 3 or 4 meters apart. Answer: 4 meters", [4.0]),
+    ],
+)
+def test_all_readings_of_an_ambiguous_answer_are_found(category, question, answer, expected):
+    found = readings(category, question, answer)
+    assert sorted(set(found)) == sorted(expected) and found[-1] == expected[-1]
 
 
 @pytest.mark.parametrize("category", WAREHOUSE_CATEGORIES)

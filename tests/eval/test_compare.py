@@ -89,6 +89,18 @@ def test_all_ids_that_only_one_run_has_are_listed(runs):
     assert "only A has 1 of its 14 ids ('s3') and only B has 2 of its 15 ids ('c1', 'c2')" in str(error.value)
 
 
+def test_very_many_ids_that_differ_are_listed_in_a_file(tmp_path):
+    first = write(tmp_path / "a.json", [record(f"a{n}", 3) for n in range(120)])
+    second = write(tmp_path / "b.json", [record("b", 3)])
+    with pytest.raises(SystemExit) as stop:
+        main([str(first), str(second), "--out", str(tmp_path / "table.md")])
+    listing = tmp_path / "table_differing_ids.json"
+    assert str(stop.value).endswith(f"has 1 of its 1 ids ('b'); all are listed in {listing}")
+    assert json.loads(listing.read_text()) == {str(first): [f"a{n}" for n in range(120)], str(second): ["b"]}
+    with pytest.raises(SystemExit, match="'a0', .*'a119'"):
+        main([str(first), str(second)])
+
+
 def test_an_id_that_means_another_question_is_refused(runs):
     first, second = read_run(runs[0]), read_run(runs[1])
     second["c4"] = {**second["c4"], "truth": 1}
@@ -105,6 +117,14 @@ def test_an_id_that_means_another_question_is_refused(runs):
         ([record("c0", "many")], "'many'"),
         ([record("c0", 3, truth=None)], "no published answer"),
         ([record("c0", 3, category="colour")], "colour"),
+        ([record("c0", [3])], "'c0'"),
+        ([record("c0", 3, truth="many")], "'many'"),
+        ([record("c0", 3, category=["count"])], "unknown category ['count']"),
+        ([record(["c0"], 3, image="a.png")], "record 0 has the id ['c0']"),
+        ([record(None, 3, image="a.png")], "record 0 has the id None"),
+        ("", "is not valid JSON"),
+        ("[{", "is not valid JSON"),
+        ("7", "holds a int, expected a list of records"),
         ([{"id": "c0"}], "record 0 has no 'image'"),
         ([3], "record 0 has no 'id'"),
         ([], "holds no question"),
@@ -112,7 +132,9 @@ def test_an_id_that_means_another_question_is_refused(runs):
     ],
 )
 def test_bad_runs_end_the_command_with_one_sentence_and_no_output(tmp_path, runs, records, message):
-    if records is not None:
+    if isinstance(records, str):
+        (tmp_path / "bad.json").write_text(records, encoding="utf-8")
+    elif records is not None:
         write(tmp_path / "bad.json", records)
     with pytest.raises(SystemExit) as stop:
         main([str(runs[0]), str(tmp_path / "bad.json"), "--out", str(tmp_path / "table.md")])

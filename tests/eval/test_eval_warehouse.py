@@ -1,14 +1,23 @@
 from __future__ import annotations
 
+import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
 import eval.warehouse as command
+import smolrgpt_jax
 from eval.blind import BlindBaseline, read_training_questions
+from eval.normalize import main as normalize_main
 from eval.score_warehouse import main as score_main
 from eval.warehouse import evaluate, limit_questions, main
+from smolrgpt_jax.data.records import DataError
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.data.submission_prompts import SubmissionTokenizer
+from smolrgpt_jax.data.text import ChatTokenizer
+
+TOKENIZER = Path(__file__).parents[1] / "data_files" / "text" / "tokenizer"
 
 
 def truthful(pictures):
@@ -19,7 +28,7 @@ def truthful(pictures):
 def fake_model(loaded_model, monkeypatch):
     """Makes the command use a model that gives the published answers, except for the last question."""
     monkeypatch.setattr(
-        command, "answer_questions", lambda model, pictures, *_: truthful(pictures)[:-1] + ["!!!!!!"]
+        command, "answer_questions", lambda model, pictures, *_, **__: truthful(pictures)[:-1] + ["!!!!!!"]
     )
 
 
@@ -121,7 +130,7 @@ def test_a_split_without_answers_gives_a_submission_only(warehouse, tmp_path, fa
     ]
     (warehouse / "bare.json").write_text(json.dumps(bare), encoding="utf-8")
     answers = [record["freeform_answer"] for record in records]
-    monkeypatch.setattr(command, "answer_questions", lambda *_: answers)
+    monkeypatch.setattr(command, "answer_questions", lambda *_, **__: answers)
     main(
         [
             "--checkpoint",
@@ -172,9 +181,143 @@ def test_questions_that_could_not_be_asked_are_wrong(monkeypatch, warehouse, loa
     assert answers == ["", "4", "", ""]
 
 
+def test_the_depth_mode_reaches_generation(monkeypatch, warehouse, loaded_model):
+    import smolrgpt_jax.generation
+
+    modes = []
+    monkeypatch.setattr(
+        smolrgpt_jax.generation,
+        "generate_answers",
+        lambda *_, depth_mode, **__: modes.append(depth_mode) or {},
+    )
+    pictures = read_warehouse(warehouse, "val")
+    command.answer_questions(loaded_model, pictures[:1], 2, 8)
+    command.answer_questions(loaded_model, pictures[:1], 2, 8, depth_mode="submission")
+    assert modes == ["training", "submission"]
+
+
+def test_a_split_with_some_answers_is_refused_before_anything_is_asked(warehouse, tmp_path):
+    pictures = read_warehouse(warehouse, "val")
+    bare = dataclasses.replace(pictures[0].questions[0], normalized_answer=None)
+    pictures[0] = dataclasses.replace(pictures[0], questions=(bare, *pictures[0].questions[1:]))
+    with pytest.raises(DataError, match="1 of 28 questions have no published answer"):
+        evaluate(pictures, lambda asked: pytest.fail("was asked"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_limit_counts_questions(warehouse):
     pictures = limit_questions(read_warehouse(warehouse, "val"), 6)
     assert [len(picture.questions) for picture in pictures] == [4, 2]
+
+
+def command_line(warehouse, tmp_path, *more):
+    return ["--checkpoint", "anywhere", "--data", str(warehouse), "--out", str(tmp_path / "out"), *more]
+
+
+def test_a_test_split_gives_the_published_submission_format(warehouse, tmp_path, loaded_model, monkeypatch):
+    """Published records of the test split: id, image, the human's turn and rle. One picture is missing here."""
+    records = read(warehouse, "val.json")
+    shuffled = records[1::2] + records[::2]
+    shuffled[3] = {**shuffled[3], "image": "gone.png"}
+    bare = [
+        {"id": r["id"], "image": r["image"], "conversations": r["conversations"][:1], "rle": r["rle"]}
+        for r in shuffled
+    ]
+    (warehouse / "test.json").write_text(json.dumps(bare), encoding="utf-8")
+    (warehouse / "val").rename(warehouse / "test")
+    known = {record["id"]: record["freeform_answer"] for record in records}
+    monkeypatch.setattr(
+        command,
+        "answer_questions",
+        lambda model, pictures, *_, **__: [known[q.id] for p in pictures for q in p.questions],
+    )
+    main(command_line(warehouse, tmp_path, "--split", "test"))
+    submission = read(tmp_path / "out", "submission.json")
+    assert [list(entry) for entry in submission] == [["id", "normalized_answer"]] * 28
+    assert [entry["id"] for entry in submission] == [record["id"] for record in shuffled]
+    kinds = {"left_right": str, "count": int, "mcq": int, "distance": float}
+    for number, (entry, record) in enumerate(zip(submission, shuffled)):
+        kind = kinds[record["category"]]
+        expected = "" if number == 3 else kind(record["normalized_answer"])
+        assert (entry["normalized_answer"], type(entry["normalized_answer"])) == (expected, type(expected))
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
+        "predictions.json",
+        "submission.json",
+    ]
+
+
+def test_several_methods_are_scored_and_their_agreement_reported(
+    warehouse, tmp_path, fake_model, monkeypatch, capsys
+):
+    monkeypatch.setattr(
+        command,
+        "answer_questions",
+        lambda model, pictures, *_, **__: [
+            {"answer": text, "closing": "1"} if text else "" for text in [*truthful(pictures)[:-1], ""]
+        ],
+    )
+    main(command_line(warehouse, tmp_path, "--answers", "rules", "closing"))
+    metrics, predictions = read(tmp_path / "out", "metrics.json"), read(tmp_path / "out", "predictions.json")
+    assert predictions[1]["values"] == {"rules": 0, "closing": 1} and predictions[1]["closing"] == "1"
+    assert predictions[-1]["values"] == {"rules": None, "closing": None}
+    found = metrics["agreement"]
+    assert metrics["read_by"] == found["methods"] == ["rules", "closing"]
+    assert found["scores"]["rules"]["S1"] == metrics["S1"]
+    # Of seven counts 0 1 2 3 0 1 2 and regions 0 1 2 0 1 2 0.
+    shares = {name: row["agree"] for name, row in found["pairs"][0]["categories"].items()}
+    assert shares == {"left_right": 0, "count": 2, "mcq": 2, "distance": 1}
+    assert metrics["readability"]["distance"]["reasons"][0]["reason"] == "there is no text"
+    assert "rules and closing             28" in capsys.readouterr().out
+    assert "Agreement of rules, closing" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_answers_are_kept_when_a_method_fails_after_the_model_answered(
+    warehouse, tmp_path, fake_model, capsys
+):
+    with pytest.raises(SystemExit) as stop:
+        main(command_line(warehouse, tmp_path, "--answers", "rules", "closing"))
+    assert "no answer is closed" in str(stop.value) and "out/answers.json" in str(stop.value)
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["answers.json"]
+    normalize_main(
+        ["--predictions", str(tmp_path / "out" / "answers.json"), "--out", str(tmp_path / "again")]
+    )
+    main(command_line(warehouse, tmp_path))
+    again, metrics = read(tmp_path / "again", "metrics.json"), read(tmp_path / "out", "metrics.json")
+    assert {name: metrics[name] for name in again} == again and again["unreadable"] == 1
+
+
+def test_a_method_that_cannot_work_is_told_before_the_model_is_asked(warehouse, tmp_path, monkeypatch):
+    with pytest.raises(SystemExit, match="needs --router"):
+        main(command_line(warehouse, tmp_path, "--answers", "router"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("preprocessing", ["training", "submission"])
+def test_the_submissions_preprocessing_changes_depth_and_prompts_only(
+    warehouse, tmp_path, monkeypatch, loaded_model, preprocessing
+):
+    asked = {}
+
+    @dataclasses.dataclass
+    class WithTokenizer(type(loaded_model)):
+        tokenizer: object
+
+    def answer(model, pictures, *_, depth_mode):
+        prompts = {question.id: question.prompt for picture in pictures for question in picture.questions}
+        asked.update(tokenizer=model.tokenizer, prompts=prompts, depth_mode=depth_mode)
+        return truthful(pictures)
+
+    tokenizer = ChatTokenizer.load(TOKENIZER)
+    monkeypatch.setitem(smolrgpt_jax.__dict__, "load", lambda path: WithTokenizer(tokenizer))
+    monkeypatch.setattr(command, "answer_questions", answer)
+    main(command_line(warehouse, tmp_path, "--preprocessing", preprocessing))
+    submitted = preprocessing == "submission"
+    assert asked["depth_mode"] == preprocessing
+    assert isinstance(asked["tokenizer"], SubmissionTokenizer) == submitted
+    begins = {name for name, prompt in asked["prompts"].items() if prompt.startswith("\n")}
+    marked = {f"{number:06d}-left_right" for number in range(100, 107)}
+    assert begins == (marked if submitted else set())
+    assert not any(item["question"].startswith("\n") for item in read(tmp_path / "out", "predictions.json"))
 
 
 @pytest.mark.parametrize(

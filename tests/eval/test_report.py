@@ -7,7 +7,9 @@ import pytest
 
 from eval.blind import BlindBaseline, read_training_questions
 from eval.report import GALLERY_PER_CATEGORY, write_report
-from eval.warehouse import compute_metrics, make_predictions
+from eval.methods import read_by_rules, read_values
+from eval.results import compute_metrics
+from eval.warehouse import list_answers
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 
@@ -55,14 +57,10 @@ def evaluated(warehouse):
         )
         for index, question in enumerate(question for picture in pictures for question in picture.questions)
     ]
-    predictions = make_predictions(pictures, answers)
-    return (
-        compute_metrics(
-            pictures, predictions, BlindBaseline(read_training_questions(warehouse / "train.json"))
-        ),
-        predictions,
-        pictures,
-    )
+    methods = {"rules": read_by_rules, "shy": lambda items: read_by_rules(items)[:-1] + [None]}
+    predictions = read_values(list_answers(pictures, answers), methods)
+    blind = BlindBaseline(read_training_questions(warehouse / "train.json"))
+    return compute_metrics(predictions, blind), predictions, pictures
 
 
 @pytest.fixture
@@ -168,6 +166,30 @@ def test_templates_are_listed(html, evaluated):
     for row in rows:
         shown = row["template"].replace("<mask>", "[regions]")
         assert f"<td>{shown}</td><td>{row['questions']}</td><td>{row['correct']}</td>" in html
+
+
+def test_unreadable_and_ambiguous_answers_are_listed_with_their_reasons(html, evaluated):
+    found = evaluated[0]["readability"]
+    unreadable = sum(item["normalized_answer"] is None for item in evaluated[1])
+    assert sum(row["unreadable"] for row in found.values()) == unreadable > 0
+    text = " ".join(re.sub(r"<[^>]*>", " ", html).split())
+    assert f"Unreadable and ambiguous answers: {unreadable} and 0 of 28" in text
+    for category in WAREHOUSE_CATEGORIES:
+        (reason,) = found[category]["reasons"]
+        assert f"unreadable: holds no letter or digit {reason['answers']}" in text
+    groups = [a["data-readability"] for tag, a in Page(html).tags if "data-readability" in a]
+    assert groups == list(WAREHOUSE_CATEGORIES)
+
+
+def test_the_agreement_of_methods_is_shown(html, evaluated):
+    found = evaluated[0]["agreement"]
+    (pair,) = found["pairs"]
+    differing = sum(item["values"]["rules"] != item["values"]["shy"] for item in evaluated[1])
+    assert pair["all"]["agree"] == 28 - differing
+    text = " ".join(re.sub(r"<[^>]*>", " ", html).split())
+    assert f"rules and shy 28 {pair['all']['percent']:.1f} {pair['all']['kappa']:.2f}" in text
+    assert f"shy {found['scores']['shy']['S1']:.1f}" in text
+    assert ("Where rules and shy differ" in text) == bool(differing)
 
 
 def test_the_run_is_described(html):

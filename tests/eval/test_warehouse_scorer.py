@@ -111,6 +111,45 @@ def test_all_ids_that_differ_are_listed(tmp_path):
     assert f"only {tmp_path / 'pred.json'} has 2 of its 3 ids ('x', 'y')" in str(stop.value)
 
 
+def test_very_many_ids_that_differ_are_listed_in_a_file(tmp_path):
+    truth = [{"id": n, "category": "count", "normalized_answer": 1} for n in range(150)]
+    (tmp_path / "gt.json").write_text(json.dumps(truth), encoding="utf-8")
+    said = [{"id": str(n), "normalized_answer": 1} for n in range(148, 152)]
+    (tmp_path / "pred.json").write_text(json.dumps(said), encoding="utf-8")
+    with pytest.raises(SystemExit) as stop:
+        main([f"--{name}={tmp_path / file}" for name, file in FILE_OPTIONS])
+    names = [str(tmp_path / "gt.json"), str(tmp_path / "pred.json")]
+    listing = tmp_path / "m_differing_ids.json"
+    assert str(stop.value) == (
+        f"error: only {names[0]} has 148 of its 150 ids ('0', '1', '2', ...) and only {names[1]} has 2 of its "
+        f"4 ids ('150', '151'); all are listed in {listing}"
+    )
+    listed = json.loads(listing.read_text(encoding="utf-8"))
+    assert listed == {names[0]: [str(n) for n in range(148)], names[1]: ["150", "151"]}
+    assert not (tmp_path / "m.json").exists()
+
+
+@pytest.mark.parametrize("value", ["", "far", "-", None, True, [2.0], {"value": 2.0}, "nan", "\u0662"])
+@pytest.mark.parametrize(
+    "category, truth", [("count", 2), ("distance", 2.0), ("mcq", 2), ("left_right", "left")]
+)
+def test_a_prediction_that_is_no_value_is_wrong_whatever_it_is(category, truth, value):
+    metrics = score([question("a", category, truth)], {"a": value})
+    assert metrics[category] == 0 and metrics["unreadable"] == 1
+
+
+def test_numbers_that_json_has_no_word_for_are_wrong(tmp_path):
+    truth = [{"id": name, "category": "distance", "normalized_answer": 1} for name in "abc"]
+    (tmp_path / "gt.json").write_text(json.dumps(truth), encoding="utf-8")
+    said = "".join(
+        f', {{"id": "{n}", "normalized_answer": {v}}}' for n, v in zip("abc", ("NaN", "-Infinity", "1e999"))
+    )
+    (tmp_path / "pred.json").write_text(f"[{said[2:]}]", encoding="utf-8")
+    main([f"--{name}={tmp_path / file}" for name, file in FILE_OPTIONS])
+    metrics = json.loads((tmp_path / "m.json").read_text(encoding="utf-8"))
+    assert (metrics["distance"], metrics["unreadable"]) == (0, 3)
+
+
 def test_predictions_that_are_no_number_are_wrong_and_listed(tmp_path, capsys):
     truth = [
         {"id": name, "category": category, "normalized_answer": 1}
@@ -176,6 +215,23 @@ def test_published_questions_give_templates(warehouse, tmp_path):
         ('{"id": 1}', "[]", "list of records"),
         ("[", "[]", "not valid JSON"),
         (None, "[]", "cannot be read"),
+        ("", "[]", "gt.json: is not valid JSON"),
+        (ONE, "", "pred.json: is not valid JSON"),
+        (ONE, "\ufeff[]", "pred.json: is not valid JSON"),
+        (ONE, "[]]", "pred.json: is not valid JSON"),
+        (ONE, "[" * 100_000, "pred.json: is not valid JSON"),
+        (ONE, "7", "pred.json: holds a int, expected a list of records"),
+        (ONE, '{"a": 2}', "pred.json: holds a dict, expected a list of records"),
+        (ONE, '["a"]', "pred.json: is not a list of records"),
+        (ONE, '[{"normalized_answer": 2}]', "record 0 has no 'id'"),
+        (ONE, '[{"id": null, "normalized_answer": 2}]', "record 0 has the id None"),
+        (ONE, '[{"id": ["a"], "normalized_answer": 2}]', "record 0 has the id ['a']"),
+        (ONE, '[{"id": true, "normalized_answer": 2}]', "record 0 has the id True"),
+        ("[]", "[]", "gt.json: holds no question"),
+        ('[{"id": {}, "category": "count", "normalized_answer": "2"}]', "[]", "record 0 has the id {}"),
+        ('[{"id": "a", "category": ["count"], "normalized_answer": "2"}]', "[]", "'a'"),
+        ('[{"id": "a", "category": "count", "normalized_answer": [2]}]', "[]", "'a'"),
+        ('[{"id": "a", "category": "distance", "normalized_answer": NaN}]', "[]", "'a'"),
     ],
 )
 def test_bad_files_end_the_command_with_one_sentence_and_no_output(tmp_path, truth, predictions, message):

@@ -26,6 +26,14 @@ def user_text(text: str) -> str:
     return text
 
 
+def first_text(record: object) -> str:
+    """What the first turn of a chat record says, as it stands there; "" if the record has no such turn."""
+    try:
+        return str(record["conversations"][0]["value"])
+    except (KeyError, IndexError, TypeError):
+        return ""
+
+
 def split_turns(texts: Sequence[object]) -> tuple[tuple[tuple[str, str], ...], str, str | None]:
     """Texts of the user and the assistant in turn -> (earlier turns, last prompt, last answer or None).
 
