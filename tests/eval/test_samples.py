@@ -252,7 +252,7 @@ def test_regions_of_prepared_data_are_drawn_where_they_were(warehouse, tmp_path)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--checkpoint", "{tmp}/none"], "holds no checkpoint"),
+        (["--checkpoint", "{tmp}/none"], "none: no such checkpoint"),
         (["--checkpoint", "tests/data_files/tiny/checkpoint"], "does not say what it was trained on"),
         (["--config", "{tmp}/none.py"], "none.py: no such configuration"),
         (["--config", "eval/samples.py"], "eval/samples.py is no configuration of a run"),

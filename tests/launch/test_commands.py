@@ -47,10 +47,19 @@ def test_help(module):
     [
         (
             ("launch.train", "--config=configs/stage3_sft.py", "--config.init_from=nowhere", "--workdir=out"),
-            "nowhere holds no checkpoint",
+            "nowhere: no such checkpoint",
         ),
         (
             ("launch.train", "--config=configs/stage3_sft.py", "--workdir=out"),
+            "stage sft follows refiner_alignment or sft or mixed, not random parameters",
+        ),
+        (
+            (
+                "launch.train",
+                "--config=configs/stage3_sft.py",
+                "--config.any_stage_order",
+                "--workdir=out",
+            ),
             "config.tokenizer names no tokenizer",
         ),
         (("launch.make_warehouse", "--out=out", "--width=5000"), "5000x1080 pixels are outside"),
