@@ -137,6 +137,25 @@ def attention(
     return jnp.einsum("bghsk,bkgd->bsghd", weights, v).reshape(batch, length, heads, dim)
 
 
+def cache_attention(
+    q: jax.Array, keys: jax.Array, values: jax.Array, k: jax.Array, v: jax.Array, visible: jax.Array
+) -> jax.Array:
+    """Attention of one new token per row to cached tokens and to itself.
+
+    q: float[B, H, D]; keys, values: float[B, G, T, D]; k, v: float[B, G, D], of the new token; visible: bool[B, T]. Returns
+    float[B, H, D]. The new token is no part of the cache, which is therefore only read here. Softmax in float32.
+    """
+    batch, heads, dim = q.shape
+    groups = k.shape[1]
+    q = q.reshape(batch, groups, heads // groups, dim)
+    cached = jnp.einsum("bghd,bgtd->bght", q, keys, preferred_element_type=jnp.float32)
+    own = jnp.einsum("bghd,bgd->bgh", q, k, preferred_element_type=jnp.float32)
+    scores = jnp.concatenate([jnp.where(visible[:, None, None], cached, MASKED), own[..., None]], axis=-1)
+    weights = jax.nn.softmax(scores * (dim**-0.5), axis=-1).astype(v.dtype)
+    attended = jnp.einsum("bght,bgtd->bghd", weights[..., :-1], values) + weights[..., -1:] * v[:, :, None]
+    return attended.reshape(batch, heads, dim)
+
+
 def _may_attend(spans: jax.Array, key: jax.Array) -> jax.Array:
     """Whether tokens with these spans may attend to the keys at these places; int32 arrays of one shape."""
     low = SPLASH_LONGEST - 1

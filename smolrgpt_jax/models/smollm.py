@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,9 +12,18 @@ import numpy as np
 from flax import nnx
 
 from smolrgpt_jax.config import AttentionImplementation, DecoderConfig, RematPolicy
-from smolrgpt_jax.models.attention import MASKED, PackedSpans, attention
-from smolrgpt_jax.models.layers import Dense, RMSNorm, normal_init, run_blocks, stack_blocks
-from smolrgpt_jax.sharding import constrain
+from smolrgpt_jax.models.attention import MASKED, PackedSpans, attention, cache_attention
+from smolrgpt_jax.models.layers import (
+    Dense,
+    Params,
+    RMSNorm,
+    bind_params,
+    flat_params,
+    normal_init,
+    run_blocks,
+    stack_blocks,
+)
+from smolrgpt_jax.sharding import constrain, constrain_batch
 
 EMBEDDING_STDDEV = 0.02
 
@@ -80,17 +91,36 @@ class DecoderBlock(nnx.Module):
 
         With a cache (keys and values of this layer, float[B, K, G, D]) the new keys and values are written at `cache_index`.
         """
-        h = self.norm1(x)
-        q, k, v = rotate(self.q_proj(h), angles), rotate(self.k_proj(h), angles), self.v_proj(h)
+        q, k, v = self._project(x, angles)
         if cache is not None:
             start = (0, cache_index, 0, 0)
             k = jax.lax.dynamic_update_slice(cache[0], k.astype(cache[0].dtype), start)
             v = jax.lax.dynamic_update_slice(cache[1], v.astype(cache[1].dtype), start)
             cache = (k, v)
         attended = attention(q, k.astype(q.dtype), v.astype(q.dtype), mask, implementation)
+        return self._finish(x, attended), cache
+
+    def decode(
+        self, x: jax.Array, angles: tuple[jax.Array, jax.Array], visible: jax.Array, cache: KVCache
+    ) -> tuple[jax.Array, KVCache]:
+        """One token per row: x float[B, 1, D], visible bool[B, T], cache: keys and values of this layer, float[B, G, T, D].
+
+        Returns the token's output and its key and value, float[B, G, D], for the caller to write into the cache.
+        """
+        q, k, v = (part[:, 0] for part in self._project(x, angles))
+        attended = cache_attention(q, *(part.astype(q.dtype) for part in cache), k, v, visible)
+        return self._finish(x, attended[:, None]), (k, v)
+
+    def _project(
+        self, x: jax.Array, angles: tuple[jax.Array, jax.Array]
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        h = self.norm1(x)
+        return rotate(self.q_proj(h), angles), rotate(self.k_proj(h), angles), self.v_proj(h)
+
+    def _finish(self, x: jax.Array, attended: jax.Array) -> jax.Array:
         x = x + self.out_proj(attended)
         h = self.norm2(x)
-        return x + self.down_proj(jax.nn.silu(self.gate_proj(h)) * self.up_proj(h)), cache
+        return x + self.down_proj(jax.nn.silu(self.gate_proj(h)) * self.up_proj(h))
 
 
 class Decoder(nnx.Module):
@@ -161,3 +191,46 @@ class Decoder(nnx.Module):
 
         x, cache = run_blocks(self.blocks, x, step, cache, scan=self.scan, remat=self.remat)
         return self.norm(x), cache
+
+    def decode(
+        self,
+        blocks: Sequence[DecoderBlock],
+        tokens: jax.Array,
+        positions: jax.Array,
+        cache: Sequence[KVCache],
+        dtype: Any,
+    ) -> tuple[jax.Array, list[KVCache]]:
+        """One more token of every row, whose cache holds a token at each position before its own.
+
+        blocks: the layers one by one (`unstacked_blocks`), since a loop over stacked ones would copy every weight for every
+        token. tokens, positions: int32[B]; cache: per layer float[B, G, T, D] twice, T > positions. Returns hidden float[B, D]
+        after the final norm and the cache with the tokens' keys and values written at their positions.
+        """
+        slots = cache[0][0].shape[2]
+        angles = rotary_angles(positions[:, None], self.config, slots)
+        visible = jnp.arange(slots) < positions[:, None]
+        rows = jnp.arange(len(tokens))
+        x, written = self.embed(tokens[:, None], dtype), []
+        for block, (keys, values) in zip(blocks, cache, strict=True):
+            x, (k, v) = block.decode(constrain_batch(x), angles, visible, (keys, values))
+            written.append((keys.at[rows, :, positions].set(k), values.at[rows, :, positions].set(v)))
+        return self.norm(x)[:, 0], written
+
+
+@functools.lru_cache(maxsize=16)
+def _abstract_block(config: DecoderConfig) -> tuple[Any, Params]:
+    graphdef, state = nnx.split(nnx.eval_shape(lambda: DecoderBlock(config, nnx.Rngs(0))), graph=False)
+    return graphdef, flat_params(state)
+
+
+@functools.partial(jax.jit, static_argnames="dtype")
+def unstacked_params(params: Mapping[str, jax.Array], dtype: Any) -> list[Params]:
+    """The parameters of each layer, from the stacked ones (named without "decoder/blocks/"); products' weights in `dtype`."""
+    layers = len(next(iter(params.values())))
+    cast = {name: a.astype(dtype) if name.endswith("kernel") else a for name, a in params.items()}
+    return [{name: a[i] for name, a in cast.items()} for i in range(layers)]
+
+
+def unstacked_blocks(config: DecoderConfig, layers: Sequence[Params]) -> list[DecoderBlock]:
+    """The layers over `unstacked_params`; made to be called inside jit."""
+    return [bind_params(*_abstract_block(config), params) for params in layers]
