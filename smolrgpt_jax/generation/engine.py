@@ -22,7 +22,6 @@ from smolrgpt_jax.generation.constraint import Automaton, Kind
 from smolrgpt_jax.generation.decode import GREEDY, Sampling
 from smolrgpt_jax.models.smolrgpt import Params
 
-CACHE_STEP = 32  # lengths of caches are multiples of it
 REFILL = 8  # free slots are given away as soon as one in so many is free
 SMALLEST = 4  # slots, below which they are not reduced any more
 
@@ -147,8 +146,7 @@ class _Scheduler:
         count = min(decoding.batch_size, 2 ** (questions - 1).bit_length())
         self.count = -(-count // ways) * ways
         answer = decoding.max_new_tokens + (0 if closing is None else closing.automaton.longest)
-        columns = -(-(prompts.longest + answer) // CACHE_STEP) * CACHE_STEP
-        self.slots = device.empty_slots(config, mesh, self.count, columns, answer)
+        self.slots = device.empty_slots(config, mesh, self.count, prompts.longest, answer)
         self.questions: list[Question | None] = [None] * self.count
 
     def run(self, batches: Iterator[PromptBatch]) -> Iterator[dict[str, np.ndarray]]:

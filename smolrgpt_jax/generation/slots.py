@@ -1,7 +1,13 @@
 """The device's side of the engine: rows are prefilled, their questions take slots, all slots decode together.
 
-A slot's cache holds one question's tokens at the positions they have: the picture's prefix, the question, the answer. The prefix
-is computed once for all questions of a row and copied into their slots: gathering it anew for every token would read it thrice.
+A slot's cache has two parts. The first C columns take the prompt, column = position: the picture's prefix, computed once for all
+questions of a row and copied into their slots (gathering it anew for every token would read it thrice), and the question. The last
+M take the answer. There all slots write to the same column, which goes round as in a ring, so that the cache is written in
+place; a slot sees the last columns, as many as it has written. With C = 4, M = 4, the third step in the ring's column 1:
+
+    prompt of 3, 2 tokens written     p p p .   2 ^ . 1      ^ this step's
+    prompt of 4, just admitted        p p p p   . ^ . .
+
 A finished slot is given to the next question, so no step is spent on it for long.
 """
 
@@ -48,13 +54,14 @@ class Asked(NamedTuple):
 class Slots(NamedTuple):
     """B questions being answered.
 
-    token: int32[B], the last token, not yet in the cache; position: int32[B], its position; written: int32[B, M], the answers;
-    steps: int32[B], tokens written; ended: bool[B], also of free slots; budget, keys, state, value_state: see `Asked`; cache:
-    per layer keys and values float[B, G, T, D].
+    token: int32[B], the last token, not yet in the cache; prompt: int32[B], tokens of the prompt that are; written: int32[B, M],
+    the answers; steps: int32[B], tokens written; ended: bool[B], also of free slots; budget, keys, state, value_state: see
+    `Asked`; column: int32[], the next one of the ring; cache: per layer keys float[B, G, D, C + M] and values
+    float[B, G, C + M, D].
     """
 
     token: jax.Array
-    position: jax.Array
+    prompt: jax.Array
     written: jax.Array
     steps: jax.Array
     ended: jax.Array
@@ -62,6 +69,7 @@ class Slots(NamedTuple):
     keys: jax.Array
     state: jax.Array
     value_state: jax.Array
+    column: jax.Array
     cache: tuple[KVCache, ...]
 
 
@@ -92,15 +100,16 @@ def decode_weights(config: SmolRGPTConfig, params: Params) -> Weights:
 def empty_slots(
     config: SmolRGPTConfig, mesh: Mesh | None, count: int, tokens: int, answer_tokens: int
 ) -> Slots:
-    """`count` free slots for prompt and answer of `tokens` together."""
+    """`count` free slots for prompts of at most `tokens` and answers of at most `answer_tokens`."""
     c = config.decoder
     zeros = jnp.zeros(count, jnp.int32)
     with sharding.over(mesh):
-        cache = jnp.zeros((count, c.kv_heads, tokens, c.head_dim), config.compute_dtype)
+        columns = tokens + answer_tokens
+        keys = jnp.zeros((count, c.kv_heads, c.head_dim, columns), config.compute_dtype)
         return _placed(
             Slots(
                 token=zeros,
-                position=zeros,
+                prompt=zeros,
                 written=jnp.zeros((count, answer_tokens), jnp.int32),
                 steps=zeros,
                 ended=jnp.ones(count, bool),
@@ -108,7 +117,8 @@ def empty_slots(
                 keys=jnp.zeros((count, 2), jnp.uint32),
                 state=zeros,
                 value_state=zeros,
-                cache=((cache, cache),) * c.layers,
+                column=jnp.int32(0),
+                cache=((keys, keys.swapaxes(2, 3)),) * c.layers,
             )
         )
 
@@ -117,8 +127,8 @@ def _placed(slots: Slots) -> Slots:
     cache = tuple(
         tuple(constrain(part, ("batch", "heads", "none", "none")) for part in layer) for layer in slots.cache
     )
-    rest = {name: constrain_batch(value) for name, value in slots._asdict().items() if name != "cache"}
-    return Slots(**rest, cache=cache)
+    rest = {name: value for name, value in slots._asdict().items() if name not in ("column", "cache")}
+    return slots._replace(**{name: constrain_batch(value) for name, value in rest.items()}, cache=cache)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "mesh"))
@@ -158,16 +168,19 @@ def admit(
     last = asked.begin + asked.length - 1
     cache = []
     for layer, (keys, values) in enumerate(slots.cache):
-        parts = []
-        for part, stacked in ((keys, prefilled[0]), (values, prefilled[1])):
-            new = stacked[layer][asked.row[:, None], sources].swapaxes(1, 2)
-            parts.append(part.at[asked.slot, :, :longest].set(new.astype(part.dtype), mode="drop"))
-        cache.append(tuple(parts))
+        new_keys, new_values = (stacked[layer][asked.row[:, None], sources] for stacked in prefilled)
+        new_keys, new_values = new_keys.transpose(0, 2, 3, 1), new_values.transpose(0, 2, 1, 3)
+        cache.append(
+            (
+                keys.at[asked.slot, :, :, :longest].set(new_keys.astype(keys.dtype), mode="drop"),
+                values.at[asked.slot, :, :longest].set(new_values.astype(values.dtype), mode="drop"),
+            )
+        )
     with sharding.over(mesh):
         return _placed(
             Slots(
                 token=put(slots.token, tokens[asked.row, last]),
-                position=put(slots.position, prefix + asked.length - 1),
+                prompt=put(slots.prompt, prefix + asked.length - 1),
                 written=slots.written,
                 steps=put(slots.steps, jnp.zeros_like(last)),
                 ended=put(slots.ended, jnp.zeros_like(last)),
@@ -175,6 +188,7 @@ def admit(
                 keys=put(slots.keys, asked.keys),
                 state=put(slots.state, asked.state),
                 value_state=put(slots.value_state, asked.value_state),
+                column=slots.column,
                 cache=tuple(cache),
             )
         )
@@ -184,7 +198,7 @@ def admit(
 def keep(mesh: Mesh | None, slots: Slots, chosen: jax.Array) -> Slots:
     """Only the chosen slots, int32[B']."""
     with sharding.over(mesh):
-        return _placed(jax.tree.map(lambda a: a[chosen], slots))
+        return _placed(jax.tree.map(lambda a: a[chosen] if a.ndim else a, slots))
 
 
 @functools.partial(jax.jit, static_argnames=("config", "mesh", "eos_id", "sampling"), donate_argnames="slots")
@@ -205,8 +219,20 @@ def decode(
         decoder = bind(config, weights.params).decoder
 
         def step(slots: Slots) -> Slots:
+            ring = slots.written.shape[1]
+            before = slots.cache[0][1].shape[2] - ring
+            age = (slots.column - jnp.arange(ring)) % ring
+            visible = jnp.concatenate(
+                [jnp.arange(before) < slots.prompt[:, None], age <= slots.steps[:, None]], axis=1
+            )
             hidden, cache = decoder.decode(
-                blocks, slots.token, slots.position, slots.cache, config.compute_dtype
+                blocks,
+                slots.token,
+                slots.prompt + slots.steps,
+                visible,
+                slots.cache,
+                before + slots.column,
+                config.compute_dtype,
             )
             logits = decoder.logits(hidden)
             if tables is not None:
@@ -223,12 +249,12 @@ def decode(
             return _placed(
                 slots._replace(
                     token=token,
-                    position=slots.position + going,
                     written=slots.written.at[rows, columns].set(token, mode="drop"),
                     steps=slots.steps + going,
                     ended=slots.ended | (token == eos_id) | full,
                     state=state,
-                    cache=tuple(cache),
+                    column=(slots.column + 1) % ring,
+                    cache=cache,
                 )
             )
 

@@ -137,23 +137,18 @@ def attention(
     return jnp.einsum("bghsk,bkgd->bsghd", weights, v).reshape(batch, length, heads, dim)
 
 
-def cache_attention(
-    q: jax.Array, keys: jax.Array, values: jax.Array, k: jax.Array, v: jax.Array, visible: jax.Array
-) -> jax.Array:
-    """Attention of one new token per row to cached tokens and to itself.
+def cache_attention(q: jax.Array, keys: jax.Array, values: jax.Array, visible: jax.Array) -> jax.Array:
+    """Attention of one token per row to cached tokens.
 
-    q: float[B, H, D]; keys, values: float[B, G, T, D]; k, v: float[B, G, D], of the new token; visible: bool[B, T]. Returns
-    float[B, H, D]. The new token is no part of the cache, which is therefore only read here. Softmax in float32.
+    q: float[B, H, D]; keys: float[B, G, D, T]; values: float[B, G, T, D]; visible: bool[B, T]. Returns float[B, H, D]. Softmax in
+    float32. Both products run along the last dimension of what is cached, which on CPUs is ten times faster for the keys.
     """
     batch, heads, dim = q.shape
-    groups = k.shape[1]
+    groups = keys.shape[1]
     q = q.reshape(batch, groups, heads // groups, dim)
-    cached = jnp.einsum("bghd,bgtd->bght", q, keys, preferred_element_type=jnp.float32)
-    own = jnp.einsum("bghd,bgd->bgh", q, k, preferred_element_type=jnp.float32)
-    scores = jnp.concatenate([jnp.where(visible[:, None, None], cached, MASKED), own[..., None]], axis=-1)
-    weights = jax.nn.softmax(scores * (dim**-0.5), axis=-1).astype(v.dtype)
-    attended = jnp.einsum("bght,bgtd->bghd", weights[..., :-1], values) + weights[..., -1:] * v[:, :, None]
-    return attended.reshape(batch, heads, dim)
+    scores = jnp.einsum("bghd,bgdt->bght", q, keys, preferred_element_type=jnp.float32) * (dim**-0.5)
+    weights = jax.nn.softmax(jnp.where(visible[:, None, None], scores, MASKED), axis=-1)
+    return jnp.einsum("bght,bgtd->bghd", weights.astype(values.dtype), values).reshape(batch, heads, dim)
 
 
 def _may_attend(spans: jax.Array, key: jax.Array) -> jax.Array:

@@ -101,15 +101,21 @@ class DecoderBlock(nnx.Module):
         return self._finish(x, attended), cache
 
     def decode(
-        self, x: jax.Array, angles: tuple[jax.Array, jax.Array], visible: jax.Array, cache: KVCache
+        self,
+        x: jax.Array,
+        angles: tuple[jax.Array, jax.Array],
+        visible: jax.Array,
+        cache: KVCache,
+        column: jax.Array,
     ) -> tuple[jax.Array, KVCache]:
-        """One token per row: x float[B, 1, D], visible bool[B, T], cache: keys and values of this layer, float[B, G, T, D].
-
-        Returns the token's output and its key and value, float[B, G, D], for the caller to write into the cache.
-        """
-        q, k, v = (part[:, 0] for part in self._project(x, angles))
-        attended = cache_attention(q, *(part.astype(q.dtype) for part in cache), k, v, visible)
-        return self._finish(x, attended[:, None]), (k, v)
+        """One token per row: x float[B, 1, D]; arguments and the new cache as in `Decoder.decode`, of this layer."""
+        q, k, v = self._project(x, angles)
+        keys, values = cache
+        k, v = k.transpose(0, 2, 3, 1).astype(keys.dtype), v.transpose(0, 2, 1, 3).astype(values.dtype)
+        keys = jax.lax.dynamic_update_slice_in_dim(keys, k, column, axis=3)
+        values = jax.lax.dynamic_update_slice_in_dim(values, v, column, axis=2)
+        attended = cache_attention(q[:, 0], keys.astype(q.dtype), values.astype(q.dtype), visible)
+        return self._finish(x, attended[:, None]), (keys, values)
 
     def _project(
         self, x: jax.Array, angles: tuple[jax.Array, jax.Array]
@@ -197,24 +203,25 @@ class Decoder(nnx.Module):
         blocks: Sequence[DecoderBlock],
         tokens: jax.Array,
         positions: jax.Array,
+        visible: jax.Array,
         cache: Sequence[KVCache],
+        column: jax.Array,
         dtype: Any,
-    ) -> tuple[jax.Array, list[KVCache]]:
-        """One more token of every row, whose cache holds a token at each position before its own.
+    ) -> tuple[jax.Array, tuple[KVCache, ...]]:
+        """One more token of every row.
 
         blocks: the layers one by one (`unstacked_blocks`), since a loop over stacked ones would copy every weight for every
-        token. tokens, positions: int32[B]; cache: per layer float[B, G, T, D] twice, T > positions. Returns hidden float[B, D]
-        after the final norm and the cache with the tokens' keys and values written at their positions.
+        token. tokens, positions: int32[B]; visible: bool[B, T], the columns of the cache that a row attends to, the new one
+        among them; cache: per layer keys float[B, G, D, T] and values float[B, G, T, D]; column: int32[], where all rows' new
+        keys and values go: one place for all can be written without copying the cache. Returns hidden float[B, D] after the
+        final norm and the new cache.
         """
-        slots = cache[0][0].shape[2]
-        angles = rotary_angles(positions[:, None], self.config, slots)
-        visible = jnp.arange(slots) < positions[:, None]
-        rows = jnp.arange(len(tokens))
+        angles = rotary_angles(positions[:, None], self.config, visible.shape[1])
         x, written = self.embed(tokens[:, None], dtype), []
-        for block, (keys, values) in zip(blocks, cache, strict=True):
-            x, (k, v) = block.decode(constrain_batch(x), angles, visible, (keys, values))
-            written.append((keys.at[rows, :, positions].set(k), values.at[rows, :, positions].set(v)))
-        return self.norm(x)[:, 0], written
+        for block, layer_cache in zip(blocks, cache, strict=True):
+            x, layer_cache = block.decode(constrain_batch(x), angles, visible, layer_cache, column)
+            written.append(layer_cache)
+        return self.norm(x)[:, 0], tuple(written)
 
 
 @functools.lru_cache(maxsize=16)
