@@ -8,7 +8,8 @@ metrics.json (S1, left_right, count, mcq, distance in percent, questions, the bl
 from train.json, the official numbers, 95 % intervals of the scores, the accuracy of each question
 template, errors by true distance, calibration) and report.html. A record that cannot be used is left out
 and reported; a picture that cannot be decoded leaves its questions without an answer, and they
-count as wrong.
+count as wrong. Finished answers are kept in .OUT.journal beside --out until the results are written: the same
+command goes on from there.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval import positive, results_folder, write_json
+from eval import DTYPES, journal_path, positive, remove_journal, results_folder, write_json
 from eval.answers import normalized_answer
 from eval.blind import BlindBaseline, read_training_questions
 from eval.breakdown import describe_details
@@ -43,8 +44,12 @@ def answer_questions(
     batch_size: int,
     max_new_tokens: int,
     on_bad_record: BadRecords | None = None,
+    journal: Path | None = None,
 ) -> list[str]:
-    """Asks a model all questions; returns its texts in their order, "" for those it could not be asked."""
+    """Asks a model all questions; returns its texts in their order, "" for those it could not be asked.
+
+    ``journal``: see ``generate_answers``.
+    """
     from smolrgpt_jax.generation import generate_answers
 
     answers = generate_answers(
@@ -54,6 +59,7 @@ def answer_questions(
         max_new_tokens=max_new_tokens,
         on_bad_record=on_bad_record,
         progress=True,
+        journal=journal,
     )
     return [answers.get(question.id, "") for picture in pictures for question in picture.questions]
 
@@ -204,6 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", required=True, type=Path, help="folder for the results")
     parser.add_argument("--batch_size", type=positive, default=64, help="questions answered at once")
     parser.add_argument("--max_new_tokens", type=positive, default=120, help="longest answer, in tokens")
+    parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="of the model's products")
     parser.add_argument("--limit", type=positive, help="only the first LIMIT questions")
     parser.add_argument(
         "--loss_curves",
@@ -232,15 +239,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # Imported late: neither --help nor a mistyped path should wait for JAX.
         from smolrgpt_jax import load
 
-        model = load(args.checkpoint)
+        model = load(args.checkpoint, compute_dtype=args.dtype)
         metrics = evaluate(
             pictures,
-            lambda asked: answer_questions(model, asked, args.batch_size, args.max_new_tokens, bad),
+            lambda asked: answer_questions(
+                model, asked, args.batch_size, args.max_new_tokens, bad, journal_path(args.out)
+            ),
             args.out,
             blind=blind,
             loss_curves=dict(args.loss_curves),
             run_info=run_details(model, checkpoint=args.checkpoint, data=args.data / annotations),
         )
+        remove_journal(args.out)
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from None
     if bad.reasons:

@@ -20,6 +20,8 @@ from smolrgpt_jax.data.records import BadRecords, DataError, Picture, Region
 from smolrgpt_jax.data.row_plan import check_fit
 
 LENGTH_STEP = 32  # row lengths are multiples of it
+MOST_LENGTHS = 4
+ROWS_PER_LENGTH = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,7 +163,7 @@ def prompt_batches(
     load: Loader,
     *,
     depth_mode: str = "training",
-    most_lengths: int = 4,
+    most_lengths: int = MOST_LENGTHS,
     batch_tokens: int = 1024,
     multiple: int = 1,
     on_bad_record: BadRecords | None = None,
@@ -170,7 +172,7 @@ def prompt_batches(
 
     Args:
       load, depth_mode: as for ``PackedRows``.
-      most_lengths: most different row lengths.
+      most_lengths: most different row lengths; fewer for few rows, since every one costs a compilation.
       batch_tokens: a batch has so many rows that it holds about so many tokens for every one of ``multiple``.
       multiple: rows of a batch are a multiple of it.
       on_bad_record: what to do with a picture that cannot be read.
@@ -179,6 +181,7 @@ def prompt_batches(
       DataError: under "error", for an unreadable picture.
     """
     on_bad_record = on_bad_record or BadRecords("error")
+    most_lengths = min(most_lengths, 1 + len(prompts.rows) // ROWS_PER_LENGTH)
     lengths = choose_lengths([row.tokens for row in prompts.rows], most_lengths)
     shorter = [0, *lengths]
     for least, length in zip(reversed(shorter[:-1]), reversed(lengths)):

@@ -55,7 +55,9 @@ def model() -> Model:
 @pytest.fixture(scope="session")
 def warehouse(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("generation") / "data"
-    config = WarehouseConfig(scenes=6, val_scenes=0, test_scenes=0, seed=3, width=96, height=54, max_pallets=5)
+    config = WarehouseConfig(
+        scenes=5, val_scenes=0, test_scenes=0, seed=3, width=96, height=54, max_pallets=5
+    )
     make_warehouse(folder, config, workers=1)
     return folder
 
@@ -65,24 +67,48 @@ def pictures(warehouse) -> list[Picture]:
     return read_warehouse(warehouse, "train")
 
 
-def answer_each(model: Model, pictures: list[Picture], max_new_tokens: int, **options) -> dict[str, np.ndarray]:
+def answer_each(
+    model: Model, pictures: list[Picture], max_new_tokens: int, **options
+) -> dict[str, np.ndarray]:
     """The simple path: one question with its own picture per row, left-padded, `Model.generate`: {id: int32[N]}."""
+    names, arrays = _rows(model, pictures, {})
+    generated = model.generate(*arrays, max_new_tokens=max_new_tokens, **options)
+    return dict(zip(names, generated, strict=True))
+
+
+def teacher_forced(
+    model: Model, pictures: list[Picture], answers: dict[str, list[int]]
+) -> dict[str, np.ndarray]:
+    """Logits float32[N, vocabulary] of each answer's tokens from one forward pass, without any cache."""
+    names, arrays = _rows(model, pictures, answers)
+    logits = model.forward(*arrays)["logits"]
+    return {
+        name: row[-len(answers[name]) - 1 : -1]
+        for name, row in zip(names, logits, strict=True)
+        if answers[name]
+    }
+
+
+def _rows(
+    model: Model, pictures: list[Picture], answers: dict[str, list[int]]
+) -> tuple[list[str], tuple[np.ndarray | list[np.ndarray], ...]]:
+    """Question ids, and the arguments of `Model.forward`: prompts with answers behind them, if any, left-padded."""
     size, tokenizer = model.config.vision.image_size, model.tokenizer
     asked = [(picture, question) for picture in pictures for question in picture.questions]
     prefix = tokenizer.prefix(model.config.image_tokens)
-    prompts = [np.concatenate([prefix, tokenizer.question(q.prompt)[0]]) for _, q in asked]
+    prompts = [
+        np.concatenate([prefix, tokenizer.question(q.prompt)[0], np.array(answers.get(q.id, []), np.int32)])
+        for _, q in asked
+    ]
     longest = max(map(len, prompts))
-    ids = np.stack([np.pad(p, (longest - len(p), 0), constant_values=tokenizer.pad_id) for p in prompts])
-    generated = model.generate(
-        ids,
+    arrays = (
+        np.stack([np.pad(p, (longest - len(p), 0), constant_values=tokenizer.pad_id) for p in prompts]),
         np.stack([np.arange(longest) >= longest - len(p) for p in prompts]),
         np.stack([load_rgb(picture.image, size) for picture, _ in asked]),
         np.stack([load_depth(picture.depth, size) for picture, _ in asked]),
         [np.stack([decode(region) for region in q.regions], axis=-1) for _, q in asked],
-        max_new_tokens=max_new_tokens,
-        **options,
     )
-    return {question.id: row for (_, question), row in zip(asked, generated)}
+    return [question.id for _, question in asked], arrays
 
 
 def prompts_of(model: Model, pictures: list[Picture], **options) -> Prompts:
