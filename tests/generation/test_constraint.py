@@ -105,7 +105,8 @@ def test_a_tokenizer_that_joins_digits_is_refused(tokenizer, monkeypatch):
         make_automaton(tokenizer, KINDS, tokenizer.vocab_size)
 
 
-OPTIONS = {"batch_size": 8, "max_new_tokens": 10, "progress": False}
+NEW_TOKENS = 12
+OPTIONS = {"batch_size": 8, "max_new_tokens": NEW_TOKENS, "progress": False}
 
 
 def check_values(pictures, answers):
@@ -147,20 +148,20 @@ def test_questions_without_values_stay_open(model, pictures):
 
 def test_values_are_the_models_best_allowed_tokens(model, pictures):
     """Every token after the mark has the largest logit of those that lead to some value, by full forward passes."""
-    tokenizer, some = model.tokenizer, pictures[:3]
-    questions = {q.id: q for p in some for q in p.questions}
+    tokenizer = model.tokenizer
+    questions = {q.id: q for p in pictures for q in p.questions}
 
     def kind(question):
         return kind_of(question.category, question)
 
     kinds = {kind(question) for question in questions.values()}
     automaton = make_automaton(tokenizer, kinds, model.config.decoder.padded_vocab_size)
-    found = answer_ids(model, some, Decoding(8, 6, tokenizer.eos_id), Closing(automaton, kind))
+    found = answer_ids(model, pictures, Decoding(8, NEW_TOKENS, tokenizer.eos_id), Closing(automaton, kind))
     mark = tokenizer.tokens(CLOSING)
-    for name, logits in teacher_forced(model, some, found).items():
+    for name, logits in teacher_forced(model, pictures, found).items():
         ids = found[name]
         begin = next(n for n in range(len(ids)) if ids[n : n + len(mark)] == mark)
-        assert begin <= 6
+        assert begin <= NEW_TOKENS
         value, best = ids[begin + len(mark) :], logits[begin + len(mark) :]
         words = [
             (*word, tokenizer.eos_id)

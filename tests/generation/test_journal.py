@@ -12,7 +12,7 @@ from smolrgpt_jax import sharding
 from smolrgpt_jax.generation import Sampling, answers, closed_answers, generate_answers
 from smolrgpt_jax.generation.journal import params_fingerprint
 
-OPTIONS = {"batch_size": 4, "max_new_tokens": 10, "sampling": Sampling(temperature=1.0), "progress": False}
+OPTIONS = {"batch_size": 8, "max_new_tokens": 12, "sampling": Sampling(temperature=1.0), "progress": False}
 
 
 class Interrupted(Exception):
@@ -64,9 +64,9 @@ def test_an_interrupted_run_goes_on(watched, model, pictures, tmp_path, torn):
 def test_a_journal_with_half_a_first_line_is_begun_again(watched, model, pictures, tmp_path):
     journal = tmp_path / "journal"
     journal.write_bytes(b'{"parameters": "12')
-    found = generate_answers(model, pictures[:1], journal=journal, **OPTIONS)
+    found = generate_answers(model, pictures, journal=journal, **OPTIONS)
     assert watched["decoded"] == len(found) > 0
-    assert generate_answers(model, pictures[:1], journal=journal, **OPTIONS) == found
+    assert generate_answers(model, pictures, journal=journal, **OPTIONS) == found
     assert watched["decoded"] == len(found)
 
 
@@ -78,7 +78,7 @@ def test_a_journal_of_another_run_is_refused(watched, model, pictures, tmp_path)
     half = model.config.replace(compute_dtype="bfloat16")
     cases = [
         ("decoding", model, pictures, {"seed": 1}),
-        ("decoding", model, pictures, {"max_new_tokens": 11}),
+        ("decoding", model, pictures, {"max_new_tokens": 13}),
         ("parameters", dataclasses.replace(model, params=changed), pictures, {}),
         ("configuration", dataclasses.replace(model, config=half), pictures, {}),
         ("data", model, pictures[1:], {}),
