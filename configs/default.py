@@ -48,6 +48,7 @@ def get_config() -> ConfigDict:
                 "row_regions": 18,
                 "depth_mode": "training",
                 "region_names": False,  # the number of each region before its tokens; published: not
+                "closing_answer": False,  # answers end with their normalised value; published: not
                 "on_bad_record": "error",
                 "cached_pictures": 0,
                 "threads": 4,  # that build batches, in each worker

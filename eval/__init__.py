@@ -13,6 +13,8 @@ from pathlib import Path
 
 from smolrgpt_jax.data.records import DataError
 
+DTYPES = ("float32", "bfloat16")  # that a model may compute in
+
 
 def write_aside(path: str | Path, text: str) -> None:
     """Writes a UTF-8 text file under another name, then renames it: whole or not at all."""
@@ -44,6 +46,20 @@ def results_folder(out: str | Path) -> Iterator[Path]:
         out.mkdir(exist_ok=True)
         for file in Path(folder).iterdir():
             file.replace(out / file.name)
+
+
+def journal_path(out: str | Path) -> Path:
+    """Where the finished answers of a run that writes to ``out`` are kept until its results are written."""
+    out = Path(out).resolve()
+    return out.with_name(f".{out.name}.journal")
+
+
+def remove_journal(out: str | Path) -> None:
+    """Removes the kept answers, after the results have been written."""
+    from smolrgpt_jax.generation.journal import journal_files
+
+    for file in journal_files(journal_path(out)):
+        file.unlink(missing_ok=True)
 
 
 def positive(text: str) -> int:

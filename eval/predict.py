@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from eval import DTYPES
 from eval.answers import normalized_answer, question_category
 from eval.overlay import draw_regions
 from eval.warehouse import answer_questions
@@ -147,6 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--record", help="id of the record to take from --masks")
     parser.add_argument("--question", help=f"the question with one {MASK} per region; a record may bring it")
     parser.add_argument("--max_new_tokens", type=int, default=120, help="longest answer, in tokens")
+    parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="of the model's products")
     parser.add_argument("--out", type=Path, help="where to write the picture with its regions drawn in")
     args = parser.parse_args(arguments)
 
@@ -166,7 +168,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # Imported late: neither --help nor a mistyped path should wait for JAX.
         from smolrgpt_jax import load
 
-        answer = answer_questions(load(args.checkpoint), [picture], 1, args.max_new_tokens)[0]
+        model = load(args.checkpoint, compute_dtype=args.dtype)
+        answer = answer_questions(model, [picture], 1, args.max_new_tokens)[0]
         if args.out:
             with Image.open(args.image) as image:
                 save_picture(draw_regions(image, regions), args.out)

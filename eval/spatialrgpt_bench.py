@@ -10,7 +10,8 @@ procedural warehouse. Into --out go predictions.json (every answer as text and a
 The thresholds are the original ones, the judge is not: the original evaluation asks GPT-4 to compare
 qualitative answers and to extract numbers, this one reads both by rules (eval.bench_answers). Numbers of
 the two are close, not the same. A record that cannot be used is left out and reported; a picture
-that cannot be decoded leaves its questions without an answer, and they count as failures.
+that cannot be decoded leaves its questions without an answer, and they count as failures. Finished
+answers are kept in .OUT.journal beside --out until the results are written: the same command goes on from there.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval import positive, results_folder, write_json
+from eval import DTYPES, journal_path, positive, remove_journal, results_folder, write_json
 from eval.bench_answers import CATEGORIES, QUALITATIVE, QUANTITATIVE, bench_answer
 from eval.bench_scorer import AVERAGE, answer_error, describe_bench, group_of, is_success, score_bench
 from eval.report import gallery, render
@@ -140,6 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", required=True, type=Path, help="folder for the results")
     parser.add_argument("--batch_size", type=positive, default=64, help="questions answered at once")
     parser.add_argument("--max_new_tokens", type=positive, default=120, help="longest answer, in tokens")
+    parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="of the model's products")
     parser.add_argument("--limit", type=positive, help="only the first LIMIT questions")
     args = parser.parse_args(arguments)
 
@@ -158,13 +160,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # Imported late: neither --help nor a mistyped path should wait for JAX.
         from smolrgpt_jax import load
 
-        model = load(args.checkpoint)
+        model = load(args.checkpoint, compute_dtype=args.dtype)
         metrics = evaluate(
             pictures,
-            lambda asked: answer_questions(model, asked, args.batch_size, args.max_new_tokens, bad),
+            lambda asked: answer_questions(
+                model, asked, args.batch_size, args.max_new_tokens, bad, journal_path(args.out)
+            ),
             args.out,
             run_details(model, "eval.spatialrgpt_bench", checkpoint=args.checkpoint, data=annotations),
         )
+        remove_journal(args.out)
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from None
     if bad.reasons:

@@ -11,7 +11,8 @@ from train.json, the official numbers, 95 % intervals of the scores, the accurac
 template, errors by true distance, calibration, unreadable and ambiguous answers, the agreement of several
 ways of reading them) and report.html. A record that cannot be used is left out and reported; a picture that
 cannot be decoded leaves its questions without an answer, and they count as wrong. The submission holds all
-ids of the file in its order, with an empty value where there is no answer.
+ids of the file in its order, with an empty value where there is no answer. Finished answers are kept in
+.OUT.journal beside --out until the results are written: the same command goes on from there.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval import positive, results_folder, write_json
+from eval import DTYPES, journal_path, positive, remove_journal, results_folder, write_json
+from eval.answers import question_category
 from eval.blind import BlindBaseline, read_training_questions
 from eval.methods import RULES, Method, add_method_arguments, build_methods, read_values
 from eval.report import write_report
@@ -36,6 +38,7 @@ from smolrgpt_jax.data.sources.collect import read_json_list
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 
 if TYPE_CHECKING:
+    from smolrgpt_jax.generation.answers import ClosingMode
     from smolrgpt_jax.loading import Model
 
 # What a model says of one question: its text, or a dict of "answer", the text, and "closing", the value it wrote behind it.
@@ -50,8 +53,12 @@ def answer_questions(
     max_new_tokens: int,
     on_bad_record: BadRecords | None = None,
     depth_mode: str = DEPTH_MODES[0],
+    journal: Path | None = None,
 ) -> list[str]:
-    """Asks a model all questions; returns its texts in their order, "" for those it could not be asked."""
+    """Asks a model all questions; returns its texts in their order, "" for those it could not be asked.
+
+    ``journal``: see ``generate_answers``.
+    """
     from smolrgpt_jax.generation import generate_answers
 
     answers = generate_answers(
@@ -62,8 +69,46 @@ def answer_questions(
         depth_mode=depth_mode,
         on_bad_record=on_bad_record,
         progress=True,
+        journal=journal,
     )
     return [answers.get(question.id, "") for picture in pictures for question in picture.questions]
+
+
+def closed_answer_questions(
+    model: Model,
+    pictures: Sequence[Picture],
+    batch_size: int,
+    max_new_tokens: int,
+    mode: ClosingMode,
+    on_bad_record: BadRecords | None = None,
+    depth_mode: str = DEPTH_MODES[0],
+    journal: Path | None = None,
+) -> list[dict[str, str | None]]:
+    """As ``answer_questions``, with the value that the model closes each answer with: {"answer", "closing"} per question.
+
+    ``mode``: "after_text", or "alone" for the value without a text before it.
+    """
+    from smolrgpt_jax.generation import closed_answers
+
+    answers = closed_answers(
+        model,
+        pictures,
+        batch_size=batch_size,
+        max_new_tokens=max_new_tokens,
+        mode=mode,
+        category_of=lambda question: question.category or question_category(question.prompt) or "",
+        depth_mode=depth_mode,
+        on_bad_record=on_bad_record,
+        journal=journal,
+    )
+    found = [answers.get(question.id) for picture in pictures for question in picture.questions]
+    return [
+        {
+            "answer": "" if answer is None else answer.text,
+            "closing": None if answer is None or answer.value is None else str(answer.value),
+        }
+        for answer in found
+    ]
 
 
 def list_answers(pictures: Sequence[Picture], answers: Sequence[Answered]) -> list[dict]:
@@ -167,16 +212,22 @@ def run_details(model: Model, module: str = "eval.warehouse", **details: Any) ->
 def _answerer(model: Model, records: Sequence, args: argparse.Namespace, bad: BadRecords) -> Answerer:
     """What asks the model, with the command line's preprocessing."""
 
-    def ask(pictures: Sequence[Picture]) -> list[str]:
+    def ask(pictures: Sequence[Picture]) -> Sequence[Answered]:
         asked = model
         if args.preprocessing == "submission":
             from smolrgpt_jax.data.submission_prompts import SubmissionTokenizer, with_newlines
 
             asked = dataclasses.replace(model, tokenizer=SubmissionTokenizer.of(model.tokenizer))
             pictures = with_newlines(pictures, records)
-        return answer_questions(
-            asked, pictures, args.batch_size, args.max_new_tokens, bad, depth_mode=args.preprocessing
-        )
+        limits = {"batch_size": args.batch_size, "max_new_tokens": args.max_new_tokens}
+        rest = {
+            "on_bad_record": bad,
+            "depth_mode": args.preprocessing,
+            "journal": journal_path(args.out),
+        }
+        if "closing" in args.answers:
+            return closed_answer_questions(asked, pictures, **limits, mode=args.closing, **rest)
+        return answer_questions(asked, pictures, **limits, **rest)
 
     return ask
 
@@ -201,6 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", required=True, type=Path, help="folder for the results")
     parser.add_argument("--batch_size", type=positive, default=64, help="questions answered at once")
     parser.add_argument("--max_new_tokens", type=positive, default=120, help="longest answer, in tokens")
+    parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="of the model's products")
     parser.add_argument("--limit", type=positive, help="only the first LIMIT questions")
     parser.add_argument(
         "--preprocessing",
@@ -210,6 +262,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "them at test time (default %(default)s)",
     )
     add_method_arguments(parser)
+    parser.add_argument(
+        "--closing",
+        choices=("after_text", "alone"),
+        default="after_text",
+        help="closing: the value is decoded after the free text, or alone in its place (default %(default)s)",
+    )
     parser.add_argument(
         "--loss_curves",
         type=_named_file,
@@ -239,7 +297,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # Imported late: neither --help nor a mistyped path should wait for JAX.
         from smolrgpt_jax import load
 
-        model = load(args.checkpoint)
+        model = load(args.checkpoint, compute_dtype=args.dtype)
         metrics = evaluate(
             pictures,
             _answerer(model, records, args, bad),
@@ -256,6 +314,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 answers_read_by=", ".join(methods),
             ),
         )
+        remove_journal(args.out)
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from None
     if bad.reasons:

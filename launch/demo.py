@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 from configs import demo
+from eval import journal_path, remove_journal
 from eval.blind import BlindBaseline, read_training_questions
 from eval.results import describe_metrics
 from eval.warehouse import answer_questions, evaluate, run_details
@@ -55,7 +56,9 @@ def run(workdir: Path, seed: int) -> None:
         details = run_details(model, checkpoint=workdir / demo.STAGES[-1], data=data / "test_answers.json")
         metrics = evaluate(
             pictures,
-            lambda asked: answer_questions(model, asked, 64, LONGEST_ANSWER, bad),
+            lambda asked: answer_questions(
+                model, asked, 64, LONGEST_ANSWER, bad, journal=journal_path(workdir / "eval")
+            ),
             workdir / "eval",
             blind=BlindBaseline(read_training_questions(data / "train.json")),
             loss_curves={stage: workdir / stage / "metrics.csv" for stage in demo.STAGES},
@@ -63,6 +66,7 @@ def run(workdir: Path, seed: int) -> None:
         )
         for name in RESULTS:
             (workdir / "eval" / name).replace(workdir / name)
+        remove_journal(workdir / "eval")
     else:
         metrics = json.loads((workdir / "metrics.json").read_text())
     print(describe_metrics(metrics))

@@ -160,7 +160,7 @@ def load(path: str | Path, compute_dtype: str = "float32", mesh: Mesh | None = N
     """Loads a PyTorch checkpoint folder, a converted checkpoint, or a training work directory: its newest step, or as
     WORKDIR/best its best one.
 
-    Parameters are float32, each read straight to where it stays: the default device, or `mesh` with the shardings of training.
+    Parameters are float32, each read straight to where it stays: this process's first device, or `mesh` with the shardings of training.
     Raises CheckpointError if the folder is neither, or is damaged.
     """
     path = Path(path)
@@ -184,8 +184,8 @@ def load(path: str | Path, compute_dtype: str = "float32", mesh: Mesh | None = N
 
 
 def _places(config: SmolRGPTConfig, mesh: Mesh | None) -> dict[str, jax.sharding.Sharding]:
-    """Where every parameter goes: the default device, or its sharding over the mesh."""
+    """Where every parameter goes: this process's first device, or its sharding over the mesh."""
     shapes = abstract_params(config)
     if mesh is None:
-        return dict.fromkeys(shapes, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+        return dict.fromkeys(shapes, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
     return sharding.param_shardings(shapes, mesh)

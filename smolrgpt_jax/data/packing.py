@@ -19,7 +19,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from smolrgpt_jax.data.records import Picture, Region
+from smolrgpt_jax.data.closing import closed_turns
+from smolrgpt_jax.data.records import Picture, Question, Region
 from smolrgpt_jax.data.text import IGNORE, ChatTokenizer
 
 
@@ -54,12 +55,13 @@ class TokenisedQuestions:
     def __init__(self, pictures: Sequence[Picture], tokenizer: ChatTokenizer, with_answers: bool = True):
         """Tokenises; ``with_answers`` False leaves generation prompts."""
         questions = [question for picture in pictures for question in picture.questions]
-        encoded = tokenizer.conversations(
-            [
-                question.turns if with_answers or question.answer is None else question.turns[:-1]
-                for question in questions
-            ]
-        )
+
+        def turns(question: Question) -> list[str]:
+            if not with_answers:
+                return question.turns if question.answer is None else question.turns[:-1]
+            return closed_turns(question) if tokenizer.closing_answer else question.turns
+
+        encoded = tokenizer.conversations([turns(question) for question in questions])
         self.tokenizer = tokenizer
         self._ids = np.concatenate([np.zeros(0, np.int32), *(ids for ids, _ in encoded)])
         self._counted = np.concatenate([np.zeros(0, bool), *(counted for _, counted in encoded)])

@@ -1,128 +1,223 @@
-"""Pictures -> batches of generation prompts, for evaluation."""
+"""Pictures -> batches of generation prompts, for evaluation.
+
+A row holds one picture's prefix and its questions one after another, as packed rows of training do:
+
+    U I I I q q q a  q q a  q q q q a | pad        a: the assistant's header, after which the answer is generated
+
+Rows have one of a few lengths, chosen from the data so that they leave the least padding.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
-from smolrgpt_jax.data.loader import FileLoader, Loader, fill_pixels
+from smolrgpt_jax.data.loader import Loader, fill_pixels
 from smolrgpt_jax.data.packing import PackedPicture, RowShape, TokenisedQuestions, empty_batch, fill_text
-from smolrgpt_jax.data.records import BadRecords, DataError, Picture
+from smolrgpt_jax.data.records import BadRecords, DataError, Picture, Region
 from smolrgpt_jax.data.row_plan import check_fit
-from smolrgpt_jax.data.text import ChatTokenizer
+
+LENGTH_STEP = 32  # row lengths are multiples of it
+MOST_LENGTHS = 4
+ROWS_PER_LENGTH = 16
 
 
-def eval_batches(
+@dataclasses.dataclass(frozen=True)
+class PromptRow:
+    """A picture with some of its questions.
+
+    Attributes:
+      part: the indices of the picture and its questions.
+      tokens: length of the row, and lengths: of each question in it, in tokens.
+    """
+
+    part: PackedPicture
+    tokens: int
+    lengths: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompts:
+    """What is asked.
+
+    Attributes:
+      pictures, questions: the records and their tokens, without answers.
+      rows: every question that can be asked once.
+      shape: image sizes and most regions of a row; its tokens are the longest a row may be.
+    """
+
+    pictures: Sequence[Picture]
+    questions: TokenisedQuestions
+    rows: list[PromptRow]
+    shape: RowShape
+
+    @property
+    def prefix(self) -> int:
+        """Tokens before a picture's questions."""
+        return self.questions.tokenizer.prefix(self.shape.image_tokens).size
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest question with its picture's prefix."""
+        return self.prefix + max((max(row.lengths) for row in self.rows), default=0)
+
+
+def plan_prompts(
     pictures: Sequence[Picture],
-    tokenizer: ChatTokenizer,
+    questions: TokenisedQuestions,
     shape: RowShape,
-    batch_size: int,
     *,
-    load: Loader | None = None,
-    depth_mode: str = "training",
-    bucket: int = 64,
-    process_index: int = 0,
-    process_count: int = 1,
+    row_tokens: int = 2048,
+    answered: Collection[str] = (),
     on_bad_record: BadRecords | None = None,
-) -> Iterator[dict]:
-    """Yields batches of generation prompts, one question and one picture per row, in order.
+) -> Prompts:
+    """Puts every picture's questions into a row, or into several where they are too long for one.
 
     Args:
       pictures: the records; answers are not used.
-      tokenizer: the chat tokenizer.
-      shape: as for training; its ``tokens`` is the longest prompt, its ``pictures`` is not used.
-      batch_size: B, rows of the global batch; the last batch is filled up with copies.
-      load, depth_mode: as for ``PackedRows``; the default loader keeps the last pictures, since
-        the questions of a picture follow each other.
-      bucket: prompts are padded to the next multiple of it over the global batch.
-      process_index, process_count: this process gets its consecutive share of every batch.
-      on_bad_record: "report" keeps the place of a bad question with ``valid`` False.
-
-    Yields:
-      input_ids, attention_mask, positions, feature_index, picture_ids, question_ids:
-        int32[B, S], padded on the left; their meaning is that of ``empty_batch`` with P = 1.
-      images, depths: float32[B, 1, H, W, 3]; region_masks: float32[B, 1, R, g, g]. The last two
-        are absent if the shape has no regions.
-      valid: bool[B], False for copies and bad questions.
-      record_ids: list of B question ids, for matching the predictions.
+      questions: their tokens, without answers.
+      shape: ``tokens`` is the longest prompt; ``regions`` and ``pictures`` are not used.
+      row_tokens: rows of more tokens are only made for single questions that are longer.
+      answered: ids of questions that are left out.
+      on_bad_record: what to do with a question that does not fit.
 
     Raises:
-      DataError: under "error", for a question that does not fit or an unreadable picture.
+      DataError: under "error", for a question that does not fit.
     """
-    if batch_size % process_count:
-        raise ValueError(f"a batch of {batch_size} does not divide among {process_count} processes")
     on_bad_record = on_bad_record or BadRecords("error")
-    longest = -(-shape.tokens // bucket) * bucket
-    shape = dataclasses.replace(shape, pictures=1, tokens=longest)
-    load = load or FileLoader(shape, depth_mode, cached_pictures=8)
-    questions = TokenisedQuestions(pictures, tokenizer, with_answers=False)
-    prefix = tokenizer.prefix(shape.image_tokens).size
-    entries, bad = [], set()
+    most = max((len(set(q.regions)) for p in pictures for q in p.questions), default=0)
+    shape = dataclasses.replace(shape, pictures=1, regions=most)
+    prefix = questions.tokenizer.prefix(shape.image_tokens).size
+    rows: list[PromptRow] = []
     for index, picture in enumerate(pictures):
+        chosen: list[int] = []
         for number, question in enumerate(picture.questions):
-            entry = PackedPicture(index, (number,))
-            entries.append(entry)
+            if question.id in answered:
+                continue
             try:
-                check_fit(picture, question, questions[index, number][0], prefix, shape, tokenizer)
+                ids = questions[index, number][0]
+                check_fit(picture, question, ids, prefix, shape, questions.tokenizer)
             except DataError as error:
                 on_bad_record.reject(error)
-                bad.add(entry)
-    local = batch_size // process_count
-    for begin in range(0, len(entries), batch_size):
-        chosen = entries[begin : begin + batch_size]
-        lengths = [
-            prefix + questions[entry.picture, entry.questions[0]][0].size
-            for entry in chosen
-            if entry not in bad
-        ]
-        width = -(-max(lengths, default=1) // bucket) * bucket
-        valid = np.arange(batch_size) < len(chosen)
-        chosen += [chosen[-1]] * (batch_size - len(chosen))
-        share = slice(process_index * local, (process_index + 1) * local)
-        yield _prompt_batch(
-            chosen[share],
-            valid[share],
-            bad,
-            pictures,
-            questions,
-            dataclasses.replace(shape, tokens=width),
-            load,
-            depth_mode,
-            on_bad_record,
-        )
+                continue
+            chosen.append(number)
+        sizes = {number: questions[index, number][0].size for number in chosen}
+        while chosen:
+            room = row_tokens - prefix - np.cumsum([sizes[number] for number in chosen])
+            count = max(1, int(np.count_nonzero(room >= 0)))
+            taken, chosen = tuple(chosen[:count]), chosen[count:]
+            lengths = tuple(sizes[number] for number in taken)
+            rows.append(PromptRow(PackedPicture(index, taken), prefix + sum(lengths), lengths))
+    most = max((len(_regions(pictures, row)) for row in rows), default=0) if most else 0
+    return Prompts(pictures, questions, rows, dataclasses.replace(shape, regions=most))
 
 
-def _prompt_batch(
-    entries: Sequence[PackedPicture],
-    valid: np.ndarray,
-    bad: set[PackedPicture],
-    pictures: Sequence[Picture],
-    questions: TokenisedQuestions,
+def _regions(pictures: Sequence[Picture], row: PromptRow) -> set[Region]:
+    picture = pictures[row.part.picture]
+    return {region for number in row.part.questions for region in picture.questions[number].regions}
+
+
+def choose_lengths(tokens: Sequence[int], most: int) -> list[int]:
+    """At most so many row lengths (multiples of ``LENGTH_STEP``) that leave rows of these tokens the least padding."""
+    rounded = [-(-number // LENGTH_STEP) * LENGTH_STEP for number in tokens]
+    lengths, counts = np.unique(rounded, return_counts=True)
+    below = np.concatenate([[0], np.cumsum(counts)])
+    # cost[k][i]: tokens of the rows of the first i lengths, in k + 1 buckets; the last one ends at length i.
+    cost = [np.where(below == 0, 0.0, np.inf)]
+    cuts = []
+    for _ in range(min(most, len(lengths))):
+        best, cut = np.full(len(below), np.inf), np.zeros(len(below), int)
+        best[0] = 0.0
+        for end in range(1, len(below)):
+            totals = cost[-1][:end] + (below[end] - below[:end]) * float(lengths[end - 1])
+            cut[end], best[end] = int(totals.argmin()), totals.min()
+        cost.append(best)
+        cuts.append(cut)
+    chosen, end = [], len(lengths)
+    for cut in reversed(cuts):
+        if end:
+            chosen.append(int(lengths[end - 1]))
+            end = cut[end]
+    return sorted(chosen)
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptBatch:
+    """Rows of one length.
+
+    Attributes:
+      arrays: those of ``empty_batch`` with P = 1, without targets. Rows past the last are padding.
+      asked: for each question (picture, question, row, first token, tokens); those of an unreadable picture are missing.
+      questions: most questions of any batch of this length.
+    """
+
+    arrays: dict[str, np.ndarray]
+    asked: list[tuple[int, int, int, int, int]]
+    questions: int
+
+
+def prompt_batches(
+    prompts: Prompts,
+    load: Loader,
+    *,
+    depth_mode: str = "training",
+    most_lengths: int = MOST_LENGTHS,
+    batch_tokens: int = 1024,
+    multiple: int = 1,
+    on_bad_record: BadRecords | None = None,
+) -> Iterator[PromptBatch]:
+    """Yields every row of the prompts once, the longest first.
+
+    Args:
+      load, depth_mode: as for ``PackedRows``.
+      most_lengths: most different row lengths; fewer for few rows, since every one costs a compilation.
+      batch_tokens: a batch has so many rows that it holds about so many tokens for every one of ``multiple``.
+      multiple: rows of a batch are a multiple of it.
+      on_bad_record: what to do with a picture that cannot be read.
+
+    Raises:
+      DataError: under "error", for an unreadable picture.
+    """
+    on_bad_record = on_bad_record or BadRecords("error")
+    most_lengths = min(most_lengths, 1 + len(prompts.rows) // ROWS_PER_LENGTH)
+    lengths = choose_lengths([row.tokens for row in prompts.rows], most_lengths)
+    shorter = [0, *lengths]
+    for least, length in zip(reversed(shorter[:-1]), reversed(lengths)):
+        rows = [row for row in prompts.rows if least < row.tokens <= length]
+        count = multiple * max(1, min(batch_tokens // length, -(-len(rows) // multiple)))
+        batches = [rows[begin : begin + count] for begin in range(0, len(rows), count)]
+        questions = max(sum(len(row.lengths) for row in batch) for batch in batches)
+        shape = dataclasses.replace(prompts.shape, tokens=length)
+        for batch in batches:
+            arrays, asked = _fill(prompts, batch, count, shape, load, depth_mode, on_bad_record)
+            yield PromptBatch(arrays, asked, questions)
+
+
+def _fill(
+    prompts: Prompts,
+    rows: Sequence[PromptRow],
+    count: int,
     shape: RowShape,
     load: Loader,
     depth_mode: str,
     on_bad_record: BadRecords,
-) -> dict:
-    valid = valid & np.array([entry not in bad for entry in entries])
-    batch = empty_batch(len(entries), shape, questions.tokenizer.pad_id)
-    for place, entry in enumerate(entries):
-        if entry in bad:
-            continue
-        out = {key: value[place] for key, value in batch.items()}
-        (regions,) = fill_text(out, (entry,), pictures, questions, shape)
+) -> tuple[dict[str, np.ndarray], list[tuple[int, int, int, int, int]]]:
+    arrays = empty_batch(count, shape, prompts.questions.tokenizer.pad_id)
+    del arrays["targets"]
+    asked = []
+    for place, row in enumerate(rows):
+        out = {name: value[place] for name, value in arrays.items()}
+        out["targets"] = np.zeros(shape.tokens, np.int32)
+        (regions,) = fill_text(out, (row.part,), prompts.pictures, prompts.questions, shape)
         try:
-            fill_pixels(out, 0, load(pictures[entry.picture], regions), depth_mode)
+            fill_pixels(out, 0, load(prompts.pictures[row.part.picture], regions), depth_mode)
         except DataError as error:
             on_bad_record.reject(error)
-            valid[place] = False
-        padding = int(np.count_nonzero(out["picture_ids"] == 0))
-        for key in ("tokens", "positions", "picture_ids", "question_ids", "feature_index"):
-            out[key][:] = np.roll(out[key], padding)
-    batch["input_ids"] = batch.pop("tokens")
-    batch["attention_mask"] = (batch["picture_ids"] > 0).astype(np.int32)
-    del batch["targets"]
-    batch["valid"] = valid
-    batch["record_ids"] = [pictures[entry.picture].questions[entry.questions[0]].id for entry in entries]
-    return batch
+            continue
+        begin = prompts.prefix
+        for number, length in zip(row.part.questions, row.lengths):
+            asked.append((row.part.picture, number, place, begin, length))
+            begin += length
+    return arrays, asked

@@ -24,7 +24,7 @@ class SubmissionTokenizer(ChatTokenizer):
 
     @classmethod
     def of(cls, tokenizer: ChatTokenizer) -> SubmissionTokenizer:
-        return cls(tokenizer._tokenizer, tokenizer.region_names)
+        return cls(tokenizer._tokenizer, tokenizer.region_names, tokenizer.closing_answer)
 
     def conversations(self, conversations: Sequence[Sequence[str]]) -> list[tuple[np.ndarray, np.ndarray]]:
         """As ``ChatTokenizer.conversations``, except for conversations that end with the user."""

@@ -25,6 +25,7 @@ START, END = "<|im_start|>", "<|im_end|>"
 FORMAT_FILE = (
     "chat_format.json"  # beside tokenizer.json, only where the format differs from the published one
 )
+FORMAT = ("region_names", "closing_answer")  # what that file may hold
 IGNORE = -100  # the label of tokens without loss
 
 
@@ -36,15 +37,22 @@ class ChatTokenizer:
       eos_id, pad_id: both the id of "<|im_end|>", as in the published model.
       vocab_size: number of ids with the three extra tokens.
       region_names: whether the number of every region of a question is written before its tokens.
+      closing_answer: whether answers end with their normalised value, see ``closing``.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, region_names: bool = False):
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerFast,
+        region_names: bool = False,
+        closing_answer: bool = False,
+    ):
         """Wraps a tokenizer and adds the extra tokens it does not have yet.
 
         Args:
           tokenizer: with SmolLM2's structure.
           region_names: write "2<mask_rgb><mask_depth>" for the third region of a question, so that an answer can copy the
             number "[Region 2]" instead of counting masks. Published checkpoints were trained without.
+          closing_answer: end training answers with "\\nAnswer: left". Published checkpoints were trained without.
 
         Raises:
           DataError: the tokenizer lacks the chat format's own tokens.
@@ -63,6 +71,7 @@ class ChatTokenizer:
         )
         tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token = START, END, END
         self.region_names = region_names
+        self.closing_answer = closing_answer
         self._tokenizer = tokenizer
         self._backend = tokenizer.backend_tokenizer
         self._backend.no_truncation()
@@ -72,14 +81,14 @@ class ChatTokenizer:
         )
         self.pad_id = self.eos_id
         self.vocab_size = self._backend.get_vocab_size(with_added_tokens=True)
-        self._user = self._ids(f"{START}user\n")
-        self._assistant = self._ids(f"{START}assistant\n")
+        self._user = self.tokens(f"{START}user\n")
+        self._assistant = self.tokens(f"{START}assistant\n")
 
     @classmethod
     def load(cls, name: str | Path) -> "ChatTokenizer":
         """Loads a folder with tokenizer.json, or a model id of the Hugging Face hub.
 
-        A folder's chat_format.json says whether regions are named; without it they are not. The tokenizer's own file is taken as it is: transformers' AutoTokenizer would rebuild some tokenizers from
+        A folder's chat_format.json says whether regions are named and answers closed; without it they are not. The tokenizer's own file is taken as it is: transformers' AutoTokenizer would rebuild some tokenizers from
         their class and lose SmolLM2's splitting of digits.
 
         Raises:
@@ -87,11 +96,14 @@ class ChatTokenizer:
         """
         form = Path(name) / FORMAT_FILE
         try:
-            region_names = bool(json.loads(form.read_text())["region_names"]) if form.is_file() else False
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(
-                f'{form} is no chat format: it must hold {{"region_names": true or false}}'
-            ) from error
+            chat_format = json.loads(form.read_text()) if form.is_file() else {}
+            if not set(chat_format) <= set(FORMAT) or not all(
+                v in (True, False) for v in chat_format.values()
+            ):
+                raise ValueError("other fields or values")
+        except (ValueError, TypeError, AttributeError) as error:
+            fields = " and ".join(f'"{name}": true or false' for name in FORMAT)
+            raise DataError(f"{form} is no chat format: it may hold {fields}, nothing else") from error
         if _looks_local(str(name)) and not Path(name).is_dir():
             raise DataError(f"tokenizer {str(name)!r} cannot be loaded (there is no such folder)")
         try:
@@ -99,11 +111,20 @@ class ChatTokenizer:
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise DataError(f"tokenizer {str(name)!r} cannot be loaded ({reason})") from error
-        return cls(tokenizer, region_names)
+        return cls(tokenizer, **chat_format)
+
+    @property
+    def chat_format(self) -> dict[str, bool]:
+        """Where the format differs from the published one."""
+        return {name: True for name in FORMAT if getattr(self, name)}
 
     def with_region_names(self, region_names: bool) -> "ChatTokenizer":
         """The same tokenizer with the names of regions written or not."""
-        return self if region_names == self.region_names else ChatTokenizer(self._tokenizer, region_names)
+        return ChatTokenizer(self._tokenizer, region_names, self.closing_answer)
+
+    def with_closing_answer(self, closing_answer: bool) -> "ChatTokenizer":
+        """The same tokenizer with training answers closed or not."""
+        return ChatTokenizer(self._tokenizer, self.region_names, closing_answer)
 
     def save(self, folder: str | Path) -> None:
         """Writes the tokenizer, extra tokens included, so that ``load`` returns an equal one."""
@@ -115,11 +136,11 @@ class ChatTokenizer:
             config = Path(aside) / "tokenizer_config.json"
             values = json.loads(config.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}
             config.write_text(json.dumps(values, indent=2) + "\n")
-            if self.region_names:
-                (Path(aside) / FORMAT_FILE).write_text(json.dumps({"region_names": True}) + "\n")
+            if self.chat_format:
+                (Path(aside) / FORMAT_FILE).write_text(json.dumps(self.chat_format) + "\n")
             for file in sorted(Path(aside).iterdir()):
                 os.replace(file, folder / file.name)
-        if not self.region_names:
+        if not self.chat_format:
             (folder / FORMAT_FILE).unlink(missing_ok=True)
 
     def prefix(self, image_tokens: int) -> np.ndarray:
@@ -192,7 +213,7 @@ class ChatTokenizer:
         for index, text in enumerate(turns):
             answer = index % 2 == 1
             head = self._assistant if answer else self._user
-            body = self._ids(f"{text}{END}\n")
+            body = self.tokens(f"{text}{END}\n")
             ids += head + body
             labels += [IGNORE] * (len(head) - 1) + (body if answer else [IGNORE] * len(body))
             labels.append(IGNORE)
@@ -234,15 +255,16 @@ class ChatTokenizer:
             batch["labels"][row, begin:] = labels
         return batch
 
+    def tokens(self, text: str) -> list[int]:
+        """Returns the ids of a text, special tokens included."""
+        return self._backend.encode(text, add_special_tokens=False).ids
+
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """Returns the text of generated ids up to the first eos, without surrounding spaces."""
         ids = np.asarray(ids).tolist()
         if self.eos_id in ids:
             ids = ids[: ids.index(self.eos_id)]
         return self._backend.decode(ids, skip_special_tokens=True).strip()
-
-    def _ids(self, text: str) -> list[int]:
-        return self._backend.encode(text, add_special_tokens=False).ids
 
     def _batch(self, texts: Sequence[str]) -> list[list[int]]:
         # In parts, because the library's own result per text is a hundred times larger than the ids.

@@ -1,6 +1,6 @@
 """Answers from the model: prefill, decode loop, sampling."""
 
-from smolrgpt_jax.generation.answers import generate_answers
+from smolrgpt_jax.generation.answers import ClosedAnswer, closed_answers, generate_answers
 from smolrgpt_jax.generation.decode import Sampling, generate
 
-__all__ = ["Sampling", "generate", "generate_answers"]
+__all__ = ["ClosedAnswer", "Sampling", "closed_answers", "generate", "generate_answers"]

@@ -27,8 +27,8 @@ class Sampling:
 GREEDY = Sampling()
 
 
-def choose(logits: jax.Array, sampling: Sampling, key: jax.Array) -> jax.Array:
-    """Next tokens int32[B] from logits float32[B, V]."""
+def choose(logits: jax.Array, sampling: Sampling, keys: jax.Array) -> jax.Array:
+    """Next tokens int32[B] from logits float32[B, V]; keys: one for all rows, or one per row."""
     if sampling.temperature == 0.0:
         return jnp.argmax(logits, axis=-1).astype(jnp.int32)
     count = min(sampling.top_k, logits.shape[-1]) if sampling.top_k else logits.shape[-1]
@@ -37,8 +37,8 @@ def choose(logits: jax.Array, sampling: Sampling, key: jax.Array) -> jax.Array:
     probabilities = jax.nn.softmax(values, axis=-1)
     before = jnp.cumsum(probabilities, axis=-1) - probabilities
     values = jnp.where(before < sampling.top_p, values, MASKED)
-    drawn = jax.random.categorical(key, values, axis=-1)
-    return jnp.take_along_axis(tokens, drawn[:, None], axis=1)[:, 0].astype(jnp.int32)
+    draw = jax.vmap(jax.random.categorical) if keys.ndim else jax.random.categorical
+    return jnp.take_along_axis(tokens, draw(keys, values)[:, None], axis=1)[:, 0].astype(jnp.int32)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "max_new_tokens", "eos_id", "sampling"))

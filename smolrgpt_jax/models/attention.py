@@ -137,6 +137,20 @@ def attention(
     return jnp.einsum("bghsk,bkgd->bsghd", weights, v).reshape(batch, length, heads, dim)
 
 
+def cache_attention(q: jax.Array, keys: jax.Array, values: jax.Array, visible: jax.Array) -> jax.Array:
+    """Attention of one token per row to cached tokens.
+
+    q: float[B, H, D]; keys: float[B, G, D, T]; values: float[B, G, T, D]; visible: bool[B, T]. Returns float[B, H, D]. Softmax in
+    float32. Both products run along the last dimension of what is cached, which on CPUs is ten times faster for the keys.
+    """
+    batch, heads, dim = q.shape
+    groups = keys.shape[1]
+    q = q.reshape(batch, groups, heads // groups, dim)
+    scores = jnp.einsum("bghd,bgdt->bght", q, keys, preferred_element_type=jnp.float32) * (dim**-0.5)
+    weights = jax.nn.softmax(jnp.where(visible[:, None, None], scores, MASKED), axis=-1)
+    return jnp.einsum("bght,bgtd->bghd", weights.astype(values.dtype), values).reshape(batch, heads, dim)
+
+
 def _may_attend(spans: jax.Array, key: jax.Array) -> jax.Array:
     """Whether tokens with these spans may attend to the keys at these places; int32 arrays of one shape."""
     low = SPLASH_LONGEST - 1

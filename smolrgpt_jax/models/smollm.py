@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,9 +12,18 @@ import numpy as np
 from flax import nnx
 
 from smolrgpt_jax.config import AttentionImplementation, DecoderConfig, RematPolicy
-from smolrgpt_jax.models.attention import MASKED, PackedSpans, attention
-from smolrgpt_jax.models.layers import Dense, RMSNorm, normal_init, run_blocks, stack_blocks
-from smolrgpt_jax.sharding import constrain
+from smolrgpt_jax.models.attention import MASKED, PackedSpans, attention, cache_attention
+from smolrgpt_jax.models.layers import (
+    Dense,
+    Params,
+    RMSNorm,
+    bind_params,
+    flat_params,
+    normal_init,
+    run_blocks,
+    stack_blocks,
+)
+from smolrgpt_jax.sharding import constrain, constrain_batch
 
 EMBEDDING_STDDEV = 0.02
 
@@ -80,17 +91,42 @@ class DecoderBlock(nnx.Module):
 
         With a cache (keys and values of this layer, float[B, K, G, D]) the new keys and values are written at `cache_index`.
         """
-        h = self.norm1(x)
-        q, k, v = rotate(self.q_proj(h), angles), rotate(self.k_proj(h), angles), self.v_proj(h)
+        q, k, v = self._project(x, angles)
         if cache is not None:
             start = (0, cache_index, 0, 0)
             k = jax.lax.dynamic_update_slice(cache[0], k.astype(cache[0].dtype), start)
             v = jax.lax.dynamic_update_slice(cache[1], v.astype(cache[1].dtype), start)
             cache = (k, v)
         attended = attention(q, k.astype(q.dtype), v.astype(q.dtype), mask, implementation)
+        return self._finish(x, attended), cache
+
+    def decode(
+        self,
+        x: jax.Array,
+        angles: tuple[jax.Array, jax.Array],
+        visible: jax.Array,
+        cache: KVCache,
+        column: jax.Array,
+    ) -> tuple[jax.Array, KVCache]:
+        """One token per row: x float[B, 1, D]; arguments and the new cache as in `Decoder.decode`, of this layer."""
+        q, k, v = self._project(x, angles)
+        keys, values = cache
+        k, v = k.transpose(0, 2, 3, 1).astype(keys.dtype), v.transpose(0, 2, 1, 3).astype(values.dtype)
+        keys = jax.lax.dynamic_update_slice_in_dim(keys, k, column, axis=3)
+        values = jax.lax.dynamic_update_slice_in_dim(values, v, column, axis=2)
+        attended = cache_attention(q[:, 0], keys.astype(q.dtype), values.astype(q.dtype), visible)
+        return self._finish(x, attended[:, None]), (keys, values)
+
+    def _project(
+        self, x: jax.Array, angles: tuple[jax.Array, jax.Array]
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        h = self.norm1(x)
+        return rotate(self.q_proj(h), angles), rotate(self.k_proj(h), angles), self.v_proj(h)
+
+    def _finish(self, x: jax.Array, attended: jax.Array) -> jax.Array:
         x = x + self.out_proj(attended)
         h = self.norm2(x)
-        return x + self.down_proj(jax.nn.silu(self.gate_proj(h)) * self.up_proj(h)), cache
+        return x + self.down_proj(jax.nn.silu(self.gate_proj(h)) * self.up_proj(h))
 
 
 class Decoder(nnx.Module):
@@ -161,3 +197,47 @@ class Decoder(nnx.Module):
 
         x, cache = run_blocks(self.blocks, x, step, cache, scan=self.scan, remat=self.remat)
         return self.norm(x), cache
+
+    def decode(
+        self,
+        blocks: Sequence[DecoderBlock],
+        tokens: jax.Array,
+        positions: jax.Array,
+        visible: jax.Array,
+        cache: Sequence[KVCache],
+        column: jax.Array,
+        dtype: Any,
+    ) -> tuple[jax.Array, tuple[KVCache, ...]]:
+        """One more token of every row.
+
+        blocks: the layers one by one (`unstacked_blocks`), since a loop over stacked ones would copy every weight for every
+        token. tokens, positions: int32[B]; visible: bool[B, T], the columns of the cache that a row attends to, the new one
+        among them; cache: per layer keys float[B, G, D, T] and values float[B, G, T, D]; column: int32[], where all rows' new
+        keys and values go: one place for all can be written without copying the cache. Returns hidden float[B, D] after the
+        final norm and the new cache.
+        """
+        angles = rotary_angles(positions[:, None], self.config, visible.shape[1])
+        x, written = self.embed(tokens[:, None], dtype), []
+        for block, layer_cache in zip(blocks, cache, strict=True):
+            x, layer_cache = block.decode(constrain_batch(x), angles, visible, layer_cache, column)
+            written.append(layer_cache)
+        return self.norm(x)[:, 0], tuple(written)
+
+
+@functools.lru_cache(maxsize=16)
+def _abstract_block(config: DecoderConfig) -> tuple[Any, Params]:
+    graphdef, state = nnx.split(nnx.eval_shape(lambda: DecoderBlock(config, nnx.Rngs(0))), graph=False)
+    return graphdef, flat_params(state)
+
+
+@functools.partial(jax.jit, static_argnames="dtype")
+def unstacked_params(params: Mapping[str, jax.Array], dtype: Any) -> list[Params]:
+    """The parameters of each layer, from the stacked ones (named without "decoder/blocks/"); products' weights in `dtype`."""
+    layers = len(next(iter(params.values())))
+    cast = {name: a.astype(dtype) if name.endswith("kernel") else a for name, a in params.items()}
+    return [{name: a[i] for name, a in cast.items()} for i in range(layers)]
+
+
+def unstacked_blocks(config: DecoderConfig, layers: Sequence[Params]) -> list[DecoderBlock]:
+    """The layers over `unstacked_params`; made to be called inside jit."""
+    return [bind_params(*_abstract_block(config), params) for params in layers]

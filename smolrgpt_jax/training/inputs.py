@@ -73,6 +73,7 @@ def read_start(run: Mapping[str, Any]) -> Start:
     else:
         raise RunError("config.tokenizer names no tokenizer and init_from brings none")
     tokenizer = tokenizer.with_region_names(run["data"]["region_names"])
+    tokenizer = tokenizer.with_closing_answer(run["data"]["closing_answer"])
     if tokenizer.vocab_size != config.decoder.vocab_size:
         raise RunError(
             f"the tokenizer has {tokenizer.vocab_size} tokens, the model {config.decoder.vocab_size}"

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental.multihost_utils import process_allgather
 from jax.sharding import Mesh
 
 from smolrgpt_jax import sharding
@@ -85,7 +86,8 @@ class Validation:
     def __call__(self, params: Params) -> dict[str, float]:
         found = {LOSS: self._loss(params)}
         if self._scorer is not None:
-            model = Model(self._config.replace(remat="none", attention="xla"), params, self._tokenizer)
+            config = self._config.replace(remat="none", attention="xla")
+            model = Model(config, _on_this_process(params), self._tokenizer)
             answers = generate_answers(
                 model,
                 self._asked,
@@ -118,6 +120,14 @@ class Validation:
                 loss, tokens = self._eval_step(params, batch)
                 total, count = total + float(loss), count + float(tokens)
         return total / max(count, 1.0)
+
+
+def _on_this_process(params: Params) -> Params:
+    """The parameters whole on a device of this process where they lie on those of several: each answers its own questions."""
+    if jax.process_count() == 1:
+        return params
+    device = jax.local_devices()[0]
+    return {n: jax.device_put(process_allgather(v, tiled=True), device) for n, v in params.items()}
 
 
 def draw_questions(pictures: Sequence[Picture], count: int) -> list[Picture]:

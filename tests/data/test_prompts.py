@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from smolrgpt_jax.data import images, masks
-from smolrgpt_jax.data.prompts import eval_batches
+from smolrgpt_jax.data.loader import FileLoader
+from smolrgpt_jax.data.packing import TokenisedQuestions
+from smolrgpt_jax.data.prompts import plan_prompts, prompt_batches
 from smolrgpt_jax.data.records import BadRecords, DataError
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 from tests.data.row_cases import damage
@@ -17,59 +19,108 @@ def pictures(filled):
     return read_warehouse(filled.root, "train")
 
 
-def test_generation_prompts_are_padded_on_the_left(pictures, tokenizer, shape):
-    batches = list(eval_batches(pictures, tokenizer, shape, 4, bucket=32))
-    asked = [(picture, question) for picture in pictures for question in picture.questions]
-    ids = [id for batch in batches for id, valid in zip(batch["record_ids"], batch["valid"]) if valid]
-    assert ids == [question.id for _, question in asked]
-    assert all(batch["valid"].shape == (4,) and len(batch["record_ids"]) == 4 for batch in batches)
-    for place, (picture, question) in enumerate(asked):
-        row = {key: value[place % 4] for key, value in batches[place // 4].items()}
-        prompt = np.concatenate([tokenizer.prefix(4), tokenizer.question(question.prompt)[0]])
-        width = row["input_ids"].size
-        begin = width - prompt.size
-        assert width % 32 == 0
-        np.testing.assert_array_equal(row["input_ids"], [tokenizer.pad_id] * begin + prompt.tolist())
-        np.testing.assert_array_equal(row["attention_mask"], [0] * begin + [1] * prompt.size)
-        np.testing.assert_array_equal(row["picture_ids"], row["attention_mask"])
-        np.testing.assert_array_equal(row["positions"][begin:], np.arange(prompt.size))
-        prefix = tokenizer.prefix(4).size
-        np.testing.assert_array_equal(
-            row["question_ids"], [0] * (begin + prefix) + [1] * (prompt.size - prefix)
-        )
-        rgb = row["feature_index"][row["input_ids"] == tokenizer.mask_rgb_id]
-        depth = row["feature_index"][row["input_ids"] == tokenizer.mask_depth_id]
-        np.testing.assert_array_equal(rgb, 4 + np.arange(len(question.regions)))
-        np.testing.assert_array_equal(depth, rgb + shape.regions)
-        np.testing.assert_array_equal(row["images"][0], images.load_rgb(picture.image, 16))
-        np.testing.assert_array_equal(row["depths"][0], images.load_depth(picture.depth, 16))
-        for slot, region in enumerate(question.regions):
-            np.testing.assert_array_equal(row["region_masks"][0, slot], masks.resample_rle(region, 8))
+@pytest.fixture
+def plan(tokenizer, shape):
+    def make(pictures, **options):
+        questions = TokenisedQuestions(pictures, tokenizer, with_answers=False)
+        longest = dataclasses.replace(shape, tokens=options.pop("tokens", 512))
+        return plan_prompts(pictures, questions, longest, **options)
+
+    return make
 
 
-def test_evaluation_shares_among_processes(pictures, tokenizer, shape):
-    whole = list(eval_batches(pictures, tokenizer, shape, 4))
-    parts = [
-        list(eval_batches(pictures, tokenizer, shape, 4, process_index=index, process_count=2))
-        for index in range(2)
+def read(prompts, **options):
+    return list(prompt_batches(prompts, FileLoader(prompts.shape), **options))
+
+
+def asked_ids(prompts, batches):
+    return [
+        prompts.pictures[picture].questions[number].id
+        for batch in batches
+        for picture, number, *_ in batch.asked
     ]
-    assert [len(part) for part in parts] == [len(whole)] * 2
-    for step, batch in enumerate(whole):
-        for key, value in batch.items():
-            np.testing.assert_array_equal(np.concatenate([part[step][key] for part in parts]), value)
 
 
-def test_evaluation_keeps_the_place_of_bad_questions(pictures, tokenizer, shape):
+def all_ids(pictures):
+    return {question.id for picture in pictures for question in picture.questions}
+
+
+@pytest.mark.parametrize(
+    "row_tokens", [2048, 90, 1], ids=["whole pictures", "cut pictures", "single questions"]
+)
+def test_rows_hold_a_picture_and_its_questions(pictures, tokenizer, plan, row_tokens):
+    prompts = plan(pictures, row_tokens=row_tokens)
+    batches = read(prompts, batch_tokens=300)
+    ids = asked_ids(prompts, batches)
+    assert len(ids) == len(set(ids)) and set(ids) == all_ids(pictures)
+    if row_tokens == 2048:
+        assert len(prompts.rows) == len(pictures)
+    if row_tokens == 1:
+        assert len(prompts.rows) == len(ids)
+    prefix = tokenizer.prefix(4)
+    for batch in batches:
+        assert batch.questions >= len(batch.asked)
+        for index, number, row, begin, length in batch.asked:
+            picture, out = pictures[index], {name: value[row] for name, value in batch.arrays.items()}
+            question = picture.questions[number]
+            span = slice(begin, begin + length)
+            np.testing.assert_array_equal(out["tokens"][span], tokenizer.question(question.prompt)[0])
+            np.testing.assert_array_equal(out["tokens"][: prefix.size], prefix)
+            np.testing.assert_array_equal(out["positions"][span], prefix.size + np.arange(length))
+            (of_question,) = set(out["question_ids"][span].tolist())
+            assert np.count_nonzero(out["question_ids"] == of_question) == length and of_question > 0
+            np.testing.assert_array_equal(out["images"][0], images.load_rgb(picture.image, 16))
+            np.testing.assert_array_equal(out["depths"][0], images.load_depth(picture.depth, 16))
+            rgb = out["feature_index"][span][out["tokens"][span] == tokenizer.mask_rgb_id]
+            depth = out["feature_index"][span][out["tokens"][span] == tokenizer.mask_depth_id]
+            np.testing.assert_array_equal(depth, rgb + prompts.shape.regions)
+            for place, region in zip(rgb - 4, question.regions, strict=True):
+                np.testing.assert_array_equal(out["region_masks"][0, place], masks.resample_rle(region, 8))
+
+
+def test_batches_have_few_shapes(pictures, plan):
+    prompts = plan(pictures)
+    batches = read(prompts, most_lengths=1, multiple=4, batch_tokens=64)
+    assert len({batch.arrays["tokens"].shape for batch in batches}) == 1
+    assert all(len(batch.arrays["tokens"]) % 4 == 0 for batch in batches)
+    assert batches[0].arrays["tokens"].shape[1] % 32 == 0
+    assert len({batch.questions for batch in batches}) == 1
+    # Rows past the last are padding.
+    used = {row for _, _, row, _, _ in batches[-1].asked}
+    for row in set(range(len(batches[-1].arrays["tokens"]))) - used:
+        assert not batches[-1].arrays["picture_ids"][row].any()
+
+
+def test_answered_questions_are_left_out(pictures, plan):
+    ids = sorted(all_ids(pictures))
+    prompts = plan(pictures, answered=ids[::2])
+    assert sorted(asked_ids(prompts, read(prompts))) == ids[1::2]
+    assert plan(pictures, answered=ids).rows == []
+
+
+def test_bad_questions_are_left_out(pictures, plan):
     damage(pictures[1])
     with pytest.raises(DataError, match="000001_depth.png is truncated"):
-        list(eval_batches(pictures, tokenizer, shape, 4))
-    few = dataclasses.replace(shape, regions=2)
+        read(plan(pictures))
     bad = BadRecords("report")
-    batches = list(eval_batches(pictures, tokenizer, few, 4, on_bad_record=bad))
-    lost = {id for batch in batches for id, valid in zip(batch["record_ids"], batch["valid"]) if not valid}
-    wide = {q.id for p in pictures for q in p.questions if len(q.regions) > 2}
-    asked = {q.id for p in pictures for q in p.questions}
-    kept = [id for batch in batches for id, valid in zip(batch["record_ids"], batch["valid"]) if valid]
-    assert len(kept) == len(set(kept)) and set(kept) == asked - wide - {"1-0", "1-1"}
-    assert wide | {"1-0", "1-1"} <= lost
-    assert len(bad.reasons) >= len(wide) + 1
+    room = plan(pictures).longest - 1
+    prompts = plan(pictures, tokens=room, on_bad_record=bad)
+    long = {reason.split("'")[1] for reason in bad.reasons if f"more than the {room} of a row" in reason}
+    assert long and long < all_ids(pictures)
+    batches = read(prompts, on_bad_record=bad)
+    assert set(asked_ids(prompts, batches)) == all_ids(pictures) - long - {"1-0", "1-1"}
+    with pytest.raises(DataError, match=f"more than the {room} of a row"):
+        plan(pictures, tokens=room)
+
+
+def test_questions_without_regions_need_no_depth(pictures, plan):
+    bare = [
+        dataclasses.replace(
+            picture,
+            depth=None,
+            questions=(dataclasses.replace(picture.questions[0], prompt="What?", regions=()),),
+        )
+        for picture in pictures
+    ]
+    batches = read(plan(bare))
+    assert batches and all("depths" not in batch.arrays for batch in batches)

@@ -135,16 +135,28 @@ def test_region_names_stand_before_the_tokens_of_their_region(tokenizer):
     assert not tokenizer.region_names
 
 
+@pytest.mark.parametrize("closing_answer", [False, True])
 @pytest.mark.parametrize("region_names", [False, True])
-def test_region_names_travel_with_the_tokenizer(tokenizer, tmp_path, region_names):
-    tokenizer.with_region_names(region_names).save(tmp_path / "saved")
-    assert ChatTokenizer.load(tmp_path / "saved").region_names is region_names
-    assert (tmp_path / "saved" / FORMAT_FILE).exists() is region_names
+def test_the_chat_format_travels_with_the_tokenizer(tokenizer, tmp_path, region_names, closing_answer):
+    changed = tokenizer.with_region_names(region_names).with_closing_answer(closing_answer)
+    changed.save(tmp_path / "saved")
+    again = ChatTokenizer.load(tmp_path / "saved")
+    assert (again.region_names, again.closing_answer) == (region_names, closing_answer)
+    assert (tmp_path / "saved" / FORMAT_FILE).exists() is (region_names or closing_answer)
+    assert again.chat_format == changed.chat_format
 
 
-def test_a_damaged_chat_format_is_named(tokenizer, tmp_path):
+def test_a_chat_format_without_closing_is_read(tokenizer, tmp_path):
     tokenizer.save(tmp_path)
-    (tmp_path / FORMAT_FILE).write_text("[]")
+    (tmp_path / FORMAT_FILE).write_text('{"region_names": true}')
+    again = ChatTokenizer.load(tmp_path)
+    assert again.region_names and not again.closing_answer
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"region_name": true}', '{"closing_answer": "yes"}'])
+def test_a_damaged_chat_format_is_named(tokenizer, tmp_path, text):
+    tokenizer.save(tmp_path)
+    (tmp_path / FORMAT_FILE).write_text(text)
     with pytest.raises(DataError, match=FORMAT_FILE):
         ChatTokenizer.load(tmp_path)
 

@@ -19,7 +19,7 @@ FAR = "How far is the pallet <mask> from the pallet <mask>?"
 def asked(monkeypatch):
     """Replaces the model by one that records what it is asked."""
     pictures = []
-    monkeypatch.setitem(smolrgpt_jax.__dict__, "load", lambda path: None)
+    monkeypatch.setitem(smolrgpt_jax.__dict__, "load", lambda path, **_: None)
 
     def answer(model, some, batch_size, max_new_tokens):
         pictures.extend(some)

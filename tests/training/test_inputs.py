@@ -1,4 +1,4 @@
-"""What a run refuses to start from."""
+"""What a run starts from, and what it refuses to start from."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from configs import default, demo
 from smolrgpt_jax.config import PRESETS
-from smolrgpt_jax.data.tokenizer_files import tokenizer_files
+from smolrgpt_jax.data.tokenizer_files import tokenizer_files, tokenizer_from_files
 from smolrgpt_jax.data.text import ChatTokenizer
 from smolrgpt_jax.models.smolrgpt import abstract_params
 from smolrgpt_jax.torch_format.folder import CheckpointError
@@ -89,3 +89,15 @@ def test_a_checkpoint_of_another_kind_of_model_is_refused(tmp_path):
     with pytest.raises((RunError, CheckpointError), match="other") as error:
         read_start(settings("sft", tmp_path / "other"))
     assert "\n" not in str(error.value) and config
+
+
+@pytest.mark.parametrize("closing_answer", [False, True])
+def test_the_chat_format_comes_from_the_configuration(closing_answer):
+    """And goes with the tokenizer into checkpoints; by default it is the published one."""
+    run = settings("backbone", tokenizer=demo.TOKENIZER)
+    run["model"]["preset"] = "demo"
+    assert not run["data"]["closing_answer"]
+    run["data"]["closing_answer"] = closing_answer
+    tokenizer = read_start(run).tokenizer
+    assert tokenizer.closing_answer is closing_answer
+    assert tokenizer_from_files(tokenizer_files(tokenizer)).closing_answer is closing_answer

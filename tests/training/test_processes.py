@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from configs import default
 from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
 from smolrgpt_jax.data.warehouse_sim.write import make_warehouse
 from smolrgpt_jax.training import checkpoints
@@ -28,6 +29,7 @@ PROGRAM = """
     from smolrgpt_jax import distributed
 
     distributed.start(initialization_timeout=300)
+    from eval.validation import WAREHOUSE_SCORES
     from smolrgpt_jax.config import PRESETS
     from smolrgpt_jax.training import loop
     from tests.training.test_loop import TINY, run_config
@@ -36,8 +38,8 @@ PROGRAM = """
         data, workdir, changes = sys.argv[1:]
         PRESETS["tiny"] = TINY
         with distributed.end_on_error():
-            run = run_config(data, validation_sources={}, **json.loads(changes))
-            print("RESULT", json.dumps(loop.train(run, workdir)), flush=True)
+            run = run_config(data, **json.loads(changes))
+            print("RESULT", json.dumps(loop.train(run, workdir, WAREHOUSE_SCORES)), flush=True)
 """
 pytestmark = pytest.mark.slow
 
@@ -70,7 +72,7 @@ class Processes:
                 "JAX_NUM_PROCESSES": str(count),
                 "JAX_PROCESS_ID": str(index),
             }
-            settings = json.dumps({"steps": STEPS} | changes)
+            settings = json.dumps({"steps": STEPS, "validation_sources": {}} | changes)
             command = [sys.executable, str(program), str(data), str(workdir), settings]
             with open(log, "w") as output:
                 self.started.append(
@@ -110,6 +112,27 @@ def test_several_processes_follow_one(data, alone, tmp_path, count):
     assert [result["loss"] for result in results] == [results[0]["loss"]] * count
     assert len(losses(workdir)) == STEPS
     np.testing.assert_allclose(losses(workdir), losses(alone), rtol=1e-5)
+
+
+def test_two_processes_validate_as_one_does(data, tmp_path):
+    """The loss, and scores of answers of which each process generates a share."""
+    sources = {"questions": default.warehouse(str(data), "val")}
+    settings = {
+        "steps": 2,
+        "validate_every": 1,
+        "validation_sources": sources,
+        "validation_answers": 9,
+        "validation_answer_tokens": 6,
+        "strategy": "fsdp",
+    }
+    found = []
+    for count in (1, 2):
+        workdir = tmp_path / str(count) / "run"
+        Processes(data, workdir, count, **settings).results()
+        found.append(read_metrics(workdir / "metrics.csv"))
+    one, two = ([{n: row.get(n) for n in ("S1", "count", "distance")} for row in rows] for rows in found)
+    assert one == two and all(row["S1"] is not None for row in one)
+    np.testing.assert_allclose(*([row["validation_loss"] for row in rows] for rows in found), rtol=1e-5)
 
 
 def test_a_signal_to_one_process_stops_all_and_any_number_goes_on(data, alone, tmp_path):

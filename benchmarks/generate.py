@@ -1,0 +1,259 @@
+"""Questions answered per second: the PyTorch release's way, and the engine.
+
+    python -m benchmarks.generate [--size small|full] [--questions 16] [--max_length 0] [--out FILE.md]
+
+Both sides have the same random weights, procedural questions and length of every answer, and choose tokens greedily, float32 on
+the CPU. PyTorch (transformers' SigLIP and Llama, `convert.torch_model`, fused attention) does what the release does: each question of a
+batch brings its own picture, and all rows take all 120 steps over a key-value cache. Answers have the published lengths, about 45
+tokens: PyTorch's are cut there, the engine ends them there. PyTorch pads prompts to the longest of a batch, or with `--max_length`
+to so many tokens, as the release does to 512. Both read their pictures from files; the engine has been compiled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import numpy as np
+
+from benchmarks.parity import SIZES, progress
+from convert.torch_model import TorchModel, random_torch
+from smolrgpt_jax import load
+from smolrgpt_jax.config import SmolRGPTConfig
+from smolrgpt_jax.data.images import load_depth, load_rgb
+from smolrgpt_jax.data.masks import decode
+from smolrgpt_jax.data.packing import RowShape, TokenisedQuestions
+from smolrgpt_jax.data.prompts import Prompts, plan_prompts
+from smolrgpt_jax.data.records import Picture
+from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.data.text import ChatTokenizer
+from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
+from smolrgpt_jax.data.warehouse_sim.write import make_warehouse
+from smolrgpt_jax.generation.engine import Decoding, answer_prompts
+from smolrgpt_jax.loading import Model
+
+TOKENIZER = "configs/demo_tokenizer"
+STEPS = 120
+NO_TOKEN = -1  # no token ends an answer, its length does
+SHARED = 8  # questions per picture of the first case; the second has one
+
+Answers = dict[str, list[int]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """Questions about pictures, and how the two sides answered them.
+
+    name: for the table; pictures: with their questions; lengths: tokens of each answer, by question id.
+    """
+
+    name: str
+    pictures: list[Picture]
+    lengths: dict[str, int]
+
+    @property
+    def questions(self) -> int:
+        return len(self.lengths)
+
+
+def make_cases(folder: Path, questions: int, seed: int = 0) -> list[Case]:
+    """Procedural questions, eight per picture and one per picture."""
+    numbers = {"scenes": questions + 2, "val_scenes": 0, "test_scenes": 0}
+    config = WarehouseConfig(**numbers, width=480, height=270, mix="published", questions_per_picture=12.0)
+    make_warehouse(folder, config)
+    pictures = read_warehouse(folder, "train")
+    rich = [picture for picture in pictures if len(picture.questions) >= SHARED]
+    if len(rich) * SHARED < questions or len(pictures) < questions or questions % SHARED:
+        raise ValueError(f"cannot make {questions} questions, {SHARED} per picture")
+    chosen = {
+        f"{SHARED} questions per picture": (rich[: questions // SHARED], SHARED),
+        "1 question per picture": (pictures[:questions], 1),
+    }
+    rng, cases = np.random.default_rng(seed), []
+    for name, (some, count) in chosen.items():
+        asked = [dataclasses.replace(picture, questions=picture.questions[:count]) for picture in some]
+        lengths = np.clip(np.rint(rng.normal(45, 15, questions)), 10, STEPS).astype(int).tolist()
+        ids = [question.id for picture in asked for question in picture.questions]
+        cases.append(Case(name, asked, dict(zip(ids, lengths, strict=True))))
+    return cases
+
+
+def make_prompts(pictures: Sequence[Picture], config: SmolRGPTConfig, tokenizer: ChatTokenizer) -> Prompts:
+    """The questions as the engine takes them."""
+    shape = RowShape(
+        config.decoder.max_positions, 1, 0, config.image_tokens, config.vision.image_size, config.mask_grid
+    )
+    return plan_prompts(pictures, TokenisedQuestions(pictures, tokenizer, with_answers=False), shape)
+
+
+def answer_with_torch(
+    model: TorchModel, case: Case, tokenizer: ChatTokenizer, batch_size: int, max_length: int
+) -> Answers:
+    """Batch after batch, every row with its own picture, all steps."""
+    asked = [(picture, question) for picture in case.pictures for question in picture.questions]
+    answers: Answers = {}
+    for begin in range(0, len(asked), batch_size):
+        batch = asked[begin : begin + batch_size]
+        written = _torch_batch(model, batch, tokenizer, max_length)
+        for (_, question), row in zip(batch, written):
+            answers[question.id] = row[: case.lengths[question.id]].tolist()
+    return answers
+
+
+def _torch_batch(model: TorchModel, batch: Sequence, tokenizer: ChatTokenizer, max_length: int) -> np.ndarray:
+    import torch
+
+    config = model.config
+    size, vocab = config.vision.image_size, config.decoder.vocab_size
+    features = {
+        tokenizer.image_id: vocab - 3,
+        tokenizer.mask_rgb_id: vocab - 2,
+        tokenizer.mask_depth_id: vocab - 1,
+    }
+    prefix = tokenizer.prefix(config.image_tokens)
+    prompts = [np.concatenate([prefix, tokenizer.question(question.prompt)[0]]) for _, question in batch]
+    prompts = [np.array([features.get(token, token) for token in prompt.tolist()]) for prompt in prompts]
+    length = max_length or max(map(len, prompts))
+    ids = np.stack([np.pad(p, (length - len(p), 0), constant_values=tokenizer.pad_id) for p in prompts])
+    mask = torch.tensor(np.stack([np.arange(length) >= length - len(p) for p in prompts])).long()
+    images = np.stack([load_rgb(picture.image, size) for picture, _ in batch])
+    depths = np.stack([load_depth(picture.depth, size) for picture, _ in batch])
+    masks = [np.stack([decode(region) for region in question.regions], axis=-1) for _, question in batch]
+    written = []
+    with torch.no_grad():
+        encoded = model.features(images, depths, masks)
+        inputs = {"inputs_embeds": model.embed(ids, mask.numpy(), encoded, masks)}
+        position = (mask.cumsum(1) - 1).clamp(min=0)
+        cache = None
+        for _ in range(STEPS):
+            out = model.decoder(
+                **inputs,
+                attention_mask=mask,
+                position_ids=position,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            token, cache = out.logits[:, -1].argmax(-1), out.past_key_values
+            written.append(token.numpy())
+            inputs, position = {"input_ids": token[:, None]}, position[:, -1:] + 1
+            mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+    return np.stack(written, axis=1)
+
+
+def answer_with_engine(model: Model, case: Case, tokenizer: ChatTokenizer, batch_size: int) -> Answers:
+    prompts = make_prompts(case.pictures, model.config, tokenizer)
+    decoding = Decoding(batch_size, STEPS, NO_TOKEN, budget=lambda question: case.lengths[question.id])
+    return {
+        question: ids.tolist()
+        for finished in answer_prompts(model.config, model.params, prompts, decoding)
+        for question, ids in finished.items()
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """What the two sides took for a case, each (seconds, processor seconds), and how many answers were the same."""
+
+    case: Case
+    torch: tuple[float, float]
+    engine: tuple[float, float]
+    same: int
+
+
+def timed(answer: Callable[[], Answers]) -> tuple[Answers, tuple[float, float]]:
+    """The answers, and the seconds and processor seconds they took."""
+    started, used = time.perf_counter(), time.process_time()
+    answers = answer()
+    return answers, (time.perf_counter() - started, time.process_time() - used)
+
+
+def measure(
+    theirs: TorchModel,
+    ours: Model,
+    tokenizer: ChatTokenizer,
+    cases: Sequence[Case],
+    batch_size: int,
+    max_length: int,
+) -> list[Line]:
+    """Every case by PyTorch, then by the engine, which has answered it once before to be compiled."""
+    lines = []
+    for case in cases:
+        progress(f"{case.name}: PyTorch")
+        expected, torch_time = timed(
+            lambda: answer_with_torch(theirs, case, tokenizer, batch_size, max_length)
+        )
+        progress(f"{case.name}: PyTorch took {torch_time[0]:.1f} s; the engine")
+        answer_with_engine(ours, case, tokenizer, batch_size)
+        found, engine_time = timed(lambda: answer_with_engine(ours, case, tokenizer, batch_size))
+        progress(f"{case.name}: the engine took {engine_time[0]:.1f} s")
+        same = sum(found[question] == ids for question, ids in expected.items())
+        lines.append(Line(case, torch_time, engine_time, same))
+    return lines
+
+
+def table(lines: Sequence[Line]) -> str:
+    """The Markdown table of a measurement."""
+    rows = [
+        "| | questions | PyTorch, questions/s | engine, questions/s | speed-up | in processor time | identical answers |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for line in lines:
+        count, (theirs, theirs_cpu), (ours, ours_cpu) = line.case.questions, line.torch, line.engine
+        rows.append(
+            f"| {line.case.name} | {count} | {count / theirs:.3g} | {count / ours:.3g} | {theirs / ours:.2f} x "
+            f"| {theirs_cpu / ours_cpu:.2f} x | {line.same} of {count} |"
+        )
+    return "\n".join(rows)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit status, 1 if an answer differs."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.generate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--size", choices=SIZES, default="small", help="of the model (default %(default)s)")
+    parser.add_argument(
+        "--questions", type=int, default=16, help="of each case, a multiple of 8 (default %(default)s)"
+    )
+    parser.add_argument("--batch_size", type=int, default=64, help="of both sides (default %(default)s)")
+    parser.add_argument(
+        "--max_length", type=int, default=0, help="PyTorch's padded prompts; 0: the longest of a batch"
+    )
+    parser.add_argument("--out", type=Path, help="file for the table, too")
+    a = parser.parse_args(arguments)
+    print(f"answering 2 x {a.questions} questions twice with a random model of size {a.size}", flush=True)
+    jax.config.update("jax_default_matmul_precision", "highest")
+    tokenizer = ChatTokenizer.load(TOKENIZER)
+    with tempfile.TemporaryDirectory(prefix="generate-") as folder:
+        theirs = random_torch(SIZES[a.size], 0)
+        theirs.save(Path(folder) / "checkpoint")
+        for part in (theirs.vision, theirs.decoder):
+            part.set_attn_implementation("sdpa")
+        ours = load(Path(folder) / "checkpoint")
+        cases = make_cases(Path(folder) / "data", a.questions)
+        lines = measure(theirs, ours, tokenizer, cases, a.batch_size, a.max_length)
+    text = table(lines)
+    print(text)
+    prompts = [make_prompts(case.pictures, ours.config, tokenizer) for case in cases]
+    tokens = [p.prefix + length for p in prompts for row in p.rows for length in row.lengths]
+    answers = [length for case in cases for length in case.lengths.values()]
+    print(f"prompts of {np.mean(tokens):.0f} tokens on average, answers of {np.mean(answers):.0f}")
+    if a.out:
+        a.out.write_text(text + "\n", encoding="utf-8")
+    return 0 if all(line.same == line.case.questions for line in lines) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""The closing of an answer: its normalised value once more, for programs to read.
+
+The pallet [Region 2] is the closest to the transporter.
+Answer: 2
+"""
+
+from __future__ import annotations
+
+from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, Question
+
+CLOSING = "\nAnswer:"  # between the free text and " value"
+DECIMALS = 2  # of metres
+
+
+def closing_value(category: str, value: str | int | float) -> str:
+    """How a value is written after ``CLOSING``: metres with two decimals, anything else as it is."""
+    return f" {value:.{DECIMALS}f}" if category == "distance" else f" {value}"
+
+
+def closed_turns(question: Question) -> list[str]:
+    """``question.turns``, the answer followed by the closing where it has a value of a category that is scored by it."""
+    turns = question.turns
+    closed = question.answer is not None and question.normalized_answer is not None
+    if not closed or question.category not in WAREHOUSE_CATEGORIES:
+        return turns
+    value = closing_value(question.category, question.normalized_answer)
+    return [*turns[:-1], question.answer.rstrip() + CLOSING + value]
+
+
+def split_closing(text: str) -> tuple[str, str | None]:
+    """Returns the free text of a generated answer and its value as text, None if it is not closed."""
+    free, mark, value = text.rpartition(CLOSING)
+    # An answer that is nothing but the closing has lost its line break with the surrounding spaces.
+    if not mark and text.startswith(CLOSING.strip()):
+        mark, value = CLOSING, text[len(CLOSING.strip()) :]
+    return (free.strip(), value.strip()) if mark else (text, None)
+
+
+def parse_value(category: str, text: str) -> str | int | float:
+    """Reads what ``closing_value`` wrote; raises ValueError for anything else."""
+    if category == "left_right":
+        if text not in ("left", "right"):
+            raise ValueError(f"{text!r} is neither left nor right")
+        return text
+    return float(text) if category == "distance" else int(text)

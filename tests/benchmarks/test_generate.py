@@ -1,0 +1,64 @@
+"""The benchmark of answers gives both sides the same questions and lengths, and compares their tokens."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+pytest.importorskip("torch")
+
+from benchmarks import generate, parity
+from smolrgpt_jax.data.text import ChatTokenizer
+
+WORDS = ChatTokenizer.load(generate.TOKENIZER).vocab_size
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """The smallest model with room for the tokenizer, few steps."""
+    config = parity.SIZES["tiny"]
+    config = config.replace(decoder=dataclasses.replace(config.decoder, vocab_size=WORDS))
+    monkeypatch.setitem(parity.SIZES, "tiny", config)
+    monkeypatch.setattr(generate, "STEPS", 14)
+    return config
+
+
+def test_both_sides_give_the_same_answers(tiny, tmp_path, capsys):
+    out = tmp_path / "table.md"
+    assert generate.main(["--size", "tiny", "--questions", "8", "--out", str(out)]) == 0
+    _, _, shared, single = out.read_text().splitlines()
+    assert shared.startswith("| 8 questions per picture | 8 |") and shared.endswith("| 8 of 8 |")
+    assert single.startswith("| 1 question per picture | 8 |") and single.endswith("| 8 of 8 |")
+    assert out.read_text() in capsys.readouterr().out
+
+
+def test_a_different_answer_is_an_error(tiny, monkeypatch, capsys):
+    right = generate.answer_with_engine
+
+    def wrong(model, case, tokenizer, batch_size):
+        answers = right(model, case, tokenizer, batch_size)
+        first = next(iter(answers.values()))
+        first[-1] += 1
+        return answers
+
+    monkeypatch.setattr(generate, "answer_with_engine", wrong)
+    assert generate.main(["--size", "tiny", "--questions", "8", "--max_length", "256"]) == 1
+    assert "| 7 of 8 |" in capsys.readouterr().out
+
+
+def test_the_cases_hold_as_many_questions_per_picture_as_they_say(tmp_path):
+    shared, single = generate.make_cases(tmp_path / "data", 8)
+    assert [len(picture.questions) for picture in shared.pictures] == [8]
+    assert [len(picture.questions) for picture in single.pictures] == [1] * 8
+    for case in (shared, single):
+        assert set(case.lengths) == {q.id for p in case.pictures for q in p.questions}
+        assert all(10 <= length <= generate.STEPS for length in case.lengths.values())
+    with pytest.raises(ValueError, match="cannot make 12 questions"):
+        generate.make_cases(tmp_path / "more", 12)
+
+
+def test_the_table_divides_the_times():
+    case = generate.Case("some", [], {str(number): 20 for number in range(10)})
+    text = generate.table([generate.Line(case, (20.0, 30.0), (4.0, 10.0), 9)])
+    assert text.splitlines()[-1] == "| some | 10 | 0.5 | 2.5 | 5.00 x | 3.00 x | 9 of 10 |"

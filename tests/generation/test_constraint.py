@@ -1,0 +1,174 @@
+"""The automaton accepts exactly the values of a question's kind, as training writes them, whatever the model prefers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from smolrgpt_jax.data.closing import CLOSING, closing_value
+from smolrgpt_jax.data.records import Question
+from smolrgpt_jax.data.text import ChatTokenizer
+from smolrgpt_jax.generation import closed_answers, generate_answers
+from smolrgpt_jax.generation.constraint import Automaton, kind_of, make_automaton
+from smolrgpt_jax.generation.engine import Closing, Decoding
+from tests.generation.conftest import TOKENIZER, answer_ids, teacher_forced
+
+DEMO_TOKENIZER = Path(__file__).parents[2] / "configs" / "demo_tokenizer"
+KINDS = {("left_right", 0), ("mcq", 12), ("count", 4), ("distance", 0)}
+
+
+@pytest.fixture(scope="module", params=[TOKENIZER, DEMO_TOKENIZER], ids=["text", "demo"])
+def tokenizer(request) -> ChatTokenizer:
+    return ChatTokenizer.load(request.param)
+
+
+@pytest.fixture(scope="module")
+def automaton(tokenizer) -> Automaton:
+    return make_automaton(tokenizer, KINDS, tokenizer.vocab_size + 100)
+
+
+def accepted(automaton: Automaton, state: int, eos: int, so_far: tuple[int, ...] = ()):
+    """All sequences of tokens from a state to the end."""
+    assert len(so_far) < automaton.longest
+    for kind in np.flatnonzero(automaton.transitions[state] >= 0):
+        tokens = np.flatnonzero(automaton.classes == kind)
+        assert len(tokens) == 1, "a value's token shares its class"
+        token = int(tokens[0])
+        if token == eos:
+            yield so_far
+        else:
+            yield from accepted(automaton, int(automaton.transitions[state, kind]), eos, (*so_far, token))
+
+
+EXPECTED = {
+    ("left_right", 0): ["left", "right"],
+    ("mcq", 12): range(12),
+    ("count", 4): range(4),
+    ("distance", 0): [cents / 100 for cents in range(100_000)],
+}
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS), ids=lambda kind: kind[0])
+def test_the_values_are_those_of_the_kind_and_no_others(tokenizer, automaton, kind):
+    found = set(accepted(automaton, automaton.values[kind], tokenizer.eos_id))
+    mark = tokenizer.tokens(CLOSING)
+    values = EXPECTED[kind]
+    assert len(found) == len(values)
+    # All of them for short lists; of the metres every 97th, each tokenised as a whole training answer.
+    for value in values if len(values) < 100 else values[::97]:
+        text = tokenizer.tokens("Here." + CLOSING + closing_value(kind[0], value))
+        start = tokenizer.tokens("Here.") + mark
+        assert text[: len(start)] == start
+        assert tuple(text[len(start) :]) in found
+
+
+def test_kinds_of_questions():
+    def question(regions):
+        return Question("1", "", "Where?", None, None, tuple(range(regions)))
+
+    assert kind_of("mcq", question(3)) == ("mcq", 3) and kind_of("mcq", question(0)) is None
+    assert kind_of("count", question(3)) == ("count", 4) and kind_of("count", question(0)) == ("count", 1)
+    assert kind_of("left_right", question(2)) == ("left_right", 0)
+    assert kind_of("caption", question(2)) is None
+
+
+def walk(automaton: Automaton, state: int, tokens: list[int]) -> int:
+    for token in tokens:
+        state = int(automaton.transitions[state, automaton.classes[token]])
+        assert state >= 0
+    return state
+
+
+def test_a_text_that_closes_itself_reaches_the_value(tokenizer, automaton):
+    own = len(automaton.transitions)
+    assert walk(automaton, 0, tokenizer.tokens("It is.\nAnswer:")) == own
+    # A false start, directly before the mark, too.
+    assert walk(automaton, 0, tokenizer.tokens("\nAns\nAnswer:")) == own
+    assert walk(automaton, 0, [*automaton.mark[:-1], *automaton.mark]) == own
+    assert walk(automaton, 0, tokenizer.tokens("The answer: left")) == 0
+    assert walk(automaton, len(automaton.mark), list(automaton.mark)) == own
+    assert walk(automaton, automaton.plain, [*automaton.mark, 5]) == automaton.plain
+
+
+def test_the_closing_allows_nothing_but_its_next_token(automaton):
+    for place, token in enumerate(automaton.mark):
+        allowed = np.flatnonzero(automaton.transitions[len(automaton.mark) + place] >= 0)
+        assert allowed.tolist() == [automaton.classes[token]]
+
+
+def test_a_tokenizer_that_joins_digits_is_refused(tokenizer, monkeypatch):
+    whole = ChatTokenizer.tokens
+    monkeypatch.setattr(ChatTokenizer, "tokens", lambda self, text: whole(self, text.replace("73", "7")))
+    with pytest.raises(ValueError, match="every digit"):
+        make_automaton(tokenizer, KINDS, tokenizer.vocab_size)
+
+
+NEW_TOKENS = 12
+OPTIONS = {"batch_size": 8, "max_new_tokens": NEW_TOKENS, "progress": False}
+
+
+def check_values(pictures, answers):
+    for question in (question for picture in pictures for question in picture.questions):
+        value = answers[question.id].value
+        if question.category == "left_right":
+            assert value in ("left", "right")
+        elif question.category == "distance":
+            assert isinstance(value, float) and 0 <= value < 1000 and round(value, 2) == value
+        else:
+            most = len(question.regions) - (question.category == "mcq")
+            assert isinstance(value, int) and 0 <= value <= most
+
+
+def test_closed_answers_keep_their_text(model, pictures):
+    """A random model never writes the closing by itself, so all are closed for it."""
+    free = generate_answers(model, pictures, **OPTIONS)
+    closed = closed_answers(model, pictures, **OPTIONS)
+    assert {name: answer.text for name, answer in closed.items()} == free
+    check_values(pictures, closed)
+
+
+def test_answers_that_are_nothing_but_the_closing(model, pictures):
+    closed = closed_answers(model, pictures, mode="alone", **OPTIONS)
+    assert {answer.text for answer in closed.values()} == {""}
+    check_values(pictures, closed)
+
+
+def test_questions_without_values_stay_open(model, pictures):
+    known = {"left_right", "count"}
+    answers = closed_answers(
+        model, pictures, category_of=lambda q: q.category if q.category in known else "other", **OPTIONS
+    )
+    open_ids = {q.id for p in pictures for q in p.questions if q.category not in known}
+    assert open_ids and {name for name, answer in answers.items() if answer.value is None} == open_ids
+    free = generate_answers(model, pictures, **OPTIONS)
+    assert all(answers[name].text == free[name] for name in open_ids)
+
+
+def test_values_are_the_models_best_allowed_tokens(model, pictures):
+    """Every token after the mark has the largest logit of those that lead to some value, by full forward passes."""
+    tokenizer = model.tokenizer
+    questions = {q.id: q for p in pictures for q in p.questions}
+
+    def kind(question):
+        return kind_of(question.category, question)
+
+    kinds = {kind(question) for question in questions.values()}
+    automaton = make_automaton(tokenizer, kinds, model.config.decoder.padded_vocab_size)
+    found = answer_ids(model, pictures, Decoding(8, NEW_TOKENS, tokenizer.eos_id), Closing(automaton, kind))
+    mark = tokenizer.tokens(CLOSING)
+    for name, logits in teacher_forced(model, pictures, found).items():
+        ids = found[name]
+        begin = next(n for n in range(len(ids)) if ids[n : n + len(mark)] == mark)
+        assert begin <= NEW_TOKENS
+        value, best = ids[begin + len(mark) :], logits[begin + len(mark) :]
+        words = [
+            (*word, tokenizer.eos_id)
+            for word in accepted(automaton, automaton.values[kind(questions[name])], tokenizer.eos_id)
+        ]
+        assert tuple(value) in words
+        for place in range(len(value)):
+            words = [word for word in words if word[:place] == tuple(value[:place])]
+            allowed = sorted({word[place] for word in words})
+            assert allowed[int(best[place][allowed].argmax())] == value[place]
