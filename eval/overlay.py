@@ -44,16 +44,16 @@ def draw_regions(picture: Image.Image, regions: Sequence[RLE], width: int | None
     if width is not None and picture.width != width:
         height = max(1, round(picture.height * width / picture.width))
         picture = picture.resize((width, height), Image.Resampling.LANCZOS)
-    pixels = np.asarray(picture, np.float32).copy()
+    pixels = np.array(picture)
     masks = [_fitted(region, picture.size) for region in regions]
     stroke = 1 + 2 * round(picture.width / 640)
     for index, mask in enumerate(masks):
         colour = np.asarray(colour_of(index), np.float32)
         inside = np.asarray(mask) > 0
-        pixels[inside] = 0.62 * pixels[inside] + 0.38 * colour
+        pixels[inside] = (0.62 * pixels[inside] + 0.38 * colour).round()
         core = np.asarray(mask.filter(ImageFilter.MinFilter(stroke if stroke > 1 else 3))) > 0
-        pixels[inside & ~core] = colour
-    marked = Image.fromarray(pixels.round().astype(np.uint8))
+        pixels[inside & ~core] = colour_of(index)
+    marked = Image.fromarray(pixels)
     _label(marked, masks)
     return marked
 

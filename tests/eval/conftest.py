@@ -129,3 +129,25 @@ def bench_folder(tmp_path_factory) -> Path:
     )
     make_warehouse(folder, config, workers=1)
     return folder / "bench"
+
+
+@pytest.fixture(scope="session")
+def small_checkpoint(tmp_path_factory) -> Path:
+    """A checkpoint of the demo's tokenizer and a smaller model with random weights."""
+    import jax
+
+    from smolrgpt_jax.config import PRESETS, DecoderConfig, VisionConfig
+    from smolrgpt_jax.data.text import ChatTokenizer
+    from smolrgpt_jax.data.tokenizer_files import tokenizer_files
+    from smolrgpt_jax.models.smolrgpt import init_params
+    from smolrgpt_jax.training import checkpoints
+
+    config = PRESETS["demo"].replace(
+        vision=VisionConfig(width=32, mlp_width=64, heads=2, layers=1, patch_size=16, image_size=64),
+        decoder=DecoderConfig(width=32, mlp_width=64, heads=2, kv_heads=1, layers=2, vocab_size=640),
+    )
+    params = init_params(config, jax.random.key(0))
+    tokenizer = ChatTokenizer.load(Path(__file__).parents[2] / "configs" / "demo_tokenizer")
+    path = tmp_path_factory.mktemp("checkpoints") / "small"
+    checkpoints.save(path, params, checkpoints.Meta(config, tokenizer_files(tokenizer)))
+    return path
