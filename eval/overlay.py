@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -56,6 +58,13 @@ def draw_regions(picture: Image.Image, regions: Sequence[RLE], width: int | None
     marked = Image.fromarray(pixels)
     _label(marked, masks)
     return marked
+
+
+def jpeg_data_uri(picture: Image.Image) -> str:
+    """Returns an RGB picture as text that stands for a file's address in HTML."""
+    stream = io.BytesIO()
+    picture.save(stream, "JPEG", quality=82)
+    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
 def colour_of(index: int) -> tuple[int, int, int]:

@@ -6,8 +6,6 @@ from the numbers prepared here.
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +16,7 @@ from PIL import Image
 
 from eval import write_aside
 from eval.charts import calibration_plot, confusion, curve, error_bars, mcq_bars, scatter
-from eval.overlay import colour_of, draw_regions
+from eval.overlay import colour_of, draw_regions, jpeg_data_uri
 from eval.warehouse_scorer import is_correct
 from smolrgpt_jax.data.records import MASK, WAREHOUSE_CATEGORIES, Picture, Question
 
@@ -159,7 +157,7 @@ def gallery(groups: Mapping[str, Sequence[Mapping]], pictures: Iterable[Picture]
             except (OSError, SyntaxError, ValueError):
                 continue
             entries.append(
-                dict(item, picture=_data_uri(marked), size=marked.size, prompt=_with_chips(question))
+                dict(item, picture=jpeg_data_uri(marked), size=marked.size, prompt=_with_chips(question))
             )
             shown += 1
             if shown == GALLERY_PER_CATEGORY:
@@ -179,12 +177,6 @@ def _chosen(items: Sequence[Mapping]) -> list[Mapping]:
     shared = min(len(right), len(wrong))
     pairs = [item for pair in zip(right, wrong) for item in pair]
     return pairs + right[shared:] + wrong[shared:]
-
-
-def _data_uri(picture: Image.Image) -> str:
-    stream = io.BytesIO()
-    picture.save(stream, "JPEG", quality=82)
-    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
 def _with_chips(question: Question) -> Markup:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -151,3 +153,43 @@ def small_checkpoint(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("checkpoints") / "small"
     checkpoints.save(path, params, checkpoints.Meta(config, tokenizer_files(tokenizer)))
     return path
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """Chromium without a window, driven by Selenium.
+
+    It is looked for in CHROMIUM and on the PATH, its driver in CHROMEDRIVER and on the PATH. Where there is none
+    the test is skipped, or fails if REQUIRE_BROWSER is set.
+    """
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    program = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    driver = os.environ.get("CHROMEDRIVER") or shutil.which("chromedriver")
+    if not (program and driver):
+        missing = "Chromium" if not program else "chromedriver"
+        stop = pytest.fail if os.environ.get("REQUIRE_BROWSER") else pytest.skip
+        stop(f"{missing} is not installed (Debian: apt-get install chromium chromium-driver)")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
+    for flag in (
+        "headless",
+        "no-sandbox",
+        "disable-gpu",
+        "disable-dev-shm-usage",
+        "disable-quic",
+        "no-first-run",
+        "disable-background-networking",
+        "disable-component-update",
+        "disable-sync",
+        "hide-scrollbars",
+        "window-size=1320,940",
+        f"user-data-dir={tmp_path_factory.mktemp('browser')}",
+    ):
+        options.add_argument(f"--{flag}")
+    found = webdriver.Chrome(options=options, service=Service(driver))
+    yield found
+    found.quit()
