@@ -22,7 +22,7 @@ from PIL import Image
 from eval.answers import normalized_answer, question_category
 from smolrgpt_jax.data.images import load_depth, load_rgb, open_picture, picture_size
 from smolrgpt_jax.data.masks import box_mask, encode, resample_rle
-from smolrgpt_jax.data.records import DataError, Question, RLE, check_question
+from smolrgpt_jax.data.records import MASK, DataError, Question, RLE, check_question
 from smolrgpt_jax.data.sources.collect import Regions
 
 if TYPE_CHECKING:
@@ -133,6 +133,12 @@ def read_regions(
 
 def check_marks(question: str, regions: Sequence[RLE]) -> None:
     """Raises DataError unless a question can be asked and has as many "<mask>" as there are regions."""
+    marks = question.count(MASK)
+    if marks != len(regions):
+        raise DataError(
+            f"the question has {marks} {MASK} mark{'s' * (marks != 1)} but there "
+            f"{'is' if len(regions) == 1 else 'are'} {len(regions)} region{'s' * (len(regions) != 1)}"
+        )
     asked = Question("question", "", question, None, None, tuple(regions))
     try:
         check_question(asked, size=None, categories=(), need_answer=False)

@@ -104,7 +104,7 @@ def png_header(width: int, height: int) -> bytes:
         (["--boxes", "1,2,3", "--question", FAR], "box 1,2,3 is not"),
         (["--boxes", "1,2,3,x", "--question", FAR], "box '1,2,3,x' is not"),
         (["--boxes", "200,2,300,9", "5,5,9,9", "--question", FAR], "box 200,2,300,9 is not"),
-        (["--boxes", "5,5,9,9", "--question", FAR], "2 <mask> but 1 masks"),
+        (["--boxes", "5,5,9,9", "--question", FAR], "2 <mask> marks but there is 1 region"),
         (["--boxes", "5,5,9,9"], "no question"),
         (["--masks", "{data}/val.json"], "28 records"),
         (["--masks", "{data}/val.json", "--record", "x"], "'x'"),

@@ -106,8 +106,9 @@ def test_the_value_is_read_from_the_text():
     "changes, message",
     [
         ({"depth": None}, "needs the depth picture"),
-        ({"boxes": [(4, 5, 40, 50)]}, "2 <mask> but 1 masks"),
-        ({"boxes": None}, "2 <mask> but 0 masks"),
+        ({"boxes": [(4, 5, 40, 50)]}, "2 <mask> marks but there is 1 region"),
+        ({"boxes": None}, "2 <mask> marks but there are 0 regions"),
+        ({"question": "", "boxes": None}, "the question is empty"),
         ({"question": "Is <mask> left of <|image|> <mask>?"}, "holds <|image|>"),
         ({"question": FAR + " " + "very far " * 5000}, "tokens with its picture"),
         (

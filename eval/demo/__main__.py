@@ -38,15 +38,18 @@ def listen(host: str, port: int) -> socket.socket:
     """Returns a socket that listens at the address; port 0 takes any free one.
 
     Raises:
+      ValueError: there is no such port.
       OSError: the address is in use or not of this machine.
     """
+    if not 0 <= port < 2**16:  # the system would take the remainder
+        raise ValueError(f"port {port} is not between 0 and {2**16 - 1}")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
         listening.listen()
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise OSError(f"{host}:{port} cannot be listened at ({error})") from error
     return listening
 
@@ -67,13 +70,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--max_new_tokens", type=positive, default=120, help="longest answer, in tokens")
     args = parser.parse_args(arguments)
 
-    print(f"serving a page that asks {args.checkpoint}" + (f", examples of {args.data}" if args.data else ""))
+    print(
+        f"serving a page that asks {args.checkpoint}" + (f", examples of {args.data}" if args.data else ""),
+        flush=True,
+    )
     try:
         # Imported late: neither --help nor a mistyped path should wait for it, and it is optional.
-        from eval.demo_page import serve
+        from eval.demo.page import serve
     except ModuleNotFoundError as error:
         raise SystemExit(
-            f'error: the page needs {error.name}, install it with: pip install "smolrgpt_jax[demo]"'
+            f'error: the page needs NiceGUI ({error.name} is missing), install it with: pip install "smolrgpt_jax[demo]"'
         ) from None
     try:
         examples = read_examples(args.data, args.split) if args.data else []

@@ -72,7 +72,7 @@ def address(small_checkpoint, page_data, tmp_path_factory):
             stderr=errors,
             text=True,
             env=environment,
-            cwd=Path(__file__).parents[2],
+            cwd=Path(__file__).parents[3],
         ) as server,
     ):
         try:
@@ -115,6 +115,8 @@ class Page:
     def at(self, x, y):
         """Moves the mouse to a place of the picture, in shares of its width and height."""
         image = self.one(".shown img")
+        # Offsets count from the middle of what is visible, which must be all of it.
+        self.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", image)
         size = image.size
         offset = (round((x - 0.5) * size["width"]), round((y - 0.5) * size["height"]))
         return ActionChains(self.browser, duration=50).move_to_element_with_offset(image, *offset)
@@ -209,7 +211,7 @@ def test_boxes_are_drawn_by_two_clicks_or_by_dragging(page, tmp_path):
 
     page.write("Is the pallet ")
     page.button("Ask").click()
-    assert page.warning() == "The question holds 0 <mask> but 2 masks"
+    assert page.warning() == "The question has 0 <mask> marks but there are 2 regions"
     page.button("Insert <mask>").click()
     page.one(".question textarea").send_keys(" left of")
     page.button("Insert <mask>").click()
