@@ -13,6 +13,8 @@ from pathlib import Path
 
 from smolrgpt_jax.data.records import DataError
 
+DTYPES = ("float32", "bfloat16")  # that a model may compute in
+
 
 def write_aside(path: str | Path, text: str) -> None:
     """Writes a UTF-8 text file under another name, then renames it: whole or not at all."""

@@ -15,7 +15,7 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval import positive
+from eval import DTYPES, positive
 from smolrgpt_jax.data.records import BadRecords, DataError, Picture, describe
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 
@@ -68,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--port", type=int, default=0, help="port to listen at, by default any free one")
     parser.add_argument("--max_new_tokens", type=positive, default=120, help="longest answer, in tokens")
+    parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="of the model's products")
     args = parser.parse_args(arguments)
 
     print(
@@ -85,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         examples = read_examples(args.data, args.split) if args.data else []
         from smolrgpt_jax import load
 
-        model = load(args.checkpoint)
+        model = load(args.checkpoint, compute_dtype=args.dtype)
         if model.tokenizer is None:
             raise ValueError(f"{args.checkpoint} brings no tokenizer, answers cannot be read")
         listening = listen(args.host, args.port)

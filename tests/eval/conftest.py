@@ -115,7 +115,7 @@ class FakeModel:
 def loaded_model(monkeypatch) -> FakeModel:
     """A model without weights, which smolrgpt_jax.load returns for any path."""
     model = FakeModel()
-    monkeypatch.setitem(smolrgpt_jax.__dict__, "load", lambda path: model)
+    monkeypatch.setitem(smolrgpt_jax.__dict__, "load", lambda path, **_: model)
     return model
 
 

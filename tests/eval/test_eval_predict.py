@@ -22,7 +22,7 @@ FAR = "How far is the pallet <mask> from the pallet <mask>?"
 def asked(monkeypatch):
     """Replaces the model by one that records what it is asked."""
     calls = []
-    monkeypatch.setitem(smolrgpt_jax.__dict__, "load", lambda path: None)
+    monkeypatch.setitem(smolrgpt_jax.__dict__, "load", lambda path, **_: None)
 
     def answer(model, image, question, **how):
         calls.append({"image": image, "question": question, **how})
