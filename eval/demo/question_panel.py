@@ -71,7 +71,7 @@ class QuestionPanel:
             label="Questions about this picture",
             on_change=lambda event: self.choose_question(event.value),
         )
-        self._known_select.props("dense outlined options-dense").classes("questions")
+        self._known_select.props("dense outlined options-dense popup-content-class=questions")
         self._question = ui.textarea(
             placeholder=f"Write {MASK} where the question means a region", on_change=self.refresh_marks
         )
@@ -94,7 +94,7 @@ class QuestionPanel:
         self._known_select.set_visibility(example is not None)
         if example is not None:
             self._known_select.set_options(
-                {number: question.prompt for number, question in enumerate(example.questions)}
+                {number: _numbered(question.prompt) for number, question in enumerate(example.questions)}
             )
             self._known_select.set_value(0)
             self.choose_question(0)
@@ -151,6 +151,12 @@ class QuestionPanel:
         self._text.set_content(_answer_with_chips(text) or "(no answer)")
         same = known is not None and (known.prompt, known.regions) == (question, regions)
         self._values.set_content(_values(question, text, known.normalized_answer if same else None))
+
+
+def _numbered(question: str) -> str:
+    """A question in few words for a list: its marks as numbers."""
+    first, *rest = question.split(MASK)
+    return first + "".join(f"[{index}]{part}" for index, part in enumerate(rest))
 
 
 def _values(question: str, text: str, truth: str | int | float | None) -> str:

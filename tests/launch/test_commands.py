@@ -28,6 +28,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
         "launch.xpk",
         "convert",
         "eval.compare",
+        "eval.demo",
         "eval.spatialrgpt_bench",
         "eval.warehouse",
         "eval.predict",
