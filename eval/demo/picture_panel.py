@@ -85,7 +85,7 @@ class PicturePanel:
         self._empty = ui.label("Open a picture to begin.").classes("empty")
 
     def _build_tools(self) -> None:
-        with ui.element("div").classes("row under"):
+        with ui.element("div").classes("row under") as self._tools:
             self._mode = ui.toggle(
                 {"box": "Draw boxes", "pick": "Pick masks"}, value="box", on_change=self.refresh
             )
@@ -199,6 +199,7 @@ class PicturePanel:
         marked = self.marked
         self._stage.set_visibility(marked is not None)
         self._empty.set_visibility(marked is None)
+        self._tools.set_visibility(marked is not None)
         self._depth_figure.set_visibility(marked is not None and marked.depth is not None)
         self._mode.set_visibility(marked is not None and bool(marked.candidates))
         self._image.set_content("")
@@ -233,9 +234,7 @@ class PicturePanel:
         regions = self.marked is not None and bool(self.marked.regions)
         self._undo.set_enabled(regions or self._corner is not None)
         self._clear.set_enabled(regions)
-        if self.marked is None:
-            self._hint.set_text("")
-        elif self._mode.value == "pick":
+        if self._mode.value == "pick":
             self._hint.set_text("Click an outlined object to mark it.")
         else:
             self._hint.set_text(

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -80,9 +81,9 @@ def address(small_checkpoint, page_data, tmp_path_factory):
             assert found, log.read_text()
             yield found.group()
         finally:
-            server.terminate()
-            server.wait(PATIENCE)
-    assert "Traceback" not in log.read_text()
+            server.send_signal(signal.SIGINT)
+            ended = server.wait(PATIENCE)
+    assert ended == 0 and "Traceback" not in log.read_text()
 
 
 @pytest.fixture
