@@ -35,6 +35,7 @@ MaskLike = RLE | Mapping[str, Any] | str | Path | np.ndarray
 
 # Prompts and numbers of regions are padded to multiples of these, so that few shapes are compiled.
 _TOKENS, _REGIONS = 64, 4
+_UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 
 
 @dataclass(frozen=True)
@@ -99,10 +100,14 @@ def stream_answer(
     regions = read_regions(masks, boxes, picture_size(_picture(image, "image")))
     prompt = _prompt(model, image, question, depth, regions)
     ids: list[int] = []
+    text = ""
     for tokens in model.stream(**prompt, max_new_tokens=max_new_tokens):
         ids.append(int(tokens[0]))
+        text = model.tokenizer.decode(ids)
         # A character of several tokens is not there before its last one.
-        yield model.tokenizer.decode(ids).rstrip("\N{REPLACEMENT CHARACTER}")
+        yield text.rstrip(_UNFINISHED)
+    if text.endswith(_UNFINISHED):
+        yield text
 
 
 def read_answer(question: str, text: str, regions: Sequence[RLE] = ()) -> Answer:

@@ -148,7 +148,11 @@ def small_checkpoint(tmp_path_factory) -> Path:
         vision=VisionConfig(width=32, mlp_width=64, heads=2, layers=1, patch_size=16, image_size=64),
         decoder=DecoderConfig(width=32, mlp_width=64, heads=2, kv_heads=1, layers=2, vocab_size=640),
     )
-    params = init_params(config, jax.random.key(0))
+    # Large weights, so that answers depend on every pixel and on the order of the regions.
+    params = {
+        name: array if name.startswith("vision") or array.ndim < 2 else 4 * array
+        for name, array in init_params(config, jax.random.key(0)).items()
+    }
     tokenizer = ChatTokenizer.load(Path(__file__).parents[2] / "configs" / "demo_tokenizer")
     path = tmp_path_factory.mktemp("checkpoints") / "small"
     checkpoints.save(path, params, checkpoints.Meta(config, tokenizer_files(tokenizer)))

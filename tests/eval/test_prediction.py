@@ -43,11 +43,20 @@ def test_answers_equal_those_of_the_evaluation(model, warehouse, files):
     picture = dataclasses.replace(picture, questions=picture.questions[::3])  # both of two regions
     expected = generate_answers(model, [picture], batch_size=1, max_new_tokens=NEW_TOKENS, progress=False)
     assert any(expected.values())
+    assert len(set(expected.values())) == len(expected)
     for question in picture.questions:
         call = {"depth": files[1], "masks": question.regions, "max_new_tokens": NEW_TOKENS}
         assert answer(model, files[0], question.prompt, **call).text == expected[question.id]
         *_, streamed = stream_answer(model, files[0], question.prompt, **call)
         assert streamed == expected[question.id]
+
+
+def test_answers_depend_on_the_order_of_the_regions(model, files):
+    answers = {
+        answer(model, files[0], FAR, depth=files[1], boxes=boxes, max_new_tokens=NEW_TOKENS).text
+        for boxes in (BOXES, BOXES[::-1])
+    }
+    assert len(answers) == 2
 
 
 def test_a_stream_grows_token_by_token(model, files):
