@@ -11,7 +11,7 @@ from PIL import Image
 
 from eval.prediction import answer, read_answer, read_regions, stream_answer
 from smolrgpt_jax import load
-from smolrgpt_jax.data.masks import decode, encode
+from smolrgpt_jax.data.masks import box_mask, decode, encode, resample
 from smolrgpt_jax.data.records import DataError
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 from smolrgpt_jax.generation import generate_answers
@@ -51,12 +51,18 @@ def test_answers_equal_those_of_the_evaluation(model, warehouse, files):
         assert streamed == expected[question.id]
 
 
-def test_answers_depend_on_the_order_of_the_regions(model, files):
-    answers = {
-        answer(model, files[0], FAR, depth=files[1], boxes=boxes, max_new_tokens=NEW_TOKENS).text
-        for boxes in (BOXES, BOXES[::-1])
-    }
-    assert len(answers) == 2
+def test_the_model_gets_the_regions_in_their_order(model, files, monkeypatch):
+    prompts = []
+    whole = type(model).generate
+    monkeypatch.setattr(
+        type(model), "generate", lambda self, **prompt: prompts.append(prompt) or whole(self, **prompt)
+    )
+    answer(model, files[0], FAR, depth=files[1], boxes=BOXES, max_new_tokens=NEW_TOKENS)
+    (masks,) = prompts[0]["masks"]
+    for index, box in enumerate(BOXES):
+        expected = resample(box_mask(box, 60, 96), model.config.mask_grid)
+        np.testing.assert_array_equal(masks[..., index], expected)
+    assert not masks[..., len(BOXES) :].any()
 
 
 def test_a_stream_grows_token_by_token(model, files):
