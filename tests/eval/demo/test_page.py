@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.ndimage import distance_transform_edt
 from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
@@ -24,7 +25,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from eval.prediction import answer
 from smolrgpt_jax import load
-from smolrgpt_jax.data.masks import centroid, decode
+from smolrgpt_jax.data.masks import decode
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 
 pytestmark = pytest.mark.slow
@@ -176,7 +177,7 @@ def test_a_question_of_the_data_is_answered_as_from_python(page, small_checkpoin
 def test_masks_are_picked_and_dropped_by_a_click(page, page_data):
     picture = read_warehouse(page_data, "val")[0]
     region = picture.questions[0].regions[0]
-    x, y = centroid(decode(region))
+    y, x = np.unravel_index(distance_transform_edt(decode(region)).argmax(), (region.height, region.width))
     page.button("Clear").click()
     page.shown_regions(0)
     plain = page.drawn()
@@ -189,7 +190,9 @@ def test_masks_are_picked_and_dropped_by_a_click(page, page_data):
     assert changed[pixel[0] - 12 : pixel[0] + 12, pixel[1] - 12 : pixel[1] + 12].any()
     page.at(*place).click().perform()
     page.shown_regions(0)
-    page.at(0.5, 0.01).click().perform()
+    covered = np.any([decode(mask) for question in picture.questions for mask in question.regions], axis=0)
+    row, column = np.unravel_index(distance_transform_edt(~covered).argmax(), covered.shape)
+    page.at((column + 0.5) / region.width, (row + 0.5) / region.height).click().perform()
     assert page.warning() == "There is no mask under this point."
 
 
