@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -44,16 +46,16 @@ def draw_regions(picture: Image.Image, regions: Sequence[RLE], width: int | None
     if width is not None and picture.width != width:
         height = max(1, round(picture.height * width / picture.width))
         picture = picture.resize((width, height), Image.Resampling.LANCZOS)
-    pixels = np.asarray(picture, np.float32).copy()
+    pixels = np.array(picture)
     masks = [_fitted(region, picture.size) for region in regions]
     stroke = 1 + 2 * round(picture.width / 640)
     for index, mask in enumerate(masks):
         colour = np.asarray(colour_of(index), np.float32)
         inside = np.asarray(mask) > 0
-        pixels[inside] = 0.62 * pixels[inside] + 0.38 * colour
+        pixels[inside] = (0.62 * pixels[inside] + 0.38 * colour).round()
         core = np.asarray(mask.filter(ImageFilter.MinFilter(stroke if stroke > 1 else 3))) > 0
-        pixels[inside & ~core] = colour
-    marked = Image.fromarray(pixels.round().astype(np.uint8))
+        pixels[inside & ~core] = colour_of(index)
+    marked = Image.fromarray(pixels)
     _label(marked, masks)
     return marked
 
@@ -74,6 +76,13 @@ def draw_question(picture: Picture, question: Question, width: int | None = None
     # Prepared masks are weights on a coarse grid.
     regions = [encode(stored.weights[region.number] >= 0.5) for region in question.regions]
     return draw_regions(Image.fromarray(stored.image), regions, width)
+
+
+def jpeg_data_uri(picture: Image.Image) -> str:
+    """Returns an RGB picture as text that stands for a file's address in HTML."""
+    stream = io.BytesIO()
+    picture.save(stream, "JPEG", quality=82)
+    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
 def colour_of(index: int) -> tuple[int, int, int]:

@@ -2,11 +2,13 @@
 
     python -m eval.predict --checkpoint DIR --image I.png --depth D.png --boxes 10,20,200,220 300,40,420,200 \\
         --question "How far is the pallet <mask> from the pallet <mask>?" --out annotated.png
+    python -m eval.predict --checkpoint DIR --image I.png --depth D.png --masks first.png second.png --question "..."
     python -m eval.predict --checkpoint DIR --image I.png --depth D.png --masks val.json --record ID
 
-The question holds one "<mask>" per region, in the order of the masks or boxes. --masks is a JSON
-file with a list of {size, counts} (COCO's compressed encoding), one record with such a list under
-"rle", or a list of records, of which --record names one; a record also brings its question.
+The question holds one "<mask>" per region, in the order of the masks or boxes. --masks is PNG files, one
+per region, black outside of it; or a JSON file with a list of {size, counts} (COCO's compressed encoding),
+one record with such a list under "rle", or a list of records, of which --record names one; a record also
+brings its question. From Python: ``eval.prediction.answer``.
 """
 
 from __future__ import annotations
@@ -14,19 +16,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
-from eval import DTYPES
-from eval.answers import normalized_answer, question_category
+from eval import DTYPES, positive
 from eval.overlay import draw_regions
-from eval.warehouse import answer_questions
-from smolrgpt_jax.data.images import picture_size
-from smolrgpt_jax.data.masks import box_mask
-from smolrgpt_jax.data.records import IMAGE, MASK, DataError, Picture, Question, RLE, check_question
+from eval.prediction import answer, check_marks, read_regions
+from smolrgpt_jax.data.images import open_picture, picture_size
+from smolrgpt_jax.data.records import IMAGE, MASK, DataError, RLE
 from smolrgpt_jax.data.sources.collect import Regions
 
 
@@ -71,41 +71,38 @@ def _asked(record: object) -> str | None:
         return None
 
 
-def box_region(text: str, height: int, width: int) -> RLE:
-    """Returns the region of a box written "x1,y1,x2,y2", in pixels of a picture of that size.
+def find_regions(
+    masks: Sequence[Path], record_id: str | None, boxes: Sequence[str], size: tuple[int, int]
+) -> tuple[tuple[RLE, ...], str | None]:
+    """Returns the regions the command line names, and the question of their record if they have one.
+
+    Args:
+      masks: PNG files, or one JSON file; see ``read_masks``.
+      record_id: which of its records.
+      boxes: texts "x1,y1,x2,y2" in pixels, instead of masks.
+      size: (height, width) of the picture in pixels.
 
     Raises:
-      DataError: the text is no such box, or the box lies outside the picture.
+      DataError: a file or box cannot be used for a picture of that size.
     """
+    pictures = [file for file in masks if file.suffix.lower() == ".png"]
+    if masks and not pictures:
+        if len(masks) > 1:
+            raise DataError("--masks takes one JSON file, or PNG files")
+        regions, question = read_masks(masks[0], record_id)
+        return read_regions(regions, None, size), question
+    if len(pictures) < len(masks):
+        raise DataError("--masks takes one JSON file, or PNG files")
+    if record_id is not None:
+        raise DataError("--record names a record of a JSON file, give one with --masks")
+    return read_regions(pictures, [_numbers(box) for box in boxes], size), None
+
+
+def _numbers(box: str) -> tuple[float, ...]:
     try:
-        x1, y1, x2, y2 = (float(part) for part in text.split(","))
-        mask = box_mask((x1, y1, x2, y2), height, width)
+        return tuple(float(part) for part in box.split(","))
     except ValueError as error:
-        raise DataError(
-            f"box {text!r} is not x1,y1,x2,y2 inside the picture of {width}x{height} pixels"
-        ) from error
-    from pycocotools import mask as coco
-
-    return RLE(height, width, coco.encode(np.asfortranarray(mask))["counts"])
-
-
-def make_picture(image: Path, depth: Path | None, question: str, regions: Sequence[RLE]) -> Picture:
-    """Checks one question and its files and returns them as the data readers do.
-
-    Raises:
-      DataError: a file is missing or the question and regions do not fit together.
-    """
-    size = picture_size(image)
-    if depth is not None:
-        picture_size(depth)
-    elif regions:
-        raise DataError("regions need a depth picture, give one with --depth")
-    asked = Question("question", "", question, None, None, tuple(regions))
-    try:
-        check_question(asked, size=size, categories=(), need_answer=False)
-    except ValueError as error:
-        raise DataError(str(error)) from error
-    return Picture(image.stem, image, depth, (asked,))
+        raise DataError(f"box {box!r} is not x1,y1,x2,y2 in pixels") from error
 
 
 def picture_format(path: Path) -> str:
@@ -139,47 +136,61 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--checkpoint", required=True, type=Path, help="checkpoint of ours, training folder or PyTorch folder"
     )
     parser.add_argument("--image", required=True, type=Path, help="RGB picture")
-    parser.add_argument("--depth", type=Path, help="8-bit depth picture; needed with regions")
+    parser.add_argument("--depth", type=Path, help="8-bit grey depth picture; needed with regions")
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("--masks", type=Path, help="JSON file with the regions' masks")
+    where.add_argument(
+        "--masks",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="the regions: PNG files, or one JSON file",
+    )
     where.add_argument(
         "--boxes", nargs="+", default=[], metavar="X1,Y1,X2,Y2", help="the regions as boxes, in pixels"
     )
-    parser.add_argument("--record", help="id of the record to take from --masks")
+    parser.add_argument("--record", help="id of the record to take from a JSON file of --masks")
     parser.add_argument("--question", help=f"the question with one {MASK} per region; a record may bring it")
-    parser.add_argument("--max_new_tokens", type=int, default=120, help="longest answer, in tokens")
+    parser.add_argument("--max_new_tokens", type=positive, default=120, help="longest answer, in tokens")
     parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="of the model's products")
     parser.add_argument("--out", type=Path, help="where to write the picture with its regions drawn in")
     args = parser.parse_args(arguments)
 
+    # Pictures that are too large are refused by us, in one sentence.
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     print(f"asking {args.checkpoint} about {args.image}" + (f", writing {args.out}" if args.out else ""))
     try:
         if args.out:
             picture_format(args.out)
-        height, width = picture_size(args.image)
-        if args.masks:
-            regions, question = read_masks(args.masks, args.record)
-        else:
-            regions, question = tuple(box_region(box, height, width) for box in args.boxes), None
+        regions, question = find_regions(args.masks, args.record, args.boxes, picture_size(args.image))
         question = args.question or question
         if not question:
             raise DataError("there is no question, give one with --question")
-        picture = make_picture(args.image, args.depth, question, regions)
+        if args.depth is not None:
+            picture_size(args.depth)
+        elif regions:
+            raise DataError("regions need a depth picture, give one with --depth")
+        check_marks(question, regions)
         # Imported late: neither --help nor a mistyped path should wait for JAX.
         from smolrgpt_jax import load
 
-        model = load(args.checkpoint, compute_dtype=args.dtype)
-        answer = answer_questions(model, [picture], 1, args.max_new_tokens)[0]
+        found = answer(
+            load(args.checkpoint, compute_dtype=args.dtype),
+            args.image,
+            question,
+            depth=args.depth,
+            masks=regions,
+            max_new_tokens=args.max_new_tokens,
+        )
         if args.out:
-            with Image.open(args.image) as image:
+            with open_picture(args.image) as image:
                 save_picture(draw_regions(image, regions), args.out)
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from None
-    print(f"question: {question}\nanswer: {answer}")
-    category = question_category(question)
-    if category is not None:
-        value = normalized_answer(category, question, answer)
-        print(f"{category}: {'unreadable' if value is None else value}")
+    print(f"question: {question}\nanswer: {found.text}")
+    if found.category is not None:
+        value = "unreadable" if found.normalized_answer is None else found.normalized_answer
+        print(f"{found.category}: {value}")
 
 
 if __name__ == "__main__":

@@ -6,20 +6,17 @@ from the numbers prepared here.
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jinja2
 from markupsafe import Markup, escape
-from PIL import Image
 
 from eval import write_aside
 from eval.blind import template
 from eval.charts import calibration_plot, confusion, curve, error_bars, mcq_bars, scatter
-from eval.overlay import colour_of, draw_question
+from eval.overlay import colour_of, draw_question, jpeg_data_uri
 from eval.warehouse_scorer import is_correct
 from smolrgpt_jax.data.records import MASK, WAREHOUSE_CATEGORIES, Picture, Question
 
@@ -184,7 +181,7 @@ def shown_question(picture: Picture, question: Question) -> dict:
     numbers = iter(range(question.mask_marks))
     earlier = [(_with_chips(prompt, numbers), answer) for prompt, answer in question.earlier]
     return {
-        "picture": _data_uri(marked),
+        "picture": jpeg_data_uri(marked),
         "size": marked.size,
         "earlier": earlier,
         "prompt": _with_chips(question.prompt, numbers),
@@ -208,12 +205,6 @@ def _chosen(items: Sequence[Mapping]) -> list[Mapping]:
 def _with_regions(text: str) -> str:
     """A question or template in plain text, runs of "<mask>" as one word."""
     return template(text).replace(MASK, "[regions]")
-
-
-def _data_uri(picture: Image.Image) -> str:
-    stream = io.BytesIO()
-    picture.save(stream, "JPEG", quality=82)
-    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
 def _with_chips(text: str, numbers: Iterator[int]) -> Markup:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from smolrgpt_jax.data.masks import resample
 from smolrgpt_jax.data.text import ChatTokenizer
 from smolrgpt_jax.data.tokenizer_files import tokenizer_from_files
 from smolrgpt_jax.generation.decode import GREEDY, Sampling, generate
+from smolrgpt_jax.generation.streaming import stream
 from smolrgpt_jax.models.smolrgpt import Params, abstract_params, bind
 from smolrgpt_jax.torch_format.folder import CheckpointError, is_torch_folder, open_folder
 from smolrgpt_jax.training import checkpoints
@@ -91,6 +92,19 @@ class Model:
             sampling=sampling,
         )
         return np.asarray(ids)
+
+    def stream(
+        self,
+        input_ids: np.ndarray,
+        attention_mask: np.ndarray,
+        images: np.ndarray,
+        depths: np.ndarray | None = None,
+        masks: Sequence[np.ndarray] | None = None,
+        max_new_tokens: int = 120,
+    ) -> Iterator[np.ndarray]:
+        """Yields the columns of the greedy `generate`, int32[B] each, as they are made, until every row has ended."""
+        batch = self._batch(input_ids, attention_mask, images, depths, masks)
+        return stream(self.config, self.params, batch, max_new_tokens=max_new_tokens, eos_id=self.eos_id)
 
     @property
     def eos_id(self) -> int:

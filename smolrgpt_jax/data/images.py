@@ -6,8 +6,10 @@ data stores; scaling to floats is a table look-up afterwards.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -16,46 +18,53 @@ from smolrgpt_jax.data.records import DataError
 
 DEPTH_MODES = ("training", "submission")
 
+# Largest picture that is decoded, in pixels: a file of a few kilobytes can ask for all memory. Below the size
+# at which Pillow begins to warn.
+MOST_PIXELS = 80_000_000
+
+# A file, or a picture that Pillow has opened already.
+Source = str | Path | Image.Image
+
 # The arithmetic of transformers' SigLIP processor: rescale by 1/255, then mean 0.5, std 0.5.
 _UNIT = (np.arange(256) * (1 / 255)).astype(np.float32)
 _SIGNED = (_UNIT - np.float32(0.5)) / np.float32(0.5)
 
 
-def picture_size(path: str | Path) -> tuple[int, int]:
+def picture_size(path: Source) -> tuple[int, int]:
     """Returns (height, width) in pixels from the file's header.
 
     Raises:
-      DataError: the file is missing or is not a picture.
+      DataError: the file is missing, is not a picture or has more than MOST_PIXELS.
     """
-    with _open(path) as picture:
+    with _opened(path) as picture:
         return picture.height, picture.width
 
 
-def read_rgb(path: str | Path, size: int) -> np.ndarray:
+def read_rgb(path: Source, size: int) -> np.ndarray:
     """Decodes a picture, squashed to a square with Pillow's bilinear (antialiased) filter.
 
     Args:
-      path: a file of any format and size that Pillow reads.
+      path: a file of any format that Pillow reads, of at most MOST_PIXELS; or an opened picture.
       size: height and width of the result in pixels.
 
     Returns:
       uint8[size, size, 3].
 
     Raises:
-      DataError: the file is missing, truncated, corrupt or of one channel with more than 8 bits, which
+      DataError: the file is missing, truncated, corrupt, too large or of one channel with more than 8 bits, which
         Pillow would clip to white. Of colours with 16 bits it takes the upper 8.
     """
     return _decode(path, _rgb, size, Image.Resampling.BILINEAR)
 
 
-def read_depth(path: str | Path, size: int, mode: str = "training") -> np.ndarray:
+def read_depth(path: Source, size: int, mode: str = "training") -> np.ndarray:
     """Decodes an 8-bit depth picture (one channel, or three equal ones), squashed to a square.
 
     Depth with 16 bits in one channel is refused: it holds metres or millimetres, not the grey scaled within each
     picture that the model was trained on. So are colours, which are someone's colour map.
 
     Args:
-      path: the file; near is dark, far is bright, scaled within each picture.
+      path: the file or an opened picture; near is dark, far is bright, scaled within each picture.
       size: height and width of the result in pixels.
       mode: "training" takes the nearest pixel, as the published model was trained; "submission"
         filters bilinearly, as the published challenge submission did.
@@ -64,7 +73,7 @@ def read_depth(path: str | Path, size: int, mode: str = "training") -> np.ndarra
       uint8[size, size].
 
     Raises:
-      DataError: the file is missing, truncated, corrupt, not 8-bit or not grey.
+      DataError: the file is missing, truncated, corrupt, too large, not 8-bit or not grey.
     """
     if mode not in DEPTH_MODES:
         raise ValueError(f"depth mode is {mode!r}, must be one of {DEPTH_MODES}")
@@ -86,53 +95,87 @@ def scale_depth(pixels: np.ndarray, mode: str = "training") -> np.ndarray:
     return np.repeat(table[pixels][..., None], 3, axis=-1)
 
 
-def load_rgb(path: str | Path, size: int) -> np.ndarray:
+def load_rgb(path: Source, size: int) -> np.ndarray:
     """Returns the picture as float32[size, size, 3] in [-1, 1]; see ``read_rgb``."""
     return scale_rgb(read_rgb(path, size))
 
 
-def load_depth(path: str | Path, size: int, mode: str = "training") -> np.ndarray:
+def load_depth(path: Source, size: int, mode: str = "training") -> np.ndarray:
     """Returns float32[size, size, 3] in [0, 1] ("training") or [-1, 1]; see ``read_depth``."""
     return scale_depth(read_depth(path, size, mode), mode)
 
 
-def _open(path: str | Path) -> Image.Image:
+def open_picture(path: str | Path | BinaryIO, name: str | Path | None = None) -> Image.Image:
+    """Reads a picture's header; its pixels are decoded on first use.
+
+    Args:
+      path: the file, or its content.
+      name: what messages call it, by default the path.
+
+    Raises:
+      DataError: the file is missing, is not a picture or has more than MOST_PIXELS.
+    """
+    name = path if name is None else name
     # A process-wide switch of Pillow that other libraries turn on: grey halves of truncated
     # pictures would be trained on without a word.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
-        return Image.open(path)
+        picture = Image.open(path)
     except FileNotFoundError as error:
-        raise DataError(f"picture {path} is missing") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"picture {path} is not a picture file ({_one_line(error)})") from error
+        raise DataError(f"picture {name} is missing") from error
+    except Image.DecompressionBombError as error:
+        raise DataError(_too_large(name)) from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"picture {name} is not a picture file ({_one_line(error)})") from error
+    if picture.width * picture.height > MOST_PIXELS:
+        picture.close()
+        raise DataError(_too_large(name))
+    # What later messages about its pixels call it.
+    picture.filename = str(name)
+    return picture
+
+
+def _too_large(name: object) -> str:
+    return f"picture {name} has more than {MOST_PIXELS:,} pixels, the most that is decoded"
+
+
+def _opened(source: Source) -> contextlib.AbstractContextManager[Image.Image]:
+    # An opened picture is its caller's to close.
+    return contextlib.nullcontext(source) if isinstance(source, Image.Image) else open_picture(source)
+
+
+def _name(source: Source) -> str:
+    return (
+        getattr(source, "filename", None) or "in memory" if isinstance(source, Image.Image) else str(source)
+    )
 
 
 def _decode(
-    path: str | Path,
-    convert: Callable[[Image.Image, str | Path], Image.Image],
+    source: Source,
+    convert: Callable[[Image.Image, str], Image.Image],
     size: int,
     resampling: Image.Resampling,
 ) -> np.ndarray:
-    with _open(path) as picture:
+    name = _name(source)
+    with _opened(source) as picture:
         try:
-            picture = convert(picture, path)
+            picture = convert(picture, name)
         except DataError:
             raise
         except (OSError, SyntaxError, ValueError) as error:
-            raise DataError(f"picture {path} is truncated or corrupt ({_one_line(error)})") from error
+            raise DataError(f"picture {name} is truncated or corrupt ({_one_line(error)})") from error
     if picture.size != (size, size):
         picture = picture.resize((size, size), resampling)
     return np.array(picture)
 
 
-def _rgb(picture: Image.Image, path: str | Path) -> Image.Image:
+def _rgb(picture: Image.Image, path: str) -> Image.Image:
     if picture.mode.startswith(("I", "F")):
         raise DataError(f"picture {path} is of mode {picture.mode}, expected 8 bits per channel")
     return picture.convert("RGB")
 
 
-def _grey(picture: Image.Image, path: str | Path) -> Image.Image:
+def _grey(picture: Image.Image, path: str) -> Image.Image:
     if picture.mode in ("1", "L", "LA"):
         return picture.convert("L")
     if picture.mode not in ("P", "RGB", "RGBA"):

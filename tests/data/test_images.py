@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 
@@ -133,3 +134,26 @@ def test_damaged_pictures_are_one_sentence(photo, damage, monkeypatch):
 
 def test_picture_size_is_height_and_width(photo):
     assert images.picture_size(photo) == (45, 80)
+
+
+def test_an_opened_picture_reads_as_its_file(photo, depth):
+    with Image.open(photo) as picture, Image.open(depth) as grey:
+        np.testing.assert_array_equal(images.read_rgb(picture, 16), images.read_rgb(photo, 16))
+        np.testing.assert_array_equal(images.read_depth(grey, 16), images.read_depth(depth, 16))
+        assert images.picture_size(picture) == (45, 80)
+        assert np.asarray(picture).shape == (45, 80, 3)  # still open
+
+
+def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(photo, monkeypatch):
+    monkeypatch.setattr(images, "MOST_PIXELS", 45 * 80)
+    assert images.read_rgb(photo, 16).shape == (16, 16, 3)
+    monkeypatch.setattr(images, "MOST_PIXELS", 45 * 80 - 1)
+    for read in (images.picture_size, lambda path: images.read_rgb(path, 16), images.open_picture):
+        with pytest.raises(DataError, match="photo.png has more than 3,599 pixels"):
+            read(photo)
+
+
+def test_a_message_about_pixels_in_memory_has_the_given_name(photo):
+    cut = io.BytesIO(photo.read_bytes()[:2000])
+    with pytest.raises(DataError, match="picture upload.png is truncated"):
+        images.read_rgb(images.open_picture(cut, "upload.png"), 16)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -129,3 +131,69 @@ def bench_folder(tmp_path_factory) -> Path:
     )
     make_warehouse(folder, config, workers=1)
     return folder / "bench"
+
+
+@pytest.fixture(scope="session")
+def small_checkpoint(tmp_path_factory) -> Path:
+    """A checkpoint of the demo's tokenizer and a smaller model with random weights."""
+    import jax
+
+    from smolrgpt_jax.config import PRESETS, DecoderConfig, VisionConfig
+    from smolrgpt_jax.data.text import ChatTokenizer
+    from smolrgpt_jax.data.tokenizer_files import tokenizer_files
+    from smolrgpt_jax.models.smolrgpt import init_params
+    from smolrgpt_jax.training import checkpoints
+
+    config = PRESETS["demo"].replace(
+        vision=VisionConfig(width=32, mlp_width=64, heads=2, layers=1, patch_size=16, image_size=64),
+        decoder=DecoderConfig(width=32, mlp_width=64, heads=2, kv_heads=1, layers=2, vocab_size=640),
+    )
+    # Large weights, so that answers depend on every pixel and on the order of the regions.
+    params = {
+        name: array if name.startswith("vision") or array.ndim < 2 else 4 * array
+        for name, array in init_params(config, jax.random.key(0)).items()
+    }
+    tokenizer = ChatTokenizer.load(Path(__file__).parents[2] / "configs" / "demo_tokenizer")
+    path = tmp_path_factory.mktemp("checkpoints") / "small"
+    checkpoints.save(path, params, checkpoints.Meta(config, tokenizer_files(tokenizer)))
+    return path
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """Chromium without a window, driven by Selenium.
+
+    It is looked for in CHROMIUM and on the PATH, its driver in CHROMEDRIVER and on the PATH. Where there is none
+    the test is skipped, or fails if REQUIRE_BROWSER is set.
+    """
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    program = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    driver = os.environ.get("CHROMEDRIVER") or shutil.which("chromedriver")
+    if not (program and driver):
+        missing = "Chromium" if not program else "chromedriver"
+        stop = pytest.fail if os.environ.get("REQUIRE_BROWSER") else pytest.skip
+        stop(f"{missing} is not installed (Debian: apt-get install chromium chromium-driver)")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
+    for flag in (
+        "headless",
+        "no-sandbox",
+        "disable-gpu",
+        "disable-dev-shm-usage",
+        "disable-quic",
+        "no-first-run",
+        "disable-background-networking",
+        "disable-component-update",
+        "disable-sync",
+        "hide-scrollbars",
+        "window-size=1320,940",
+        f"user-data-dir={tmp_path_factory.mktemp('browser')}",
+    ):
+        options.add_argument(f"--{flag}")
+    found = webdriver.Chrome(options=options, service=Service(driver))
+    yield found
+    found.quit()

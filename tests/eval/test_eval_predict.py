@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import eval.predict as command
 import smolrgpt_jax
 from eval.overlay import colour_of
 from eval.predict import main
+from eval.prediction import read_answer
 from smolrgpt_jax.data.masks import decode
 
 FAR = "How far is the pallet <mask> from the pallet <mask>?"
@@ -18,15 +21,16 @@ FAR = "How far is the pallet <mask> from the pallet <mask>?"
 @pytest.fixture
 def asked(monkeypatch):
     """Replaces the model by one that records what it is asked."""
-    pictures = []
+    calls = []
     monkeypatch.setitem(smolrgpt_jax.__dict__, "load", lambda path, **_: None)
 
-    def answer(model, some, batch_size, max_new_tokens):
-        pictures.extend(some)
-        return ["The pallet [Region 0] is 2.50 meters away from the pallet [Region 1]."]
+    def answer(model, image, question, **how):
+        calls.append({"image": image, "question": question, **how})
+        text = "The pallet [Region 0] is 2.50 meters away from the pallet [Region 1]."
+        return read_answer(question, text, how["masks"])
 
-    monkeypatch.setattr(command, "answer_questions", answer)
-    return pictures
+    monkeypatch.setattr(command, "answer", answer)
+    return calls
 
 
 def files(warehouse):
@@ -53,11 +57,11 @@ def test_boxes_become_regions_and_the_answer_is_printed_and_drawn(warehouse, tmp
             str(tmp_path / "new" / "drawn.png"),
         ]
     )
-    regions = asked[0].questions[0].regions
+    regions = asked[0]["masks"]
     expected = np.zeros((60, 96), np.uint8)
     expected[20:55, 60:90] = 1
     assert np.array_equal(decode(regions[1]), expected)
-    assert asked[0].questions[0].prompt == FAR
+    assert asked[0]["question"] == FAR and asked[0]["depth"].name == "000100_depth.png"
     output = capsys.readouterr().out
     assert "answer: The pallet [Region 0] is 2.50 meters" in output and "distance: 2.5\n" in output
     drawn = np.asarray(Image.open(tmp_path / "new" / "drawn.png"))
@@ -67,8 +71,7 @@ def test_boxes_become_regions_and_the_answer_is_printed_and_drawn(warehouse, tmp
 
 def test_a_record_brings_its_masks_and_question(warehouse, asked):
     main([*files(warehouse), "--masks", str(warehouse / "val.json"), "--record", "000100-count"])
-    question = asked[0].questions[0]
-    assert question.prompt.startswith("How many pallets") and len(question.regions) == 5
+    assert asked[0]["question"].startswith("How many pallets") and len(asked[0]["masks"]) == 5
 
 
 @pytest.mark.parametrize("wrap", [lambda masks: masks, lambda masks: {"rle": masks}])
@@ -76,20 +79,48 @@ def test_a_plain_list_or_one_record_of_masks_is_read(warehouse, tmp_path, asked,
     masks = json.loads((warehouse / "val.json").read_text(encoding="utf-8"))[0]["rle"]
     (tmp_path / "masks.json").write_text(json.dumps(wrap(masks)), encoding="utf-8")
     main([*files(warehouse), "--masks", str(tmp_path / "masks.json"), "--question", FAR])
-    assert len(asked[0].questions[0].regions) == 2
+    assert len(asked[0]["masks"]) == 2
+
+
+def test_masks_are_read_from_png_files_in_their_order(warehouse, tmp_path, asked):
+    expected = np.zeros((2, 60, 96), np.uint8)
+    expected[0, 40:50, 3:30] = expected[1, 4:9, 60:90] = 1
+    for index, mask in enumerate(expected):
+        Image.fromarray(mask * 255).save(tmp_path / f"{index}.png")
+    main([*files(warehouse), "--masks", str(tmp_path / "1.png"), str(tmp_path / "0.png"), "--question", FAR])
+    assert np.array_equal([decode(region) for region in asked[0]["masks"]], expected[::-1])
+
+
+def png_header(width: int, height: int) -> bytes:
+    """The start of a PNG file, which says that it is much larger than it is."""
+    fields = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    header = struct.pack(">I", 13) + fields + struct.pack(">I", zlib.crc32(fields))
+    return b"\x89PNG\r\n\x1a\n" + header + struct.pack(">I", 2**31 - 1) + b"IDAT"
 
 
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--boxes", "1,2,3", "--question", FAR], "'1,2,3'"),
-        (["--boxes", "200,2,300,9", "5,5,9,9", "--question", FAR], "'200,2,300,9'"),
-        (["--boxes", "5,5,9,9", "--question", FAR], "2 <mask> but 1 masks"),
+        (["--boxes", "1,2,3", "--question", FAR], "box 1,2,3 is not"),
+        (["--boxes", "1,2,3,x", "--question", FAR], "box '1,2,3,x' is not"),
+        (["--boxes", "200,2,300,9", "5,5,9,9", "--question", FAR], "box 200,2,300,9 is not"),
+        (["--boxes", "5,5,9,9", "--question", FAR], "2 <mask> marks but there is 1 region"),
         (["--boxes", "5,5,9,9"], "no question"),
         (["--masks", "{data}/val.json"], "28 records"),
         (["--masks", "{data}/val.json", "--record", "x"], "'x'"),
         (["--masks", "{data}/none.json", "--question", FAR], "cannot be read"),
-        (["--masks", "{data}/val/images/000100.png", "--question", FAR], "not valid JSON"),
+        (["--masks", "{data}/broken.json", "--question", FAR], "not valid JSON"),
+        (["--masks", "{data}/small.png", "{data}/small.png", "--question", FAR], "8x9 pixels"),
+        (["--masks", "{data}/val/images/000100.png", "--question", FAR], "marks no pixel"),
+        (["--masks", "{data}/cut.png", "{data}/small.png", "--question", FAR], "cut.png is truncated"),
+        (
+            ["--masks", "{data}/small.png", "{data}/val.json", "--question", FAR],
+            "one JSON file, or PNG files",
+        ),
+        (["--masks", "{data}/val.json", "{data}/bad.json", "--question", FAR], "one JSON file, or PNG files"),
+        (["--masks", "{data}/small.png", "--record", "x", "--question", FAR], "--record names a record"),
+        (["--boxes", "0,0,9,9", "--question", "Is it <mask>?", "--image", "{data}/huge.png"], "80,000,000"),
+        (["--boxes", "0,0,9,9", "--question", "Is it <mask>?", "--depth", "{data}/huge.png"], "80,000,000"),
         (["--masks", "{data}/bad.json", "--question", FAR], "mask 0 is unreadable"),
         (
             ["--boxes", "5,5,9,9", "5,5,9,9", "--question", FAR, "--image", "{data}/none.png"],
@@ -104,6 +135,12 @@ def test_a_plain_list_or_one_record_of_masks_is_read(warehouse, tmp_path, asked,
 )
 def test_bad_input_ends_with_one_sentence_and_no_picture(warehouse, asked, arguments, message):
     (warehouse / "bad.json").write_text('[{"size": [60, 96], "counts": "!!"}]', encoding="utf-8")
+    (warehouse / "broken.json").write_text("[{", encoding="utf-8")
+    Image.new("L", (8, 9), 255).save(warehouse / "small.png")
+    whole = (warehouse / "val/images/000101.png").read_bytes()
+    (warehouse / "cut.png").write_bytes(whole[: whole.index(b"IDAT") + 12])
+    (warehouse / "huge.png").write_bytes(png_header(20_000, 20_000))
+    Image.new("RGB", (96, 60)).save(warehouse / "val/images/000100.png")
     before = sorted(warehouse.rglob("*"))
     with pytest.raises(SystemExit) as stop:
         main([*files(warehouse), *(argument.format(data=warehouse) for argument in arguments)])
