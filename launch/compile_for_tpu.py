@@ -91,7 +91,8 @@ def compile_run(
 def find_batch(run: dict[str, Any], topology: str, slices: int, what: str, start: int) -> dict[str, Any]:
     """The report of the largest batch without accumulation whose program fits a chip, to within an eighth.
 
-    Raises ValueError if not even one row per chip fits.
+    It fits if the compiler finds the memory and if the sum of arguments, outputs and temporaries, which counts some of it
+    twice, is not above the chip's. Raises ValueError if not even one row per chip fits.
     """
     from smolrgpt_jax import sharding
     from smolrgpt_jax.compile_report.report import DoesNotFit, largest_fitting
@@ -104,12 +105,17 @@ def find_batch(run: dict[str, Any], topology: str, slices: int, what: str, start
         nonlocal best
         trial = copy.deepcopy(run) | {"batch_rows": rows_per_chip * ways, "accumulation": 1}
         try:
-            best = compile_run(trial, topology, slices, what)
+            report = compile_run(trial, topology, slices, what)
         except DoesNotFit as error:
             print(f"  {rows_per_chip} rows per chip: {error}", flush=True)
             return False
-        print(f"  {rows_per_chip} rows per chip fit: {best['memory']['total'] / 2**30:.2f} GiB", flush=True)
-        return True
+        memory = report["memory"]
+        fit = memory["total"] <= memory["chip_hbm"]
+        verdict = "fit" if fit else "would leave no memory"
+        print(f"  {rows_per_chip} rows per chip {verdict}: {memory['total'] / 2**30:.2f} GiB", flush=True)
+        if fit:
+            best = report
+        return fit
 
     if not largest_fitting(fits, start):
         raise ValueError(f"not one row per chip fits {topology}")

@@ -100,8 +100,10 @@ def make_mesh(
         array = mesh_utils.create_hybrid_device_mesh(
             within, (slices, 1, 1), devices, allow_split_physical_axes=True
         )
-        return Mesh(array, AXES, axis_types=(AxisType.Auto,) * len(AXES))
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    else:
+        # A 16x16 torus has no axis of 64: an axis of the mesh may take a part of one.
+        array = mesh_utils.create_device_mesh(tuple(sizes), devices, allow_split_physical_axes=True)
+    return Mesh(array, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def _slices(devices: Sequence[Any]) -> int:

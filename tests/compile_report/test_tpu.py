@@ -41,6 +41,17 @@ def test_slices_lie_along_the_data_axis():
     assert "the data axis of size 1 does not divide over 2 slices" in done.stderr
 
 
+@pytest.mark.parametrize("topology", ["v5e:16x16", "v6e:16x16", "v5p:4x4x4", "v4:4x4x4"])
+def test_the_default_mesh_fits_every_kind_of_torus(topology):
+    code = (
+        "from launch.compile_for_tpu import topology_devices; from smolrgpt_jax import sharding\n"
+        f"mesh = sharding.make_mesh({{}}, topology_devices({topology!r}), 'zero1')\n"
+        "print(dict(mesh.shape))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert "'fsdp': 64, 'tensor': 1}" in done.stdout, done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
