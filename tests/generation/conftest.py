@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -20,7 +20,7 @@ from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
 from smolrgpt_jax.data.warehouse_sim.write import make_warehouse
 from smolrgpt_jax.generation.engine import Closing, Decoding, answer_prompts
 from smolrgpt_jax.loading import Model
-from smolrgpt_jax.models.smolrgpt import init_params
+from smolrgpt_jax.models.smolrgpt import abstract_params
 
 TOKENIZER = Path(__file__).parents[1] / "data_files" / "text" / "tokenizer"
 
@@ -40,9 +40,12 @@ def small_model() -> Model:
             tied_head=False,
         ),
     )
-    params = init_params(config, jax.random.key(7))
-    for name in ("decoder/token_embedding", "decoder/head"):
-        params[name] = params[name] * 25.0
+    rng = np.random.default_rng(5)
+    params = {}
+    for name, shape in abstract_params(config).items():
+        stddev = 0.5 if name in ("decoder/token_embedding", "decoder/head") else 0.15
+        value = rng.normal(0, stddev, shape.shape) + name.endswith("scale")
+        params[name] = jnp.asarray(value, jnp.float32)
     params["decoder/head"] = params["decoder/head"].at[tokenizer.eos_id].multiply(2.0)
     return Model(config, params, tokenizer)
 
