@@ -164,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         metrics = evaluate(
             pictures,
             lambda asked: answer_questions(
-                model, asked, args.batch_size, args.max_new_tokens, bad, journal_path(args.out)
+                model, asked, args.batch_size, args.max_new_tokens, bad, journal=journal_path(args.out)
             ),
             args.out,
             run_details(model, "eval.spatialrgpt_bench", checkpoint=args.checkpoint, data=annotations),

@@ -20,8 +20,9 @@ def test_the_journal_lives_until_the_results_are_written(command, tmp_path, monk
     journal = tmp_path / "results" / ".run.journal"
     fail = True
 
-    def answer(model, pictures, batch_size, max_new_tokens, bad, path):
-        assert path == journal == journal_path(out)
+    def answer(model, pictures, *_, journal, **__):
+        path = journal
+        assert path == journal_path(out) == tmp_path / "results" / ".run.journal"
         path.parent.mkdir(exist_ok=True)
         path.write_text("kept")
         path.with_name(f"{path.name}.1").write_text("another process's")

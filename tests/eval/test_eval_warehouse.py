@@ -8,6 +8,7 @@ import pytest
 
 import eval.warehouse as command
 import smolrgpt_jax
+from eval import journal_path
 from eval.blind import BlindBaseline, read_training_questions
 from eval.normalize import main as normalize_main
 from eval.score_warehouse import main as score_main
@@ -16,6 +17,7 @@ from smolrgpt_jax.data.records import DataError
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 from smolrgpt_jax.data.submission_prompts import SubmissionTokenizer
 from smolrgpt_jax.data.text import ChatTokenizer
+from smolrgpt_jax.generation import ClosedAnswer
 
 TOKENIZER = Path(__file__).parents[1] / "data_files" / "text" / "tokenizer"
 
@@ -181,6 +183,33 @@ def test_questions_that_could_not_be_asked_are_wrong(monkeypatch, warehouse, loa
     assert answers == ["", "4", "", ""]
 
 
+def test_closing_values_come_with_the_texts(monkeypatch, warehouse, loaded_model):
+    import smolrgpt_jax.generation
+
+    pictures = read_warehouse(warehouse, "val")[:2]
+    ids = [question.id for picture in pictures for question in picture.questions]
+    given = {}
+
+    def closed_answers(model, pictures, *, mode, category_of, **_):
+        unknown = [
+            dataclasses.replace(question, category="")
+            for picture in pictures
+            for question in picture.questions
+        ]
+        given["categories"] = [category_of(question) for question in unknown]
+        given["mode"] = mode
+        return {name: ClosedAnswer("Seven.", 7) for name in ids[:-2]} | {ids[-2]: ClosedAnswer("Well.", None)}
+
+    monkeypatch.setattr(smolrgpt_jax.generation, "closed_answers", closed_answers)
+    answers = command.closed_answer_questions(loaded_model, pictures, 2, 8, "after_text")
+    assert answers[0] == {"answer": "Seven.", "closing": "7"}
+    assert answers[-2:] == [{"answer": "Well.", "closing": None}, {"answer": "", "closing": None}]
+    assert given["mode"] == "after_text"
+    assert given["categories"] == [
+        question.category for picture in pictures for question in picture.questions
+    ]
+
+
 def test_the_depth_mode_reaches_generation(monkeypatch, warehouse, loaded_model):
     import smolrgpt_jax.generation
 
@@ -249,14 +278,16 @@ def test_a_test_split_gives_the_published_submission_format(warehouse, tmp_path,
 def test_several_methods_are_scored_and_their_agreement_reported(
     warehouse, tmp_path, fake_model, monkeypatch, capsys
 ):
-    monkeypatch.setattr(
-        command,
-        "answer_questions",
-        lambda model, pictures, *_, **__: [
-            {"answer": text, "closing": "1"} if text else "" for text in [*truthful(pictures)[:-1], ""]
-        ],
-    )
-    main(command_line(warehouse, tmp_path, "--answers", "rules", "closing"))
+    asked = {}
+
+    def answer(model, pictures, **settings):
+        asked.update(settings)
+        texts = [*truthful(pictures)[:-1], ""]
+        return [{"answer": text, "closing": "1" if text else None} for text in texts]
+
+    monkeypatch.setattr(command, "closed_answer_questions", answer)
+    main(command_line(warehouse, tmp_path, "--answers", "rules", "closing", "--closing", "alone"))
+    assert asked["mode"] == "alone" and asked["journal"] == journal_path(tmp_path / "out")
     metrics, predictions = read(tmp_path / "out", "metrics.json"), read(tmp_path / "out", "predictions.json")
     assert predictions[1]["values"] == {"rules": 0, "closing": 1} and predictions[1]["closing"] == "1"
     assert predictions[-1]["values"] == {"rules": None, "closing": None}
@@ -272,8 +303,12 @@ def test_several_methods_are_scored_and_their_agreement_reported(
 
 
 def test_answers_are_kept_when_a_method_fails_after_the_model_answered(
-    warehouse, tmp_path, fake_model, capsys
+    warehouse, tmp_path, fake_model, monkeypatch, capsys
 ):
+    def answer(model, pictures, **settings):
+        return [{"answer": text, "closing": None} for text in truthful(pictures)[:-1] + ["!!!!!!"]]
+
+    monkeypatch.setattr(command, "closed_answer_questions", answer)
     with pytest.raises(SystemExit) as stop:
         main(command_line(warehouse, tmp_path, "--answers", "rules", "closing"))
     assert "no answer is closed" in str(stop.value) and "out/answers.json" in str(stop.value)
@@ -302,13 +337,13 @@ def test_the_submissions_preprocessing_changes_depth_and_prompts_only(
     class WithTokenizer(type(loaded_model)):
         tokenizer: object
 
-    def answer(model, pictures, *_, depth_mode):
+    def answer(model, pictures, *, depth_mode, **_):
         prompts = {question.id: question.prompt for picture in pictures for question in picture.questions}
         asked.update(tokenizer=model.tokenizer, prompts=prompts, depth_mode=depth_mode)
         return truthful(pictures)
 
     tokenizer = ChatTokenizer.load(TOKENIZER)
-    monkeypatch.setitem(smolrgpt_jax.__dict__, "load", lambda path: WithTokenizer(tokenizer))
+    monkeypatch.setitem(smolrgpt_jax.__dict__, "load", lambda path, **_: WithTokenizer(tokenizer))
     monkeypatch.setattr(command, "answer_questions", answer)
     main(command_line(warehouse, tmp_path, "--preprocessing", preprocessing))
     submitted = preprocessing == "submission"
