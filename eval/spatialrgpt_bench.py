@@ -11,7 +11,8 @@ The thresholds are the original ones, the judge is not: the original evaluation 
 qualitative answers and to extract numbers, this one reads both by rules (eval.bench_answers). Numbers of
 the two are close, not the same. A record that cannot be used is left out and reported; a picture
 that cannot be decoded leaves its questions without an answer, and they count as failures. Finished
-answers are kept in .OUT.journal beside --out until the results are written: the same command goes on from there.
+answers are kept in .OUT.journal beside --out until the results are written: the same command goes on from there. All devices answer
+together, as in eval.warehouse.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ from typing import Any
 from eval import DTYPES, journal_path, positive, remove_journal, results_folder, write_json
 from eval.bench_answers import CATEGORIES, QUALITATIVE, QUANTITATIVE, bench_answer
 from eval.bench_scorer import AVERAGE, answer_error, describe_bench, group_of, is_success, score_bench
+from eval.devices import is_first_process, load_model
 from eval.report import gallery, render
 from eval.warehouse import Answerer, answer_questions, limit_questions, run_details
+from smolrgpt_jax import distributed
 from smolrgpt_jax.data.records import BadRecords, DataError, Picture, describe
 from smolrgpt_jax.data.sources.osd import read_bench
 
@@ -144,6 +147,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="of the model's products")
     parser.add_argument("--limit", type=positive, help="only the first LIMIT questions")
     args = parser.parse_args(arguments)
+    try:
+        distributed.start()
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from None
 
     annotations = args.data / args.annotations
     print(f"answering {annotations} with {args.checkpoint}, writing to {args.out}")
@@ -157,19 +164,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not pictures:
             raise DataError(f"{annotations}: holds no usable question; {bad.summary(1)}")
         print(describe(pictures))
-        # Imported late: neither --help nor a mistyped path should wait for JAX.
-        from smolrgpt_jax import load
+        with distributed.end_on_error():
+            model = load_model(args.checkpoint, args.dtype)
 
-        model = load(args.checkpoint, compute_dtype=args.dtype)
-        metrics = evaluate(
-            pictures,
-            lambda asked: answer_questions(
-                model, asked, args.batch_size, args.max_new_tokens, bad, journal=journal_path(args.out)
-            ),
-            args.out,
-            run_details(model, "eval.spatialrgpt_bench", checkpoint=args.checkpoint, data=annotations),
-        )
-        remove_journal(args.out)
+            def ask(asked: Sequence[Picture]) -> list[str]:
+                return answer_questions(
+                    model, asked, args.batch_size, args.max_new_tokens, bad, journal=journal_path(args.out)
+                )
+
+            # On every process, since Orbax reads on all of them together.
+            details = run_details(
+                model, "eval.spatialrgpt_bench", checkpoint=args.checkpoint, data=annotations
+            )
+            if not is_first_process():
+                ask(pictures)
+                return
+            metrics = evaluate(pictures, ask, args.out, details)
+            remove_journal(args.out)
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from None
     if bad.reasons:

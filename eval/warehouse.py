@@ -12,7 +12,9 @@ template, errors by true distance, calibration, unreadable and ambiguous answers
 ways of reading them) and report.html. A record that cannot be used is left out and reported; a picture that
 cannot be decoded leaves its questions without an answer, and they count as wrong. The submission holds all
 ids of the file in its order, with an empty value where there is no answer. Finished answers are kept in
-.OUT.journal beside --out until the results are written: the same command goes on from there.
+.OUT.journal beside --out until the results are written: the same command goes on from there. All devices
+answer together; several hosts do where the same command is started on each, as for launch.train, and the
+first one writes the results.
 """
 
 from __future__ import annotations
@@ -28,10 +30,12 @@ from typing import TYPE_CHECKING, Any
 from eval import DTYPES, journal_path, positive, remove_journal, results_folder, write_json
 from eval.answers import question_category
 from eval.blind import BlindBaseline, read_training_questions
+from eval.devices import is_first_process, load_model
 from eval.methods import RULES, Method, add_method_arguments, build_methods, read_values
 from eval.report import write_report
 from eval.results import compute_metrics, describe_metrics, describe_results, write_results
 from eval.submission import record_ids
+from smolrgpt_jax import distributed
 from smolrgpt_jax.data.images import DEPTH_MODES
 from smolrgpt_jax.data.records import BadRecords, DataError, Picture, describe
 from smolrgpt_jax.data.sources.collect import read_json_list
@@ -278,6 +282,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     args = parser.parse_args(arguments)
 
+    try:
+        distributed.start()
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from None
     annotations = args.annotations or f"{args.split}.json"
     print(f"answering {args.data / annotations} with {args.checkpoint}, writing to {args.out}")
     if args.out.exists() and not args.out.is_dir():
@@ -294,27 +302,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
         training = args.data / "train.json"
         blind = BlindBaseline(read_training_questions(training)) if training.is_file() else None
         methods = build_methods(args)
-        # Imported late: neither --help nor a mistyped path should wait for JAX.
-        from smolrgpt_jax import load
-
-        model = load(args.checkpoint, compute_dtype=args.dtype)
-        metrics = evaluate(
-            pictures,
-            _answerer(model, records, args, bad),
-            args.out,
-            methods=methods,
-            ids=record_ids(records) if args.limit is None else None,
-            blind=blind,
-            loss_curves=dict(args.loss_curves),
-            run_info=run_details(
+        with distributed.end_on_error():
+            model = load_model(args.checkpoint, args.dtype)
+            ask = _answerer(model, records, args, bad)
+            # On every process, since Orbax reads on all of them together.
+            details = run_details(
                 model,
                 checkpoint=args.checkpoint,
                 data=args.data / annotations,
                 preprocessing=args.preprocessing,
                 answers_read_by=", ".join(methods),
-            ),
-        )
-        remove_journal(args.out)
+            )
+            if not is_first_process():
+                ask(pictures)
+                return
+            metrics = evaluate(
+                pictures,
+                ask,
+                args.out,
+                methods=methods,
+                ids=record_ids(records) if args.limit is None else None,
+                blind=blind,
+                loss_curves=dict(args.loss_curves),
+                run_info=details,
+            )
+            remove_journal(args.out)
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from None
     if bad.reasons:
