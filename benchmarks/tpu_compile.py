@@ -1,4 +1,4 @@
-"""The published model's programs compiled for TPU topologies: memory, collectives, FLOPs, estimated time.
+"""The published model's programs, rows of 512 tokens, compiled for TPU topologies: memory, collectives, FLOPs, estimated time.
 
     python -m benchmarks.tpu_compile [--out benchmarks/results] [--only NAME ...]
 
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 GIB = 2**30
+ROW_TOKENS = 512
 STAGE1, STAGE2, STAGE3 = (
     f"configs/{name}.py" for name in ("stage1_connector", "stage2_refiner", "stage3_sft")
 )
@@ -41,6 +42,7 @@ class Case:
             f"--topology={self.topology}",
             f"--slices={self.slices}",
             f"--config.batch_rows={self.rows}",
+            f"--config.data.row_tokens={ROW_TOKENS}",
             f"--out={out}",
             *self.arguments,
         ]
