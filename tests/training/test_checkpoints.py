@@ -37,6 +37,7 @@ def small_files():
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [4, 6], ids=["in the last save", "in a save before the last"])
 def test_a_full_disk_leaves_the_last_good_checkpoint(data, tmp_path, monkeypatch, small_files, steps):
     save, limits = checkpoints.TrainingCheckpoints.save, resource.getrlimit(resource.RLIMIT_FSIZE)
