@@ -56,7 +56,7 @@ def test_an_existing_destination_is_refused(golden, checkpoint):
     ("arguments", "message"),
     [
         (["torch-to-jax", "nowhere", "out"], "nowhere/config.json: no such file"),
-        (["jax-to-torch", "nowhere", "out"], "nowhere holds no checkpoint"),
+        (["jax-to-torch", "nowhere", "out"], "nowhere: no such checkpoint"),
     ],
 )
 def test_the_command_says_one_sentence(tmp_path, arguments, message):

@@ -7,8 +7,10 @@ import json
 import pytest
 from selenium.webdriver.common.by import By
 
+from eval.methods import RULES, read_values
 from eval.report import write_report
-from eval.warehouse import compute_metrics, make_predictions
+from eval.results import compute_metrics
+from eval.warehouse import list_answers
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 
 pytestmark = pytest.mark.slow
@@ -19,15 +21,14 @@ def predictions(warehouse):
     """Every third answer is right."""
     pictures = read_warehouse(warehouse, "val")
     questions = [question for picture in pictures for question in picture.questions]
-    return make_predictions(pictures, ["?" if index % 3 else q.answer for index, q in enumerate(questions)])
+    answers = ["?" if index % 3 else q.answer for index, q in enumerate(questions)]
+    return read_values(list_answers(pictures, answers), RULES)
 
 
 @pytest.fixture
 def report(browser, warehouse, predictions, tmp_path):
     pictures = read_warehouse(warehouse, "val")
-    write_report(
-        tmp_path / "report.html", compute_metrics(pictures, predictions, None), predictions, pictures
-    )
+    write_report(tmp_path / "report.html", compute_metrics(predictions), predictions, pictures)
     for kind in ("performance", "browser"):
         browser.get_log(kind)  # of the tests before
     browser.get((tmp_path / "report.html").as_uri())

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eval.predict import box_region, make_picture
+from eval.prediction import answer
 from smolrgpt_jax.data.masks import box_mask, resample
 from smolrgpt_jax.export import ExportSettings, write_export
 from smolrgpt_jax.export.run import ExportedModel, box_masks, main, sample_masks
-from smolrgpt_jax.generation import generate_answers
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +82,9 @@ def test_the_command_line_answers_as_the_library_does(exported, model, data_file
         ["--model", str(exported), "--image", str(image), "--depth", str(depth), "--boxes", *boxes]
         + ["--question", question]
     )
-    picture = make_picture(image, depth, question, [box_region(box, 1080, 1920) for box in boxes])
-    answers = generate_answers(model, [picture], batch_size=1, max_new_tokens=24, progress=False)
-    assert capsys.readouterr().out.strip() == answers["question"] != ""
+    corners = [[float(part) for part in box.split(",")] for box in boxes]
+    expected = answer(model, image, question, depth=depth, boxes=corners, max_new_tokens=24)
+    assert capsys.readouterr().out.strip() == expected.text != ""
 
 
 def test_bad_prompts_name_the_row(runner, golden):
