@@ -108,6 +108,10 @@ def train(run: Mapping[str, Any], workdir: str | Path, scorer: AnswerScorer | No
         validation = Validation(settings, start.config, start.tokenizer, shape, mesh, bad, scorer)
     if (run["patience"] or run["validation_answers"]) and validation is None:
         raise RunError("config.patience and config.validation_answers need config.validation_sources")
+    if validation is not None and run["best_metric"] not in validation.columns:
+        raise RunError(
+            f"config.best_metric {run['best_metric']!r} is not one of {', '.join(validation.columns)}"
+        )
     optimizer_config = OptimizerConfig(**{k: v for k, v in run["optimizer"].items() if k != "peaks"})
     this = Run(
         settings=settings,
@@ -305,10 +309,7 @@ def _run_steps(
                 save()
         ended_early = selection.exhausted and step < steps
         if ended_early:
-            print(
-                f"  no better {selection.metric} in {selection.worse} validations than {selection.best:.4g} "
-                f"at step {selection.best_step}: ended at step {step}"
-            )
+            print(f"  {selection}: ended at step {step}")
         elif step < steps:
             why = f"signal {signals[0]}" if signals else "another process was asked to stop"
             logging.warning("%s: saving step %d and stopping", why, step)

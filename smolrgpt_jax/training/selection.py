@@ -42,6 +42,11 @@ class Selection:
         """Whether the patience is over."""
         return 0 < self.patience <= self.worse
 
+    def __str__(self) -> str:
+        if self.best is None:
+            return f"no {self.metric} that is a number in {self.worse} validations"
+        return f"no better {self.metric} in {self.worse} validations than {self.best:.4g} at step {self.best_step}"
+
     def state(self) -> dict[str, Any]:
         """What `restored` goes on from; JSON types."""
         return {"best": self.best, "best_step": self.best_step, "worse": self.worse}

@@ -38,6 +38,15 @@ def test_patience_counts_validations_since_the_best_and_survives_a_restart():
     assert not endless.exhausted
 
 
+def test_what_was_waited_for_is_said_even_if_nothing_was_a_number():
+    selection = Selection("S1", patience=1)
+    selection.add(1, {"S1": math.nan})
+    assert selection.exhausted and str(selection) == "no S1 that is a number in 1 validations"
+    selection.add(2, {"S1": 40.0})
+    selection.add(3, {"S1": 39.0})
+    assert str(selection) == "no better S1 in 1 validations than 40 at step 2"
+
+
 def test_an_unknown_metric_is_named_with_those_there_are():
     with pytest.raises(ValueError, match="config.best_metric 'S2' is not one of validation_loss, S1"):
         Selection("S2").add(1, {"validation_loss": 1.0, "S1": 2.0})

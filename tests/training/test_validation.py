@@ -132,12 +132,13 @@ def test_a_run_stopped_between_validations_remembers_the_best(data, tmp_path, lo
     [
         ({"validation_answers": 4}, "config.validation_answers needs a scorer"),
         ({"patience": 2, "validation_sources": {}}, "need config.validation_sources"),
-        ({"best_metric": "S1", "validate_every": 1}, "config.best_metric 'S1' is not one of validation_loss"),
+        ({"best_metric": "S1"}, "config.best_metric 'S1' is not one of validation_loss"),
     ],
 )
 def test_what_cannot_be_validated_is_refused(data, tmp_path, changes, message):
     with pytest.raises(loop.RunError, match=message):
         loop.train(run_config(data, **changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_without_validation_there_is_no_best(data, tmp_path):
