@@ -1,4 +1,4 @@
-"""The whole way on one machine: warehouse, four trainings, evaluation, table and report.
+"""The whole way on one machine: warehouse, the three stages on the shipped backbone, evaluation, table and report.
 
     python -m launch.demo --workdir runs/demo [--seed 0]
 
@@ -14,19 +14,27 @@ import shlex
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from configs import demo
 from eval import journal_path, remove_journal
+from eval.answers import normalized_answer
 from eval.blind import BlindBaseline, read_training_questions
 from eval.results import describe_metrics
+from eval.side_questions import write_side_questions
 from eval.warehouse import answer_questions, evaluate, run_details
 from smolrgpt_jax.data.records import BadRecords
+from smolrgpt_jax.data.sources.collect import read_json_list
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
 from smolrgpt_jax.data.warehouse_sim.write import make_warehouse
 
-LONGEST_ANSWER = 96  # tokens; the longest worked answers of the demo's warehouse take 88
+if TYPE_CHECKING:
+    from smolrgpt_jax.loading import Model
+
+LONGEST_ANSWER = 144  # tokens; the longest worked answers of the demo's warehouse take 130
 RESULTS = ("metrics.json", "report.html", "predictions.json")
+REAL = Path("tests/data_files/real_warehouse")  # eleven published records, one of them with its picture
 
 
 def run(workdir: Path, seed: int) -> None:
@@ -54,6 +62,7 @@ def run(workdir: Path, seed: int) -> None:
         pictures = read_warehouse(data, "test", annotations="test_answers.json", on_bad_record=bad)
         model = load(workdir / demo.STAGES[-1])
         details = run_details(model, checkpoint=workdir / demo.STAGES[-1], data=data / "test_answers.json")
+        details["left or right on real masks"] = real_sides(model, workdir / "real_sides", bad)
         metrics = evaluate(
             pictures,
             lambda asked: answer_questions(
@@ -64,6 +73,7 @@ def run(workdir: Path, seed: int) -> None:
             loss_curves={stage: workdir / stage / "metrics.csv" for stage in demo.STAGES},
             run_info={**details, "command": shlex.join(["python", "-m", "launch.demo", *sys.argv[1:]])},
         )
+        print(f"left or right on real masks: {details['left or right on real masks']}")
         for name in RESULTS:
             (workdir / "eval" / name).replace(workdir / name)
         remove_journal(workdir / "eval")
@@ -71,6 +81,23 @@ def run(workdir: Path, seed: int) -> None:
         metrics = json.loads((workdir / "metrics.json").read_text())
     print(describe_metrics(metrics))
     print(f"report: {workdir / 'report.html'} ({(time.monotonic() - started) / 60:.1f} minutes)")
+
+
+def real_sides(model: Model, folder: Path, bad: BadRecords) -> str:
+    """How many questions about left and right on real masks, nearly all without a picture, are answered rightly."""
+    if not REAL.is_dir():
+        return f"not asked, there is no {REAL}"
+    if not folder.exists():
+        write_side_questions(read_json_list(REAL / "records_with_masks.json"), folder, REAL / "val")
+    pictures = read_warehouse(folder, "val", on_bad_record=bad)
+    questions = [question for picture in pictures for question in picture.questions]
+    answers = answer_questions(model, pictures, 64, LONGEST_ANSWER, bad)
+    right = sum(
+        normalized_answer("left_right", question.prompt, answer) == question.normalized_answer
+        for question, answer in zip(questions, answers, strict=True)
+    )
+    share = right / len(questions)
+    return f"{right} of {len(questions)} right ({share:.0%}; chance 50 %), eleven published records, one with its picture"
 
 
 def main() -> None:

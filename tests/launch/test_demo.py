@@ -42,9 +42,9 @@ def test_the_demo_makes_table_and_report_and_goes_on_where_it_was(short, monkeyp
         patch.setattr(demo_config, "get_config", stop_at_stage2)
         with pytest.raises(SystemExit):
             demo.run(workdir, seed=1)
-    first = (workdir / "backbone" / "metrics.csv").read_bytes()
+    first = (workdir / "stage1" / "metrics.csv").read_bytes()
     demo.run(workdir, seed=1)
-    assert (workdir / "backbone" / "metrics.csv").read_bytes() == first
+    assert (workdir / "stage1" / "metrics.csv").read_bytes() == first
     metrics = json.loads((workdir / "metrics.json").read_text())
     assert {"S1", "left_right", "count", "mcq", "distance", "blind_S1"} <= set(metrics)
     assert metrics["questions"] == len(json.loads((workdir / "data" / "test_answers.json").read_text()))

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from smolrgpt_jax.data.records import MASK
-from smolrgpt_jax.data.warehouse_sim import phrases
+from smolrgpt_jax.data.warehouse_sim import phrases, worked
 from smolrgpt_jax.data.warehouse_sim.questions import NOUNS, NUMBER_WORDS, SIDE_MARGIN, masks, named, nearest
 from smolrgpt_jax.data.warehouse_sim.objects import KINDS
 from smolrgpt_jax.data.warehouse_sim.view import Region, floor_distance, is_inside
@@ -44,6 +44,9 @@ class CaptionCounts:
       pair: offset and distance between two regions.
       inside: the numbers of the pallets inside a buffer.
       empty: the number of the empty transporter.
+      name_each, place_each, inside_each, near_each: what each of several regions is, where it is across the picture, whether it
+        is inside a buffer, how far from a region it is; all in the order of their numbers, as worked answers begin, see worked.py.
+      legs: how far two regions are apart across and along, and then their distance, as in worked answers.
     """
 
     single: int = 12
@@ -63,6 +66,11 @@ class CaptionCounts:
     pair: int = 1
     inside: int = 1
     empty: int = 1
+    name_each: int = 0
+    place_each: int = 0
+    inside_each: int = 0
+    near_each: int = 0
+    legs: int = 0
 
     def __post_init__(self) -> None:
         if min(dataclasses.astuple(self)) < 0:
@@ -346,3 +354,40 @@ class Captioner:
         empty = [i for i, region in enumerate(chosen) if not region.thing.carrying]
         text = f"The transporter {named(empty[0])} is empty." if empty else "None is empty."
         return Caption(f"Which transporter of {masks(chosen)} is empty?", text, tuple(chosen))
+
+    def _name_each(self) -> Caption | None:
+        chosen = self._some(2, 7)
+        if chosen is None:
+            return None
+        names = " ".join(f"{i} {name(region)}" for i, region in enumerate(chosen))
+        return Caption(f"Name {masks(chosen)}.", f"{names}.", tuple(chosen))
+
+    def _place_each(self) -> Caption | None:
+        chosen = self._some(2, 6)
+        if chosen is None:
+            return None
+        return Caption(f"Place {masks(chosen)}.", worked.places(chosen).rstrip(), tuple(chosen))
+
+    def _inside_each(self) -> Caption | None:
+        buffers, pallets = self._some(1, 1, "buffer"), self._some(1, 6, "pallet")
+        if buffers is None or pallets is None:
+            return None
+        count = sum(is_inside(pallet.thing, buffers[0].thing) for pallet in pallets)
+        text = f"{worked.insides(pallets, buffers[0], 1)}{NUMBER_WORDS[count].capitalize()}."
+        return Caption(f"Inside {MASK}: {masks(pallets)}?", text, (*buffers, *pallets))
+
+    def _near_each(self) -> Caption | None:
+        chosen = self._some(3, 6)
+        if chosen is None:
+            return None
+        best = nearest(chosen[0], chosen[1:])
+        text = worked.nearness(chosen[0], chosen[1:], 1) + ("" if best is None else f"{named(best + 1)}.")
+        return Caption(f"Near {MASK}: {masks(chosen[1:])}?", text.rstrip(), tuple(chosen))
+
+    def _legs(self) -> Caption | None:
+        chosen = self._some(2, 2)
+        if chosen is None:
+            return None
+        metres = floor_distance(chosen[0].thing, chosen[1].thing)
+        text = f"{worked.offset(*chosen, 1)}{metres:.1f} meters."
+        return Caption(f"Measure {MASK} to {MASK}.", text, tuple(chosen))

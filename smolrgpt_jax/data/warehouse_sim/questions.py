@@ -8,12 +8,12 @@ equally good answers is not asked.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from smolrgpt_jax.data.records import IMAGE, MASK
-from smolrgpt_jax.data.warehouse_sim import phrases
+from smolrgpt_jax.data.warehouse_sim import phrases, worked
 from smolrgpt_jax.data.warehouse_sim.view import Region, floor_distance, is_inside
 
 SIDE_MARGIN = 0.02  # of the picture's width, between two centroids that are compared
@@ -54,10 +54,12 @@ class AnswerStyle:
       decimals: of distances in metres, 0 to 2.
       settled: the wording of a question decides that of its answer, so that nothing in an answer is left to chance; small
         models learn sooner from such answers. Otherwise the answer's wording is drawn anew.
+      worked: an answer first says of every region in turn what its conclusion needs, see worked.py. The published ones do not.
     """
 
     decimals: int = 2
     settled: bool = False
+    worked: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.decimals <= 2:
@@ -167,6 +169,9 @@ class Asker:
             return wordings[self._wording % len(wordings)]
         return self._pick(wordings)
 
+    def _worked(self, say: Callable[..., str], *about: object) -> str:
+        return say(*about) if self.style.worked else ""
+
     def _metres(self, a: Region, b: Region) -> float:
         return round(floor_distance(a.thing, b.thing), self.style.decimals)
 
@@ -218,7 +223,8 @@ class Asker:
             return None
         metres = self._metres(*pair)
         prompt = self._pick_question(phrases.DISTANCE_OF_TWO)
-        answer = self._pick_answer(phrases.DISTANCE_OF_TWO_ANSWERS).format(
+        answer = self._worked(worked.offset, *pair, self.style.decimals)
+        answer += self._pick_answer(phrases.DISTANCE_OF_TWO_ANSWERS).format(
             metres=f"{metres:.{self.style.decimals}f}"
         )
         return self._asked(
@@ -237,8 +243,10 @@ class Asker:
             return None
         metres = self._metres(self.pallets[left], self.pallets[right])
         prompt = self._pick_question(phrases.DISTANCE_OF_EXTREMES).format(pallets=masks(self.pallets))
-        opening = self._pick_answer(("", "From this viewpoint, ", "Looking from this angle, "))
+        opening = self._worked(worked.places, self.pallets)
+        opening += self._pick_answer(("", "From this viewpoint, ", "Looking from this angle, "))
         opening += f"{named(left)} is the leftmost pallet, and {named(right)} is the rightmost pallet. "
+        opening += self._worked(worked.offset, self.pallets[left], self.pallets[right], self.style.decimals)
         answer = self._distance(opening, f"the pallet {named(left)}", f"the pallet {named(right)}", metres)
         return self._asked("distance", prompt, answer, metres, self.pallets, ("extremes",))
 
@@ -261,11 +269,13 @@ class Asker:
         if case is None:
             return None
         metres, which, where, pallet, buffer = case
+        offset = self._worked(worked.offset, self.pallets[pallet], self.buffers[buffer], self.style.decimals)
         pallet += len(self.buffers)
         prompt = self._pick_question(phrases.DISTANCE_TO_BUFFER).format(
             buffers=masks(self.buffers), pallets=masks(self.pallets), which=which, where=where
         )
-        opening = self._named(pallet, which, "pallet") + self._named(buffer, where, "buffer region")
+        opening = self._worked(worked.places, [*self.buffers, *self.pallets])
+        opening += self._named(pallet, which, "pallet") + self._named(buffer, where, "buffer region") + offset
         answer = self._distance(
             opening, f"the pallet {named(pallet)}", f"the buffer region {named(buffer)}", metres
         )
@@ -296,9 +306,11 @@ class Asker:
         prompt = self._pick_question(
             phrases.DISTANCE_TO_ONE_SHELF if many else phrases.DISTANCE_TO_SHELF
         ).format(pallets=masks(self.pallets), shelves=masks(shelves), which=which, side=side)
-        opening = self._named(pallet, which, "pallet")
+        opening = self._worked(worked.places, [*self.pallets, *shelves] if many else self.pallets)
+        opening += self._named(pallet, which, "pallet")
         if many:
             opening += f"The shelf {named(number)} is the shelf on the {side}. "
+        opening += self._worked(worked.offset, self.pallets[pallet], shelf, self.style.decimals)
         answer = self._distance(opening, f"the pallet {named(pallet)}", f"the shelf {named(number)}", metres)
         return self._asked(
             "distance", prompt, answer, metres, [*self.pallets, *shelves], ("shelf", which, shelf.index)
@@ -322,8 +334,11 @@ class Asker:
         buffers_first = prompt.startswith("Among")
         number, own = (buffer, len(self.buffers)) if buffers_first else (buffer + 1, 0)
         regions = [*self.buffers, transporter] if buffers_first else [transporter, *self.buffers]
+        first = 0 if buffers_first else 1
         answer = self._distance(
-            self._named(number, where, "buffer region"),
+            self._worked(worked.places, self.buffers, first)
+            + self._named(number, where, "buffer region")
+            + self._worked(worked.offset, transporter, self.buffers[buffer], self.style.decimals),
             f"transporter {named(own)}",
             f"the buffer region {named(number)}",
             metres,
@@ -360,7 +375,7 @@ class Asker:
         ):
             place, shelf = "", len(regions)
             wording = self._pick_question(phrases.COUNT_AT_SHELF)
-            opening = (
+            opening = self._worked(worked.nearness, self.shelves[0], self.buffers, 0) + (
                 self._pick_answer(phrases.BUFFER_ANSWERS).format(buffer=named(target), shelf=named(shelf))
                 + " "
             )
@@ -370,8 +385,10 @@ class Asker:
             if not place:
                 return None
             wording = self._pick_question(phrases.COUNT)
-            opening = self._named(target, place, "buffer region")
+            opening = self._worked(worked.places, self.buffers)
+            opening += self._named(target, place, "buffer region")
         prompt = wording.format(buffers=masks(self.buffers), pallets=masks(self.pallets), where=place)
+        opening += self._worked(worked.insides, self.pallets, buffer, first)
         count = len(inside)
         listed = " ".join(named(first + i) for i in inside)
         are, pallets = ("is", "pallet") if count == 1 else ("are", "pallets")
@@ -399,7 +416,8 @@ class Asker:
             return None
         transporter, pallet = found
         prompt = self._pick_question(phrases.PALLET_FOR_ONE).format(pallets=masks(self.pallets))
-        answer = self._pick_answer(phrases.PALLET_ANSWERS).format(
+        answer = self._worked(worked.nearness, self.transporters[transporter], self.pallets, 0)
+        answer += self._pick_answer(phrases.PALLET_ANSWERS).format(
             pallet=named(pallet), transporter=named(len(self.pallets))
         )
         return self._asked(
@@ -417,16 +435,21 @@ class Asker:
             return None
         transporter, pallet = found
         groups = {"transporters": masks(self.transporters), "pallets": masks(self.pallets)}
+        empty = self.transporters[transporter]
         if self.rng.random() < 0.5:
             wordings, regions = phrases.TRANSPORTERS_FIRST, [*self.transporters, *self.pallets]
-            pallet += len(self.transporters)
+            first, first_pallet = 0, len(self.transporters)
         else:
             wordings, regions = phrases.PALLETS_FIRST, [*self.pallets, *self.transporters]
-            transporter += len(self.pallets)
+            first, first_pallet = len(self.pallets), 0
+        transporter, pallet = transporter + first, pallet + first_pallet
         prompt = self._pick_question(wordings).format(**groups)
         names = {"pallet": named(pallet), "transporter": named(transporter)}
-        answer = (self._pick_answer(phrases.EMPTY) + self._pick_answer(phrases.PALLET_ANSWERS)).format(
-            **names
+        answer = (
+            self._worked(worked.loads, self.transporters, first)
+            + self._pick_answer(phrases.EMPTY).format(**names)
+            + self._worked(worked.nearness, empty, self.pallets, first_pallet)
+            + self._pick_answer(phrases.PALLET_ANSWERS).format(**names)
         )
         return self._asked("mcq", prompt, answer, str(pallet), regions, ("pallet for empty",))
 
@@ -448,7 +471,11 @@ class Asker:
         prompt = self._pick_question(phrases.BUFFER_NEAR_ONE if many else phrases.BUFFER_NEAR).format(
             buffers=masks(self.buffers), side=side, shelves=masks(shelves)
         )
-        answer = f"The shelf {named(number)} is the shelf on the {side}. " if many else ""
+        answer = ""
+        if many:
+            answer = self._worked(worked.places, shelves, len(self.buffers))
+            answer += f"The shelf {named(number)} is the shelf on the {side}. "
+        answer += self._worked(worked.nearness, shelf, self.buffers, 0)
         answer += self._pick_answer(phrases.BUFFER_ANSWERS).format(buffer=named(buffer), shelf=named(number))
         return self._asked(
             "mcq", prompt, answer, str(buffer), [*self.buffers, *shelves], ("buffer near", shelf.index)
@@ -463,7 +490,8 @@ class Asker:
         if len(group) < 3 or best is None:
             return None
         prompt = self._pick_question(phrases.OUTERMOST).format(noun=NOUNS[kind], which=which)
-        answer = self._pick_answer(phrases.OUTERMOST_ANSWERS).format(
+        answer = self._worked(worked.places, group)
+        answer += self._pick_answer(phrases.OUTERMOST_ANSWERS).format(
             noun=NOUNS[kind], region=named(best), which=which
         )
         about = ("outermost", kind)

@@ -211,6 +211,44 @@ def test_the_empty_transporter(captions):
         assert named == [i for i, r in enumerate(caption.regions) if not r.thing.carrying]
 
 
+def test_each_of_several_regions_in_turn(captions):
+    for caption in captions["name_each"]:
+        found = re.findall(r"(\d+) ([a-z ]+?)(?= \d|\.$)", caption.text)
+        assert [int(number) for number, _ in found] == list(range(len(caption.regions)))
+        assert all(name in NAMES[region.kind] for (_, name), region in zip(found, caption.regions))
+    for caption in captions["place_each"]:
+        places = [int(place) for place in re.findall(r"\d+ at (\d+)", caption.text)]
+        assert places == [percent(region)[0] for region in caption.regions]
+    for caption in captions["inside_each"]:
+        buffer, *pallets = caption.regions
+        found = re.findall(r"(\d+) (in|out)", caption.text)
+        assert [int(number) for number, _ in found] == list(range(1, len(pallets) + 1))
+        inside = [is_inside(pallet.thing, buffer.thing) for pallet in pallets]
+        assert [word == "in" for _, word in found] == inside
+        words = ("Zero", "One", "Two", "Three", "Four", "Five", "Six")
+        assert words.index(caption.text.split()[-1].rstrip(".")) == sum(inside)
+    clear = 0
+    for caption in captions["near_each"]:
+        origin, *group = caption.regions
+        metres = [floor_distance(origin.thing, region.thing) for region in group]
+        said = [float(text) for text in re.findall(r"\d+ off (\d+\.\d)", caption.text)]
+        assert said == pytest.approx(metres, abs=0.051)
+        if best := re.search(r"\[Region (\d+)\]\.$", caption.text):
+            assert metres[int(best[1]) - 1] == min(metres)
+            clear += 1
+    assert clear > 20
+
+
+def test_legs_of_a_distance(captions):
+    for caption in captions["legs"]:
+        a, b = caption.regions
+        numbers = [float(text) for text in re.findall(r"\d+\.\d", caption.text)]
+        assert numbers[-1] == pytest.approx(floor_distance(a.thing, b.thing), abs=0.051)
+        if numbers[-1] > 0:
+            legs = (abs(a.right - b.right), abs(a.ahead - b.ahead))
+            assert numbers[:2] == pytest.approx(legs, abs=0.051)
+
+
 def test_scene_captions_count_and_place_what_is_seen(samples, rng):
     words = {
         "a": 1,

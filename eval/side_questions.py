@@ -1,0 +1,145 @@
+"""Asks left or right about records whose pictures are not at hand: from their masks alone.
+
+    python -m eval.side_questions --records tests/data_files/real_warehouse/records_with_masks.json \\
+        --pictures tests/data_files/real_warehouse/val --out runs/real_sides
+    python -m eval.warehouse --checkpoint DIR --data runs/real_sides --split val --out runs/real_sides/eval
+
+Writes a folder in the published layout. Every two regions of one kind of a record that are not one above the other are asked
+about, in both orders, so that both answers are equally often right. A record whose picture is not among --pictures gets a grey
+one and a grey depth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from smolrgpt_jax.data import masks
+from smolrgpt_jax.data.records import MASK, RLE, DataError
+from smolrgpt_jax.data.sources.collect import read_json_list
+
+KINDS = ("pallet", "buffer", "transporter", "shelf", "shelves")
+MARGIN = 0.02  # of the picture's width, between two centroids that are compared
+GREY = 128
+QUESTION = "Is the {noun} <mask> to the left or right of the {noun} <mask>?"
+NOUNS = {"buffer": "buffer region", "shelves": "shelf"}
+
+
+def region_kinds(prompt: str) -> list[str]:
+    """The kind of each "<mask>" of a prompt: the one last named before it, "" where none is."""
+    kinds, last = [], ""
+    for piece in prompt.split(MASK)[:-1]:
+        named = re.findall("|".join(KINDS), piece)
+        last = named[-1] if named else last
+        kinds.append(last)
+    return kinds
+
+
+def centre(rle: RLE) -> float:
+    """Centroid of a mask across the picture, as a share of its width.
+
+    Raises ValueError for a mask that is unreadable or empty.
+    """
+    columns = np.flatnonzero(masks.decode(rle).T.ravel()) // rle.height
+    if not columns.size:
+        raise ValueError("the mask is empty")
+    return float(columns.mean() + 0.5) / rle.width
+
+
+def side_questions(record: dict) -> list[dict]:
+    """Questions about a record of the published layout, as records of the same layout; no category but left_right.
+
+    Raises DataError, naming the record, for masks that cannot be read.
+    """
+    try:
+        kinds = region_kinds(record["conversations"][0]["value"])
+        rles = [RLE(*r["size"], r["counts"].encode()) for r in record["rle"]]
+        centres = [centre(rle) for rle in rles]
+        pairs = list(itertools.permutations(range(len(centres)), 2))
+        pairs = [
+            (a, b) for a, b in pairs if kinds[a] == kinds[b] != "" and abs(centres[a] - centres[b]) > MARGIN
+        ]
+    except (KeyError, TypeError, IndexError, ValueError) as error:
+        raise DataError(f"record {record.get('id')!r} has no readable masks ({error})") from error
+    questions = []
+    for a, b in pairs:
+        noun, side = NOUNS.get(kinds[a], kinds[a]), "left" if centres[a] < centres[b] else "right"
+        questions.append(
+            {
+                "id": f"{record['id']}-{a}-{b}",
+                "image": record["image"],
+                "conversations": [
+                    {"from": "human", "value": QUESTION.format(noun=noun)},
+                    {"from": "gpt", "value": f"The first {noun} is on the {side}."},
+                ],
+                "rle": [record["rle"][a], record["rle"][b]],
+                "category": "left_right",
+                "normalized_answer": side,
+                "freeform_answer": f"The first {noun} is on the {side}.",
+            }
+        )
+    return questions
+
+
+def write_side_questions(records: Sequence[dict], out: Path, pictures: Path | None = None) -> tuple[int, int]:
+    """Writes the folder ``out``, whole or not at all; returns the numbers of questions and of records with a picture.
+
+    pictures: folder with images/ and depths/ of some of the records, or None.
+
+    Raises DataError for masks that cannot be read, records that give no question, and an ``out`` that exists.
+    """
+    if out.exists():
+        raise DataError(f"{out} exists already; nothing was written")
+    questions = [question for record in records for question in side_questions(record)]
+    if not questions:
+        raise DataError("no two regions of one kind stand beside each other in the records")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    seen = 0
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as aside:
+        whole = Path(aside) / "whole"
+        for kind in ("images", "depths"):
+            (whole / "val" / kind).mkdir(parents=True)
+        for record in records:
+            name, (height, width) = Path(record["image"]).stem, record["rle"][0]["size"]
+            for kind, file in (("images", f"{name}.png"), ("depths", f"{name}_depth.png")):
+                source = None if pictures is None else pictures / kind / file
+                if source is not None and source.is_file():
+                    shutil.copyfile(source, whole / "val" / kind / file)
+                    seen += kind == "images"
+                else:
+                    mode = "RGB" if kind == "images" else "L"
+                    grey = (GREY,) * 3 if mode == "RGB" else GREY
+                    Image.new(mode, (width, height), grey).save(whole / "val" / kind / file)
+        (whole / "val.json").write_text(json.dumps(questions) + "\n", encoding="utf-8")
+        whole.rename(out)
+    return len(questions), seen
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--records", required=True, type=Path, help="JSON list of records with masks")
+    parser.add_argument("--pictures", type=Path, help="folder with images/ and depths/ of some of them")
+    parser.add_argument("--out", required=True, type=Path, help="new folder")
+    args = parser.parse_args(arguments)
+    print(f"writing questions about the masks of {args.records} to {args.out}")
+    try:
+        records = read_json_list(args.records)
+        number, seen = write_side_questions(records, args.out, args.pictures)
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"error: {error}") from None
+    print(f"{number} questions about {len(records)} records, {seen} of them with their picture")
+
+
+if __name__ == "__main__":
+    main()

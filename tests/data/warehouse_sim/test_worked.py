@@ -1,0 +1,124 @@
+"""Worked answers against the regions they speak of, and against the plain answers to the same questions."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from eval.answers import normalized_answer
+from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
+from smolrgpt_jax.data.warehouse_sim import worked
+from smolrgpt_jax.data.warehouse_sim.questions import AnswerStyle, Asker
+from smolrgpt_jax.data.warehouse_sim.view import floor_distance, is_inside
+
+
+@pytest.fixture(scope="module")
+def pairs(samples):
+    """The same questions, answered plainly and worked."""
+    made = []
+    for sample in samples[:100]:
+        askers = [
+            Asker(
+                sample.regions,
+                sample.scene.counted,
+                np.random.default_rng(5),
+                AnswerStyle(1, True, worked=on),
+            )
+            for on in (False, True)
+        ]
+        for category in WAREHOUSE_CATEGORIES:
+            plain, full = (asker.ask(category, 3) for asker in askers)
+            assert len(plain) == len(full)
+            made += zip(plain, full)
+    return made
+
+
+def said(answer: str, word: str) -> dict[int, str]:
+    """What the answer says of each region: {3: "in", 4: "out"} of "3 in 4 out." for the words asked for."""
+    return {int(number): found for number, found in re.findall(rf"(?<![\d.])(\d+) ({word})", answer)}
+
+
+def test_the_question_and_its_value_stay_as_they_are(pairs):
+    for plain, full in pairs:
+        assert (plain.prompt, plain.normalized_answer, plain.regions) == (
+            full.prompt,
+            full.normalized_answer,
+            full.regions,
+        )
+
+
+def test_the_plain_answer_is_the_worked_one_without_its_lists(pairs):
+    lists = re.compile(
+        r"(?:\d+ (?:at \d+|in|out|loaded|empty|off \d+\.\d)[. ]\s?)+|\d+\.\d across \d+\.\d along\. "
+    )
+    longer = 0
+    for plain, full in pairs:
+        assert lists.sub("", full.answer) == plain.answer
+        longer += full.answer != plain.answer
+    assert longer > 0.6 * len(pairs)  # all but left or right, and distances of zero
+
+
+def test_rules_read_worked_answers(pairs):
+    for _, full in pairs:
+        read = normalized_answer(full.category, full.prompt, full.answer)
+        assert str(read) == str(full.normalized_answer) or float(read) == float(full.normalized_answer)
+
+
+def test_places_are_percent_of_the_width(pairs):
+    checked = 0
+    for _, full in pairs:
+        for number, text in said(full.answer, r"at \d+").items():
+            assert int(text.split()[1]) == min(int(100 * full.regions[number].u), 99)
+            checked += 1
+    assert checked > 500
+
+
+def test_counts_are_those_said_to_be_in(pairs):
+    checked = 0
+    for _, full in pairs:
+        if full.category == "count":
+            found = said(full.answer, "in|out")
+            assert [full.regions[number].kind for number in found] == ["pallet"] * len(found)
+            assert sum(word == "in" for word in found.values()) == full.normalized_answer
+            checked += 1
+    assert checked > 100
+
+
+def test_the_nearest_is_the_one_said_to_be_nearest(pairs):
+    checked = 0
+    for _, full in pairs:
+        found = {n: float(text.split()[1]) for n, text in said(full.answer, r"off \d+\.\d").items()}
+        if full.category == "mcq" and found:
+            assert found[int(full.normalized_answer)] == min(found.values())
+            checked += 1
+    assert checked > 50
+
+
+def test_legs_and_distance_make_a_right_angle(pairs):
+    checked = 0
+    for _, full in pairs:
+        legs = re.search(r"(\d+\.\d) across (\d+\.\d) along", full.answer)
+        if legs is None:
+            assert full.category != "distance" or full.normalized_answer == 0
+            continue
+        across, along = map(float, legs.groups())
+        assert np.hypot(across, along) == pytest.approx(full.normalized_answer, abs=0.13)
+        checked += 1
+    assert checked > 100
+
+
+def test_lists_of_one_scene(samples):
+    regions = next(s.regions for s in samples if {"transporter", "buffer"} <= {r.kind for r in s.regions})
+    pallets = [r for r in regions if r.kind == "pallet"]
+    buffer = next(r for r in regions if r.kind == "buffer")
+    transporter = next(r for r in regions if r.kind == "transporter")
+    inside = said(worked.insides(pallets, buffer, 1), "in|out")
+    assert inside == {
+        i: "in" if is_inside(p.thing, buffer.thing) else "out" for i, p in enumerate(pallets, start=1)
+    }
+    state = "loaded" if transporter.thing.carrying else "empty"
+    assert worked.loads([transporter], 4) == f"4 {state}. "
+    metres = floor_distance(transporter.thing, pallets[0].thing)
+    assert worked.nearness(transporter, pallets[:1], 0) == f"0 off {metres:.1f}. "
