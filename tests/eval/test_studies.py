@@ -1,0 +1,142 @@
+"""Studies: what the variants change, and what answerers of known habits score on them."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eval import studies
+from eval.side_questions import centre
+from smolrgpt_jax.data.records import RLE, DataError
+from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
+from smolrgpt_jax.data.warehouse_sim.write import make_warehouse
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("studies") / "warehouse"
+    make_warehouse(
+        folder,
+        WarehouseConfig(scenes=1, val_scenes=0, test_scenes=8, seed=6, width=96, height=54, max_pallets=5),
+        workers=1,
+    )
+    return folder
+
+
+@pytest.fixture
+def records(folder):
+    return json.loads((folder / "test_answers.json").read_text())
+
+
+def side_of(record: dict) -> str:
+    a, b = (centre(RLE(*r["size"], r["counts"].encode())) for r in record["rle"])
+    return "left" if a < b else "right"
+
+
+def test_reordered_masks_keep_what_the_answers_mean(records):
+    changed = studies.reordered(records, np.random.default_rng(0))
+    moved = 0
+    for before, after in zip(records, changed, strict=True):
+        assert sorted(r["counts"] for r in before["rle"]) == sorted(r["counts"] for r in after["rle"])
+        moved += before["rle"] != after["rle"]
+        old, new = before["normalized_answer"], after["normalized_answer"]
+        if before["category"] == "mcq":
+            assert before["rle"][int(old)] == after["rle"][int(new)]
+        elif before["category"] == "left_right":
+            assert new == side_of(after)
+        else:
+            assert new == old
+    assert moved > len(records) / 3
+
+
+def test_every_record_lies_on_another_picture(records):
+    changed = studies.elsewhere(records, np.random.default_rng(0))
+    assert all(before["image"] != after["image"] for before, after in zip(records, changed, strict=True))
+    assert {r["image"] for r in changed} == {r["image"] for r in records}
+    with pytest.raises(DataError, match="there is only one"):
+        studies.elsewhere(records[:1], np.random.default_rng(0))
+
+
+def test_grey_pictures_have_the_size_of_the_real_ones(records, folder, tmp_path):
+    variant = studies.STUDIES["inputs"]["no RGB"]
+    studies.write_variant(variant, records, folder / "test", tmp_path / "out", np.random.default_rng(0))
+    files = sorted((tmp_path / "out/val/images").iterdir())
+    assert files
+    for file in files:
+        with Image.open(file) as picture:
+            assert picture.size == (96, 54) and picture.getextrema() == ((128, 128),) * 3
+    for file in (tmp_path / "out/val/depths").iterdir():
+        assert file.read_bytes() == (folder / "test/depths" / file.name).read_bytes()
+
+
+def run(study, answer, records, folder, out, monkeypatch, loaded_model):
+    def answer_all(model, pictures, *rest):
+        return [answer(question) for picture in pictures for question in picture.questions]
+
+    monkeypatch.setattr(studies, "answer_questions", answer_all)
+    return studies.run_study(
+        study,
+        loaded_model,
+        records,
+        folder / "test",
+        out,
+        seed=3,
+        batch_size=4,
+        max_new_tokens=8,
+        checkpoint=folder,
+    )
+
+
+def test_who_follows_the_masks_stays_right_and_who_knows_the_answers_by_heart_does_not(
+    records, folder, tmp_path, monkeypatch, loaded_model
+):
+    sides = [record for record in records if record["category"] == "left_right"]
+    known = {record["id"]: record["normalized_answer"] for record in sides}
+
+    def by_masks(question):
+        a, b = (centre(region) for region in question.regions)
+        return f"The first is to the {'left' if a < b else 'right'} of the second."
+
+    def by_heart(question):
+        return f"The first is to the {known[question.id]} of the second."
+
+    arguments = (sides, folder, tmp_path / "out", monkeypatch, loaded_model)
+    followed = run("masks", by_masks, *arguments)
+    assert [metrics["left_right"] for metrics in followed.values()] == [100, 100, 100]
+    learned = run("masks", by_heart, *arguments)
+    assert learned["as they are"]["left_right"] == 100 > learned["in another order"]["left_right"]
+
+
+def test_files_hold_every_variant(records, folder, tmp_path, monkeypatch, loaded_model):
+    found = run("inputs", lambda q: "left", records, folder, tmp_path / "out", monkeypatch, loaded_model)
+    written = json.loads((tmp_path / "out/study.json").read_text())
+    assert list(written["variants"]) == list(found) == list(studies.STUDIES["inputs"])
+    table = (tmp_path / "out/table.md").read_text()
+    drawing = ElementTree.parse(tmp_path / "out/plot.svg").getroot()
+    titles = [e.text for e in drawing.iter("{http://www.w3.org/2000/svg}title")]
+    for variant, metrics in found.items():
+        assert f"| {variant} | {metrics['S1']:.1f} (" in table
+        assert f"{variant}: {metrics['S1']:.1f} %" in titles
+        assert (tmp_path / "out" / variant.replace(" ", "_") / "report.html").is_file()
+
+
+def test_a_missing_file_gives_one_sentence(tmp_path):
+    with pytest.raises(SystemExit, match="^error: .*test.json"):
+        studies.main(
+            [
+                "masks",
+                "--checkpoint",
+                "x",
+                "--data",
+                str(tmp_path),
+                "--split",
+                "test",
+                "--out",
+                str(tmp_path / "o"),
+            ]
+        )
+    assert not (tmp_path / "o").exists()
