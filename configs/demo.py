@@ -114,7 +114,7 @@ def get_config(stage: str = "stage3", root: str = ROOT) -> ConfigDict:
     elif stage == "stage3":
         config.stage = "sft"
         config.init_from = f"{root}/stage2"
-        config.steps = 1400
+        config.steps = 1700
         config.optimizer.peaks = {
             "rgb_connector": 5e-4,
             "depth_connector": 5e-4,

@@ -42,7 +42,11 @@ class VisionConfig:
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """Llama-shaped causal decoder; the defaults are SmolLM2-360M plus three extra tokens."""
+    """Llama-shaped causal decoder; the defaults are SmolLM2-360M plus three extra tokens.
+
+    embedding_stddev and residual_init_scale say how random weights are drawn, the latter by how much smaller than usual those are
+    that write to the residual stream. Weights that are read replace them, and config.json does not hold them.
+    """
 
     width: int = 960
     mlp_width: int = 2560
@@ -55,6 +59,8 @@ class DecoderConfig:
     rope_scale: float = 1.0  # multiplies cosines and sines
     max_positions: int = 8192
     tied_head: bool = True
+    embedding_stddev: float = 0.02
+    residual_init_scale: float = 1.0
 
     @property
     def head_dim(self) -> int:
@@ -149,7 +155,17 @@ PRESETS: dict[str, SmolRGPTConfig] = {
     "demo": SmolRGPTConfig(
         vision=VisionConfig(width=128, mlp_width=512, heads=4, layers=4, patch_size=16, image_size=128),
         decoder=DecoderConfig(
-            width=128, mlp_width=384, heads=4, kv_heads=4, layers=4, vocab_size=640, rope_base=100.0
+            width=128,
+            mlp_width=384,
+            heads=4,
+            kv_heads=4,
+            layers=4,
+            vocab_size=640,
+            rope_base=100.0,
+            # From scratch, attention learns to find a token by what it is, the beginning of copying, several times sooner with
+            # blocks that begin small beside larger embeddings.
+            embedding_stddev=128**-0.5,
+            residual_init_scale=0.3,
         ),
         max_length=256,
         # A third of a gigabyte of code less matters little beside a tenth of every step.

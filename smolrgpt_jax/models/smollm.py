@@ -25,9 +25,6 @@ from smolrgpt_jax.models.layers import (
 )
 from smolrgpt_jax.sharding import constrain, constrain_batch
 
-# For a model trained from scratch (pretrained weights replace it): blocks that start small beside embeddings that do not let
-# attention find a token by what it is, the beginning of copying, several times sooner.
-RESIDUAL_INIT_SCALE = 0.3
 
 # Stacked over layers: keys and values, float[L, B, K, G, D].
 KVCache = tuple[jax.Array, jax.Array]
@@ -67,7 +64,7 @@ def rotate(x: jax.Array, angles: tuple[jax.Array, jax.Array]) -> jax.Array:
 class DecoderBlock(nnx.Module):
     def __init__(self, config: DecoderConfig, rngs: nnx.Rngs):
         width, dim = config.width, config.head_dim
-        residual_scale = RESIDUAL_INIT_SCALE * (2 * config.layers) ** -0.5
+        residual_scale = config.residual_init_scale * (2 * config.layers) ** -0.5
         self.norm1 = RMSNorm(width, config.rms_norm_eps)
         self.q_proj = Dense((width,), (config.heads, dim), bias=False, rngs=rngs)
         self.k_proj = Dense((width,), (config.kv_heads, dim), bias=False, rngs=rngs)
@@ -146,7 +143,7 @@ class Decoder(nnx.Module):
         shape = (config.padded_vocab_size, config.width)
         # Rows past the vocabulary are zero: they are never looked up, and export trims them.
         used = (jnp.arange(shape[0]) < config.vocab_size)[:, None]
-        init = normal_init(config.width**-0.5)
+        init = normal_init(config.embedding_stddev)
         self.token_embedding = nnx.Param(jnp.where(used, init(rngs.params(), shape, jnp.float32), 0.0))
         self.head = (
             None

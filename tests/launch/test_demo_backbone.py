@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import hashlib
 from pathlib import Path
 
@@ -29,7 +30,9 @@ def log():
 def test_the_shipped_weights_are_those_of_the_preset():
     config, params, _ = read_folder(SHIPPED)
     preset = PRESETS["demo"]
-    assert (config.vision, config.decoder) == (preset.vision, preset.decoder)
+    # How weights are drawn is no part of a PyTorch folder.
+    drawn = {name: getattr(preset.decoder, name) for name in ("embedding_stddev", "residual_init_scale")}
+    assert (config.vision, dataclasses.replace(config.decoder, **drawn)) == (preset.vision, preset.decoder)
     expected = abstract_params(preset)
     assert set(params) == set(expected)
     for name, array in params.items():
