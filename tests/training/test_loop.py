@@ -183,6 +183,7 @@ def test_stages_follow_each_other_and_freeze_what_they_say(data, finished, tmp_p
     assert load(previous).tokenizer.vocab_size == VOCAB
 
 
+@pytest.mark.slow
 def test_a_run_ends_after_its_epochs_with_the_rates_of_all(data, tmp_path):
     changes = {"steps": 0, "epochs": 4.0, "validation_sources": {}}
     whole = loop.train(run_config(data, **changes), tmp_path / "whole")

@@ -84,6 +84,7 @@ def kept_steps(workdir: Path) -> list[int]:
     return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit())
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_is_kept_besides_the_last(data, tmp_path, losses):
     losses += [3.0, 2.0, 2.5, 2.0, 2.2] * 2
     result = loop.train(run_config(data, validate_every=1, keep=1), tmp_path / "run")
@@ -108,6 +109,7 @@ def test_patience_ends_the_run_for_good(data, tmp_path, losses, capsys):
     assert [row["step"] for row in read_metrics(tmp_path / "run" / "metrics.csv")] == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_run_stopped_between_validations_remembers_the_best(data, tmp_path, losses, monkeypatch):
     losses += [2.0, 3.0]
     write = loop.MetricsWriter.write
