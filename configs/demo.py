@@ -17,6 +17,22 @@ ROOT = "runs/demo"
 STAGES = ("stage1", "stage2", "stage3")
 BACKBONE = "configs/backbone"
 TOKENIZER = "configs/demo_tokenizer"
+# Region captions per picture, by kind.
+CAPTIONS = {
+    "single": 1,
+    "compare": 1,
+    "side": 3,
+    "floor": 1,
+    "apart": 1,
+    "within": 1,
+    "how_many": 1,
+    "inside": 2,
+    "name_each": 1,
+    "place_each": 3,
+    "inside_each": 4,
+    "near_each": 3,
+    "legs": 4,
+}
 # Pictures just large enough for the encoder's 128x128, lists of masks short enough for two cores to learn from, and cameras so
 # much alike that metres can be learned in minutes; one plain look.
 WAREHOUSE = {
@@ -33,30 +49,7 @@ WAREHOUSE = {
     "answers": AnswerStyle(decimals=1, settled=True, worked=True),
     "scene_captions": 1,
     "max_caption_regions": 5,
-    "captions": CaptionCounts(
-        single=2,
-        compare=2,
-        side=3,
-        floor=1,
-        apart=1,
-        within=1,
-        how_many=1,
-        inside=2,
-        name_each=1,
-        place_each=3,
-        inside_each=4,
-        near_each=3,
-        legs=4,
-        closest=0,
-        fine=0,
-        metric=0,
-        several=0,
-        which=0,
-        order=0,
-        extreme=0,
-        pair=0,
-        empty=0,
-    ),
+    "captions": CaptionCounts.only(**CAPTIONS),
 }
 
 

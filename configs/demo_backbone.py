@@ -15,7 +15,6 @@ ROOT = "runs/demo_backbone"
 PHASES = ("see", "scan", "measure", "recall")
 SEEDS = {"see": 900_001, "scan": 900_002, "measure": 900_003, "recall": 900_004}
 STEPS = {"see": 1300, "scan": 1500, "measure": 2500, "recall": 700}
-NONE = dict.fromkeys(CaptionCounts.__dataclass_fields__, 0)
 CAPTIONS = {
     # Nearly all tokens can be learned early: one digit per coordinate, whole metres, no decimals.
     "see": {
@@ -42,21 +41,7 @@ CAPTIONS = {
         "inside_each": 6,
     },
     # Two digits per coordinate and tenths of metres, which only add noise before.
-    "measure": {
-        "single": 1,
-        "compare": 1,
-        "side": 3,
-        "floor": 1,
-        "apart": 1,
-        "within": 1,
-        "how_many": 1,
-        "inside": 2,
-        "name_each": 1,
-        "place_each": 3,
-        "inside_each": 4,
-        "near_each": 3,
-        "legs": 4,
-    },
+    "measure": demo.CAPTIONS,
 }
 # The captions of whole pictures, which the phases between make it forget, beside those of the last one.
 CAPTIONS["recall"] = CAPTIONS["measure"]
@@ -69,7 +54,7 @@ def warehouse(phase: str) -> dict:
         "scenes": 5000,
         "test_scenes": 0,
         "seed": SEEDS[phase],
-        "captions": CaptionCounts(**{**NONE, **CAPTIONS[phase]}),
+        "captions": CaptionCounts.only(**CAPTIONS[phase]),
         "max_caption_regions": 7,
     }
 

@@ -168,7 +168,7 @@ PRESETS: dict[str, SmolRGPTConfig] = {
             residual_init_scale=0.3,
         ),
         max_length=256,
-        # A third of a gigabyte of code less matters little beside a tenth of every step.
+        # On two CPU cores a step takes 0.24 s unrolled, 0.27 s scanned; four layers compile quickly either way.
         scan_layers=False,
     ),
 }

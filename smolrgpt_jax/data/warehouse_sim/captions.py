@@ -76,6 +76,11 @@ class CaptionCounts:
         if min(dataclasses.astuple(self)) < 0:
             raise ValueError("the numbers of captions must not be negative")
 
+    @classmethod
+    def only(cls, **counts: int) -> CaptionCounts:
+        """These kinds and none of the others; raises TypeError for an unknown kind, ValueError for a negative number."""
+        return cls(**{**dict.fromkeys(cls.__dataclass_fields__, 0), **counts})
+
 
 @dataclasses.dataclass(frozen=True)
 class Caption:
