@@ -23,9 +23,15 @@ SMALL = PRESETS["demo"].replace(
     vision=VisionConfig(width=32, mlp_width=64, heads=4, layers=2, patch_size=16, image_size=64),
     decoder=DecoderConfig(width=64, mlp_width=128, heads=4, kv_heads=2, layers=2, vocab_size=300),
 )
-STAGE = STAGES["sft"].with_peaks(
-    dict.fromkeys(("rgb_connector", "depth_connector", "refiners", "decoder"), 1e-3)
-)
+
+
+def stage_with(peak: float):
+    return STAGES["sft"].with_peaks(
+        dict.fromkeys(("rgb_connector", "depth_connector", "refiners", "decoder"), peak)
+    )
+
+
+STAGE = stage_with(1e-3)
 # name -> mesh, strategy, accumulation
 CASES = {
     "data": ({}, "data", 1),
@@ -64,16 +70,16 @@ def batch_for(config, rows: int) -> dict[str, np.ndarray]:
     return batch
 
 
-def train(config, mesh, strategy, accumulation, steps, rows):
+def train(config, mesh, strategy, accumulation, steps, rows, stage=STAGE):
     """Losses of the steps, and the state they leave."""
     make = jax.jit(
         lambda key: init_params(config, key),
         out_shardings=sharding.param_shardings(abstract_params(config), mesh, strategy),
     )
     params = make(jax.random.key(0))
-    trained = {n: params[n] for n in STAGE.trained(params)}
+    trained = {n: params[n] for n in stage.trained(params)}
     frozen = {n: v for n, v in params.items() if n not in trained}
-    optimizer = make_optimizer(STAGE, trained, steps, OptimizerConfig())
+    optimizer = make_optimizer(stage, trained, steps, OptimizerConfig())
     places = sharding.optimizer_shardings(optimizer, trained, mesh, strategy)
     state = jax.jit(optimizer.init, out_shardings=places)(trained)
     step = jit_train_step(config, optimizer, trained, mesh, strategy, accumulation)
@@ -119,8 +125,12 @@ def test_the_demo_preset_trains_as_on_one_device(name):
     config = PRESETS["demo"]
     one = sharding.make_mesh(devices=jax.devices()[:1])
     mesh = sharding.make_mesh(shape, strategy=strategy)
-    expected, _, _ = train(config, one, "data", 1, STEPS, ROWS)
-    losses, _, _ = train(config, mesh, strategy, accumulation, STEPS, ROWS)
+    # At 1e-3 this preset knows the batch by heart after ten steps, and a loss of a hundredth, the difference of numbers of order
+    # ten, has no five digits left.
+    stage = stage_with(1e-4)
+    expected, _, _ = train(config, one, "data", 1, STEPS, ROWS, stage)
+    assert expected[-1] < 0.5 * expected[0]
+    losses, _, _ = train(config, mesh, strategy, accumulation, STEPS, ROWS, stage)
     np.testing.assert_allclose(losses, expected, rtol=1e-5)
 
 

@@ -8,18 +8,28 @@ Both are those of the questions, so what captions teach adds up with what questi
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from smolrgpt_jax.data.records import MASK
+from smolrgpt_jax.data.records import IMAGE, MASK
 from smolrgpt_jax.data.warehouse_sim import phrases, worked
-from smolrgpt_jax.data.warehouse_sim.questions import NOUNS, NUMBER_WORDS, SIDE_MARGIN, masks, named, nearest
 from smolrgpt_jax.data.warehouse_sim.objects import KINDS
+from smolrgpt_jax.data.warehouse_sim.questions import (
+    NOUNS,
+    NUMBER_WORDS,
+    SIDE_MARGIN,
+    AnswerStyle,
+    Asker,
+    masks,
+    named,
+    nearest,
+)
 from smolrgpt_jax.data.warehouse_sim.view import Region, floor_distance, is_inside
 
 METRES_MARGIN = 0.4  # between two objects that are compared by their distance ahead
 PLACE_MARGIN = 0.06  # of the picture, between the place asked for and the next region
+WORKED = AnswerStyle(decimals=1, settled=True, worked=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +57,9 @@ class CaptionCounts:
       name_each, place_each, inside_each, near_each: what each of several regions is, where it is across the picture, whether it
         is inside a buffer, how far from a region it is; all in the order of their numbers, as worked answers begin, see worked.py.
       legs: how far two regions are apart across and along, and then their distance, as in worked answers.
+      load: whether a transporter carries something.
+      worked_count, worked_mcq, worked_distance: asked as the warehouse questions of that category ask; the opening of the worked
+        answer, and then the value alone.
     """
 
     single: int = 12
@@ -71,6 +84,10 @@ class CaptionCounts:
     inside_each: int = 0
     near_each: int = 0
     legs: int = 0
+    load: int = 0
+    worked_count: int = 0
+    worked_mcq: int = 0
+    worked_distance: int = 0
 
     def __post_init__(self) -> None:
         if min(dataclasses.astuple(self)) < 0:
@@ -396,3 +413,25 @@ class Captioner:
         metres = floor_distance(chosen[0].thing, chosen[1].thing)
         text = f"{worked.offset(*chosen, 1)}{metres:.1f} meters."
         return Caption(f"Measure {MASK} to {MASK}.", text, tuple(chosen))
+
+    def _load(self) -> Caption | None:
+        chosen = self._some(1, 1, "transporter")
+        text = chosen and ("Loaded." if chosen[0].thing.carrying else "Empty.")
+        return chosen and Caption(f"Is {MASK} loaded?", text, tuple(chosen))
+
+    def _worked(self, category: str, say: Callable[..., str]) -> Caption | None:
+        counted = self._some(1, 1, "buffer")
+        asker = Asker(self.regions, counted[0].thing.number if counted else 0, self.rng, WORKED)
+        for asked in asker.ask(category, 1):
+            prompt = asked.prompt.removeprefix(f"{IMAGE}\n")
+            return Caption(prompt, asked.opening + say(asked.normalized_answer), asked.regions)
+        return None
+
+    def _worked_count(self) -> Caption | None:
+        return self._worked("count", lambda count: f"{NUMBER_WORDS[count].capitalize()}.")
+
+    def _worked_mcq(self) -> Caption | None:
+        return self._worked("mcq", lambda number: f"{named(int(number))}.")
+
+    def _worked_distance(self) -> Caption | None:
+        return self._worked("distance", lambda metres: f"{metres:.1f} meters.")

@@ -32,7 +32,8 @@ class Asked:
     Attributes:
       category: one of records.WAREHOUSE_CATEGORIES.
       prompt: with one "<mask>" per region, and "<image>" in front or not.
-      answer: free text.
+      opening: what the answer says before it concludes: workings, see worked.py, and which region a place in the question means.
+      conclusion: the rest of it.
       normalized_answer: "left" or "right"; int (count); region number as string (mcq); float (distance).
       regions: in the order of the masks.
       about: what is asked, apart from its wording; two questions of a scene never share it.
@@ -40,10 +41,16 @@ class Asked:
 
     category: str
     prompt: str
-    answer: str
+    opening: str
+    conclusion: str
     normalized_answer: str | int | float
     regions: tuple[Region, ...]
     about: tuple
+
+    @property
+    def answer(self) -> str:
+        """Free text."""
+        return self.opening + self.conclusion
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,7 +186,8 @@ class Asker:
         self,
         category: str,
         prompt: str,
-        answer: str,
+        opening: str,
+        conclusion: str,
         value: str | int | float,
         regions: Sequence[Region],
         about: tuple,
@@ -187,20 +195,18 @@ class Asker:
     ) -> Asked:
         if not short or self.rng.random() < PAIR_WITH_IMAGE:
             prompt = f"{IMAGE}\n{prompt}"
-        return Asked(category, prompt, answer, value, tuple(regions), about)
+        return Asked(category, prompt, opening, conclusion, value, tuple(regions), about)
 
     def _named(self, number: int, which: str, noun: str) -> str:
         text = self._pick_answer(phrases.NAMED)
         return text.format(region=named(number), which=which, noun=noun, nouns=f"{noun}s")
 
-    def _distance(self, opening: str, a: str, b: str, metres: float) -> str:
+    def _distance(self, a: str, b: str, metres: float) -> str:
         if metres == 0:
             text = self._pick_answer(phrases.INSIDE_ANSWERS)
         else:
             text = self._pick_answer(phrases.DISTANCE_ANSWERS)
-        return opening + text.format(
-            a=a, b=b, A=a[0].upper() + a[1:], metres=f"{metres:.{self.style.decimals}f}"
-        )
+        return text.format(a=a, b=b, A=a[0].upper() + a[1:], metres=f"{metres:.{self.style.decimals}f}")
 
     def _left_right(self) -> Asked | None:
         kind = "buffer" if self.rng.random() < 0.2 and len(self.buffers) > 1 else "pallet"
@@ -215,7 +221,7 @@ class Asker:
         prompt = prompt.format(noun=noun, side=("", "left", "right")[form])
         answer = self._pick_answer(phrases.SIDE_ANSWERS).format(noun=noun, side=side)
         about = ("side", *sorted(region.index for region in pair))
-        return self._asked("left_right", prompt, answer, side, pair, about, short=True)
+        return self._asked("left_right", prompt, "", answer, side, pair, about, short=True)
 
     def _distance_of_two(self) -> Asked | None:
         pair = self.pallets[:2]
@@ -223,13 +229,14 @@ class Asker:
             return None
         metres = self._metres(*pair)
         prompt = self._pick_question(phrases.DISTANCE_OF_TWO)
-        answer = self._worked(worked.offset, *pair, self.style.decimals)
-        answer += self._pick_answer(phrases.DISTANCE_OF_TWO_ANSWERS).format(
+        opening = self._worked(worked.offset, *pair, self.style.decimals)
+        answer = self._pick_answer(phrases.DISTANCE_OF_TWO_ANSWERS).format(
             metres=f"{metres:.{self.style.decimals}f}"
         )
         return self._asked(
             "distance",
             prompt,
+            opening,
             answer,
             metres,
             pair,
@@ -247,8 +254,8 @@ class Asker:
         opening += self._pick_answer(("", "From this viewpoint, ", "Looking from this angle, "))
         opening += f"{named(left)} is the leftmost pallet, and {named(right)} is the rightmost pallet. "
         opening += self._worked(worked.offset, self.pallets[left], self.pallets[right], self.style.decimals)
-        answer = self._distance(opening, f"the pallet {named(left)}", f"the pallet {named(right)}", metres)
-        return self._asked("distance", prompt, answer, metres, self.pallets, ("extremes",))
+        answer = self._distance(f"the pallet {named(left)}", f"the pallet {named(right)}", metres)
+        return self._asked("distance", prompt, opening, answer, metres, self.pallets, ("extremes",))
 
     def _with_wanted_zero(self, cases: list[tuple]) -> tuple | None:
         """One of the cases (metres, ...), a zero as often as ZERO_SHARE says."""
@@ -276,12 +283,11 @@ class Asker:
         )
         opening = self._worked(worked.places, [*self.buffers, *self.pallets])
         opening += self._named(pallet, which, "pallet") + self._named(buffer, where, "buffer region") + offset
-        answer = self._distance(
-            opening, f"the pallet {named(pallet)}", f"the buffer region {named(buffer)}", metres
-        )
+        answer = self._distance(f"the pallet {named(pallet)}", f"the buffer region {named(buffer)}", metres)
         return self._asked(
             "distance",
             prompt,
+            opening,
             answer,
             metres,
             [*self.buffers, *self.pallets],
@@ -311,9 +317,15 @@ class Asker:
         if many:
             opening += f"The shelf {named(number)} is the shelf on the {side}. "
         opening += self._worked(worked.offset, self.pallets[pallet], shelf, self.style.decimals)
-        answer = self._distance(opening, f"the pallet {named(pallet)}", f"the shelf {named(number)}", metres)
+        answer = self._distance(f"the pallet {named(pallet)}", f"the shelf {named(number)}", metres)
         return self._asked(
-            "distance", prompt, answer, metres, [*self.pallets, *shelves], ("shelf", which, shelf.index)
+            "distance",
+            prompt,
+            opening,
+            answer,
+            metres,
+            [*self.pallets, *shelves],
+            ("shelf", which, shelf.index),
         )
 
     def _distance_of_transporter(self) -> Asked | None:
@@ -335,16 +347,18 @@ class Asker:
         number, own = (buffer, len(self.buffers)) if buffers_first else (buffer + 1, 0)
         regions = [*self.buffers, transporter] if buffers_first else [transporter, *self.buffers]
         first = 0 if buffers_first else 1
-        answer = self._distance(
+        opening = (
             self._worked(worked.places, self.buffers, first)
             + self._named(number, where, "buffer region")
-            + self._worked(worked.offset, transporter, self.buffers[buffer], self.style.decimals),
+            + self._worked(worked.offset, transporter, self.buffers[buffer], self.style.decimals)
+        )
+        answer = self._distance(
             f"transporter {named(own)}",
             f"the buffer region {named(number)}",
             metres,
         )
         return self._asked(
-            "distance", prompt, answer, metres, regions, ("transporter", where, transporter.index)
+            "distance", prompt, opening, answer, metres, regions, ("transporter", where, transporter.index)
         )
 
     def _count(self) -> Asked | None:
@@ -400,7 +414,7 @@ class Asker:
         total = self._pick_answer(phrases.TOTALS).format(
             are=are, count=NUMBER_WORDS[count], pallets=pallets, buffer=named(number)
         )
-        return self._asked("count", prompt, opening + found + total, count, regions, ("count", wording))
+        return self._asked("count", prompt, opening, found + total, count, regions, ("count", wording))
 
     def _closest_to_empty(self) -> tuple[int, int] | None:
         """Indices of the one empty transporter and of the pallet that is clearly closest to it."""
@@ -416,13 +430,14 @@ class Asker:
             return None
         transporter, pallet = found
         prompt = self._pick_question(phrases.PALLET_FOR_ONE).format(pallets=masks(self.pallets))
-        answer = self._worked(worked.nearness, self.transporters[transporter], self.pallets, 0)
-        answer += self._pick_answer(phrases.PALLET_ANSWERS).format(
+        opening = self._worked(worked.nearness, self.transporters[transporter], self.pallets, 0)
+        answer = self._pick_answer(phrases.PALLET_ANSWERS).format(
             pallet=named(pallet), transporter=named(len(self.pallets))
         )
         return self._asked(
             "mcq",
             prompt,
+            opening,
             answer,
             str(pallet),
             [*self.pallets, self.transporters[transporter]],
@@ -445,13 +460,13 @@ class Asker:
         transporter, pallet = transporter + first, pallet + first_pallet
         prompt = self._pick_question(wordings).format(**groups)
         names = {"pallet": named(pallet), "transporter": named(transporter)}
-        answer = (
+        opening = (
             self._worked(worked.loads, self.transporters, first)
             + self._pick_answer(phrases.EMPTY).format(**names)
             + self._worked(worked.nearness, empty, self.pallets, first_pallet)
-            + self._pick_answer(phrases.PALLET_ANSWERS).format(**names)
         )
-        return self._asked("mcq", prompt, answer, str(pallet), regions, ("pallet for empty",))
+        answer = self._pick_answer(phrases.PALLET_ANSWERS).format(**names)
+        return self._asked("mcq", prompt, opening, answer, str(pallet), regions, ("pallet for empty",))
 
     def _buffer_near(self) -> Asked | None:
         """The buffer closest to a shelf, which is given alone or as the one on a side."""
@@ -471,14 +486,20 @@ class Asker:
         prompt = self._pick_question(phrases.BUFFER_NEAR_ONE if many else phrases.BUFFER_NEAR).format(
             buffers=masks(self.buffers), side=side, shelves=masks(shelves)
         )
-        answer = ""
+        opening = ""
         if many:
-            answer = self._worked(worked.places, shelves, len(self.buffers))
-            answer += f"The shelf {named(number)} is the shelf on the {side}. "
-        answer += self._worked(worked.nearness, shelf, self.buffers, 0)
-        answer += self._pick_answer(phrases.BUFFER_ANSWERS).format(buffer=named(buffer), shelf=named(number))
+            opening = self._worked(worked.places, shelves, len(self.buffers))
+            opening += f"The shelf {named(number)} is the shelf on the {side}. "
+        opening += self._worked(worked.nearness, shelf, self.buffers, 0)
+        answer = self._pick_answer(phrases.BUFFER_ANSWERS).format(buffer=named(buffer), shelf=named(number))
         return self._asked(
-            "mcq", prompt, answer, str(buffer), [*self.buffers, *shelves], ("buffer near", shelf.index)
+            "mcq",
+            prompt,
+            opening,
+            answer,
+            str(buffer),
+            [*self.buffers, *shelves],
+            ("buffer near", shelf.index),
         )
 
     def _outermost(self) -> Asked | None:
@@ -490,9 +511,9 @@ class Asker:
         if len(group) < 3 or best is None:
             return None
         prompt = self._pick_question(phrases.OUTERMOST).format(noun=NOUNS[kind], which=which)
-        answer = self._worked(worked.places, group)
-        answer += self._pick_answer(phrases.OUTERMOST_ANSWERS).format(
+        opening = self._worked(worked.places, group)
+        answer = self._pick_answer(phrases.OUTERMOST_ANSWERS).format(
             noun=NOUNS[kind], region=named(best), which=which
         )
         about = ("outermost", kind)
-        return self._asked("mcq", prompt, answer, str(best), group, about, short=True)
+        return self._asked("mcq", prompt, opening, answer, str(best), group, about, short=True)

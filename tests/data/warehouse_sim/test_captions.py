@@ -38,8 +38,9 @@ def percent(region) -> tuple[int, int]:
 def test_every_kind_is_made_and_its_masks_fit(captions):
     for kind, made in captions.items():
         assert len(made) > 40, kind
+        most = 14 if kind.startswith("worked") else 8  # questions take all that is there
         for caption in made:
-            assert 1 <= caption.prompt.count(MASK) == len(caption.regions) <= 8
+            assert 1 <= caption.prompt.count(MASK) == len(caption.regions) <= most
             assert all(int(n) < len(caption.regions) for n in re.findall(r"\[Region (\d+)\]", caption.text))
 
 
@@ -237,6 +238,36 @@ def test_each_of_several_regions_in_turn(captions):
             assert metres[int(best[1]) - 1] == min(metres)
             clear += 1
     assert clear > 20
+
+
+def test_loads(captions):
+    for caption in captions["load"]:
+        (transporter,) = caption.regions
+        assert caption.text == ("Loaded." if transporter.thing.carrying else "Empty.")
+    assert len({caption.text for caption in captions["load"]}) == 2
+
+
+@pytest.mark.parametrize("category", ["count", "mcq", "distance"])
+def test_questions_answered_by_their_workings_and_the_value_alone(captions, category):
+    for caption in captions[f"worked_{category}"]:
+        *_, value = caption.text.split(". ")
+        last = caption.regions[-1]
+        if category == "count":
+            inside = re.findall(r"(\d+) (in|out)", caption.text)
+            words = ("Zero", "One", "Two", "Three", "Four", "Five", "Six")
+            assert value == f"{words[sum(word == 'in' for _, word in inside)]}."
+            assert all(caption.regions[int(number)].kind == "pallet" for number, _ in inside)
+            assert len(inside) == sum(region.kind == "pallet" for region in caption.regions)
+        elif category == "mcq":
+            metres = {int(n): float(m) for n, m in re.findall(r"(\d+) off (\d+\.\d)", caption.text)}
+            if metres and last.kind != "pallet":
+                assert value == f"[Region {min(metres, key=metres.get)}]."
+        elif legs := re.search(r"(\d+\.\d) across (\d+\.\d) along", caption.text):
+            assert float(value.removesuffix(" meters.")) == pytest.approx(
+                math.hypot(*map(float, legs.groups())), abs=0.15
+            )
+        else:
+            assert value == "0.0 meters."
 
 
 def test_legs_of_a_distance(captions):
