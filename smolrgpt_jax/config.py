@@ -13,6 +13,7 @@ from typing import Any, Literal, Mapping, get_args
 RematPolicy = Literal["none", "dots", "full"]
 AttentionImplementation = Literal["xla", "splash", "cudnn"]
 ATTENTIONS: tuple[str, ...] = get_args(AttentionImplementation)
+DepthPathway = Literal["separate", "shared_connector", "shared_refiner", "none"]
 
 VOCAB_MULTIPLE = 128
 REFINER_STAGES = 3
@@ -85,6 +86,10 @@ class SpecialTokens:
 class SmolRGPTConfig:
     """The whole model.
 
+    depth_pathway, refiners and picture_tokens leave parts of the published model out, for studies: what depth has of its own
+    after the encoder ("none": depth tokens are zeros); whether regions are pooled from refined feature maps or straight from the
+    connectors', each cell repeated to the size of the masks; whether the image tokens hold the picture or zeros.
+
     Raises ConfigError on construction when sizes contradict each other.
     """
 
@@ -97,8 +102,15 @@ class SmolRGPTConfig:
     remat: RematPolicy = "none"
     attention: AttentionImplementation = "xla"
     scan_layers: bool = True
+    depth_pathway: DepthPathway = "separate"
+    refiners: bool = True
+    picture_tokens: bool = True
 
     def __post_init__(self) -> None:
+        if self.depth_pathway not in get_args(DepthPathway):
+            raise ConfigError(
+                f"depth_pathway {self.depth_pathway!r} is not one of {', '.join(get_args(DepthPathway))}"
+            )
         v, d = self.vision, self.decoder
         checks = [
             (
@@ -234,7 +246,13 @@ def config_from_torch(values: Mapping[str, Any]) -> SmolRGPTConfig:
 
 
 def config_to_torch(config: SmolRGPTConfig, base: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Writes config.json for the PyTorch release: `base` (the imported file, or the release's defaults) updated by our values."""
+    """Writes config.json for the PyTorch release: `base` (the imported file, or the release's defaults) updated by our values.
+
+    Raises ConfigError for a model that leaves out parts which that release always has.
+    """
+    for name, published in (("depth_pathway", "separate"), ("refiners", True), ("picture_tokens", True)):
+        if (value := getattr(config, name)) != published:
+            raise ConfigError(f"the PyTorch release has no model with {name} {value!r}, only {published!r}")
     result = dict(TORCH_DEFAULTS if base is None else base)
     for name, (part, ours) in _FIELDS.items():
         value = getattr(config if part is None else getattr(config, part), ours)

@@ -15,7 +15,7 @@ from smolrgpt_jax.models.attention import packed_attention_mask, packed_spans
 from smolrgpt_jax.models.connector import Connector
 from smolrgpt_jax.models.layers import Params, bind_params, flat_params
 from smolrgpt_jax.models.mask_pooling import mask_pooling
-from smolrgpt_jax.models.refiner import Refiner
+from smolrgpt_jax.models.refiner import Refiner, repeat_cells
 from smolrgpt_jax.models.siglip import VisionEncoder
 from smolrgpt_jax.models.smollm import Decoder
 from smolrgpt_jax.sharding import constrain_batch
@@ -27,11 +27,15 @@ class SmolRGPT(nnx.Module):
         width = config.decoder.width
         self.vision_encoder = VisionEncoder(config.vision, **stack, rngs=rngs)
         self.rgb_connector = Connector(config.vision.width, width, config.shuffle_factor, rngs)
-        self.depth_connector = Connector(config.vision.width, width, config.shuffle_factor, rngs)
-        self.rgb_refiner = Refiner(width, rngs)
-        self.depth_refiner = Refiner(width, rngs)
+        if config.depth_pathway in ("separate", "shared_refiner"):
+            self.depth_connector = Connector(config.vision.width, width, config.shuffle_factor, rngs)
+        if config.refiners:
+            self.rgb_refiner = Refiner(width, rngs)
+            if config.depth_pathway in ("separate", "shared_connector"):
+                self.depth_refiner = Refiner(width, rngs)
         self.decoder = Decoder(config.decoder, **stack, rngs=rngs)
         self.dtype, self.attention = config.compute_dtype, config.attention
+        self.depth_pathway, self.picture_tokens = config.depth_pathway, config.picture_tokens
 
     def encode(
         self, images: jax.Array, depths: jax.Array | None, region_masks: jax.Array | None
@@ -45,7 +49,8 @@ class SmolRGPT(nnx.Module):
         batch, pictures = images.shape[:2]
         flat = images.reshape(batch * pictures, *images.shape[2:]).astype(self.dtype)
         regions = depths is not None and region_masks is not None
-        if regions:
+        with_depth = regions and self.depth_pathway != "none"
+        if with_depth:
             # One pass over RGB and depth together: the same weights encode both. A picture and its depth lie side by
             # side, so that both stay on the device that has the row.
             pairs = jnp.stack([flat, depths.reshape(flat.shape).astype(self.dtype)], axis=1)
@@ -55,15 +60,20 @@ class SmolRGPT(nnx.Module):
         else:
             rgb_features = self.vision_encoder(flat)
         out = {"vision_features_rgb": rgb_features, "image_tokens": self.rgb_connector(rgb_features)}
-        parts = [out["image_tokens"]]
+        parts = [out["image_tokens"] if self.picture_tokens else jnp.zeros_like(out["image_tokens"])]
         if regions:
             masks = region_masks.reshape(batch * pictures, *region_masks.shape[2:])
-            out["vision_features_depth"] = depth_features
-            out["depth_tokens"] = self.depth_connector(depth_features)
-            out["rgb_refined"] = self.rgb_refiner(out["image_tokens"])
-            out["depth_refined"] = self.depth_refiner(out["depth_tokens"])
+            rgb_refiner = getattr(self, "rgb_refiner", repeat_cells)
+            out["rgb_refined"] = rgb_refiner(out["image_tokens"])
             out["region_rgb"] = mask_pooling(out["rgb_refined"], masks)
+            out["region_depth"] = jnp.zeros_like(out["region_rgb"])
+        if with_depth:
+            # What depth has not of its own it shares with RGB.
+            out["vision_features_depth"] = depth_features
+            out["depth_tokens"] = getattr(self, "depth_connector", self.rgb_connector)(depth_features)
+            out["depth_refined"] = getattr(self, "depth_refiner", rgb_refiner)(out["depth_tokens"])
             out["region_depth"] = mask_pooling(out["depth_refined"], masks)
+        if regions:
             parts += [out["region_rgb"], out["region_depth"]]
         width = parts[0].shape[-1]
         out["features"] = constrain_batch(

@@ -94,11 +94,17 @@ def model_config(
 ) -> SmolRGPTConfig:
     """The model as a run computes it on devices of a platform ("tpu", "gpu", "cpu"), in rows of so many tokens.
 
+    Whether layers are scanned is the run's preset's to say: what parameters come from, a PyTorch folder say, does not know it.
     Raises ValueError for an attention that the platform does not have.
     """
     model = run["model"]
     attention = resolve_attention(model["attention"], platform, row_tokens)
-    return config.replace(compute_dtype=model["compute_dtype"], remat=model["remat"], attention=attention)
+    return config.replace(
+        compute_dtype=model["compute_dtype"],
+        remat=model["remat"],
+        attention=attention,
+        scan_layers=PRESETS[model["preset"]].scan_layers,
+    )
 
 
 Tokenised = tuple[Sequence[Picture], TokenisedQuestions]

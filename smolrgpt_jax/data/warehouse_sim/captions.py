@@ -55,8 +55,8 @@ class CaptionCounts:
       inside: the numbers of the pallets inside a buffer.
       empty: the number of the empty transporter.
       name_each, place_each, inside_each, near_each: what each of several regions is, where it is across the picture, whether it
-        is inside a buffer, how far from a region it is; all in the order of their numbers, as worked answers begin, see worked.py.
-      legs: how far two regions are apart across and along, and then their distance, as in worked answers.
+        is inside a buffer, how far from a region it is; all in the order of their numbers, as in worked answers, see worked.py.
+      legs: how far two regions are apart across and along in tenths of metres, and then their distance.
       load: whether a transporter carries something.
       worked_count, worked_mcq, worked_distance: asked as the warehouse questions of that category ask; the opening of the worked
         answer, and then the value alone.
@@ -388,7 +388,8 @@ class Captioner:
         chosen = self._some(2, 6)
         if chosen is None:
             return None
-        return Caption(f"Place {masks(chosen)}.", worked.places(chosen).rstrip(), tuple(chosen))
+        places = " ".join(f"{i} at {min(int(100 * region.u), 99)}" for i, region in enumerate(chosen))
+        return Caption(f"Place {masks(chosen)}.", f"{places}.", tuple(chosen))
 
     def _inside_each(self) -> Caption | None:
         buffers, pallets = self._some(1, 1, "buffer"), self._some(1, 6, "pallet")
@@ -403,8 +404,12 @@ class Captioner:
         if chosen is None:
             return None
         best = nearest(chosen[0], chosen[1:])
-        text = worked.nearness(chosen[0], chosen[1:], 1) + ("" if best is None else f"{named(best + 1)}.")
-        return Caption(f"Near {MASK}: {masks(chosen[1:])}?", text.rstrip(), tuple(chosen))
+        text = " ".join(
+            f"{i} off {floor_distance(chosen[0].thing, other.thing):.1f}"
+            for i, other in enumerate(chosen[1:], start=1)
+        )
+        text += "." if best is None else f". {named(best + 1)}."
+        return Caption(f"Near {MASK}: {masks(chosen[1:])}?", text, tuple(chosen))
 
     def _legs(self) -> Caption | None:
         chosen = self._some(2, 2)

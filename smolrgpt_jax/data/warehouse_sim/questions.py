@@ -229,7 +229,7 @@ class Asker:
             return None
         metres = self._metres(*pair)
         prompt = self._pick_question(phrases.DISTANCE_OF_TWO)
-        opening = self._worked(worked.offset, *pair, self.style.decimals)
+        opening = self._worked(worked.offset, *pair)
         answer = self._pick_answer(phrases.DISTANCE_OF_TWO_ANSWERS).format(
             metres=f"{metres:.{self.style.decimals}f}"
         )
@@ -250,10 +250,10 @@ class Asker:
             return None
         metres = self._metres(self.pallets[left], self.pallets[right])
         prompt = self._pick_question(phrases.DISTANCE_OF_EXTREMES).format(pallets=masks(self.pallets))
-        opening = self._worked(worked.places, self.pallets)
+        opening = self._worked(worked.marks, len(self.pallets), {left: "leftmost", right: "rightmost"})
         opening += self._pick_answer(("", "From this viewpoint, ", "Looking from this angle, "))
         opening += f"{named(left)} is the leftmost pallet, and {named(right)} is the rightmost pallet. "
-        opening += self._worked(worked.offset, self.pallets[left], self.pallets[right], self.style.decimals)
+        opening += self._worked(worked.offset, self.pallets[left], self.pallets[right])
         answer = self._distance(f"the pallet {named(left)}", f"the pallet {named(right)}", metres)
         return self._asked("distance", prompt, opening, answer, metres, self.pallets, ("extremes",))
 
@@ -276,12 +276,13 @@ class Asker:
         if case is None:
             return None
         metres, which, where, pallet, buffer = case
-        offset = self._worked(worked.offset, self.pallets[pallet], self.buffers[buffer], self.style.decimals)
+        offset = self._worked(worked.offset, self.pallets[pallet], self.buffers[buffer])
         pallet += len(self.buffers)
         prompt = self._pick_question(phrases.DISTANCE_TO_BUFFER).format(
             buffers=masks(self.buffers), pallets=masks(self.pallets), which=which, where=where
         )
-        opening = self._worked(worked.places, [*self.buffers, *self.pallets])
+        marked = {buffer: where, pallet: which}
+        opening = self._worked(worked.marks, len(self.buffers) + len(self.pallets), marked)
         opening += self._named(pallet, which, "pallet") + self._named(buffer, where, "buffer region") + offset
         answer = self._distance(f"the pallet {named(pallet)}", f"the buffer region {named(buffer)}", metres)
         return self._asked(
@@ -312,11 +313,12 @@ class Asker:
         prompt = self._pick_question(
             phrases.DISTANCE_TO_ONE_SHELF if many else phrases.DISTANCE_TO_SHELF
         ).format(pallets=masks(self.pallets), shelves=masks(shelves), which=which, side=side)
-        opening = self._worked(worked.places, [*self.pallets, *shelves] if many else self.pallets)
+        marked = {pallet: which} | ({number: f"{side}most"} if many else {})
+        opening = self._worked(worked.marks, len(self.pallets) + many * len(shelves), marked)
         opening += self._named(pallet, which, "pallet")
         if many:
             opening += f"The shelf {named(number)} is the shelf on the {side}. "
-        opening += self._worked(worked.offset, self.pallets[pallet], shelf, self.style.decimals)
+        opening += self._worked(worked.offset, self.pallets[pallet], shelf)
         answer = self._distance(f"the pallet {named(pallet)}", f"the shelf {named(number)}", metres)
         return self._asked(
             "distance",
@@ -348,9 +350,9 @@ class Asker:
         regions = [*self.buffers, transporter] if buffers_first else [transporter, *self.buffers]
         first = 0 if buffers_first else 1
         opening = (
-            self._worked(worked.places, self.buffers, first)
+            self._worked(worked.marks, len(self.buffers), {buffer: where}, first)
             + self._named(number, where, "buffer region")
-            + self._worked(worked.offset, transporter, self.buffers[buffer], self.style.decimals)
+            + self._worked(worked.offset, transporter, self.buffers[buffer])
         )
         answer = self._distance(
             f"transporter {named(own)}",
@@ -399,7 +401,7 @@ class Asker:
             if not place:
                 return None
             wording = self._pick_question(phrases.COUNT)
-            opening = self._worked(worked.places, self.buffers)
+            opening = self._worked(worked.marks, len(self.buffers), {target: place})
             opening += self._named(target, place, "buffer region")
         prompt = wording.format(buffers=masks(self.buffers), pallets=masks(self.pallets), where=place)
         opening += self._worked(worked.insides, self.pallets, buffer, first)
@@ -488,7 +490,7 @@ class Asker:
         )
         opening = ""
         if many:
-            opening = self._worked(worked.places, shelves, len(self.buffers))
+            opening = self._worked(worked.marks, len(shelves), {place: f"{side}most"}, len(self.buffers))
             opening += f"The shelf {named(number)} is the shelf on the {side}. "
         opening += self._worked(worked.nearness, shelf, self.buffers, 0)
         answer = self._pick_answer(phrases.BUFFER_ANSWERS).format(buffer=named(buffer), shelf=named(number))
@@ -511,7 +513,7 @@ class Asker:
         if len(group) < 3 or best is None:
             return None
         prompt = self._pick_question(phrases.OUTERMOST).format(noun=NOUNS[kind], which=which)
-        opening = self._worked(worked.places, group)
+        opening = self._worked(worked.marks, len(group), {best: which})
         answer = self._pick_answer(phrases.OUTERMOST_ANSWERS).format(
             noun=NOUNS[kind], region=named(best), which=which
         )

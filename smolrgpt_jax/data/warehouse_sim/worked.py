@@ -7,7 +7,7 @@ text. Regions go by their numbers, in order, so that no name has to be found: "0
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from smolrgpt_jax.data.warehouse_sim.view import Region, floor_distance, is_inside
 
@@ -17,9 +17,9 @@ def _in_turn(words: Sequence[str], first: int) -> str:
     return " ".join(f"{first + i} {word}" for i, word in enumerate(words)) + ". "
 
 
-def places(regions: Sequence[Region], first: int = 0) -> str:
-    """How far from the picture's left edge each one's mask is, in percent of its width: "0 at 23 1 at 71. "."""
-    return _in_turn([f"at {min(int(100 * region.u), 99)}" for region in regions], first)
+def marks(count: int, marked: Mapping[int, str], first: int = 0) -> str:
+    """Which of so many regions a place in the question means, by their index: "0 no 1 leftmost 2 no. " for {1: "leftmost"}."""
+    return _in_turn([marked.get(i, "no") for i in range(count)], first)
 
 
 def insides(pallets: Sequence[Region], buffer: Region, first: int) -> str:
@@ -33,12 +33,15 @@ def loads(transporters: Sequence[Region], first: int) -> str:
 
 
 def nearness(region: Region, group: Sequence[Region], first: int) -> str:
-    """How far each of a group is from a region, in metres: "0 off 4.1 1 off 7.3. "."""
-    return _in_turn([f"off {floor_distance(region.thing, other.thing):.1f}" for other in group], first)
+    """How far each of a group is from a region, in whole metres, 9 at most: "0 off 4 1 off 7. ".
+
+    Tenths would be guesses of a small model, and what it learns from would be lost among them.
+    """
+    return _in_turn([f"off {min(round(floor_distance(region.thing, o.thing)), 9)}" for o in group], first)
 
 
-def offset(a: Region, b: Region, decimals: int) -> str:
-    """The two legs of their distance, in metres across and along the camera's heading: "1.2 across 3.4 along. ".
+def offset(a: Region, b: Region, decimals: int = 0) -> str:
+    """The two legs of their distance, in metres across and along the camera's heading: "1 across 3 along. ".
 
     Nothing for a thing inside a buffer, whose distance is 0.
     """

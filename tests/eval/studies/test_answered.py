@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eval import studies
 from eval.side_questions import centre
+from eval.studies import answered as studies
+from eval.studies.__main__ import main
 from smolrgpt_jax.data.records import RLE, DataError
 from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
 from smolrgpt_jax.data.warehouse_sim.write import make_warehouse
@@ -106,9 +107,9 @@ def test_who_follows_the_masks_stays_right_and_who_knows_the_answers_by_heart_do
 
     arguments = (sides, folder, tmp_path / "out", monkeypatch, loaded_model)
     followed = run("masks", by_masks, *arguments)
-    assert [metrics["left_right"] for metrics in followed.values()] == [100, 100, 100]
+    assert [scores["left_right"][0] for scores in followed.values()] == [100, 100, 100]
     learned = run("masks", by_heart, *arguments)
-    assert learned["as they are"]["left_right"] == 100 > learned["in another order"]["left_right"]
+    assert learned["as they are"]["left_right"][0] == 100 > learned["in another order"]["left_right"][0]
 
 
 def test_files_hold_every_variant(records, folder, tmp_path, monkeypatch, loaded_model):
@@ -118,15 +119,17 @@ def test_files_hold_every_variant(records, folder, tmp_path, monkeypatch, loaded
     table = (tmp_path / "out/table.md").read_text()
     drawing = ElementTree.parse(tmp_path / "out/plot.svg").getroot()
     titles = [e.text for e in drawing.iter("{http://www.w3.org/2000/svg}title")]
-    for variant, metrics in found.items():
-        assert f"| {variant} | {metrics['S1']:.1f} (" in table
-        assert f"{variant}: {metrics['S1']:.1f} %" in titles
+    for variant, scores in found.items():
+        value, interval = scores["S1"]
+        assert f"| {variant} | {value:.1f} (" in table
+        assert f"{variant}: {value:.1f} %" in titles
+        assert written["variants"][variant]["S1"] == {"value": value, "interval": list(interval)}
         assert (tmp_path / "out" / variant.replace(" ", "_") / "report.html").is_file()
 
 
 def test_a_missing_file_gives_one_sentence(tmp_path):
     with pytest.raises(SystemExit, match="^error: .*test.json"):
-        studies.main(
+        main(
             [
                 "masks",
                 "--checkpoint",

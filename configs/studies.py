@@ -1,0 +1,76 @@
+"""What the studies of eval.studies train and test: variants of the model, sizes, and the warehouses of the layout shift."""
+
+from ml_collections import ConfigDict
+
+from configs import demo
+
+# Study -> variant -> fields of SmolRGPTConfig that differ from the demo's.
+TRAINED: dict[str, dict[str, dict]] = {
+    "depth": {
+        "separate, as published": {},
+        "shared connector": {"depth_pathway": "shared_connector"},
+        "shared refiner": {"depth_pathway": "shared_refiner"},
+        "no depth": {"depth_pathway": "none"},
+    },
+    "refiners": {"refined, as published": {}, "bypassed": {"refiners": False}},
+    "picture_tokens": {"picture and regions, as published": {}, "regions alone": {"picture_tokens": False}},
+    "shuffle": {
+        "factor 2, as published": {},
+        "factor 1": {"shuffle_factor": 1},
+        "factor 4": {"shuffle_factor": 4},
+    },
+    "resolution": {
+        "128 pixels": {},
+        "64 pixels": {"image_size": 64},
+        "192 pixels": {"image_size": 192},
+    },
+}
+# Steps of 8 rows, and scenes of the training split.
+SIZES = {"cpu": {"steps": 1000, "scenes": 3000}, "gpu": {"steps": 20_000, "scenes": 30_000}}
+
+# The layout shift, version 1: a checkpoint trained on the demo's warehouse (any seed below 900,000) and tested on these. What is in
+# a version stays as it is, so that numbers can be compared; changes make a new one.
+SHIFT_VERSION = 1
+SHIFT_SEED = 910_001
+SHIFT: dict[str, dict] = {
+    "as in training": {},
+    "cameras of all heights": {"camera_variety": 1.0},
+    "other looks": {"appearance_variety": 1.0},
+    "fuller": {"max_pallets": 10},
+    "all of these": {"camera_variety": 1.0, "appearance_variety": 1.0, "max_pallets": 10},
+}
+
+
+def shifted_warehouse(variant: str, scenes: int = 100) -> dict:
+    """Parameters of a test warehouse of the layout shift."""
+    return {
+        **demo.WAREHOUSE,
+        "scenes": 0,
+        "val_scenes": scenes,
+        "test_scenes": 0,
+        "seed": SHIFT_SEED,
+        **SHIFT[variant],
+    }
+
+
+def trained_warehouse(size: str, seed: int) -> dict:
+    return {**demo.WAREHOUSE, "scenes": SIZES[size]["scenes"], "seed": seed}
+
+
+def training(root: str, start: str, size: str, seed: int, image_tokens: int) -> ConfigDict:
+    """The one stage that every variant is trained in, from fresh connectors and refiners."""
+    config = demo.get_config("stage3", root)
+    config.init_from = start
+    config.any_stage_order = True
+    config.seed = seed
+    config.steps = SIZES[size]["steps"]
+    # Fresh connectors and refiners learn faster than a decoder that knows its words.
+    config.optimizer.peaks = {
+        "rgb_connector": 2e-3,
+        "depth_connector": 2e-3,
+        "refiners": 2e-3,
+        "decoder": 8e-4,
+    }
+    # Rows keep their room for text where there are more image tokens.
+    config.data.row_tokens = config.data.row_tokens + image_tokens - 16
+    return config

@@ -1,0 +1,100 @@
+"""python -m eval.studies NAME: a study, its table and its plot."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from configs import studies as configs
+from eval import positive
+from eval.studies import answered, shift, trained
+from eval.studies.results import Found, table
+from smolrgpt_jax.data.records import BadRecords
+from smolrgpt_jax.data.sources.collect import read_json_list
+from smolrgpt_jax.data.sources.warehouse import read_warehouse
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m eval.studies",
+        description="Writes OUT/table.md, plot.svg, study.json, and a folder of results for each variant.",
+    )
+    studies = parser.add_subparsers(dest="study", required=True, metavar="NAME")
+    for name in answered.STUDIES:
+        study = _add(
+            studies, name, answered.__doc__, _answer, "questions of --data answered once more by --checkpoint"
+        )
+        study.add_argument("--checkpoint", required=True, type=Path, help="what eval.warehouse takes")
+        study.add_argument("--data", required=True, type=Path, help="folder in the published layout")
+        study.add_argument("--split", default="val", help="train, val or test")
+        study.add_argument(
+            "--annotations", help="file under --data with the questions, by default SPLIT.json"
+        )
+        study.add_argument("--seed", type=int, default=0, help="of what is drawn (default %(default)s)")
+        study.add_argument("--limit", type=positive, help="only the first LIMIT questions")
+    study = _add(studies, "shift", shift.__doc__, _shift, "--checkpoint on warehouses unlike the demo's")
+    study.add_argument("--checkpoint", required=True, type=Path, help="trained on the demo's warehouse")
+    for name in configs.TRAINED:
+        study = _add(studies, name, trained.__doc__, _train, "variants of the model trained and compared")
+        study.add_argument(
+            "--seeds", type=int, nargs="+", default=[0, 1, 2], help="one training of each variant per seed"
+        )
+        study.add_argument(
+            "--size", choices=configs.SIZES, default="cpu", help="how long, see configs/studies.py"
+        )
+    args = parser.parse_args(arguments)
+    print(f"study {args.study}, writing to {args.out}")
+    try:
+        found = args.run(args)
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"error: {error}") from None
+    print(table(found))
+
+
+def _add(studies, name: str, description: str | None, run, help: str) -> argparse.ArgumentParser:
+    study = studies.add_parser(
+        name, help=help, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    study.set_defaults(run=run)
+    study.add_argument("--out", required=True, type=Path, help="folder for the results")
+    study.add_argument("--batch_size", type=positive, default=64, help="questions answered at once")
+    study.add_argument("--max_new_tokens", type=positive, default=144, help="longest answer, in tokens")
+    return study
+
+
+def _limits(args: argparse.Namespace) -> dict[str, int]:
+    return {"batch_size": args.batch_size, "max_new_tokens": args.max_new_tokens}
+
+
+def _answer(args: argparse.Namespace) -> Found:
+    from smolrgpt_jax import load
+
+    annotations = args.data / (args.annotations or f"{args.split}.json")
+    records = read_json_list(annotations)[: args.limit]
+    # The reader says which record is wrong, before any is changed.
+    read_warehouse(args.data, args.split, annotations=annotations.name, on_bad_record=BadRecords("error"))
+    return answered.run_study(
+        args.study,
+        load(args.checkpoint),
+        records,
+        args.data / args.split,
+        args.out,
+        seed=args.seed,
+        checkpoint=args.checkpoint,
+        **_limits(args),
+    )
+
+
+def _shift(args: argparse.Namespace) -> Found:
+    from smolrgpt_jax import load
+
+    return shift.run_study(load(args.checkpoint), args.out, checkpoint=args.checkpoint, **_limits(args))
+
+
+def _train(args: argparse.Namespace) -> Found:
+    return trained.run_study(args.study, args.out, seeds=args.seeds, size=args.size, **_limits(args))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""Studies of a checkpoint: the same questions once more with something taken away or moved. Nothing is trained.
+
+inputs: depth, RGB picture or both replaced by grey. masks: those of one kind in another order, which moves the right answers
+with them; all masks laid on the picture of another record, whose places then are all that is left.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from eval.side_questions import GREY, region_kinds
+from eval.studies.results import Found, of_one_run, write_study
+from eval.warehouse import answer_questions, evaluate, run_details
+from smolrgpt_jax.data.records import BadRecords, DataError
+from smolrgpt_jax.data.sources.warehouse import read_warehouse
+
+if TYPE_CHECKING:
+    from smolrgpt_jax.loading import Model
+
+Records = list[dict]
+OTHER_SIDE = {"left": "right", "right": "left"}
+
+
+def unchanged(records: Records, rng: np.random.Generator) -> Records:
+    """The records themselves."""
+    return records
+
+
+def reordered(records: Records, rng: np.random.Generator) -> Records:
+    """The masks of each kind in another random order; what the right answer names or compares moves along."""
+    return [_reordered(record, rng) for record in records]
+
+
+def _reordered(record: dict, rng: np.random.Generator) -> dict:
+    kinds = region_kinds(record["conversations"][0]["value"])
+    order = np.arange(len(kinds))
+    for kind in sorted(set(kinds)):
+        places = np.flatnonzero([k == kind for k in kinds])
+        order[places] = places[rng.permutation(len(places))]
+    value = record["normalized_answer"]
+    if record["category"] == "mcq":
+        value = str(order.tolist().index(int(value)))
+    elif record["category"] == "left_right" and order[0] != 0:
+        value = OTHER_SIDE[value]
+    return {**record, "rle": [record["rle"][i] for i in order], "normalized_answer": value}
+
+
+def elsewhere(records: Records, rng: np.random.Generator) -> Records:
+    """Every record's masks and question on the picture of another scene; pictures are exchanged among the records."""
+    names = sorted({record["image"] for record in records})
+    if len(names) < 2:
+        raise DataError("pictures cannot be exchanged, there is only one")
+    shift = int(rng.integers(1, len(names)))
+    other = {name: names[(i + shift) % len(names)] for i, name in enumerate(names)}
+    return [{**record, "image": other[record["image"]]} for record in records]
+
+
+# Name of a variant -> what becomes of the records, and which pictures turn grey.
+Variant = tuple[Callable[[Records, np.random.Generator], Records], frozenset[str]]
+STUDIES: dict[str, dict[str, Variant]] = {
+    "inputs": {
+        "everything": (unchanged, frozenset()),
+        "no depth": (unchanged, frozenset({"depths"})),
+        "no RGB": (unchanged, frozenset({"images"})),
+        "masks alone": (unchanged, frozenset({"images", "depths"})),
+    },
+    "masks": {
+        "as they are": (unchanged, frozenset()),
+        "in another order": (reordered, frozenset()),
+        "on another picture": (elsewhere, frozenset()),
+    },
+}
+
+
+def write_variant(
+    variant: Variant, records: Records, split_folder: Path, out: Path, rng: np.random.Generator
+) -> None:
+    """Writes a folder in the published layout, split "val", with the variant of the records and their pictures."""
+    change, grey = variant
+    changed = change(records, rng)
+    for kind in ("images", "depths"):
+        (out / "val" / kind).mkdir(parents=True)
+    for name in sorted({Path(record["image"]).stem for record in changed}):
+        for kind, file in (("images", f"{name}.png"), ("depths", f"{name}_depth.png")):
+            source, target = split_folder / kind / file, out / "val" / kind / file
+            if kind not in grey:
+                shutil.copyfile(source, target)
+                continue
+            with Image.open(source) as picture:
+                size = picture.size
+            colour = ("RGB", (GREY,) * 3) if kind == "images" else ("L", GREY)
+            Image.new(colour[0], size, colour[1]).save(target)
+    (out / "val.json").write_text(json.dumps(changed), encoding="utf-8")
+
+
+def run_study(
+    name: str, model: Model, records: Records, split_folder: Path, out: Path, *, seed: int, batch_size: int,
+    max_new_tokens: int, checkpoint: Path,
+) -> Found:  # fmt: skip
+    """Answers all variants of a study; writes OUT/VARIANT (what eval.warehouse writes) and the study's files.
+
+    Args:
+      records: of the published layout, with answers; their pictures lie in ``split_folder``.
+      seed: of what a variant draws.
+
+    Returns:
+      The scores of each variant with 95 % intervals over pictures.
+
+    Raises:
+      DataError: records or pictures that cannot be used.
+    """
+    found = {}
+    for variant, change in STUDIES[name].items():
+        print(f"{name}: {variant}", flush=True)
+        with tempfile.TemporaryDirectory(prefix="smolrgpt_study_") as folder:
+            write_variant(change, records, split_folder, Path(folder), np.random.default_rng(seed))
+            bad = BadRecords("error")
+            pictures = read_warehouse(folder, "val", on_bad_record=bad)
+            metrics = evaluate(
+                pictures,
+                lambda asked: answer_questions(model, asked, batch_size, max_new_tokens, bad),
+                out / variant.replace(" ", "_"),
+                run_info=run_details(
+                    model,
+                    "eval.studies",
+                    study=name,
+                    variant=variant,
+                    checkpoint=checkpoint,
+                    data=split_folder,
+                ),
+            )
+        if metrics is None:
+            raise DataError("the records have no answers to score against")
+        found[variant] = of_one_run(metrics)
+    write_study(out, found, study=name, seed=seed)
+    return found

@@ -1,0 +1,120 @@
+"""Variants of the model, trained alike and compared: encoder and decoder of the shipped backbone, fresh connectors and refiners, one
+stage on the demo's warehouse, several seeds.
+
+Every seed has a warehouse of its own, under OUT/seedN. Stopped at any moment and started again, a study goes on from where it was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from configs import demo
+from configs import studies as configs
+from eval.studies.results import Found, over_seeds, write_study
+from eval.warehouse import answer_questions, evaluate, run_details
+from smolrgpt_jax import load
+from smolrgpt_jax.config import SmolRGPTConfig
+from smolrgpt_jax.data.records import BadRecords, DataError
+from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.data.text import ChatTokenizer
+from smolrgpt_jax.data.tokenizer_files import tokenizer_files
+from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
+from smolrgpt_jax.data.warehouse_sim.write import make_warehouse
+from smolrgpt_jax.models.smolrgpt import init_params
+from smolrgpt_jax.torch_format.folder import read_folder
+from smolrgpt_jax.training.checkpoints import Meta, save
+from smolrgpt_jax.training.loop import train
+
+KEPT = ("vision_encoder/", "decoder/")
+POSITIONS = "vision_encoder/position_embedding"
+
+
+def variant_config(config: SmolRGPTConfig, changes: Mapping[str, Any]) -> SmolRGPTConfig:
+    """The configuration with the changes; `image_size` (pixels) is the encoder's."""
+    changes = dict(changes)
+    size = changes.pop("image_size", config.vision.image_size)
+    return config.replace(vision=dataclasses.replace(config.vision, image_size=size), **changes)
+
+
+def start_params(
+    config: SmolRGPTConfig, backbone: Mapping[str, np.ndarray], seed: int
+) -> dict[str, np.ndarray]:
+    """Encoder and decoder of the backbone, the rest drawn from the seed; float32.
+
+    The table of positions is resized, cubically, where pictures have another size.
+    """
+    params = {name: np.asarray(value) for name, value in init_params(config, jax.random.key(seed)).items()}
+    for name, fresh in params.items():
+        if not name.startswith(KEPT):
+            continue
+        kept = np.asarray(backbone[name], np.float32)
+        if name == POSITIONS and kept.shape != fresh.shape:
+            side, wanted = (round(table.shape[0] ** 0.5) for table in (kept, fresh))
+            table = kept.reshape(side, side, -1)
+            kept = np.asarray(jax.image.resize(table, (wanted, wanted, table.shape[2]), "cubic")).reshape(
+                fresh.shape
+            )
+        params[name] = kept
+    return params
+
+
+def run_study(
+    name: str, out: Path, *, seeds: Sequence[int], size: str, batch_size: int, max_new_tokens: int
+) -> Found:
+    """Trains and tests what is not done yet and writes the study.
+
+    Returns the mean scores of each variant, with 95 % intervals over seeds. Raises ValueError or OSError with one sentence.
+    """
+    runs: dict[str, list[dict]] = {variant: [] for variant in configs.TRAINED[name]}
+    for seed in seeds:
+        root = out / f"seed{seed}"
+        if not (root / "data" / "metadata.json").exists():
+            root.mkdir(parents=True, exist_ok=True)
+            make_warehouse(root / "data", WarehouseConfig(**configs.trained_warehouse(size, seed)))
+        for variant, changes in configs.TRAINED[name].items():
+            folder = root / variant.replace(",", "").replace(" ", "_")
+            print(f"{name}: {variant}, seed {seed}", flush=True)
+            results = folder / "eval" / "metrics.json"
+            if not results.exists():
+                _train(folder, root, changes, seed, size)
+                _test(folder, root / "data", name, variant, batch_size, max_new_tokens)
+            runs[variant].append(json.loads(results.read_text(encoding="utf-8")))
+    found = {variant: over_seeds(metrics) for variant, metrics in runs.items()}
+    write_study(out, found, study=name, seeds=list(seeds), size=size)
+    return found
+
+
+def _train(folder: Path, root: Path, changes: Mapping[str, Any], seed: int, size: str) -> None:
+    config, params, _ = read_folder(Path(demo.BACKBONE))
+    config = variant_config(config, changes)
+    start = folder / "start"
+    if not start.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        tokenizer = tokenizer_files(ChatTokenizer.load(demo.TOKENIZER))
+        save(start, start_params(config, params, seed), Meta(config, tokenizer))
+    run = configs.training(str(root), str(start), size, seed, config.image_tokens).to_dict()
+    if train(run, folder / "train")["stopped"]:
+        raise SystemExit("stopped by a signal; the same command goes on from here")
+
+
+def _test(folder: Path, data: Path, study: str, variant: str, batch_size: int, max_new_tokens: int) -> None:
+    bad = BadRecords("error")
+    model = load(folder / "train")
+    metrics = evaluate(
+        read_warehouse(data, "test", annotations="test_answers.json", on_bad_record=bad),
+        lambda asked: answer_questions(model, asked, batch_size, max_new_tokens, bad),
+        folder / "eval",
+        loss_curves={variant: folder / "train" / "metrics.csv"},
+        run_info=run_details(
+            model, "eval.studies", study=study, variant=variant, checkpoint=folder / "train", data=data
+        ),
+    )
+    if metrics is None:
+        raise DataError(f"{data}: no answers to score against")

@@ -1,0 +1,88 @@
+"""Studies that train: what their variants begin with, and a tiny study from beginning to end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from configs import demo, studies
+from eval.studies import trained
+from eval.studies.__main__ import main
+from smolrgpt_jax import load
+from smolrgpt_jax.models.smolrgpt import abstract_params, init_params
+from smolrgpt_jax.torch_format.folder import read_folder
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return read_folder(Path(demo.BACKBONE))
+
+
+def variants():
+    return [(study, variant) for study, found in studies.TRAINED.items() for variant in found]
+
+
+@pytest.mark.parametrize(("study", "variant"), variants())
+def test_every_variant_begins_with_the_backbones_encoder_and_decoder(backbone, study, variant):
+    base, params, _ = backbone
+    config = trained.variant_config(base, studies.TRAINED[study][variant])
+    started, fresh = trained.start_params(config, params, 3), init_params(config, jax.random.key(3))
+    assert set(started) == set(abstract_params(config))
+    for name, value in started.items():
+        assert value.dtype == np.float32 and value.shape == fresh[name].shape
+        if not name.startswith(("vision_encoder/", "decoder/")):
+            np.testing.assert_array_equal(value, fresh[name])
+        elif name != trained.POSITIONS:
+            np.testing.assert_array_equal(value, np.asarray(params[name], np.float32))
+
+
+def test_positions_of_larger_pictures_are_those_between(backbone):
+    base, params, _ = backbone
+    table = np.asarray(params[trained.POSITIONS], np.float32).reshape(8, 8, -1)
+    config = trained.variant_config(base, {"image_size": 192})
+    larger = trained.start_params(config, params, 0)[trained.POSITIONS].reshape(12, 12, -1)
+    # Patch centres of the finer grid lie at (i + 1/2) * 8/12 - 1/2 of the coarser one: 1, 4 and 7 on 0.5, 2.5 and 4.5.
+    between = table[2, 2:4].mean(0) / 2 + table[3, 2:4].mean(0) / 2
+    spread = table.std()
+    np.testing.assert_allclose(larger[4, 4], between, atol=0.5 * spread)
+    assert np.corrcoef(larger[4, 4], between)[0, 1] > 0.95
+
+
+@pytest.mark.slow
+def test_a_tiny_study_from_beginning_to_end(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(studies.SIZES, "cpu", {"steps": 2, "scenes": 4})
+    monkeypatch.setattr(demo, "WAREHOUSE", {**demo.WAREHOUSE, "val_scenes": 2, "test_scenes": 2})
+    out = tmp_path / "out"
+    arguments = ["depth", "--out", str(out), "--seeds", "5", "6", "--max_new_tokens", "4"]
+    main(arguments)
+    table = (out / "table.md").read_text()
+    for variant in studies.TRAINED["depth"]:
+        assert f"| {variant} | " in table
+        folder = variant.replace(",", "").replace(" ", "_")
+        for seed in (5, 6):
+            model = load(out / f"seed{seed}" / folder / "train")
+            assert model.config.depth_pathway == studies.TRAINED["depth"][variant].get(
+                "depth_pathway", "separate"
+            )
+    written = json.loads((out / "study.json").read_text())
+    assert written["seeds"] == [5, 6] and len(written["variants"]) == 4
+    # What is done is not done again.
+    monkeypatch.setattr(trained, "_train", None)
+    capsys.readouterr()
+    main(arguments)
+    assert table.splitlines()[0] in capsys.readouterr().out
+
+
+def test_scores_over_seeds():
+    runs = [
+        dict.fromkeys(("S1", "left_right", "count", "mcq"), value) | {"distance": None} for value in (40, 50)
+    ]
+    found = trained.over_seeds(runs)
+    assert found["distance"] == (None, None)
+    mean, (low, high) = found["S1"]
+    assert mean == 45 and low == 0 and high == 100  # 12.7 standard errors for two runs
+    assert trained.over_seeds(runs[:1])["count"] == (40, None)

@@ -1,0 +1,80 @@
+"""Learning curves over seeds, from files like those that a training writes."""
+
+from __future__ import annotations
+
+import csv
+import json
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from eval import learning_curves
+
+
+def write_run(folder, columns):
+    """A metrics.csv with the given {score: {step: value}} and steps without a validation between them."""
+    folder.mkdir()
+    with open(folder / "metrics.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, ["step", "loss", *columns])
+        writer.writeheader()
+        for step in range(10, 41, 10):
+            row = {score: values[step] for score, values in columns.items() if step in values}
+            writer.writerow({"step": step, "loss": 1 / step, **row})
+    return folder
+
+
+@pytest.fixture
+def runs(tmp_path):
+    values = ((30.0, 50.0), (36.0, 52.0), (33.0, 60.0))
+    return [
+        write_run(
+            tmp_path / f"run{i}", {"S1": {20: a, 40: b}, "left_right": {20: 90.0, 40: 100.0}, "count": {}}
+        )
+        for i, (a, b) in enumerate(values)
+    ]
+
+
+def test_means_and_intervals_over_runs(runs):
+    curves = learning_curves.read_curves(runs)
+    assert list(curves) == ["S1", "left_right"]
+    steps, values = curves["S1"]
+    assert steps == [20, 40] and values.shape == (2, 3)
+    mean, low, high = learning_curves.intervals(values)
+    np.testing.assert_allclose(mean, [33, 54])
+    # Three runs: 4.303 (t, two degrees of freedom) times the standard error.
+    np.testing.assert_allclose(high - mean, [4.303 * 3 / np.sqrt(3), 4.303 * np.sqrt(28 / 3)], rtol=1e-3)
+    np.testing.assert_allclose(mean - low, high - mean)
+    mean, low, high = learning_curves.intervals(np.array([[99.0, 90.0]]))
+    assert (low[0] >= 0, high[0]) == (True, 100)
+
+
+def test_files(runs, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    monkeypatch.setattr("sys.argv", ["learning_curves", *map(str, runs), "--out", str(out)])
+    learning_curves.main()
+    assert "| 40 | 54.0 (" in capsys.readouterr().out
+    assert "| step | S1 | left_right |" in (out / "table.md").read_text()
+    found = json.loads((out / "curves.json").read_text())
+    assert found["scores"]["S1"] == {"steps": [20, 40], "values": [[30, 36, 33], [50, 52, 60]]}
+    assert str(runs[0]) in found["command"]
+    picture = ElementTree.parse(out / "plot.svg").getroot()
+    namespace = "{http://www.w3.org/2000/svg}"
+    assert len(picture.findall(f"{namespace}polyline")) == 2 * (3 + 1)
+    assert len(picture.findall(f"{namespace}polygon")) == 2
+
+
+def test_runs_that_cannot_be_compared(runs, tmp_path, capsys):
+    other = write_run(tmp_path / "other", {"S1": {10: 1.0}})
+    plain = write_run(tmp_path / "plain", {})
+    broken = write_run(tmp_path / "broken", {"S1": {20: "high", 40: 2}})
+    for folders, message in (
+        (runs[:1], "at least two runs"),
+        ([runs[0], other], f"{other} and {runs[0]} measured S1 at different steps"),
+        ([plain, plain], "no scores, was validation_answers set"),
+        ([broken, broken], "S1 is 'high', not a number"),
+        ([runs[0], tmp_path / "none"], "metrics.csv"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            learning_curves.main([*map(str, folders), "--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
