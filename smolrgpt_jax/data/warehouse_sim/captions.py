@@ -120,11 +120,6 @@ def place(region: Region) -> str:
     return f"({min(int(100 * region.u), 99)}, {min(int(100 * region.v), 99)})"
 
 
-def coarse_place(region: Region) -> str:
-    """Tenths of the picture's width and height: "(4, 6)"."""
-    return f"({min(int(10 * region.u), 9)}, {min(int(10 * region.v), 9)})"
-
-
 def on_floor(region: Region) -> str:
     """Where it stands, in metres: "5.2 meters ahead, 1.3 meters left"."""
     side = "right" if region.right >= 0 else "left"
@@ -209,7 +204,9 @@ class Captioner:
     def _single(self) -> Caption | None:
         chosen = self._some(1, 1)
         return chosen and Caption(
-            f"What is {MASK}?", f"{name(chosen[0]).capitalize()} at {coarse_place(chosen[0])}.", tuple(chosen)
+            f"What is {MASK}?",
+            f"{name(chosen[0]).capitalize()} at {worked.coarse_place(chosen[0])}.",
+            tuple(chosen),
         )
 
     def _compare(self) -> Caption | None:

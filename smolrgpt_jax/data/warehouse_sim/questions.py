@@ -179,6 +179,10 @@ class Asker:
     def _worked(self, say: Callable[..., str], *about: object) -> str:
         return say(*about) if self.style.worked else ""
 
+    def _nearness(self, number: int, region: Region, group: Sequence[Region], first: int) -> str:
+        located = self._worked(worked.located, {number: region})
+        return located + self._worked(worked.nearness, region, group, first)
+
     def _metres(self, a: Region, b: Region) -> float:
         return round(floor_distance(a.thing, b.thing), self.style.decimals)
 
@@ -229,7 +233,7 @@ class Asker:
             return None
         metres = self._metres(*pair)
         prompt = self._pick_question(phrases.DISTANCE_OF_TWO)
-        opening = self._worked(worked.offset, *pair)
+        opening = self._worked(worked.located, {0: pair[0], 1: pair[1]}) + self._worked(worked.offset, *pair)
         answer = self._pick_answer(phrases.DISTANCE_OF_TWO_ANSWERS).format(
             metres=f"{metres:.{self.style.decimals}f}"
         )
@@ -253,7 +257,8 @@ class Asker:
         opening = self._worked(worked.marks, len(self.pallets), {left: "leftmost", right: "rightmost"})
         opening += self._pick_answer(("", "From this viewpoint, ", "Looking from this angle, "))
         opening += f"{named(left)} is the leftmost pallet, and {named(right)} is the rightmost pallet. "
-        opening += self._worked(worked.offset, self.pallets[left], self.pallets[right])
+        ends = {left: self.pallets[left], right: self.pallets[right]}
+        opening += self._worked(worked.located, ends) + self._worked(worked.offset, *ends.values())
         answer = self._distance(f"the pallet {named(left)}", f"the pallet {named(right)}", metres)
         return self._asked("distance", prompt, opening, answer, metres, self.pallets, ("extremes",))
 
@@ -276,7 +281,8 @@ class Asker:
         if case is None:
             return None
         metres, which, where, pallet, buffer = case
-        offset = self._worked(worked.offset, self.pallets[pallet], self.buffers[buffer])
+        ends = {len(self.buffers) + pallet: self.pallets[pallet], buffer: self.buffers[buffer]}
+        offset = self._worked(worked.located, ends) + self._worked(worked.offset, *ends.values())
         pallet += len(self.buffers)
         prompt = self._pick_question(phrases.DISTANCE_TO_BUFFER).format(
             buffers=masks(self.buffers), pallets=masks(self.pallets), which=which, where=where
@@ -318,7 +324,8 @@ class Asker:
         opening += self._named(pallet, which, "pallet")
         if many:
             opening += f"The shelf {named(number)} is the shelf on the {side}. "
-        opening += self._worked(worked.offset, self.pallets[pallet], shelf)
+        ends = {pallet: self.pallets[pallet], number: shelf}
+        opening += self._worked(worked.located, ends) + self._worked(worked.offset, *ends.values())
         answer = self._distance(f"the pallet {named(pallet)}", f"the shelf {named(number)}", metres)
         return self._asked(
             "distance",
@@ -349,10 +356,12 @@ class Asker:
         number, own = (buffer, len(self.buffers)) if buffers_first else (buffer + 1, 0)
         regions = [*self.buffers, transporter] if buffers_first else [transporter, *self.buffers]
         first = 0 if buffers_first else 1
+        ends = {own: transporter, number: self.buffers[buffer]}
         opening = (
             self._worked(worked.marks, len(self.buffers), {buffer: where}, first)
             + self._named(number, where, "buffer region")
-            + self._worked(worked.offset, transporter, self.buffers[buffer])
+            + self._worked(worked.located, ends)
+            + self._worked(worked.offset, *ends.values())
         )
         answer = self._distance(
             f"transporter {named(own)}",
@@ -391,10 +400,11 @@ class Asker:
         ):
             place, shelf = "", len(regions)
             wording = self._pick_question(phrases.COUNT_AT_SHELF)
-            opening = self._worked(worked.nearness, self.shelves[0], self.buffers, 0) + (
-                self._pick_answer(phrases.BUFFER_ANSWERS).format(buffer=named(target), shelf=named(shelf))
-                + " "
+            opening = self._nearness(shelf, self.shelves[0], self.buffers, 0)
+            opening += self._pick_answer(phrases.BUFFER_ANSWERS).format(
+                buffer=named(target), shelf=named(shelf)
             )
+            opening += " "
             regions.append(self.shelves[0])
         else:
             place = next((where for where in PLACES if outermost(self.buffers, where) == target), "")
@@ -404,6 +414,7 @@ class Asker:
             opening = self._worked(worked.marks, len(self.buffers), {target: place})
             opening += self._named(target, place, "buffer region")
         prompt = wording.format(buffers=masks(self.buffers), pallets=masks(self.pallets), where=place)
+        opening += self._worked(worked.located, {number: buffer})
         opening += self._worked(worked.insides, self.pallets, buffer, first)
         count = len(inside)
         listed = " ".join(named(first + i) for i in inside)
@@ -432,7 +443,7 @@ class Asker:
             return None
         transporter, pallet = found
         prompt = self._pick_question(phrases.PALLET_FOR_ONE).format(pallets=masks(self.pallets))
-        opening = self._worked(worked.nearness, self.transporters[transporter], self.pallets, 0)
+        opening = self._nearness(len(self.pallets), self.transporters[transporter], self.pallets, 0)
         answer = self._pick_answer(phrases.PALLET_ANSWERS).format(
             pallet=named(pallet), transporter=named(len(self.pallets))
         )
@@ -465,7 +476,7 @@ class Asker:
         opening = (
             self._worked(worked.loads, self.transporters, first)
             + self._pick_answer(phrases.EMPTY).format(**names)
-            + self._worked(worked.nearness, empty, self.pallets, first_pallet)
+            + self._nearness(transporter, empty, self.pallets, first_pallet)
         )
         answer = self._pick_answer(phrases.PALLET_ANSWERS).format(**names)
         return self._asked("mcq", prompt, opening, answer, str(pallet), regions, ("pallet for empty",))
@@ -492,7 +503,7 @@ class Asker:
         if many:
             opening = self._worked(worked.marks, len(shelves), {place: f"{side}most"}, len(self.buffers))
             opening += f"The shelf {named(number)} is the shelf on the {side}. "
-        opening += self._worked(worked.nearness, shelf, self.buffers, 0)
+        opening += self._nearness(number, shelf, self.buffers, 0)
         answer = self._pick_answer(phrases.BUFFER_ANSWERS).format(buffer=named(buffer), shelf=named(number))
         return self._asked(
             "mcq",

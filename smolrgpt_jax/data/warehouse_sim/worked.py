@@ -22,6 +22,20 @@ def marks(count: int, marked: Mapping[int, str], first: int = 0) -> str:
     return _in_turn([marked.get(i, "no") for i in range(count)], first)
 
 
+def coarse_place(region: Region) -> str:
+    """Where its mask's centroid is, in tenths of the picture's width and height: "(4, 6)"."""
+    return f"({min(int(10 * region.u), 9)}, {min(int(10 * region.v), 9)})"
+
+
+def located(regions: Mapping[int, Region]) -> str:
+    """Where regions are that the rest is about, by number: "4 at (3, 5) 1 at (7, 2). ".
+
+    What comes after compares with them. To say where they are, their features have to be looked up by number; said right before,
+    they are at hand.
+    """
+    return " ".join(f"{number} at {coarse_place(region)}" for number, region in regions.items()) + ". "
+
+
 def insides(pallets: Sequence[Region], buffer: Region, first: int) -> str:
     """Which of them stand inside the buffer: "3 in 4 out. "."""
     return _in_turn(["in" if is_inside(p.thing, buffer.thing) else "out" for p in pallets], first)

@@ -51,7 +51,7 @@ def test_the_question_and_its_value_stay_as_they_are(pairs):
 
 def test_the_plain_answer_is_the_worked_one_without_its_lists(pairs):
     lists = re.compile(
-        r"(?:\d+ (?:no|leftmost|middle|rightmost|in|out|loaded|empty|off \d)[. ]\s?)+|\d+ across \d+ along\. "
+        r"(?:\d+ (?:no|leftmost|middle|rightmost|in|out|loaded|empty|off \d|at \(\d, \d\))[. ]\s?)+|\d+ across \d+ along\. "
     )
     longer = 0
     for plain, full in pairs:
@@ -82,6 +82,16 @@ def test_what_a_place_means_is_marked(pairs):
                     checked += 1
             assert not group or any(found[number] != "no" for number in group)
     assert checked > 300
+
+
+def test_places_are_tenths_of_the_picture(pairs):
+    checked = 0
+    for _, full in pairs:
+        for number, u, v in re.findall(r"(\d+) at \((\d), (\d)\)", full.answer):
+            region = full.regions[int(number)]
+            assert (int(u), int(v)) == (min(int(10 * region.u), 9), min(int(10 * region.v), 9))
+            checked += 1
+    assert checked > 500
 
 
 def test_counts_are_those_said_to_be_in(pairs):
