@@ -3,7 +3,8 @@
     python -m launch.demo_backbone --workdir runs/demo_backbone
     python -m launch.train --config configs/demo_backbone.py:see --workdir runs/demo_backbone/see
 
-Each phase has scenes of its own, none of them the demo's. No phase sees a question of the benchmark.
+Each phase has scenes of its own, none of them the demo's. The last two ask as the benchmark does and are answered by workings and
+bare values.
 """
 
 from ml_collections import ConfigDict
@@ -12,9 +13,18 @@ from configs import default, demo
 from smolrgpt_jax.data.warehouse_sim.captions import CaptionCounts
 
 ROOT = "runs/demo_backbone"
-PHASES = ("see", "scan", "measure", "recall")
-SEEDS = {"see": 900_001, "scan": 900_002, "measure": 900_003, "recall": 900_004}
-STEPS = {"see": 1300, "scan": 1500, "measure": 2500, "recall": 700}
+PHASES = ("see", "scan", "measure", "recall", "choose", "ask")
+LONG = ("choose", "ask")  # phases with longer rows
+SEEDS = {
+    "see": 900_001,
+    "scan": 900_002,
+    "measure": 900_003,
+    "recall": 900_004,
+    "choose": 900_005,
+    "ask": 900_006,
+}
+SCENES = {"see": 5000, "scan": 5000, "measure": 5000, "recall": 5000, "choose": 8000, "ask": 8000}
+STEPS = {"see": 1300, "scan": 1500, "measure": 2500, "recall": 700, "choose": 3500, "ask": 3000}
 CAPTIONS = {
     # Nearly all tokens can be learned early: one digit per coordinate, whole metres, no decimals.
     "see": {
@@ -41,22 +51,63 @@ CAPTIONS = {
         "inside_each": 6,
     },
     # Two digits per coordinate and tenths of metres, which only add noise before.
-    "measure": demo.CAPTIONS,
+    "measure": {
+        "single": 1,
+        "compare": 1,
+        "side": 3,
+        "floor": 1,
+        "apart": 1,
+        "within": 1,
+        "how_many": 1,
+        "inside": 2,
+        "name_each": 1,
+        "place_each": 3,
+        "inside_each": 4,
+        "near_each": 3,
+        "legs": 4,
+    },
 }
 # The captions of whole pictures, which the phases between make it forget, beside those of the last one.
 CAPTIONS["recall"] = CAPTIONS["measure"]
+# What questions take, several steps, each on what the one before found; first those whose tokens are mostly certain.
+CAPTIONS["choose"] = {
+    "single": 1,
+    "side": 1,
+    "floor": 1,
+    "within": 2,
+    "name_each": 1,
+    "inside_each": 2,
+    "load": 2,
+    "worked_count": 8,
+    "worked_mcq": 6,
+}
+CAPTIONS["ask"] = {
+    "single": 1,
+    "side": 1,
+    "floor": 1,
+    "name_each": 1,
+    "inside_each": 1,
+    "load": 1,
+    "worked_count": 8,
+    "worked_mcq": 5,
+    "worked_distance": 7,
+}
 
 
 def warehouse(phase: str) -> dict:
     """Parameters of the warehouse that a phase is trained on."""
     return {
         **demo.WAREHOUSE,
-        "scenes": 5000,
+        "scenes": SCENES[phase],
         "test_scenes": 0,
         "seed": SEEDS[phase],
         "captions": CaptionCounts.only(**CAPTIONS[phase]),
         "max_caption_regions": 7,
     }
+
+
+def row_tokens(phase: str) -> int:
+    return 256 if phase in LONG else 160
 
 
 def get_config(phase: str = "see", root: str = ROOT) -> ConfigDict:
@@ -68,18 +119,19 @@ def get_config(phase: str = "see", root: str = ROOT) -> ConfigDict:
     config.tokenizer = demo.TOKENIZER
     config.steps = STEPS[phase]
     config.optimizer.peaks = {"all": 5e-4 if phase == "recall" else 1e-3}
-    config.data.row_tokens = 160
+    config.data.row_tokens = row_tokens(phase)
     config.data.sources = {"regions": default.warehouse(data, "train", "train_regions.json")}
     config.validation_sources = {"regions": default.warehouse(data, "val", "val_regions.json")}
-    if phase in ("see", "recall"):
+    if phase in ("see", "recall", "choose", "ask"):
         config.data.sources.captions = {
             "format": "captions",
             "root": data,
             "annotations": "train_captions.json",
             "images": "train/images",
         }
-    if phase == "recall":
-        config.data.weights = {"regions": 0.85, "captions": 0.15}
+    if phase in ("recall", "choose", "ask"):
+        share = 0.15 if phase == "recall" else 0.05
+        config.data.weights = {"regions": 1 - share, "captions": share}
     if phase != PHASES[0]:
         config.init_from = f"{root}/{PHASES[PHASES.index(phase) - 1]}"
     return config

@@ -22,6 +22,7 @@ from eval.answers import normalized_answer
 from eval.blind import BlindBaseline, read_training_questions
 from eval.results import describe_metrics
 from eval.side_questions import write_side_questions
+from eval.validation import WAREHOUSE_SCORES
 from eval.warehouse import answer_questions, evaluate, run_details
 from smolrgpt_jax.data.records import BadRecords
 from smolrgpt_jax.data.sources.collect import read_json_list
@@ -32,7 +33,6 @@ from smolrgpt_jax.data.warehouse_sim.write import make_warehouse
 if TYPE_CHECKING:
     from smolrgpt_jax.loading import Model
 
-LONGEST_ANSWER = 144  # tokens; the longest worked answers of the demo's warehouse take 130
 RESULTS = ("metrics.json", "report.html", "predictions.json")
 REAL = Path("tests/data_files/real_warehouse")  # eleven published records, one of them with its picture
 
@@ -54,7 +54,7 @@ def run(workdir: Path, seed: int) -> None:
     for stage in demo.STAGES:
         config = demo.get_config(stage, str(workdir))
         config.seed = seed
-        result = train(config.to_dict(), workdir / stage)
+        result = train(config.to_dict(), workdir / stage, WAREHOUSE_SCORES)
         if result["stopped"]:
             raise SystemExit("stopped by a signal; the same command goes on from here")
     if not all((workdir / name).exists() for name in RESULTS):
@@ -66,7 +66,7 @@ def run(workdir: Path, seed: int) -> None:
         metrics = evaluate(
             pictures,
             lambda asked: answer_questions(
-                model, asked, 64, LONGEST_ANSWER, bad, journal=journal_path(workdir / "eval")
+                model, asked, 64, demo.LONGEST_ANSWER, bad, journal=journal_path(workdir / "eval")
             ),
             workdir / "eval",
             blind=BlindBaseline(read_training_questions(data / "train.json")),
@@ -91,7 +91,7 @@ def real_sides(model: Model, folder: Path, bad: BadRecords) -> str:
         write_side_questions(read_json_list(REAL / "records_with_masks.json"), folder, REAL / "val")
     pictures = read_warehouse(folder, "val", on_bad_record=bad)
     questions = [question for picture in pictures for question in picture.questions]
-    answers = answer_questions(model, pictures, 64, LONGEST_ANSWER, bad)
+    answers = answer_questions(model, pictures, 64, demo.LONGEST_ANSWER, bad)
     right = sum(
         normalized_answer("left_right", question.prompt, answer) == question.normalized_answer
         for question, answer in zip(questions, answers, strict=True)

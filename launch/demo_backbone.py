@@ -68,7 +68,8 @@ def model_card(folder: Path) -> str:
         last = [row for row in log if row["phase"] == phase][-1]
         kinds = ", ".join(f"{name} {n}" for name, n in demo_backbone.CAPTIONS[phase].items())
         lines.append(
-            f"| {phase} | {last['step']} | {demo_backbone.SEEDS[phase]} | {float(last['validation_loss']):.4f} | {kinds} |"
+            f"| {phase} | {last['step']} | {demo_backbone.row_tokens(phase)} | {demo_backbone.SCENES[phase]} "
+            f"| {demo_backbone.SEEDS[phase]} | {float(last['validation_loss']):.4f} | {kinds} |"
         )
     phases = "\n".join(lines)
     return f"""# The demo's backbone
@@ -79,13 +80,15 @@ refiners between them. It stands for SigLIP2 and SmolLM2 where nothing can be do
 only: use it for the demo, tests and studies, for nothing else.
 
 - Weights: `{WEIGHTS}`, bfloat16, {len(weights):,} bytes, SHA-256 `{hashlib.sha256(weights).hexdigest()}`.
-- Trained by `python -m launch.demo_backbone` from `configs/demo_backbone.py`, batches of 8 rows of 160 tokens, AdamW, peak rate
-  1e-3 (5e-4 in the last phase), everything trained. `{LOG}` holds the losses.
-- Data: captions of 5,000 procedural scenes per phase, made by the same command, none of them the demo's. No phase holds a
-  question of the benchmark. Captions per picture of each kind are explained in `smolrgpt_jax/data/warehouse_sim/captions.py`.
+- Trained by `python -m launch.demo_backbone` from `configs/demo_backbone.py`, batches of 8 rows, AdamW, peak rate 1e-3 (5e-4 in
+  `recall`), everything trained. `{LOG}` holds the losses.
+- Data: captions of procedural scenes, made by the same command, none of them the demo's. The kinds are explained in
+  `smolrgpt_jax/data/warehouse_sim/captions.py`. Some of them ask in the wordings of the benchmark's questions: `side`, `apart` and
+  `how_many`, answered in a word, and the `worked_` kinds, answered by the workings and the bare value. Whole answers of the
+  benchmark are not among them, and no scene of the benchmark or the demo is.
 
-| phase | steps | seed of the scenes | validation loss | captions per picture |
-|---|---|---|---|---|
+| phase | steps | tokens of a row | scenes | seed of the scenes | validation loss | captions per picture |
+|---|---|---|---|---|---|---|
 {phases}
 
 No third-party data or weights went into it.
