@@ -18,6 +18,7 @@ import numpy as np
 from configs import demo
 from configs import studies as configs
 from eval.studies.results import Found, over_seeds, write_study
+from eval.validation import WAREHOUSE_SCORES
 from eval.warehouse import answer_questions, evaluate, run_details
 from smolrgpt_jax import load
 from smolrgpt_jax.config import SmolRGPTConfig
@@ -100,7 +101,7 @@ def _train(folder: Path, root: Path, changes: Mapping[str, Any], seed: int, size
         tokenizer = tokenizer_files(ChatTokenizer.load(demo.TOKENIZER))
         save(start, start_params(config, params, seed), Meta(config, tokenizer))
     run = configs.training(str(root), str(start), size, seed, config.image_tokens).to_dict()
-    if train(run, folder / "train")["stopped"]:
+    if train(run, folder / "train", WAREHOUSE_SCORES)["stopped"]:
         raise SystemExit("stopped by a signal; the same command goes on from here")
 
 

@@ -57,19 +57,17 @@ def test_a_tiny_study_from_beginning_to_end(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(studies.SIZES, "cpu", {"steps": 2, "scenes": 4})
     monkeypatch.setattr(demo, "WAREHOUSE", {**demo.WAREHOUSE, "val_scenes": 2, "test_scenes": 2})
     out = tmp_path / "out"
-    arguments = ["depth", "--out", str(out), "--seeds", "5", "6", "--max_new_tokens", "4"]
+    arguments = ["refiners", "--out", str(out), "--seeds", "5", "6", "--max_new_tokens", "4"]
     main(arguments)
     table = (out / "table.md").read_text()
-    for variant in studies.TRAINED["depth"]:
+    for variant, changes in studies.TRAINED["refiners"].items():
         assert f"| {variant} | " in table
         folder = variant.replace(",", "").replace(" ", "_")
         for seed in (5, 6):
             model = load(out / f"seed{seed}" / folder / "train")
-            assert model.config.depth_pathway == studies.TRAINED["depth"][variant].get(
-                "depth_pathway", "separate"
-            )
+            assert model.config.refiners == changes.get("refiners", True)
     written = json.loads((out / "study.json").read_text())
-    assert written["seeds"] == [5, 6] and len(written["variants"]) == 4
+    assert written["seeds"] == [5, 6] and len(written["variants"]) == 2
     # What is done is not done again.
     monkeypatch.setattr(trained, "_train", None)
     capsys.readouterr()
