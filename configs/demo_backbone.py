@@ -107,6 +107,7 @@ def warehouse(phase: str) -> dict:
 
 
 def row_tokens(phase: str) -> int:
+    """Tokens of a packed row."""
     return 256 if phase in LONG else 160
 
 

@@ -3,6 +3,7 @@
 from ml_collections import ConfigDict
 
 from configs import demo
+from smolrgpt_jax.config import PRESETS
 
 # Study -> variant -> fields of SmolRGPTConfig that differ from the demo's.
 TRAINED: dict[str, dict[str, dict]] = {
@@ -54,6 +55,7 @@ def shifted_warehouse(variant: str, scenes: int = 100) -> dict:
 
 
 def trained_warehouse(size: str, seed: int) -> dict:
+    """Parameters of the warehouse that a study of a size, a key of SIZES, trains and tests on."""
     return {**demo.WAREHOUSE, "scenes": SIZES[size]["scenes"], "seed": seed}
 
 
@@ -72,5 +74,5 @@ def training(root: str, start: str, size: str, seed: int, image_tokens: int) -> 
         "decoder": 8e-4,
     }
     # Rows keep their room for text where there are more image tokens.
-    config.data.row_tokens = config.data.row_tokens + image_tokens - 16
+    config.data.row_tokens = config.data.row_tokens + image_tokens - PRESETS["demo"].image_tokens
     return config

@@ -250,8 +250,8 @@ def config_to_torch(config: SmolRGPTConfig, base: Mapping[str, Any] | None = Non
 
     Raises ConfigError for a model that leaves out parts which that release always has.
     """
-    for name, published in (("depth_pathway", "separate"), ("refiners", True), ("picture_tokens", True)):
-        if (value := getattr(config, name)) != published:
+    for name in ("depth_pathway", "refiners", "picture_tokens"):
+        if (value := getattr(config, name)) != (published := getattr(SmolRGPTConfig(), name)):
             raise ConfigError(f"the PyTorch release has no model with {name} {value!r}, only {published!r}")
     result = dict(TORCH_DEFAULTS if base is None else base)
     for name, (part, ours) in _FIELDS.items():

@@ -183,6 +183,9 @@ class Asker:
         located = self._worked(worked.located, {number: region})
         return located + self._worked(worked.nearness, region, group, first)
 
+    def _legs(self, ends: dict[int, Region]) -> str:
+        return self._worked(worked.located, ends) + self._worked(worked.offset, *ends.values())
+
     def _metres(self, a: Region, b: Region) -> float:
         return round(floor_distance(a.thing, b.thing), self.style.decimals)
 
@@ -233,7 +236,7 @@ class Asker:
             return None
         metres = self._metres(*pair)
         prompt = self._pick_question(phrases.DISTANCE_OF_TWO)
-        opening = self._worked(worked.located, {0: pair[0], 1: pair[1]}) + self._worked(worked.offset, *pair)
+        opening = self._legs(dict(enumerate(pair)))
         answer = self._pick_answer(phrases.DISTANCE_OF_TWO_ANSWERS).format(
             metres=f"{metres:.{self.style.decimals}f}"
         )
@@ -258,7 +261,7 @@ class Asker:
         opening += self._pick_answer(("", "From this viewpoint, ", "Looking from this angle, "))
         opening += f"{named(left)} is the leftmost pallet, and {named(right)} is the rightmost pallet. "
         ends = {left: self.pallets[left], right: self.pallets[right]}
-        opening += self._worked(worked.located, ends) + self._worked(worked.offset, *ends.values())
+        opening += self._legs(ends)
         answer = self._distance(f"the pallet {named(left)}", f"the pallet {named(right)}", metres)
         return self._asked("distance", prompt, opening, answer, metres, self.pallets, ("extremes",))
 
@@ -282,7 +285,7 @@ class Asker:
             return None
         metres, which, where, pallet, buffer = case
         ends = {len(self.buffers) + pallet: self.pallets[pallet], buffer: self.buffers[buffer]}
-        offset = self._worked(worked.located, ends) + self._worked(worked.offset, *ends.values())
+        offset = self._legs(ends)
         pallet += len(self.buffers)
         prompt = self._pick_question(phrases.DISTANCE_TO_BUFFER).format(
             buffers=masks(self.buffers), pallets=masks(self.pallets), which=which, where=where
@@ -325,7 +328,7 @@ class Asker:
         if many:
             opening += f"The shelf {named(number)} is the shelf on the {side}. "
         ends = {pallet: self.pallets[pallet], number: shelf}
-        opening += self._worked(worked.located, ends) + self._worked(worked.offset, *ends.values())
+        opening += self._legs(ends)
         answer = self._distance(f"the pallet {named(pallet)}", f"the shelf {named(number)}", metres)
         return self._asked(
             "distance",
@@ -360,8 +363,7 @@ class Asker:
         opening = (
             self._worked(worked.marks, len(self.buffers), {buffer: where}, first)
             + self._named(number, where, "buffer region")
-            + self._worked(worked.located, ends)
-            + self._worked(worked.offset, *ends.values())
+            + self._legs(ends)
         )
         answer = self._distance(
             f"transporter {named(own)}",
