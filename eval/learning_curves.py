@@ -32,11 +32,13 @@ Curves = dict[str, tuple[list[int], np.ndarray]]
 def read_curves(runs: Sequence[Path]) -> Curves:
     """The scores that all runs measured at the same steps.
 
-    Raises DataError where there are fewer than two runs, where one has no validated scores, or where two were validated at
+    Raises DataError where there are fewer than two runs or one is named twice, where one has no validated scores, or where two were validated at
     different steps.
     """
     if len(runs) < 2:
         raise DataError("an interval over seeds takes at least two runs")
+    if len({run.resolve() for run in runs}) < len(runs):
+        raise DataError("a run is named twice; its interval would be too small")
     read = [_read(run / "metrics.csv") for run in runs]
     curves: Curves = {}
     for score in SCORES:

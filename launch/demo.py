@@ -28,7 +28,7 @@ from smolrgpt_jax.data.records import BadRecords
 from smolrgpt_jax.data.sources.collect import read_json_list
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
-from smolrgpt_jax.data.warehouse_sim.write import make_warehouse
+from smolrgpt_jax.data.warehouse_sim.write import ensure_warehouse
 
 if TYPE_CHECKING:
     from smolrgpt_jax.loading import Model
@@ -48,9 +48,7 @@ def run(workdir: Path, seed: int) -> None:
         f"demo in {workdir}: a procedural warehouse, the stages {', '.join(demo.STAGES)}, evaluation on unseen scenes, report",
         flush=True,
     )
-    workdir.mkdir(parents=True, exist_ok=True)
-    if not (data / "metadata.json").exists():
-        make_warehouse(data, WarehouseConfig(seed=seed, **demo.WAREHOUSE))
+    ensure_warehouse(data, WarehouseConfig(seed=seed, **demo.WAREHOUSE))
     for stage in demo.STAGES:
         config = demo.get_config(stage, str(workdir))
         config.seed = seed

@@ -17,7 +17,7 @@ from pathlib import Path
 from configs import demo_backbone
 from convert.folders import jax_to_torch
 from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
-from smolrgpt_jax.data.warehouse_sim.write import make_warehouse
+from smolrgpt_jax.data.warehouse_sim.write import ensure_warehouse
 from smolrgpt_jax.torch_format.folder import read_folder
 from smolrgpt_jax.training.checkpoints import find_checkpoint
 
@@ -31,11 +31,8 @@ def run(workdir: Path, out: Path) -> None:
 
     if out.exists():
         raise ValueError(f"{out} exists already; nothing was done")
-    workdir.mkdir(parents=True, exist_ok=True)
     for phase in demo_backbone.PHASES:
-        data = workdir / f"{phase}_data"
-        if not (data / "metadata.json").exists():
-            make_warehouse(data, WarehouseConfig(**demo_backbone.warehouse(phase)))
+        ensure_warehouse(workdir / f"{phase}_data", WarehouseConfig(**demo_backbone.warehouse(phase)))
         result = train(demo_backbone.get_config(phase, str(workdir)).to_dict(), workdir / phase)
         if result["stopped"]:
             raise SystemExit("stopped by a signal; the same command goes on from here")

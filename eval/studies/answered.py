@@ -18,9 +18,8 @@ from PIL import Image
 
 from eval.side_questions import GREY, region_kinds
 from eval.studies.results import Found, of_one_run, write_study
-from eval.warehouse import answer_questions, evaluate, run_details
-from smolrgpt_jax.data.records import BadRecords, DataError
-from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from eval.studies.scoring import score
+from smolrgpt_jax.data.records import DataError
 
 if TYPE_CHECKING:
     from smolrgpt_jax.loading import Model
@@ -122,23 +121,18 @@ def run_study(
         print(f"{name}: {variant}", flush=True)
         with tempfile.TemporaryDirectory(prefix="smolrgpt_study_") as folder:
             write_variant(change, records, split_folder, Path(folder), np.random.default_rng(seed))
-            bad = BadRecords("error")
-            pictures = read_warehouse(folder, "val", on_bad_record=bad)
-            metrics = evaluate(
-                pictures,
-                lambda asked: answer_questions(model, asked, batch_size, max_new_tokens, bad),
+            metrics = score(
+                model,
+                Path(folder),
+                "val",
                 out / variant.replace(" ", "_"),
-                run_info=run_details(
-                    model,
-                    "eval.studies",
-                    study=name,
-                    variant=variant,
-                    checkpoint=checkpoint,
-                    data=split_folder,
-                ),
+                batch_size=batch_size,
+                max_new_tokens=max_new_tokens,
+                study=name,
+                variant=variant,
+                checkpoint=checkpoint,
+                data=split_folder,
             )
-        if metrics is None:
-            raise DataError("the records have no answers to score against")
         found[variant] = of_one_run(metrics)
     write_study(out, found, study=name, seed=seed)
     return found

@@ -18,16 +18,15 @@ import numpy as np
 from configs import demo
 from configs import studies as configs
 from eval.studies.results import Found, over_seeds, write_study
+from eval.studies.scoring import score
 from eval.validation import WAREHOUSE_SCORES
-from eval.warehouse import answer_questions, evaluate, run_details
 from smolrgpt_jax import load
 from smolrgpt_jax.config import SmolRGPTConfig
-from smolrgpt_jax.data.records import BadRecords, DataError
-from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.data.records import DataError
 from smolrgpt_jax.data.text import ChatTokenizer
 from smolrgpt_jax.data.tokenizer_files import tokenizer_files
 from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
-from smolrgpt_jax.data.warehouse_sim.write import make_warehouse
+from smolrgpt_jax.data.warehouse_sim.write import ensure_warehouse
 from smolrgpt_jax.models.smolrgpt import init_params
 from smolrgpt_jax.torch_format.folder import read_folder
 from smolrgpt_jax.training.checkpoints import Meta, save
@@ -73,19 +72,32 @@ def run_study(
 
     Returns the mean scores of each variant, with 95 % intervals over seeds. Raises ValueError or OSError with one sentence.
     """
+    if len(set(seeds)) < len(seeds):
+        raise DataError(f"the seeds {' '.join(map(str, seeds))} hold one twice; intervals would be too small")
     runs: dict[str, list[dict]] = {variant: [] for variant in configs.TRAINED[name]}
     for seed in seeds:
         root = out / f"seed{seed}"
-        if not (root / "data" / "metadata.json").exists():
-            root.mkdir(parents=True, exist_ok=True)
-            make_warehouse(root / "data", WarehouseConfig(**configs.trained_warehouse(size, seed)))
+        ensure_warehouse(root / "data", WarehouseConfig(**configs.trained_warehouse(size, seed)))
         for variant, changes in configs.TRAINED[name].items():
             folder = root / variant.replace(",", "").replace(" ", "_")
             print(f"{name}: {variant}, seed {seed}", flush=True)
             results = folder / "eval" / "metrics.json"
             if not results.exists():
                 _train(folder, root, changes, seed, size)
-                _test(folder, root / "data", name, variant, batch_size, max_new_tokens)
+                score(
+                    load(folder / "train"),
+                    root / "data",
+                    "test",
+                    folder / "eval",
+                    annotations="test_answers.json",
+                    batch_size=batch_size,
+                    max_new_tokens=max_new_tokens,
+                    loss_curves={variant: folder / "train" / "metrics.csv"},
+                    study=name,
+                    variant=variant,
+                    checkpoint=folder / "train",
+                    data=root / "data",
+                )
             runs[variant].append(json.loads(results.read_text(encoding="utf-8")))
     found = {variant: over_seeds(metrics) for variant, metrics in runs.items()}
     write_study(out, found, study=name, seeds=list(seeds), size=size)
@@ -103,19 +115,3 @@ def _train(folder: Path, root: Path, changes: Mapping[str, Any], seed: int, size
     run = configs.training(str(root), str(start), size, seed, config.image_tokens).to_dict()
     if train(run, folder / "train", WAREHOUSE_SCORES)["stopped"]:
         raise SystemExit("stopped by a signal; the same command goes on from here")
-
-
-def _test(folder: Path, data: Path, study: str, variant: str, batch_size: int, max_new_tokens: int) -> None:
-    bad = BadRecords("error")
-    model = load(folder / "train")
-    metrics = evaluate(
-        read_warehouse(data, "test", annotations="test_answers.json", on_bad_record=bad),
-        lambda asked: answer_questions(model, asked, batch_size, max_new_tokens, bad),
-        folder / "eval",
-        loss_curves={variant: folder / "train" / "metrics.csv"},
-        run_info=run_details(
-            model, "eval.studies", study=study, variant=variant, checkpoint=folder / "train", data=data
-        ),
-    )
-    if metrics is None:
-        raise DataError(f"{data}: no answers to score against")

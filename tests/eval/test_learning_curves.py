@@ -67,12 +67,14 @@ def test_files(runs, tmp_path, monkeypatch, capsys):
 def test_runs_that_cannot_be_compared(runs, tmp_path, capsys):
     other = write_run(tmp_path / "other", {"S1": {10: 1.0}})
     plain = write_run(tmp_path / "plain", {})
+    write_run(tmp_path / "plain2", {})
     broken = write_run(tmp_path / "broken", {"S1": {20: "high", 40: 2}})
     for folders, message in (
         (runs[:1], "at least two runs"),
         ([runs[0], other], f"{other} and {runs[0]} measured S1 at different steps"),
-        ([plain, plain], "no scores, was validation_answers set"),
-        ([broken, broken], "S1 is 'high', not a number"),
+        ([plain, tmp_path / "plain2"], "no scores, was validation_answers set"),
+        ([runs[0], runs[0]], "named twice"),
+        ([broken, runs[0]], "S1 is 'high', not a number"),
         ([runs[0], tmp_path / "none"], "metrics.csv"),
     ):
         with pytest.raises(SystemExit, match=message):

@@ -77,6 +77,33 @@ def make_warehouse(
         shutil.rmtree(aside, ignore_errors=True)
 
 
+def ensure_warehouse(out: Path, config: WarehouseConfig) -> None:
+    """Makes the warehouse unless it is there already.
+
+    Raises:
+      DataError: ``out`` holds a warehouse made with other parameters, whose names are told, or something else.
+      ValueError: impossible parameters.
+    """
+    file = out / "metadata.json"
+    if not file.exists():
+        out.parent.mkdir(parents=True, exist_ok=True)
+        make_warehouse(out, config)
+        return
+    wanted = json.loads(json.dumps(dataclasses.asdict(config)))
+    try:
+        metadata = json.loads(file.read_bytes())
+        version, parameters = metadata["version"], dict(metadata["parameters"])
+    except (ValueError, KeyError, TypeError):
+        version, parameters = None, {}
+    if version != VERSION:
+        raise DataError(f"{file} is not that of a warehouse of version {VERSION}; give another folder")
+    other = sorted(
+        name for name in {*wanted, *parameters} if wanted.get(name, ...) != parameters.get(name, ...)
+    )
+    if other:
+        raise DataError(f"{out} holds a warehouse with other {', '.join(other)}; give another folder")
+
+
 def _make_all(folder: Path, config: WarehouseConfig, workers: int) -> dict[str, list[MadeScene]]:
     """Makes the scenes of all splits, in order, and their pictures."""
     jobs: list[Job] = []

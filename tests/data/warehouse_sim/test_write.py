@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ from smolrgpt_jax.data.sources.warehouse import read_warehouse
 from smolrgpt_jax.data.warehouse_sim import write
 from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
 from smolrgpt_jax.data.warehouse_sim.make import draw_scene
-from smolrgpt_jax.data.warehouse_sim.write import make_warehouse
+from smolrgpt_jax.data.warehouse_sim.write import ensure_warehouse, make_warehouse
 
 CONFIG = WarehouseConfig(scenes=12, val_scenes=3, test_scenes=4, seed=4, width=160, height=90, max_pallets=6)
 TYPES = {"left_right": str, "mcq": str, "count": int, "distance": float}
@@ -205,6 +206,21 @@ def test_an_existing_destination_is_refused(warehouse, tmp_path, monkeypatch):
     with pytest.raises(DataError, match="is not an empty folder"):
         make_warehouse(tmp_path / "file", CONFIG)
     assert contents(warehouse) == before
+
+
+def test_a_warehouse_is_made_once_and_only_taken_for_its_own_parameters(tmp_path):
+    config = WarehouseConfig(scenes=1, val_scenes=1, test_scenes=1, width=64, height=36)
+    folder = tmp_path / "deep" / "warehouse"
+    ensure_warehouse(folder, config)
+    before = {file: file.stat().st_mtime_ns for file in folder.rglob("*.*")}
+    ensure_warehouse(folder, config)
+    assert {file: file.stat().st_mtime_ns for file in folder.rglob("*.*")} == before
+    with pytest.raises(DataError, match="other seed, width; give another folder"):
+        ensure_warehouse(folder, dataclasses.replace(config, seed=1, width=80))
+    for text in ('{"version": 1, "parameters": {}}', "[]", "{"):
+        (folder / "metadata.json").write_text(text)
+        with pytest.raises(DataError, match="metadata.json is not that of a warehouse of version"):
+            ensure_warehouse(folder, config)
 
 
 def test_a_failure_leaves_nothing(tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ from PIL import Image
 
 from eval.side_questions import centre
 from eval.studies import answered as studies
+from eval.studies import scoring
 from eval.studies.__main__ import main
 from smolrgpt_jax.data.records import RLE, DataError
 from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
@@ -78,7 +79,7 @@ def run(study, answer, records, folder, out, monkeypatch, loaded_model):
     def answer_all(model, pictures, *rest):
         return [answer(question) for picture in pictures for question in picture.questions]
 
-    monkeypatch.setattr(studies, "answer_questions", answer_all)
+    monkeypatch.setattr(scoring, "answer_questions", answer_all)
     return studies.run_study(
         study,
         loaded_model,

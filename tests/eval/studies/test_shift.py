@@ -8,7 +8,7 @@ import json
 import pytest
 
 from configs import demo, studies
-from eval.studies import shift
+from eval.studies import scoring, shift
 from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
 from smolrgpt_jax.data.warehouse_sim.write import make_warehouse
 
@@ -49,7 +49,7 @@ def test_every_variant_is_answered_and_scored(tmp_path, monkeypatch, loaded_mode
         asked.append(max(len(q.regions) for p in pictures for q in p.questions))
         return ["It is to the left." for p in pictures for _ in p.questions]
 
-    monkeypatch.setattr(shift, "answer_questions", answer_all)
+    monkeypatch.setattr(scoring, "answer_questions", answer_all)
     found = shift.run_study(
         loaded_model, tmp_path / "out", checkpoint=tmp_path, batch_size=4, max_new_tokens=4, scenes=6
     )

@@ -13,6 +13,8 @@ from configs import demo, studies
 from eval.studies import trained
 from eval.studies.__main__ import main
 from smolrgpt_jax import load
+from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
+from smolrgpt_jax.data.warehouse_sim.write import make_warehouse
 from smolrgpt_jax.models.smolrgpt import abstract_params, init_params
 from smolrgpt_jax.torch_format.folder import read_folder
 
@@ -73,6 +75,16 @@ def test_a_tiny_study_from_beginning_to_end(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     main(arguments)
     assert table.splitlines()[0] in capsys.readouterr().out
+
+
+def test_a_seed_given_twice_and_other_data_are_refused(tmp_path):
+    with pytest.raises(SystemExit, match="the seeds 1 2 1 hold one twice"):
+        main(["refiners", "--out", str(tmp_path / "out"), "--seeds", "1", "2", "1"])
+    assert not (tmp_path / "out").exists()
+    few = {**demo.WAREHOUSE, "scenes": 2, "val_scenes": 0, "test_scenes": 0, "width": 96, "height": 54}
+    make_warehouse(tmp_path / "out" / "seed1" / "data", WarehouseConfig(**few, seed=1), workers=1)
+    with pytest.raises(SystemExit, match="holds a warehouse with other height, scenes"):
+        main(["refiners", "--out", str(tmp_path / "out"), "--seeds", "1"])
 
 
 def test_scores_over_seeds():

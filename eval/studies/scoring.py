@@ -1,0 +1,51 @@
+"""The step that all studies share: a model answers the questions of one variant, which are scored and written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eval.warehouse import answer_questions, evaluate, run_details
+from smolrgpt_jax.data.records import BadRecords, DataError
+from smolrgpt_jax.data.sources.warehouse import read_warehouse
+
+if TYPE_CHECKING:
+    from smolrgpt_jax.loading import Model
+
+
+def score(
+    model: Model,
+    root: Path,
+    split: str,
+    out: Path,
+    *,
+    batch_size: int,
+    max_new_tokens: int,
+    annotations: str | None = None,
+    loss_curves: dict[str, Path] | None = None,
+    **details: Any,
+) -> dict:
+    """Answers a split of a folder in the published layout and writes into ``out`` what eval.warehouse writes.
+
+    Args:
+      annotations: file under ``root`` with the questions, None for SPLIT.json.
+      loss_curves: name -> metrics.csv, for the report.
+      details: what the report says of the run.
+
+    Returns:
+      The metrics.
+
+    Raises:
+      DataError: records or pictures that cannot be used, or records without answers.
+    """
+    bad = BadRecords("error")
+    metrics = evaluate(
+        read_warehouse(root, split, annotations=annotations, on_bad_record=bad),
+        lambda asked: answer_questions(model, asked, batch_size, max_new_tokens, bad),
+        out,
+        loss_curves=loss_curves,
+        run_info=run_details(model, "eval.studies", **details),
+    )
+    if metrics is None:
+        raise DataError(f"{root}: no answers to score against")
+    return metrics
