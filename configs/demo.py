@@ -17,7 +17,7 @@ ROOT = "runs/demo"
 STAGES = ("stage1", "stage2", "stage3")
 BACKBONE = "configs/backbone"
 TOKENIZER = "configs/demo_tokenizer"
-LONGEST_ANSWER = 144  # tokens; the longest worked answers of this warehouse take about 120
+LONGEST_ANSWER = 224  # tokens; the longest worked answers of this warehouse take about 200
 # Region captions per picture, by kind. None is asked as a question is: its short answer would compete with the worked one.
 CAPTIONS = {
     "single": 2,
@@ -41,7 +41,7 @@ WAREHOUSE = {
     "appearance_variety": 0.0,
     "clear_lines": False,
     "questions_per_picture": 6.4,
-    "answers": AnswerStyle(decimals=1, settled=True, worked=True),
+    "answers": AnswerStyle(decimals=1, settled=True, worked=True, metres=True),
     "scene_captions": 1,
     "max_caption_regions": 5,
     "captions": CaptionCounts.only(**CAPTIONS),
@@ -55,7 +55,7 @@ def common() -> ConfigDict:
     config.batch_rows = 8
     config.optimizer.b2 = 0.99
     config.optimizer.warmup = 0.05
-    config.data.row_tokens = 256
+    config.data.row_tokens = 320
     config.data.row_pictures = 1
     config.data.row_regions = 16
     config.data.region_names = True

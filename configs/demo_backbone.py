@@ -3,7 +3,7 @@
     python -m launch.demo_backbone --workdir runs/demo_backbone
     python -m launch.train --config configs/demo_backbone.py:see --workdir runs/demo_backbone/see
 
-Each phase has scenes of its own, none of them the demo's. The last two ask as the benchmark does and are answered by workings and
+Each phase has scenes of its own, none of them the demo's. The last three ask as the benchmark does and are answered by workings and
 bare values.
 """
 
@@ -11,10 +11,11 @@ from ml_collections import ConfigDict
 
 from configs import default, demo
 from smolrgpt_jax.data.warehouse_sim.captions import CaptionCounts
+from smolrgpt_jax.data.warehouse_sim.questions import AnswerStyle
 
 ROOT = "runs/demo_backbone"
-PHASES = ("see", "scan", "measure", "recall", "choose", "ask")
-LONG = ("choose", "ask")  # phases with longer rows
+PHASES = ("see", "scan", "measure", "recall", "choose", "ask", "reckon")
+ROW_TOKENS = {"choose": 256, "ask": 256, "reckon": 320}  # of a packed row; 160 in the other phases
 SEEDS = {
     "see": 900_001,
     "scan": 900_002,
@@ -22,9 +23,26 @@ SEEDS = {
     "recall": 900_004,
     "choose": 900_005,
     "ask": 900_006,
+    "reckon": 900_007,
 }
-SCENES = {"see": 5000, "scan": 5000, "measure": 5000, "recall": 5000, "choose": 8000, "ask": 8000}
-STEPS = {"see": 1300, "scan": 1500, "measure": 2500, "recall": 700, "choose": 3500, "ask": 3000}
+SCENES = {
+    "see": 5000,
+    "scan": 5000,
+    "measure": 5000,
+    "recall": 5000,
+    "choose": 8000,
+    "ask": 8000,
+    "reckon": 8000,
+}
+STEPS = {
+    "see": 1300,
+    "scan": 1500,
+    "measure": 2500,
+    "recall": 700,
+    "choose": 3500,
+    "ask": 3000,
+    "reckon": 3500,
+}
 CAPTIONS = {
     # Nearly all tokens can be learned early: one digit per coordinate, whole metres, no decimals.
     "see": {
@@ -92,6 +110,18 @@ CAPTIONS["ask"] = {
     "worked_mcq": 5,
     "worked_distance": 7,
 }
+# The same with places in metres, from which distances follow.
+CAPTIONS["reckon"] = {
+    "single": 1,
+    "side": 1,
+    "floor": 2,
+    "name_each": 1,
+    "inside_each": 1,
+    "load": 1,
+    "worked_count": 6,
+    "worked_mcq": 7,
+    "worked_distance": 7,
+}
 
 
 def warehouse(phase: str) -> dict:
@@ -101,14 +131,10 @@ def warehouse(phase: str) -> dict:
         "scenes": SCENES[phase],
         "test_scenes": 0,
         "seed": SEEDS[phase],
+        "answers": AnswerStyle(decimals=1, settled=True, worked=True, metres=phase == "reckon"),
         "captions": CaptionCounts.only(**CAPTIONS[phase]),
         "max_caption_regions": 7,
     }
-
-
-def row_tokens(phase: str) -> int:
-    """Tokens of a packed row."""
-    return 256 if phase in LONG else 160
 
 
 def get_config(phase: str = "see", root: str = ROOT) -> ConfigDict:
@@ -120,17 +146,17 @@ def get_config(phase: str = "see", root: str = ROOT) -> ConfigDict:
     config.tokenizer = demo.TOKENIZER
     config.steps = STEPS[phase]
     config.optimizer.peaks = {"all": 5e-4 if phase == "recall" else 1e-3}
-    config.data.row_tokens = row_tokens(phase)
+    config.data.row_tokens = ROW_TOKENS.get(phase, 160)
     config.data.sources = {"regions": default.warehouse(data, "train", "train_regions.json")}
     config.validation_sources = {"regions": default.warehouse(data, "val", "val_regions.json")}
-    if phase in ("see", "recall", "choose", "ask"):
+    if phase in ("see", "recall", *ROW_TOKENS):
         config.data.sources.captions = {
             "format": "captions",
             "root": data,
             "annotations": "train_captions.json",
             "images": "train/images",
         }
-    if phase in ("recall", "choose", "ask"):
+    if phase in ("recall", *ROW_TOKENS):
         share = 0.15 if phase == "recall" else 0.05
         config.data.weights = {"regions": 1 - share, "captions": share}
     if phase != PHASES[0]:

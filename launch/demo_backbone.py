@@ -65,7 +65,7 @@ def model_card(folder: Path) -> str:
         last = [row for row in log if row["phase"] == phase][-1]
         kinds = ", ".join(f"{name} {n}" for name, n in demo_backbone.CAPTIONS[phase].items())
         lines.append(
-            f"| {phase} | {last['step']} | {demo_backbone.row_tokens(phase)} | {demo_backbone.SCENES[phase]} "
+            f"| {phase} | {last['step']} | {demo_backbone.get_config(phase).data.row_tokens} | {demo_backbone.SCENES[phase]} "
             f"| {demo_backbone.SEEDS[phase]} | {float(last['validation_loss']):.4f} | {kinds} |"
         )
     phases = "\n".join(lines)

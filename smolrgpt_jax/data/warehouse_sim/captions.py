@@ -29,7 +29,6 @@ from smolrgpt_jax.data.warehouse_sim.view import Region, floor_distance, is_insi
 
 METRES_MARGIN = 0.4  # between two objects that are compared by their distance ahead
 PLACE_MARGIN = 0.06  # of the picture, between the place asked for and the next region
-WORKED = AnswerStyle(decimals=1, settled=True, worked=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,10 +172,17 @@ class Captioner:
       regions: what is seen.
       most: largest number of regions in one caption.
       rng: generator.
+      style: of the worked captions.
     """
 
-    def __init__(self, regions: Sequence[Region], most: int, rng: np.random.Generator):
-        self.regions, self.most, self.rng = regions, most, rng
+    def __init__(
+        self,
+        regions: Sequence[Region],
+        most: int,
+        rng: np.random.Generator,
+        style: AnswerStyle = AnswerStyle(decimals=1, settled=True, worked=True),
+    ):
+        self.regions, self.most, self.rng, self.style = regions, most, rng, style
 
     def captions(self, counts: CaptionCounts) -> list[Caption]:
         """Captions of every kind, as many as are wanted and the scene allows."""
@@ -423,7 +429,7 @@ class Captioner:
 
     def _worked(self, category: str, say: Callable[..., str]) -> Caption | None:
         counted = self._some(1, 1, "buffer")
-        asker = Asker(self.regions, counted[0].thing.number if counted else 0, self.rng, WORKED)
+        asker = Asker(self.regions, counted[0].thing.number if counted else 0, self.rng, self.style)
         for asked in asker.ask(category, 1):
             prompt = asked.prompt.removeprefix(f"{IMAGE}\n")
             return Caption(prompt, asked.opening + say(asked.normalized_answer), asked.regions)

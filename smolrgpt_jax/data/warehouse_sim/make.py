@@ -102,7 +102,8 @@ def make(job: Job) -> MadeScene:
     questions = make_questions(config, job.split, scene, regions, rng)
     region_captions, captions = [], []
     if job.split != "test":
-        region_captions = Captioner(regions, config.max_caption_regions, rng).captions(config.captions)
+        captioner = Captioner(regions, config.max_caption_regions, rng, config.answers)
+        region_captions = captioner.captions(config.captions)
         captions = scene_captions(regions, config.scene_captions, rng)
     spatial = make_spatial(config, job.split, scene, regions, rng)
     if job.split != "test" and "osd" in config.formats:

@@ -62,11 +62,14 @@ class AnswerStyle:
       settled: the wording of a question decides that of its answer, so that nothing in an answer is left to chance; small
         models learn sooner from such answers. Otherwise the answer's wording is drawn anew.
       worked: an answer first says of every region in turn what its conclusion needs, see worked.py. The published ones do not.
+      metres: workings place regions in whole metres on the floor, so that their distances follow from text; otherwise in tenths of
+        the picture.
     """
 
     decimals: int = 2
     settled: bool = False
     worked: bool = False
+    metres: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.decimals <= 2:
@@ -180,11 +183,17 @@ class Asker:
         return say(*about) if self.style.worked else ""
 
     def _nearness(self, number: int, region: Region, group: Sequence[Region], first: int) -> str:
-        located = self._worked(worked.located, {number: region})
-        return located + self._worked(worked.nearness, region, group, first)
+        if self.style.metres:
+            return self._placed({number: region}) + self._worked(worked.reckoned, region, group, first)
+        return self._placed({number: region}) + self._worked(worked.nearness, region, group, first)
 
     def _legs(self, ends: dict[int, Region]) -> str:
-        return self._worked(worked.located, ends) + self._worked(worked.offset, *ends.values())
+        return self._placed(ends) + self._worked(
+            worked.legs if self.style.metres else worked.offset, *ends.values()
+        )
+
+    def _placed(self, regions: dict[int, Region]) -> str:
+        return self._worked(worked.standing if self.style.metres else worked.located, regions)
 
     def _metres(self, a: Region, b: Region) -> float:
         return round(floor_distance(a.thing, b.thing), self.style.decimals)
@@ -416,7 +425,7 @@ class Asker:
             opening = self._worked(worked.marks, len(self.buffers), {target: place})
             opening += self._named(target, place, "buffer region")
         prompt = wording.format(buffers=masks(self.buffers), pallets=masks(self.pallets), where=place)
-        opening += self._worked(worked.located, {number: buffer})
+        opening += self._placed({number: buffer})
         opening += self._worked(worked.insides, self.pallets, buffer, first)
         count = len(inside)
         listed = " ".join(named(first + i) for i in inside)

@@ -7,6 +7,7 @@ text. Regions go by their numbers, in order, so that no name has to be found: "0
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from smolrgpt_jax.data.warehouse_sim.view import Region, floor_distance, is_inside
@@ -36,6 +37,27 @@ def located(regions: Mapping[int, Region]) -> str:
     return " ".join(f"{number} at {coarse_place(region)}" for number, region in regions.items()) + ". "
 
 
+def _stands(region: Region) -> tuple[int, int]:
+    """Where it is said to stand: whole metres ahead of the camera, and to its right (negative to its left)."""
+    return round(region.ahead), round(region.right)
+
+
+def _in_metres(region: Region) -> str:
+    ahead, right = _stands(region)
+    return f"{ahead} ahead {abs(right)} {'left' if right < 0 else 'right'}"
+
+
+def _stated_legs(a: Region, b: Region) -> tuple[int, int]:
+    """Metres across and along the camera's heading, as they follow from what is said, so that all of it can be learned from text."""
+    (a_ahead, a_right), (b_ahead, b_right) = _stands(a), _stands(b)
+    return abs(a_right - b_right), abs(a_ahead - b_ahead)
+
+
+def standing(regions: Mapping[int, Region]) -> str:
+    """Where regions are, as ``located`` says it, but on the floor: "4 stands 5 ahead 2 left. "."""
+    return "".join(f"{number} stands {_in_metres(region)}. " for number, region in regions.items())
+
+
 def insides(pallets: Sequence[Region], buffer: Region, first: int) -> str:
     """Which of them stand inside the buffer: "3 in 4 out. "."""
     return _in_turn(["in" if is_inside(p.thing, buffer.thing) else "out" for p in pallets], first)
@@ -52,6 +74,30 @@ def nearness(region: Region, group: Sequence[Region], first: int) -> str:
     Tenths would be guesses of a small model, and what it learns from would be lost among them.
     """
     return _in_turn([f"off {min(round(floor_distance(region.thing, o.thing)), 9)}" for o in group], first)
+
+
+def reckoned(region: Region, group: Sequence[Region], first: int) -> str:
+    """How far each of a group is from a region that was placed on the floor, step by step.
+
+    "0 at 5 ahead 2 left 3 across 4 along off 5. "; all but the place follows from text, whole metres, 9 at most off.
+    """
+    words = []
+    for other in group:
+        across, along = _stated_legs(region, other)
+        off = min(round(math.hypot(across, along)), 9)
+        words.append(f"at {_in_metres(other)} {across} across {along} along off {off}")
+    return _in_turn(words, first)
+
+
+def legs(a: Region, b: Region) -> str:
+    """The two legs of their distance after both were placed on the floor: "1 across 3 along. ".
+
+    Nothing for a thing inside a buffer, whose distance is 0.
+    """
+    if floor_distance(a.thing, b.thing) == 0:
+        return ""
+    across, along = _stated_legs(a, b)
+    return f"{across} across {along} along. "
 
 
 def offset(a: Region, b: Region, decimals: int = 0) -> str:

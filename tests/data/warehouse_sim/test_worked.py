@@ -14,8 +14,7 @@ from smolrgpt_jax.data.warehouse_sim.questions import AnswerStyle, Asker
 from smolrgpt_jax.data.warehouse_sim.view import floor_distance, is_inside
 
 
-@pytest.fixture(scope="module")
-def pairs(samples):
+def asked_both_ways(samples, metres: bool):
     """The same questions, answered plainly and worked."""
     made = []
     for sample in samples[:100]:
@@ -24,7 +23,7 @@ def pairs(samples):
                 sample.regions,
                 sample.scene.counted,
                 np.random.default_rng(5),
-                AnswerStyle(1, True, worked=on),
+                AnswerStyle(1, True, worked=on, metres=metres),
             )
             for on in (False, True)
         ]
@@ -33,6 +32,21 @@ def pairs(samples):
             assert len(plain) == len(full)
             made += zip(plain, full)
     return made
+
+
+@pytest.fixture(scope="module")
+def in_tenths(samples):
+    return asked_both_ways(samples, metres=False)
+
+
+@pytest.fixture(scope="module")
+def in_metres(samples):
+    return asked_both_ways(samples, metres=True)
+
+
+@pytest.fixture(params=["in_tenths", "in_metres"])
+def pairs(request):
+    return request.getfixturevalue(request.param)
 
 
 def said(answer: str, word: str) -> dict[int, str]:
@@ -51,7 +65,9 @@ def test_the_question_and_its_value_stay_as_they_are(pairs):
 
 def test_the_plain_answer_is_the_worked_one_without_its_lists(pairs):
     lists = re.compile(
-        r"(?:\d+ (?:no|leftmost|middle|rightmost|in|out|loaded|empty|off \d|at \(\d, \d\))[. ]\s?)+|\d+ across \d+ along\. "
+        r"(?:\d+ (?:no|leftmost|middle|rightmost|in|out|loaded|empty|off \d|at \(\d, \d\))[. ]\s?)+"
+        r"|\d+ stands \d+ ahead \d+ (?:left|right)\. "
+        r"|(?:\d+ at \d+ ahead \d+ (?:left|right) \d+ across \d+ along off \d[. ]\s?)+|\d+ across \d+ along\. "
     )
     longer = 0
     for plain, full in pairs:
@@ -84,9 +100,9 @@ def test_what_a_place_means_is_marked(pairs):
     assert checked > 300
 
 
-def test_places_are_tenths_of_the_picture(pairs):
+def test_places_are_tenths_of_the_picture(in_tenths):
     checked = 0
-    for _, full in pairs:
+    for _, full in in_tenths:
         for number, u, v in re.findall(r"(\d+) at \((\d), (\d)\)", full.answer):
             region = full.regions[int(number)]
             assert (int(u), int(v)) == (min(int(10 * region.u), 9), min(int(10 * region.v), 9))
@@ -105,9 +121,9 @@ def test_counts_are_those_said_to_be_in(pairs):
     assert checked > 100
 
 
-def test_the_nearest_is_the_one_said_to_be_nearest(pairs):
+def test_the_nearest_is_the_one_said_to_be_nearest(in_tenths):
     checked = 0
-    for _, full in pairs:
+    for _, full in in_tenths:
         found = {n: int(text.split()[1]) for n, text in said(full.answer, r"off \d").items()}
         if full.category == "mcq" and found:
             assert found[int(full.normalized_answer)] == min(found.values())
@@ -115,9 +131,9 @@ def test_the_nearest_is_the_one_said_to_be_nearest(pairs):
     assert checked > 50
 
 
-def test_legs_and_distance_make_a_right_angle(pairs):
+def test_legs_and_distance_make_a_right_angle(in_tenths):
     checked = 0
-    for _, full in pairs:
+    for _, full in in_tenths:
         legs = re.search(r"(\d+) across (\d+) along", full.answer)
         if legs is None:
             assert full.category != "distance" or full.normalized_answer == 0
@@ -126,6 +142,52 @@ def test_legs_and_distance_make_a_right_angle(pairs):
         assert np.hypot(across, along) == pytest.approx(full.normalized_answer, abs=0.76)  # whole metres
         checked += 1
     assert checked > 100
+
+
+PLACE = r"(\d+) ahead (\d+) (left|right)"
+
+
+def on_floor(ahead: str, aside: str, side: str) -> tuple[int, int]:
+    return int(ahead), int(aside) * (-1 if side == "left" else 1)
+
+
+def test_places_on_the_floor_are_whole_metres(in_metres):
+    checked = 0
+    for _, full in in_metres:
+        for number, *place in re.findall(rf"(\d+) (?:stands|at) {PLACE}", full.answer):
+            region = full.regions[int(number)]
+            assert on_floor(*place) == pytest.approx((region.ahead, region.right), abs=0.5)
+            checked += 1
+    assert checked > 500
+
+
+def test_all_that_follows_places_on_the_floor_follows_from_text(in_metres):
+    listed = paired = 0
+    for _, full in in_metres:
+        stood = [on_floor(*place) for place in re.findall(rf"\d+ stands {PLACE}", full.answer)]
+        for *place, across, along, off in re.findall(
+            rf"at {PLACE} (\d+) across (\d+) along off (\d)", full.answer
+        ):
+            apart = np.subtract(stood[0], on_floor(*place))
+            assert (int(along), int(across)) == tuple(abs(apart))
+            assert int(off) == min(round(float(np.hypot(*apart))), 9)
+            listed += 1
+        if legs := re.search(r"(\d+) across (\d+) along\.", full.answer):
+            assert tuple(map(int, legs.groups()))[::-1] == tuple(abs(np.subtract(*stood)))
+            # Each place is off by half a metre at most along either axis.
+            assert np.hypot(*map(int, legs.groups())) == pytest.approx(full.normalized_answer, abs=2**0.5)
+            paired += 1
+    assert listed > 200 and paired > 100
+
+
+def test_the_nearest_is_nearly_always_nearest_in_whole_metres(in_metres):
+    right = []
+    for _, full in in_metres:
+        items = re.findall(rf"(\d+) at {PLACE} \d+ across \d+ along off (\d)", full.answer)
+        found = {int(number): int(off) for number, *_, off in items}
+        if full.category == "mcq" and found:
+            right.append(found[int(full.normalized_answer)] == min(found.values()))
+    assert len(right) > 50 and np.mean(right) > 0.9
 
 
 def test_lists_of_one_scene(samples):
