@@ -3,7 +3,7 @@
     python -m launch.demo_backbone --workdir runs/demo_backbone
     python -m launch.train --config configs/demo_backbone.py:see --workdir runs/demo_backbone/see
 
-Each phase has scenes of its own, none of them the demo's. The last three ask as the benchmark does and are answered by workings and
+Each phase has scenes of its own, none of them the demo's. The last four ask as the benchmark does and are answered by workings and
 bare values.
 """
 
@@ -14,8 +14,13 @@ from smolrgpt_jax.data.warehouse_sim.captions import CaptionCounts
 from smolrgpt_jax.data.warehouse_sim.questions import AnswerStyle
 
 ROOT = "runs/demo_backbone"
-PHASES = ("see", "scan", "measure", "recall", "choose", "ask", "reckon")
-ROW_TOKENS = {"choose": 256, "ask": 256, "reckon": 320}  # of a packed row; 160 in the other phases
+PHASES = ("see", "scan", "measure", "recall", "choose", "ask", "reckon", "conclude")
+ROW_TOKENS = {
+    "choose": 256,
+    "ask": 256,
+    "reckon": 320,
+    "conclude": 320,
+}  # of a packed row; 160 in the other phases
 SEEDS = {
     "see": 900_001,
     "scan": 900_002,
@@ -24,6 +29,7 @@ SEEDS = {
     "choose": 900_005,
     "ask": 900_006,
     "reckon": 900_007,
+    "conclude": 900_008,
 }
 SCENES = {
     "see": 5000,
@@ -32,7 +38,8 @@ SCENES = {
     "recall": 5000,
     "choose": 8000,
     "ask": 8000,
-    "reckon": 8000,
+    "reckon": 5000,
+    "conclude": 8000,
 }
 STEPS = {
     "see": 1300,
@@ -41,7 +48,8 @@ STEPS = {
     "recall": 700,
     "choose": 3500,
     "ask": 3000,
-    "reckon": 3500,
+    "reckon": 1500,
+    "conclude": 2500,
 }
 CAPTIONS = {
     # Nearly all tokens can be learned early: one digit per coordinate, whole metres, no decimals.
@@ -110,8 +118,20 @@ CAPTIONS["ask"] = {
     "worked_mcq": 5,
     "worked_distance": 7,
 }
-# The same with places in metres, from which distances follow.
+# Places in metres, and distances from them, many in a row: what is a difference of two numbers is learned from such lists in a few
+# hundred steps, and not in thousands from the few that an answer has.
 CAPTIONS["reckon"] = {
+    "single": 1,
+    "side": 1,
+    "floor": 1,
+    "name_each": 1,
+    "inside_each": 3,
+    "load": 1,
+    "reckon_each": 8,
+    "worked_count": 1,
+    "worked_distance": 2,
+}
+CAPTIONS["conclude"] = {
     "single": 1,
     "side": 1,
     "floor": 2,
@@ -131,7 +151,7 @@ def warehouse(phase: str) -> dict:
         "scenes": SCENES[phase],
         "test_scenes": 0,
         "seed": SEEDS[phase],
-        "answers": AnswerStyle(decimals=1, settled=True, worked=True, metres=phase == "reckon"),
+        "answers": AnswerStyle(decimals=1, settled=True, worked=True, metres=phase in ("reckon", "conclude")),
         "captions": CaptionCounts.only(**CAPTIONS[phase]),
         "max_caption_regions": 7,
     }

@@ -55,6 +55,7 @@ class CaptionCounts:
       empty: the number of the empty transporter.
       name_each, place_each, inside_each, near_each: what each of several regions is, where it is across the picture, whether it
         is inside a buffer, how far from a region it is; all in the order of their numbers, as in worked answers, see worked.py.
+      reckon_each: where each of several regions stands in whole metres, and how far from the first, step by step.
       legs: how far two regions are apart across and along in tenths of metres, and then their distance.
       load: whether a transporter carries something.
       worked_count, worked_mcq, worked_distance: asked as the warehouse questions of that category ask; the opening of the worked
@@ -82,6 +83,7 @@ class CaptionCounts:
     place_each: int = 0
     inside_each: int = 0
     near_each: int = 0
+    reckon_each: int = 0
     legs: int = 0
     load: int = 0
     worked_count: int = 0
@@ -413,6 +415,13 @@ class Captioner:
         )
         text += "." if best is None else f". {named(best + 1)}."
         return Caption(f"Near {MASK}: {masks(chosen[1:])}?", text, tuple(chosen))
+
+    def _reckon_each(self) -> Caption | None:
+        chosen = self._some(4, 7)
+        if chosen is None:
+            return None
+        text = worked.standing({0: chosen[0]}) + worked.reckoned(chosen[0], chosen[1:], 1)
+        return Caption(f"Reckon {MASK} to {masks(chosen[1:])}.", text.rstrip(), tuple(chosen))
 
     def _legs(self) -> Caption | None:
         chosen = self._some(2, 2)

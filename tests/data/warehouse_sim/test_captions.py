@@ -240,6 +240,19 @@ def test_each_of_several_regions_in_turn(captions):
     assert clear > 20
 
 
+def test_distances_reckoned_from_places_in_metres(captions):
+    for caption in captions["reckon_each"]:
+        first, *others = caption.regions
+        numbers = [int(text) for text in re.findall(r"\d+", caption.text)]
+        assert numbers[:3] == [0, round(first.ahead), abs(round(first.right))]
+        assert len(numbers) == 3 + 6 * len(others)
+        for i, other in enumerate(others):
+            number, ahead, aside, across, along, off = numbers[3 + 6 * i : 9 + 6 * i]
+            assert (number, ahead, aside) == (i + 1, round(other.ahead), abs(round(other.right)))
+            legs = abs(round(other.right) - round(first.right)), abs(ahead - numbers[1])
+            assert (across, along) == legs and off == min(round(math.hypot(*legs)), 9)
+
+
 def test_loads(captions):
     for caption in captions["load"]:
         (transporter,) = caption.regions
