@@ -48,7 +48,7 @@ STEPS = {
     "recall": 700,
     "choose": 3500,
     "ask": 3000,
-    "reckon": 1500,
+    "reckon": 1800,
     "conclude": 2500,
 }
 CAPTIONS = {
@@ -125,22 +125,23 @@ CAPTIONS["reckon"] = {
     "side": 1,
     "floor": 1,
     "name_each": 1,
-    "inside_each": 3,
+    "inside_each": 1,
     "load": 1,
     "reckon_each": 8,
-    "worked_count": 1,
-    "worked_distance": 2,
+    "worked_count": 4,
+    "worked_distance": 1,
 }
 CAPTIONS["conclude"] = {
     "single": 1,
     "side": 1,
-    "floor": 2,
+    "floor": 1,
     "name_each": 1,
     "inside_each": 1,
     "load": 1,
-    "worked_count": 6,
-    "worked_mcq": 7,
-    "worked_distance": 7,
+    "reckon_each": 1,
+    "worked_count": 8,
+    "worked_mcq": 5,
+    "worked_distance": 5,
 }
 
 
