@@ -10,10 +10,15 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from smolrgpt_jax.data.records import DataError
 
+if TYPE_CHECKING:
+    from smolrgpt_jax.loading import Model
+
 DTYPES = ("float32", "bfloat16")  # that a model may compute in
+ANSWER_TOKENS = 120  # of an answer, at most, in the PyTorch release
 
 
 def write_aside(path: str | Path, text: str) -> None:
@@ -67,6 +72,30 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
     return int(text)
+
+
+def add_answer_length(parser: argparse.ArgumentParser) -> None:
+    """Adds --max_new_tokens, which ``answer_length`` reads."""
+    parser.add_argument(
+        "--max_new_tokens",
+        type=positive,
+        help=f"longest answer, in tokens (default: as the checkpoint's training validated, else {ANSWER_TOKENS})",
+    )
+
+
+def answer_length(model: Model, stated: int | None = None) -> int:
+    """Longest answer, in tokens: what is stated, else what the checkpoint's training let its validation answers take.
+
+    A model that is not of our training is given as many as the PyTorch release gives.
+    """
+    if stated is not None:
+        return stated
+    if model.source is None or not (model.source / "meta").is_dir():
+        return ANSWER_TOKENS
+    from smolrgpt_jax.training.checkpoints import read_meta
+
+    run = (read_meta(model.source).run or {}).get("run", {})
+    return run.get("validation_answer_tokens", ANSWER_TOKENS)
 
 
 def check_unique(source: object, ids: Iterable[str]) -> None:

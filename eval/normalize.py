@@ -16,8 +16,8 @@ from pathlib import Path
 
 from eval import check_unique, results_folder
 from eval.methods import add_method_arguments, build_methods, read_values
-from eval.submission import record_ids
 from eval.results import compute_metrics, describe_results, write_results
+from eval.submission import record_ids
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, DataError, normalize_answer
 from smolrgpt_jax.data.sources.collect import read_json_list
 

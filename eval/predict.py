@@ -22,11 +22,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from eval import DTYPES, positive
+from eval import DTYPES, add_answer_length
 from eval.overlay import draw_regions
 from eval.prediction import answer, check_marks, read_regions
 from smolrgpt_jax.data.images import open_picture, picture_size
-from smolrgpt_jax.data.records import IMAGE, MASK, DataError, RLE
+from smolrgpt_jax.data.records import IMAGE, MASK, RLE, DataError
 from smolrgpt_jax.data.sources.collect import Regions
 
 
@@ -151,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--record", help="id of the record to take from a JSON file of --masks")
     parser.add_argument("--question", help=f"the question with one {MASK} per region; a record may bring it")
-    parser.add_argument("--max_new_tokens", type=positive, default=120, help="longest answer, in tokens")
+    add_answer_length(parser)
     parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="of the model's products")
     parser.add_argument("--out", type=Path, help="where to write the picture with its regions drawn in")
     args = parser.parse_args(arguments)

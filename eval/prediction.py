@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from eval import answer_length
 from eval.answers import normalized_answer, question_category
 from smolrgpt_jax.data.images import load_depth, load_rgb, open_picture, picture_size
 from smolrgpt_jax.data.masks import box_mask, encode, resample_rle
-from smolrgpt_jax.data.records import MASK, DataError, Question, RLE, check_question
+from smolrgpt_jax.data.records import MASK, RLE, DataError, Question, check_question
 from smolrgpt_jax.data.sources.collect import Regions
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def answer(
     depth: PictureLike | None = None,
     masks: Sequence[MaskLike] | None = None,
     boxes: Sequence[Sequence[float]] | None = None,
-    max_new_tokens: int = 120,
+    max_new_tokens: int | None = None,
 ) -> Answer:
     """Asks a model one question about one picture; greedy.
 
@@ -74,7 +75,7 @@ def answer(
       depth: the 8-bit depth picture; needed with regions, not used without.
       masks: the regions; RLEs, {size, counts}, PNG files or arrays, nonzero inside, of the picture's size.
       boxes: the regions as (x1, y1, x2, y2) in pixels, instead of masks.
-      max_new_tokens: longest answer, in tokens.
+      max_new_tokens: longest answer, in tokens; None for what ``eval.answer_length`` says.
 
     Raises:
       DataError: a file or region cannot be used, or question and regions do not fit together.
@@ -82,7 +83,7 @@ def answer(
     """
     regions = read_regions(masks, boxes, picture_size(_picture(image, "image")))
     prompt = _prompt(model, image, question, depth, regions)
-    ids = model.generate(**prompt, max_new_tokens=max_new_tokens)[0]
+    ids = model.generate(**prompt, max_new_tokens=answer_length(model, max_new_tokens))[0]
     return read_answer(question, model.tokenizer.decode(ids), regions)
 
 
@@ -94,14 +95,14 @@ def stream_answer(
     depth: PictureLike | None = None,
     masks: Sequence[MaskLike] | None = None,
     boxes: Sequence[Sequence[float]] | None = None,
-    max_new_tokens: int = 120,
+    max_new_tokens: int | None = None,
 ) -> Iterator[str]:
     """As ``answer``, yielding the text so far after each token; the last is the answer's text."""
     regions = read_regions(masks, boxes, picture_size(_picture(image, "image")))
     prompt = _prompt(model, image, question, depth, regions)
     ids: list[int] = []
     text = ""
-    for tokens in model.stream(**prompt, max_new_tokens=max_new_tokens):
+    for tokens in model.stream(**prompt, max_new_tokens=answer_length(model, max_new_tokens)):
         ids.append(int(tokens[0]))
         text = model.tokenizer.decode(ids)
         # A character of several tokens is not there before its last one.

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from eval import positive, results_folder, write_json
+from eval import add_answer_length, answer_length, positive, results_folder, write_json
 from eval.answers import normalized_answer
 from eval.report import CATEGORY_TITLES, render, shown_question
 from eval.warehouse import run_details
@@ -255,7 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", required=True, type=Path, help="folder for the results")
     parser.add_argument("--count", type=positive, default=24, help="questions to show (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the draw (default %(default)s)")
-    parser.add_argument("--max_new_tokens", type=positive, default=120, help="longest answer, in tokens")
+    add_answer_length(parser)
     args = parser.parse_args(arguments)
 
     if args.out.exists() and not args.out.is_dir():
@@ -279,7 +279,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from smolrgpt_jax import load
 
         model = load(args.checkpoint)
-        samples = answer(model, drawn, depth_mode, args.max_new_tokens, bad)
+        samples = answer(model, drawn, depth_mode, answer_length(model, args.max_new_tokens), bad)
         info = run_details(model, "eval.samples", checkpoint=args.checkpoint, data=data)
         write_samples(args.out, samples, drawn, bad, seed=args.seed, run_info=info)
     except (ValueError, OSError) as error:

@@ -24,7 +24,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval import DTYPES, journal_path, positive, remove_journal, results_folder, write_json
+from eval import (
+    DTYPES,
+    add_answer_length,
+    answer_length,
+    journal_path,
+    positive,
+    remove_journal,
+    results_folder,
+    write_json,
+)
 from eval.bench_answers import CATEGORIES, QUALITATIVE, QUANTITATIVE, bench_answer
 from eval.bench_scorer import AVERAGE, answer_error, describe_bench, group_of, is_success, score_bench
 from eval.devices import is_first_process, load_model
@@ -143,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--out", required=True, type=Path, help="folder for the results")
     parser.add_argument("--batch_size", type=positive, default=64, help="questions answered at once")
-    parser.add_argument("--max_new_tokens", type=positive, default=120, help="longest answer, in tokens")
+    add_answer_length(parser)
     parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="of the model's products")
     parser.add_argument("--limit", type=positive, help="only the first LIMIT questions")
     args = parser.parse_args(arguments)
@@ -167,9 +176,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with distributed.end_on_error():
             model = load_model(args.checkpoint, args.dtype)
 
+            length = answer_length(model, args.max_new_tokens)
+
             def ask(asked: Sequence[Picture]) -> list[str]:
                 return answer_questions(
-                    model, asked, args.batch_size, args.max_new_tokens, bad, journal=journal_path(args.out)
+                    model, asked, args.batch_size, length, bad, journal=journal_path(args.out)
                 )
 
             # On every process, since Orbax reads on all of them together.

@@ -27,7 +27,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval import DTYPES, journal_path, positive, remove_journal, results_folder, write_json
+from eval import (
+    DTYPES,
+    add_answer_length,
+    answer_length,
+    journal_path,
+    positive,
+    remove_journal,
+    results_folder,
+    write_json,
+)
 from eval.answers import question_category
 from eval.blind import BlindBaseline, read_training_questions
 from eval.devices import is_first_process, load_model
@@ -223,7 +232,8 @@ def _answerer(model: Model, records: Sequence, args: argparse.Namespace, bad: Ba
 
             asked = dataclasses.replace(model, tokenizer=SubmissionTokenizer.of(model.tokenizer))
             pictures = with_newlines(pictures, records)
-        limits = {"batch_size": args.batch_size, "max_new_tokens": args.max_new_tokens}
+        length = answer_length(model, args.max_new_tokens)
+        limits = {"batch_size": args.batch_size, "max_new_tokens": length}
         rest = {
             "on_bad_record": bad,
             "depth_mode": args.preprocessing,
@@ -255,7 +265,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--annotations", help="file under --data with the questions, by default SPLIT.json")
     parser.add_argument("--out", required=True, type=Path, help="folder for the results")
     parser.add_argument("--batch_size", type=positive, default=64, help="questions answered at once")
-    parser.add_argument("--max_new_tokens", type=positive, default=120, help="longest answer, in tokens")
+    add_answer_length(parser)
     parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="of the model's products")
     parser.add_argument("--limit", type=positive, help="only the first LIMIT questions")
     parser.add_argument(

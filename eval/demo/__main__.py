@@ -15,7 +15,7 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval import DTYPES, positive
+from eval import DTYPES, add_answer_length, answer_length
 from smolrgpt_jax.data.records import BadRecords, DataError, Picture, describe
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--host", default="127.0.0.1", help="address to listen at, by default of this machine alone"
     )
     parser.add_argument("--port", type=int, default=0, help="port to listen at, by default any free one")
-    parser.add_argument("--max_new_tokens", type=positive, default=120, help="longest answer, in tokens")
+    add_answer_length(parser)
     parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="of the model's products")
     args = parser.parse_args(arguments)
 
@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(f"error: {error}") from None
     host, port = listening.getsockname()[:2]
     print(f"page: http://{f'[{host}]' if ':' in host else host}:{port}/ (stop with Ctrl-C)", flush=True)
-    serve(listening, model, str(args.checkpoint), examples, args.max_new_tokens)
+    serve(listening, model, str(args.checkpoint), examples, answer_length(model, args.max_new_tokens))
 
 
 if __name__ == "__main__":

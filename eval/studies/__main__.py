@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from configs import studies as configs
-from eval import positive
+from eval import add_answer_length, positive
 from eval.studies import answered, shift, trained
 from eval.studies.results import Found, table
 from smolrgpt_jax.data.records import BadRecords
@@ -59,11 +59,11 @@ def _add(studies, name: str, description: str | None, run, help: str) -> argpars
     study.set_defaults(run=run)
     study.add_argument("--out", required=True, type=Path, help="folder for the results")
     study.add_argument("--batch_size", type=positive, default=64, help="questions answered at once")
-    study.add_argument("--max_new_tokens", type=positive, default=144, help="longest answer, in tokens")
+    add_answer_length(study)
     return study
 
 
-def _limits(args: argparse.Namespace) -> dict[str, int]:
+def _limits(args: argparse.Namespace) -> dict[str, int | None]:
     return {"batch_size": args.batch_size, "max_new_tokens": args.max_new_tokens}
 
 

@@ -102,7 +102,7 @@ def write_variant(
 
 def run_study(
     name: str, model: Model, records: Records, split_folder: Path, out: Path, *, seed: int, batch_size: int,
-    max_new_tokens: int, checkpoint: Path,
+    max_new_tokens: int | None, checkpoint: Path,
 ) -> Found:  # fmt: skip
     """Answers all variants of a study; writes OUT/VARIANT (what eval.warehouse writes) and the study's files.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eval import answer_length
 from eval.warehouse import answer_questions, evaluate, run_details
 from smolrgpt_jax.data.records import BadRecords, DataError
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
@@ -20,7 +21,7 @@ def score(
     out: Path,
     *,
     batch_size: int,
-    max_new_tokens: int,
+    max_new_tokens: int | None,
     annotations: str | None = None,
     loss_curves: dict[str, Path] | None = None,
     **details: Any,
@@ -28,6 +29,7 @@ def score(
     """Answers a split of a folder in the published layout and writes into ``out`` what eval.warehouse writes.
 
     Args:
+      max_new_tokens: longest answer, None for what ``eval.answer_length`` says.
       annotations: file under ``root`` with the questions, None for SPLIT.json.
       loss_curves: name -> metrics.csv, for the report.
       details: what the report says of the run.
@@ -39,9 +41,10 @@ def score(
       DataError: records or pictures that cannot be used, or records without answers.
     """
     bad = BadRecords("error")
+    length = answer_length(model, max_new_tokens)
     metrics = evaluate(
         read_warehouse(root, split, annotations=annotations, on_bad_record=bad),
-        lambda asked: answer_questions(model, asked, batch_size, max_new_tokens, bad),
+        lambda asked: answer_questions(model, asked, batch_size, length, bad),
         out,
         loss_curves=loss_curves,
         run_info=run_details(model, "eval.studies", **details),

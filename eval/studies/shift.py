@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
 
 def run_study(
-    model: Model, out: Path, *, checkpoint: Path, batch_size: int, max_new_tokens: int, scenes: int = 100
+    model: Model,
+    out: Path,
+    *,
+    checkpoint: Path,
+    batch_size: int,
+    max_new_tokens: int | None,
+    scenes: int = 100,
 ) -> Found:
     """Makes the test warehouses under OUT/data, answers them and writes the study.
 

@@ -66,7 +66,7 @@ def start_params(
 
 
 def run_study(
-    name: str, out: Path, *, seeds: Sequence[int], size: str, batch_size: int, max_new_tokens: int
+    name: str, out: Path, *, seeds: Sequence[int], size: str, batch_size: int, max_new_tokens: int | None
 ) -> Found:
     """Trains and tests what is not done yet and writes the study.
 
