@@ -20,6 +20,7 @@ from scipy import stats
 
 from eval import results_folder, write_json
 from eval.statistics import describe_interval
+from eval.svg import percent_axis
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, DataError
 
 SCORES = ("S1", *WAREHOUSE_CATEGORIES)
@@ -103,14 +104,7 @@ def plot(curves: Curves) -> str:
     def line(steps: Sequence[int], values: np.ndarray) -> str:
         return " ".join(point(step, value) for step, value in zip(steps, values))
 
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">'
-    ]
-    for percent in range(0, 101, 25):
-        y = bottom - (bottom - top) * percent / 100
-        parts.append(
-            f'<path d="M{left} {y}H{right}" stroke="#ddd"/><text x="4" y="{y + 4}">{percent} %</text>'
-        )
+    parts = percent_axis(width, height, left, right, top, bottom)
     ends = []
     for colour, (score, (steps, values)) in zip(COLOURS, curves.items()):
         mean, low, high = intervals(values)

@@ -13,6 +13,7 @@ import numpy as np
 from eval import results_folder, write_json
 from eval.learning_curves import intervals
 from eval.statistics import describe_interval
+from eval.svg import percent_axis
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
 
 SCORES = ("S1", *WAREHOUSE_CATEGORIES)
@@ -84,14 +85,7 @@ def plot(found: Found) -> str:
     group = (width - left) / len(SCORES)
     bar = 0.8 * group / len(found)
     height = bottom + 40 + 18 * -(-len(found) // 3)
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">'
-    ]
-    for percent in range(0, 101, 25):
-        y = bottom - 2 * percent
-        parts.append(
-            f'<path d="M{left} {y}H{width}" stroke="#ddd"/><text x="4" y="{y + 4}">{percent} %</text>'
-        )
+    parts = percent_axis(width, height, left, width, bottom - 200, bottom)
     for g, score in enumerate(SCORES):
         parts.append(
             f'<text x="{left + (g + 0.5) * group:.0f}" y="{bottom + 18}" text-anchor="middle">{score}</text>'
