@@ -39,7 +39,8 @@ def small_files():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("steps", [4, 6], ids=["in the last save", "in a save before the last"])
-def test_a_full_disk_leaves_the_last_good_checkpoint(data, tmp_path, monkeypatch, small_files, steps):
+def test_a_full_disk_leaves_the_last_good_checkpoint(data, tmp_path, monkeypatch, small_files, capsys, steps):
+    # capsys keeps what is printed in memory: the file that pytest captures into otherwise may not grow either.
     save, limits = checkpoints.TrainingCheckpoints.save, resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def save_on_a_full_disk(self, step, *arguments, **named):
