@@ -107,13 +107,10 @@ CAPTIONS["choose"] = {
     "worked_count": 8,
     "worked_mcq": 6,
 }
+# A few of what was learned before, so that it stays.
+KEPT = dict.fromkeys(("single", "side", "floor", "name_each", "inside_each", "load"), 1)
 CAPTIONS["ask"] = {
-    "single": 1,
-    "side": 1,
-    "floor": 1,
-    "name_each": 1,
-    "inside_each": 1,
-    "load": 1,
+    **KEPT,
     "worked_count": 8,
     "worked_mcq": 5,
     "worked_distance": 7,
@@ -121,23 +118,13 @@ CAPTIONS["ask"] = {
 # Places in metres, and distances from them, many in a row: what is a difference of two numbers is learned from such lists in a few
 # hundred steps, and not in thousands from the few that an answer has.
 CAPTIONS["reckon"] = {
-    "single": 1,
-    "side": 1,
-    "floor": 1,
-    "name_each": 1,
-    "inside_each": 1,
-    "load": 1,
+    **KEPT,
     "reckon_each": 8,
     "worked_count": 4,
     "worked_distance": 1,
 }
 CAPTIONS["conclude"] = {
-    "single": 1,
-    "side": 1,
-    "floor": 1,
-    "name_each": 1,
-    "inside_each": 1,
-    "load": 1,
+    **KEPT,
     "reckon_each": 1,
     "worked_count": 8,
     "worked_mcq": 5,

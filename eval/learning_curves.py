@@ -33,8 +33,8 @@ Curves = dict[str, tuple[list[int], np.ndarray]]
 def read_curves(runs: Sequence[Path]) -> Curves:
     """The scores that all runs measured at the same steps.
 
-    Raises DataError where there are fewer than two runs or one is named twice, where one has no validated scores, or where two were validated at
-    different steps.
+    Raises DataError where there are fewer than two runs or one is named twice, where one has no validated scores, or where two were
+    validated at different steps.
     """
     if len(runs) < 2:
         raise DataError("an interval over seeds takes at least two runs")

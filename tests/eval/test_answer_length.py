@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from eval import answer_length, predict
+from eval.prediction import stream_answer
 from smolrgpt_jax import load
 from smolrgpt_jax.training import checkpoints
 
@@ -29,7 +31,11 @@ def trained(small_checkpoint, tmp_path):
 
 
 def test_a_checkpoint_of_a_training_answers_as_long_as_its_validation_did(trained):
-    assert answer_length(load(trained)) == 9 and answer_length(load(trained), 7) == 7
+    model = load(trained)
+    assert answer_length(model) == 9 and answer_length(model, 7) == 7
+    picture = np.zeros((8, 8, 3), np.uint8)
+    # One text per token, and perhaps one more for a character that the last token leaves unfinished.
+    assert 9 <= len(list(stream_answer(model, picture, "What is there?"))) <= 10
 
 
 def test_commands_go_by_the_checkpoint_unless_told(trained, monkeypatch, tmp_path):
