@@ -25,6 +25,13 @@ TRAINED: dict[str, dict[str, dict]] = {
         "64 pixels": {"image_size": 64},
         "192 pixels": {"image_size": 192},
     },
+    # Trained and tested on widths and heights, see eval/studies/sizes.py.
+    "sizes": {
+        "as published": {},
+        "extent": {"region_extent": True},
+        "finer pooling": {"shuffle_factor": 1},
+        "extent and finer pooling": {"region_extent": True, "shuffle_factor": 1},
+    },
 }
 # Steps of 8 rows, and scenes of the training split.
 SIZES = {"cpu": {"steps": 1000, "scenes": 3000}, "gpu": {"steps": 20_000, "scenes": 30_000}}
@@ -33,6 +40,7 @@ SIZES = {"cpu": {"steps": 1000, "scenes": 3000}, "gpu": {"steps": 20_000, "scene
 # a version stays as it is, so that numbers can be compared; changes make a new one.
 SHIFT_VERSION = 1
 SHIFT_SEED = 910_001
+SIZE_TEST_SEED = 920_000
 SHIFT: dict[str, dict] = {
     "as in training": {},
     "cameras of all heights": {"camera_variety": 1.0},
@@ -57,6 +65,15 @@ def shifted_warehouse(variant: str, scenes: int = 100) -> dict:
 def trained_warehouse(size: str, seed: int) -> dict:
     """Parameters of the warehouse that a study of a size, a key of SIZES, trains and tests on."""
     return {**demo.WAREHOUSE, "scenes": SIZES[size]["scenes"], "seed": seed}
+
+
+def size_warehouses(size: str, seed: int) -> dict[str, dict]:
+    """Parameters of the warehouses, in the layout of SpatialRGPT-Bench, that widths and heights are learned from and asked about."""
+    common = {**demo.WAREHOUSE, "scenes": 0, "val_scenes": 0, "formats": ("bench",)}
+    return {
+        "train": {**common, "test_scenes": SIZES[size]["scenes"], "seed": seed},
+        "test": {**common, "test_scenes": demo.WAREHOUSE["test_scenes"], "seed": SIZE_TEST_SEED + seed},
+    }
 
 
 def training(root: str, start: str, size: str, seed: int, image_tokens: int) -> ConfigDict:

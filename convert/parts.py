@@ -11,6 +11,7 @@ PARTS = {
     "depth connector": "depth_connector/",
     "RGB refiner": "rgb_refiner/",
     "depth refiner": "depth_refiner/",
+    "region extent": "region_extent/",
     "decoder embedding": "decoder/token_embedding",
     "decoder blocks": "decoder/blocks/",
     "decoder norm": "decoder/norm/",

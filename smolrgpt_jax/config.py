@@ -88,7 +88,8 @@ class SmolRGPTConfig:
 
     depth_pathway, refiners and picture_tokens leave parts of the published model out, for studies: what depth has of its own
     after the encoder ("none": depth tokens are zeros); whether regions are pooled from refined feature maps or straight from the
-    connectors', each cell repeated to the size of the masks; whether the image tokens hold the picture or zeros.
+    connectors', each cell repeated to the size of the masks; whether the image tokens hold the picture or zeros. region_extent adds
+    to it: place and size of the mask and the depth under it go into a region's RGB token (models/region_extent.py).
 
     Raises ConfigError on construction when sizes contradict each other.
     """
@@ -105,6 +106,7 @@ class SmolRGPTConfig:
     depth_pathway: DepthPathway = "separate"
     refiners: bool = True
     picture_tokens: bool = True
+    region_extent: bool = False
 
     def __post_init__(self) -> None:
         if self.depth_pathway not in get_args(DepthPathway):
@@ -248,9 +250,9 @@ def config_from_torch(values: Mapping[str, Any]) -> SmolRGPTConfig:
 def config_to_torch(config: SmolRGPTConfig, base: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Writes config.json for the PyTorch release: `base` (the imported file, or the release's defaults) updated by our values.
 
-    Raises ConfigError for a model that leaves out parts which that release always has.
+    Raises ConfigError for a model with parts other than that release's.
     """
-    for name in ("depth_pathway", "refiners", "picture_tokens"):
+    for name in ("depth_pathway", "refiners", "picture_tokens", "region_extent"):
         if (value := getattr(config, name)) != (published := getattr(SmolRGPTConfig(), name)):
             raise ConfigError(f"the PyTorch release has no model with {name} {value!r}, only {published!r}")
     result = dict(TORCH_DEFAULTS if base is None else base)

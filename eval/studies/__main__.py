@@ -8,7 +8,7 @@ from pathlib import Path
 
 from configs import studies as configs
 from eval import add_answer_length, positive
-from eval.studies import answered, shift, trained
+from eval.studies import answered, shift, sizes, trained
 from eval.studies.results import Found, table
 from smolrgpt_jax.data.records import BadRecords
 from smolrgpt_jax.data.sources.collect import read_json_list
@@ -36,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     study = _add(studies, "shift", shift.__doc__, _shift, "--checkpoint on warehouses unlike the demo's")
     study.add_argument("--checkpoint", required=True, type=Path, help="trained on the demo's warehouse")
     for name in configs.TRAINED:
-        study = _add(studies, name, trained.__doc__, _train, "variants of the model trained and compared")
+        about = sizes.__doc__ if name == "sizes" else trained.__doc__
+        study = _add(studies, name, about, _train, "variants of the model trained and compared")
         study.add_argument(
             "--seeds", type=int, nargs="+", default=[0, 1, 2], help="one training of each variant per seed"
         )
@@ -93,7 +94,8 @@ def _shift(args: argparse.Namespace) -> Found:
 
 
 def _train(args: argparse.Namespace) -> Found:
-    return trained.run_study(args.study, args.out, seeds=args.seeds, size=args.size, **_limits(args))
+    task = sizes.TASK if args.study == "sizes" else trained.WAREHOUSE
+    return trained.run_study(args.study, task, args.out, seeds=args.seeds, size=args.size, **_limits(args))
 
 
 if __name__ == "__main__":

@@ -33,11 +33,11 @@ def of_one_run(metrics: Mapping[str, Any]) -> dict[str, tuple[float | None, tupl
 
 
 def over_seeds(
-    runs: Sequence[Mapping[str, Any]],
+    runs: Sequence[Mapping[str, float | None]],
 ) -> dict[str, tuple[float | None, tuple[float, float] | None]]:
     """Mean of each score over runs that differ by their seed, and its interval (Student's t); none for one run."""
     found = {}
-    for score in SCORES:
+    for score in runs[0]:
         values = [run[score] for run in runs]
         if None in values:
             found[score] = None, None
@@ -62,13 +62,18 @@ def write_study(out: Path, found: Found, **details: Any) -> None:
         (aside / "plot.svg").write_text(plot(found), encoding="utf-8")
 
 
+def _scores(found: Found) -> list[str]:
+    return list(next(iter(found.values())))
+
+
 def table(found: Found) -> str:
-    """Markdown: one row per variant, percent right with the 95 % interval."""
-    lines = ["| variant | " + " | ".join(SCORES) + " |", "|---" * (len(SCORES) + 1) + "|"]
+    """Markdown: one row per variant, one column per score, percent with the 95 % interval."""
+    names = _scores(found)
+    lines = ["| variant | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for variant, scores in found.items():
         cells = []
-        for score in SCORES:
-            value, interval = scores[score]
+        for name in names:
+            value, interval = scores[name]
             if value is None:
                 cells.append("-")
             elif interval is None:
@@ -80,21 +85,22 @@ def table(found: Found) -> str:
 
 
 def plot(found: Found) -> str:
-    """An SVG of bars, one group per score, one bar per variant, with whiskers for the intervals."""
+    """An SVG of bars, one group per score, one bar per variant, with whiskers for the intervals; bars end at 100 %."""
     width, left, bottom = 720, 40, 250
-    group = (width - left) / len(SCORES)
+    names = _scores(found)
+    group = (width - left) / len(names)
     bar = 0.8 * group / len(found)
     height = bottom + 40 + 18 * -(-len(found) // 3)
     parts = percent_axis(width, height, left, width, bottom - 200, bottom)
-    for g, score in enumerate(SCORES):
+    for g, name in enumerate(names):
         parts.append(
-            f'<text x="{left + (g + 0.5) * group:.0f}" y="{bottom + 18}" text-anchor="middle">{score}</text>'
+            f'<text x="{left + (g + 0.5) * group:.0f}" y="{bottom + 18}" text-anchor="middle">{name}</text>'
         )
         for v, (variant, scores) in enumerate(found.items()):
-            value, interval = scores[score]
+            value, interval = scores[name]
             if value is None:
                 continue
-            x, top = left + g * group + 0.1 * group + v * bar, bottom - 2 * value
+            x, top = left + g * group + 0.1 * group + v * bar, bottom - 2 * min(value, 100)
             parts.append(
                 f'<rect x="{x:.1f}" y="{top:.1f}" width="{bar - 2:.1f}" height="{bottom - top:.1f}" fill="{COLOURS[v]}">'
                 f"<title>{variant}: {value:.1f} %</title></rect>"

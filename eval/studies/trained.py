@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from configs import demo
 from configs import studies as configs
-from eval.studies.results import Found, over_seeds, write_study
+from eval.studies.results import SCORES, Found, over_seeds, write_study
 from eval.studies.scoring import score
 from eval.validation import WAREHOUSE_SCORES
 from smolrgpt_jax import load
@@ -27,6 +28,7 @@ from smolrgpt_jax.data.text import ChatTokenizer
 from smolrgpt_jax.data.tokenizer_files import tokenizer_files
 from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
 from smolrgpt_jax.data.warehouse_sim.write import ensure_warehouse
+from smolrgpt_jax.loading import Model
 from smolrgpt_jax.models.smolrgpt import init_params
 from smolrgpt_jax.torch_format.folder import read_folder
 from smolrgpt_jax.training.checkpoints import Meta, save
@@ -34,6 +36,58 @@ from smolrgpt_jax.training.loop import train
 
 KEPT = ("vision_encoder/", "decoder/")
 POSITIONS = "vision_encoder/position_embedding"
+
+Scores = dict[str, float | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What variants are trained on and asked.
+
+    Attributes:
+      prepare: (folder of a seed, size, seed) -> makes the data under the folder, unless they are there.
+      configuration: (folder of a seed, what configs.studies.training made) -> the run's configuration on those data.
+      test: (model, folder of a seed, results folder, batch_size=, max_new_tokens=, study=, variant=, checkpoint=) -> metrics,
+        written there as metrics.json too.
+      scores: metrics -> what the table shows of them, in percent.
+      baselines: (folder of a seed) -> {row of the table: scores} of what is not trained.
+    """
+
+    prepare: Callable[[Path, str, int], None]
+    configuration: Callable[[Path, ConfigDict], ConfigDict]
+    test: Callable[..., Mapping[str, Any]]
+    scores: Callable[[Mapping[str, Any]], Scores]
+    baselines: Callable[[Path], dict[str, Scores]] = lambda root: {}
+
+
+def _prepare(root: Path, size: str, seed: int) -> None:
+    ensure_warehouse(root / "data", WarehouseConfig(**configs.trained_warehouse(size, seed)))
+
+
+def _test(
+    model: Model, root: Path, out: Path, *, variant: str, checkpoint: Path, **keywords: Any
+) -> Mapping[str, Any]:
+    data = root / "data"
+    return score(
+        model,
+        data,
+        "test",
+        out,
+        annotations="test_answers.json",
+        loss_curves={variant: checkpoint / "metrics.csv"},
+        variant=variant,
+        checkpoint=checkpoint,
+        data=data,
+        **keywords,
+    )
+
+
+WAREHOUSE = Task(
+    _prepare,
+    lambda root, config: config,
+    _test,
+    lambda metrics: {score: metrics[score] for score in SCORES},
+)
 
 
 def variant_config(config: SmolRGPTConfig, changes: Mapping[str, Any]) -> SmolRGPTConfig:
@@ -66,45 +120,63 @@ def start_params(
 
 
 def run_study(
-    name: str, out: Path, *, seeds: Sequence[int], size: str, batch_size: int, max_new_tokens: int | None
+    name: str,
+    task: Task,
+    out: Path,
+    *,
+    seeds: Sequence[int],
+    size: str,
+    batch_size: int,
+    max_new_tokens: int | None,
 ) -> Found:
     """Trains and tests what is not done yet and writes the study.
 
-    Returns the mean scores of each variant, with 95 % intervals over seeds. Raises ValueError or OSError with one sentence.
+    Args:
+      name: of the study, a key of configs.studies.TRAINED.
+      task: what its variants are trained on and asked.
+      out: folder of the study.
+      seeds: one training of each variant per seed.
+      size: a key of configs.studies.SIZES.
+      batch_size: questions answered at once.
+      max_new_tokens: longest answer, None for what ``eval.answer_length`` says.
+
+    Returns:
+      The mean scores of each variant, with 95 % intervals over seeds.
+
+    Raises:
+      ValueError, OSError: with one sentence.
     """
     if len(set(seeds)) < len(seeds):
         raise DataError(f"the seeds {' '.join(map(str, seeds))} hold one twice; intervals would be too small")
-    runs: dict[str, list[dict]] = {variant: [] for variant in configs.TRAINED[name]}
+    runs: dict[str, list[Scores]] = {variant: [] for variant in configs.TRAINED[name]}
     for seed in seeds:
         root = out / f"seed{seed}"
-        ensure_warehouse(root / "data", WarehouseConfig(**configs.trained_warehouse(size, seed)))
+        task.prepare(root, size, seed)
         for variant, changes in configs.TRAINED[name].items():
             folder = root / variant.replace(",", "").replace(" ", "_")
             print(f"{name}: {variant}, seed {seed}", flush=True)
             results = folder / "eval" / "metrics.json"
             if not results.exists():
-                _train(folder, root, changes, seed, size)
-                score(
+                _train(folder, root, task, changes, seed, size)
+                task.test(
                     load(folder / "train"),
-                    root / "data",
-                    "test",
+                    root,
                     folder / "eval",
-                    annotations="test_answers.json",
                     batch_size=batch_size,
                     max_new_tokens=max_new_tokens,
-                    loss_curves={variant: folder / "train" / "metrics.csv"},
                     study=name,
                     variant=variant,
                     checkpoint=folder / "train",
-                    data=root / "data",
                 )
-            runs[variant].append(json.loads(results.read_text(encoding="utf-8")))
-    found = {variant: over_seeds(metrics) for variant, metrics in runs.items()}
+            runs[variant].append(task.scores(json.loads(results.read_text(encoding="utf-8"))))
+        for row, scores in task.baselines(root).items():
+            runs.setdefault(row, []).append(scores)
+    found = {variant: over_seeds(scores) for variant, scores in runs.items()}
     write_study(out, found, study=name, seeds=list(seeds), size=size)
     return found
 
 
-def _train(folder: Path, root: Path, changes: Mapping[str, Any], seed: int, size: str) -> None:
+def _train(folder: Path, root: Path, task: Task, changes: Mapping[str, Any], seed: int, size: str) -> None:
     config, params, _ = read_folder(Path(demo.BACKBONE))
     config = variant_config(config, changes)
     start = folder / "start"
@@ -112,6 +184,6 @@ def _train(folder: Path, root: Path, changes: Mapping[str, Any], seed: int, size
         folder.mkdir(parents=True, exist_ok=True)
         tokenizer = tokenizer_files(ChatTokenizer.load(demo.TOKENIZER))
         save(start, start_params(config, params, seed), Meta(config, tokenizer))
-    run = configs.training(str(root), str(start), size, seed, config.image_tokens).to_dict()
-    if train(run, folder / "train", WAREHOUSE_SCORES)["stopped"]:
+    run = configs.training(str(root), str(start), size, seed, config.image_tokens)
+    if train(task.configuration(root, run).to_dict(), folder / "train", WAREHOUSE_SCORES)["stopped"]:
         raise SystemExit("stopped by a signal; the same command goes on from here")

@@ -154,7 +154,14 @@ def make_programs(
         masks = array((rows, regions, grid, grid), jnp.float32)
         programs["encode"] = Program(
             encode,
-            ("vision_encoder", "rgb_connector", "depth_connector", "rgb_refiner", "depth_refiner"),
+            (
+                "vision_encoder",
+                "rgb_connector",
+                "depth_connector",
+                "rgb_refiner",
+                "depth_refiner",
+                "region_extent",
+            ),
             {"images": pixels, "depths": pixels, "region_masks": masks},
         )
     return programs

@@ -16,6 +16,7 @@ from smolrgpt_jax.models.connector import Connector
 from smolrgpt_jax.models.layers import Params, bind_params, flat_params
 from smolrgpt_jax.models.mask_pooling import mask_pooling
 from smolrgpt_jax.models.refiner import Refiner, repeat_cells
+from smolrgpt_jax.models.region_extent import RegionExtent
 from smolrgpt_jax.models.siglip import VisionEncoder
 from smolrgpt_jax.models.smollm import Decoder
 from smolrgpt_jax.sharding import constrain_batch
@@ -33,6 +34,8 @@ class SmolRGPT(nnx.Module):
             self.rgb_refiner = Refiner(width, rngs)
             if config.depth_pathway in ("separate", "shared_connector"):
                 self.depth_refiner = Refiner(width, rngs)
+        if config.region_extent:
+            self.region_extent = RegionExtent(width, rngs)
         self.decoder = Decoder(config.decoder, **stack, rngs=rngs)
         self.dtype, self.attention = config.compute_dtype, config.attention
         self.depth_pathway, self.picture_tokens = config.depth_pathway, config.picture_tokens
@@ -73,6 +76,9 @@ class SmolRGPT(nnx.Module):
             out["depth_tokens"] = getattr(self, "depth_connector", self.rgb_connector)(depth_features)
             out["depth_refined"] = getattr(self, "depth_refiner", rgb_refiner)(out["depth_tokens"])
             out["region_depth"] = mask_pooling(out["depth_refined"], masks)
+        if regions and hasattr(self, "region_extent"):
+            extent = self.region_extent(masks, depths.reshape(flat.shape) if with_depth else None)
+            out["region_rgb"] += extent.astype(self.dtype)
         if regions:
             parts += [out["region_rgb"], out["region_depth"]]
         width = parts[0].shape[-1]

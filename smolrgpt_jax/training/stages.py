@@ -84,7 +84,7 @@ def _published(
         Group("vision_encoder", "vision_encoder/", FROZEN),
         Group("rgb_connector", "rgb_connector/", rgb_connector),
         Group("depth_connector", "depth_connector/", depth_connector),
-        Group("refiners", "(rgb|depth)_refiner/", refiners),
+        Group("refiners", "((rgb|depth)_refiner|region_extent)/", refiners),
         Group("decoder", "decoder/", decoder),
     )
     return Stage(name, groups, regions, after)

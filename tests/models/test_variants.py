@@ -38,6 +38,7 @@ def encode(config, params, inputs):
         ({"depth_pathway": "none"}, {"depth_connector", "depth_refiner"}),
         ({"refiners": False}, {"rgb_refiner", "depth_refiner"}),
         ({"picture_tokens": False}, set()),
+        ({"region_extent": True}, set()),
     ],
 )
 def test_parts_that_a_variant_has(changes, missing):
@@ -86,7 +87,12 @@ def test_without_picture_tokens_only_regions_are_seen(inputs):
 
 
 def test_what_the_release_does_not_have_is_not_written_for_it():
-    for changes in ({"depth_pathway": "none"}, {"refiners": False}, {"picture_tokens": False}):
+    for changes in (
+        {"depth_pathway": "none"},
+        {"refiners": False},
+        {"picture_tokens": False},
+        {"region_extent": True},
+    ):
         (name,) = changes
         with pytest.raises(ConfigError, match=f"the PyTorch release has no model with {name}"):
             config_to_torch(SMALL.replace(**changes))

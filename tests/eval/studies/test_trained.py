@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from configs import demo, studies
-from eval.studies import trained
+from eval.studies import sizes, trained
 from eval.studies.__main__ import main
 from smolrgpt_jax import load
 from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
@@ -75,6 +75,22 @@ def test_a_tiny_study_from_beginning_to_end(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     main(arguments)
     assert table.splitlines()[0] in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_tiny_study_of_sizes(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(studies.SIZES, "cpu", {"steps": 2, "scenes": 6})
+    monkeypatch.setattr(demo, "WAREHOUSE", {**demo.WAREHOUSE, "test_scenes": 4})
+    out = tmp_path / "out"
+    main(["sizes", "--out", str(out), "--seeds", "3", "--max_new_tokens", "6"])
+    found = json.loads((out / "study.json").read_text())["variants"]
+    assert list(found) == [*studies.TRAINED["sizes"], sizes.MEDIAN]
+    assert set(found[sizes.MEDIAN]) == {"width right", "width error", "height right", "height error"}
+    assert 0 < found[sizes.MEDIAN]["width right"]["value"] <= 100
+    assert load(out / "seed3" / "extent" / "train").config.region_extent
+    asked = json.loads((out / "seed3" / "extent" / "eval" / "predictions.json").read_text())
+    assert {item["category"] for item in asked} == {"width_data", "height_data"}
+    assert f"| {sizes.MEDIAN} | " in capsys.readouterr().out
 
 
 def test_a_seed_given_twice_and_other_data_are_refused(tmp_path):

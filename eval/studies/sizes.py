@@ -1,0 +1,127 @@
+"""Widths and heights: the model trained on size questions in the manner of SpatialRGPT-Bench and asked them about unseen scenes, as
+published and with two ideas that give it what the mean under a mask forgets.
+
+extent: place and size of the mask, and the depth under it, go into the region's RGB token (smolrgpt_jax/models/region_extent.py).
+finer pooling: pixel-shuffle factor 1, so that masks are pooled on a map of twice the resolution.
+
+A success is the benchmark's, 75 to 125 % of the truth; the error is |answer - truth| / truth in percent, of readable answers. Beside the
+variants: always the training answers' median, of the same category. Training answers are in metres with two significant digits; test
+answers are the benchmark's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from configs import studies as configs
+from eval import answer_length, write_json
+from eval.bench_answers import bench_answer
+from eval.bench_scorer import answer_error, is_success
+from eval.spatialrgpt_bench import evaluate
+from eval.studies.trained import Scores, Task
+from eval.warehouse import answer_questions, run_details
+from smolrgpt_jax.data.records import BadRecords, Picture
+from smolrgpt_jax.data.sources.collect import read_json_list
+from smolrgpt_jax.data.sources.osd import read_bench
+from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
+from smolrgpt_jax.data.warehouse_sim.exports import BENCH_FILE
+from smolrgpt_jax.data.warehouse_sim.write import ensure_warehouse
+from smolrgpt_jax.loading import Model
+
+CATEGORIES = {"width": "width_data", "height": "height_data"}
+ADJECTIVES = {"width_data": "wide", "height_data": "tall"}
+SIZES_FILE = "sizes.json"
+MEDIAN = "always the median"
+
+
+def size_records(records: Sequence[dict], reworded: bool) -> list[dict]:
+    """The benchmark's records that ask for a width or a height.
+
+    reworded: with answers in metres, two significant digits, as a model is trained on them.
+    """
+    kept = [record for record in records if record["qa_info"]["category"] in ADJECTIVES]
+    return [_reworded(record) for record in kept] if reworded else kept
+
+
+def _reworded(record: dict) -> dict:
+    category = record["qa_info"]["category"]
+    question, answer = record["conversations"]
+    metres = bench_answer(category, answer["value"])
+    text = f"Region [0] is {float(f'{metres:.2g}'):g} meters {ADJECTIVES[category]}."
+    return {**record, "conversations": [question, {**answer, "value": text}]}
+
+
+def _prepare(root: Path, size: str, seed: int) -> None:
+    for split, parameters in configs.size_warehouses(size, seed).items():
+        ensure_warehouse(root / split, WarehouseConfig(**parameters))
+        bench = root / split / "bench"
+        if not (bench / SIZES_FILE).exists():
+            records = size_records(read_json_list(bench / BENCH_FILE), reworded=split == "train")
+            write_json(bench / SIZES_FILE, records)
+
+
+def _configuration(root: Path, config: ConfigDict) -> ConfigDict:
+    config.data.sources = {
+        "sizes": {"format": "bench", "root": str(root / "train" / "bench"), "annotations": SIZES_FILE}
+    }
+    config.data.weights = {}
+    config.validation_sources = {}
+    config.validation_answers = 0
+    return config
+
+
+def _pictures(root: Path, split: str) -> list[Picture]:
+    return read_bench(root / split / "bench", SIZES_FILE, on_bad_record=BadRecords("error"))
+
+
+def _test(
+    model: Model, root: Path, out: Path, *, batch_size: int, max_new_tokens: int | None, **details: Any
+) -> Mapping[str, Any]:
+    bad, length = BadRecords("error"), answer_length(model, max_new_tokens)
+    return evaluate(
+        _pictures(root, "test"),
+        lambda asked: answer_questions(model, asked, batch_size, length, bad),
+        out,
+        run_details(model, "eval.studies", data=root / "test", **details),
+    )
+
+
+def _scores(metrics: Mapping[str, Any]) -> Scores:
+    """Success and error of widths and heights, percent."""
+    scores: Scores = {}
+    for name in CATEGORIES:
+        found = metrics["quantitative"][name]
+        scores[f"{name} right"] = found["success"]
+        scores[f"{name} error"] = None if found["error"] is None else 100 * found["error"]
+    return scores
+
+
+def median_scores(root: Path) -> Scores:
+    """What the median of the training answers would score, for each category."""
+    scores: Scores = {}
+    for name, category in CATEGORIES.items():
+        known, asked = (
+            [
+                bench_answer(category, question.answer)
+                for picture in _pictures(root, split)
+                for question in picture.questions
+                if question.category == category
+            ]
+            for split in ("train", "test")
+        )
+        guess = float(np.median(known))
+        scores[f"{name} right"] = 100 * float(
+            np.mean([is_success(category, guess, truth) for truth in asked])
+        )
+        scores[f"{name} error"] = 100 * float(
+            np.mean([answer_error(category, guess, truth) for truth in asked])
+        )
+    return scores
+
+
+TASK = Task(_prepare, _configuration, _test, _scores, lambda root: {MEDIAN: median_scores(root)})
