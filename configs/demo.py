@@ -17,7 +17,7 @@ ROOT = "runs/demo"
 STAGES = ("stage1", "stage2", "stage3")
 BACKBONE = "configs/backbone"
 TOKENIZER = "configs/demo_tokenizer"
-LONGEST_ANSWER = 224  # tokens; the longest worked answers of this warehouse take about 200
+LONGEST_ANSWER = 256  # tokens; the longest worked answers of this warehouse take about 230
 # Region captions per picture, by kind. None is asked as a question is: its short answer would compete with the worked one.
 CAPTIONS = {
     "single": 2,
@@ -27,6 +27,7 @@ CAPTIONS = {
     "name_each": 1,
     "inside_each": 3,
     "load": 2,
+    "reckon_each": 2,
 }
 # Pictures just large enough for the encoder's 128x128, lists of masks short enough for two cores to learn from, and cameras so
 # much alike that metres can be learned in minutes; one plain look.
@@ -41,7 +42,7 @@ WAREHOUSE = {
     "appearance_variety": 0.0,
     "clear_lines": False,
     "questions_per_picture": 6.4,
-    "answers": AnswerStyle(decimals=1, settled=True, worked=True, metres=True),
+    "answers": AnswerStyle(decimals=1, settled=True, worked=True, metres=True, summary=True),
     "scene_captions": 1,
     "max_caption_regions": 5,
     "captions": CaptionCounts.only(**CAPTIONS),
@@ -55,7 +56,7 @@ def common() -> ConfigDict:
     config.batch_rows = 8
     config.optimizer.b2 = 0.99
     config.optimizer.warmup = 0.05
-    config.data.row_tokens = 320
+    config.data.row_tokens = 336
     config.data.row_pictures = 1
     config.data.row_regions = 16
     config.data.region_names = True
@@ -102,7 +103,7 @@ def get_config(stage: str = "stage3", root: str = ROOT) -> ConfigDict:
     elif stage == "stage3":
         config.stage = "sft"
         config.init_from = f"{root}/stage2"
-        config.steps = 1700
+        config.steps = 1500
         config.optimizer.peaks = {
             "rgb_connector": 5e-4,
             "depth_connector": 5e-4,
@@ -113,7 +114,7 @@ def get_config(stage: str = "stage3", root: str = ROOT) -> ConfigDict:
         config.data.sources = {"questions": questions, "regions": regions}
         config.data.weights = {"questions": 0.8, "regions": 0.2}
         config.validation_sources = {"questions": default.warehouse(data, "val")}
-        config.validate_every = 425
+        config.validate_every = 375
         config.validation_answers = 192
         config.validation_answer_tokens = LONGEST_ANSWER
     else:

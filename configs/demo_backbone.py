@@ -19,7 +19,7 @@ ROW_TOKENS = {
     "choose": 256,
     "ask": 256,
     "reckon": 320,
-    "conclude": 320,
+    "conclude": 336,
 }  # of a packed row; 160 in the other phases
 SEEDS = {
     "see": 900_001,
@@ -125,7 +125,7 @@ CAPTIONS["reckon"] = {
 }
 CAPTIONS["conclude"] = {
     **KEPT,
-    "reckon_each": 1,
+    "reckon_each": 3,
     "worked_count": 8,
     "worked_mcq": 5,
     "worked_distance": 5,
@@ -139,7 +139,13 @@ def warehouse(phase: str) -> dict:
         "scenes": SCENES[phase],
         "test_scenes": 0,
         "seed": SEEDS[phase],
-        "answers": AnswerStyle(decimals=1, settled=True, worked=True, metres=phase in ("reckon", "conclude")),
+        "answers": AnswerStyle(
+            decimals=1,
+            settled=True,
+            worked=True,
+            metres=phase in ("reckon", "conclude"),
+            summary=phase == "conclude",
+        ),
         "captions": CaptionCounts.only(**CAPTIONS[phase]),
         "max_caption_regions": 7,
     }

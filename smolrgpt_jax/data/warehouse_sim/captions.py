@@ -420,7 +420,8 @@ class Captioner:
         chosen = self._some(4, 7)
         if chosen is None:
             return None
-        text = worked.standing({0: chosen[0]}) + worked.reckoned(chosen[0], chosen[1:], 1)
+        text = worked.standing({0: chosen[0]})
+        text += worked.reckoned(chosen[0], chosen[1:], 1, self.style.summary)
         return Caption(f"Reckon {MASK} to {masks(chosen[1:])}.", text.rstrip(), tuple(chosen))
 
     def _legs(self) -> Caption | None:

@@ -64,12 +64,15 @@ class AnswerStyle:
       worked: an answer first says of every region in turn what its conclusion needs, see worked.py. The published ones do not.
       metres: workings place regions in whole metres on the floor, so that their distances follow from text; otherwise in tenths of
         the picture.
+      summary: workings in metres also say what a conclusion is drawn from: the nearest so far after each of a list, and the distance
+        of a pair in whole metres.
     """
 
     decimals: int = 2
     settled: bool = False
     worked: bool = False
     metres: bool = False
+    summary: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.decimals <= 2:
@@ -183,14 +186,15 @@ class Asker:
         return say(*about) if self.style.worked else ""
 
     def _nearness(self, number: int, region: Region, group: Sequence[Region], first: int) -> str:
-        if self.style.metres:
-            return self._placed({number: region}) + self._worked(worked.reckoned, region, group, first)
-        return self._placed({number: region}) + self._worked(worked.nearness, region, group, first)
+        said = self._placed({number: region})
+        if not self.style.metres:
+            return said + self._worked(worked.nearness, region, group, first)
+        return said + self._worked(worked.reckoned, region, group, first, self.style.summary)
 
     def _legs(self, ends: dict[int, Region]) -> str:
-        return self._placed(ends) + self._worked(
-            worked.legs if self.style.metres else worked.offset, *ends.values()
-        )
+        if self.style.metres:
+            return self._placed(ends) + self._worked(worked.legs, *ends.values(), self.style.summary)
+        return self._placed(ends) + self._worked(worked.offset, *ends.values())
 
     def _placed(self, regions: dict[int, Region]) -> str:
         return self._worked(worked.standing if self.style.metres else worked.located, regions)

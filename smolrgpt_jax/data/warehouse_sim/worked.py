@@ -47,10 +47,26 @@ def _in_metres(region: Region) -> str:
     return f"{ahead} ahead {abs(right)} {'left' if right < 0 else 'right'}"
 
 
-def _stated_legs(a: Region, b: Region) -> tuple[int, int]:
-    """Metres across and along the camera's heading, as they follow from what is said, so that all of it can be learned from text."""
+def _stated_legs(a: Region, b: Region) -> tuple[str, int, int]:
+    """Metres across and along the camera's heading, as they follow from what is said, so that all of it can be learned from text.
+
+    Before them a word, whether the two are on the same side of the camera, "with" each other, or "apart": what is across is the
+    difference of what they are aside or the sum. To find that out and to reckon in one step is not learned reliably.
+    """
     (a_ahead, a_right), (b_ahead, b_right) = _stands(a), _stands(b)
-    return abs(a_right - b_right), abs(a_ahead - b_ahead)
+    side = "with" if (a_right < 0) == (b_right < 0) else "apart"
+    return side, abs(a_right - b_right), abs(a_ahead - b_ahead)
+
+
+def _stated_distance(a: Region, b: Region) -> float:
+    """Their distance in metres, as it follows from the legs that are said."""
+    _, across, along = _stated_legs(a, b)
+    return math.hypot(across, along)
+
+
+def _list_off(a: Region, b: Region) -> int:
+    """That distance as lists have it: whole metres, one digit."""
+    return min(round(_stated_distance(a, b)), 9)
 
 
 def standing(regions: Mapping[int, Region]) -> str:
@@ -76,28 +92,36 @@ def nearness(region: Region, group: Sequence[Region], first: int) -> str:
     return _in_turn([f"off {min(round(floor_distance(region.thing, o.thing)), 9)}" for o in group], first)
 
 
-def reckoned(region: Region, group: Sequence[Region], first: int) -> str:
+def reckoned(region: Region, group: Sequence[Region], first: int, summary: bool = False) -> str:
     """How far each of a group is from a region that was placed on the floor, step by step.
 
-    "0 at 5 ahead 2 left 3 across 4 along off 5. "; all but the place follows from text, whole metres, 9 at most off.
+    "0 at 5 ahead 2 left apart 3 across 4 along off 5. "; all but the place follows from text, whole metres, 9 at most off. summary:
+    after each the nearest so far and how far off it is, so that the last of them is the nearest of all: "0 at ... off 5 nearest 0 off
+    5 1 at ... off 3 nearest 1 off 3. ". To look through all of them at the end is much harder.
     """
-    words = []
-    for other in group:
-        across, along = _stated_legs(region, other)
-        off = min(round(math.hypot(across, along)), 9)
-        words.append(f"at {_in_metres(other)} {across} across {along} along off {off}")
+    words, best = [], 0
+    for i, other in enumerate(group):
+        side, across, along = _stated_legs(region, other)
+        word = f"at {_in_metres(other)} {side} {across} across {along} along off {_list_off(region, other)}"
+        if summary:
+            if _stated_distance(region, other) < _stated_distance(region, group[best]):
+                best = i
+            word += f" nearest {first + best} off {_list_off(region, group[best])}"
+        words.append(word)
     return _in_turn(words, first)
 
 
-def legs(a: Region, b: Region) -> str:
-    """The two legs of their distance after both were placed on the floor: "1 across 3 along. ".
+def legs(a: Region, b: Region, summary: bool) -> str:
+    """The two legs of their distance after both were placed on the floor: "with 1 across 3 along. ".
 
-    Nothing for a thing inside a buffer, whose distance is 0.
+    Nothing for a thing inside a buffer, whose distance is 0. summary: with the distance that follows from them, in whole metres: "with
+    1 across 3 along off 3. ".
     """
     if floor_distance(a.thing, b.thing) == 0:
         return ""
-    across, along = _stated_legs(a, b)
-    return f"{across} across {along} along. "
+    side, across, along = _stated_legs(a, b)
+    off = f" off {round(_stated_distance(a, b))}" if summary else ""
+    return f"{side} {across} across {along} along{off}. "
 
 
 def offset(a: Region, b: Region, decimals: int = 0) -> str:

@@ -251,6 +251,9 @@ def test_distances_reckoned_from_places_in_metres(captions):
             assert (number, ahead, aside) == (i + 1, round(other.ahead), abs(round(other.right)))
             legs = abs(round(other.right) - round(first.right)), abs(ahead - numbers[1])
             assert (across, along) == legs and off == min(round(math.hypot(*legs)), 9)
+        sides = [round(region.right) < 0 for region in caption.regions]
+        words = ["with" if side == sides[0] else "apart" for side in sides[1:]]
+        assert re.findall("with|apart", caption.text) == words
 
 
 def test_loads(captions):

@@ -14,7 +14,7 @@ from smolrgpt_jax.data.warehouse_sim.questions import AnswerStyle, Asker
 from smolrgpt_jax.data.warehouse_sim.view import floor_distance, is_inside
 
 
-def asked_both_ways(samples, metres: bool):
+def asked_both_ways(samples, **style: bool):
     """The same questions, answered plainly and worked."""
     made = []
     for sample in samples[:100]:
@@ -23,7 +23,7 @@ def asked_both_ways(samples, metres: bool):
                 sample.regions,
                 sample.scene.counted,
                 np.random.default_rng(5),
-                AnswerStyle(1, True, worked=on, metres=metres),
+                AnswerStyle(1, True, worked=on, **style),
             )
             for on in (False, True)
         ]
@@ -36,7 +36,7 @@ def asked_both_ways(samples, metres: bool):
 
 @pytest.fixture(scope="module")
 def in_tenths(samples):
-    return asked_both_ways(samples, metres=False)
+    return asked_both_ways(samples)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,12 @@ def in_metres(samples):
     return asked_both_ways(samples, metres=True)
 
 
-@pytest.fixture(params=["in_tenths", "in_metres"])
+@pytest.fixture(scope="module")
+def summed_up(samples):
+    return asked_both_ways(samples, metres=True, summary=True)
+
+
+@pytest.fixture(params=["in_tenths", "in_metres", "summed_up"])
 def pairs(request):
     return request.getfixturevalue(request.param)
 
@@ -67,7 +72,9 @@ def test_the_plain_answer_is_the_worked_one_without_its_lists(pairs):
     lists = re.compile(
         r"(?:\d+ (?:no|leftmost|middle|rightmost|in|out|loaded|empty|off \d|at \(\d, \d\))[. ]\s?)+"
         r"|\d+ stands \d+ ahead \d+ (?:left|right)\. "
-        r"|(?:\d+ at \d+ ahead \d+ (?:left|right) \d+ across \d+ along off \d[. ]\s?)+|\d+ across \d+ along\. "
+        r"|(?:\d+ at \d+ ahead \d+ (?:left|right) (?:with|apart) \d+ across \d+ along off \d"
+        r"(?: nearest \d+ off \d)?[. ]\s?)+"
+        r"|(?:(?:with|apart) )?\d+ across \d+ along(?: off \d+)?\. "
     )
     longer = 0
     for plain, full in pairs:
@@ -165,25 +172,52 @@ def test_all_that_follows_places_on_the_floor_follows_from_text(in_metres):
     listed = paired = 0
     for _, full in in_metres:
         stood = [on_floor(*place) for place in re.findall(rf"\d+ stands {PLACE}", full.answer)]
-        for *place, across, along, off in re.findall(
-            rf"at {PLACE} (\d+) across (\d+) along off (\d)", full.answer
+        for *place, side, across, along, off in re.findall(
+            rf"at {PLACE} (with|apart) (\d+) across (\d+) along off (\d)", full.answer
         ):
-            apart = np.subtract(stood[0], on_floor(*place))
+            there = on_floor(*place)
+            apart = np.subtract(stood[0], there)
             assert (int(along), int(across)) == tuple(abs(apart))
             assert int(off) == min(round(float(np.hypot(*apart))), 9)
+            assert (side == "with") == ((stood[0][1] < 0) == (there[1] < 0))
             listed += 1
-        if legs := re.search(r"(\d+) across (\d+) along\.", full.answer):
-            assert tuple(map(int, legs.groups()))[::-1] == tuple(abs(np.subtract(*stood)))
+        if legs := re.search(r"(with|apart) (\d+) across (\d+) along\.", full.answer):
+            side, *metres = legs.groups()
+            assert tuple(map(int, metres))[::-1] == tuple(abs(np.subtract(*stood)))
+            assert (side == "with") == ((stood[0][1] < 0) == (stood[1][1] < 0))
             # Each place is off by half a metre at most along either axis.
-            assert np.hypot(*map(int, legs.groups())) == pytest.approx(full.normalized_answer, abs=2**0.5)
+            assert np.hypot(*map(int, metres)) == pytest.approx(full.normalized_answer, abs=2**0.5)
             paired += 1
     assert listed > 200 and paired > 100
+
+
+def test_a_summary_says_what_is_concluded_from(in_metres, summed_up):
+    pairs = chosen = 0
+    for (_, before), (_, after) in zip(in_metres, summed_up, strict=True):
+        without = re.sub(r" nearest \d+ off \d", "", after.answer)
+        if legs := re.search(r"(?:with|apart) (\d+) across (\d+) along off (\d+)\. ", without):
+            *metres, off = map(int, legs.groups())
+            if f"{metres[0]} across {metres[1]} along. " in before.answer:
+                assert off == round(float(np.hypot(*metres)))
+                without = without.replace(f" along off {off}. ", " along. ")
+                pairs += 1
+        assert before.answer == without
+        items = re.findall(
+            r"(\d+) at [^.]*? (\d+) across (\d+) along off (\d) nearest (\d+) off (\d)", after.answer
+        )
+        seen: dict[str, tuple[float, str]] = {}
+        for number, across, along, off, best, best_off in items:
+            seen[number] = float(np.hypot(int(across), int(along))), off
+            assert seen[best] == (min(seen.values())[0], best_off)
+        if items and after.category == "mcq":
+            chosen += 1
+    assert pairs > 100 and chosen > 50
 
 
 def test_the_nearest_is_nearly_always_nearest_in_whole_metres(in_metres):
     right = []
     for _, full in in_metres:
-        items = re.findall(rf"(\d+) at {PLACE} \d+ across \d+ along off (\d)", full.answer)
+        items = re.findall(rf"(\d+) at {PLACE} (?:with|apart) \d+ across \d+ along off (\d)", full.answer)
         found = {int(number): int(off) for number, *_, off in items}
         if full.category == "mcq" and found:
             right.append(found[int(full.normalized_answer)] == min(found.values()))
