@@ -20,8 +20,8 @@ import numpy as np
 from pycocotools import mask as coco
 
 from smolrgpt_jax.data import images
-from smolrgpt_jax.data.packing import RowShape
 from smolrgpt_jax.data.loader import FileLoader
+from smolrgpt_jax.data.packing import RowShape
 from smolrgpt_jax.data.pipeline import PackedRows
 from smolrgpt_jax.data.records import Picture
 from smolrgpt_jax.data.sources.warehouse import read_warehouse

@@ -47,8 +47,8 @@ from smolrgpt_jax.data.masks import decode, resample
 from smolrgpt_jax.data.records import RLE
 from smolrgpt_jax.data.text import ChatTokenizer
 from smolrgpt_jax.loading import Model
-from smolrgpt_jax.models.mask_pooling import mask_pooling
 from smolrgpt_jax.models.attention import packed_attention_mask
+from smolrgpt_jax.models.mask_pooling import mask_pooling
 from smolrgpt_jax.models.smolrgpt import bind, loss_sums
 from smolrgpt_jax.torch_format.folder import CheckpointError
 from smolrgpt_jax.torch_format.mapping import entries

@@ -25,7 +25,6 @@ from smolrgpt_jax.models.layers import (
 )
 from smolrgpt_jax.sharding import constrain, constrain_batch
 
-
 # Stacked over layers: keys and values, float[L, B, K, G, D].
 KVCache = tuple[jax.Array, jax.Array]
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from smolrgpt_jax.config import SmolRGPTConfig
-from smolrgpt_jax.models.smolrgpt import abstract_params
 from smolrgpt_jax.models.smollm import inverse_frequencies
+from smolrgpt_jax.models.smolrgpt import abstract_params
 
 TIED_NAMES = ("decoder.head.weight", "decoder.token_embedding.weight")
 INV_FREQ = "decoder.rotary_embd.inv_freq"

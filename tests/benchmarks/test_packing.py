@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks import packing
-from smolrgpt_jax.config import SmolRGPTConfig, DecoderConfig, VisionConfig
+from smolrgpt_jax.config import DecoderConfig, SmolRGPTConfig, VisionConfig
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 from smolrgpt_jax.data.text import ChatTokenizer
 from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig

@@ -7,7 +7,8 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from smolrgpt_jax.data.loader import FileLoader
 from smolrgpt_jax.data.packing import RowShape, TokenisedQuestions

@@ -6,16 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco
 
 from smolrgpt_jax.data.records import (
+    RLE,
     BadRecords,
     DataError,
     Picture,
     Question,
-    RLE,
     check_question,
     merge_pictures,
     normalize_answer,

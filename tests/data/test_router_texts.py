@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
+from launch.train_router import BEGIN, DEMO_TOKENIZER, END, PAD
 from smolrgpt_jax.data.records import DataError
 from smolrgpt_jax.data.router_texts import (
     RouterTokenizer,
@@ -15,7 +16,6 @@ from smolrgpt_jax.data.router_texts import (
     read_router_texts,
     read_tokenizer_files,
 )
-from launch.train_router import BEGIN, DEMO_TOKENIZER, END, PAD
 from smolrgpt_jax.models.longformer import LongformerConfig
 
 

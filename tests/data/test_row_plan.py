@@ -4,7 +4,8 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings, strategies as st
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from smolrgpt_jax.data.packing import TokenisedQuestions
 from smolrgpt_jax.data.records import BadRecords, DataError, Picture, Question

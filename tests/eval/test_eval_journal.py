@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from eval import journal_path, spatialrgpt_bench, warehouse as warehouse_command
+from eval import journal_path, spatialrgpt_bench
+from eval import warehouse as warehouse_command
 
 
 @pytest.fixture(params=["warehouse", "bench"])

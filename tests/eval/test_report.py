@@ -6,8 +6,8 @@ from html.parser import HTMLParser
 import pytest
 
 from eval.blind import BlindBaseline, read_training_questions
-from eval.report import GALLERY_PER_CATEGORY, write_report
 from eval.methods import read_by_rules, read_values
+from eval.report import GALLERY_PER_CATEGORY, write_report
 from eval.results import compute_metrics
 from eval.warehouse import list_answers
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES

@@ -17,8 +17,8 @@ from transformers import DynamicCache
 from convert.torch_model import random_torch
 from smolrgpt_jax import load
 from smolrgpt_jax.config import DecoderConfig, SmolRGPTConfig, VisionConfig
-from smolrgpt_jax.models.mask_pooling import mask_pooling
 from smolrgpt_jax.models.attention import packed_attention_mask
+from smolrgpt_jax.models.mask_pooling import mask_pooling
 from smolrgpt_jax.models.smolrgpt import bind, loss_sums
 from smolrgpt_jax.torch_format.mapping import entries
 

@@ -10,8 +10,8 @@ import pytest
 
 from configs import default, demo
 from smolrgpt_jax.config import PRESETS
-from smolrgpt_jax.data.tokenizer_files import tokenizer_files, tokenizer_from_files
 from smolrgpt_jax.data.text import ChatTokenizer
+from smolrgpt_jax.data.tokenizer_files import tokenizer_files, tokenizer_from_files
 from smolrgpt_jax.models.smolrgpt import abstract_params
 from smolrgpt_jax.torch_format.folder import CheckpointError
 from smolrgpt_jax.training import checkpoints

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from smolrgpt_jax.data.images import picture_size
-from smolrgpt_jax.data.records import BadRecords, DataError, Picture, Question, RLE, check_question, record_id
+from smolrgpt_jax.data.records import RLE, BadRecords, DataError, Picture, Question, check_question, record_id
 
 # Windows' separator, and what no file system takes or no terminal shows: control characters and halves of surrogate pairs.
 _NO_FILE_NAME = re.compile(r"[\\\x00-\x1f\x7f-\x9f\ud800-\udfff]")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from smolrgpt_jax.data.records import BadRecords, Picture, WAREHOUSE_CATEGORIES
+from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, BadRecords, Picture
 from smolrgpt_jax.data.sources.chat_json import read_chat_json
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from smolrgpt_jax.data.warehouse_sim.captions import CaptionCounts
-from smolrgpt_jax.data.warehouse_sim.questions import AnswerStyle
 from smolrgpt_jax.data.warehouse_sim.placing import SceneLimits
+from smolrgpt_jax.data.warehouse_sim.questions import AnswerStyle
 
 SPLITS = ("train", "val", "test")
 # Formats of other data sets that a warehouse can be written in besides; see exports.py.

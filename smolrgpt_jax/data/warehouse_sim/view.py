@@ -9,8 +9,8 @@ import numpy as np
 from pycocotools import mask as coco
 
 from smolrgpt_jax.data.warehouse_sim.geometry import in_rectangle
-from smolrgpt_jax.data.warehouse_sim.render import Rendering
 from smolrgpt_jax.data.warehouse_sim.objects import Thing
+from smolrgpt_jax.data.warehouse_sim.render import Rendering
 from smolrgpt_jax.data.warehouse_sim.scene import Scene
 
 

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from smolrgpt_jax.data.records import IMAGE, DataError, WAREHOUSE_CATEGORIES
+from smolrgpt_jax.data.records import IMAGE, WAREHOUSE_CATEGORIES, DataError
 from smolrgpt_jax.data.warehouse_sim.balance import choose
 from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
 from smolrgpt_jax.data.warehouse_sim.exports import make_folders, write_formats

@@ -15,8 +15,8 @@ from smolrgpt_jax.data.records import RLE
 from smolrgpt_jax.data.warehouse_sim.spatial_questions import (
     QUALITATIVE,
     QUANTITATIVE,
-    SpatialAsker,
     Solid,
+    SpatialAsker,
     benchmark_questions,
     clock_hour,
     compared,

@@ -9,8 +9,8 @@ import pytest
 from pycocotools import mask as coco
 
 from smolrgpt_jax.data.warehouse_sim.geometry import Camera
-from smolrgpt_jax.data.warehouse_sim.render import Rendering
 from smolrgpt_jax.data.warehouse_sim.objects import Thing
+from smolrgpt_jax.data.warehouse_sim.render import Rendering
 from smolrgpt_jax.data.warehouse_sim.scene import Scene, make_scene
 from smolrgpt_jax.data.warehouse_sim.view import floor_distance, visible_regions
 
