@@ -42,6 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "--seeds", type=int, nargs="+", default=[0, 1, 2], help="one training of each variant per seed"
         )
         study.add_argument(
+            "--runs",
+            type=Path,
+            help="folder of warehouses and trainings, by default OUT/runs; studies given the same one share what they have in common",
+        )
+        study.add_argument(
             "--size", choices=configs.SIZES, default="cpu", help="how long, see configs/studies.py"
         )
     args = parser.parse_args(arguments)
@@ -95,7 +100,10 @@ def _shift(args: argparse.Namespace) -> Found:
 
 def _train(args: argparse.Namespace) -> Found:
     task = sizes.TASK if args.study == "sizes" else trained.WAREHOUSE
-    return trained.run_study(args.study, task, args.out, seeds=args.seeds, size=args.size, **_limits(args))
+    runs = args.runs or args.out / "runs"
+    return trained.run_study(
+        args.study, task, args.out, runs, seeds=args.seeds, size=args.size, **_limits(args)
+    )
 
 
 if __name__ == "__main__":

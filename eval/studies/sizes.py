@@ -124,4 +124,4 @@ def median_scores(root: Path) -> Scores:
     return scores
 
 
-TASK = Task(_prepare, _configuration, _test, _scores, lambda root: {MEDIAN: median_scores(root)})
+TASK = Task("sizes", _prepare, _configuration, _test, _scores, lambda root: {MEDIAN: median_scores(root)})

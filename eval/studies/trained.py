@@ -1,7 +1,8 @@
 """Variants of the model, trained alike and compared: encoder and decoder of the shipped backbone, fresh connectors and refiners, one
 stage on the demo's warehouse, several seeds.
 
-Every seed has a warehouse of its own, under OUT/seedN. Stopped at any moment and started again, a study goes on from where it was.
+Every seed has a warehouse of its own. Warehouses and trainings lie in a folder that studies can share: what several of them have in
+common, above all the model as published, is trained once. Stopped at any moment and started again, a study goes on from where it was.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class Task:
     """What variants are trained on and asked.
 
     Attributes:
+      name: of its folder.
       prepare: (folder of a seed, size, seed) -> makes the data under the folder, unless they are there.
       configuration: (folder of a seed, what configs.studies.training made) -> the run's configuration on those data.
       test: (model, folder of a seed, results folder, batch_size=, max_new_tokens=, study=, variant=, checkpoint=) -> metrics,
@@ -53,6 +55,7 @@ class Task:
       baselines: (folder of a seed) -> {row of the table: scores} of what is not trained.
     """
 
+    name: str
     prepare: Callable[[Path, str, int], None]
     configuration: Callable[[Path, ConfigDict], ConfigDict]
     test: Callable[..., Mapping[str, Any]]
@@ -83,6 +86,7 @@ def _test(
 
 
 WAREHOUSE = Task(
+    "warehouse",
     _prepare,
     lambda root, config: config,
     _test,
@@ -95,6 +99,11 @@ def variant_config(config: SmolRGPTConfig, changes: Mapping[str, Any]) -> SmolRG
     changes = dict(changes)
     size = changes.pop("image_size", config.vision.image_size)
     return config.replace(vision=dataclasses.replace(config.vision, image_size=size), **changes)
+
+
+def variant_folder(changes: Mapping[str, Any]) -> str:
+    """Name of the folder of a variant's training: what differs from the published model, "depth_pathway=none"."""
+    return ",".join(f"{field}={value}" for field, value in changes.items()) or "as_published"
 
 
 def start_params(
@@ -123,6 +132,7 @@ def run_study(
     name: str,
     task: Task,
     out: Path,
+    runs: Path,
     *,
     seeds: Sequence[int],
     size: str,
@@ -135,6 +145,7 @@ def run_study(
       name: of the study, a key of configs.studies.TRAINED.
       task: what its variants are trained on and asked.
       out: folder of the study.
+      runs: folder of warehouses and trainings.
       seeds: one training of each variant per seed.
       size: a key of configs.studies.SIZES.
       batch_size: questions answered at once.
@@ -148,12 +159,12 @@ def run_study(
     """
     if len(set(seeds)) < len(seeds):
         raise DataError(f"the seeds {' '.join(map(str, seeds))} hold one twice; intervals would be too small")
-    runs: dict[str, list[Scores]] = {variant: [] for variant in configs.TRAINED[name]}
+    scores: dict[str, list[Scores]] = {variant: [] for variant in configs.TRAINED[name]}
     for seed in seeds:
-        root = out / f"seed{seed}"
+        root = runs / task.name / size / f"seed{seed}"
         task.prepare(root, size, seed)
         for variant, changes in configs.TRAINED[name].items():
-            folder = root / variant.replace(",", "").replace(" ", "_")
+            folder = root / variant_folder(changes)
             print(f"{name}: {variant}, seed {seed}", flush=True)
             results = folder / "eval" / "metrics.json"
             if not results.exists():
@@ -168,10 +179,10 @@ def run_study(
                     variant=variant,
                     checkpoint=folder / "train",
                 )
-            runs[variant].append(task.scores(json.loads(results.read_text(encoding="utf-8"))))
-        for row, scores in task.baselines(root).items():
-            runs.setdefault(row, []).append(scores)
-    found = {variant: over_seeds(scores) for variant, scores in runs.items()}
+            scores[variant].append(task.scores(json.loads(results.read_text(encoding="utf-8"))))
+        for row, reached in task.baselines(root).items():
+            scores.setdefault(row, []).append(reached)
+    found = {variant: over_seeds(reached) for variant, reached in scores.items()}
     write_study(out, found, study=name, seeds=list(seeds), size=size)
     return found
 

@@ -58,15 +58,26 @@ def test_positions_of_larger_pictures_are_those_between(backbone):
 def test_a_tiny_study_from_beginning_to_end(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(studies.SIZES, "cpu", {"steps": 2, "scenes": 4})
     monkeypatch.setattr(demo, "WAREHOUSE", {**demo.WAREHOUSE, "val_scenes": 2, "test_scenes": 2})
-    out = tmp_path / "out"
-    arguments = ["refiners", "--out", str(out), "--seeds", "5", "6", "--max_new_tokens", "4"]
+    out, runs = tmp_path / "out", tmp_path / "runs"
+    arguments = [
+        "refiners",
+        "--out",
+        str(out),
+        "--runs",
+        str(runs),
+        "--seeds",
+        "5",
+        "6",
+        "--max_new_tokens",
+        "4",
+    ]
     main(arguments)
     table = (out / "table.md").read_text()
     for variant, changes in studies.TRAINED["refiners"].items():
         assert f"| {variant} | " in table
-        folder = variant.replace(",", "").replace(" ", "_")
         for seed in (5, 6):
-            model = load(out / f"seed{seed}" / folder / "train")
+            folder = runs / "warehouse" / "cpu" / f"seed{seed}" / trained.variant_folder(changes)
+            model = load(folder / "train")
             assert model.config.refiners == changes.get("refiners", True)
     written = json.loads((out / "study.json").read_text())
     assert written["seeds"] == [5, 6] and len(written["variants"]) == 2
@@ -75,6 +86,10 @@ def test_a_tiny_study_from_beginning_to_end(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     main(arguments)
     assert table.splitlines()[0] in capsys.readouterr().out
+    # Nor what another study has done: the model as published.
+    monkeypatch.setitem(studies.TRAINED, "depth", {"separate, as published": {}})
+    main(["depth", "--out", str(tmp_path / "depth"), *arguments[3:]])
+    assert (tmp_path / "depth" / "table.md").exists()
 
 
 @pytest.mark.slow
@@ -83,12 +98,13 @@ def test_a_tiny_study_of_sizes(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, "WAREHOUSE", {**demo.WAREHOUSE, "test_scenes": 4})
     out = tmp_path / "out"
     main(["sizes", "--out", str(out), "--seeds", "3", "--max_new_tokens", "6"])
+    seed = out / "runs" / "sizes" / "cpu" / "seed3"
     found = json.loads((out / "study.json").read_text())["variants"]
     assert list(found) == [*studies.TRAINED["sizes"], sizes.MEDIAN]
     assert set(found[sizes.MEDIAN]) == {"width right", "width error", "height right", "height error"}
     assert 0 < found[sizes.MEDIAN]["width right"]["value"] <= 100
-    assert load(out / "seed3" / "extent" / "train").config.region_extent
-    asked = json.loads((out / "seed3" / "extent" / "eval" / "predictions.json").read_text())
+    assert load(seed / "region_extent=True" / "train").config.region_extent
+    asked = json.loads((seed / "region_extent=True" / "eval" / "predictions.json").read_text())
     assert {item["category"] for item in asked} == {"width_data", "height_data"}
     assert f"| {sizes.MEDIAN} | " in capsys.readouterr().out
 
@@ -98,9 +114,19 @@ def test_a_seed_given_twice_and_other_data_are_refused(tmp_path):
         main(["refiners", "--out", str(tmp_path / "out"), "--seeds", "1", "2", "1"])
     assert not (tmp_path / "out").exists()
     few = {**demo.WAREHOUSE, "scenes": 2, "val_scenes": 0, "test_scenes": 0, "width": 96, "height": 54}
-    make_warehouse(tmp_path / "out" / "seed1" / "data", WarehouseConfig(**few, seed=1), workers=1)
+    make_warehouse(
+        tmp_path / "out" / "runs" / "warehouse" / "cpu" / "seed1" / "data",
+        WarehouseConfig(**few, seed=1),
+        workers=1,
+    )
     with pytest.raises(SystemExit, match="holds a warehouse with other height, scenes"):
         main(["refiners", "--out", str(tmp_path / "out"), "--seeds", "1"])
+
+
+def test_variants_of_a_study_have_folders_of_their_own():
+    for variants in studies.TRAINED.values():
+        folders = [trained.variant_folder(changes) for changes in variants.values()]
+        assert len(set(folders)) == len(folders) and all("/" not in folder for folder in folders)
 
 
 def test_scores_over_seeds():
