@@ -3,7 +3,7 @@
     python -m launch.demo_backbone --workdir runs/demo_backbone
     python -m launch.train --config configs/demo_backbone.py:see --workdir runs/demo_backbone/see
 
-Each phase has scenes of its own, none of them the demo's. The last four ask as the benchmark does and are answered by workings and
+Each phase has scenes of its own, none of them the demo's. The last five ask as the benchmark does and are answered by workings and
 bare values.
 """
 
@@ -14,12 +14,13 @@ from smolrgpt_jax.data.warehouse_sim.captions import CaptionCounts
 from smolrgpt_jax.data.warehouse_sim.questions import AnswerStyle
 
 ROOT = "runs/demo_backbone"
-PHASES = ("see", "scan", "measure", "recall", "choose", "ask", "reckon", "conclude")
+PHASES = ("see", "scan", "measure", "recall", "choose", "ask", "reckon", "conclude", "review")
 ROW_TOKENS = {
     "choose": 256,
     "ask": 256,
     "reckon": 320,
     "conclude": 336,
+    "review": 336,
 }  # of a packed row; 160 in the other phases
 SEEDS = {
     "see": 900_001,
@@ -30,6 +31,7 @@ SEEDS = {
     "ask": 900_006,
     "reckon": 900_007,
     "conclude": 900_008,
+    "review": 900_009,
 }
 SCENES = {
     "see": 5000,
@@ -40,6 +42,7 @@ SCENES = {
     "ask": 8000,
     "reckon": 5000,
     "conclude": 8000,
+    "review": 8000,
 }
 STEPS = {
     "see": 1300,
@@ -50,6 +53,7 @@ STEPS = {
     "ask": 3000,
     "reckon": 1800,
     "conclude": 2500,
+    "review": 3000,
 }
 CAPTIONS = {
     # Nearly all tokens can be learned early: one digit per coordinate, whole metres, no decimals.
@@ -130,6 +134,15 @@ CAPTIONS["conclude"] = {
     "worked_mcq": 5,
     "worked_distance": 5,
 }
+# All of it once more, in the proportions in which the demo's model gets things wrong.
+CAPTIONS["review"] = {
+    **KEPT,
+    "floor": 2,
+    "reckon_each": 2,
+    "worked_count": 7,
+    "worked_mcq": 6,
+    "worked_distance": 8,
+}
 
 
 def warehouse(phase: str) -> dict:
@@ -143,8 +156,8 @@ def warehouse(phase: str) -> dict:
             decimals=1,
             settled=True,
             worked=True,
-            metres=phase in ("reckon", "conclude"),
-            summary=phase == "conclude",
+            metres=phase in ("reckon", "conclude", "review"),
+            summary=phase in ("conclude", "review"),
         ),
         "captions": CaptionCounts.only(**CAPTIONS[phase]),
         "max_caption_regions": 7,

@@ -259,6 +259,10 @@ class ChatTokenizer:
         """Returns the ids of a text, special tokens included."""
         return self._backend.encode(text, add_special_tokens=False).ids
 
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Returns the characters (begin, end) of a text that each of its ``tokens`` stands for."""
+        return self._backend.encode(text, add_special_tokens=False).offsets
+
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """Returns the text of generated ids up to the first eos, without surrounding spaces."""
         ids = np.asarray(ids).tolist()

@@ -1,0 +1,186 @@
+"""How much of the captions of unseen scenes a checkpoint of the demo's backbone gets right, kind by kind and step by step.
+
+    python -m eval.captions --checkpoint configs/backbone --phase review --out runs/captions
+
+Makes scenes as a phase of configs/demo_backbone.py has them, from a seed of its own, and predicts every token of their captions from
+those before it (teacher forcing). A caption is right where all its tokens are. Steps are what worked answers consist of (see
+smolrgpt_jax/data/warehouse_sim/worked.py): numbers and words that occur in them, wherever they occur. Writes captions.json and prints
+two tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from configs import default, demo_backbone
+from eval import positive, write_json
+from eval.answers import question_category
+from smolrgpt_jax.data.datasets import read_source
+from smolrgpt_jax.data.pipeline import PackedRows
+from smolrgpt_jax.data.records import Question
+from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
+from smolrgpt_jax.data.warehouse_sim.write import ensure_warehouse
+from smolrgpt_jax.loading import Model, load
+from smolrgpt_jax.models.smolrgpt import bind
+from smolrgpt_jax.training.inputs import row_shape
+
+SEED = 990_001
+BATCH_ROWS = 16
+# Kind -> how its prompts begin, for those of the phases that do not ask as the benchmark does.
+PROMPTS = {
+    "single": "What is <mask>?",
+    "compare": "Compare <mask>",
+    "floor": "Where does <mask> stand?",
+    "within": "Is <mask> inside",
+    "name_each": "Name <mask>",
+    "place_each": "Place <mask>",
+    "inside_each": "Inside <mask>:",
+    "near_each": "Near <mask>:",
+    "reckon_each": "Reckon <mask>",
+    "legs": "Measure <mask> to",
+    "inside": "Which of the pallets are inside the buffer region <mask>:",
+    "load": "Is <mask> loaded",
+}
+# Step -> pattern whose group is what has to be said.
+STEPS = {
+    "ahead": r"(\d+) ahead",
+    "aside": r"(\d+ (?:left|right))\b",
+    '"with" or "apart"': r"\b(with|apart)\b",
+    "across": r"(\d+) across",
+    "along": r"(\d+) along",
+    "off": r"along off (\d+)",
+    "nearest so far": r"nearest (\d+) off",
+    "mark of a place": r"\d+ (leftmost|middle|rightmost)\b",
+    '"no" mark': r"\d+ (no)\b",
+    '"in" or "out"': r"\d+ (in|out)\b",
+    '"loaded" or "empty"': r"\d+ (loaded|empty)\b",
+}
+
+
+def caption_kind(prompt: str, answer: str) -> str:
+    """Kind of a region caption, a field of CaptionCounts; "other" for one that neither its beginning nor its category tells."""
+    for kind, begin in PROMPTS.items():
+        if prompt.startswith(begin):
+            return kind
+    category = question_category(prompt)
+    short = len(answer.split()) <= 3
+    if category == "left_right":
+        return "side"
+    if category == "count" and short:
+        return "how_many"
+    if category == "distance" and short:
+        return "apart"
+    return f"worked_{category}" if category else "other"
+
+
+def predicted_right(model: Model, rows: PackedRows) -> dict[str, np.ndarray]:
+    """Question id -> bool[N], whether each token of its answer, end of turn included, is the likeliest after those before it."""
+
+    @jax.jit
+    def right(params, batch):
+        logits = bind(model.config, params)(batch)["logits"]
+        return logits.argmax(-1) == batch["targets"]
+
+    found = {}
+    for begin in range(0, len(rows), BATCH_ROWS):
+        numbers = [n if n < len(rows) else -1 for n in range(begin, begin + BATCH_ROWS)]
+        batch = rows.batch(numbers)
+        hits = np.asarray(right(model.params, batch))
+        for place, number in enumerate(numbers):
+            if number < 0:
+                continue
+            answered = batch["targets"][place] >= 0
+            # The last token of a prompt, which the first of the answer is predicted from, belongs to the question too.
+            questions = batch["question_ids"][place][answered]
+            for k, name in enumerate(rows.question_ids(number), start=1):
+                found[name] = hits[place][answered][questions == k]
+    return found
+
+
+def rights(
+    questions: Iterable[Question],
+    right: Mapping[str, np.ndarray],
+    spans: Mapping[str, Sequence[tuple[int, int]]],
+) -> Iterator[tuple[str, str, bool]]:
+    """("kind", name, right) for every caption and ("step", name, right) for everything in it that is one.
+
+    Args:
+      questions: the captions.
+      right: by id, see ``predicted_right``.
+      spans: by id, characters (begin, end) of each token of the answer.
+    """
+    for question in questions:
+        hits = right[question.id]
+        yield "kind", caption_kind(question.prompt, question.answer), bool(hits.all())
+        for name, pattern in STEPS.items():
+            for match in re.finditer(pattern, question.answer):
+                begin, end = match.span(1)
+                touched = [i for i, (b, e) in enumerate(spans[question.id]) if b < end and e > begin]
+                yield "step", name, bool(hits[touched].all())
+
+
+def share_right(found: Iterable[tuple[str, str, bool]]) -> dict[str, dict[str, dict[str, float]]]:
+    """{"kind" or "step": {name: {"right": percent, "of": number}}}."""
+    counted: dict[str, dict[str, list[bool]]] = {"kind": defaultdict(list), "step": defaultdict(list)}
+    for table, name, right in found:
+        counted[table][name].append(right)
+    return {
+        table: {
+            name: {"right": 100 * float(np.mean(all_)), "of": len(all_)}
+            for name, all_ in sorted(rows.items())
+        }
+        for table, rows in counted.items()
+    }
+
+
+def evaluate(model: Model, phase: str, scenes: int, out: Path) -> dict[str, dict[str, dict[str, float]]]:
+    """Makes the scenes under ``out`` unless they are there, and writes captions.json; raises ValueError or OSError."""
+    warehouse = {**demo_backbone.warehouse(phase), "scenes": 0, "val_scenes": scenes, "seed": SEED}
+    ensure_warehouse(out / "data", WarehouseConfig(**warehouse))
+    pictures = read_source(default.warehouse(str(out / "data"), "val", "val_regions.json"))
+    run = demo_backbone.get_config(phase)
+    shape = row_shape(model.config, run.data, regions=True)
+    tokenizer = model.tokenizer.with_region_names(run.data.region_names)
+    right = predicted_right(model, PackedRows(pictures, tokenizer, shape))
+    questions = [question for picture in pictures for question in picture.questions]
+    spans = {question.id: tokenizer.spans(question.answer) for question in questions}
+    shares = share_right(rights(questions, right, spans))
+    write_json(out / "captions.json", {"phase": phase, "scenes": scenes, **shares})
+    return shares
+
+
+def table(title: str, rows: Mapping[str, Mapping[str, float]]) -> str:
+    lines = [f"| {title} | right, % | of |", "|---|---|---|"]
+    return "\n".join(lines + [f"| {name} | {row['right']:.1f} | {row['of']} |" for name, row in rows.items()])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m eval.captions",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--checkpoint", required=True, type=Path, help="what eval.warehouse takes")
+    parser.add_argument(
+        "--phase", choices=demo_backbone.PHASES, required=True, help="whose captions are asked for"
+    )
+    parser.add_argument("--scenes", type=positive, default=300, help="scenes to make (default %(default)s)")
+    parser.add_argument("--out", required=True, type=Path, help="folder for scenes and results")
+    args = parser.parse_args(arguments)
+    print(f"captions of {args.scenes} scenes as in {args.phase}, writing to {args.out}")
+    try:
+        found = evaluate(load(args.checkpoint), args.phase, args.scenes, args.out)
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"error: {error}") from None
+    print(table("caption", found["kind"]), table("step", found["step"]), sep="\n\n")
+
+
+if __name__ == "__main__":
+    main()
