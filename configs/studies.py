@@ -34,7 +34,7 @@ TRAINED: dict[str, dict[str, dict]] = {
     },
 }
 # Steps of 8 rows, and scenes of the training split.
-SIZES = {"cpu": {"steps": 1000, "scenes": 3000}, "gpu": {"steps": 20_000, "scenes": 30_000}}
+SIZES = {"cpu": {"steps": 600, "scenes": 3000}, "gpu": {"steps": 20_000, "scenes": 30_000}}
 
 # The layout shift, version 1: a checkpoint trained on the demo's warehouse (any seed below 900,000) and tested on these. What is in
 # a version stays as it is, so that numbers can be compared; changes make a new one.
