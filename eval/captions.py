@@ -141,7 +141,12 @@ def share_right(found: Iterable[tuple[str, str, bool]]) -> dict[str, dict[str, d
 
 
 def evaluate(model: Model, phase: str, scenes: int, out: Path) -> dict[str, dict[str, dict[str, float]]]:
-    """Makes the scenes under ``out`` unless they are there, and writes captions.json; raises ValueError or OSError."""
+    """Makes the scenes under ``out`` unless they are there, and writes captions.json; raises ValueError or OSError.
+
+    Returns the shares of ``share_right``, in percent.
+    """
+    if model.tokenizer is None:
+        raise ValueError(f"{model.source} has no tokenizer, which captions take")
     warehouse = {**demo_backbone.warehouse(phase), "scenes": 0, "val_scenes": scenes, "seed": SEED}
     ensure_warehouse(out / "data", WarehouseConfig(**warehouse))
     pictures = read_source(default.warehouse(str(out / "data"), "val", "val_regions.json"))
@@ -157,6 +162,7 @@ def evaluate(model: Model, phase: str, scenes: int, out: Path) -> dict[str, dict
 
 
 def table(title: str, rows: Mapping[str, Mapping[str, float]]) -> str:
+    """One of the shares of ``share_right`` as a Markdown table."""
     lines = [f"| {title} | right, % | of |", "|---|---|---|"]
     return "\n".join(lines + [f"| {name} | {row['right']:.1f} | {row['of']} |" for name, row in rows.items()])
 
