@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from smolrgpt_jax.loading import Model
 
 DTYPES = ("float32", "bfloat16")  # that a model may compute in
+INTERRUPTED = "interrupted; finished answers are kept, the same command goes on from there"
 ANSWER_TOKENS = 120  # of an answer, at most, in the PyTorch release
 
 
@@ -36,6 +37,19 @@ def write_aside(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: object) -> None:
     """Writes a value as JSON, whole or not at all."""
     write_aside(path, json.dumps(value, indent=1) + "\n")
+
+
+def read_json(path: str | Path) -> dict:
+    """Reads an object that ``write_json`` wrote; raises DataError naming the file if it cannot be read or holds something else."""
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: is not valid JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: holds no JSON object")
+    return value
 
 
 @contextlib.contextmanager

@@ -54,11 +54,13 @@ def mcq_bars(items: Sequence[Mapping], pictures: Iterable[Picture]) -> list[dict
     charts = []
     for title, key in (
         ("by the right region\u2019s number", lambda item: item["truth"]),
-        ("by the number of regions in the question", lambda item: regions.get(item["id"], 0)),
+        ("by the number of regions in the question", lambda item: regions.get(item["id"])),
     ):
         groups: dict[int, list[bool]] = defaultdict(list)
         for item in items:
-            groups[key(item)].append(item["right"])
+            # A question that was not asked has no regions that are known.
+            if key(item) is not None:
+                groups[key(item)].append(item["right"])
         charts.append(
             {
                 "title": title,

@@ -27,6 +27,8 @@ COLOURS = (
     (255, 90, 110),
 )
 
+_TALLEST = 4  # times the width asked for: a picture one pixel wide would fill the memory
+
 
 def draw_regions(picture: Image.Image, regions: Sequence[RLE], width: int | None = None) -> Image.Image:
     """Tints every region, outlines it, and labels it "Region i".
@@ -34,7 +36,7 @@ def draw_regions(picture: Image.Image, regions: Sequence[RLE], width: int | None
     Args:
       picture: of any mode; a mask of another size is stretched over it.
       regions: the i-th gets the label "Region i" and the colour COLOURS[i modulo their number].
-      width: width of the result in pixels; None keeps the picture's.
+      width: width of the result in pixels, less where it would be more than four times as high; None keeps the picture's.
 
     Returns:
       A new RGB picture.
@@ -44,8 +46,9 @@ def draw_regions(picture: Image.Image, regions: Sequence[RLE], width: int | None
     """
     picture = picture.convert("RGB")
     if width is not None and picture.width != width:
-        height = max(1, round(picture.height * width / picture.width))
-        picture = picture.resize((width, height), Image.Resampling.LANCZOS)
+        scale = min(width / picture.width, _TALLEST * width / picture.height)
+        size = tuple(max(1, round(side * scale)) for side in picture.size)
+        picture = picture.resize(size, Image.Resampling.LANCZOS)
     pixels = np.array(picture)
     masks = [_fitted(region, picture.size) for region in regions]
     stroke = 1 + 2 * round(picture.width / 640)

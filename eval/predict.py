@@ -47,7 +47,7 @@ def read_masks(path: str | Path, record_id: str | None = None) -> tuple[tuple[RL
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: is not valid JSON ({error})") from error
     items = content if isinstance(content, list) else []
     records = [item for item in items if isinstance(item, dict) and "rle" in item]

@@ -29,7 +29,7 @@ def compute_metrics(
 
     Returns:
       S1, left_right, count, mcq, distance in percent (None for a category without questions),
-      questions, unreadable, read_by (the methods), blind_S1 and blind {category: percent} unless ``blind`` is None,
+      questions, unreadable, left_out (those of them that could not be asked), read_by (the methods), blind_S1 and blind {category: percent} unless ``blind`` is None,
       official {official name: number}, the parts of ``eval.breakdown.describe_details``, and with several
       methods agreement, see ``eval.agreement.agreement``.
     """
@@ -38,6 +38,7 @@ def compute_metrics(
     ]
     scored = score(questions, {item["id"]: item["normalized_answer"] for item in predictions})
     metrics = {name: scored[name] for name in ("S1", *WAREHOUSE_CATEGORIES, "questions", "unreadable")}
+    metrics["left_out"] = sum(item.get("left_out", False) for item in predictions)
     metrics["read_by"] = list(methods)
     if blind is not None:
         guessed = score(questions, {question.id: blind.predict(question) for question in questions})
@@ -84,6 +85,8 @@ def describe_metrics(metrics: Mapping) -> str:
     lines.append(
         f"{metrics['questions']} questions, {metrics['unreadable']} answers unreadable, {ambiguous} ambiguous"
     )
+    if metrics.get("left_out"):
+        lines.append(f"{metrics['left_out']} of the questions could not be asked and count as wrong")
     if "agreement" in metrics:
         lines += ["", describe_agreement(metrics["agreement"])]
     return "\n".join(lines)

@@ -26,6 +26,7 @@ from typing import Any
 
 from eval import (
     DTYPES,
+    INTERRUPTED,
     add_answer_length,
     answer_length,
     journal_path,
@@ -194,6 +195,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             remove_journal(args.out)
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from None
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
     if bad.reasons:
         print(bad.summary())
     print(describe_bench(metrics))

@@ -9,9 +9,9 @@ as a value), submission.json (the benchmark's format), and, where the answers ar
 metrics.json (S1, left_right, count, mcq, distance in percent, questions, the blind baseline learned
 from train.json, the official numbers, 95 % intervals of the scores, the accuracy of each question
 template, errors by true distance, calibration, unreadable and ambiguous answers, the agreement of several
-ways of reading them) and report.html. A record that cannot be used is left out and reported; a picture that
-cannot be decoded leaves its questions without an answer, and they count as wrong. The submission holds all
-ids of the file in its order, with an empty value where there is no answer. Finished answers are kept in
+ways of reading them) and report.html. A record or picture that cannot be used is reported; its questions have
+no answer and count as wrong. The submission holds all ids of the file in its order, with an empty value where
+there is no answer. Finished answers are kept in
 .OUT.journal beside --out until the results are written: the same command goes on from there. All devices
 answer together; several hosts do where the same command is started on each, as for launch.train, and the
 first one writes the results.
@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from eval import (
     DTYPES,
+    INTERRUPTED,
     add_answer_length,
     answer_length,
     journal_path,
@@ -40,6 +41,7 @@ from eval import (
 from eval.answers import question_category
 from eval.blind import BlindBaseline, read_training_questions
 from eval.devices import is_first_process, load_model
+from eval.left_out import left_out_answers
 from eval.methods import RULES, Method, add_method_arguments, build_methods, read_values
 from eval.report import write_report
 from eval.results import compute_metrics, describe_metrics, describe_results, write_results
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from smolrgpt_jax.loading import Model
 
 # What a model says of one question: its text, or a dict of "answer", the text, and "closing", the value it wrote behind it.
+FINGERPRINT = "checkpoint fingerprint"
 Answered = str | Mapping[str, str | None]
 Answerer = Callable[[Sequence[Picture]], Sequence[Answered]]
 
@@ -158,6 +161,7 @@ def evaluate(
     *,
     methods: Mapping[str, Method] = RULES,
     ids: Sequence[str] | None = None,
+    left_out: Sequence[Mapping] = (),
     blind: BlindBaseline | None = None,
     loss_curves: Mapping[str, str | Path] | None = None,
     run_info: Mapping[str, Any] | None = None,
@@ -170,6 +174,7 @@ def evaluate(
       out: folder of the results; its files of the same names are replaced once all are complete.
       methods: ways of reading values off the answers, see ``eval.methods``; the first one scores.
       ids: all ids that the submission must hold, in its order; None for those of the questions.
+      left_out: items of questions that are not asked and count as wrong, see ``eval.left_out``.
       blind: the baseline to score beside the answers.
       loss_curves, run_info: see ``eval.report.write_report``.
 
@@ -186,7 +191,7 @@ def evaluate(
         raise DataError(
             f"{truths.count(None)} of {len(truths)} questions have no published answer to score against"
         )
-    answers = list_answers(pictures, answerer(pictures))
+    answers = [*list_answers(pictures, answerer(pictures)), *left_out]
     try:
         predictions = read_values(answers, methods)
     except BaseException as error:
@@ -200,6 +205,8 @@ def evaluate(
     metrics = None
     if any(item["truth"] is not None for item in predictions):
         metrics = compute_metrics(predictions, blind, methods)
+        if run_info and FINGERPRINT in run_info:
+            metrics["checkpoint_fingerprint"] = run_info[FINGERPRINT]
     with results_folder(out) as aside:
         write_results(aside, predictions, ids, metrics)
         if metrics is not None:
@@ -208,10 +215,13 @@ def evaluate(
 
 
 def run_details(model: Model, module: str = "eval.warehouse", **details: Any) -> dict[str, Any]:
-    """What the report says of a run: the command, the details, and the configuration.
+    """What the report says of a run: the command, the details, the parameters' fingerprint, and the configuration.
 
-    A checkpoint of our training also tells the stage's run configuration and seed.
+    A checkpoint of our training also tells the stage's run configuration and seed. The fingerprint is the same for the same
+    numbers, whatever folder or format they come from and whatever devices they lie on.
     """
+    from smolrgpt_jax.generation.journal import params_fingerprint
+
     command = shlex.join(["python", "-m", module, *sys.argv[1:]])
     config = {"model": model.config.to_dict()}
     if model.source is not None and (model.source / "meta").is_dir():
@@ -219,7 +229,7 @@ def run_details(model: Model, module: str = "eval.warehouse", **details: Any) ->
 
         config["training"] = read_meta(model.source).run or {}
         details["seed"] = config["training"].get("run", {}).get("seed")
-    return {"command": command, **details, "config": config}
+    return {"command": command, **details, FINGERPRINT: params_fingerprint(model.params), "config": config}
 
 
 def _answerer(model: Model, records: Sequence, args: argparse.Namespace, bad: BadRecords) -> Answerer:
@@ -332,6 +342,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 args.out,
                 methods=methods,
                 ids=record_ids(records) if args.limit is None else None,
+                left_out=left_out_answers(records, pictures) if args.limit is None else (),
                 blind=blind,
                 loss_curves=dict(args.loss_curves),
                 run_info=details,
@@ -339,6 +350,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             remove_journal(args.out)
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from None
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
     if bad.reasons:
         print(bad.summary())
     if metrics is None:

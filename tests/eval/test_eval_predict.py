@@ -110,6 +110,7 @@ def png_header(width: int, height: int) -> bytes:
         (["--masks", "{data}/val.json", "--record", "x"], "'x'"),
         (["--masks", "{data}/none.json", "--question", FAR], "cannot be read"),
         (["--masks", "{data}/broken.json", "--question", FAR], "not valid JSON"),
+        (["--masks", "{data}/deep.json", "--question", FAR], "not valid JSON"),
         (["--masks", "{data}/small.png", "{data}/small.png", "--question", FAR], "8x9 pixels"),
         (["--masks", "{data}/val/images/000100.png", "--question", FAR], "marks no pixel"),
         (["--masks", "{data}/cut.png", "{data}/small.png", "--question", FAR], "cut.png is truncated"),
@@ -136,6 +137,7 @@ def png_header(width: int, height: int) -> bytes:
 def test_bad_input_ends_with_one_sentence_and_no_picture(warehouse, asked, arguments, message):
     (warehouse / "bad.json").write_text('[{"size": [60, 96], "counts": "!!"}]', encoding="utf-8")
     (warehouse / "broken.json").write_text("[{", encoding="utf-8")
+    (warehouse / "deep.json").write_text("[" * 100_000, encoding="utf-8")
     Image.new("L", (8, 9), 255).save(warehouse / "small.png")
     whole = (warehouse / "val/images/000101.png").read_bytes()
     (warehouse / "cut.png").write_bytes(whole[: whole.index(b"IDAT") + 12])

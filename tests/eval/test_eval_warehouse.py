@@ -18,6 +18,7 @@ from smolrgpt_jax.data.sources.warehouse import read_warehouse
 from smolrgpt_jax.data.submission_prompts import SubmissionTokenizer
 from smolrgpt_jax.data.text import ChatTokenizer
 from smolrgpt_jax.generation import ClosedAnswer
+from smolrgpt_jax.generation.journal import params_fingerprint
 
 TOKENIZER = Path(__file__).parents[1] / "data_files" / "text" / "tokenizer"
 
@@ -57,7 +58,7 @@ def test_true_answers_score_everything(warehouse, tmp_path):
     assert read(tmp_path / "out", "metrics.json") == metrics
 
 
-def test_the_command_writes_all_files(warehouse, tmp_path, fake_model, capsys):
+def test_the_command_writes_all_files(warehouse, tmp_path, fake_model, loaded_model, capsys):
     main(
         [
             "--checkpoint",
@@ -100,6 +101,8 @@ def test_the_command_writes_all_files(warehouse, tmp_path, fake_model, capsys):
     assert submission[-1] == {"id": "000106-distance", "normalized_answer": ""}
     assert submission[3] == {"id": "000100-distance", "normalized_answer": 2.0}
     assert "28 questions, 1 answers unreadable" in capsys.readouterr().out
+    assert params_fingerprint(loaded_model.params) == metrics["checkpoint_fingerprint"]
+    assert metrics["checkpoint_fingerprint"] in (out / "report.html").read_text(encoding="utf-8")
     score_main(
         [
             "--ground_truth",
@@ -122,6 +125,16 @@ def test_results_of_an_earlier_run_are_replaced_and_other_files_kept(warehouse, 
     )
     assert read(tmp_path / "out", "metrics.json")["questions"] == 5
     assert (tmp_path / "out" / "note.txt").read_text() == "mine"
+
+
+def test_an_interrupted_command_says_how_to_go_on(warehouse, tmp_path, loaded_model, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "answer_questions", interrupt)
+    with pytest.raises(SystemExit, match="the same command goes on"):
+        main(["--checkpoint", "anywhere", "--data", str(warehouse), "--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_split_without_answers_gives_a_submission_only(warehouse, tmp_path, fake_model, monkeypatch):

@@ -50,6 +50,13 @@ def test_the_result_has_the_wanted_width_and_a_small_mask_is_stretched(grey, box
     assert tuple(pixels[100, 199]) == colour_of(0) and (pixels[100, 205] == 100).all()
 
 
+@pytest.mark.parametrize("size", [(1, 9000), (9000, 1), (30, 100)])
+def test_a_picture_of_any_shape_stays_small(size, box_rle):
+    drawn = draw_regions(Image.new("L", size, 100), [box_rle(0, 0, *size, size[1], size[0])], 560)
+    assert 1 <= drawn.width <= 560 and 1 <= drawn.height <= 4 * 560
+    assert 560 == drawn.width or 4 * 560 == drawn.height
+
+
 def test_an_empty_mask_and_more_regions_than_colours_are_drawn(grey, box_rle):
     empty = RLE(120, 200, box_rle(0, 0, 0, 0, 120, 200).counts)
     draw_regions(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -63,7 +64,7 @@ def test_predictions_do_not_depend_on_devices_and_processes(folder):
     expected = {
         name: (folder / "one" / name).read_bytes() for name in ("predictions.json", "submission.json")
     }
-    assert len({answer for answer in expected["predictions.json"].split(b'"answer": ')}) > 5
+    assert len({item["answer"] for item in json.loads(expected["predictions.json"])}) > 5
     for out in ("eight", "two"):
         assert {name: (folder / out / name).read_bytes() for name in expected} == expected
         assert (folder / out / "report.html").exists()
