@@ -13,6 +13,8 @@ def get_config() -> ConfigDict:
             "seed": 0,
             # A PyTorch folder, a converted checkpoint or an earlier stage's work directory; empty: random parameters.
             "init_from": "",
+            # Parts of the model drawn from the seed in place of what init_from brings: rgb_connector, depth_connector, refiners.
+            "fresh": (),
             "any_stage_order": False,  # allows a stage to follow one that it does not follow in the curriculum
             "tokenizer": "",  # folder or hub id; empty: the one that init_from brings
             # attention: xla, splash (TPU), cudnn (GPU) or auto; see smolrgpt_jax.models.attention.

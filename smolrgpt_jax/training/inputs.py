@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from smolrgpt_jax.config import PRESETS, SmolRGPTConfig
@@ -20,7 +21,7 @@ from smolrgpt_jax.data.row_plan import choose_row_tokens
 from smolrgpt_jax.data.text import ChatTokenizer
 from smolrgpt_jax.data.tokenizer_files import tokenizer_from_files
 from smolrgpt_jax.models.attention import resolve_attention
-from smolrgpt_jax.models.smolrgpt import abstract_params
+from smolrgpt_jax.models.smolrgpt import abstract_params, init_params
 from smolrgpt_jax.torch_format.folder import TorchLayout, is_torch_folder, read_folder
 from smolrgpt_jax.training import checkpoints
 from smolrgpt_jax.training.stages import STAGES
@@ -79,6 +80,15 @@ def read_start(run: Mapping[str, Any]) -> Start:
             f"the tokenizer has {tokenizer.vocab_size} tokens, the model {config.decoder.vocab_size}"
         )
     return Start(config, params, tokenizer, layout)
+
+
+def drawn_anew(run: Mapping[str, Any], config: SmolRGPTConfig) -> dict[str, np.ndarray]:
+    """The parameters of the run's `fresh` groups, drawn from its seed; float32. Raises ValueError for a group that does not exist."""
+    stage = STAGES[run["stage"]]
+    names = {name for group in run["fresh"] for name in stage.members(group, abstract_params(config))}
+    # Compiled as a whole, so that nothing else is drawn.
+    draw = jax.jit(lambda key: {n: v for n, v in init_params(config, key).items() if n in names})
+    return {name: np.asarray(value) for name, value in draw(jax.random.key(run["seed"])).items()}
 
 
 def _check_order(run: Mapping[str, Any], previous: str | None) -> None:

@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import time
+from collections import ChainMap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from smolrgpt_jax.training.checkpoints import Meta, TrainingCheckpoints
 from smolrgpt_jax.training.inputs import (
     RunError,
     Start,
+    drawn_anew,
     last_step,
     model_config,
     packed_rows,
@@ -89,6 +91,8 @@ def train(run: Mapping[str, Any], workdir: str | Path, scorer: AnswerScorer | No
         # Before the data is read, which can take minutes.
         resolve_attention(run["model"]["attention"], jax.default_backend(), run["data"]["row_tokens"])
         stage = STAGES[run["stage"]].with_peaks(run["optimizer"]["peaks"])
+        for group in run["fresh"]:
+            stage.members(group, ())
     except ValueError as error:
         raise RunError(str(error)) from None
     start = read_start(run)
@@ -209,7 +213,7 @@ def _initial_state(
             init = jax.jit(lambda key: init_params(this.start.config, key), out_shardings=shardings)
             params = init(jax.random.key(this.settings["seed"]))
         else:
-            given = this.start.params
+            given = ChainMap(drawn_anew(this.settings, this.start.config), this.start.params)
             params = {n: jax.device_put(np.asarray(given[n], np.float32), shardings[n]) for n in expected}
         return params, init_optimizer({n: params[n] for n in trained}), 0, selection
     meta = saver.read_meta(step)

@@ -65,6 +65,13 @@ class Stage:
                 return group
         raise ValueError(f"stage {self.name} says nothing of parameter {parameter!r}")
 
+    def members(self, group: str, parameters: Iterable[str]) -> list[str]:
+        """The names of the parameters of a group, trained or frozen; raises ValueError for a group that does not exist."""
+        known = [g.name for g in self.groups]
+        if group not in known:
+            raise ValueError(f"stage {self.name} has no group {group!r}, only {', '.join(known)}")
+        return [p for p in parameters if self.group_of(p).name == group]
+
     def trained(self, parameters: Iterable[str]) -> list[str]:
         """The names of the parameters that this stage trains."""
         return [p for p in parameters if self.group_of(p).peak is not FROZEN]

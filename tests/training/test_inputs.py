@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
@@ -12,10 +13,10 @@ from configs import default, demo
 from smolrgpt_jax.config import PRESETS
 from smolrgpt_jax.data.text import ChatTokenizer
 from smolrgpt_jax.data.tokenizer_files import tokenizer_files, tokenizer_from_files
-from smolrgpt_jax.models.smolrgpt import abstract_params
+from smolrgpt_jax.models.smolrgpt import abstract_params, init_params
 from smolrgpt_jax.torch_format.folder import CheckpointError
 from smolrgpt_jax.training import checkpoints
-from smolrgpt_jax.training.inputs import RunError, read_start
+from smolrgpt_jax.training.inputs import RunError, drawn_anew, read_start
 from tests.conftest import TINY as GOLDEN
 from tests.training.test_loop import TINY
 
@@ -89,6 +90,16 @@ def test_a_checkpoint_of_another_kind_of_model_is_refused(tmp_path):
     with pytest.raises((RunError, CheckpointError), match="other") as error:
         read_start(settings("sft", tmp_path / "other"))
     assert "\n" not in str(error.value) and config
+
+
+def test_fresh_groups_are_drawn_from_the_seed_and_nothing_else_is():
+    run = {"stage": "sft", "seed": 4, "fresh": ("rgb_connector", "refiners")}
+    drawn, random = drawn_anew(run, TINY), init_params(TINY, jax.random.key(4))
+    assert {name.split("/")[0] for name in drawn} == {"rgb_connector", "rgb_refiner", "depth_refiner"}
+    for name, value in drawn.items():
+        assert value.dtype == np.float32
+        np.testing.assert_allclose(value, random[name], rtol=1e-6, atol=1e-7)
+    assert drawn_anew({**run, "fresh": ()}, TINY) == {}
 
 
 @pytest.mark.parametrize("closing_answer", [False, True])

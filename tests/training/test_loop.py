@@ -184,6 +184,20 @@ def test_stages_follow_each_other_and_freeze_what_they_say(data, finished, tmp_p
 
 
 @pytest.mark.slow
+def test_fresh_parts_do_not_come_from_the_start(data, finished, tmp_path):
+    run = run_config(
+        data, stage="sft", init_from=str(finished[0]), tokenizer="", steps=1, validation_sources={},
+        any_stage_order=True, fresh=("depth_connector",),
+    )  # fmt: skip
+    run["optimizer"] = {**run["optimizer"], "peaks": dict.fromkeys(run["optimizer"]["peaks"], 1e-9)}
+    loop.train(run, tmp_path / "run")
+    before, after = params_of(finished[0]), params_of(tmp_path / "run")
+    changed = {n.split("/")[0] for n in after if np.abs(after[n] - before[n]).max() > 1e-3}
+    assert changed == {"depth_connector"}
+    with pytest.raises(loop.RunError, match="no group 'connectors'"):
+        loop.train({**run, "fresh": ("connectors",)}, tmp_path / "other")
+
+
 def test_a_run_ends_after_its_epochs_with_the_rates_of_all(data, tmp_path):
     changes = {"steps": 0, "epochs": 4.0, "validation_sources": {}}
     whole = loop.train(run_config(data, **changes), tmp_path / "whole")
