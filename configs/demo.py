@@ -17,6 +17,7 @@ ROOT = "runs/demo"
 STAGES = ("stage1", "stage2", "stage3")
 BACKBONE = "configs/backbone"
 TOKENIZER = "configs/demo_tokenizer"
+RESERVED_SEEDS = 900_000  # and above: scenes that the backbone was trained on, and those of the studies' tests
 LONGEST_ANSWER = 256  # tokens; the longest worked answers of this warehouse take about 230
 # Region captions per picture, by kind. None is asked as a question is: its short answer would compete with the worked one.
 CAPTIONS = {
@@ -85,9 +86,11 @@ def get_config(stage: str = "stage3", root: str = ROOT) -> ConfigDict:
     if stage == "stage1":
         config.stage = "connector_alignment"
         config.init_from = BACKBONE
+        # As in the published curriculum, what lies between encoder and decoder is learned in these stages.
+        config.fresh = ("rgb_connector", "depth_connector", "refiners")
         config.tokenizer = TOKENIZER
-        config.steps = 40
-        config.optimizer.peaks = {"rgb_connector": 3e-4}
+        config.steps = 60
+        config.optimizer.peaks = {"rgb_connector": 2e-3}
         config.data.sources = {"captions": captions}
         config.data.row_pictures = 3
         config.validation_sources = {
@@ -96,19 +99,20 @@ def get_config(stage: str = "stage3", root: str = ROOT) -> ConfigDict:
     elif stage == "stage2":
         config.stage = "refiner_alignment"
         config.init_from = f"{root}/stage1"
-        config.steps = 60
-        config.optimizer.peaks = {"rgb_connector": 3e-4, "depth_connector": 3e-4, "refiners": 3e-4}
+        config.steps = 120
+        config.optimizer.peaks = {"rgb_connector": 2e-3, "depth_connector": 2e-3, "refiners": 2e-3}
         config.data.sources = {"regions": regions}
         config.validation_sources = {"regions": default.warehouse(data, "val", "val_regions.json")}
     elif stage == "stage3":
         config.stage = "sft"
         config.init_from = f"{root}/stage2"
-        config.steps = 1500
+        config.steps = 1440
+        # Connectors and refiners that are still young learn faster than a decoder that knows its words.
         config.optimizer.peaks = {
-            "rgb_connector": 5e-4,
-            "depth_connector": 5e-4,
-            "refiners": 5e-4,
-            "decoder": 8e-4,
+            "rgb_connector": 2e-3,
+            "depth_connector": 2e-3,
+            "refiners": 2e-3,
+            "decoder": 4e-4,
         }
         # Without captions among them the long worked answers would make it forget what the short captions taught.
         config.data.sources = {"questions": questions, "regions": regions}

@@ -20,6 +20,7 @@ TRAINED: dict[str, dict[str, dict]] = {
         "factor 1": {"shuffle_factor": 1},
         "factor 4": {"shuffle_factor": 4},
     },
+    # The encoder stays as it was trained, on pictures of 128 pixels; its table of positions is resized.
     "resolution": {
         "128 pixels": {},
         "64 pixels": {"image_size": 64},
@@ -36,7 +37,7 @@ TRAINED: dict[str, dict[str, dict]] = {
 # Steps of 8 rows, and scenes of the training split.
 SIZES = {"cpu": {"steps": 600, "scenes": 3000}, "gpu": {"steps": 20_000, "scenes": 30_000}}
 
-# The layout shift, version 1: a checkpoint trained on the demo's warehouse (any seed below 900,000) and tested on these. What is in
+# The layout shift, version 1: a checkpoint trained on the demo's warehouse (any seed below demo.RESERVED_SEEDS) and tested on these. What is in
 # a version stays as it is, so that numbers can be compared; changes make a new one.
 SHIFT_VERSION = 1
 SHIFT_SEED = 910_001

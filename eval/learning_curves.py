@@ -16,10 +16,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
 
 from eval import results_folder, write_json
-from eval.statistics import describe_interval
+from eval.statistics import describe_interval, student_intervals
 from eval.svg import percent_axis
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, DataError
 
@@ -73,10 +72,8 @@ def intervals(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
     values: float[steps, runs], percent. Returns three float[steps].
     """
-    runs = values.shape[1]
-    mean = values.mean(axis=1)
-    half = stats.t.ppf(0.975, runs - 1) * values.std(axis=1, ddof=1) / np.sqrt(runs)
-    return mean, np.clip(mean - half, 0, 100), np.clip(mean + half, 0, 100)
+    mean, low, high = student_intervals(values)
+    return mean, np.clip(low, 0, 100), np.clip(high, 0, 100)
 
 
 def table(curves: Curves) -> str:

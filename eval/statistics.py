@@ -108,6 +108,19 @@ def category_intervals(
     return dict(zip((*names, "mean"), percentile_intervals(bootstrap(clusters, columns, percent))))
 
 
+def student_intervals(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Means over runs that differ by their seed, and the ends of their 95 % intervals (Student's t).
+
+    values: float[..., runs], at least two runs. Returns three float[...].
+    """
+    from scipy import stats
+
+    runs = values.shape[-1]
+    mean = values.mean(axis=-1)
+    half = stats.t.ppf((1 + LEVEL) / 2, runs - 1) * values.std(axis=-1, ddof=1) / np.sqrt(runs)
+    return mean, mean - half, mean + half
+
+
 def describe_bootstrap(clusters: Sequence[Hashable], unit: str = "picture") -> dict:
     """What metrics.json says about its intervals."""
     return {

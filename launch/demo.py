@@ -8,7 +8,6 @@ Stopped at any moment and started again, it goes on from where it was.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import shlex
 import sys
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs import demo
-from eval import journal_path, remove_journal
+from eval import journal_path, read_json, remove_journal
 from eval.answers import normalized_answer
 from eval.blind import BlindBaseline, read_training_questions
 from eval.results import describe_metrics
@@ -42,6 +41,10 @@ def run(workdir: Path, seed: int) -> None:
     from smolrgpt_jax import load
     from smolrgpt_jax.training.loop import train
 
+    if not 0 <= seed < demo.RESERVED_SEEDS:
+        raise ValueError(
+            f"the seed is {seed}, it must be from 0 to {demo.RESERVED_SEEDS - 1}: scenes of others are the backbone's or tested on"
+        )
     started = time.monotonic()
     data = workdir / "data"
     print(
@@ -76,7 +79,7 @@ def run(workdir: Path, seed: int) -> None:
             (workdir / "eval" / name).replace(workdir / name)
         remove_journal(workdir / "eval")
     else:
-        metrics = json.loads((workdir / "metrics.json").read_text())
+        metrics = read_json(workdir / "metrics.json")
     print(describe_metrics(metrics))
     print(f"report: {workdir / 'report.html'} ({(time.monotonic() - started) / 60:.1f} minutes)")
 

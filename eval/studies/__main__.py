@@ -9,7 +9,7 @@ from pathlib import Path
 from configs import studies as configs
 from eval import add_answer_length, positive
 from eval.studies import answered, shift, sizes, trained
-from eval.studies.results import Found, table
+from eval.studies.results import Found, describe
 from smolrgpt_jax.data.records import BadRecords
 from smolrgpt_jax.data.sources.collect import read_json_list
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
@@ -52,10 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     print(f"study {args.study}, writing to {args.out}")
     try:
-        found = args.run(args)
+        found, differences = args.run(args)
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from None
-    print(table(found))
+    print(describe(found, differences))
 
 
 def _add(studies, name: str, description: str | None, run, help: str) -> argparse.ArgumentParser:
@@ -73,13 +73,14 @@ def _limits(args: argparse.Namespace) -> dict[str, int | None]:
     return {"batch_size": args.batch_size, "max_new_tokens": args.max_new_tokens}
 
 
-def _answer(args: argparse.Namespace) -> Found:
+def _answer(args: argparse.Namespace) -> tuple[Found, Found]:
     from smolrgpt_jax import load
 
     annotations = args.data / (args.annotations or f"{args.split}.json")
     records = read_json_list(annotations)[: args.limit]
     # The reader says which record is wrong, before any is changed.
     read_warehouse(args.data, args.split, annotations=annotations.name, on_bad_record=BadRecords("error"))
+    answered.check_records(args.study, records, annotations)
     return answered.run_study(
         args.study,
         load(args.checkpoint),
@@ -92,13 +93,13 @@ def _answer(args: argparse.Namespace) -> Found:
     )
 
 
-def _shift(args: argparse.Namespace) -> Found:
+def _shift(args: argparse.Namespace) -> tuple[Found, None]:
     from smolrgpt_jax import load
 
-    return shift.run_study(load(args.checkpoint), args.out, checkpoint=args.checkpoint, **_limits(args))
+    return shift.run_study(load(args.checkpoint), args.out, checkpoint=args.checkpoint, **_limits(args)), None
 
 
-def _train(args: argparse.Namespace) -> Found:
+def _train(args: argparse.Namespace) -> tuple[Found, Found]:
     task = sizes.TASK if args.study == "sizes" else trained.WAREHOUSE
     runs = args.runs or args.out / "runs"
     return trained.run_study(

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from eval.side_questions import GREY, region_kinds
-from eval.studies.results import Found, of_one_run, write_study
+from eval.studies.results import Found, of_one_run, paired_differences, write_study
 from eval.studies.scoring import score
 from smolrgpt_jax.data.records import DataError
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from smolrgpt_jax.loading import Model
 
 Records = list[dict]
+ON_ANOTHER_PICTURE = "on another picture"
 OTHER_SIDE = {"left": "right", "right": "left"}
 
 
@@ -34,7 +35,8 @@ def unchanged(records: Records, rng: np.random.Generator) -> Records:
 
 
 def reordered(records: Records, rng: np.random.Generator) -> Records:
-    """The masks of each kind in another random order; what the right answer names or compares moves along."""
+    """The masks of each kind in another random order that leaves none in its place; what the right answer names or compares moves
+    along."""
     return [_reordered(record, rng) for record in records]
 
 
@@ -43,13 +45,21 @@ def _reordered(record: dict, rng: np.random.Generator) -> dict:
     order = np.arange(len(kinds))
     for kind in sorted(set(kinds)):
         places = np.flatnonzero([k == kind for k in kinds])
-        order[places] = places[rng.permutation(len(places))]
+        order[places] = places[_derangement(len(places), rng)]
     value = record["normalized_answer"]
     if record["category"] == "mcq":
         value = str(order.tolist().index(int(value)))
     elif record["category"] == "left_right" and order[0] != 0:
         value = OTHER_SIDE[value]
     return {**record, "rle": [record["rle"][i] for i in order], "normalized_answer": value}
+
+
+def _derangement(n: int, rng: np.random.Generator) -> np.ndarray:
+    """A random order of n things in which none keeps its place, as far as there is one."""
+    order = np.arange(n)
+    while n > 1 and (order == np.arange(n)).any():
+        order = rng.permutation(n)
+    return order
 
 
 def elsewhere(records: Records, rng: np.random.Generator) -> Records:
@@ -74,9 +84,18 @@ STUDIES: dict[str, dict[str, Variant]] = {
     "masks": {
         "as they are": (unchanged, frozenset()),
         "in another order": (reordered, frozenset()),
-        "on another picture": (elsewhere, frozenset()),
+        ON_ANOTHER_PICTURE: (elsewhere, frozenset()),
     },
 }
+
+
+def check_records(name: str, records: Records, source: Path) -> None:
+    """Raises DataError, naming the annotation file, for records that a study cannot ask: before they are answered, not after."""
+    for index, record in enumerate(records):
+        if record.get("normalized_answer") is None:
+            raise DataError(f"{source}: record {index} has no answer to score against")
+    if ON_ANOTHER_PICTURE in STUDIES[name] and len({record["image"] for record in records}) < 2:
+        raise DataError(f"{source}: masks cannot be laid on another picture, there is only one")
 
 
 def write_variant(
@@ -103,7 +122,7 @@ def write_variant(
 def run_study(
     name: str, model: Model, records: Records, split_folder: Path, out: Path, *, seed: int, batch_size: int,
     max_new_tokens: int | None, checkpoint: Path,
-) -> Found:  # fmt: skip
+) -> tuple[Found, Found]:  # fmt: skip
     """Answers all variants of a study; writes OUT/VARIANT (what eval.warehouse writes) and the study's files.
 
     Args:
@@ -111,21 +130,22 @@ def run_study(
       seed: of what a variant draws.
 
     Returns:
-      The scores of each variant with 95 % intervals over pictures.
+      The scores of each variant with 95 % intervals over pictures, and what the others score more than the first.
 
     Raises:
       DataError: records or pictures that cannot be used.
     """
-    found = {}
+    first, found, differences = None, {}, {}
     for variant, change in STUDIES[name].items():
         print(f"{name}: {variant}", flush=True)
         with tempfile.TemporaryDirectory(prefix="smolrgpt_study_") as folder:
             write_variant(change, records, split_folder, Path(folder), np.random.default_rng(seed))
-            metrics = score(
+            results = out / variant.replace(" ", "_")
+            score(
                 model,
                 Path(folder),
                 "val",
-                out / variant.replace(" ", "_"),
+                results,
                 batch_size=batch_size,
                 max_new_tokens=max_new_tokens,
                 study=name,
@@ -133,6 +153,9 @@ def run_study(
                 checkpoint=checkpoint,
                 data=split_folder,
             )
-        found[variant] = of_one_run(metrics)
-    write_study(out, found, study=name, seed=seed)
-    return found
+        found[variant] = of_one_run(results)
+        first = first or results
+        if results != first:
+            differences[variant] = paired_differences(first, results)
+    write_study(out, found, differences, study=name, seed=seed)
+    return found, differences

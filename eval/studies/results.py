@@ -1,4 +1,4 @@
-"""What a study found: scores with intervals for each variant, and the table, the plot and the file made of them."""
+"""What a study found: scores with intervals for each variant, how they differ from the first, and the files made of them."""
 
 from __future__ import annotations
 
@@ -10,21 +10,25 @@ from typing import Any
 
 import numpy as np
 
-from eval import results_folder, write_json
-from eval.learning_curves import intervals
-from eval.statistics import describe_interval
+from eval import read_json, results_folder, write_json
+from eval.statistics import category_intervals, describe_interval, student_intervals
 from eval.svg import percent_axis
+from eval.warehouse_scorer import is_correct
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
+from smolrgpt_jax.data.sources.collect import read_json_list
 
 SCORES = ("S1", *WAREHOUSE_CATEGORIES)
 COLOURS = ("#3465a4", "#c17d11", "#4e9a06", "#a40000", "#75507b", "#555753")
 
-# Variant -> score -> value in percent and the ends of its 95 % interval; None where there is none.
-Found = Mapping[str, Mapping[str, tuple[float | None, tuple[float, float] | None]]]
+# Score -> value in percent (or percentage points) and the ends of its 95 % interval; None where there is none.
+Scores = Mapping[str, tuple[float | None, tuple[float, float] | None]]
+# Variant -> its scores.
+Found = Mapping[str, Scores]
 
 
-def of_one_run(metrics: Mapping[str, Any]) -> dict[str, tuple[float | None, tuple[float, float] | None]]:
-    """The scores of metrics.json, with its intervals over pictures."""
+def of_one_run(folder: Path) -> Scores:
+    """The scores of a folder of eval.warehouse, with its intervals over pictures."""
+    metrics = read_json(folder / "metrics.json")
     found = {}
     for score in SCORES:
         interval = metrics["intervals"].get(score)
@@ -32,11 +36,64 @@ def of_one_run(metrics: Mapping[str, Any]) -> dict[str, tuple[float | None, tupl
     return found
 
 
-def over_seeds(
-    runs: Sequence[Mapping[str, float | None]],
-) -> dict[str, tuple[float | None, tuple[float, float] | None]]:
-    """Mean of each score over runs that differ by their seed, and its interval (Student's t); none for one run."""
-    found = {}
+def paired_differences(first: Path, second: Path) -> Scores:
+    """What the second of two folders of eval.warehouse scores more than the first on the same questions, in points.
+
+    The intervals draw whole pictures, see ``eval.statistics``. The truths may differ: a question whose masks were moved has another.
+    """
+    before, after = (
+        {item["id"]: item for item in read_json_list(folder / "predictions.json")} for folder in (first, second)
+    )
+    items = [(before[name], after[name]) for name in before]
+    right = np.array(
+        [
+            [is_correct(item["category"], item["normalized_answer"], item["truth"]) for item in pair]
+            for pair in items
+        ],
+        float,
+    )
+    categories = [item["category"] for item, _ in items]
+    present = [name for name in WAREHOUSE_CATEGORIES if name in categories]
+    gains = right[:, 1] - right[:, 0]
+    intervals = category_intervals([item["image"] for item, _ in items], categories, gains, present)
+    means = {name: 100 * float(gains[np.array(categories) == name].mean()) for name in present}
+    found: dict[str, tuple[float | None, tuple[float, float] | None]] = dict.fromkeys(SCORES, (None, None))
+    found |= {name: (means[name], tuple(intervals[name])) for name in present}
+    found["S1"] = float(np.mean(list(means.values()))), tuple(intervals["mean"])
+    return found
+
+
+def over_seeds(runs: Sequence[Mapping[str, float | None]]) -> Scores:
+    """Mean of each score over runs that differ by their seed, and its interval (Student's t); none for one run.
+
+    Intervals end at 0 and, of shares, at 100 %; what is called an error can be more.
+    """
+    found: dict[str, tuple[float | None, tuple[float, float] | None]] = {}
+    for score, (value, interval) in _over_seeds(runs).items():
+        if interval is not None:
+            most = np.inf if score.endswith("error") else 100.0
+            interval = max(interval[0], 0.0), min(interval[1], most)
+        found[score] = value, interval
+    return found
+
+
+def differences_over_seeds(
+    first: Sequence[Mapping[str, float | None]], second: Sequence[Mapping[str, float | None]]
+) -> Scores:
+    """Mean of what the second of two variants scores more than the first with the same seed, in points, and its interval.
+
+    A seed's warehouse is the same for both, so that differences vary less than scores do.
+    """
+    return _over_seeds(
+        [
+            {name: None if None in (a[name], b[name]) else b[name] - a[name] for name in a}
+            for a, b in zip(first, second, strict=True)
+        ]
+    )
+
+
+def _over_seeds(runs: Sequence[Mapping[str, float | None]]) -> Scores:
+    found: dict[str, tuple[float | None, tuple[float, float] | None]] = {}
     for score in runs[0]:
         values = [run[score] for run in runs]
         if None in values:
@@ -44,21 +101,26 @@ def over_seeds(
         elif len(values) == 1:
             found[score] = values[0], None
         else:
-            mean, low, high = intervals(np.array([values]))
-            found[score] = float(mean[0]), (float(low[0]), float(high[0]))
+            mean, low, high = student_intervals(np.array(values, float))
+            found[score] = float(mean), (float(low), float(high))
     return found
 
 
-def write_study(out: Path, found: Found, **details: Any) -> None:
+def write_study(out: Path, found: Found, differences: Found | None = None, **details: Any) -> None:
     """Writes study.json, table.md and plot.svg into a folder, which may hold the variants' own results."""
     command = shlex.join(["python", "-m", "eval.studies", *sys.argv[1:]])
-    with results_folder(out) as aside:
-        variants = {
+    parts = {"variants": found} | ({} if differences is None else {"differences": differences})
+    written = {
+        part: {
             variant: {score: {"value": v, "interval": i} for score, (v, i) in scores.items()}
-            for variant, scores in found.items()
+            for variant, scores in variants.items()
         }
-        write_json(aside / "study.json", {"command": command, **details, "variants": variants})
-        (aside / "table.md").write_text(f"{table(found)}\n\n    {command}\n", encoding="utf-8")
+        for part, variants in parts.items()
+    }
+    with results_folder(out) as aside:
+        write_json(aside / "study.json", {"command": command, **details, **written})
+        text = f"{describe(found, differences)}\n\n    {command}\n"
+        (aside / "table.md").write_text(text, encoding="utf-8")
         (aside / "plot.svg").write_text(plot(found), encoding="utf-8")
 
 
@@ -66,10 +128,18 @@ def _scores(found: Found) -> list[str]:
     return list(next(iter(found.values())))
 
 
-def table(found: Found) -> str:
-    """Markdown: one row per variant, one column per score, percent with the 95 % interval."""
+def describe(found: Found, differences: Found | None = None) -> str:
+    """Markdown: the table of the scores and, where there is one, that of the differences from the first variant."""
+    if not differences:
+        return table(found)
+    first = next(iter(found))
+    return f'{table(found)}\n\n{table(differences, f"points more than {first}", "+.1f")}'
+
+
+def table(found: Found, title: str = "variant", form: str = ".1f") -> str:
+    """Markdown: one row per variant, one column per score, percent or points with the 95 % interval."""
     names = _scores(found)
-    lines = ["| variant | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    lines = [f"| {title} | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for variant, scores in found.items():
         cells = []
         for name in names:
@@ -77,21 +147,28 @@ def table(found: Found) -> str:
             if value is None:
                 cells.append("-")
             elif interval is None:
-                cells.append(f"{value:.1f}")
+                cells.append(format(value, form))
             else:
-                cells.append(f"{value:.1f} ({describe_interval(interval, '.1f')})")
+                cells.append(f"{value:{form}} ({describe_interval(interval, form)})")
         lines.append(f"| {variant} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def plot(found: Found) -> str:
-    """An SVG of bars, one group per score, one bar per variant, with whiskers for the intervals; bars end at 100 %."""
-    width, left, bottom = 720, 40, 250
+    """An SVG of bars with their values, one group per score, one bar per variant, with whiskers for the intervals.
+
+    Bars and whiskers end at 100 %.
+    """
+    width, left, bottom = 720, 44, 266
     names = _scores(found)
     group = (width - left) / len(names)
-    bar = 0.8 * group / len(found)
+    bar = 0.88 * group / len(found)
     height = bottom + 40 + 18 * -(-len(found) // 3)
     parts = percent_axis(width, height, left, width, bottom - 200, bottom)
+
+    def at(percent: float) -> float:
+        return bottom - 2 * min(percent, 100)
+
     for g, name in enumerate(names):
         parts.append(
             f'<text x="{left + (g + 0.5) * group:.0f}" y="{bottom + 18}" text-anchor="middle">{name}</text>'
@@ -100,14 +177,18 @@ def plot(found: Found) -> str:
             value, interval = scores[name]
             if value is None:
                 continue
-            x, top = left + g * group + 0.1 * group + v * bar, bottom - 2 * min(value, 100)
+            x, top = left + g * group + 0.06 * group + v * bar, at(value)
             parts.append(
                 f'<rect x="{x:.1f}" y="{top:.1f}" width="{bar - 2:.1f}" height="{bottom - top:.1f}" fill="{COLOURS[v]}">'
                 f"<title>{variant}: {value:.1f} %</title></rect>"
             )
             if interval is not None:
-                low, high = (bottom - 2 * end for end in interval)
+                low, high = map(at, interval)
                 parts.append(f'<path d="M{x + bar / 2 - 1:.1f} {low:.1f}V{high:.1f}" stroke="black"/>')
+                top = min(top, high)
+            parts.append(
+                f'<text x="{x + bar / 2 - 1:.1f}" y="{top - 3:.1f}" text-anchor="middle" font-size="9">{value:.0f}</text>'
+            )
     for v, variant in enumerate(found):
         x, y = left + 225 * (v % 3), bottom + 30 + 18 * (v // 3)
         parts.append(

@@ -1,21 +1,28 @@
 """Layout shift: a checkpoint trained on the demo's warehouse, asked about warehouses with other cameras, other looks, more objects.
 
-The test warehouses are those of configs/studies.py, version 1: fixed seed and parameters, made anew by this command.
+The test warehouses are those of configs/studies.py, version 1: fixed seed and parameters, made anew by this command. More objects also
+make longer lists of masks than any in training, so that masks.md has the scores by the number of masks in the question.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs import studies as configs
 from eval.studies.results import Found, of_one_run, write_study
 from eval.studies.scoring import score
+from eval.warehouse_scorer import is_correct
+from smolrgpt_jax.data.sources.collect import read_json_list
 from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
 from smolrgpt_jax.data.warehouse_sim.write import ensure_warehouse
 
 if TYPE_CHECKING:
     from smolrgpt_jax.loading import Model
+
+LISTS = ("count", "mcq")  # categories whose questions name many regions
+MASKS = {"up to 6": 6, "7 to 9": 9, "10 or more": 10**9}  # the demo's training has hardly any question with ten or more
 
 
 def run_study(
@@ -31,13 +38,13 @@ def run_study(
 
     Returns the scores of each variant with 95 % intervals over pictures. Raises DataError or OSError.
     """
-    found = {}
+    found, by_masks = {}, {}
     for variant in configs.SHIFT:
         print(f"shift: {variant}", flush=True)
         name = variant.replace(" ", "_")
         data = out / "data" / name
         ensure_warehouse(data, WarehouseConfig(**configs.shifted_warehouse(variant, scenes)))
-        metrics = score(
+        score(
             model,
             data,
             "val",
@@ -49,6 +56,37 @@ def run_study(
             checkpoint=checkpoint,
             data=data,
         )
-        found[variant] = of_one_run(metrics)
+        found[variant] = of_one_run(out / name)
+        by_masks[variant] = scores_by_masks(out / name, data / "val.json")
     write_study(out, found, study="shift", version=configs.SHIFT_VERSION, checkpoint=str(checkpoint))
+    text = masks_table(by_masks)
+    (out / "masks.md").write_text(text + "\n", encoding="utf-8")
+    print(text)
     return found
+
+
+def scores_by_masks(folder: Path, annotations: Path) -> dict[tuple[str, str], tuple[int, int]]:
+    """{(category, one of MASKS): (questions, right)} of a folder of eval.warehouse, for the categories with lists of masks."""
+    masks = {str(record["id"]): len(record["rle"]) for record in read_json_list(annotations)}
+    found: dict[tuple[str, str], tuple[int, int]] = {}
+    for item in read_json_list(folder / "predictions.json"):
+        if item["category"] not in LISTS:
+            continue
+        number = masks[item["id"]]
+        key = item["category"], next(name for name, most in MASKS.items() if number <= most)
+        asked, right = found.get(key, (0, 0))
+        right += is_correct(item["category"], item["normalized_answer"], item["truth"])
+        found[key] = asked + 1, right
+    return found
+
+
+def masks_table(found: Mapping[str, Mapping[tuple[str, str], tuple[int, int]]]) -> str:
+    """Markdown: percent right and the number of questions, one row per variant, one column per category and number of masks."""
+    keys = [(category, masks) for category in LISTS for masks in MASKS]
+    lines = ["| masks in the question | " + " | ".join(f"{category}, {masks}" for category, masks in keys) + " |"]
+    lines.append("|---" * (len(keys) + 1) + "|")
+    for variant, scores in found.items():
+        pairs = [scores.get(key, (0, 0)) for key in keys]
+        cells = [f"{100 * right / asked:.0f} (of {asked})" if asked else "-" for asked, right in pairs]
+        lines.append(f"| {variant} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)

@@ -2,13 +2,14 @@
 stage on the demo's warehouse, several seeds.
 
 Every seed has a warehouse of its own. Warehouses and trainings lie in a folder that studies can share: what several of them have in
-common, above all the model as published, is trained once. Stopped at any moment and started again, a study goes on from where it was.
+common, above all the model as published, is trained once. Stopped at any moment and started again, a study goes on from where it was;
+results that were made with other settings are refused.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from ml_collections import ConfigDict
 
 from configs import demo
 from configs import studies as configs
-from eval.studies.results import SCORES, Found, over_seeds, write_study
+from eval import read_json, write_json
+from eval.studies.results import SCORES, Found, differences_over_seeds, over_seeds, write_study
 from eval.studies.scoring import score
 from eval.validation import WAREHOUSE_SCORES
 from smolrgpt_jax import load
@@ -34,6 +36,7 @@ from smolrgpt_jax.models.smolrgpt import init_params
 from smolrgpt_jax.torch_format.folder import read_folder
 from smolrgpt_jax.training.checkpoints import Meta, save
 from smolrgpt_jax.training.loop import train
+from smolrgpt_jax.training.settings import differences, plain
 
 KEPT = ("vision_encoder/", "decoder/")
 POSITIONS = "vision_encoder/position_embedding"
@@ -138,7 +141,7 @@ def run_study(
     size: str,
     batch_size: int,
     max_new_tokens: int | None,
-) -> Found:
+) -> tuple[Found, Found]:
     """Trains and tests what is not done yet and writes the study.
 
     Args:
@@ -152,13 +155,15 @@ def run_study(
       max_new_tokens: longest answer, None for what ``eval.answer_length`` says.
 
     Returns:
-      The mean scores of each variant, with 95 % intervals over seeds.
+      The mean scores of each variant, with 95 % intervals over seeds, and what the others score more than the first.
 
     Raises:
       ValueError, OSError: with one sentence.
     """
     if len(set(seeds)) < len(seeds):
         raise DataError(f"the seeds {' '.join(map(str, seeds))} hold one twice; intervals would be too small")
+    if not all(0 <= seed < demo.RESERVED_SEEDS for seed in seeds):
+        raise DataError(f"seeds must be from 0 to {demo.RESERVED_SEEDS - 1}; scenes of others are the backbone's")
     scores: dict[str, list[Scores]] = {variant: [] for variant in configs.TRAINED[name]}
     for seed in seeds:
         root = runs / task.name / size / f"seed{seed}"
@@ -167,6 +172,7 @@ def run_study(
             folder = root / variant_folder(changes)
             print(f"{name}: {variant}, seed {seed}", flush=True)
             results = folder / "eval" / "metrics.json"
+            _check_settings(folder, settings(task, changes, seed, size, max_new_tokens))
             if not results.exists():
                 _train(folder, root, task, changes, seed, size)
                 task.test(
@@ -179,12 +185,50 @@ def run_study(
                     variant=variant,
                     checkpoint=folder / "train",
                 )
-            scores[variant].append(task.scores(json.loads(results.read_text(encoding="utf-8"))))
+            scores[variant].append(task.scores(read_json(results)))
         for row, reached in task.baselines(root).items():
             scores.setdefault(row, []).append(reached)
     found = {variant: over_seeds(reached) for variant, reached in scores.items()}
-    write_study(out, found, study=name, seeds=list(seeds), size=size)
-    return found
+    first = next(iter(found))
+    gains = {
+        variant: differences_over_seeds(scores[first], reached)
+        for variant, reached in scores.items()
+        if variant != first
+    }
+    write_study(out, found, gains, study=name, seeds=list(seeds), size=size)
+    return found, gains
+
+
+def settings(
+    task: Task, changes: Mapping[str, Any], seed: int, size: str, max_new_tokens: int | None
+) -> dict[str, Any]:
+    """What the results of a variant depend on, as plain JSON; without folders, which may be moved."""
+    weights = (Path(demo.BACKBONE) / "model.safetensors").read_bytes()
+    config = variant_config(read_folder(Path(demo.BACKBONE))[0], changes)
+    run = task.configuration(Path(), configs.training("", "", size, seed, config.image_tokens))
+    return plain(
+        {
+            "training": run.to_dict(),
+            "model": config.to_dict(),
+            "scenes": configs.SIZES[size]["scenes"],
+            "backbone": hashlib.sha256(weights).hexdigest(),
+            "max_new_tokens": max_new_tokens,
+        }
+    )
+
+
+def _check_settings(folder: Path, wanted: Mapping[str, Any]) -> None:
+    """Writes the settings of a variant into its folder, or raises DataError if it was begun with others."""
+    file = folder / "settings.json"
+    if not file.exists():
+        if (folder / "train").exists():
+            raise DataError(f"{folder} does not say what it was made with; give another folder for the runs")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(file, wanted)
+        return
+    changed = differences(read_json(file), wanted)
+    if changed:
+        raise DataError(f"{folder} was made with other settings ({'; '.join(changed)}); give another folder for the runs")
 
 
 def _train(folder: Path, root: Path, task: Task, changes: Mapping[str, Any], seed: int, size: str) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eval.side_questions import centre
+from eval.side_questions import centre, region_kinds
 from eval.studies import answered as studies
 from eval.studies import scoring
 from eval.studies.__main__ import main
@@ -44,7 +44,10 @@ def test_reordered_masks_keep_what_the_answers_mean(records):
     moved = 0
     for before, after in zip(records, changed, strict=True):
         assert sorted(r["counts"] for r in before["rle"]) == sorted(r["counts"] for r in after["rle"])
-        moved += before["rle"] != after["rle"]
+        kinds = region_kinds(before["conversations"][0]["value"])
+        for kind, old_mask, new_mask in zip(kinds, before["rle"], after["rle"], strict=True):
+            assert (old_mask != new_mask) == (kinds.count(kind) > 1)
+            moved += old_mask != new_mask
         old, new = before["normalized_answer"], after["normalized_answer"]
         if before["category"] == "mcq":
             assert before["rle"][int(old)] == after["rle"][int(new)]
@@ -52,7 +55,7 @@ def test_reordered_masks_keep_what_the_answers_mean(records):
             assert new == side_of(after)
         else:
             assert new == old
-    assert moved > len(records) / 3
+    assert moved > len(records)
 
 
 def test_every_record_lies_on_another_picture(records):
@@ -107,14 +110,18 @@ def test_who_follows_the_masks_stays_right_and_who_knows_the_answers_by_heart_do
         return f"The first is to the {known[question.id]} of the second."
 
     arguments = (sides, folder, tmp_path / "out", monkeypatch, loaded_model)
-    followed = run("masks", by_masks, *arguments)
+    followed, gains = run("masks", by_masks, *arguments)
     assert [scores["left_right"][0] for scores in followed.values()] == [100, 100, 100]
-    learned = run("masks", by_heart, *arguments)
-    assert learned["as they are"]["left_right"][0] == 100 > learned["in another order"]["left_right"][0]
+    assert gains["in another order"]["left_right"] == (0, (0, 0))
+    learned, gains = run("masks", by_heart, *arguments)
+    assert learned["as they are"]["left_right"][0] == 100
+    # Both masks of every question have changed places.
+    assert learned["in another order"]["left_right"][0] == 0
+    assert gains["in another order"]["left_right"] == (-100, (-100, -100))
 
 
 def test_files_hold_every_variant(records, folder, tmp_path, monkeypatch, loaded_model):
-    found = run("inputs", lambda q: "left", records, folder, tmp_path / "out", monkeypatch, loaded_model)
+    found, _ = run("inputs", lambda q: "left", records, folder, tmp_path / "out", monkeypatch, loaded_model)
     written = json.loads((tmp_path / "out/study.json").read_text())
     assert list(written["variants"]) == list(found) == list(studies.STUDIES["inputs"])
     table = (tmp_path / "out/table.md").read_text()
@@ -126,6 +133,23 @@ def test_files_hold_every_variant(records, folder, tmp_path, monkeypatch, loaded
         assert f"{variant}: {value:.1f} %" in titles
         assert written["variants"][variant]["S1"] == {"value": value, "interval": list(interval)}
         assert (tmp_path / "out" / variant.replace(" ", "_") / "report.html").is_file()
+
+
+def test_records_that_cannot_be_asked_are_refused_before_a_model_is_loaded(folder, tmp_path):
+    records = json.loads((folder / "test_answers.json").read_text())
+    bare = [{key: record[key] for key in record if key != "normalized_answer"} for record in records]
+    one = [record for record in records if record["image"] == records[0]["image"]]
+    for name, asked, study, message in (
+        ("bare.json", bare, "inputs", "bare.json: record 0 has no answer to score against"),
+        ("one.json", one, "masks", "one.json: masks cannot be laid on another picture"),
+    ):
+        with pytest.raises(DataError, match=message):
+            studies.check_records(study, asked, tmp_path / name)
+    studies.check_records("inputs", one, tmp_path / "one.json")
+    arguments = ["--checkpoint", "x", "--data", str(folder), "--split", "test", "--out", str(tmp_path / "o")]
+    with pytest.raises(SystemExit, match="test.json: record 0 has no answer"):
+        main(["masks", *arguments])
+    assert not (tmp_path / "o").exists()
 
 
 def test_a_missing_file_gives_one_sentence(tmp_path):

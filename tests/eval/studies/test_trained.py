@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -112,6 +113,8 @@ def test_a_tiny_study_of_sizes(tmp_path, monkeypatch, capsys):
 def test_a_seed_given_twice_and_other_data_are_refused(tmp_path):
     with pytest.raises(SystemExit, match="the seeds 1 2 1 hold one twice"):
         main(["refiners", "--out", str(tmp_path / "out"), "--seeds", "1", "2", "1"])
+    with pytest.raises(SystemExit, match="seeds must be from 0 to 899999"):
+        main(["refiners", "--out", str(tmp_path / "out"), "--seeds", "900009"])
     assert not (tmp_path / "out").exists()
     few = {**demo.WAREHOUSE, "scenes": 2, "val_scenes": 0, "test_scenes": 0, "width": 96, "height": 54}
     make_warehouse(
@@ -123,18 +126,33 @@ def test_a_seed_given_twice_and_other_data_are_refused(tmp_path):
         main(["refiners", "--out", str(tmp_path / "out"), "--seeds", "1"])
 
 
+def test_results_made_with_other_settings_are_refused(tmp_path, monkeypatch):
+    """Those of a run that is done are not taken for those of the settings of today."""
+    arguments = ["refiners", "--out", str(tmp_path / "out"), "--runs", str(tmp_path / "runs"), "--seeds", "1"]
+    monkeypatch.setitem(studies.TRAINED, "refiners", {"as published": {}})
+    monkeypatch.setattr(trained, "WAREHOUSE", dataclasses.replace(trained.WAREHOUSE, prepare=lambda *_: None))
+    folder = tmp_path / "runs" / "warehouse" / "cpu" / "seed1" / "as_published"
+    wanted = trained.settings(trained.WAREHOUSE, {}, 1, "cpu", None)
+    (folder / "eval").mkdir(parents=True)
+    scores = dict.fromkeys(("S1", "left_right", "count", "mcq", "distance"), 50.0)
+    (folder / "eval" / "metrics.json").write_text(json.dumps(scores))
+    (folder / "train").mkdir()
+    with pytest.raises(SystemExit, match="as_published does not say what it was made with"):
+        main(arguments)
+    (folder / "settings.json").write_text(json.dumps(wanted))
+    main(arguments)
+    assert json.loads((tmp_path / "out" / "study.json").read_text())["variants"]["as published"]["S1"] == {
+        "value": 50.0,
+        "interval": None,
+    }
+    with pytest.raises(SystemExit, match="with other settings .*max_new_tokens was None, is 9"):
+        main([*arguments, "--max_new_tokens", "9"])
+    monkeypatch.setitem(studies.SIZES, "cpu", {"steps": 7, "scenes": 3000})
+    with pytest.raises(SystemExit, match="training.steps was 600, is 7"):
+        main(arguments)
+
+
 def test_variants_of_a_study_have_folders_of_their_own():
     for variants in studies.TRAINED.values():
         folders = [trained.variant_folder(changes) for changes in variants.values()]
         assert len(set(folders)) == len(folders) and all("/" not in folder for folder in folders)
-
-
-def test_scores_over_seeds():
-    runs = [
-        dict.fromkeys(("S1", "left_right", "count", "mcq"), value) | {"distance": None} for value in (40, 50)
-    ]
-    found = trained.over_seeds(runs)
-    assert found["distance"] == (None, None)
-    mean, (low, high) = found["S1"]
-    assert mean == 45 and low == 0 and high == 100  # 12.7 standard errors for two runs
-    assert trained.over_seeds(runs[:1])["count"] == (40, None)
