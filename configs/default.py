@@ -26,6 +26,8 @@ def get_config() -> ConfigDict:
             },
             "batch_rows": 64,  # packed rows of all devices together, per step
             "accumulation": 1,  # parts the rows are taken in, one after another
+            # Each of an answer's n tokens weighs n ** -question_balance in the loss. 0: all tokens alike, as published; 1: all questions.
+            "question_balance": 0.0,
             "epochs": 1.0,
             "steps": 0,  # instead of epochs
             "stop_epochs": 0.0,  # ends the run after so many, with the learning rates of all of them; 0: it does not

@@ -107,12 +107,14 @@ def get_config(stage: str = "stage3", root: str = ROOT) -> ConfigDict:
         config.stage = "sft"
         config.init_from = f"{root}/stage2"
         config.steps = 1440
+        # Sides are told in ten words, distances in a hundred.
+        config.question_balance = 0.5
         # Connectors and refiners that are still young learn faster than a decoder that knows its words.
         config.optimizer.peaks = {
             "rgb_connector": 2e-3,
             "depth_connector": 2e-3,
             "refiners": 2e-3,
-            "decoder": 4e-4,
+            "decoder": 8e-4,
         }
         # Without captions among them the long worked answers would make it forget what the short captions taught.
         config.data.sources = {"questions": questions, "regions": regions}

@@ -80,7 +80,9 @@ def make_program(
     )
     needed, computed = train_flops(config, shape, stage)
     return ProgramToCompile(
-        function=jit_train_step(config, optimizer, trained, mesh, strategy, accumulation),
+        function=jit_train_step(
+            config, optimizer, trained, mesh, strategy, accumulation, run["question_balance"]
+        ),
         arguments=(trained, frozen, state, batch),
         kept={
             "trained parameters": device_bytes(trained),

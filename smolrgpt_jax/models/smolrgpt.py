@@ -135,14 +135,18 @@ def bind(config: SmolRGPTConfig, params: Mapping[str, jax.Array]) -> SmolRGPT:
     return bind_params(*_abstract(config), params)
 
 
-def loss_sums(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+def loss_sums(
+    logits: jax.Array, targets: jax.Array, weights: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array]:
     """Summed cross-entropy and number of answer tokens, per row: float32[B], float32[B].
 
-    logits: float32[B, S, V]; targets: int32[B, S], -100 where there is no loss. The training loss is the ratio of the
-    sums over the whole batch, the mean over answer tokens.
+    logits: float32[B, S, V]; targets: int32[B, S], -100 where there is no loss; weights: float32[B, S] of the tokens, in the sum
+    and in the number, None for 1. The training loss is the ratio of the sums over the whole batch, the mean over answer tokens.
     """
     counted = targets >= 0
     labels = jnp.where(counted, targets, 0)
     picked = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
     losses = jax.nn.logsumexp(logits, axis=-1) - picked
-    return jnp.sum(jnp.where(counted, losses, 0.0), -1), jnp.sum(counted, -1).astype(jnp.float32)
+    if weights is None:
+        return jnp.sum(jnp.where(counted, losses, 0.0), -1), jnp.sum(counted, -1).astype(jnp.float32)
+    return jnp.sum(jnp.where(counted, weights * losses, 0.0), -1), jnp.sum(jnp.where(counted, weights, 0.0), -1)

@@ -245,7 +245,13 @@ def _run_steps(
     trained = {n: params[n] for n in this.stage.trained(params)}
     frozen = {n: v for n, v in params.items() if n not in trained}
     train_step = jit_train_step(
-        this.start.config, this.optimizer, trained, this.mesh, run["strategy"], run["accumulation"]
+        this.start.config,
+        this.optimizer,
+        trained,
+        this.mesh,
+        run["strategy"],
+        run["accumulation"],
+        run["question_balance"],
     )
     meta = Meta(
         this.start.config.replace(remat="none", attention="xla"),
