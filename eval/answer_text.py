@@ -1,4 +1,4 @@
-"""Pieces of free-text answers that all readers of answers share: regions, numbers, lengths."""
+"""Pieces of free-text answers that all readers of answers share: regions, numbers, yes and no."""
 
 from __future__ import annotations
 
@@ -24,83 +24,89 @@ def _number_words() -> dict[str, int]:
 NUMBER_WORDS = _number_words() | {"none": 0}
 
 
-def _alternatives(words: object) -> str:
+def alternatives(words: object) -> str:
     """A pattern of any of the words, a longer one before its beginning."""
     return "|".join(sorted(words, key=len, reverse=True))
 
 
 # Longer runs of digits are a model's stutter, and int() refuses them past a few thousand.
 _DIGITS = r"[0-9]{1,9}(?![0-9])"
-WORD_ALTERNATIVES = _alternatives(NUMBER_WORDS)
-_REGION_WORDS = _alternatives(NUMBER_WORDS.keys() - {"none"})
+WORD_ALTERNATIVES = alternatives(NUMBER_WORDS)
+_REGION_WORDS = alternatives(NUMBER_WORDS.keys() - {"none"})
 REGION = re.compile(
-    rf"\[?\s*\b(?:region|mask)s?[\s_#:-]*\[?\s*({_DIGITS}|(?:{_REGION_WORDS})\b)\s*\]?"
-    rf"|\[\s*({_DIGITS})\s*\]",
+    rf"(?:\[?\s*\b(?:region|mask)s?[\s_#:-]*\[?\s*({_DIGITS}|(?:{_REGION_WORDS})\b)\s*\]?"
+    rf"|\[\s*({_DIGITS})\s*\])",
     re.IGNORECASE,
 )
 COUNT = re.compile(
     rf"(?<![\w.,])(?:({_DIGITS})(?:\.0+\b)?(?!\.?[0-9])|({WORD_ALTERNATIVES})\b)", re.IGNORECASE
 )
-_DECIMAL = rf"(?<![\w.])([0-9]{{1,9}}(?:[.,][0-9]{{1,9}})?|\.[0-9]{{1,9}}|{WORD_ALTERNATIVES})(?!\.?[0-9])"
-_UNITS = {
-    "m": 1.0,
-    "meter": 1.0,
-    "meters": 1.0,
-    "metre": 1.0,
-    "metres": 1.0,
-    "mtr": 1.0,
-    "mtrs": 1.0,
-    "km": 1000.0,
-    "kilometer": 1000.0,
-    "kilometers": 1000.0,
-    "kilometre": 1000.0,
-    "kilometres": 1000.0,
-    "cm": 0.01,
-    "centimeter": 0.01,
-    "centimeters": 0.01,
-    "centimetre": 0.01,
-    "centimetres": 0.01,
-    "mm": 0.001,
-    "millimeter": 0.001,
-    "millimeters": 0.001,
-    "millimetre": 0.001,
-    "millimetres": 0.001,
-    "ft": 0.3048,
-    "foot": 0.3048,
-    "feet": 0.3048,
-    "inch": 0.0254,
-    "inches": 0.0254,
-    "yard": 0.9144,
-    "yards": 0.9144,
+NEGATION = (
+    r"\b(?:not|never|no\s+longer|neither|cannot|"
+    r"(?:is|are|was|were|do|does|did|has|have|ca|could|would|wo)n'?t)\b"
+)
+SENTENCE_END = re.compile(r"(?<=[.!?;])\s+|\n+")
+_KINDS = {
+    "pallet": "pallets?",
+    "transporter": "transporters?",
+    "shelf": "shel(?:f|ves)",
+    "buffer": r"buffers?(?:\s+(?:regions?|zones?|areas?))?|zones?|areas?",
+    "object": "objects?|items?|box(?:es)?",
 }
-_UNIT = rf"(?:{_alternatives(_UNITS)})\b"
-# "in" is an inch only where nothing follows it: "they are 3 in front" is none.
-_LENGTH = re.compile(rf"{_DECIMAL}\s*-?\s*({_alternatives(_UNITS)}|in(?=\.?\s*(?:[,;)]|$)))\b", re.IGNORECASE)
-# The second part of a length in two units: "5 feet 3 inches", "3 meters and 50 centimeters".
-_COMPOUND = {_UNITS["foot"]: _UNITS["inch"], _UNITS["m"]: _UNITS["cm"]}
-_LENGTH_AND = re.compile(r"\s*,?\s*(?:and\s+)?", re.IGNORECASE)
-_HALF = re.compile(rf"\bhalf\s+an?\s+(?={_UNIT})", re.IGNORECASE)
-_AND_HALF = re.compile(rf"(?<![\w.,])({_DIGITS}|(?:{WORD_ALTERNATIVES})\b)\s+and\s+a\s+half\b", re.IGNORECASE)
-_POINT = re.compile(
-    rf"\b({_alternatives(_WORDS)}|{_alternatives(_TENS)})\s+point\s+((?:(?:{'|'.join(_WORDS[:10])})\b\s*)+)",
+KIND = re.compile(
+    rf"\b(?:{'|'.join(f'(?P<{kind}>{words})' for kind, words in _KINDS.items())})\b", re.IGNORECASE
+)
+# Behind a number: what it counts or measures.
+OF_THINGS = re.compile(
+    rf"\s+(?:(?!(?:in|inside|within|at|on|from|to|of|and|or|is|are)\b)\w+\s+)?{KIND.pattern}|"
+    r"\s*-?\s*(?:[ckm]?m|\w*met(?:er|re)s?|feet|foot|ft)\b",
     re.IGNORECASE,
 )
-_ONE_UNIT = re.compile(rf"\ban?\s+(?={_UNIT})", re.IGNORECASE)
-BARE_DECIMAL = re.compile(rf"{_DECIMAL}(?![\w])", re.IGNORECASE)
-NEGATION = r"\b(?:not|never|no\s+longer|neither|isn'?t|aren'?t|doesn'?t|don'?t|cannot|can'?t)\b"
-SENTENCE_END = re.compile(r"(?<=[.!?;])\s+|\n+")
+# "the leftmost one", "which one": a pronoun, no number.
+_PRONOUN_ONE = re.compile(
+    r"\b(?:the(?:\s+\w+)?|this|that|which|each|every|another|any|\w+(?:est|most)|left|right|middle)\s+one\b"
+    rf"(?!\s+{KIND.pattern})",
+    re.IGNORECASE,
+)
+# "pallet 4", "buffer zone two" are regions; "in this zone 2 pallets are", "from the shelf 4 meters" hold none.
+_NO_LABEL = (
+    r"(?![.,]?[0-9])(?!\s*-?\s*(?:[ckm]?m\b|\w*met|f(?:ee|oo)?t\b|in(?:ch|\.)|yard|and\s+an?\b|point\b|hundred\b|"
+    r"(?:(?!contain|ha[sv]|hold|stor|is|are)\w+\s+)?(?:pallet|object|item|box)))"
+)
+_LABELLED = re.compile(
+    rf"\b(pallet|transporter|shelf|buffer(?:\s+(?:zone|area))?|zone|area)[\s_]+(?:number\s+|no\.\s*|#\s*)?"
+    rf"({_DIGITS}|(?!one\b)(?:{_REGION_WORDS})\b){_NO_LABEL}",
+    re.IGNORECASE,
+)
+_LABELS = re.compile(
+    rf"\b((?:pallet|transporter|buffer|zone|area|region|mask)s|shelves)\s+"
+    rf"({_DIGITS}(?:(?:\s*,\s*(?:and\s+|or\s+)?|\s+(?:and|or|&)\s+|\s+){_DIGITS})+)\b{_NO_LABEL}",
+    re.IGNORECASE,
+)
 # "not 3 but 4 meters", "[Region 3], not [Region 2]", "4 rather than 3 meters": the value that is denied.
 _DENIED = re.compile(
     rf"\b(?:not|rather\s+than|instead\s+of|(?:as\s+)?opposed\s+to)\s+"
-    rf"(?:(?:the|an?|in|at|exactly|only|pallets?|buffer|zone|area|region(?=\s*\[))\s+){{0,3}}"
-    rf"(?:{REGION.pattern}|(?:{_DIGITS}(?:[.,][0-9]+)?|(?:{_REGION_WORDS})\b)(?:\s*{_UNIT})?)(?:\s*,?\s*but\b)?",
+    rf"(?:(?:the|an?|be|in|at|exactly|only|pallets?|buffer|zone|area|region(?=\s*\[))\s+){{0,3}}"
+    rf"(?:{REGION.pattern}|(?:{_DIGITS}(?:[.,][0-9]+)?|(?:{_REGION_WORDS})\b))(?:\s*,?\s*but\b)?",
     re.IGNORECASE,
 )
-
-
-def decimal(text: str) -> float:
-    word = NUMBER_WORDS.get(text.lower())
-    return float(text.replace(",", ".")) if word is None else float(word)
+_TRUE = r"(?:\w+ly\s+)?(?:true|correct|the\s+case|right(?!\s+(?:of|side|hand)\b|-))\b"
+_FALSE = r"(?:false|untrue|incorrect|wrong)\b"
+_OPENING = r"^\W*(?:(?:actually|well|in\s+fact|absolutely|certainly|definitely|of\s+course)\W+)?"
+_NO = re.compile(
+    rf"{_OPENING}(?:nope\b|negative\b|{_FALSE}|"
+    rf"(?:no|not)\b(?!\s+(?:sure|certain|clear|visible|possible|enough|idea|way|answer|information)\b)|"
+    rf"(?:that|this|it)(?:(?:'s|\s+is)\s+(?:{_FALSE}|not\s+{_TRUE})|\s+isn'?t\s+{_TRUE})|"
+    rf"it\s+(?:is|does)(?:\s+not|n'?t)\W*$)",
+    re.IGNORECASE,
+)
+_YES = re.compile(
+    rf"{_OPENING}(?:(?:yes|yeah|yep|correct|true|indeed|affirmative|sure|certainly|absolutely|definitely|"
+    r"of\s+course|exactly|precisely)\b|right\s*[,.!]\s*(?=\S)|it(?:'s|\s+is)\s+(?:true|correct|the\s+case)\b|"
+    rf"(?:that|this|you)(?:'s|'re|\s+is|\s+are)\s+{_TRUE}|it\s+(?:is|does)\W*$)",
+    re.IGNORECASE,
+)
+_PLAIN = str.maketrans("\u2018\u2019\u2032\u201c\u201d\u2033", "'''\"\"\"")
 
 
 def region_number(match: re.Match) -> int:
@@ -108,26 +114,41 @@ def region_number(match: re.Match) -> int:
     return int(found) if found[0] in "0123456789" else NUMBER_WORDS[found.lower()]
 
 
+def whole(text: str) -> int:
+    """The value of what COUNT matches."""
+    word = NUMBER_WORDS.get(text.lower())
+    return int(text.split(".")[0]) if word is None else word
+
+
 def one_line(answer: str) -> str:
-    """An answer's lines joined, with plain apostrophes."""
-    return " ".join(part.strip() for part in answer.replace("\u2019", "'").splitlines() if part.strip())
+    """An answer's lines joined, with plain quotes."""
+    return " ".join(part.strip() for part in answer.translate(_PLAIN).splitlines() if part.strip())
+
+
+def with_regions(text: str) -> str:
+    """The text with "[Region 4]" for "pallet 4" and "pallets 4"."""
+    text = _LABELS.sub(
+        lambda match: (
+            f"{match.group(1)} {re.sub('[0-9]+', lambda number: f'[Region {number.group()}]', match.group(2))}"
+        ),
+        text,
+    )
+    return _LABELLED.sub(lambda match: f"{match.group(1)} [Region {match.group(2)}]", text)
 
 
 def without_denied(text: str) -> str:
-    """The text without the numbers, lengths and regions it says are not the answer."""
+    """The text without the numbers and regions it says are not the answer."""
     return _DENIED.sub(" ", text)
 
 
-def in_digits(text: str) -> str:
-    """The text with fractions that stand in words in digits: "two and a half meters", "three point five"."""
-    text = _HALF.sub("0.5 ", text)
-    text = _AND_HALF.sub(lambda match: f"{decimal(match.group(1)) + 0.5:g}", text)
-    return _ONE_UNIT.sub("1 ", _POINT.sub(_point_digits, text))
+def without_pronouns(text: str) -> str:
+    """The text without every "one" that is no number: "the closest one"."""
+    return _PRONOUN_ONE.sub(" ", text)
 
 
-def _point_digits(match: re.Match) -> str:
-    digits = "".join(str(NUMBER_WORDS[word]) for word in match.group(2).lower().split())
-    return f"{NUMBER_WORDS[match.group(1).lower()]}.{digits} "
+def verdict(text: str) -> bool | None:
+    """Whether a text begins with a yes or a no, None for neither."""
+    return False if _NO.match(text) else True if _YES.match(text) else None
 
 
 def is_garbage(text: str) -> bool:
@@ -144,25 +165,3 @@ def is_garbage(text: str) -> bool:
         if longest >= 4 and 2 * longest > len(tokens):
             return True
     return False
-
-
-def find_lengths(text: str) -> list[tuple[float, float]]:
-    """Returns (metres, metres of the unit) of every number with a unit of length, in the text's order.
-
-    Whole feet with inches behind them ("5 feet 3 inches") are one length, in feet; so are metres with
-    centimetres that make no whole metre.
-    """
-    found: list[tuple[float, float]] = []
-    end, whole = None, False
-    for match in _LENGTH.finditer(text):
-        unit = _UNITS.get(match.group(2).lower(), _UNITS["inch"])
-        number = decimal(match.group(1))
-        # Seven digits keep "35 cm" 0.35 in spite of binary fractions.
-        metres = round(number * unit, 7)
-        between = None if end is None else _LENGTH_AND.fullmatch(text, end, match.start())
-        if between and whole and unit == _COMPOUND.get(found[-1][1]) and metres < found[-1][1]:
-            found[-1] = (round(found[-1][0] + metres, 7), found[-1][1])
-        else:
-            found.append((metres, unit))
-        end, whole = match.end(), number == int(number)
-    return found

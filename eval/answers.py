@@ -11,34 +11,14 @@ from __future__ import annotations
 
 import re
 
-from eval.answer_text import (
-    BARE_DECIMAL,
-    COUNT,
-    NEGATION,
-    NUMBER_WORDS,
-    REGION,
-    SENTENCE_END,
-    WORD_ALTERNATIVES,
-    decimal,
-    find_lengths,
-    in_digits,
-    is_garbage,
-    one_line,
-    region_number,
-    without_denied,
-)
+from eval.answer_text import NUMBER_WORDS, WORD_ALTERNATIVES, is_garbage, one_line, with_regions
+from eval.count_answers import count_readings
+from eval.distance_answers import distance_readings
 from eval.region_answers import region_readings
 from eval.side_answers import side_readings
 
 Answer = str | int | float | None
 
-_INSIDE = re.compile(
-    r"\b(?:inside|within|overlap\w*|contained|(?:located|positioned|situated|placed|standing|"
-    r"stands|parked|sits?|stored|resting|found|is|are|lies)\s+(?:right\s+)?(?:in|on)\b|"
-    r"touch(?:es|ing)?|no\s+(?:distance|gap|space)\b)",
-    re.IGNORECASE,
-)
-_NEGATED = re.compile(NEGATION, re.IGNORECASE)
 _STATED = re.compile(r"\b(?:final\s+)?answer\b\s*(?:is\b)?\s*[:=]?\s*(?=\S)", re.IGNORECASE)
 
 
@@ -65,8 +45,8 @@ def normalized_answer(category: str | None, question: str, answer: str) -> Answe
     Args:
       category: "left_right", "count", "mcq" or "distance"; empty or None takes the category from
         the question's wording.
-      question: the question, with a "<mask>" per region; decides what "yes" means and which
-        regions an mcq question can mean.
+      question: the question, with a "<mask>" per region; decides what "yes" means, which things
+        are counted and which regions an mcq question can mean.
       answer: the text to read.
 
     Returns:
@@ -94,7 +74,7 @@ def readings(category: str | None, question: str, answer: str) -> list[str | int
     text = one_line(answer)
     if is_garbage(text):
         return []
-    read = _READERS[category]
+    text, read = with_regions(text), _READERS[category]
     # "Answer: 4" after an explanation outranks the explanation.
     for match in reversed(list(_STATED.finditer(text))):
         values = read(question, text[match.end() :])
@@ -140,96 +120,9 @@ def parse_normalized(category: str, value: object) -> Answer:
     return int(parsed) if category != "distance" and parsed == int(parsed) else parsed
 
 
-_OBJECT = r"(?:pallets?|box(?:es)?|objects?|items?|transporters?|shel(?:f|ves))\b"
-_THINGS = rf"(?:\w+\s+){{0,2}}?{_OBJECT}"
-_COUNTED = re.compile(rf"{COUNT.pattern}\s+{_THINGS}", re.IGNORECASE)
-_NO_THINGS = re.compile(
-    rf"\b(?:no|without|zero|(?:devoid|free)\s+of)\s+(?:any\s+)?{_THINGS}|"
-    rf"{NEGATION}\s+(?:\w+\s+){{0,2}}?(?:any\b|an?\s+{_THINGS})|"
-    rf"\bis\s+(?:currently\s+)?empty\b|\bnothing\b",
-    re.IGNORECASE,
-)
-_ONE_THING = re.compile(
-    rf"\bsingle\s+{_OBJECT}|"
-    rf"\b(?:is|holds?|has|contains?|stores?|holding|containing|storing)\s+(?:just\s+|only\s+)?an?\s+{_OBJECT}(?!.*\band\s+an)",
-    re.IGNORECASE,
-)
-# "of the ten pallets": what was counted among, not the count.
-_AMONG = re.compile(
-    rf"\b(?:out\s+of\s+|(?:of|among|from|given)\s+(?=all\b|the\b|these\b|those\b))"
-    rf"(?:(?:all|the|these|those)\s+)*{COUNT.pattern}\s+{_THINGS}",
-    re.IGNORECASE,
-)
-_LISTED = re.compile(r"\b(pallets?|objects?|boxes)\s*((?:(?:,|and|\s)*@[0-9]+@)+)", re.IGNORECASE)
-
-
-def _count_readings(question: str, text: str) -> list[int]:
-    """What the text's sentences count, the best reading last; also what they list, if that is another number."""
-    del question
-    marked = REGION.sub(lambda match: f" @{region_number(match)}@ ", without_denied(text))
-    sentences = [_AMONG.sub(" ", re.sub(r"@[0-9]+@", " ", part)) for part in SENTENCE_END.split(marked)]
-    # A text cut off before its conclusion may have listed the pallets already.
-    lists = list(_LISTED.finditer(marked))
-    listed = [len(set(re.findall(r"[0-9]+", lists[-1].group(2))))] if lists else []
-    found: list[int] = []
-    last = None
-    for sentence in sentences:
-        things = _counted_things(sentence)
-        if things is not None:
-            found.append(things)
-            last = things
-            continue
-        # "the closest one", "this one": a pronoun, not a number.
-        numbers = [
-            match
-            for match in COUNT.finditer(sentence)
-            if not (match.group().lower() == "one" and match.start() and len(sentences) > 1)
-        ]
-        if numbers:
-            last = _count(numbers[-1])
-    if last is None:
-        return listed
-    plural = lists and lists[-1].group(1).lower().endswith("s")
-    return [*(listed if plural else []), *found, last]
-
-
-def _counted_things(sentence: str) -> int | None:
-    if _NO_THINGS.search(sentence):
-        return 0
-    things = _COUNTED.search(sentence)
-    if things is not None:
-        return _count(things)
-    return 1 if _ONE_THING.search(sentence) else None
-
-
-def _count(match: re.Match) -> int:
-    return int(match.group(1)) if match.group(1) else NUMBER_WORDS[match.group(2).lower()]
-
-
-def _distance_readings(question: str, text: str) -> list[float]:
-    """The lengths that the text states, the best reading last; else the last sentence's bare numbers, or 0 for "inside"."""
-    del question
-    text = in_digits(REGION.sub(" ", without_denied(text)))
-    lengths = find_lengths(text)
-    if lengths:
-        # "15 meters (49 feet)": metres are what the question asks for.
-        return [length for length, unit in lengths if unit == 1] or [length for length, _ in lengths]
-    for sentence in reversed(SENTENCE_END.split(text)):
-        numbers = [
-            match.group(1)
-            for match in BARE_DECIMAL.finditer(sentence)
-            if match.group(1).lower() not in ("one", "none")
-        ]
-        if numbers:
-            return [decimal(number) for number in numbers]
-        if _INSIDE.search(sentence) and not _NEGATED.search(sentence):
-            return [0.0]
-    return []
-
-
 _READERS = {
     "left_right": side_readings,
-    "count": _count_readings,
+    "count": count_readings,
     "mcq": region_readings,
-    "distance": _distance_readings,
+    "distance": distance_readings,
 }

@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import re
 
+from eval.answer_lengths import BARE_DECIMAL, decimal, find_lengths, in_digits, without_ranges
 from eval.answer_text import (
-    BARE_DECIMAL,
     COUNT,
     NEGATION,
     NUMBER_WORDS,
     REGION,
     SENTENCE_END,
-    decimal,
-    find_lengths,
     is_garbage,
     one_line,
     region_number,
+    verdict,
+    without_denied,
 )
 
 BenchAnswer = bool | int | float | None
@@ -87,14 +87,6 @@ _RELATIONS = {
     name: re.compile(rf"\b(?:(?P<own>{_pattern(name)})|(?P<other>{_pattern(other)}))\b", re.IGNORECASE)
     for name, other in _OPPOSITE.items()
 }
-_YES = re.compile(
-    r"^\W*(?:yes|yeah|yep|correct|true|indeed|certainly|absolutely|affirmative|(?:that|this|it)(?:'s|\s+is)\s+(?:true|correct|right))\b",
-    re.IGNORECASE,
-)
-_NO = re.compile(
-    r"^\W*(?:no|nope|not|incorrect|false|wrong|negative|(?:that|this|it)(?:'s|\s+is)\s+(?:not\s+(?:true|correct|right|the\s+case)|false|incorrect|wrong))\b",
-    re.IGNORECASE,
-)
 _NEGATED = re.compile(NEGATION, re.IGNORECASE)
 _UNDECIDED = re.compile(r"\b(?:neither|aligned|equal\w*|same|identical)\b", re.IGNORECASE)
 _CLAUSE_END = re.compile(
@@ -102,7 +94,11 @@ _CLAUSE_END = re.compile(
 )
 _PAIR = re.compile(r"\b(?:between|of|among|comparing)\s+@\d+@\s+(?:and|or)\s+@\d+@\s*,?", re.IGNORECASE)
 _REFERENCE = re.compile(r"\s*(?:of|than|to|from)?\s*@(\d+)@", re.IGNORECASE)
-_HOUR = re.compile(rf"\b([0-9]{{1,2}}|{'|'.join(NUMBER_WORDS)})\s*(?:o\s*'?\s*clock\b|:00\b)", re.IGNORECASE)
+_HOUR_NUMBER = rf"\b(?:[0-9]{{1,2}}|{'|'.join(NUMBER_WORDS)})"
+_CLOCK = r"\s*(?:o\s*'?\s*clock\b|:00\b)"
+_HOUR = re.compile(rf"({_HOUR_NUMBER}){_CLOCK}", re.IGNORECASE)
+# "between 2 and 3 o'clock" says neither.
+_HOURS = re.compile(rf"{_HOUR_NUMBER}(?:{_CLOCK})?\s*(?:and|to|or|-)\s*{_HOUR_NUMBER}{_CLOCK}", re.IGNORECASE)
 
 
 def bench_answer(category: str, answer: str) -> BenchAnswer:
@@ -143,10 +139,9 @@ def _mark(match: re.Match) -> str:
 def _read_predicate(name: str, text: str) -> bool | None:
     # Yes and no outrank what follows: a published wording says "No, [B] is in front of [A]" where A
     # is not behind B.
-    if _NO.match(text):
-        return False
-    if _YES.match(text):
-        return True
+    said = verdict(text)
+    if said is not None:
+        return said
     subject, holds = _read_relation(name, text)
     if holds is None or subject not in (None, 0, 1):
         return None
@@ -192,7 +187,7 @@ def _read_relation(name: str, text: str) -> tuple[int | None, bool | None]:
 
 
 def _read_length(text: str) -> float | None:
-    text = REGION.sub(" ", text)
+    text = without_ranges(REGION.sub(" ", without_denied(in_digits(text))))
     lengths = find_lengths(text)
     if lengths:
         return lengths[-1][0]
@@ -201,7 +196,7 @@ def _read_length(text: str) -> float | None:
 
 
 def _read_hour(text: str) -> int | None:
-    text = REGION.sub(" ", text)
+    text = _HOURS.sub(" ", REGION.sub(" ", without_denied(text)))
     found = [match.group(1) for match in _HOUR.finditer(text)]
     if not found:
         found = [match.group() for match in COUNT.finditer(text)]

@@ -15,7 +15,7 @@ UNREADABLE, AMBIGUOUS = "unreadable", "ambiguous"
 _NOTHING = {
     "left_right": "names no side",
     "count": "states no number",
-    "mcq": "names no region",
+    "mcq": "chooses no region",
     "distance": "states no length",
 }
 _SEVERAL = {

@@ -6,95 +6,128 @@ import re
 
 from eval.answer_text import (
     COUNT,
+    KIND,
     NEGATION,
-    NUMBER_WORDS,
+    OF_THINGS,
     REGION,
     SENTENCE_END,
     region_number,
+    whole,
     without_denied,
+    without_pronouns,
 )
 
-_NEGATED = re.compile(NEGATION, re.IGNORECASE)
 _CHOSEN = re.compile(
     r"\b(?:closest|nearest|shortest|best|optimal|ideal|most|easiest|suitable|logical|leftmost|"
     r"rightmost|middle|extreme|left|right|choose|chosen|choice|select(?:ed)?|should|pick(?:ed)?|"
     r"recommend(?:ed)?|candidate)\b",
     re.IGNORECASE,
 )
+_NOT_CHOSEN = re.compile(
+    rf"(?:{NEGATION}\s+(?:[\w-]+\s+){{0,3}}|\b(?:second|third|fourth|next|least|less)[\s-]+(?:most\s+)?)$",
+    re.IGNORECASE,
+)
+_CLAUSE_END = re.compile(
+    r"[,;:]\s|\b(?:so|but|while|whereas|although|though|because|since)\b|"
+    r"\band\b(?=\s+(?:the|it|pallet|buffer|region|\[))",
+    re.IGNORECASE,
+)
 _MEASURED_FROM = re.compile(
     r"\b(?:closest|nearest|closer|nearer|next|distance)\s+(?:to|from)\s+(?:the\s+)?(?:\w+\s+)?$",
     re.IGNORECASE,
 )
-_LABELS = re.compile(r"\b(pallets?|transporters?|shel(?:f|ves)|buffers?|zones?)\b", re.IGNORECASE)
-_KINDS = {"p": "pallet", "t": "transporter", "s": "shelf", "b": "buffer", "z": "buffer"}
-_ASKED = re.compile(
-    r"\bwh(?:ich|at)\b(?:\s+\w+){0,3}?\s+(pallets?|transporters?|shel(?:f|ves)|buffers?)\b", re.IGNORECASE
+# What the choice is compared with: "than the pallet [Region 5]", "than [Region 1], [Region 2] and [Region 4]".
+_THAN = re.compile(
+    r"\b(?:than|over)\s+(?:\w+\s+){{0,3}}?{0}(?:(?:\s*,\s*{0})*\s*,?\s*(?:and|or)\s+(?:\w+\s+){{0,2}}?{0})?".format(
+        REGION.pattern
+    ),
+    re.IGNORECASE,
 )
+_LABEL = re.compile(rf"{KIND.pattern}\s*(?:(?:at|in|with)\s+)?$", re.IGNORECASE)
+_GOES_ON = re.compile(r"[\s,]*(?:and|or)?\s*", re.IGNORECASE)
+_ASKED = re.compile(
+    rf"\bwh(?:ich|at)\s+(?:one\s+)?(?:(?:of|among)\s+)?(?:(?:the|these)\s+)?(?:available\s+)?{KIND.pattern}",
+    re.IGNORECASE,
+)
+_UNNAMED_REFERENCE = re.compile(r"\b(?:to|for)\s+$", re.IGNORECASE)
 
 
 def region_readings(question: str, text: str) -> list[int]:
     """The regions that the text's sentences choose, the best reading last.
 
-    Sentences with a word of choosing ("closest", "best") outrank those without; a text that names no
-    region may give a bare number.
+    Clauses with a word of choosing ("closest", "best") outrank those without; a text that names none may give a bare
+    number. A region that the question names as something else, such as the transporter, is none to choose.
     """
     text = without_denied(text)
-    references = list(REGION.finditer(text))
-    if not references:
-        numbers = [match for match in COUNT.finditer(text) if match.group().lower() != "none"]
-        return [NUMBER_WORDS[m.group(2).lower()] if m.group(2) else int(m.group(1)) for m in numbers]
-    if len({region_number(match) for match in references}) == 1:
-        return [region_number(references[0])]
-    excluded = _never_asked(question)
+    asked, excluded = _asked(question)
+    sentences = SENTENCE_END.split(_THAN.sub(" ", text))
     # A model may call a pallet a transporter: where nothing else is left, words before regions do not count.
-    for trust_labels in (True, False):
-        chosen, others = [], []
-        for sentence in SENTENCE_END.split(text):
-            found = _candidates(sentence, excluded, trust_labels)
-            if not found:
-                continue
-            keyword = next(
-                (
-                    match
-                    for match in _CHOSEN.finditer(sentence)
-                    if not _NEGATED.search(sentence, max(0, match.start() - 12), match.start())
-                ),
-                None,
-            )
-            if keyword is None:
-                others.append(found[0][1])
-                continue
-            before = [number for position, number in found if position < keyword.start()]
-            chosen.append(before[-1] if before else found[0][1])
-        if chosen or others:
-            return chosen or others
-    return [region_number(references[-1])]
+    for trusted in (asked, None):
+        choices = [_choices(sentence, excluded, trusted) for sentence in sentences]
+        chosen = [number for found, _ in choices for number in found]
+        named = [number for _, number in choices if number is not None]
+        if chosen or named:
+            return chosen or named
+    rest = without_pronouns(REGION.sub(" ", text))
+    if not re.search(r"\w", rest):
+        return [region_number(match) for match in REGION.finditer(text)]
+    # "The two pallets" are none of the pallets asked about.
+    numbers = [m for m in COUNT.finditer(rest) if not (asked and OF_THINGS.match(rest, m.end()))]
+    return [whole(match.group()) for match in numbers if match.group().lower() != "none"]
 
 
-def _candidates(sentence: str, excluded: frozenset[int], trust_labels: bool) -> list[tuple[int, int]]:
-    """(position, number) of the regions a sentence names, those it is measured from left out."""
-    found, previous, kind = [], 0, None
+def _choices(sentence: str, excluded: frozenset[int], asked: str | None) -> tuple[list[int], int | None]:
+    """The regions that a sentence's clauses choose, and the first it names if it has no word of choosing."""
+    found = _candidates(sentence, excluded, asked)
+    if not found:
+        return [], None
+    words = list(_CHOSEN.finditer(sentence))
+    keywords = [match for match in words if not _NOT_CHOSEN.search(sentence[: match.start()])]
+    if not keywords:
+        return [], None if words else found[0][1]
+    chosen, begin = [], 0
+    for end in [*(match.start() for match in _CLAUSE_END.finditer(sentence)), len(sentence)]:
+        keyword = next((match for match in keywords if begin <= match.start() < end), None)
+        here = [item for item in found if begin <= item[0] < end]
+        if keyword is not None and here:
+            chosen.append(_nearest(here, keyword.start()))
+        begin = end
+    # "Since [Region 2] is closer, it is the best choice."
+    return chosen or [_nearest(found, keywords[0].start())], None
+
+
+def _nearest(found: list[tuple[int, int]], place: int) -> int:
+    """The region named last before a place, else the first one after it."""
+    before = [number for position, number in found if position < place]
+    return before[-1] if before else found[0][1]
+
+
+def _candidates(sentence: str, excluded: frozenset[int], asked: str | None) -> list[tuple[int, int]]:
+    """(position, number) of the regions a sentence names, without those it measures from or calls another kind than asked."""
+    found, measured, previous, kind = [], [], 0, None
     for match in REGION.finditer(sentence):
-        labels = _LABELS.findall(sentence, previous, match.start())
-        if labels or re.search(r"\w", sentence[previous : match.start()]):
-            kind = _KINDS[labels[-1][0].lower()] if labels else None
+        label = _LABEL.search(sentence, previous, match.start())
+        if label or not _GOES_ON.fullmatch(sentence, previous, match.start()):
+            kind = label.lastgroup if label else None
         measured_from = _MEASURED_FROM.search(sentence, previous, match.start())
         previous = match.end()
-        if not measured_from and not (trust_labels and kind in ("transporter", "shelf")):
-            found.append((match.start(), region_number(match)))
-    return [item for item in found if item[1] not in excluded] or found
+        number = region_number(match)
+        if number not in excluded and (asked is None or kind in (None, "object", asked)):
+            (measured if measured_from else found).append((match.start(), number))
+    return found or measured
 
 
-def _never_asked(question: str) -> frozenset[int]:
-    """Numbers of the regions that the question's other objects are, by the word before them."""
-    asked = _ASKED.search(question)
-    asked_kind = _KINDS[asked.group(1)[0].lower()] if asked else None
-    excluded, kind = set(), None
-    parts = question.split("<mask>")
-    for number, before in enumerate(parts[:-1]):
-        labels = _LABELS.findall(before)
-        if labels or re.search(r"\w", before):
-            kind = _KINDS[labels[-1][0].lower()] if labels else None
-        if kind in ("transporter", "shelf") and kind != asked_kind:
-            excluded.add(number)
-    return frozenset(excluded)
+def _asked(question: str) -> tuple[str | None, frozenset[int]]:
+    """The kind of things that a question chooses from, None if unnamed, and its regions of other kinds."""
+    kinds: list[str | None] = []
+    for before in question.split("<mask>")[:-1]:
+        named = [match.lastgroup for match in KIND.finditer(before)]
+        if _UNNAMED_REFERENCE.search(before):
+            kinds.append("reference")
+        elif named or not kinds or re.search(r"\w", before):
+            kinds.append(named[-1] if named else None)
+        else:
+            kinds.append(kinds[-1])
+    match = _ASKED.search(question)
+    asked = match.lastgroup if match and match.lastgroup != "object" else kinds[0] if kinds else None
+    return asked, frozenset(i for i, kind in enumerate(kinds) if kind not in (None, "object", asked))

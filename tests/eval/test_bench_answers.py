@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -12,8 +11,7 @@ from eval.bench_answers import CATEGORIES, QUALITATIVE, QUANTITATIVE, bench_answ
 from smolrgpt_jax.data.warehouse_sim.spatial_phrases import CHOICES, DIRECTION, LENGTHS, PREDICATES, UNITS
 
 A, B = "Region [0]", "Region [1]"
-BESIDE = Path(__file__).parents[3] / "shared" / "real_samples"
-SAMPLES = Path(os.environ.get("REAL_SAMPLES", BESIDE)) / "spatialrgpt_bench_qa_pairs.json"
+REAL = Path(__file__).parents[1] / "data_files" / "spatialrgpt_bench" / "qa_pairs.json"
 
 
 def close(value, expected) -> bool:
@@ -28,12 +26,11 @@ def test_the_benchmark_has_24_categories():
     assert len(set(CATEGORIES)) == len(CATEGORIES) == 24
 
 
-@pytest.mark.skipif(not SAMPLES.is_file(), reason="the real samples are not here")
 def test_every_real_answer_is_read():
     # Read off by hand, in the file's order.
     lengths = [30.05 * 0.0254, 0.2625, 5.66 * 0.0254, 4.19 * 0.3048, 37.92 * 0.0254, 21.58 * 0.0254]
     expected = [False, 0, 1, False, 1, True, 1, 0, True, True, *lengths, 2]
-    records = json.loads(SAMPLES.read_text(encoding="utf-8"))
+    records = json.loads(REAL.read_text(encoding="utf-8"))
     assert len(records) == len(expected)
     wrong = [
         (record, value)
@@ -81,6 +78,10 @@ def test_all_hours_are_read(hour):
     [
         ("behind", "That is true.", True),
         ("front", "That's false.", False),
+        ("front", "Actually, no.", False),
+        ("front", "Of course.", True),
+        ("left", "Right, [A] is left of [B].", True),
+        ("left", "It is right of [B].", False),
         ("left", "[B] is to the right of [A].", True),
         ("left", "Left of [B] is [A].", True),
         ("above", "It is below [B].", False),
@@ -140,6 +141,22 @@ def test_a_choice(name, answer, expected):
         ("850 mm", 0.85),
         ("2.5", 2.5),
         ("The width of Region [0] is 2,5 m.", 2.5),
+        ("30.05 in tall.", 0.76327),
+        ("Region [0] is 30.05 in in height.", 0.76327),
+        ('26.25" wide', 0.66675),
+        ("5'6\"", 1.6764),
+        ("Region [0] is 5\u2032 6\u2033 tall.", 1.6764),
+        ("5 ft 6 in tall", 1.6764),
+        ("two and a half feet", 0.762),
+        ("three point five inches", 0.0889),
+        ("Half a meter", 0.5),
+        ("a foot", 0.3048),
+        ("1,200 millimeters", 1.2),
+        ("4 feet, not 3 feet.", 1.2192),
+        ("Not 3 feet but 4 feet.", 1.2192),
+        ("1.5 meters or 4.92126 feet", 1.5),
+        ("between 2 and 3 meters", None),
+        ("2.5 meters (2 to 3 meters)", 2.5),
         ("Region [0] is wide.", None),
         ("between 2 and 3", None),
         ("9" * 400, None),
@@ -158,6 +175,10 @@ def test_a_length_in_metres(answer, expected):
         ("11 o' clock", 11),
         ("7:00", 7),
         ("7", 7),
+        ("It is at 4 o'clock, not 3 o'clock.", 4),
+        ("It is not at 3 o'clock but at 4 o'clock.", 4),
+        ("10 o'clock (between 9 and 11 o'clock)", 10),
+        ("between 2 and 3 o'clock", None),
         ("0 o'clock", None),
         ("13 o'clock", None),
         ("at 3 or 4", None),
