@@ -172,6 +172,8 @@ def get_config(phase: str = "see", root: str = ROOT) -> ConfigDict:
     config.stage = "backbone"
     config.tokenizer = demo.TOKENIZER
     config.steps = STEPS[phase]
+    # Nothing is answered at a validation: it tells those who use the backbone how long its worked answers are.
+    config.validation_answer_tokens = demo.LONGEST_ANSWER
     config.optimizer.peaks = {"all": 5e-4 if phase == "recall" else 1e-3}
     config.data.row_tokens = ROW_TOKENS.get(phase, 160)
     config.data.sources = {"regions": default.warehouse(data, "train", "train_regions.json")}

@@ -169,7 +169,9 @@ def verify(torch_folder: Path, checkpoint: Path, *, outputs: bool) -> None:
             compared = "the outputs agree"
             print(f"\n{text}")
         except ImportError:
-            compared = "outputs were not compared: PyTorch is not installed"
+            raise SystemExit(
+                "error: every tensor is equal, but the outputs cannot be compared: PyTorch is not installed"
+            ) from None
     if problems:
         more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         raise SystemExit(f"error: the checkpoints differ: {'; '.join(problems[:SHOWN])}{more}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from convert.compare import compare_tensors
@@ -36,6 +37,25 @@ def fitting_tokenizer(name: str, config: SmolRGPTConfig, model: str) -> dict[str
     return tokenizer_files(loaded)
 
 
+def _carried_tokenizer(meta: checkpoints.Meta) -> dict[str, str] | None:
+    """A checkpoint's tokenizer files, whose chat format says how long the answers of its training were."""
+    if meta.tokenizer is None or meta.run is None:
+        return meta.tokenizer
+    # Imported late, as above.
+    from smolrgpt_jax.data.text import ANSWER_TOKENS, FORMAT_FILE
+    from smolrgpt_jax.loading import validated_answer_tokens
+
+    files = dict(meta.tokenizer)
+    chat_format = json.loads(files.pop(FORMAT_FILE, "{}"))
+    tokens = validated_answer_tokens(meta.run)
+    if tokens is not None:
+        chat_format["answer_tokens"] = tokens
+    # The file is there only where something differs from the published format.
+    if chat_format.get("answer_tokens") == ANSWER_TOKENS:
+        del chat_format["answer_tokens"]
+    return files | ({FORMAT_FILE: json.dumps(chat_format) + "\n"} if chat_format else {})
+
+
 def torch_to_jax(
     source: Path, destination: Path, *, tokenizer: str | None = None, allow_nan: bool = False
 ) -> dict[str, int]:
@@ -68,7 +88,8 @@ def jax_to_torch(
     """Converts one of our checkpoints into a PyTorch folder, tensor by tensor; returns {"tensors", "files"}.
 
     An imported checkpoint gets back its own tensor order, dtypes, files and metadata, unless `dtype` ("F32", "F16", "BF16") or
-    `max_shard_bytes` asks for others. Raises CheckpointError, with the destination untouched.
+    `max_shard_bytes` asks for others. The chat format of a trained one says how long its answers are. Raises CheckpointError,
+    with the destination untouched.
     """
     if destination.exists():
         raise CheckpointError(f"{destination} exists already; nothing was written")
@@ -82,7 +103,8 @@ def jax_to_torch(
         layout = with_dtype(layout, dtype)
     if max_shard_bytes is not None:
         layout = with_shards(layout, meta.config, max_shard_bytes)
-    write_folder(destination, meta.config, params, layout, tokenizer=meta.tokenizer, allow_nan=allow_nan)
+    tokenizer = _carried_tokenizer(meta)
+    write_folder(destination, meta.config, params, layout, tokenizer=tokenizer, allow_nan=allow_nan)
     return {"tensors": sum(map(len, layout.files.values())), "files": len(layout.files)}
 
 

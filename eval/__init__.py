@@ -8,7 +8,7 @@ import json
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 DTYPES = ("float32", "bfloat16")  # that a model may compute in
 INTERRUPTED = "interrupted; finished answers are kept, the same command goes on from there"
-ANSWER_TOKENS = 120  # of an answer, at most, in the PyTorch release
 
 
 def write_aside(path: str | Path, text: str) -> None:
@@ -53,16 +52,20 @@ def read_json(path: str | Path) -> dict:
 
 
 @contextlib.contextmanager
-def results_folder(out: str | Path) -> Iterator[Path]:
+def results_folder(out: str | Path, own: Collection[str] = ()) -> Iterator[Path]:
     """Gives an empty folder to write results into; once all are complete they are moved to ``out``.
 
-    Files of the same names in ``out`` are replaced, others stay. After an error ``out`` is as before.
+    Files of the same names in ``out`` are replaced, and those of ``own``, names that the command gives its results, are
+    removed where this run wrote none: they are another run's. Others stay. After an error ``out`` is as before.
     """
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
         yield Path(folder)
         out.mkdir(exist_ok=True)
+        for name in own:
+            if not (Path(folder) / name).exists():
+                (out / name).unlink(missing_ok=True)
         for file in Path(folder).iterdir():
             file.replace(out / file.name)
 
@@ -93,23 +96,13 @@ def add_answer_length(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max_new_tokens",
         type=positive,
-        help=f"longest answer, in tokens (default: as the checkpoint's training validated, else {ANSWER_TOKENS})",
+        help="longest answer, in tokens (default: as long as the checkpoint was trained for; 120 for a published one)",
     )
 
 
 def answer_length(model: Model, stated: int | None = None) -> int:
-    """Longest answer, in tokens: what is stated, else what the checkpoint's training let its validation answers take.
-
-    A model that is not of our training is given as many as the PyTorch release gives.
-    """
-    if stated is not None:
-        return stated
-    if model.source is None or not (model.source / "meta").is_dir():
-        return ANSWER_TOKENS
-    from smolrgpt_jax.training.checkpoints import read_meta
-
-    run = (read_meta(model.source).run or {}).get("run", {})
-    return run.get("validation_answer_tokens", ANSWER_TOKENS)
+    """Longest answer, in tokens: what is stated, else what the checkpoint was trained for."""
+    return model.answer_tokens if stated is None else stated
 
 
 def check_unique(source: object, ids: Iterable[str]) -> None:

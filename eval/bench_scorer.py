@@ -71,8 +71,8 @@ def score_bench(items: Sequence[Mapping]) -> dict:
       quantitative: {column: {success: percent, error: mean relative error, or degrees}}, None without
       questions or without readable answers; intervals: 95 % of the same percentages; bootstrap: how
       they were made; columns and categories: {name: {questions, correct, unreadable, success}};
-      questions, unreadable; unreadable_truths: ids whose published answer the rules cannot read, which
-      count as failures.
+      questions, unreadable; cut_off: answers that the longest length cut; unreadable_truths: ids whose published
+      answer the rules cannot read, which count as failures.
 
     Raises:
       DataError: there is no question, or ids occur twice.
@@ -101,6 +101,7 @@ def score_bench(items: Sequence[Mapping]) -> dict:
         },
         "questions": len(items),
         "unreadable": sum(item["value"] is None for item in items),
+        "cut_off": sum(item.get("cut_off", False) for item in items),
         "unreadable_truths": [item["id"] for item in items if item["truth_value"] is None],
     }
 
@@ -131,6 +132,8 @@ def describe_bench(metrics: Mapping) -> str:
         f"intervals: {metrics['bootstrap']['method']} ({metrics['bootstrap']['clusters']} pictures); "
         f"{metrics['bootstrap']['limits']}",
     ]
+    if metrics["cut_off"]:
+        lines.append(f"{metrics['cut_off']} answers were cut off at the longest length (--max_new_tokens)")
     if metrics["unreadable_truths"]:
         listed = ", ".join(map(repr, metrics["unreadable_truths"]))
         lines.append(

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from eval import check_unique, results_folder
 from eval.methods import add_method_arguments, build_methods, read_values
-from eval.results import compute_metrics, describe_results, write_results
-from eval.submission import record_ids
+from eval.results import RESULT_FILES, compute_metrics, describe_results, write_results
+from eval.submission import check_known, describe_empty, record_ids
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, DataError, normalize_answer
 from smolrgpt_jax.data.sources.collect import read_json_list
 
@@ -79,11 +79,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         answers = read_answers(args.predictions)
         ids = record_ids(read_json_list(args.annotations)) if args.annotations else None
+        if ids is not None:
+            check_known([item["id"] for item in answers], ids, args.annotations)
         methods = build_methods(args)
         predictions = read_values(answers, methods)
         scored = any(item["truth"] is not None for item in predictions)
         metrics = compute_metrics(predictions, methods=methods) if scored else None
-        with results_folder(args.out) as aside:
+        with results_folder(args.out, RESULT_FILES) as aside:
             write_results(aside, predictions, ids, metrics)
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from None
@@ -92,6 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "interrupted; what a server said is kept, the same command goes on from there"
         ) from None
     print(describe_results(predictions, metrics))
+    if empty := describe_empty(args.out / "submission.json"):
+        print(empty)
     print(f"wrote {args.out}")
 
 

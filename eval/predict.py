@@ -191,6 +191,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if found.category is not None:
         value = "unreadable" if found.normalized_answer is None else found.normalized_answer
         print(f"{found.category}: {value}")
+    if found.cut_off:
+        print("the answer was cut off at the longest length (--max_new_tokens)")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ draw_regions(Image.open("a.png"), found.regions)     # of eval.overlay
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,12 +49,14 @@ class Answer:
       category: the benchmark category of the question by its wording, None if it is of none.
       normalized_answer: "left" or "right", a number, or None: the text is unreadable or there is no category.
       regions: what the question's "<mask>" stand for, in their order.
+      cut_off: whether the text did not end within the longest length.
     """
 
     text: str
     category: str | None
     normalized_answer: str | int | float | None
     regions: tuple[RLE, ...]
+    cut_off: bool = False
 
 
 def answer(
@@ -84,7 +87,8 @@ def answer(
     regions = read_regions(masks, boxes, picture_size(_picture(image, "image")))
     prompt = _prompt(model, image, question, depth, regions)
     ids = model.generate(**prompt, max_new_tokens=answer_length(model, max_new_tokens))[0]
-    return read_answer(question, model.tokenizer.decode(ids), regions)
+    found = read_answer(question, model.tokenizer.decode(ids), regions)
+    return dataclasses.replace(found, cut_off=bool(model.eos_id not in ids))
 
 
 def stream_answer(

@@ -74,6 +74,7 @@ def write_report(
         bootstrap=metrics.get("bootstrap"),
         questions=metrics["questions"],
         unreadable=metrics.get("unreadable", 0),
+        cut_off=metrics.get("cut_off", 0),
         left_out=metrics.get("left_out", 0),
         rows=[_score_row(category, metrics, groups[category]) for category in WAREHOUSE_CATEGORIES],
         confusions=[confusion(name, groups[name]) for name in ("left_right", "count") if groups[name]],

@@ -15,6 +15,8 @@ from eval.submission import make_submission
 from eval.warehouse_scorer import score
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, Question
 
+RESULT_FILES = ("predictions.json", "submission.json", "metrics.json", "agreement.json")
+
 
 def compute_metrics(
     predictions: Sequence[Mapping], blind: BlindBaseline | None = None, methods: Iterable[str] = RULES
@@ -29,7 +31,8 @@ def compute_metrics(
 
     Returns:
       S1, left_right, count, mcq, distance in percent (None for a category without questions),
-      questions, unreadable, left_out (those of them that could not be asked), read_by (the methods), blind_S1 and blind {category: percent} unless ``blind`` is None,
+      questions, unreadable, left_out (those of them that could not be asked), cut_off (answers that the longest
+      length cut), read_by (the methods), blind_S1 and blind {category: percent} unless ``blind`` is None,
       official {official name: number}, the parts of ``eval.breakdown.describe_details``, and with several
       methods agreement, see ``eval.agreement.agreement``.
     """
@@ -39,6 +42,7 @@ def compute_metrics(
     scored = score(questions, {item["id"]: item["normalized_answer"] for item in predictions})
     metrics = {name: scored[name] for name in ("S1", *WAREHOUSE_CATEGORIES, "questions", "unreadable")}
     metrics["left_out"] = sum(item.get("left_out", False) for item in predictions)
+    metrics["cut_off"] = count_cut_off(predictions)
     metrics["read_by"] = list(methods)
     if blind is not None:
         guessed = score(questions, {question.id: blind.predict(question) for question in questions})
@@ -62,12 +66,18 @@ def write_results(
         write_json(folder / "agreement.json", agreement(predictions))
 
 
+def count_cut_off(predictions: Sequence[Mapping]) -> int:
+    """Number of answers that the longest length cut."""
+    return sum(item.get("cut_off", False) for item in predictions)
+
+
 def describe_results(predictions: Sequence[Mapping], metrics: Mapping | None) -> str:
     """Returns ``describe_metrics``, or what can be said of predictions without published answers."""
     if metrics is not None:
         return describe_metrics(metrics)
     unreadable = sum(item["normalized_answer"] is None for item in predictions)
     lines = [f"{len(predictions)} questions without published answers, {unreadable} answers unreadable"]
+    lines += _cut_off_lines(count_cut_off(predictions))
     if "values" in predictions[0]:
         lines += ["", describe_agreement(agreement(predictions))]
     return "\n".join(lines)
@@ -87,9 +97,14 @@ def describe_metrics(metrics: Mapping) -> str:
     )
     if metrics.get("left_out"):
         lines.append(f"{metrics['left_out']} of the questions could not be asked and count as wrong")
+    lines += _cut_off_lines(metrics.get("cut_off", 0))
     if "agreement" in metrics:
         lines += ["", describe_agreement(metrics["agreement"])]
     return "\n".join(lines)
+
+
+def _cut_off_lines(number: int) -> list[str]:
+    return [f"{number} answers were cut off at the longest length (--max_new_tokens)"] if number else []
 
 
 def _cell(value: float | None) -> str:

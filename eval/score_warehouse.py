@@ -26,6 +26,7 @@ from smolrgpt_jax.data.sources.collect import read_json_list
 from smolrgpt_jax.data.sources.conversation import first_text
 
 MOST_LISTED = 100  # ids in one sentence
+MOST_SHOWN = 80  # characters of an unreadable prediction
 
 
 def read_ground_truth(path: str | Path) -> tuple[list[Question], list[str | None]]:
@@ -117,6 +118,10 @@ def _id(path: str | Path, index: int, record: dict) -> str:
         ) from error
 
 
+def _shortened(text: str) -> str:
+    return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 3]}..."
+
+
 def _read_list(path: str | Path) -> list[dict]:
     records = read_json_list(Path(path))
     if not all(isinstance(record, dict) for record in records):
@@ -168,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:
         raise SystemExit(f"error: {args.out} cannot be written ({error.strerror})") from None
     unreadable = [
-        f"{item['id']!r} ({json.dumps(predictions[item['id']])})"
+        f"{item['id']!r} ({_shortened(json.dumps(predictions[item['id']]))})"
         for item in items
         if item["normalized_answer"] is None
     ]

@@ -209,6 +209,11 @@ class AnswerServer:
             self._session.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=config.workers))
         key = os.environ.get(KEY_VARIABLE)
         if key:
+            # What a header cannot carry; the message must not tell the key.
+            if not (key.isascii() and key.isprintable()):
+                raise ServerError(
+                    f"{KEY_VARIABLE} holds a character that no key has, expected printable ASCII alone"
+                )
             self._session.headers["Authorization"] = f"Bearer {key}"
 
     def check(self) -> None:

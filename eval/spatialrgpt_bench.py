@@ -39,7 +39,7 @@ from eval.bench_answers import CATEGORIES, QUALITATIVE, QUANTITATIVE, bench_answ
 from eval.bench_scorer import AVERAGE, answer_error, describe_bench, group_of, is_success, score_bench
 from eval.devices import is_first_process, load_model
 from eval.report import gallery, render
-from eval.warehouse import Answerer, answer_questions, limit_questions, run_details
+from eval.warehouse import Answered, Answerer, answer_questions, described, limit_questions, run_details
 from smolrgpt_jax import distributed
 from smolrgpt_jax.data.records import BadRecords, DataError, Picture, describe
 from smolrgpt_jax.data.sources.osd import read_bench
@@ -65,15 +65,16 @@ def known_questions(pictures: Sequence[Picture], bad: BadRecords) -> list[Pictur
     return kept
 
 
-def make_predictions(pictures: Sequence[Picture], answers: Sequence[str]) -> list[dict]:
+def make_predictions(pictures: Sequence[Picture], answers: Sequence[Answered]) -> list[dict]:
     """Returns one dict per question: id, image (below the pictures' common folder), category, question,
-    answer, value, truth, truth_value, right and error (relative error of a length, degrees of a
+    answer, cut_off (where it is), value, truth, truth_value, right and error (relative error of a length, degrees of a
     direction, else None)."""
     folder = os.path.commonpath([picture.image.parent for picture in pictures])
     asked = [(picture, question) for picture in pictures for question in picture.questions]
     predictions = []
     for (picture, question), answer in zip(asked, answers, strict=True):
-        value = bench_answer(question.category, answer)
+        said = described(answer)
+        value = bench_answer(question.category, said["answer"])
         truth = bench_answer(question.category, question.answer)
         predictions.append(
             {
@@ -81,7 +82,7 @@ def make_predictions(pictures: Sequence[Picture], answers: Sequence[str]) -> lis
                 "image": picture.image.relative_to(folder).as_posix(),
                 "category": question.category,
                 "question": question.prompt,
-                "answer": answer,
+                **said,
                 "value": value,
                 "truth": question.answer,
                 "truth_value": truth,
@@ -102,7 +103,7 @@ def evaluate(
 
     Args:
       pictures: with questions of the benchmark's categories.
-      answerer: pictures -> one text per question, in their order.
+      answerer: pictures -> what is answered to each question, in their order.
       out: folder of the results; its files of the same names are replaced once all are complete.
       run_info: see ``eval.report.write_report``.
     """
@@ -179,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
             length = answer_length(model, args.max_new_tokens)
 
-            def ask(asked: Sequence[Picture]) -> list[str]:
+            def ask(asked: Sequence[Picture]) -> list[Answered]:
                 return answer_questions(
                     model, asked, args.batch_size, length, bad, journal=journal_path(args.out)
                 )

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from smolrgpt_jax.data.records import DataError
+from smolrgpt_jax.data.sources.collect import read_json_list
+
+MOST_NAMED = 3  # ids in one sentence
 
 
 def make_submission(predictions: Sequence[Mapping], ids: Sequence[str] | None = None) -> list[dict]:
@@ -29,3 +35,22 @@ def record_ids(records: Sequence[object]) -> list[str]:
         if isinstance(record, dict) and isinstance(record.get("id"), (str, int)) and record["id"] != ""
     ]
     return list(dict.fromkeys(named))
+
+
+def check_known(names: Sequence[str], known: Iterable[str], source: object) -> None:
+    """Raises a DataError that counts the ids which are not among those of ``source``, and names the first ones."""
+    known = set(known)
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        more = ", ..." if len(unknown) > MOST_NAMED else ""
+        raise DataError(
+            f"{len(unknown)} of {len(names)} predictions are of no record of {source}: "
+            f"{', '.join(map(repr, unknown[:MOST_NAMED]))}{more}"
+        )
+
+
+def describe_empty(path: Path) -> str | None:
+    """How many entries of a written submission have no value, None if all have one."""
+    submission = read_json_list(path)
+    empty = sum(item["normalized_answer"] == "" for item in submission)
+    return f"{empty} of the submission's {len(submission)} entries are empty" if empty else None

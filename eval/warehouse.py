@@ -8,8 +8,9 @@
 as a value), submission.json (the benchmark's format), and, where the answers are published,
 metrics.json (S1, left_right, count, mcq, distance in percent, questions, the blind baseline learned
 from train.json, the official numbers, 95 % intervals of the scores, the accuracy of each question
-template, errors by true distance, calibration, unreadable and ambiguous answers, the agreement of several
-ways of reading them) and report.html. A record or picture that cannot be used is reported; its questions have
+template, errors by true distance, calibration, unreadable and ambiguous answers, answers that the longest
+length cut, the agreement of several ways of reading them) and report.html. Results that an earlier run left
+there are removed. A record or picture that cannot be used is reported; its questions have
 no answer and count as wrong. The submission holds all ids of the file in its order, with an empty value where
 there is no answer. Finished answers are kept in
 .OUT.journal beside --out until the results are written: the same command goes on from there. All devices
@@ -23,7 +24,7 @@ import argparse
 import dataclasses
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,8 +45,8 @@ from eval.devices import is_first_process, load_model
 from eval.left_out import left_out_answers
 from eval.methods import RULES, Method, add_method_arguments, build_methods, read_values
 from eval.report import write_report
-from eval.results import compute_metrics, describe_metrics, describe_results, write_results
-from eval.submission import record_ids
+from eval.results import RESULT_FILES, compute_metrics, describe_metrics, describe_results, write_results
+from eval.submission import describe_empty, record_ids
 from smolrgpt_jax import distributed
 from smolrgpt_jax.data.images import DEPTH_MODES
 from smolrgpt_jax.data.records import BadRecords, DataError, Picture, describe
@@ -56,9 +57,11 @@ if TYPE_CHECKING:
     from smolrgpt_jax.generation.answers import ClosingMode
     from smolrgpt_jax.loading import Model
 
-# What a model says of one question: its text, or a dict of "answer", the text, and "closing", the value it wrote behind it.
 FINGERPRINT = "checkpoint fingerprint"
-Answered = str | Mapping[str, str | None]
+RESULT_NAMES = (*RESULT_FILES, "report.html", "answers.json")
+# What a model says of one question: its text, or a dict of "answer", the text, and where they are there "closing", the value
+# that it wrote behind it, and "cut_off", True for a text that the longest length cut.
+Answered = str | Mapping[str, str | bool | None]
 Answerer = Callable[[Sequence[Picture]], Sequence[Answered]]
 
 
@@ -70,13 +73,15 @@ def answer_questions(
     on_bad_record: BadRecords | None = None,
     depth_mode: str = DEPTH_MODES[0],
     journal: Path | None = None,
-) -> list[str]:
-    """Asks a model all questions; returns its texts in their order, "" for those it could not be asked.
+) -> list[Answered]:
+    """Asks a model all questions; returns its texts in their order, "" for those it could not be asked, and
+    {"answer", "cut_off"} for those that the longest length cut.
 
     ``journal``: see ``generate_answers``.
     """
     from smolrgpt_jax.generation import generate_answers
 
+    cut_off: set[str] = set()
     answers = generate_answers(
         model,
         pictures,
@@ -86,8 +91,10 @@ def answer_questions(
         on_bad_record=on_bad_record,
         progress=True,
         journal=journal,
+        cut_off=cut_off,
     )
-    return [answers.get(question.id, "") for picture in pictures for question in picture.questions]
+    texts = [answers.get(question.id, "") for picture in pictures for question in picture.questions]
+    return mark_cut_off(pictures, texts, cut_off)
 
 
 def closed_answer_questions(
@@ -99,13 +106,14 @@ def closed_answer_questions(
     on_bad_record: BadRecords | None = None,
     depth_mode: str = DEPTH_MODES[0],
     journal: Path | None = None,
-) -> list[dict[str, str | None]]:
+) -> list[Answered]:
     """As ``answer_questions``, with the value that the model closes each answer with: {"answer", "closing"} per question.
 
     ``mode``: "after_text", or "alone" for the value without a text before it.
     """
     from smolrgpt_jax.generation import closed_answers
 
+    cut_off: set[str] = set()
     answers = closed_answers(
         model,
         pictures,
@@ -116,19 +124,37 @@ def closed_answer_questions(
         depth_mode=depth_mode,
         on_bad_record=on_bad_record,
         journal=journal,
+        cut_off=cut_off,
     )
     found = [answers.get(question.id) for picture in pictures for question in picture.questions]
-    return [
+    closed = [
         {
             "answer": "" if answer is None else answer.text,
             "closing": None if answer is None or answer.value is None else str(answer.value),
         }
         for answer in found
     ]
+    return mark_cut_off(pictures, closed, cut_off)
+
+
+def described(answer: Answered) -> Mapping[str, str | bool | None]:
+    """What is said of one question, as a dict."""
+    return {"answer": answer} if isinstance(answer, str) else answer
+
+
+def mark_cut_off(
+    pictures: Sequence[Picture], answers: Sequence[Answered], cut_off: Collection[str]
+) -> list[Answered]:
+    """The answers, those to these questions (ids) marked as cut off."""
+    ids = [question.id for picture in pictures for question in picture.questions]
+    return [
+        {**described(answer), "cut_off": True} if name in cut_off else answer
+        for name, answer in zip(ids, answers, strict=True)
+    ]
 
 
 def list_answers(pictures: Sequence[Picture], answers: Sequence[Answered]) -> list[dict]:
-    """Returns one dict per question: id, image, category, question, answer, closing (where one is given), truth."""
+    """Returns one dict per question: id, image, category, question, answer, closing and cut_off (where they are given), truth."""
     asked = [(picture, question) for picture in pictures for question in picture.questions]
     return [
         {
@@ -136,7 +162,7 @@ def list_answers(pictures: Sequence[Picture], answers: Sequence[Answered]) -> li
             "image": picture.image.name,
             "category": question.category,
             "question": question.prompt,
-            **({"answer": answer} if isinstance(answer, str) else answer),
+            **described(answer),
             "truth": question.normalized_answer,
         }
         for (picture, question), answer in zip(asked, answers, strict=True)
@@ -171,7 +197,7 @@ def evaluate(
     Args:
       pictures: with the questions to ask, at least one.
       answerer: pictures -> what is answered to each question, in their order.
-      out: folder of the results; its files of the same names are replaced once all are complete.
+      out: folder of the results; those of an earlier run are replaced once all are complete.
       methods: ways of reading values off the answers, see ``eval.methods``; the first one scores.
       ids: all ids that the submission must hold, in its order; None for those of the questions.
       left_out: items of questions that are not asked and count as wrong, see ``eval.left_out``.
@@ -207,7 +233,7 @@ def evaluate(
         metrics = compute_metrics(predictions, blind, methods)
         if run_info and FINGERPRINT in run_info:
             metrics["checkpoint_fingerprint"] = run_info[FINGERPRINT]
-    with results_folder(out) as aside:
+    with results_folder(out, RESULT_NAMES) as aside:
         write_results(aside, predictions, ids, metrics)
         if metrics is not None:
             write_report(aside / "report.html", metrics, predictions, pictures, loss_curves, run_info)
@@ -312,6 +338,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(f"error: {args.out} exists and is not a folder")
     bad = BadRecords("report")
     try:
+        for _, file in args.loss_curves:
+            if not Path(file).is_file():
+                raise DataError(f"{file}: no such file, though --loss_curves names it")
         pictures = read_warehouse(args.data, args.split, annotations=annotations, on_bad_record=bad)
         records = read_json_list(args.data / annotations)
         if args.limit is not None:
@@ -357,9 +386,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if metrics is None:
         predictions = read_json_list(args.out / "predictions.json")
         print(describe_results(predictions, None))
+        if empty := describe_empty(args.out / "submission.json"):
+            print(empty)
         print(f"wrote {args.out}/predictions.json and {args.out}/submission.json")
     else:
         print(describe_metrics(metrics))
+        if empty := describe_empty(args.out / "submission.json"):
+            print(empty)
         print(f"report: {args.out}/report.html")
 
 

@@ -130,7 +130,9 @@ def _errors(category: str, parsed: list[Answer], truths: list[float]) -> dict[st
     answer, truth = np.asarray(pairs, np.float64).T
     difference = np.abs(answer - truth)
     scale = np.maximum(truth, 1) if category == "count" else truth + _EPSILON
-    ratio = np.maximum(answer / (truth + _EPSILON), truth / (answer + _EPSILON))
+    # An answer of exactly -_EPSILON divides by zero; what comes out is no ratio below 1.1.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.maximum(answer / (truth + _EPSILON), truth / (answer + _EPSILON))
     return {
         "err": float((difference / scale).sum() / (len(pairs) + _EPSILON) * 100),
         "absrel": float((difference / (truth + _EPSILON)).mean()),

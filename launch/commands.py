@@ -114,7 +114,8 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def train_arguments(config: str, workdir: str, rest: Sequence[str] = ()) -> list[str]:
-    """The arguments of `python -m launch.train`; raises LaunchError if the configuration or the work directory cannot be."""
+    """The arguments of `python -m launch.train`; raises LaunchError if the work directory cannot be, or if the run would be
+    refused wherever it is started."""
     file = config.partition(":")[0]
     path = Path(file)
     if path.is_absolute() or ".." in path.parts or not (ROOT / path).is_file():
@@ -128,6 +129,14 @@ def train_arguments(config: str, workdir: str, rest: Sequence[str] = ()) -> list
         raise LaunchError(f"no configuration {file} in the repository ({known})")
     if "://" in workdir:
         raise LaunchError(f"--workdir {workdir} is a URL; mount the bucket and give the folder")
+    # Imported where needed: the other verbs need nothing but Python.
+    from launch import run_config
+    from smolrgpt_jax.training import settings
+
+    try:
+        settings.check(run_config.load(str(ROOT / config), rest).to_dict())
+    except ValueError as error:
+        raise LaunchError(str(error)) from None
     return [f"--config={config}", f"--workdir={workdir}", *rest]
 
 

@@ -1,6 +1,6 @@
 """Compiles a run's real train step (or prefill, decoding) for a TPU topology on a machine without TPUs.
 
-    python -m launch.compile_for_tpu --config configs/stage3_sft.py --topology v5e:16x16 [--slices 2] [--find_batch] \
+    python -m launch.compile_for_tpu --config configs/stage3_sft.py --topology v5e:16x16 [--slices 2] [--find_batch] \\
         [--what train|prefill|decode] [--out report.json] [--config.any.key=value]
 
 Prints memory per chip, collectives, FLOPs and an estimate of the step's time. Needs libtpu, which pip installs anywhere:
@@ -72,7 +72,9 @@ def compile_run(
     from smolrgpt_jax import sharding
     from smolrgpt_jax.compile_report.programs import make_program
     from smolrgpt_jax.compile_report.report import compile_program, report_on
+    from smolrgpt_jax.training.settings import check_values
 
+    check_values(run)
     mesh = sharding.make_mesh(run["mesh"], devices, run["strategy"])
     program = make_program(run, mesh, what, new_tokens)
     compiled, seconds = compile_program(program)

@@ -22,7 +22,7 @@ from eval.blind import BlindBaseline, read_training_questions
 from eval.results import describe_metrics
 from eval.side_questions import write_side_questions
 from eval.validation import WAREHOUSE_SCORES
-from eval.warehouse import answer_questions, evaluate, run_details
+from eval.warehouse import answer_questions, described, evaluate, run_details
 from smolrgpt_jax.data.records import BadRecords
 from smolrgpt_jax.data.sources.collect import read_json_list
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
@@ -94,8 +94,8 @@ def real_sides(model: Model, folder: Path, bad: BadRecords) -> str:
     questions = [question for picture in pictures for question in picture.questions]
     answers = answer_questions(model, pictures, 64, demo.LONGEST_ANSWER, bad)
     right = sum(
-        normalized_answer("left_right", question.prompt, answer) == question.normalized_answer
-        for question, answer in zip(questions, answers, strict=True)
+        normalized_answer("left_right", question.prompt, answer["answer"]) == question.normalized_answer
+        for question, answer in zip(questions, map(described, answers), strict=True)
     )
     share = right / len(questions)
     return f"{right} of {len(questions)} right ({share:.0%}; chance 50 %), eleven published records, one with its picture"

@@ -44,7 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="most regions of a prompt; 0: pictures without depth alone (default %(default)s)",
     )
     parser.add_argument(
-        "--new_tokens", type=int, default=120, help="longest answer, in tokens (default %(default)s)"
+        "--new_tokens",
+        type=int,
+        help="longest answer, in tokens (default: as long as the checkpoint was trained for; 120 for a published one)",
     )
     parser.add_argument(
         "--dtype",
@@ -78,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             batch=args.batch,
             prompt_tokens=args.prompt_tokens or model.config.max_length,
             regions=args.regions,
-            new_tokens=args.new_tokens,
+            new_tokens=model.answer_tokens if args.new_tokens is None else args.new_tokens,
             dtype=args.dtype,
         )
         write_export(model, args.out, settings, on_program=lambda name: print(f"  {name}", flush=True))

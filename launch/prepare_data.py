@@ -74,6 +74,8 @@ def main() -> None:
     try:
         if len(splits) > 1 and (a.source not in ("warehouse", "smolrgpt") or a.annotations):
             raise ValueError(f"several splits of {a.source} would be the same questions")
+        if a.workers is not None and a.workers < 1:
+            raise ValueError(f"{a.workers} workers are too few")
         config = PrepareConfig(a.image_size, a.mask_grid, a.depth_mode, a.pictures_per_shard)
         bad = BadRecords(a.on_bad_record)
         print(f"preparing {', '.join(splits)} of {a.root} ({a.source}) into {a.out}", flush=True)

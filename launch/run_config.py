@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import functools
+import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 FLAG = "config"
+HELP = ("--help", "-help", "-h", "-?", "--helpshort")
 
 
 def define() -> Any:
@@ -24,27 +28,56 @@ def start(main: Callable[[list[str]], None]) -> None:
     """Parses the command line and runs `main` with what are no flags; bad flags end the program with one sentence."""
     # DEFINE_config_file marks --config required only through its value.
     flags.mark_flag_as_required(FLAG)
-    app.run(main, flags_parser=_parse)
+    app.run(main, flags_parser=functools.partial(_parse, sys.modules[main.__module__].__doc__))
 
 
-def _parse(arguments: Sequence[str]) -> list[str]:
-    # ml_collections ends in a traceback for a file or key that does not exist, so both are looked at first.
+def load(path: str, arguments: Sequence[str] = ()) -> ConfigDict:
+    """The configuration of a file, changed by the `--config.any.key=value` among arguments of a command line.
+
+    Raises ValueError, one sentence, for a file, key or value that cannot be.
+    """
+    values = flags.FlagValues()
+    line = ["", f"--{FLAG}={path}", *arguments]
+    config_flags.DEFINE_config_file(FLAG, lock_config=True, flag_values=values, sys_argv=line)
+    _check(values, path, arguments)
+    try:
+        values(line, known_only=True)
+    except (flags.Error, TypeError) as error:
+        raise ValueError(str(error)) from None
+    return values[FLAG].value
+
+
+def _parse(doc: str, arguments: Sequence[str]) -> list[str]:
+    if set(HELP) & set(arguments):
+        # absl would leave --config out, which another module defines, and end with an error.
+        own = flags.FLAGS.module_help(arguments[0]).split(":\n", 1)[-1]
+        print(f"{doc.strip()}\n\nflags:\n  --{FLAG}: {flags.FLAGS[FLAG].help}")
+        print(f"  --{FLAG}.any.key: another value of one of its settings\n{own}")
+        raise SystemExit(0)
     path = _path(arguments)
     if path is not None:
-        file = path.split(":", 1)[0]
-        if not Path(file).is_file():
-            raise SystemExit(f"error: --{FLAG} {file}: no such file")
         try:
-            config = flags.FLAGS[FLAG].parser.parse(path)
+            _check(flags.FLAGS, path, arguments)
         except ValueError as error:
-            # The parser's text is a traceback, whose last line is the error.
-            raise SystemExit(f"error: --{FLAG} {path}: {str(error).strip().splitlines()[-1]}") from None
-        for argument in arguments:
-            if argument.startswith(f"--{FLAG}."):
-                problem = unknown_key(config, argument[len(FLAG) + 3 :].split("=", 1)[0])
-                if problem:
-                    raise SystemExit(f"error: {problem}")
+            raise SystemExit(f"error: {error}") from None
     return app.parse_flags_with_usage(list(arguments))
+
+
+def _check(values: flags.FlagValues, path: str, arguments: Sequence[str]) -> None:
+    # ml_collections ends in a traceback for a file or key that does not exist, so both are looked at first.
+    file = path.split(":", 1)[0]
+    if not Path(file).is_file():
+        raise ValueError(f"--{FLAG} {file}: no such file")
+    try:
+        config = values[FLAG].parser.parse(path)
+    except ValueError as error:
+        # The parser's text is a traceback, whose last line is the error.
+        raise ValueError(f"--{FLAG} {path}: {str(error).strip().splitlines()[-1]}") from None
+    for argument in arguments:
+        setting = re.match(rf"--?(?:no)?{FLAG}\.([^=]*)", argument)
+        problem = setting and unknown_key(config, setting[1])
+        if problem:
+            raise ValueError(problem)
 
 
 def _path(arguments: Sequence[str]) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from smolrgpt_jax import sharding
 from smolrgpt_jax.config import SmolRGPTConfig
 from smolrgpt_jax.data.masks import resample
-from smolrgpt_jax.data.text import ChatTokenizer
+from smolrgpt_jax.data.text import ANSWER_TOKENS, ChatTokenizer
 from smolrgpt_jax.data.tokenizer_files import tokenizer_from_files
 from smolrgpt_jax.generation.decode import GREEDY, Sampling, generate
 from smolrgpt_jax.generation.streaming import stream
@@ -34,12 +34,13 @@ def _forward(config: SmolRGPTConfig, params: Params, batch: dict[str, jax.Array]
 
 @dataclass(frozen=True)
 class Model:
-    """Configuration, parameters and tokenizer of one checkpoint."""
+    """Configuration, parameters and tokenizer of one checkpoint; answer_tokens: how long the answers are that it was trained for."""
 
     config: SmolRGPTConfig
     params: Params
     tokenizer: ChatTokenizer | None = None
     source: Path | None = None
+    answer_tokens: int = ANSWER_TOKENS
 
     def forward(
         self,
@@ -52,11 +53,13 @@ class Model:
         """Logits and every intermediate for a batch of conversations.
 
         input_ids, attention_mask: int[B, S]; images: float32[B, H, W, 3] in [-1, 1]; depths: the same shape or None;
-        masks: B arrays [Hm, Wm, R] (bool or 0/1) of any size and number of regions, or None. Without depths or masks only the
-        image tokens are replaced. Returns float32 arrays: logits [B, S, vocab]; vision_features_rgb/_depth [B, N, Dv];
-        image_tokens, depth_tokens [B, T, D]; rgb_refined, depth_refined [B, g * g, D]; region_rgb, region_depth [R1 + R2 + ..., D],
-        the samples' regions one after another. Raises ValueError naming the row whose tokens and pictures or masks disagree.
+        masks: B arrays [Hm, Wm, R] (bool or 0/1) of any size and number of regions, None for a row without regions; or None.
+        Without depths or masks only the image tokens are replaced. Returns float32 arrays: logits [B, S, vocab];
+        vision_features_rgb/_depth [B, N, Dv]; image_tokens, depth_tokens [B, T, D]; rgb_refined, depth_refined [B, g * g, D];
+        region_rgb, region_depth [R1 + R2 + ..., D], the samples' regions one after another. Raises ValueError naming the row
+        whose tokens and pictures or masks disagree, or that holds an id outside of the vocabulary.
         """
+        masks = _mask_arrays(masks)
         batch = self._batch(input_ids, attention_mask, images, depths, masks)
         batch["tokens"] = batch.pop("input_ids")
         out = {
@@ -81,7 +84,8 @@ class Model:
         seed: int = 0,
     ) -> np.ndarray:
         """Continues left-padded prompts (arguments as in `forward`): int32[B, max_new_tokens], eos after a row's first eos."""
-        batch = self._batch(input_ids, attention_mask, images, depths, masks)
+        _check_prompts(attention_mask, max_new_tokens)
+        batch = self._batch(input_ids, attention_mask, images, depths, _mask_arrays(masks))
         ids = generate(
             self.config,
             self.params,
@@ -103,7 +107,8 @@ class Model:
         max_new_tokens: int = 120,
     ) -> Iterator[np.ndarray]:
         """Yields the columns of the greedy `generate`, int32[B] each, as they are made, until every row has ended."""
-        batch = self._batch(input_ids, attention_mask, images, depths, masks)
+        _check_prompts(attention_mask, max_new_tokens)
+        batch = self._batch(input_ids, attention_mask, images, depths, _mask_arrays(masks))
         return stream(self.config, self.params, batch, max_new_tokens=max_new_tokens, eos_id=self.eos_id)
 
     @property
@@ -111,11 +116,22 @@ class Model:
         return EOS_ID if self.tokenizer is None else self.tokenizer.eos_id
 
     def _batch(self, input_ids, attention_mask, images, depths, masks) -> dict[str, Any]:
-        input_ids, attention_mask = np.asarray(input_ids, np.int32), np.asarray(attention_mask, np.int32)
+        input_ids, attention_mask = np.asarray(input_ids), np.asarray(attention_mask, np.int32)
         if input_ids.ndim != 2 or input_ids.shape != attention_mask.shape:
             raise ValueError(
                 f"input_ids {input_ids.shape} and attention_mask {attention_mask.shape} must both be [B, S]"
             )
+        if not input_ids.size:
+            raise ValueError(f"input_ids {input_ids.shape} holds no token")
+        vocabulary = self.config.decoder.vocab_size
+        # Padding is looked up too.
+        outside = np.argwhere((input_ids < 0) | (input_ids >= vocabulary))
+        if len(outside):
+            row, place = outside[0]
+            raise ValueError(
+                f"row {row} has the id {input_ids[row, place]}, the vocabulary is of {vocabulary} tokens"
+            )
+        input_ids = input_ids.astype(np.int32)
         size = self.config.vision.image_size
         for name, pictures in (("images", images), ("depths", depths)):
             if pictures is not None and np.shape(pictures) != (len(input_ids), size, size, 3):
@@ -170,6 +186,31 @@ class Model:
         return index
 
 
+def _mask_arrays(masks: Sequence[np.ndarray | None] | None) -> list[np.ndarray] | None:
+    """The rows' masks as arrays [Hm, Wm, R], R = 0 for None; raises ValueError naming the row of another shape."""
+    if masks is None:
+        return None
+    arrays = [np.zeros((1, 1, 0), bool) if mask is None else np.asarray(mask) for mask in masks]
+    for row, mask in enumerate(arrays):
+        if mask.ndim != 3 or 0 in mask.shape[:2]:
+            raise ValueError(
+                f"the masks of row {row} have shape {mask.shape}, expected [height, width, regions]"
+            )
+    return arrays
+
+
+def _check_prompts(attention_mask: np.ndarray, max_new_tokens: int) -> None:
+    """Raises ValueError naming the row whose answer would not follow its last token, or for no answer at all."""
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens is {max_new_tokens}, must be at least 1")
+    attended = np.asarray(attention_mask) != 0
+    if attended.ndim != 2:
+        return  # told with the shape of the ids
+    misplaced = ~attended[:, -1:].any(axis=1) | (attended[:, :-1] & ~attended[:, 1:]).any(axis=1)
+    if attended.size and misplaced.any():
+        raise ValueError(f"row {np.argmax(misplaced)} is not padded on the left")
+
+
 def load(path: str | Path, compute_dtype: str = "float32", mesh: Mesh | None = None) -> Model:
     """Loads a PyTorch checkpoint folder, a converted checkpoint, or a training work directory: its newest step, or as
     WORKDIR/best its best one.
@@ -182,6 +223,7 @@ def load(path: str | Path, compute_dtype: str = "float32", mesh: Mesh | None = N
         opened = open_folder(path)
         config, stored, source = opened.config, opened.params, path
         tokenizer = ChatTokenizer.load(path) if (path / "tokenizer.json").is_file() else None
+        validated = None
     else:
         source = checkpoints.find_checkpoint(path)
         meta = checkpoints.read_meta(source)
@@ -190,11 +232,19 @@ def load(path: str | Path, compute_dtype: str = "float32", mesh: Mesh | None = N
         if problems:
             raise CheckpointError(f"{source} does not fit its configuration: {'; '.join(problems)}")
         tokenizer = None if meta.tokenizer is None else tokenizer_from_files(meta.tokenizer)
+        validated = validated_answer_tokens(meta.run)
+    answer_tokens = validated or (ANSWER_TOKENS if tokenizer is None else tokenizer.answer_tokens)
     params = {
         name: jax.device_put(np.asarray(stored[name], np.float32), place)
         for name, place in _places(config, mesh).items()
     }
-    return Model(config.replace(compute_dtype=compute_dtype, remat="none"), params, tokenizer, source)
+    config = config.replace(compute_dtype=compute_dtype, remat="none")
+    return Model(config, params, tokenizer, source, answer_tokens)
+
+
+def validated_answer_tokens(run: Mapping[str, Any] | None) -> int | None:
+    """Tokens that a training let its validation answers take, from the `run` of its checkpoint's meta; None if it does not say."""
+    return ((run or {}).get("run") or {}).get("validation_answer_tokens")
 
 
 def _places(config: SmolRGPTConfig, mesh: Mesh | None) -> dict[str, jax.sharding.Sharding]:

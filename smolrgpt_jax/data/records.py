@@ -163,7 +163,7 @@ class BadRecords:
         if policy not in self.POLICIES:
             raise ValueError(f"policy for bad records is {policy!r}, must be one of {self.POLICIES}")
         self.policy = policy
-        self._reasons: dict[str, None] = {}
+        self._reasons: dict[str, int] = {}  # with the number of records that each left out
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple:
@@ -176,22 +176,23 @@ class BadRecords:
         with self._lock:
             return list(self._reasons)
 
-    def reject(self, error: DataError) -> None:
-        """Raises ``error`` under "error", else records its message."""
+    def reject(self, error: DataError, records: int = 1) -> None:
+        """Raises ``error`` under "error", else records its message and how many records it leaves out."""
         if self.policy == "error":
             raise error
         with self._lock:
-            self._reasons[str(error)] = None
+            self._reasons[str(error)] = records
 
     def summary(self, shown: int = 5) -> str:
         """Returns a few lines for people: how many records were left out and the first reasons."""
-        reasons = self.reasons
+        with self._lock:
+            reasons, records = list(self._reasons), sum(self._reasons.values())
         if not reasons:
             return "no bad records"
-        lines = [f"{len(reasons)} bad records left out:"]
+        lines = [f"{records} bad records left out:"]
         lines += [f"  {reason}" for reason in reasons[:shown]]
         if len(reasons) > shown:
-            lines.append(f"  and {len(reasons) - shown} more")
+            lines.append(f"  and {len(reasons) - shown} more reasons")
         return "\n".join(lines)
 
 

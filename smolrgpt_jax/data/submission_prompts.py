@@ -24,7 +24,9 @@ class SubmissionTokenizer(ChatTokenizer):
 
     @classmethod
     def of(cls, tokenizer: ChatTokenizer) -> SubmissionTokenizer:
-        return cls(tokenizer._tokenizer, tokenizer.region_names, tokenizer.closing_answer)
+        return cls(
+            tokenizer._tokenizer, tokenizer.region_names, tokenizer.closing_answer, tokenizer.answer_tokens
+        )
 
     def conversations(self, conversations: Sequence[Sequence[str]]) -> list[tuple[np.ndarray, np.ndarray]]:
         """As ``ChatTokenizer.conversations``, except for conversations that end with the user."""

@@ -25,8 +25,15 @@ START, END = "<|im_start|>", "<|im_end|>"
 FORMAT_FILE = (
     "chat_format.json"  # beside tokenizer.json, only where the format differs from the published one
 )
-FORMAT = ("region_names", "closing_answer")  # what that file may hold
+FORMAT = {  # what that file may hold
+    "region_names": "true or false",
+    "closing_answer": "true or false",
+    "answer_tokens": "a positive whole number",
+}
+ANSWER_TOKENS = 120  # of an answer, at most, in the published model
 IGNORE = -100  # the label of tokens without loss
+# What is fetched of a model on the hub.
+FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", FORMAT_FILE)
 
 
 class ChatTokenizer:
@@ -38,6 +45,7 @@ class ChatTokenizer:
       vocab_size: number of ids with the three extra tokens.
       region_names: whether the number of every region of a question is written before its tokens.
       closing_answer: whether answers end with their normalised value, see ``closing``.
+      answer_tokens: tokens that an answer may take, its end included.
     """
 
     def __init__(
@@ -45,6 +53,7 @@ class ChatTokenizer:
         tokenizer: PreTrainedTokenizerFast,
         region_names: bool = False,
         closing_answer: bool = False,
+        answer_tokens: int = ANSWER_TOKENS,
     ):
         """Wraps a tokenizer and adds the extra tokens it does not have yet.
 
@@ -53,6 +62,7 @@ class ChatTokenizer:
           region_names: write "2<mask_rgb><mask_depth>" for the third region of a question, so that an answer can copy the
             number "[Region 2]" instead of counting masks. Published checkpoints were trained without.
           closing_answer: end training answers with "\\nAnswer: left". Published checkpoints were trained without.
+          answer_tokens: how long the answers are that the model was trained for.
 
         Raises:
           DataError: the tokenizer lacks the chat format's own tokens.
@@ -72,6 +82,7 @@ class ChatTokenizer:
         tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token = START, END, END
         self.region_names = region_names
         self.closing_answer = closing_answer
+        self.answer_tokens = answer_tokens
         self._tokenizer = tokenizer
         self._backend = tokenizer.backend_tokenizer
         self._backend.no_truncation()
@@ -88,43 +99,47 @@ class ChatTokenizer:
     def load(cls, name: str | Path) -> "ChatTokenizer":
         """Loads a folder with tokenizer.json, or a model id of the Hugging Face hub.
 
-        A folder's chat_format.json says whether regions are named and answers closed; without it they are not. The tokenizer's own file is taken as it is: transformers' AutoTokenizer would rebuild some tokenizers from
+        Its chat_format.json says whether regions are named and answers closed, and how long answers are; without it all is as
+        published. The tokenizer's own file is taken as it is: transformers' AutoTokenizer would rebuild some tokenizers from
         their class and lose SmolLM2's splitting of digits.
 
         Raises:
           DataError: there is no such tokenizer.
         """
-        form = Path(name) / FORMAT_FILE
+        folder = _local_folder(str(name))
+        form = folder / FORMAT_FILE
         try:
             chat_format = json.loads(form.read_text()) if form.is_file() else {}
             if not set(chat_format) <= set(FORMAT) or not all(
-                v in (True, False) for v in chat_format.values()
+                type(v) is int and v > 0 if name == "answer_tokens" else v in (True, False)
+                for name, v in chat_format.items()
             ):
                 raise ValueError("other fields or values")
         except (ValueError, TypeError, AttributeError) as error:
-            fields = " and ".join(f'"{name}": true or false' for name in FORMAT)
+            fields = ", ".join(f'"{name}": {value}' for name, value in FORMAT.items())
             raise DataError(f"{form} is no chat format: it may hold {fields}, nothing else") from error
-        if _looks_local(str(name)) and not Path(name).is_dir():
-            raise DataError(f"tokenizer {str(name)!r} cannot be loaded (there is no such folder)")
+        if not (folder / "tokenizer.json").is_file():
+            raise DataError(f"tokenizer {str(name)!r} cannot be loaded (it has no tokenizer.json)")
         try:
-            tokenizer = PreTrainedTokenizerFast.from_pretrained(str(name))
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(str(folder))
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise DataError(f"tokenizer {str(name)!r} cannot be loaded ({reason})") from error
         return cls(tokenizer, **chat_format)
 
     @property
-    def chat_format(self) -> dict[str, bool]:
+    def chat_format(self) -> dict[str, bool | int]:
         """Where the format differs from the published one."""
-        return {name: True for name in FORMAT if getattr(self, name)}
+        published = {"region_names": False, "closing_answer": False, "answer_tokens": ANSWER_TOKENS}
+        return {name: getattr(self, name) for name in FORMAT if getattr(self, name) != published[name]}
 
     def with_region_names(self, region_names: bool) -> "ChatTokenizer":
         """The same tokenizer with the names of regions written or not."""
-        return ChatTokenizer(self._tokenizer, region_names, self.closing_answer)
+        return ChatTokenizer(self._tokenizer, region_names, self.closing_answer, self.answer_tokens)
 
     def with_closing_answer(self, closing_answer: bool) -> "ChatTokenizer":
         """The same tokenizer with training answers closed or not."""
-        return ChatTokenizer(self._tokenizer, self.region_names, closing_answer)
+        return ChatTokenizer(self._tokenizer, self.region_names, closing_answer, self.answer_tokens)
 
     def save(self, folder: str | Path) -> None:
         """Writes the tokenizer, extra tokens included, so that ``load`` returns an equal one."""
@@ -292,6 +307,24 @@ def expand_masks(prompt: str, region_names: bool = False, first: int = 0) -> str
     return start + "".join(
         f"{number}{MASK_RGB_TOKEN}{MASK_DEPTH_TOKEN}{text}" for number, text in enumerate(rest, first)
     )
+
+
+def _local_folder(name: str) -> Path:
+    """The folder of a local path or of a model on the Hugging Face hub; raises DataError if there is none."""
+    if Path(name).is_dir():
+        return Path(name)
+    if _looks_local(name):
+        raise DataError(f"tokenizer {name!r} cannot be loaded (there is no such folder)")
+    from huggingface_hub import snapshot_download
+
+    try:
+        # One look at the hub, where transformers would ask for file after file and for each several times.
+        return Path(snapshot_download(name, allow_patterns=list(FILES)))
+    except Exception as error:  # many classes, of the hub's client and of what it stands on
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(
+            f"tokenizer {name!r}: neither a folder here nor a model that can be fetched from the Hugging Face hub ({reason})"
+        ) from error
 
 
 def _looks_local(name: str) -> bool:

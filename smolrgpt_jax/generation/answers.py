@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import jax
+import numpy as np
 from tqdm import tqdm
 
 from smolrgpt_jax.data.closing import parse_value, split_closing
@@ -46,11 +47,13 @@ def generate_answers(
     on_bad_record: BadRecords | None = None,
     progress: bool = True,
     journal: str | Path | None = None,
+    cut_off: set[str] | None = None,
 ) -> dict[str, str]:
     """Answers every question of the pictures: {question id: text}.
 
     Each picture is encoded once for all its questions. An answer depends on its picture, its question and, where it is sampled,
-    on the seed and the question's id; not on the others. Questions that `on_bad_record` lets pass are left out.
+    on the seed and the question's id; not on the others. Questions that `on_bad_record` lets pass are left out. The ids of those
+    whose text did not end within `max_new_tokens` are added to `cut_off`.
 
     With a `journal` (a file) finished answers are kept there at once, and a call that was interrupted goes on from it; the
     caller removes the file. In a run of several processes each answers its share of the pictures on its own devices and all
@@ -70,6 +73,7 @@ def generate_answers(
         on_bad_record,
         progress,
         journal,
+        cut_off,
     )
 
 
@@ -87,6 +91,7 @@ def closed_answers(
     on_bad_record: BadRecords | None = None,
     progress: bool = True,
     journal: str | Path | None = None,
+    cut_off: set[str] | None = None,
 ) -> dict[str, ClosedAnswer]:
     """As `generate_answers`, each answer followed by its normalised value: {question id: answer}.
 
@@ -106,6 +111,7 @@ def closed_answers(
         on_bad_record,
         progress,
         journal,
+        cut_off,
         mode,
         category_of,
     )
@@ -129,6 +135,7 @@ def _generate(
     on_bad_record: BadRecords | None,
     progress: bool,
     journal: str | Path | None,
+    cut_off: set[str] | None,
     mode: ClosingMode | None = None,
     category_of: Callable[[Question], str] = lambda question: question.category,
 ) -> dict[str, str]:
@@ -146,10 +153,12 @@ def _generate(
         automaton = make_automaton(tokenizer, kinds, config.decoder.padded_vocab_size)
         closing = Closing(automaton, kind, mode == "alone")
     answers: dict[str, str] = {}
+    cut: set[str] = set()
     known = None
     if journal is not None:
         known = Journal(journal, run_identity(model, pictures, decoding, mode))
         answers.update(known.answers)
+        cut |= known.cut_off
     share = consecutive_share(pictures)
     shape = RowShape(
         config.decoder.max_positions, 1, 0, config.image_tokens, config.vision.image_size, config.mask_grid
@@ -168,9 +177,26 @@ def _generate(
             config, model.params, prompts, decoding, closing=closing, on_bad_record=on_bad_record
         ):
             finished = {question: tokenizer.decode(tokens) for question, tokens in ids.items()}
+            cut_now = {question for question, tokens in ids.items() if _is_cut(tokens, decoding, closing)}
             if known is not None:
-                known.append(finished)
+                known.append(finished, cut_now)
             answers.update(finished)
+            cut |= cut_now
             bar.update(len(finished))
     answers = gather_answers(answers)
+    if cut_off is not None:
+        cut_off.update(gather_answers({question: answers[question] for question in cut}))
     return {q.id: answers[q.id] for picture in pictures for q in picture.questions if q.id in answers}
+
+
+def _is_cut(tokens: np.ndarray, decoding: Decoding, closing: Closing | None) -> bool:
+    """Whether an answer's text was ended by its budget and not by the model."""
+    tokens = tokens.tolist()
+    if decoding.eos_id not in tokens:
+        return True
+    if closing is None:
+        return False
+    # A text that has used up its budget is closed by force, right behind it.
+    mark, budget = list(closing.automaton.mark), decoding.max_new_tokens
+    closed_at = next((i for i in range(len(tokens)) if tokens[i : i + len(mark)] == mark), 0)
+    return closed_at >= budget

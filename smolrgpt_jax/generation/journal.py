@@ -1,6 +1,7 @@
 """Finished answers kept on disk, so that an interrupted evaluation goes on where it was.
 
-JSON lines: what run the answers are of, then one line per batch of finished answers, {question id: text}.
+JSON lines: what run the answers are of, then one line per batch of finished answers, {question id: text}, or
+{question id: {"cut_off": text}} for a text that did not end within its tokens.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
 
 
 class Journal:
-    """The answers of one run; in a run of several processes, every process reads the files of all and writes its own."""
+    """The answers of one run; in a run of several processes, every process reads the files of all and writes its own.
+
+    answers: {question id: text}; cut_off: ids of those whose text did not end within its tokens.
+    """
 
     def __init__(self, path: str | Path, identity: Mapping[str, Any]):
         """Reads what there is.
@@ -36,6 +40,7 @@ class Journal:
         self.path = own_path(path)
         self.identity = json.loads(json.dumps(identity))
         self.answers: dict[str, str] = {}
+        self.cut_off: set[str] = set()
         for file in journal_files(path):
             self._read(file)
         self._file = None
@@ -47,7 +52,9 @@ class Journal:
             return
         try:
             identity, *batches = [json.loads(line) for line in lines]
-            answers = {question: text for batch in batches for question, text in batch.items()}
+            kept = {question: said for batch in batches for question, said in batch.items()}
+            cut_off = {question for question, said in kept.items() if not isinstance(said, str)}
+            answers = {q: said["cut_off"] if q in cut_off else said for q, said in kept.items()}
             different = [name for name in self.identity if identity[name] != self.identity[name]]
         except (ValueError, AttributeError, TypeError, KeyError) as error:
             raise ValueError(f"{file} is no journal of answers; remove it to answer all questions") from error
@@ -57,9 +64,10 @@ class Journal:
                 "or remove it to answer all questions"
             )
         self.answers.update(answers)
+        self.cut_off |= cut_off
 
-    def append(self, answers: Mapping[str, str]) -> None:
-        """Adds finished answers; they are on disk when this returns."""
+    def append(self, answers: Mapping[str, str], cut_off: Collection[str] = ()) -> None:
+        """Adds finished answers, some of them cut off; they are on disk when this returns."""
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(self.path, "ab")
@@ -67,7 +75,7 @@ class Journal:
             self._file.truncate(whole)
             if not whole:
                 self._write(self.identity)
-        self._write(answers)
+        self._write({q: {"cut_off": text} if q in cut_off else text for q, text in answers.items()})
 
     def _write(self, value: Mapping) -> None:
         self._file.write(json.dumps(value).encode() + b"\n")

@@ -19,6 +19,9 @@ from smolrgpt_jax.sharding import constrain_batch
 # table is then a pattern over names.
 Params = dict[str, jax.Array]
 
+# What of a block's forward pass is kept for the backward pass: nothing ("full") or the products of its matrices ("dots").
+_REMAT_POLICIES = {"full": None, "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
+
 Initializer = Callable[[jax.Array, tuple[int, ...], Any], jax.Array]
 
 
@@ -106,8 +109,10 @@ def run_blocks(
     """Runs `step(block, x, per_layer_i) -> (x, output_i)` over stacked blocks.
 
     `per_layer` is a pytree with a leading layer dimension (a KV cache, say) or None; outputs come back stacked. x has the
-    batch first, which stays split over the devices from layer to layer.
+    batch first, which stays split over the devices from layer to layer. Raises ValueError for a remat that is none.
     """
+    if remat not in ("none", *_REMAT_POLICIES):
+        raise ValueError(f"there is no remat {remat!r}, only none, {', '.join(_REMAT_POLICIES)}")
     graphdef, state = nnx.split(blocks, graph=False)
 
     def body(x: jax.Array, inputs: tuple[Any, Any]) -> tuple[jax.Array, Any]:
@@ -116,8 +121,7 @@ def run_blocks(
         return constrain_batch(x), output
 
     if remat != "none":
-        policy = None if remat == "full" else jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-        body = jax.checkpoint(body, policy=policy, prevent_cse=not scan)
+        body = jax.checkpoint(body, policy=_REMAT_POLICIES[remat], prevent_cse=not scan)
     if scan:
         return jax.lax.scan(body, x, (state, per_layer))
     layers = jax.tree.leaves(state)[0].shape[0]

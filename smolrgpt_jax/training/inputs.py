@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,31 @@ from smolrgpt_jax.data.datasets import read_sources
 from smolrgpt_jax.data.loader import FileLoader
 from smolrgpt_jax.data.packing import RowShape, TokenisedQuestions
 from smolrgpt_jax.data.pipeline import PackedRows
-from smolrgpt_jax.data.records import BadRecords, Picture
+from smolrgpt_jax.data.records import BadRecords, DataError, Picture
 from smolrgpt_jax.data.row_plan import choose_row_tokens
 from smolrgpt_jax.data.text import ChatTokenizer
 from smolrgpt_jax.data.tokenizer_files import tokenizer_from_files
 from smolrgpt_jax.models.attention import resolve_attention
 from smolrgpt_jax.models.smolrgpt import abstract_params, init_params
-from smolrgpt_jax.torch_format.folder import TorchLayout, is_torch_folder, read_folder
+from smolrgpt_jax.torch_format.folder import CheckpointError, TorchLayout, is_torch_folder, read_folder
 from smolrgpt_jax.training import checkpoints
+from smolrgpt_jax.training.settings import check_order
 from smolrgpt_jax.training.stages import STAGES
 
 
 class RunError(ValueError):
     """A run that cannot start or go on; one sentence."""
+
+
+@contextlib.contextmanager
+def naming(setting: str) -> Iterator[None]:
+    """Turns a ValueError into a RunError that names the setting; one that names its file or record already passes."""
+    try:
+        yield
+    except (RunError, DataError, CheckpointError):
+        raise
+    except ValueError as error:
+        raise RunError(f"config.{setting}: {error}") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,17 +60,21 @@ def read_start(run: Mapping[str, Any]) -> Start:
     Raises RunError when the tokenizer does not fit the model's vocabulary, the parameters do not fit their configuration, or
     the stage makes no sense after that which the parameters come from.
     """
-    params = layout = files = None
+    params = layout = brought = None
     if not run["init_from"]:
         _check_order(run, None)
     if run["init_from"]:
         path = Path(run["init_from"])
         if is_torch_folder(path):
             config, params, layout = read_folder(path)
+            if not run["tokenizer"] and (path / "tokenizer.json").is_file():
+                brought = ChatTokenizer.load(path)
         else:
             path = checkpoints.find_checkpoint(path)
             meta = checkpoints.read_meta(path)
-            config, files, layout = meta.config, meta.tokenizer, meta.layout
+            config, layout = meta.config, meta.layout
+            if not run["tokenizer"] and meta.tokenizer is not None:
+                brought = tokenizer_from_files(meta.tokenizer)
             params = checkpoints.load_params(path)
             problems = checkpoints.misfits(params.infos, abstract_params(config))
             if problems:
@@ -69,8 +86,8 @@ def read_start(run: Mapping[str, Any]) -> Start:
         config = PRESETS[run["model"]["preset"]]
     if run["tokenizer"]:
         tokenizer = ChatTokenizer.load(run["tokenizer"])
-    elif files is not None:
-        tokenizer = tokenizer_from_files(files)
+    elif brought is not None:
+        tokenizer = brought
     else:
         raise RunError("config.tokenizer names no tokenizer and init_from brings none")
     tokenizer = tokenizer.with_region_names(run["data"]["region_names"])
@@ -92,11 +109,10 @@ def drawn_anew(run: Mapping[str, Any], config: SmolRGPTConfig) -> dict[str, np.n
 
 
 def _check_order(run: Mapping[str, Any], previous: str | None) -> None:
-    if not run["any_stage_order"]:
-        try:
-            STAGES[run["stage"]].check_order(previous)
-        except ValueError as error:
-            raise RunError(str(error)) from None
+    try:
+        check_order(run, previous)
+    except ValueError as error:
+        raise RunError(str(error)) from None
 
 
 def model_config(
@@ -153,9 +169,9 @@ def packed_rows(
     shape: RowShape,
     bad: BadRecords,
 ) -> list[PackedRows]:
-    """The packed rows of each of `read_data`."""
+    """The packed rows of each of `read_data`; raises ValueError if there are none."""
     load = FileLoader(shape, data["depth_mode"], cached_pictures=data["cached_pictures"])
-    return [
+    rows = [
         PackedRows(
             pictures,
             tokenizer,
@@ -167,6 +183,9 @@ def packed_rows(
         )
         for pictures, questions in tokenised
     ]
+    if not all(map(len, rows)):
+        raise ValueError("no question that can be used, in all sources or in one that is mixed by weight")
+    return rows
 
 
 def total_steps(run: Mapping[str, Any], rows: list[PackedRows]) -> int:

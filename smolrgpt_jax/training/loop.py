@@ -35,6 +35,7 @@ from smolrgpt_jax.training.inputs import (
     drawn_anew,
     last_step,
     model_config,
+    naming,
     packed_rows,
     read_data,
     read_start,
@@ -45,7 +46,7 @@ from smolrgpt_jax.training.metrics import MetricsWriter
 from smolrgpt_jax.training.optimizer import OptimizerConfig, make_optimizer, schedules
 from smolrgpt_jax.training.profiling import StepsTrace
 from smolrgpt_jax.training.selection import Selection
-from smolrgpt_jax.training.settings import check_names, differences, plain
+from smolrgpt_jax.training.settings import check, differences, plain
 from smolrgpt_jax.training.stages import STAGES, Stage
 from smolrgpt_jax.training.step import jit_train_step
 from smolrgpt_jax.training.stopping import StopTogether, stop_on_signal
@@ -85,7 +86,7 @@ def train(run: Mapping[str, Any], workdir: str | Path, scorer: AnswerScorer | No
     """
     workdir = Path(workdir)
     try:
-        check_names(run)
+        check(run)
         mesh = sharding.make_mesh(run["mesh"], strategy=run["strategy"])
         sharding.check_batch_rows(run["batch_rows"], mesh, run["accumulation"])
         # Before the data is read, which can take minutes.
@@ -97,13 +98,14 @@ def train(run: Mapping[str, Any], workdir: str | Path, scorer: AnswerScorer | No
         raise RunError(str(error)) from None
     start = read_start(run)
     bad = BadRecords(run["data"]["on_bad_record"])
-    tokenised = read_data(run["data"], run["data"]["sources"], start.tokenizer, bad)
-    shape = row_shape(start.config, run["data"], stage.regions, tokenised)
-    rows = packed_rows(run["data"], tokenised, start.tokenizer, shape, bad)
+    with naming("data.sources"):
+        tokenised = read_data(run["data"], run["data"]["sources"], start.tokenizer, bad)
+        shape = row_shape(start.config, run["data"], stage.regions, tokenised)
+        rows = packed_rows(run["data"], tokenised, start.tokenizer, shape, bad)
     del tokenised  # with their texts, which the rows do not keep
-    start = dataclasses.replace(
-        start, config=model_config(start.config, run, jax.default_backend(), shape.tokens)
-    )
+    with naming("model"):
+        config = model_config(start.config, run, jax.default_backend(), shape.tokens)
+    start = dataclasses.replace(start, config=config)
     steps = total_steps(run, rows)
     trained = stage.trained(abstract_params(start.config))
     settings = plain(run)

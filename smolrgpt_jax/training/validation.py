@@ -23,7 +23,7 @@ from smolrgpt_jax.data.text import ChatTokenizer
 from smolrgpt_jax.generation import generate_answers
 from smolrgpt_jax.loading import Model
 from smolrgpt_jax.models.smolrgpt import Params
-from smolrgpt_jax.training.inputs import RunError, packed_rows, read_data
+from smolrgpt_jax.training.inputs import RunError, naming, packed_rows, read_data
 from smolrgpt_jax.training.step import make_eval_step
 
 LOSS = "validation_loss"
@@ -60,12 +60,17 @@ class Validation:
     ):
         """Reads the validation sources of a run.
 
-        Raises RunError if answers are to be scored without a scorer, DataError for a bad record under "error".
+        Raises RunError if there is nothing to validate with or answers are to be scored without a scorer, DataError for a bad
+        record under "error".
         """
         self._run, self._config, self._tokenizer, self._mesh, self._bad = run, config, tokenizer, mesh, bad
         data = {**run["data"], "weights": {}}
-        tokenised = read_data(data, run["validation_sources"], tokenizer, bad)
-        self._rows = packed_rows(data, tokenised, tokenizer, shape, bad)
+        # A mean over no rows would be 0, the best of all losses.
+        if run["validation_rows"] < 1:
+            raise RunError(f"config.validation_rows is {run['validation_rows']}, it must be at least 1")
+        with naming("validation_sources"):
+            tokenised = read_data(data, run["validation_sources"], tokenizer, bad)
+            self._rows = packed_rows(data, tokenised, tokenizer, shape, bad)
         self._eval_step = jax.jit(make_eval_step(config, mesh))
         self._scorer = scorer if run["validation_answers"] else None
         self._asked: list[Picture] = []
@@ -119,7 +124,9 @@ class Validation:
             for batch in itertools.islice(taken, math.ceil(limit / rows)):
                 loss, tokens = self._eval_step(params, batch)
                 total, count = total + float(loss), count + float(tokens)
-        return total / max(count, 1.0)
+        if not count:
+            raise RunError(f"config.validation_sources: the first {limit} rows hold no token of an answer")
+        return total / count
 
 
 def _on_this_process(params: Params) -> Params:

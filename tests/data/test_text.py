@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
@@ -117,9 +118,39 @@ def test_a_misspelt_folder_fails_without_asking_the_hub(tmp_path, monkeypatch):
     def asked(*_, **__):
         raise AssertionError("the hub was asked")
 
-    monkeypatch.setattr(PreTrainedTokenizerFast, "from_pretrained", asked)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", asked)
     with pytest.raises(DataError, match="there is no such folder"):
         ChatTokenizer.load(tmp_path / "missing")
+
+
+def test_without_the_hub_a_name_is_one_sentence_after_one_look(monkeypatch):
+    asked = []
+
+    def fail(name, **_):
+        asked.append(name)
+        raise OSError("no\nnetwork")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    with pytest.raises(DataError) as caught:
+        ChatTokenizer.load("nowhere")
+    assert str(caught.value) == (
+        "tokenizer 'nowhere': neither a folder here nor a model that can be fetched from the Hugging Face hub (no network)"
+    )
+    assert asked == ["nowhere"]
+
+
+def test_a_model_of_the_hub_is_fetched_and_loaded(tokenizer, tmp_path, monkeypatch):
+    tokenizer.with_region_names(True).save(tmp_path)
+    fetched = {}
+
+    def fetch(name, allow_patterns):
+        fetched[name] = allow_patterns
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    again = ChatTokenizer.load("owner/model")
+    assert again.vocab_size == tokenizer.vocab_size and again.region_names
+    assert {"tokenizer.json", FORMAT_FILE} <= set(fetched["owner/model"])
 
 
 def test_region_names_stand_before_the_tokens_of_their_region(tokenizer):
@@ -153,7 +184,21 @@ def test_a_chat_format_without_closing_is_read(tokenizer, tmp_path):
     assert again.region_names and not again.closing_answer
 
 
-@pytest.mark.parametrize("text", ["[]", "{", '{"region_name": true}', '{"closing_answer": "yes"}'])
+def test_the_length_of_answers_travels_with_the_tokenizer(tokenizer, tmp_path):
+    tokenizer.save(tmp_path)
+    assert ChatTokenizer.load(tmp_path).answer_tokens == 120
+    (tmp_path / FORMAT_FILE).write_text('{"answer_tokens": 256}')
+    changed = ChatTokenizer.load(tmp_path).with_region_names(True).with_closing_answer(True)
+    changed.save(tmp_path)
+    again = ChatTokenizer.load(tmp_path)
+    assert again.answer_tokens == 256 and again.region_names and again.closing_answer
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[]", "{", '{"region_name": true}', '{"closing_answer": "yes"}']
+    + [f'{{"answer_tokens": {value}}}' for value in ("0", "true", "1.5", '"120"')],
+)
 def test_a_damaged_chat_format_is_named(tokenizer, tmp_path, text):
     tokenizer.save(tmp_path)
     (tmp_path / FORMAT_FILE).write_text(text)

@@ -109,6 +109,7 @@ class FakeModel:
             return {"width": 8}
 
     source = None
+    answer_tokens = 120
     params = {"weights": np.zeros(3, np.float32)}
 
 

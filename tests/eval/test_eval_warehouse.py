@@ -170,6 +170,48 @@ def test_a_split_without_answers_gives_a_submission_only(warehouse, tmp_path, fa
     ]
 
 
+def test_results_of_another_split_do_not_stay(warehouse, tmp_path, fake_model, monkeypatch):
+    main(command_line(warehouse, tmp_path))
+    (tmp_path / "out" / "note.txt").write_text("mine")
+    (tmp_path / "out" / "answers.json").write_text("[]")
+    records = [{**r, "conversations": r["conversations"][:1]} for r in read(warehouse, "val.json")]
+    for record in records:
+        del record["normalized_answer"], record["freeform_answer"]
+    (warehouse / "bare.json").write_text(json.dumps(records), encoding="utf-8")
+    monkeypatch.setattr(command, "answer_questions", lambda *_, **__: ["left"] * len(records))
+    main(command_line(warehouse, tmp_path, "--annotations", "bare.json"))
+    names = ["note.txt", "predictions.json", "submission.json"]
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == names
+
+
+def test_answers_that_the_length_cut_are_marked_and_counted(
+    warehouse, tmp_path, loaded_model, monkeypatch, capsys
+):
+    import smolrgpt_jax.generation
+
+    def generate_answers(model, pictures, *, cut_off, **_):
+        questions = [question for picture in pictures for question in picture.questions]
+        cut_off |= {questions[1].id, questions[2].id}
+        return {question.id: question.answer for question in questions}
+
+    monkeypatch.setattr(smolrgpt_jax.generation, "generate_answers", generate_answers)
+    main(command_line(warehouse, tmp_path))
+    predictions = read(tmp_path / "out", "predictions.json")
+    assert [item.get("cut_off") for item in predictions[:4]] == [None, True, True, None]
+    assert read(tmp_path / "out", "metrics.json")["cut_off"] == 2
+    assert "2 answers were cut off at the longest length" in capsys.readouterr().out
+    header = (tmp_path / "out" / "report.html").read_text(encoding="utf-8").partition("</header>")[0]
+    assert "2 answers were cut off at the longest length" in header
+
+
+def test_a_loss_curve_that_is_not_there_is_told_before_anything_is_asked(warehouse, tmp_path, monkeypatch):
+    monkeypatch.setitem(smolrgpt_jax.__dict__, "load", lambda *_, **__: pytest.fail("was loaded"))
+    missing = tmp_path / "nope.csv"
+    with pytest.raises(SystemExit, match="^error: .*nope.csv: no such file, though --loss_curves names it$"):
+        main(command_line(warehouse, tmp_path, "--loss_curves", f"a={missing}"))
+    assert not (tmp_path / "out").exists()
+
+
 def test_without_training_questions_there_is_no_baseline(warehouse, tmp_path, fake_model):
     (warehouse / "train.json").unlink()
     main(["--checkpoint", "anywhere", "--data", str(warehouse), "--out", str(tmp_path / "out")])

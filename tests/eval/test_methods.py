@@ -208,3 +208,43 @@ def test_bad_answers_end_the_command_with_one_sentence_and_no_output(tmp_path, r
 def test_other_fields_of_answers_are_kept(tmp_path, items):
     file = write(tmp_path, [{**items[0], "closing": "left", "normalized_answer": "right"}])
     assert read_answers(file) == [{**items[0], "closing": "left"}]
+
+
+def test_annotations_of_other_records_are_refused_before_anything_is_read(tmp_path, items):
+    annotations = tmp_path / "other.json"
+    annotations.write_text(json.dumps([{"id": name} for name in "axyz"]))
+    message = "^error: 3 of 4 predictions are of no record of .*other.json: 'b', 'c', 'd'$"
+    with pytest.raises(SystemExit, match=message):
+        main(
+            ["--predictions", str(write(tmp_path, items)), "--out", str(tmp_path / "out")]
+            + ["--annotations", str(annotations)]
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_empty_entries_of_the_submission_are_counted(tmp_path, items, capsys):
+    annotations = tmp_path / "all.json"
+    annotations.write_text(json.dumps([{"id": name} for name in "abcdxyz"]))
+    arguments = ["--predictions", str(write(tmp_path, items)), "--out", str(tmp_path / "out")]
+    main([*arguments, "--annotations", str(annotations)])
+    assert "4 of the submission's 7 entries are empty" in capsys.readouterr().out
+    write(tmp_path, items[:3])
+    main(arguments)
+    assert "entries are" not in capsys.readouterr().out
+
+
+def test_results_of_an_earlier_reading_do_not_stay(tmp_path, items, fixed):
+    out = tmp_path / "out"
+    main(["--predictions", str(write(tmp_path, items)), "--out", str(out)])
+    (out / "note.txt").write_text("mine")
+    bare = [{**row, "truth": None} for row in items]
+    main(["--predictions", str(write(tmp_path, bare)), "--out", str(out), "--answers", "rules", "closing"])
+    names = ["agreement.json", "note.txt", "predictions.json", "submission.json"]
+    assert sorted(file.name for file in out.iterdir()) == names
+
+
+def test_answers_that_were_cut_off_stay_counted(tmp_path, items, capsys):
+    cut = [{**items[0], "cut_off": True}, *items[1:]]
+    main(["--predictions", str(write(tmp_path, cut)), "--out", str(tmp_path / "out")])
+    assert read(tmp_path / "out", "metrics.json")["cut_off"] == 1
+    assert "1 answers were cut off at the longest length" in capsys.readouterr().out

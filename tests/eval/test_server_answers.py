@@ -317,6 +317,14 @@ def test_the_key_comes_from_the_environment(server, config, monkeypatch):
     assert [headers.get("Authorization") for headers in server.headers] == [None, "Bearer secret"]
 
 
+@pytest.mark.parametrize("key", ["schl\N{HEAVY CHECK MARK}ssel", "secret\n"])
+def test_a_key_that_no_request_can_carry_is_one_sentence(config, monkeypatch, key):
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(ServerError, match="^OPENAI_API_KEY holds a character that no key has") as caught:
+        AnswerServer(config())
+    assert "\n" not in str(caught.value) and "secret" not in str(caught.value)
+
+
 def test_a_cache_that_is_something_else_is_refused(server, config):
     settings = config()
     settings.cache.parent.mkdir()

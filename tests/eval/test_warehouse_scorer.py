@@ -253,3 +253,20 @@ def test_bad_files_end_the_command_with_one_sentence_and_no_output(tmp_path, tru
         str(stop.value).startswith("error: ") and message in str(stop.value) and "\n" not in str(stop.value)
     )
     assert not (tmp_path / "m.json").exists()
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_distance_just_below_zero_is_scored_without_a_warning():
+    questions = [Question(name, "distance", "", None, truth) for name, truth in (("a", 2.0), ("b", 0.0))]
+    found = score(questions, {"a": -1e-8, "b": -1e-8})
+    assert (found["distance"], found["official"]["Quan_distance_a1"]) == (0, 0)
+
+
+def test_long_unreadable_predictions_are_shortened(tmp_path, capsys):
+    truth = [{"id": name, "category": "count", "normalized_answer": 1} for name in "ab"]
+    (tmp_path / "gt.json").write_text(json.dumps(truth), encoding="utf-8")
+    said = [{"id": name, "normalized_answer": "many " * 20_000} for name in "ab"]
+    (tmp_path / "pred.json").write_text(json.dumps(said), encoding="utf-8")
+    main([f"--{name}={tmp_path / file}" for name, file in FILE_OPTIONS])
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "unreadable and count" in line]
+    assert "'b' (\"many many" in line and "...)" in line and len(line) < 300

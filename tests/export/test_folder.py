@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import jax.export
@@ -11,8 +12,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+import smolrgpt_jax.export
 from launch.export import main
-from smolrgpt_jax.data.text import ChatTokenizer
+from smolrgpt_jax.data.text import FORMAT_FILE, ChatTokenizer
 from smolrgpt_jax.export import PLATFORMS, ExportSettings, write_export
 from smolrgpt_jax.export.programs import export_programs, make_programs, stored_dtype
 
@@ -144,6 +146,24 @@ def test_the_command_line_exports_with_a_tokenizer_from_elsewhere(golden, small_
     assert read(tmp_path / "out", "prefill").platforms == ("cpu", "tpu")
     assert found["programs"]["decode"]["inputs"]["token"] == {"shape": [2], "dtype": "int32"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "tokenizer"]
+
+
+def test_answers_are_as_long_as_the_checkpoint_was_trained_for(golden, small_tokenizer, tmp_path, monkeypatch):
+    folder = tmp_path / "torch"
+    shutil.copytree(golden.folder, folder)
+    small_tokenizer.save(folder)
+    asked = []
+
+    def export(model, out, settings, on_program):
+        asked.append(settings.new_tokens)
+        out.mkdir()
+
+    monkeypatch.setattr(smolrgpt_jax.export, "write_export", export)
+    main(["--checkpoint", str(folder), "--out", str(tmp_path / "1")])
+    (folder / FORMAT_FILE).write_text('{"answer_tokens": 9}')
+    main(["--checkpoint", str(folder), "--out", str(tmp_path / "2")])
+    main(["--checkpoint", str(folder), "--out", str(tmp_path / "3"), "--new_tokens", "7"])
+    assert asked == [120, 9, 7]
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,15 @@ def test_closed_answers_keep_their_text(model, pictures):
     check_values(pictures, closed)
 
 
+def test_texts_that_are_closed_by_force_are_cut_off(model, pictures):
+    free, closed, alone = set(), set(), set()
+    options = OPTIONS | {"max_new_tokens": 3}
+    texts = generate_answers(model, pictures, cut_off=free, **options)
+    closed_answers(model, pictures, cut_off=closed, **options)
+    closed_answers(model, pictures, mode="alone", cut_off=alone, **options)
+    assert 0 < len(free) < len(texts) and closed == free and not alone
+
+
 def test_answers_that_are_nothing_but_the_closing(model, pictures):
     closed = closed_answers(model, pictures, mode="alone", **OPTIONS)
     assert {answer.text for answer in closed.values()} == {""}

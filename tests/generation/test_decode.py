@@ -72,6 +72,19 @@ def test_left_padding_does_not_change_the_answer(golden, extra):
     )
 
 
+def test_prompts_that_are_not_padded_on_the_left_name_the_row(golden):
+    ids, mask, *pictures = prompt(golden)
+    for use in (golden.model.generate, golden.model.stream):
+        for places, number in (([(2, -1)], 2), ([(3, -4), (1, -9)], 1)):
+            holes = mask.copy()
+            for place in places:
+                holes[place] = 0
+            with pytest.raises(ValueError, match=f"^row {number} is not padded on the left$"):
+                use(ids, holes, *pictures)
+        with pytest.raises(ValueError, match="max_new_tokens is 0, must be at least 1"):
+            use(ids, mask, *pictures, max_new_tokens=0)
+
+
 def test_everything_after_eos_is_eos(golden, monkeypatch):
     ids, mask, *pictures = prompt(golden)
     free = golden.model.generate(ids, mask, *pictures, max_new_tokens=12)

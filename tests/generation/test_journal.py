@@ -55,10 +55,22 @@ def test_an_interrupted_run_goes_on(watched, model, pictures, tmp_path, torn):
     expected = generate_answers(model, pictures, **OPTIONS)
     assert found == expected and list(found) == list(expected)
     header, *lines = [json.loads(line) for line in journal.read_text().splitlines()]
-    assert {name: text for line in lines for name, text in line.items()} == expected
+    kept = {name: said for line in lines for name, said in line.items()}
+    assert {n: said if isinstance(said, str) else said["cut_off"] for n, said in kept.items()} == expected
     watched["decoded"] = 0
     assert generate_answers(model, pictures, journal=journal, **OPTIONS) == expected
     assert watched["decoded"] == 0
+
+
+def test_answers_that_were_cut_off_are_known_after_an_interruption(
+    watched, model, pictures, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(OPTIONS, "max_new_tokens", 3)
+    interrupt(watched, model, pictures, tmp_path / "journal")
+    found, expected = set(), set()
+    generate_answers(model, pictures, journal=tmp_path / "journal", cut_off=found, **OPTIONS)
+    generate_answers(model, pictures, cut_off=expected, **OPTIONS)
+    assert found == expected and 0 < len(found) < sum(len(picture.questions) for picture in pictures)
 
 
 def test_a_journal_with_half_a_first_line_is_begun_again(watched, model, pictures, tmp_path):

@@ -86,7 +86,10 @@ def test_bad_input_is_one_sentence(arguments, message, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-TRAIN = ("--config=configs/stage3_sft.py", "--workdir=out")
+TRAIN = ("--config=configs/demo.py:stage3", "--workdir=out")
+SLURM = ("launch.slurm", "submit", "--gpus_per_node=1", "--time=1", "--dry_run")
+POD = ("launch.tpu_pod", "resume", "n", "--zone=z", "--topology=v5e:4x4", "--dry_run")
+PODS = ("--topology=v5e:4x4", "--image=i")
 
 
 @pytest.mark.parametrize(
@@ -115,6 +118,23 @@ TRAIN = ("--config=configs/stage3_sft.py", "--workdir=out")
             "error: --workdir gs://b/w is a URL",
         ),
         (("launch.train", TRAIN[0], "--workdir=gs://b/w"), "error: --workdir gs://b/w is a URL"),
+        (
+            (*SLURM, "--config=configs/stage3_sft.py", "--workdir=w"),
+            "error: stage sft follows refiner_alignment or sft or mixed, not random parameters",
+        ),
+        (
+            (*POD, *TRAIN, "--", "--config.nonsense=3"),
+            "error: the configuration has no key 'nonsense', the nearest is ",
+        ),
+        (
+            ("launch.gke", "manifest", "n", *PODS, *TRAIN, "--", "--config.keep=0"),
+            "error: config.keep is 0, it must be a number at least 1",
+        ),
+        (
+            ("launch.xpk", "run", "n", *PODS, "--cluster=k", "--zone=z", "--dry_run", *TRAIN)
+            + ("--", "--config.init_from="),
+            "error: stage sft follows refiner_alignment or sft or mixed, not random parameters",
+        ),
         (
             ("launch.train", *TRAIN, "--num_processes=2"),
             "error: several processes need --coordinator_address (JAX_COORDINATOR_ADDRESS) and --process_id (JAX_PROCESS_ID) too",

@@ -13,6 +13,7 @@ import pytest
 from configs import demo, demo_backbone
 from launch import demo_backbone as command
 from smolrgpt_jax.config import PRESETS
+from smolrgpt_jax.data.text import ChatTokenizer
 from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
 from smolrgpt_jax.models.smolrgpt import abstract_params
 from smolrgpt_jax.torch_format.folder import read_folder
@@ -56,6 +57,12 @@ def test_the_log_holds_every_phase_to_its_last_step(log):
 
 def test_the_tokenizer_is_the_demos():
     assert (SHIPPED / "tokenizer.json").read_bytes() == (Path(demo.TOKENIZER) / "tokenizer.json").read_bytes()
+
+
+def test_it_says_how_long_its_worked_answers_are():
+    assert ChatTokenizer.load(SHIPPED).answer_tokens == demo.LONGEST_ANSWER
+    last = demo_backbone.get_config(demo_backbone.PHASES[-1])
+    assert last.validation_answer_tokens == demo.LONGEST_ANSWER
 
 
 @pytest.mark.parametrize("phase", demo_backbone.PHASES)

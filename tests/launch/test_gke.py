@@ -16,7 +16,7 @@ from launch.commands import ROOT, DryRun
 from launch.topologies import SLICES, find_slice
 
 SCHEMA = json.loads((Path(__file__).parent / "jobset.schema.json").read_text())
-TRAIN = ["--config", "configs/stage3_sft.py", "--workdir", "/gcs/w"]
+TRAIN = ["--config", "configs/demo.py:stage3", "--workdir", "/gcs/w"]
 JOB = ["smol", "--topology", "v5e:4x4", "--image", "r/i", *TRAIN]
 
 
@@ -165,7 +165,7 @@ XPK = "--cluster=k --zone=z"
             [
                 f"xpk workload create --workload=smol {XPK} --project=p --tpu-type=v5litepod-16 --num-slices=1 "
                 "--docker-image=r/i --max-restarts=100 --restart-on-exit-codes=1 --termination-grace-period-seconds=300 "
-                "'--command=python -u -m launch.train --config=configs/stage3_sft.py --workdir=/gcs/w'"
+                "'--command=python -u -m launch.train --config=configs/demo.py:stage3 --workdir=/gcs/w'"
             ],
         ),
         (xpk, ["list", "--cluster", "k", "--zone", "z"], [f"xpk workload list {XPK}"]),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from launch.run_config import unknown_key
+from launch.run_config import load, unknown_key
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ConfigDict({"steps": 1, "data": {"row_tokens": 2, "sources": {}}, "mesh": {"fsdp": 0}})
@@ -49,3 +49,36 @@ def test_commands_end_with_one_sentence(tmp_path, arguments, message):
     assert done.returncode == 1 and message in done.stderr
     assert done.stderr.startswith("error: ") and "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_configuration_is_loaded_with_its_changes():
+    config = load(
+        str(ROOT / "configs" / "demo.py") + ":stage1",
+        ["--config.steps=7", "--config.seed", "3", "--config.any_stage_order", "--coordinator_address=a"],
+    )
+    assert (config.steps, config.seed, config.any_stage_order) == (7, 3, True)
+    assert config.stage == "connector_alignment"
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--config.steps=abc", "config.steps=abc"),
+        ("--config.nonsense=3", "no key 'nonsense'"),
+        ("--noconfig.nonsense", "no key 'nonsense'"),
+    ],
+)
+def test_what_a_configuration_cannot_hold_is_one_sentence(argument, message):
+    with pytest.raises(ValueError, match=message) as error:
+        load(str(ROOT / "configs" / "stage3_sft.py"), [argument])
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("module", "flag"), [("launch.train", "--workdir"), ("launch.compile_for_tpu", "--topology")]
+)
+def test_help_has_the_docstring_and_all_flags(module, flag):
+    done = subprocess.run([sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert f"python -m {module} --config configs/stage3_sft.py" in done.stdout
+    assert all(f"\n  {name}: " in done.stdout for name in ("--config", "--config.any.key", flag))

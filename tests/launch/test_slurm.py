@@ -14,7 +14,7 @@ import pytest
 from launch import slurm
 from launch.commands import ROOT
 
-TRAIN = ["--config", "configs/stage3_sft.py", "--workdir", "/nfs/w"]
+TRAIN = ["--config", "configs/demo.py:stage3", "--workdir", "/nfs/w"]
 BATCH = ROOT / "launch" / "slurm.sbatch"
 
 
@@ -25,7 +25,7 @@ BATCH = ROOT / "launch" / "slurm.sbatch"
             ["submit", "--nodes", "2", "--gpus_per_node", "8", "--time", "24:00:00", *TRAIN],
             "sbatch --job-name=smolrgpt --nodes=2 --ntasks-per-node=8 --gpus-per-node=8 --exclusive --requeue "
             f"--signal=B:USR1@300 --chdir={ROOT} --output=smolrgpt-%j.log --open-mode=append --time=24:00:00 {BATCH} "
-            f"{sys.executable} -u -m launch.train --config=configs/stage3_sft.py --workdir=/nfs/w",
+            f"{sys.executable} -u -m launch.train --config=configs/demo.py:stage3 --workdir=/nfs/w",
         ),
         (
             [
@@ -44,7 +44,7 @@ BATCH = ROOT / "launch" / "slurm.sbatch"
             + [*TRAIN, "--", "--config.steps=3"],
             "sbatch --job-name=n --nodes=1 --ntasks-per-node=1 --gpus-per-node=1 --exclusive --requeue "
             f"--signal=B:USR1@300 --chdir={ROOT} --output=n-%j.log --open-mode=append --time=1:0 --partition=a --account=b {BATCH} "
-            f"{sys.executable} -u -m launch.train --config=configs/stage3_sft.py --workdir=/nfs/w --config.steps=3",
+            f"{sys.executable} -u -m launch.train --config=configs/demo.py:stage3 --workdir=/nfs/w --config.steps=3",
         ),
         (["status"], "squeue --me --name=smolrgpt"),
         (["cancel", "--name", "n"], "scancel --me --name=n"),

@@ -11,7 +11,7 @@ from launch.commands import ROOT, CommandError, LaunchError
 from launch.tpu_pod import MAX_FAILURES, main
 
 NOT_FOUND = "ERROR: (gcloud.compute.tpus.queued-resources.describe) NOT_FOUND: no such resource"
-TRAIN = ["--config", "configs/stage3_sft.py", "--workdir", "/gcs/stage3"]
+TRAIN = ["--config", "configs/demo.py:stage3", "--workdir", "/gcs/stage3"]
 RESUME = ["resume", "smol", "--zone", "z", "--topology", "v5e:4x4", "--spot", *TRAIN]
 STATUS = "if [ -f smolrgpt_jax/launch/tpu_worker.sh ]; then bash smolrgpt_jax/launch/tpu_worker.sh status; else echo none; fi"
 SSH = "gcloud compute tpus tpu-vm ssh smol --zone=z --worker=all"
@@ -24,7 +24,7 @@ CREATE = (
 )
 DELETE = "gcloud compute tpus queued-resources delete smol --zone=z --force --quiet"
 DESCRIBE = "gcloud compute tpus queued-resources describe smol --zone=z '--format=value(state.state)'"
-START = f"{SSH} '--command=bash smolrgpt_jax/launch/tpu_worker.sh start --config=configs/stage3_sft.py --workdir=/gcs/stage3'"
+START = f"{SSH} '--command=bash smolrgpt_jax/launch/tpu_worker.sh start --config=configs/demo.py:stage3 --workdir=/gcs/stage3'"
 INSTALL = [
     COPY,
     SCP,
@@ -58,7 +58,7 @@ def lines(recorder) -> list[str]:
             ["run", "smol", "--zone", "z", "--slices", "2", *TRAIN, "--", "--config.steps=3"],
             [
                 f"gcloud compute tpus tpu-vm ssh smol-{i} --zone=z --worker=all '--command=bash smolrgpt_jax/launch/tpu_worker.sh "
-                "start --config=configs/stage3_sft.py --workdir=/gcs/stage3 --config.steps=3'"
+                "start --config=configs/demo.py:stage3 --workdir=/gcs/stage3 --config.steps=3'"
                 for i in range(2)
             ],
         ),

@@ -104,6 +104,50 @@ def test_padded_vocabulary_can_never_be_chosen(golden):
     )
 
 
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (
+            lambda call: call["input_ids"].__setitem__((2, 5), 9999),
+            "row 2 has the id 9999, the vocabulary is of 515",
+        ),
+        (lambda call: call["input_ids"].__setitem__((1, 0), -1), "row 1 has the id -1"),
+        (lambda call: call["masks"].__setitem__(1, np.ones((8, 8))), r"masks of row 1 have shape \(8, 8\)"),
+        (lambda call: call["masks"].__setitem__(3, np.ones((0, 8, 2))), "masks of row 3 have shape"),
+        (lambda call: call["masks"].__setitem__(2, None), "row 2 has 4 RGB region tokens but only 0"),
+        (
+            lambda call: call.update({name: value[:0] for name, value in call.items()}),
+            r"input_ids \(0, [0-9]+\) holds no token",
+        ),
+    ],
+)
+def test_bad_rows_are_named(golden, change, message):
+    call = {
+        "input_ids": golden.inputs["input_ids"].copy(),
+        "attention_mask": golden.inputs["attention_mask"],
+        "images": golden.images,
+        "depths": golden.depths,
+        "masks": list(golden.masks),
+    }
+    change(call)
+    for use in (golden.model.forward, golden.model.generate, golden.model.stream):
+        with pytest.raises(ValueError, match=message):
+            use(**call)
+
+
+def test_a_row_without_masks_has_no_regions(golden):
+    region = golden.model.config.decoder.vocab_size - 2
+    ids = golden.inputs["input_ids"].copy()
+    ids[1] = np.where(ids[1] >= region, 5, ids[1])
+    rest = (golden.inputs["attention_mask"], golden.images, golden.depths)
+    empty = [golden.masks[0], golden.masks[1][..., :0], *golden.masks[2:]]
+    bare = [golden.masks[0], None, *golden.masks[2:]]
+    expected, found = (golden.model.forward(ids, *rest, masks) for masks in (empty, bare))
+    assert expected.keys() == found.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value)
+
+
 def test_more_mask_tokens_than_regions_names_the_row(golden):
     masks = [*golden.masks[:2], golden.masks[2][..., :1], golden.masks[3]]
     with pytest.raises(ValueError, match="row 2 has 4 RGB region tokens but only 1"):

@@ -13,6 +13,7 @@ from smolrgpt_jax.training.step import gradients, make_train_step, token_weights
 
 STEPS = 40
 TOLERANCE = 1e-4
+SUM_TOLERANCE = 1e-5
 GROUPS = {"rgb_connector": "mp", "depth_connector": "mpd", "refiners": "rr", "decoder": "bb"}
 NAMES = ["connector_alignment", "refiner_alignment", "sft"]
 
@@ -65,12 +66,13 @@ def test_forty_steps_follow_pytorch(golden, name):
         losses.append(float(metrics["loss"]))
         norms.append(float(metrics["grad_norm"]))
     np.testing.assert_allclose(losses, expected["loss"], rtol=TOLERANCE)
-    np.testing.assert_allclose(norms, expected["grad_norm"], rtol=10 * TOLERANCE)
+    np.testing.assert_allclose(norms, expected["grad_norm"], rtol=TOLERANCE)
     for tensor, array in in_torch_names(golden.model.config, {**trained, **frozen}).items():
-        _, absolute = expected["final_param_sum_and_abs_sum"][tensor]
-        np.testing.assert_allclose(
-            np.abs(array.astype(np.float64)).sum(), absolute, rtol=TOLERANCE, err_msg=tensor
-        )
+        total, absolute = expected["final_param_sum_and_abs_sum"][tensor]
+        array = array.astype(np.float64)
+        np.testing.assert_allclose(np.abs(array).sum(), absolute, rtol=SUM_TOLERANCE, err_msg=tensor)
+        # Of both signs, so that it may be near 0.
+        np.testing.assert_allclose(array.sum(), total, rtol=0, atol=SUM_TOLERANCE * absolute, err_msg=tensor)
     for n, value in frozen.items():
         np.testing.assert_array_equal(value, before[n], err_msg=n)
 

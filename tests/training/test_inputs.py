@@ -112,3 +112,12 @@ def test_the_chat_format_comes_from_the_configuration(closing_answer):
     tokenizer = read_start(run).tokenizer
     assert tokenizer.closing_answer is closing_answer
     assert tokenizer_from_files(tokenizer_files(tokenizer)).closing_answer is closing_answer
+
+
+def test_a_pytorch_folder_brings_its_tokenizer(tmp_path):
+    start = read_start(settings("connector_alignment", demo.BACKBONE))
+    assert start.tokenizer.vocab_size == ChatTokenizer.load(demo.TOKENIZER).vocab_size
+    shutil.copytree(demo.BACKBONE, tmp_path / "bare")
+    (tmp_path / "bare" / "tokenizer.json").unlink()
+    with pytest.raises(RunError, match="config.tokenizer names no tokenizer and init_from brings none"):
+        read_start(settings("connector_alignment", tmp_path / "bare"))

@@ -267,3 +267,33 @@ def test_a_truncated_picture_is_reported_and_left_out_under_that_policy(data, tm
     run["data"] = {**run["data"], "on_bad_record": "report"}
     assert loop.train(run, tmp_path / "run")["step"] == 5
     assert name in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("settings", "data_settings", "message"),
+    [
+        ({"seed": -1}, {}, "config.seed is -1, it must be a number from 0"),
+        ({"keep": 0}, {}, "config.keep is 0, it must be a number at least 1"),
+        ({"steps": 0, "epochs": 0.0}, {}, "config.steps and config.epochs are both 0"),
+        ({}, {"on_bad_record": "foo"}, "config.data.on_bad_record 'foo' is not one of error, report"),
+        ({}, {"sources": {"a": {"format": "foo"}}}, "config.data.sources: data format 'foo' is not one of"),
+        ({}, {"sources": {}}, "config.data.sources: no question that can be used"),
+    ],
+)
+def test_settings_that_cannot_be_are_one_sentence(data, tmp_path, settings, data_settings, message):
+    run = run_config(data, **settings)
+    run["data"].update(data_settings)
+    with pytest.raises(loop.RunError, match=message):
+        loop.train(run, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("row_tokens", [384, 0])
+def test_a_source_without_questions_is_refused(data, tmp_path, row_tokens):
+    (data / "empty.json").write_text("[]")
+    run = run_config(data)
+    run["data"]["row_tokens"] = row_tokens
+    run["data"]["sources"] = {"questions": default.warehouse(str(data), "train", "empty.json")}
+    with pytest.raises(loop.RunError, match="config.data.sources: no question that can be used"):
+        loop.train(run, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

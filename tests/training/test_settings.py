@@ -1,8 +1,13 @@
 from __future__ import annotations
 
-import pytest
+import importlib
 
-from smolrgpt_jax.training.settings import check_names, differences, plain
+import pytest
+from flax import nnx
+
+from configs import default
+from smolrgpt_jax.models.layers import run_blocks
+from smolrgpt_jax.training.settings import check, check_names, check_values, differences, plain
 
 
 def test_differences_name_what_changes_the_computation_only():
@@ -30,3 +35,77 @@ def test_tuples_and_lists_compare_as_json_gives_them_back():
 def test_unknown_names_get_the_list(stage, preset, message):
     with pytest.raises(ValueError, match=message):
         check_names({"stage": stage, "model": {"preset": preset}})
+
+
+def changed(name: str, value) -> dict:
+    """The default settings with one changed."""
+    run = default.get_config().to_dict()
+    *way, last = name.split(".")
+    part = run
+    for key in way:
+        part = part[key]
+    part[last] = value
+    return run
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("keep", 0, "config.keep is 0, it must be a number at least 1"),
+        ("batch_rows", -8, "config.batch_rows is -8, .* at least 1"),
+        ("accumulation", 0, "config.accumulation is 0, .* at least 1"),
+        ("validation_rows", 0, "config.validation_rows is 0, .* at least 1"),
+        ("validation_rows", -3, "config.validation_rows is -3, .* at least 1"),
+        ("steps", -5, "config.steps is -5, .* at least 0"),
+        ("epochs", -1.0, "config.epochs is -1.0, .* at least 0"),
+        ("epochs", 0.0, "config.steps and config.epochs are both 0"),
+        ("epochs", float("inf"), "config.epochs is inf, it must be a number"),
+        ("question_balance", float("nan"), "config.question_balance is nan"),
+        ("question_balance", -0.5, "config.question_balance is -0.5, .* at least 0"),
+        ("save_every", -1, "config.save_every is -1, .* at least 0"),
+        ("validate_every", -1, "config.validate_every is -1, .* at least 0"),
+        ("log_every", -1, "config.log_every is -1, .* at least 0"),
+        ("seed", -1, "config.seed is -1, .* from 0 to 2147483647"),
+        ("seed", 2**40, "config.seed is 1099511627776, .* from 0 to 2147483647"),
+        ("optimizer.b2", 1.0, "config.optimizer.b2 is 1.0, .* at least 0 and below 1"),
+        ("optimizer.clip_norm", 0.0, "config.optimizer.clip_norm is 0.0, .* above 0"),
+        ("optimizer.warmup", 1.5, "config.optimizer.warmup is 1.5, .* from 0 to 1"),
+        ("optimizer.peaks", {"decoder": -1e-3}, "config.optimizer.peaks.decoder is -0.001, .* at least 0"),
+        ("data.row_tokens", -1, "config.data.row_tokens is -1, .* at least 0"),
+        ("data.weights", {"a": 1.0}, "config.data.weights has 'a', which is not in config.data.sources"),
+        ("data.on_bad_record", "foo", "config.data.on_bad_record 'foo' is not one of error, report"),
+        ("data.depth_mode", "foo", "config.data.depth_mode 'foo' is not one of training, submission"),
+        ("model.remat", "foo", "config.model.remat 'foo' is not one of none, dots, full"),
+        ("model.compute_dtype", "float8", "config.model.compute_dtype 'float8' is not one of float32, bfl"),
+    ],
+)
+def test_meaningless_values_are_refused_by_their_name(name, value, message):
+    with pytest.raises(ValueError, match=message) as error:
+        check_values(changed(name, value))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["log_every", "save_every", "validate_every", "patience", "data.workers", "question_balance"]
+)
+def test_0_may_mean_never(name):
+    check_values(changed(name, 0))
+
+
+@pytest.mark.parametrize("name", ["stage1_connector", "stage2_refiner", "stage3_sft", "mixed", "demo"])
+def test_the_configurations_that_are_launched_pass(name):
+    run = importlib.import_module(f"configs.{name}").get_config().to_dict()
+    check({**run, "init_from": run["init_from"] or "before"})
+
+
+def test_a_stage_that_follows_another_needs_a_start():
+    run = default.get_config().to_dict()
+    with pytest.raises(ValueError, match="stage sft follows .*, not random parameters"):
+        check(run)
+    check({**run, "any_stage_order": True})
+    check({**run, "init_from": "stage2"})
+
+
+def test_layers_refuse_a_remat_that_is_none():
+    with pytest.raises(ValueError, match="there is no remat 'foo', only none, full, dots"):
+        run_blocks(nnx.Module(), None, None, scan=True, remat="foo")

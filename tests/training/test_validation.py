@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from configs import default
 from eval.validation import WAREHOUSE_SCORES, score_answers
 from smolrgpt_jax import load
 from smolrgpt_jax.config import PRESETS
@@ -17,7 +18,7 @@ from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
 from smolrgpt_jax.data.warehouse_sim.write import make_warehouse
 from smolrgpt_jax.generation import generate_answers
 from smolrgpt_jax.torch_format.folder import CheckpointError
-from smolrgpt_jax.training import checkpoints, loop
+from smolrgpt_jax.training import checkpoints, loop, validation
 from smolrgpt_jax.training.metrics import read_metrics
 from smolrgpt_jax.training.validation import Validation, draw_questions
 from tests.training.test_loop import TINY, run_config
@@ -135,12 +136,33 @@ def test_a_run_stopped_between_validations_remembers_the_best(data, tmp_path, lo
         ({"validation_answers": 4}, "config.validation_answers needs a scorer"),
         ({"patience": 2, "validation_sources": {}}, "need config.validation_sources"),
         ({"best_metric": "S1"}, "config.best_metric 'S1' is not one of validation_loss"),
+        ({"validation_rows": 0}, "config.validation_rows is 0, it must be a number at least 1"),
+        ({"validation_rows": -4}, "config.validation_rows is -4, it must be a number at least 1"),
+        ({"validation_sources": {"q": {"format": "foo"}}}, "config.validation_sources: data format 'foo'"),
     ],
 )
 def test_what_cannot_be_validated_is_refused(data, tmp_path, changes, message):
     with pytest.raises(loop.RunError, match=message):
         loop.train(run_config(data, **changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_validation_source_without_questions_is_refused_before_training(data, tmp_path):
+    (data / "empty.json").write_text("[]")
+    sources = {"questions": default.warehouse(str(data), "val", "empty.json")}
+    with pytest.raises(loop.RunError, match="config.validation_sources: no question that can be used"):
+        loop.train(run_config(data, validation_sources=sources), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_over_no_answer_is_no_loss(monkeypatch):
+    """It would be 0, which no other validation could better."""
+    only = object.__new__(Validation)
+    only._run, only._rows = {"batch_rows": 2, "validation_rows": 2}, [[0, 0, 0]]
+    only._eval_step, only._mesh = lambda params, tokens: (0.0, tokens), None
+    monkeypatch.setattr(validation, "train_batches", lambda *_, **__: (tokens for tokens in [0.0]))
+    with pytest.raises(loop.RunError, match="the first 2 rows hold no token of an answer"):
+        only._loss({})
 
 
 def test_without_validation_there_is_no_best(data, tmp_path):

@@ -8,6 +8,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import shutil
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -50,6 +51,8 @@ class PrepareConfig:
     def __post_init__(self) -> None:
         if self.image_size < 16 or self.pictures_per_shard < 1:
             raise ValueError("image_size must be at least 16 and pictures_per_shard at least 1")
+        if self.mask_grid < 1:
+            raise ValueError(f"mask_grid is {self.mask_grid}, must be at least 1")
         if self.depth_mode not in images.DEPTH_MODES:
             raise ValueError(f"depth mode is {self.depth_mode!r}, must be one of {images.DEPTH_MODES}")
         schema.features(self.image_size, self.mask_grid)
@@ -89,7 +92,8 @@ def prepare(
       {split: {"pictures", "questions", "masks", "bytes", "shards", "categories"}}.
 
     Raises:
-      DataError: the folder exists, the partial one is of other data or settings, or, under "error", a picture is bad.
+      DataError: the folder exists, the partial one is of other data or settings, or, under "error", a picture is bad;
+        or all pictures of a split are, then nothing is left behind.
     """
     out = Path(out).absolute()
     on_bad_record = on_bad_record or BadRecords("error")
@@ -112,6 +116,11 @@ def prepare(
             for i in range(count)
         ]
     _run([job for split in jobs.values() for job in split], workers, on_bad_record)
+    for split, todo in jobs.items():
+        reasons = [reason for job in todo for reason, _ in _result(job)["reasons"]]
+        if reasons and not any(_result(job)["length"] for job in todo):
+            shutil.rmtree(aside)
+            raise DataError(f"no picture of {split} can be used, the first reason: {reasons[0]}")
     summary = {split: _finish_split(split, todo, aside) for split, todo in jobs.items()}
     infos = [
         tfds.core.SplitInfo(
@@ -202,8 +211,8 @@ def _run(jobs: Sequence[_Job], workers: int | None, on_bad_record: BadRecords) -
                     pool.shutdown(cancel_futures=True)
                     raise
     for job in jobs:
-        for reason in _result(job)["reasons"]:
-            on_bad_record.reject(DataError(reason))
+        for reason, questions in _result(job)["reasons"]:
+            on_bad_record.reject(DataError(reason), questions)
 
 
 def _end_with_parent() -> None:
@@ -240,7 +249,7 @@ def _write_shard(job: _Job, strict: bool) -> None:
             reason = f"{records_of(picture)}: {error}"
             if strict:
                 raise DataError(reason) from error
-            result["reasons"].append(reason)
+            result["reasons"].append((reason, len(picture.questions)))
             continue
         # The order of a protocol buffer's map changes from process to process unless it is asked for.
         proto = serializer.get_tf_example(features.encode_example(example))

@@ -367,3 +367,53 @@ def test_what_does_not_fit_is_one_sentence(prepared, filled, tokenizer, shape, t
         rows.batch([0])
     with pytest.raises(ValueError, match="must be even"):
         PrepareConfig(mask_grid=7)
+
+
+@pytest.fixture
+def prepare_command(filled, monkeypatch):
+    def run(*more):
+        arguments = ["--source", "warehouse", "--root", str(filled.root), "--out", str(filled.root / "out")]
+        arguments += ["--splits", "train", "--image_size", "16", "--mask_grid", "8", "--workers", "1"]
+        monkeypatch.setattr(sys, "argv", ["prepare_data", *arguments, *more])
+        prepare_data.main()
+
+    return run
+
+
+def spoil_pixels(picture):
+    """Leaves the header, which is all that the reader looks at."""
+    picture.write_bytes(picture.read_bytes()[:60])
+
+
+def test_pictures_that_are_left_out_are_counted_by_their_questions(filled, prepare_command, capsys):
+    spoil_pixels(filled.root / "train/images/000001.png")
+    lost = sum(
+        picture.image.name == "000001.png" and len(picture.questions)
+        for picture in read_warehouse(filled.root, "train")
+    )
+    assert lost > 1
+    prepare_command("--on_bad_record", "report")
+    assert f"{lost} bad records left out" in capsys.readouterr().out
+
+
+def test_a_split_without_a_usable_picture_is_an_error_and_leaves_nothing(filled, prepare_command):
+    for picture in (filled.root / "train/images").iterdir():
+        spoil_pixels(picture)
+    with pytest.raises(SystemExit, match="^error: no picture of train can be used, the first reason: record '0-0'"):
+        prepare_command("--on_bad_record", "report")
+    assert sorted(f.name for f in filled.root.iterdir()) == ["train", "train.json"]
+
+
+@pytest.mark.parametrize(
+    "option, message",
+    [
+        (("--mask_grid", "0"), "mask_grid is 0, must be at least 1"),
+        (("--mask_grid", "-2"), "mask_grid is -2, must be at least 1"),
+        (("--workers", "0"), "0 workers are too few"),
+        (("--workers", "-2"), "-2 workers are too few"),
+    ],
+)
+def test_sizes_that_make_no_sense_stop_the_command_before_it_writes(filled, prepare_command, option, message):
+    with pytest.raises(SystemExit, match=f"^error: {message}$"):
+        prepare_command(*option)
+    assert sorted(f.name for f in filled.root.iterdir()) == ["train", "train.json"]
