@@ -17,7 +17,9 @@ ROOT = "runs/demo"
 STAGES = ("stage1", "stage2", "stage3")
 BACKBONE = "configs/backbone"
 TOKENIZER = "configs/demo_tokenizer"
-RESERVED_SEEDS = 900_000  # and above: scenes that the backbone was trained on, and those of the studies' tests
+RESERVED_SEEDS = (
+    900_000  # and above: scenes that the backbone was trained on, and those of the studies' tests
+)
 LONGEST_ANSWER = 256  # tokens; the longest worked answers of this warehouse take about 230
 # Region captions per picture, by kind. None is asked as a question is: its short answer would compete with the worked one.
 CAPTIONS = {

@@ -42,7 +42,8 @@ def paired_differences(first: Path, second: Path) -> Scores:
     The intervals draw whole pictures, see ``eval.statistics``. The truths may differ: a question whose masks were moved has another.
     """
     before, after = (
-        {item["id"]: item for item in read_json_list(folder / "predictions.json")} for folder in (first, second)
+        {item["id"]: item for item in read_json_list(folder / "predictions.json")}
+        for folder in (first, second)
     )
     items = [(before[name], after[name]) for name in before]
     right = np.array(
@@ -133,7 +134,7 @@ def describe(found: Found, differences: Found | None = None) -> str:
     if not differences:
         return table(found)
     first = next(iter(found))
-    return f'{table(found)}\n\n{table(differences, f"points more than {first}", "+.1f")}'
+    return f"{table(found)}\n\n{table(differences, f'points more than {first}', '+.1f')}"
 
 
 def table(found: Found, title: str = "variant", form: str = ".1f") -> str:

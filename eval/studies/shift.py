@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     from smolrgpt_jax.loading import Model
 
 LISTS = ("count", "mcq")  # categories whose questions name many regions
-MASKS = {"up to 6": 6, "7 to 9": 9, "10 or more": 10**9}  # the demo's training has hardly any question with ten or more
+MASKS = {
+    "up to 6": 6,
+    "7 to 9": 9,
+    "10 or more": 10**9,
+}  # the demo's training has hardly any question with ten or more
 
 
 def run_study(
@@ -83,7 +87,9 @@ def scores_by_masks(folder: Path, annotations: Path) -> dict[tuple[str, str], tu
 def masks_table(found: Mapping[str, Mapping[tuple[str, str], tuple[int, int]]]) -> str:
     """Markdown: percent right and the number of questions, one row per variant, one column per category and number of masks."""
     keys = [(category, masks) for category in LISTS for masks in MASKS]
-    lines = ["| masks in the question | " + " | ".join(f"{category}, {masks}" for category, masks in keys) + " |"]
+    lines = [
+        "| masks in the question | " + " | ".join(f"{category}, {masks}" for category, masks in keys) + " |"
+    ]
     lines.append("|---" * (len(keys) + 1) + "|")
     for variant, scores in found.items():
         pairs = [scores.get(key, (0, 0)) for key in keys]

@@ -163,7 +163,9 @@ def run_study(
     if len(set(seeds)) < len(seeds):
         raise DataError(f"the seeds {' '.join(map(str, seeds))} hold one twice; intervals would be too small")
     if not all(0 <= seed < demo.RESERVED_SEEDS for seed in seeds):
-        raise DataError(f"seeds must be from 0 to {demo.RESERVED_SEEDS - 1}; scenes of others are the backbone's")
+        raise DataError(
+            f"seeds must be from 0 to {demo.RESERVED_SEEDS - 1}; scenes of others are the backbone's"
+        )
     scores: dict[str, list[Scores]] = {variant: [] for variant in configs.TRAINED[name]}
     for seed in seeds:
         root = runs / task.name / size / f"seed{seed}"
@@ -228,7 +230,9 @@ def _check_settings(folder: Path, wanted: Mapping[str, Any]) -> None:
         return
     changed = differences(read_json(file), wanted)
     if changed:
-        raise DataError(f"{folder} was made with other settings ({'; '.join(changed)}); give another folder for the runs")
+        raise DataError(
+            f"{folder} was made with other settings ({'; '.join(changed)}); give another folder for the runs"
+        )
 
 
 def _train(folder: Path, root: Path, task: Task, changes: Mapping[str, Any], seed: int, size: str) -> None:

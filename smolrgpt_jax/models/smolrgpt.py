@@ -149,4 +149,6 @@ def loss_sums(
     losses = jax.nn.logsumexp(logits, axis=-1) - picked
     if weights is None:
         return jnp.sum(jnp.where(counted, losses, 0.0), -1), jnp.sum(counted, -1).astype(jnp.float32)
-    return jnp.sum(jnp.where(counted, weights * losses, 0.0), -1), jnp.sum(jnp.where(counted, weights, 0.0), -1)
+    return jnp.sum(jnp.where(counted, weights * losses, 0.0), -1), jnp.sum(
+        jnp.where(counted, weights, 0.0), -1
+    )

@@ -111,5 +111,7 @@ def test_outputs_of_other_weights_differ(changed, checkpoint):
 
 def test_outputs_that_cannot_be_compared_are_an_error(golden, checkpoint, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(SystemExit, match="^error: .* the outputs cannot be compared: PyTorch is not installed$"):
+    with pytest.raises(
+        SystemExit, match="^error: .* the outputs cannot be compared: PyTorch is not installed$"
+    ):
         verify(monkeypatch, golden.folder, checkpoint, "--outputs")

@@ -148,7 +148,9 @@ def test_the_command_line_exports_with_a_tokenizer_from_elsewhere(golden, small_
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "tokenizer"]
 
 
-def test_answers_are_as_long_as_the_checkpoint_was_trained_for(golden, small_tokenizer, tmp_path, monkeypatch):
+def test_answers_are_as_long_as_the_checkpoint_was_trained_for(
+    golden, small_tokenizer, tmp_path, monkeypatch
+):
     folder = tmp_path / "torch"
     shutil.copytree(golden.folder, folder)
     small_tokenizer.save(folder)

@@ -399,7 +399,9 @@ def test_pictures_that_are_left_out_are_counted_by_their_questions(filled, prepa
 def test_a_split_without_a_usable_picture_is_an_error_and_leaves_nothing(filled, prepare_command):
     for picture in (filled.root / "train/images").iterdir():
         spoil_pixels(picture)
-    with pytest.raises(SystemExit, match="^error: no picture of train can be used, the first reason: record '0-0'"):
+    with pytest.raises(
+        SystemExit, match="^error: no picture of train can be used, the first reason: record '0-0'"
+    ):
         prepare_command("--on_bad_record", "report")
     assert sorted(f.name for f in filled.root.iterdir()) == ["train", "train.json"]
 

@@ -87,7 +87,9 @@ def test_scores_by_the_number_of_masks(tmp_path):
         ("count", "7 to 9"): (1, 1),
         ("count", "10 or more"): (2, 1),
     }
-    assert "| fuller | 50 (of 2) | 100 (of 1) | 50 (of 2) | - | - | - |" in shift.masks_table({"fuller": found})
+    assert "| fuller | 50 (of 2) | 100 (of 1) | 50 (of 2) | - | - | - |" in shift.masks_table(
+        {"fuller": found}
+    )
 
 
 def test_every_variant_is_answered_and_scored(tmp_path, monkeypatch, loaded_model):
