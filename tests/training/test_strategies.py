@@ -147,7 +147,7 @@ def test_the_demo_preset_trains_as_on_one_device(name):
     ],
 )
 def test_a_run_that_does_not_fit_its_devices_is_refused_before_anything_is_read(changes, message, tmp_path):
-    run = default.get_config().to_dict() | changes
+    run = default.get_config().to_dict() | {"stage": "backbone"} | changes
     with pytest.raises(loop.RunError, match=message) as error:
         loop.train(run, tmp_path / "run")
     assert "\n" not in str(error.value) and not list(tmp_path.iterdir())
