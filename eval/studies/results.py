@@ -64,6 +64,25 @@ def paired_differences(first: Path, second: Path) -> Scores:
     return found
 
 
+def value_intervals(items: Sequence[tuple[str, str, float]], names: Mapping[str, str]) -> Scores:
+    """Means in percent, with intervals that draw whole pictures, of values of questions.
+
+    Args:
+      items: picture, category and value of each question.
+      names: category -> name of the score.
+    """
+    pictures, categories, values = zip(*items, strict=True) if items else ((), (), ())
+    present = [category for category in names if category in categories]
+    intervals = category_intervals(pictures, categories, values, present) if present else {}
+    of = {name: [v for c, v in zip(categories, values) if c == name] for name in present}
+    return {
+        name: (100 * float(np.mean(of[category])), tuple(intervals[category]))
+        if category in of
+        else (None, None)
+        for category, name in names.items()
+    }
+
+
 def over_seeds(runs: Sequence[Mapping[str, float | None]]) -> Scores:
     """Mean of each score over runs that differ by their seed, and its interval (Student's t); none for one run.
 

@@ -11,7 +11,7 @@ answers are the benchmark's own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from eval import answer_length, write_json
 from eval.bench_answers import bench_answer
 from eval.bench_scorer import answer_error, is_success
 from eval.spatialrgpt_bench import evaluate
-from eval.studies.trained import Scores, Task
+from eval.studies.results import Scores, value_intervals
+from eval.studies.trained import Task, Values
 from eval.warehouse import answer_questions, run_details
 from smolrgpt_jax.data.records import BadRecords, Picture
 from smolrgpt_jax.data.sources.collect import read_json_list
@@ -33,6 +34,7 @@ from smolrgpt_jax.data.warehouse_sim.exports import BENCH_FILE
 from smolrgpt_jax.data.warehouse_sim.write import ensure_warehouse
 from smolrgpt_jax.loading import Model
 
+Measure = Callable[[Mapping[str, Any]], float | None]
 CATEGORIES = {"width": "width_data", "height": "height_data"}
 ADJECTIVES = {"width_data": "wide", "height_data": "tall"}
 SIZES_FILE = "sizes.json"
@@ -91,9 +93,9 @@ def _test(
     )
 
 
-def _scores(metrics: Mapping[str, Any]) -> Scores:
+def _scores(metrics: Mapping[str, Any]) -> Values:
     """Success and error of widths and heights, percent."""
-    scores: Scores = {}
+    scores: Values = {}
     for name in CATEGORIES:
         found = metrics["quantitative"][name]
         scores[f"{name} right"] = found["success"]
@@ -101,9 +103,45 @@ def _scores(metrics: Mapping[str, Any]) -> Scores:
     return scores
 
 
-def median_scores(root: Path) -> Scores:
+def _of_run(folder: Path) -> Scores:
+    """Success and error with intervals over pictures."""
+    return _intervals(
+        read_json_list(folder / "predictions.json"), lambda item: item["right"], lambda item: item["error"]
+    )
+
+
+def _paired(first: Path, second: Path) -> Scores:
+    """What the second has more, on the same questions; errors of those that both answered readably."""
+    before, after = (
+        {item["id"]: item for item in read_json_list(folder / "predictions.json")}
+        for folder in (first, second)
+    )
+
+    def gain(field: str, item: Mapping[str, Any]) -> float | None:
+        pair = before[item["id"]][field], item[field]
+        return None if None in pair else float(pair[1]) - float(pair[0])
+
+    return _intervals(
+        list(after.values()), lambda item: gain("right", item), lambda item: gain("error", item)
+    )
+
+
+def _intervals(items: Sequence[Mapping[str, Any]], right: Measure, error: Measure) -> Scores:
+    found: dict[str, Any] = {}
+    for name, measure in (("right", right), ("error", error)):
+        names = {category: f"{quantity} {name}" for quantity, category in CATEGORIES.items()}
+        measured = [(item["image"], item["category"], measure(item)) for item in items]
+        found |= value_intervals([entry for entry in measured if entry[2] is not None], names)
+    return {
+        f"{quantity} {name}": found[f"{quantity} {name}"]
+        for quantity in CATEGORIES
+        for name in ("right", "error")
+    }
+
+
+def median_scores(root: Path) -> Values:
     """What the median of the training answers would score, for each category."""
-    scores: Scores = {}
+    scores: Values = {}
     for name, category in CATEGORIES.items():
         known, asked = (
             [
@@ -124,4 +162,13 @@ def median_scores(root: Path) -> Scores:
     return scores
 
 
-TASK = Task("sizes", _prepare, _configuration, _test, _scores, lambda root: {MEDIAN: median_scores(root)})
+TASK = Task(
+    "sizes",
+    _prepare,
+    _configuration,
+    _test,
+    _scores,
+    _of_run,
+    _paired,
+    lambda root: {MEDIAN: median_scores(root)},
+)

@@ -21,7 +21,16 @@ from ml_collections import ConfigDict
 from configs import demo
 from configs import studies as configs
 from eval import read_json, write_json
-from eval.studies.results import SCORES, Found, differences_over_seeds, over_seeds, write_study
+from eval.studies.results import (
+    SCORES,
+    Found,
+    Scores,
+    differences_over_seeds,
+    of_one_run,
+    over_seeds,
+    paired_differences,
+    write_study,
+)
 from eval.studies.scoring import score
 from eval.validation import WAREHOUSE_SCORES
 from smolrgpt_jax import load
@@ -41,7 +50,7 @@ from smolrgpt_jax.training.settings import differences, plain
 KEPT = ("vision_encoder/", "decoder/")
 POSITIONS = "vision_encoder/position_embedding"
 
-Scores = dict[str, float | None]
+Values = dict[str, float | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +64,8 @@ class Task:
       test: (model, folder of a seed, results folder, batch_size=, max_new_tokens=, study=, variant=, checkpoint=) -> metrics,
         written there as metrics.json too.
       scores: metrics -> what the table shows of them, in percent.
+      of_run: (results folder) -> scores with intervals over pictures, for a study of one seed.
+      paired: (results folders of two variants) -> what the second scores more, with intervals over pictures.
       baselines: (folder of a seed) -> {row of the table: scores} of what is not trained.
     """
 
@@ -62,8 +73,10 @@ class Task:
     prepare: Callable[[Path, str, int], None]
     configuration: Callable[[Path, ConfigDict], ConfigDict]
     test: Callable[..., Mapping[str, Any]]
-    scores: Callable[[Mapping[str, Any]], Scores]
-    baselines: Callable[[Path], dict[str, Scores]] = lambda root: {}
+    scores: Callable[[Mapping[str, Any]], Values]
+    of_run: Callable[[Path], Scores]
+    paired: Callable[[Path, Path], Scores]
+    baselines: Callable[[Path], dict[str, Values]] = lambda root: {}
 
 
 def _prepare(root: Path, size: str, seed: int) -> None:
@@ -94,6 +107,8 @@ WAREHOUSE = Task(
     lambda root, config: config,
     _test,
     lambda metrics: {score: metrics[score] for score in SCORES},
+    of_one_run,
+    paired_differences,
 )
 
 
@@ -155,7 +170,8 @@ def run_study(
       max_new_tokens: longest answer, None for what ``eval.answer_length`` says.
 
     Returns:
-      The mean scores of each variant, with 95 % intervals over seeds, and what the others score more than the first.
+      The mean scores of each variant, with 95 % intervals over seeds, and what the others score more than the first; of one seed its
+      scores, with intervals over pictures.
 
     Raises:
       ValueError, OSError: with one sentence.
@@ -166,7 +182,7 @@ def run_study(
         raise DataError(
             f"seeds must be from 0 to {demo.RESERVED_SEEDS - 1}; scenes of others are the backbone's"
         )
-    scores: dict[str, list[Scores]] = {variant: [] for variant in configs.TRAINED[name]}
+    scores: dict[str, list[Values]] = {variant: [] for variant in configs.TRAINED[name]}
     for seed in seeds:
         root = runs / task.name / size / f"seed{seed}"
         task.prepare(root, size, seed)
@@ -191,12 +207,12 @@ def run_study(
         for row, reached in task.baselines(root).items():
             scores.setdefault(row, []).append(reached)
     found = {variant: over_seeds(reached) for variant, reached in scores.items()}
-    first = next(iter(found))
-    gains = {
-        variant: differences_over_seeds(scores[first], reached)
-        for variant, reached in scores.items()
-        if variant != first
-    }
+    first, *others = scores
+    gains = {variant: differences_over_seeds(scores[first], scores[variant]) for variant in others}
+    if len(seeds) == 1:
+        folders = {v: root / variant_folder(changes) / "eval" for v, changes in configs.TRAINED[name].items()}
+        found |= {variant: task.of_run(folder) for variant, folder in folders.items()}
+        gains |= {v: task.paired(folders[first], folder) for v, folder in folders.items() if v != first}
     write_study(out, found, gains, study=name, seeds=list(seeds), size=size)
     return found, gains
 

@@ -71,6 +71,16 @@ def test_differences_on_the_same_questions_are_paired(tmp_path):
     assert value == pytest.approx(2.5) and low == 0 and 2.5 < high <= 12.5
 
 
+def test_means_of_values_have_intervals_over_pictures():
+    items = [(str(i // 2), "width_data", float(i % 4 < 2)) for i in range(80)]
+    found = results.value_intervals(items, {"width_data": "width right", "height_data": "height right"})
+    value, (low, high) = found["width right"]
+    # Twenty right and twenty wrong pictures of two questions each; as eighty questions the interval would be 1.4 times narrower.
+    assert value == 50 and low == pytest.approx(50 - 15.5, abs=2) and high == pytest.approx(50 + 15.5, abs=2)
+    assert found["height right"] == (None, None)
+    assert results.value_intervals([], {"width_data": "width right"}) == {"width right": (None, None)}
+
+
 def test_table_and_plot_show_values_intervals_and_differences(tmp_path):
     found = {
         "as published": {"width right": (60.0, (50.0, 70.0)), "width error": (140.0, (120.0, 160.0))},

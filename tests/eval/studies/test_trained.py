@@ -103,6 +103,10 @@ def test_a_tiny_study_of_sizes(tmp_path, monkeypatch, capsys):
     found = json.loads((out / "study.json").read_text())["variants"]
     assert list(found) == [*studies.TRAINED["sizes"], sizes.MEDIAN]
     assert set(found[sizes.MEDIAN]) == {"width right", "width error", "height right", "height error"}
+    # Of one seed the intervals are over pictures; what is not trained has none.
+    low, high = found["extent"]["width right"]["interval"]
+    assert low <= found["extent"]["width right"]["value"] <= high
+    assert found[sizes.MEDIAN]["width right"]["interval"] is None
     assert 0 < found[sizes.MEDIAN]["width right"]["value"] <= 100
     assert load(seed / "region_extent=True" / "train").config.region_extent
     asked = json.loads((seed / "region_extent=True" / "eval" / "predictions.json").read_text())
@@ -130,7 +134,10 @@ def test_results_made_with_other_settings_are_refused(tmp_path, monkeypatch):
     """Those of a run that is done are not taken for those of the settings of today."""
     arguments = ["refiners", "--out", str(tmp_path / "out"), "--runs", str(tmp_path / "runs"), "--seeds", "1"]
     monkeypatch.setitem(studies.TRAINED, "refiners", {"as published": {}})
-    monkeypatch.setattr(trained, "WAREHOUSE", dataclasses.replace(trained.WAREHOUSE, prepare=lambda *_: None))
+    task = dataclasses.replace(
+        trained.WAREHOUSE, prepare=lambda *_: None, of_run=lambda _: {"S1": (50.0, (40.0, 60.0))}
+    )
+    monkeypatch.setattr(trained, "WAREHOUSE", task)
     folder = tmp_path / "runs" / "warehouse" / "cpu" / "seed1" / "as_published"
     wanted = trained.settings(trained.WAREHOUSE, {}, 1, "cpu", None)
     (folder / "eval").mkdir(parents=True)
@@ -143,7 +150,7 @@ def test_results_made_with_other_settings_are_refused(tmp_path, monkeypatch):
     main(arguments)
     assert json.loads((tmp_path / "out" / "study.json").read_text())["variants"]["as published"]["S1"] == {
         "value": 50.0,
-        "interval": None,
+        "interval": [40.0, 60.0],
     }
     with pytest.raises(SystemExit, match="with other settings .*max_new_tokens was None, is 9"):
         main([*arguments, "--max_new_tokens", "9"])
