@@ -179,7 +179,7 @@ def plot(found: Found) -> str:
 
     Bars and whiskers end at 100 %.
     """
-    width, left, bottom = 720, 44, 266
+    width, left, bottom = 720, 44, 226
     names = _scores(found)
     group = (width - left) / len(names)
     bar = 0.88 * group / len(found)
