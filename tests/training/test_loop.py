@@ -183,7 +183,6 @@ def test_stages_follow_each_other_and_freeze_what_they_say(data, finished, tmp_p
     assert load(previous).tokenizer.vocab_size == VOCAB
 
 
-@pytest.mark.slow
 def test_fresh_parts_do_not_come_from_the_start(data, finished, tmp_path):
     run = run_config(
         data, stage="sft", init_from=str(finished[0]), tokenizer="", steps=1, validation_sources={},
@@ -198,6 +197,7 @@ def test_fresh_parts_do_not_come_from_the_start(data, finished, tmp_path):
         loop.train({**run, "fresh": ("connectors",)}, tmp_path / "other")
 
 
+@pytest.mark.slow
 def test_a_run_ends_after_its_epochs_with_the_rates_of_all(data, tmp_path):
     changes = {"steps": 0, "epochs": 4.0, "validation_sources": {}}
     whole = loop.train(run_config(data, **changes), tmp_path / "whole")
