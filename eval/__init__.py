@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from smolrgpt_jax.data.records import DataError
+from smolrgpt_jax.data.sources.collect import read_json_file
 
 if TYPE_CHECKING:
     from smolrgpt_jax.loading import Model
@@ -40,12 +41,7 @@ def write_json(path: str | Path, value: object) -> None:
 
 def read_json(path: str | Path) -> dict:
     """Reads an object that ``write_json`` wrote; raises DataError naming the file if it cannot be read or holds something else."""
-    try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: is not valid JSON ({error})") from error
+    value = read_json_file(path)
     if not isinstance(value, dict):
         raise DataError(f"{path}: holds no JSON object")
     return value

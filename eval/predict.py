@@ -14,7 +14,6 @@ brings its question. From Python: ``eval.prediction.answer``.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import warnings
 from collections.abc import Sequence
@@ -27,7 +26,7 @@ from eval.overlay import draw_regions
 from eval.prediction import answer, check_marks, read_regions
 from smolrgpt_jax.data.images import open_picture, picture_size
 from smolrgpt_jax.data.records import IMAGE, MASK, RLE, DataError
-from smolrgpt_jax.data.sources.collect import Regions
+from smolrgpt_jax.data.sources.collect import Regions, read_json_file
 
 
 def read_masks(path: str | Path, record_id: str | None = None) -> tuple[tuple[RLE, ...], str | None]:
@@ -43,12 +42,7 @@ def read_masks(path: str | Path, record_id: str | None = None) -> tuple[tuple[RL
     Raises:
       DataError: the file is unreadable or holds neither masks nor that record.
     """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: is not valid JSON ({error})") from error
+    content = read_json_file(path)
     items = content if isinstance(content, list) else []
     records = [item for item in items if isinstance(item, dict) and "rle" in item]
     if record_id is not None:

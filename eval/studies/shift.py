@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs import studies as configs
+from eval import write_aside
 from eval.studies.results import Found, of_one_run, write_study
 from eval.studies.scoring import score
 from eval.warehouse_scorer import is_correct
@@ -64,7 +65,7 @@ def run_study(
         by_masks[variant] = scores_by_masks(out / name, data / "val.json")
     write_study(out, found, study="shift", version=configs.SHIFT_VERSION, checkpoint=str(checkpoint))
     text = masks_table(by_masks)
-    (out / "masks.md").write_text(text + "\n", encoding="utf-8")
+    write_aside(out / "masks.md", text + "\n")
     print(text)
     return found
 

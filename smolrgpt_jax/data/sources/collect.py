@@ -17,15 +17,20 @@ _NO_FILE_NAME = re.compile(r"[\\\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _HALF = 200  # characters of the beginning and of the end that are kept of a long message
 
 
-def read_json_list(file: Path) -> list:
-    """Returns the list a JSON file holds; raises DataError naming the file if it holds anything else."""
+def read_json_file(file: str | Path) -> Any:
+    """Returns what a JSON file holds; raises DataError naming the file if it cannot be read."""
     try:
         with open(file, encoding="utf-8") as stream:
-            records = json.load(stream)
+            return json.load(stream)
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{file}: is not valid JSON ({error})") from error
+
+
+def read_json_list(file: Path) -> list:
+    """Returns the list a JSON file holds; raises DataError naming the file if it holds anything else."""
+    records = read_json_file(file)
     if not isinstance(records, list):
         raise DataError(f"{file}: holds a {type(records).__name__}, expected a list of records")
     return records
