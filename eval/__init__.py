@@ -72,12 +72,19 @@ def journal_path(out: str | Path) -> Path:
     return out.with_name(f".{out.name}.journal")
 
 
+def drawn_journal_path(out: str | Path) -> Path:
+    """Where the answers that such a run draws for a vote are kept."""
+    path = journal_path(out)
+    return path.with_name(f"{path.name}.drawn")
+
+
 def remove_journal(out: str | Path) -> None:
     """Removes the kept answers, after the results have been written."""
     from smolrgpt_jax.generation.journal import journal_files
 
-    for file in journal_files(journal_path(out)):
-        file.unlink(missing_ok=True)
+    for path in (journal_path(out), drawn_journal_path(out)):
+        for file in journal_files(path):
+            file.unlink(missing_ok=True)
 
 
 def positive(text: str) -> int:

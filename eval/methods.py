@@ -4,6 +4,7 @@
     router    as the published pipeline: Longformer classifiers say which kind of value it is, rules read it
     server    a language model behind an OpenAI-compatible server, see eval.server_answers
     closing   the value that the model itself wrote behind its answer, where it was trained to
+    vote      the value that several answers to the question elect, see eval.vote
 
 A method is a function from predictions to values, so that another one is an entry of ``build_methods``.
 """
@@ -17,9 +18,10 @@ from pathlib import Path
 from eval import positive
 from eval.answers import Answer, normalized_answer, parse_normalized, question_category
 from eval.server_answers import KEY_VARIABLE, AnswerServer, ServerConfig
+from eval.vote import read_by_vote
 from smolrgpt_jax.data.records import DataError
 
-METHODS = ("rules", "router", "server", "closing")
+METHODS = ("rules", "router", "server", "closing", "vote")
 # Items with id, category ("" where it is not published), question and answer -> one value for each.
 Method = Callable[[Sequence[Mapping]], Sequence[Answer]]
 
@@ -158,6 +160,8 @@ def build_methods(args: argparse.Namespace) -> dict[str, Method]:
             methods[name] = read_by_rules
         elif name == "closing":
             methods[name] = read_closings
+        elif name == "vote":
+            methods[name] = read_by_vote
         elif name == "router":
             if not args.router or len(args.router) > 2:
                 raise ValueError("--answers router needs --router DIR, one or two folders")

@@ -5,7 +5,8 @@
 
 --predictions is what eval.warehouse wrote: a list of {"id", "image", "category", "question", "answer", "truth"}, of which
 "category" may be empty and "truth" null (the test split). Into --out go predictions.json, submission.json and, where
-the truths are there, metrics.json, as eval.warehouse writes them; else, of several methods, agreement.json.
+the truths are there, metrics.json, as eval.warehouse writes them; else, of several methods, agreement.json. Results that an earlier
+run left there are removed, its report.html among them, which would tell other values.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         predictions = read_values(answers, methods)
         scored = any(item["truth"] is not None for item in predictions)
         metrics = compute_metrics(predictions, methods=methods) if scored else None
-        with results_folder(args.out, RESULT_FILES) as aside:
+        with results_folder(args.out, (*RESULT_FILES, "report.html")) as aside:
             write_results(aside, predictions, ids, metrics)
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from None

@@ -17,6 +17,7 @@ from eval import write_aside
 from eval.blind import template
 from eval.charts import calibration_plot, confusion, curve, error_bars, mcq_bars, scatter
 from eval.overlay import colour_of, draw_question, jpeg_data_uri
+from eval.vote import ballots_of
 from eval.warehouse_scorer import is_correct
 from smolrgpt_jax.data.records import MASK, WAREHOUSE_CATEGORIES, Picture, Question
 
@@ -161,9 +162,12 @@ def gallery(groups: Mapping[str, Sequence[Mapping]], pictures: Iterable[Picture]
         for item in _chosen([item for item in items if item["id"] in known]):
             picture, question = known[item["id"]]
             try:
-                entries.append(dict(item, **shown_question(picture, question)))
+                entry = dict(item, **shown_question(picture, question))
             except (OSError, SyntaxError, ValueError):
                 continue
+            if item.get("drawn"):
+                entry["ballots"] = ballots_of(item)
+            entries.append(entry)
             shown += 1
             if shown == GALLERY_PER_CATEGORY:
                 break

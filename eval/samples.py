@@ -137,6 +137,7 @@ def answer(
         )
         for asked in drawn
     ]
+    cut_off: set[str] = set()
     answers = generate_answers(
         model,
         renamed,
@@ -144,15 +145,16 @@ def answer(
         max_new_tokens=max_new_tokens,
         depth_mode=depth_mode,
         on_bad_record=bad,
+        cut_off=cut_off,
     )
     return [
-        _sample(asked, answers[picture.questions[0].id])
+        _sample(asked, answers[picture.questions[0].id], picture.questions[0].id in cut_off)
         for asked, picture in zip(drawn, renamed)
         if picture.questions[0].id in answers
     ]
 
 
-def _sample(asked: Asked, text: str) -> dict:
+def _sample(asked: Asked, text: str, cut_off: bool) -> dict:
     question = asked.question
     sample = {
         "source": asked.source,
@@ -163,6 +165,7 @@ def _sample(asked: Asked, text: str) -> dict:
         "earlier": [list(turn) for turn in question.earlier],
         "question": question.prompt,
         "answer": text,
+        "cut_off": cut_off,
         "truth": question.answer,
         "right": None,
     }

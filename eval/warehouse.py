@@ -3,6 +3,7 @@
     python -m eval.warehouse --checkpoint DIR --data ROOT --split val --out DIR
     python -m eval.warehouse ... --answers rules router server --router runs/router \\
         --server http://localhost:11434/v1 --server_model qwen2.5:14b
+    python -m eval.warehouse ... --answers vote rules --vote_answers 5
 
 --data is a folder in the published layout. Into --out go predictions.json (every answer as text and
 as a value), submission.json (the benchmark's format), and, where the answers are published,
@@ -13,7 +14,7 @@ length cut, the agreement of several ways of reading them) and report.html. Resu
 there are removed. A record or picture that cannot be used is reported; its questions have
 no answer and count as wrong. The submission holds all ids of the file in its order, with an empty value where
 there is no answer. Finished answers are kept in
-.OUT.journal beside --out until the results are written: the same command goes on from there. All devices
+.OUT.journal (and .OUT.journal.drawn) beside --out until the results are written: the same command goes on from there. All devices
 answer together; several hosts do where the same command is started on each, as for launch.train, and the
 first one writes the results.
 """
@@ -33,6 +34,7 @@ from eval import (
     INTERRUPTED,
     add_answer_length,
     answer_length,
+    drawn_journal_path,
     journal_path,
     positive,
     remove_journal,
@@ -47,6 +49,7 @@ from eval.methods import RULES, Method, add_method_arguments, build_methods, rea
 from eval.report import write_report
 from eval.results import RESULT_FILES, compute_metrics, describe_metrics, describe_results, write_results
 from eval.submission import describe_empty, record_ids
+from eval.vote import Ballots, drawn_answers
 from smolrgpt_jax import distributed
 from smolrgpt_jax.data.images import DEPTH_MODES
 from smolrgpt_jax.data.records import BadRecords, DataError, Picture, describe
@@ -153,8 +156,13 @@ def mark_cut_off(
     ]
 
 
+def with_drawn(answers: Sequence[Answered], drawn: Sequence[Sequence[str]]) -> list[Answered]:
+    """The answers, each with the further ones that were drawn to the same question, for ``eval.vote``."""
+    return [{**described(answer), "drawn": list(texts)} for answer, texts in zip(answers, drawn, strict=True)]
+
+
 def list_answers(pictures: Sequence[Picture], answers: Sequence[Answered]) -> list[dict]:
-    """Returns one dict per question: id, image, category, question, answer, closing and cut_off (where they are given), truth."""
+    """Returns one dict per question: id, image, category, question, answer, closing, cut_off and drawn (where they are given), truth."""
     asked = [(picture, question) for picture in pictures for question in picture.questions]
     return [
         {
@@ -258,8 +266,10 @@ def run_details(model: Model, module: str = "eval.warehouse", **details: Any) ->
     return {"command": command, **details, FINGERPRINT: params_fingerprint(model.params), "config": config}
 
 
-def _answerer(model: Model, records: Sequence, args: argparse.Namespace, bad: BadRecords) -> Answerer:
-    """What asks the model, with the command line's preprocessing."""
+def _answerer(
+    model: Model, records: Sequence, args: argparse.Namespace, ballots: Ballots | None, bad: BadRecords
+) -> Answerer:
+    """What asks the model, with the command line's preprocessing; several times over where answers are voted on."""
 
     def ask(pictures: Sequence[Picture]) -> Sequence[Answered]:
         asked = model
@@ -270,14 +280,20 @@ def _answerer(model: Model, records: Sequence, args: argparse.Namespace, bad: Ba
             pictures = with_newlines(pictures, records)
         length = answer_length(model, args.max_new_tokens)
         limits = {"batch_size": args.batch_size, "max_new_tokens": length}
-        rest = {
-            "on_bad_record": bad,
-            "depth_mode": args.preprocessing,
-            "journal": journal_path(args.out),
-        }
+        rest = {"on_bad_record": bad, "depth_mode": args.preprocessing}
+        kept = journal_path(args.out)
         if "closing" in args.answers:
-            return closed_answer_questions(asked, pictures, **limits, mode=args.closing, **rest)
-        return answer_questions(asked, pictures, **limits, **rest)
+            answers = closed_answer_questions(
+                asked, pictures, **limits, mode=args.closing, **rest, journal=kept
+            )
+        else:
+            answers = answer_questions(asked, pictures, **limits, **rest, journal=kept)
+        if ballots is None:
+            return answers
+        drawn = drawn_answers(
+            asked, pictures, ballots, **limits, **rest, journal=drawn_journal_path(args.out)
+        )
+        return with_drawn(answers, drawn)
 
     return ask
 
@@ -326,6 +342,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         metavar="STAGE=CSV",
         help="training curves to show in the report",
     )
+    vote = parser.add_argument_group("--answers vote")
+    vote.add_argument(
+        "--vote_answers", type=int, default=Ballots.number, help="to each question (default %(default)s)"
+    )
+    vote.add_argument(
+        "--vote_temperature",
+        type=float,
+        default=Ballots.temperature,
+        help="of all answers but the first (default %(default)s)",
+    )
+    vote.add_argument(
+        "--vote_seed", type=int, default=Ballots.seed, help="of the drawn answers (default %(default)s)"
+    )
     args = parser.parse_args(arguments)
 
     try:
@@ -351,9 +380,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         training = args.data / "train.json"
         blind = BlindBaseline(read_training_questions(training)) if training.is_file() else None
         methods = build_methods(args)
+        ballots = None
+        if "vote" in methods:
+            ballots = Ballots(args.vote_answers, args.vote_temperature, args.vote_seed)
         with distributed.end_on_error():
             model = load_model(args.checkpoint, args.dtype)
-            ask = _answerer(model, records, args, bad)
+            ask = _answerer(model, records, args, ballots, bad)
             # On every process, since Orbax reads on all of them together.
             details = run_details(
                 model,
@@ -361,6 +393,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 data=args.data / annotations,
                 preprocessing=args.preprocessing,
                 answers_read_by=", ".join(methods),
+                **({} if ballots is None else {"vote": str(ballots)}),
             )
             if not is_first_process():
                 ask(pictures)

@@ -12,18 +12,21 @@ import logging
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs import demo
-from eval import journal_path, read_json, remove_journal
+from eval import drawn_journal_path, journal_path, read_json, remove_journal
 from eval.answers import normalized_answer
 from eval.blind import BlindBaseline, read_training_questions
+from eval.methods import read_by_rules
 from eval.results import describe_metrics
 from eval.side_questions import write_side_questions
 from eval.validation import WAREHOUSE_SCORES
-from eval.warehouse import answer_questions, described, evaluate, run_details
-from smolrgpt_jax.data.records import BadRecords
+from eval.vote import Ballots, drawn_answers, read_by_vote
+from eval.warehouse import Answered, answer_questions, described, evaluate, run_details, with_drawn
+from smolrgpt_jax.data.records import BadRecords, Picture
 from smolrgpt_jax.data.sources.collect import read_json_list
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
@@ -32,6 +35,8 @@ from smolrgpt_jax.data.warehouse_sim.write import ensure_warehouse
 if TYPE_CHECKING:
     from smolrgpt_jax.loading import Model
 
+METHODS = {"vote": read_by_vote, "rules": read_by_rules}
+BALLOTS = Ballots()
 RESULTS = ("metrics.json", "report.html", "predictions.json")
 REAL = Path("tests/data_files/real_warehouse")  # eleven published records, one of them with its picture
 
@@ -63,13 +68,13 @@ def run(workdir: Path, seed: int) -> None:
         pictures = read_warehouse(data, "test", annotations="test_answers.json", on_bad_record=bad)
         model = load(workdir / demo.STAGES[-1])
         details = run_details(model, checkpoint=workdir / demo.STAGES[-1], data=data / "test_answers.json")
+        details["vote"] = str(BALLOTS)
         details["left or right on real masks"] = real_sides(model, workdir / "real_sides", bad)
         metrics = evaluate(
             pictures,
-            lambda asked: answer_questions(
-                model, asked, 64, demo.LONGEST_ANSWER, bad, journal=journal_path(workdir / "eval")
-            ),
+            lambda asked: asked_several_times(model, asked, workdir / "eval", bad),
             workdir / "eval",
+            methods=METHODS,
             blind=BlindBaseline(read_training_questions(data / "train.json")),
             loss_curves={stage: workdir / stage / "metrics.csv" for stage in demo.STAGES},
             run_info={**details, "command": shlex.join(["python", "-m", "launch.demo", *sys.argv[1:]])},
@@ -82,6 +87,16 @@ def run(workdir: Path, seed: int) -> None:
         metrics = read_json(workdir / "metrics.json")
     print(describe_metrics(metrics))
     print(f"report: {workdir / 'report.html'} ({(time.monotonic() - started) / 60:.1f} minutes)")
+
+
+def asked_several_times(
+    model: Model, pictures: Sequence[Picture], out: Path, bad: BadRecords
+) -> list[Answered]:
+    """What the model says to every question, and what it says when more answers are drawn for the vote."""
+    asked = (64, demo.LONGEST_ANSWER, bad)
+    answers = answer_questions(model, pictures, *asked, journal=journal_path(out))
+    drawn = drawn_answers(model, pictures, BALLOTS, *asked, journal=drawn_journal_path(out))
+    return with_drawn(answers, drawn)
 
 
 def real_sides(model: Model, folder: Path, bad: BadRecords) -> str:

@@ -16,6 +16,7 @@ import argparse
 import functools
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -336,6 +337,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prompt = model.prompt(args.question)[None]
         ids = model.generate(prompt, np.ones_like(prompt), (image[None] / 255 - 0.5) / 0.5, depths, masks)
         print(model.text(ids[0]))
+        if model.manifest["token_ids"]["eos"] not in ids[0]:
+            print(
+                f"the answer was cut off after {len(ids[0])} tokens, the most this model was exported for",
+                file=sys.stderr,
+            )
     except (ValueError, OSError, ImportError) as error:
         raise SystemExit(f"error: {error}") from None
 

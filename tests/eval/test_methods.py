@@ -237,6 +237,7 @@ def test_results_of_an_earlier_reading_do_not_stay(tmp_path, items, fixed):
     out = tmp_path / "out"
     main(["--predictions", str(write(tmp_path, items)), "--out", str(out)])
     (out / "note.txt").write_text("mine")
+    (out / "report.html").write_text("of an evaluation, with other values")
     bare = [{**row, "truth": None} for row in items]
     main(["--predictions", str(write(tmp_path, bare)), "--out", str(out), "--answers", "rules", "closing"])
     names = ["agreement.json", "note.txt", "predictions.json", "submission.json"]

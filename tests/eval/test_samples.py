@@ -85,10 +85,11 @@ def checkpoint(tmp_path, params, captions, questions):
 
 @pytest.fixture
 def told(monkeypatch, loaded_model):
-    """A model that answers with the truth, except for the last question."""
+    """A model that answers with the truth, except for the last question, whose answer is cut off."""
 
-    def answer(model, pictures, **_):
+    def answer(model, pictures, cut_off, **_):
         asked = [question for picture in pictures for question in picture.questions]
+        cut_off.add(asked[-1].id)
         return {question.id: question.answer for question in asked} | {asked[-1].id: "Who knows?"}
 
     monkeypatch.setattr(smolrgpt_jax.generation, "generate_answers", answer)
@@ -162,6 +163,8 @@ def test_the_page_shows_pictures_regions_answer_truth_and_verdict(checkpoint, to
     samples = found["samples"]
     assert [sample["right"] for sample in samples] == [True] * 7 + [False]
     assert page.count("✓ right") == 7 and page.count("✗ wrong") == 1
+    assert [sample["cut_off"] for sample in samples] == [False] * 7 + [True]
+    assert page.count("cut off at the longest length") == 1
     assert page.count('src="data:image/jpeg;base64,') == 8
     assert "http:" not in page and "https:" not in page and "url(" not in page
     assert re.search(

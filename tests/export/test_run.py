@@ -84,7 +84,9 @@ def test_the_command_line_answers_as_the_library_does(exported, model, data_file
     )
     corners = [[float(part) for part in box.split(",")] for box in boxes]
     expected = answer(model, image, question, depth=depth, boxes=corners, max_new_tokens=24)
-    assert capsys.readouterr().out.strip() == expected.text != ""
+    printed = capsys.readouterr()
+    assert printed.out.strip() == expected.text != ""
+    assert expected.cut_off and "cut off after 24 tokens" in printed.err
 
 
 def test_bad_prompts_name_the_row(runner, golden):
