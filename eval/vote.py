@@ -1,8 +1,8 @@
 """The vote of several answers to the same question ("self-consistency", Wang et al., https://arxiv.org/abs/2203.11171).
 
 The first ballot is the answer a model gives without chance, the others are drawn at a temperature. What an answer reaches by
-several steps is wrong in a different way each time and right in one way only, so that the value most of them come to is right more
-often than any of them. A distance is the median of theirs.
+several steps may be wrong in a different way each time and right in one way only, so that the value most of them come to is right
+more often than any of them. A distance is the median of theirs.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.answers import Answer, normalized_answer
+from eval.answers import Answer, normalized_answer, question_category
 from smolrgpt_jax.data.images import DEPTH_MODES
-from smolrgpt_jax.data.records import BadRecords, DataError, Picture
+from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, BadRecords, DataError, Picture, Question
 
 if TYPE_CHECKING:
     from smolrgpt_jax.loading import Model
@@ -30,11 +30,13 @@ class Ballots:
       number: of its answers, the greedy one among them; odd numbers have fewer ties.
       temperature: of the drawn ones; 0.7 as in the paper, and as there no token is cut.
       seed: of the draws, which depend on it, the question's id and nothing else.
+      categories: of the questions that are asked several times; the others have one answer.
     """
 
     number: int = 5
     temperature: float = 0.7
     seed: int = 0
+    categories: tuple[str, ...] = WAREHOUSE_CATEGORIES
 
     def __post_init__(self) -> None:
         if self.number < 2:
@@ -43,7 +45,22 @@ class Ballots:
             raise ValueError(f"the temperature of a vote's answers is {self.temperature}, it must be above 0")
 
     def __str__(self) -> str:
-        return f"{self.number} answers, all but the first drawn at temperature {self.temperature:g}, seed {self.seed}"
+        asked = (
+            ""
+            if set(self.categories) == set(WAREHOUSE_CATEGORIES)
+            else f" ({', '.join(self.categories)} only)"
+        )
+        return (
+            f"{self.number} answers{asked}, all but the first drawn at temperature {self.temperature:g}, "
+            f"seed {self.seed}"
+        )
+
+    def of(self, question: Question) -> list[str]:
+        """Ids for the answers that are drawn to a question, none for one that has a single answer."""
+        category = question.category or question_category(question.prompt)
+        if category not in self.categories:
+            return []
+        return [f"{question.id}#{number}" for number in range(1, self.number)]
 
 
 def drawn_answers(
@@ -56,7 +73,7 @@ def drawn_answers(
     depth_mode: str = DEPTH_MODES[0],
     journal: Path | None = None,
 ) -> list[list[str]]:
-    """Draws ballots.number - 1 answers to every question, in the questions' order; "" for those it could not be asked.
+    """Draws the further answers to every question, in the questions' order; "" for those it could not be asked.
 
     ``on_bad_record``: its policy is followed; what it has collected stays as it is, as these pictures have been
     read before. ``journal``: as for ``generate_answers``; a file of its own.
@@ -64,23 +81,15 @@ def drawn_answers(
     from smolrgpt_jax.generation import generate_answers
     from smolrgpt_jax.generation.decode import Sampling
 
-    ids = [
-        [f"{question.id}#{number}" for number in range(1, ballots.number)]
-        for picture in pictures
-        for question in picture.questions
-    ]
-    again = iter(ids)
-    copies = [
-        dataclasses.replace(
-            picture,
-            questions=tuple(
-                dataclasses.replace(question, id=name)
-                for question in picture.questions
-                for name in next(again)
-            ),
-        )
-        for picture in pictures
-    ]
+    copies = []
+    for picture in pictures:
+        again = [
+            dataclasses.replace(question, id=name)
+            for question in picture.questions
+            for name in ballots.of(question)
+        ]
+        if again:
+            copies.append(dataclasses.replace(picture, questions=tuple(again)))
     answers = generate_answers(
         model,
         copies,
@@ -92,7 +101,11 @@ def drawn_answers(
         on_bad_record=None if on_bad_record is None else BadRecords(on_bad_record.policy),
         journal=journal,
     )
-    return [[answers.get(name, "") for name in names] for names in ids]
+    return [
+        [answers.get(name, "") for name in ballots.of(question)]
+        for picture in pictures
+        for question in picture.questions
+    ]
 
 
 def ballots_of(item: Mapping) -> list[Answer]:

@@ -52,7 +52,7 @@ from eval.submission import describe_empty, record_ids
 from eval.vote import Ballots, drawn_answers
 from smolrgpt_jax import distributed
 from smolrgpt_jax.data.images import DEPTH_MODES
-from smolrgpt_jax.data.records import BadRecords, DataError, Picture, describe
+from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, BadRecords, DataError, Picture, describe
 from smolrgpt_jax.data.sources.collect import read_json_list
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 
@@ -355,6 +355,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     vote.add_argument(
         "--vote_seed", type=int, default=Ballots.seed, help="of the drawn answers (default %(default)s)"
     )
+    vote.add_argument(
+        "--vote_categories",
+        nargs="+",
+        choices=WAREHOUSE_CATEGORIES,
+        default=list(Ballots.categories),
+        help="of the questions that are asked several times (default: all)",
+    )
     args = parser.parse_args(arguments)
 
     try:
@@ -382,7 +389,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         methods = build_methods(args)
         ballots = None
         if "vote" in methods:
-            ballots = Ballots(args.vote_answers, args.vote_temperature, args.vote_seed)
+            ballots = Ballots(
+                args.vote_answers, args.vote_temperature, args.vote_seed, tuple(args.vote_categories)
+            )
         with distributed.end_on_error():
             model = load_model(args.checkpoint, args.dtype)
             ask = _answerer(model, records, args, ballots, bad)

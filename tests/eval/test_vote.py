@@ -100,6 +100,36 @@ def test_every_question_is_asked_again_with_numbers_of_its_own(monkeypatch, ware
     assert [question.prompt for question in questions[:2]] == [pictures[0].questions[0].prompt] * 2
 
 
+def test_only_questions_of_the_categories_are_asked_again(monkeypatch, warehouse, loaded_model):
+    import smolrgpt_jax.generation
+
+    pictures = read_warehouse(warehouse, "val")[:2]
+    # Without published categories the wording tells.
+    bare = tuple(dataclasses.replace(question, category="") for question in pictures[1].questions)
+    sides = tuple(question for question in pictures[0].questions if question.category == "left_right")
+    pictures = [
+        dataclasses.replace(pictures[0], questions=sides),
+        dataclasses.replace(pictures[1], questions=bare),
+    ]
+    asked = []
+
+    def generate_answers(model, pictures, **_):
+        asked.extend(pictures)
+        return {question.id: question.id for picture in pictures for question in picture.questions}
+
+    monkeypatch.setattr(smolrgpt_jax.generation, "generate_answers", generate_answers)
+    ballots = Ballots(2, categories=("distance", "count"))
+    drawn = drawn_answers(loaded_model, pictures, ballots, 2, 8)
+    questions = [question for picture in pictures for question in picture.questions]
+    expected = [
+        [f"{question.id}#1"] if question.id.endswith(("-distance", "-count")) else []
+        for question in questions
+    ]
+    assert drawn == expected and sum(map(len, drawn)) == 2
+    assert [picture.id for picture in asked] == [pictures[1].id]
+    assert str(ballots).startswith("2 answers (distance, count only), all but")
+
+
 def test_a_model_draws_the_same_answers_in_any_company(small_checkpoint, warehouse):
     model = smolrgpt_jax.load(small_checkpoint)
     pictures = read_warehouse(warehouse, "val")[:2]
