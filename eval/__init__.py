@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from smolrgpt_jax.loading import Model
 
 DTYPES = ("float32", "bfloat16")  # that a model may compute in
+JOURNAL_PARTS = ("", "reordered", "drawn")
 INTERRUPTED = "interrupted; finished answers are kept, the same command goes on from there"
 
 
@@ -66,24 +67,21 @@ def results_folder(out: str | Path, own: Collection[str] = ()) -> Iterator[Path]
             file.replace(out / file.name)
 
 
-def journal_path(out: str | Path) -> Path:
-    """Where the finished answers of a run that writes to ``out`` are kept until its results are written."""
+def journal_path(out: str | Path, part: str = "") -> Path:
+    """Where the finished answers of a run that writes to ``out`` are kept until its results are written.
+
+    ``part``: of ``JOURNAL_PARTS``, for answers besides the first ones.
+    """
     out = Path(out).resolve()
-    return out.with_name(f".{out.name}.journal")
-
-
-def drawn_journal_path(out: str | Path) -> Path:
-    """Where the answers that such a run draws for a vote are kept."""
-    path = journal_path(out)
-    return path.with_name(f"{path.name}.drawn")
+    return out.with_name(f".{out.name}.journal" + (f".{part}" if part else ""))
 
 
 def remove_journal(out: str | Path) -> None:
     """Removes the kept answers, after the results have been written."""
     from smolrgpt_jax.generation.journal import journal_files
 
-    for path in (journal_path(out), drawn_journal_path(out)):
-        for file in journal_files(path):
+    for part in JOURNAL_PARTS:
+        for file in journal_files(journal_path(out, part)):
             file.unlink(missing_ok=True)
 
 

@@ -165,7 +165,7 @@ def gallery(groups: Mapping[str, Sequence[Mapping]], pictures: Iterable[Picture]
                 entry = dict(item, **shown_question(picture, question))
             except (OSError, SyntaxError, ValueError):
                 continue
-            if item.get("drawn"):
+            if item.get("further"):
                 entry["ballots"] = ballots_of(item)
             entries.append(entry)
             shown += 1

@@ -1,35 +1,52 @@
-"""The vote of several answers to the same question ("self-consistency", Wang et al., https://arxiv.org/abs/2203.11171).
+"""The vote of several answers to the same question.
 
-The first ballot is the answer a model gives without chance, the others are drawn at a temperature. What an answer reaches by
-several steps may be wrong in a different way each time and right in one way only, so that the value most of them come to is right
-more often than any of them. A distance is the median of theirs.
+The first ballot is the answer that a model gives without chance. For the others the masks that stand side by side in a question, as in
+"pallets <mask> <mask> <mask>", are listed in other orders, which leaves the question what it is; where there are none, answers are
+drawn at a temperature ("self-consistency", Wang et al., https://arxiv.org/abs/2203.11171). An answer that is reached by several steps
+may be wrong in a different way each time and right in one way only, so that the value most of them come to is right more often than
+any of them. A distance is the median of theirs.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from eval import journal_path
 from eval.answers import Answer, normalized_answer, question_category
 from smolrgpt_jax.data.images import DEPTH_MODES
-from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, BadRecords, DataError, Picture, Question
+from smolrgpt_jax.data.records import (
+    MASK,
+    WAREHOUSE_CATEGORIES,
+    BadRecords,
+    DataError,
+    Picture,
+    Question,
+)
 
 if TYPE_CHECKING:
     from smolrgpt_jax.loading import Model
 
+_SIDE_BY_SIDE = re.compile(rf"{MASK}(?:\s*{MASK})*")
+
 
 @dataclasses.dataclass(frozen=True)
 class Ballots:
-    """How a question's answers are drawn.
+    """How a question's further answers come about.
 
     Attributes:
-      number: of its answers, the greedy one among them; odd numbers have fewer ties.
-      temperature: of the drawn ones; 0.7 as in the paper, and as there no token is cut.
-      seed: of the draws, which depend on it, the question's id and nothing else.
+      number: of its answers, the first one among them; odd numbers have fewer ties. Fewer where a question's masks have
+        fewer orders.
+      temperature: of answers that are drawn, 0.7 as in the paper, and as there no token is cut.
+      seed: of orders and draws, which depend on it, the question's id and nothing else.
       categories: of the questions that are asked several times; the others have one answer.
     """
 
@@ -46,24 +63,71 @@ class Ballots:
 
     def __str__(self) -> str:
         asked = (
-            ""
-            if set(self.categories) == set(WAREHOUSE_CATEGORIES)
-            else f" ({', '.join(self.categories)} only)"
+            "" if set(self.categories) == set(WAREHOUSE_CATEGORIES) else f" ({', '.join(self.categories)})"
         )
         return (
-            f"{self.number} answers{asked}, all but the first drawn at temperature {self.temperature:g}, "
+            f"up to {self.number} answers{asked}, of masks in other orders or drawn at temperature {self.temperature:g}, "
             f"seed {self.seed}"
         )
 
-    def of(self, question: Question) -> list[str]:
-        """Ids for the answers that are drawn to a question, none for one that has a single answer."""
-        category = question.category or question_category(question.prompt)
-        if category not in self.categories:
-            return []
-        return [f"{question.id}#{number}" for number in range(1, self.number)]
+
+@dataclasses.dataclass(frozen=True)
+class Again:
+    """A question once more: under an id of its own, with its regions in an order (the numbers they had)."""
+
+    question: Question
+    order: tuple[int, ...]
+
+    @property
+    def reordered(self) -> bool:
+        return self.order != tuple(range(len(self.order)))
 
 
-def drawn_answers(
+def asked_again(question: Question, ballots: Ballots) -> list[Again]:
+    """How a question is put for its further answers, which are greedy where its masks are reordered and drawn where not."""
+    if (question.category or question_category(question.prompt)) not in ballots.categories:
+        return []
+    same = tuple(range(len(question.regions)))
+    orders = mask_orders(question, ballots) or [same] * (ballots.number - 1)
+    return [
+        Again(
+            dataclasses.replace(
+                question, id=f"{question.id}#{number}", regions=tuple(question.regions[i] for i in order)
+            ),
+            order,
+        )
+        for number, order in enumerate(orders, start=1)
+    ]
+
+
+def mask_orders(question: Question, ballots: Ballots) -> list[tuple[int, ...]]:
+    """Up to ballots.number - 1 other orders of a question's regions, all different; none without masks side by side."""
+    from smolrgpt_jax.generation.engine import question_key
+
+    if question.earlier:
+        return []
+    groups = mask_groups(question.prompt)
+    possible = math.prod(math.factorial(len(group)) for group in groups) - 1
+    draw = np.random.default_rng(question_key(ballots.seed, question.id))
+    orders: dict[tuple[int, ...], None] = {}
+    while len(orders) < min(ballots.number - 1, possible):
+        order = tuple(int(i) for group in groups for i in draw.permutation(group))
+        if order != tuple(range(len(order))):
+            orders[order] = None
+    return list(orders)
+
+
+def mask_groups(question: str) -> list[list[int]]:
+    """The numbers of a question's regions, those together whose marks stand side by side."""
+    groups, first = [], 0
+    for found in _SIDE_BY_SIDE.finditer(question):
+        count = found.group().count(MASK)
+        groups.append(list(range(first, first + count)))
+        first += count
+    return groups
+
+
+def further_answers(
     model: Model,
     pictures: Sequence[Picture],
     ballots: Ballots,
@@ -71,49 +135,78 @@ def drawn_answers(
     max_new_tokens: int,
     on_bad_record: BadRecords | None = None,
     depth_mode: str = DEPTH_MODES[0],
-    journal: Path | None = None,
-) -> list[list[str]]:
-    """Draws the further answers to every question, in the questions' order; "" for those it could not be asked.
+    out: Path | None = None,
+) -> list[list[dict]]:
+    """The further answers to every question, in the questions' order.
 
-    ``on_bad_record``: its policy is followed; what it has collected stays as it is, as these pictures have been
-    read before. ``journal``: as for ``generate_answers``; a file of its own.
+    Args:
+      on_bad_record: its policy is followed; what it has collected stays as it is, as these pictures have been
+        read before.
+      out: folder of the run's results, beside which finished answers are kept (``eval.remove_journal``).
+
+    Returns:
+      Dicts of answer, its text ("" where it could not be asked), and order, the question's own numbers of the
+      regions that the text calls 0, 1, ...
     """
     from smolrgpt_jax.generation import generate_answers
-    from smolrgpt_jax.generation.decode import Sampling
+    from smolrgpt_jax.generation.decode import GREEDY, Sampling
 
-    copies = []
-    for picture in pictures:
-        again = [
-            dataclasses.replace(question, id=name)
-            for question in picture.questions
-            for name in ballots.of(question)
-        ]
-        if again:
-            copies.append(dataclasses.replace(picture, questions=tuple(again)))
-    answers = generate_answers(
-        model,
-        copies,
-        batch_size=batch_size,
-        max_new_tokens=max_new_tokens,
-        depth_mode=depth_mode,
-        sampling=Sampling(ballots.temperature, top_k=0, top_p=1.0),
-        seed=ballots.seed,
-        on_bad_record=None if on_bad_record is None else BadRecords(on_bad_record.policy),
-        journal=journal,
-    )
+    again = [[asked_again(question, ballots) for question in picture.questions] for picture in pictures]
+    answers: dict[str, str] = {}
+    for part, sampling in (("reordered", GREEDY), ("drawn", Sampling(ballots.temperature, 0, 1.0))):
+        copies = []
+        for picture, questions in zip(pictures, again):
+            asked = [a.question for found in questions for a in found if a.reordered == (part == "reordered")]
+            if asked:
+                copies.append(dataclasses.replace(picture, questions=tuple(asked)))
+        answers |= generate_answers(
+            model,
+            copies,
+            batch_size=batch_size,
+            max_new_tokens=max_new_tokens,
+            depth_mode=depth_mode,
+            sampling=sampling,
+            seed=ballots.seed,
+            on_bad_record=None if on_bad_record is None else BadRecords(on_bad_record.policy),
+            journal=None if out is None else journal_path(out, part),
+        )
     return [
-        [answers.get(name, "") for name in ballots.of(question)]
-        for picture in pictures
-        for question in picture.questions
+        [{"answer": answers.get(a.question.id, ""), "order": list(a.order)} for a in found]
+        for questions in again
+        for found in questions
     ]
 
 
 def ballots_of(item: Mapping) -> list[Answer]:
-    """The values of an item's answer and of its "drawn" ones, as rules read them; raises DataError if "drawn" is not a list of texts."""
-    drawn = item.get("drawn", [])
-    if not (isinstance(drawn, list) and all(isinstance(text, str) for text in drawn)):
-        raise DataError(f"record {item['id']!r}: drawn is {drawn!r}, expected a list of texts")
-    return [normalized_answer(item["category"], item["question"], text) for text in (item["answer"], *drawn)]
+    """The values of an item's answer and of its "further" ones, as rules read them.
+
+    Raises:
+      DataError: "further" is not a list of answers with orders of the question's regions.
+    """
+    further = item.get("further", [])
+    if not (isinstance(further, list) and all(_is_further(given) for given in further)):
+        raise DataError(
+            f"record {item['id']!r}: further is no list of answers, each with the order of its regions"
+        )
+    category = item["category"] or question_category(item["question"])
+    values = [normalized_answer(category, item["question"], item["answer"])]
+    for given in further:
+        value = normalized_answer(category, item["question"], given["answer"])
+        if category == "mcq" and value is not None:
+            value = given["order"][value] if value < len(given["order"]) else None
+        values.append(value)
+    return values
+
+
+def _is_further(given: object) -> bool:
+    if not (isinstance(given, Mapping) and isinstance(given.get("answer"), str)):
+        return False
+    order = given.get("order")
+    return (
+        isinstance(order, list)
+        and all(type(i) is int for i in order)
+        and sorted(order) == list(range(len(order)))
+    )
 
 
 def elected(values: Sequence[Answer]) -> Answer:
@@ -130,11 +223,11 @@ def elected(values: Sequence[Answer]) -> Answer:
 
 
 def read_by_vote(items: Sequence[Mapping]) -> list[Answer]:
-    """What each item's answer and its drawn ones elect.
+    """What each item's answer and its further ones elect.
 
     Raises:
-      DataError: no item has drawn answers, or those of one are no texts.
+      DataError: no item has further answers, or those of one are no answers.
     """
-    if not any(item.get("drawn") for item in items):
-        raise DataError("there are no drawn answers to vote: the model was asked each question once")
+    if not any(item.get("further") for item in items):
+        raise DataError("there are no further answers to vote: the model was asked each question once")
     return [elected(ballots_of(item)) for item in items]

@@ -14,7 +14,7 @@ length cut, the agreement of several ways of reading them) and report.html. Resu
 there are removed. A record or picture that cannot be used is reported; its questions have
 no answer and count as wrong. The submission holds all ids of the file in its order, with an empty value where
 there is no answer. Finished answers are kept in
-.OUT.journal (and .OUT.journal.drawn) beside --out until the results are written: the same command goes on from there. All devices
+files .OUT.journal* beside --out until the results are written: the same command goes on from there. All devices
 answer together; several hosts do where the same command is started on each, as for launch.train, and the
 first one writes the results.
 """
@@ -34,7 +34,6 @@ from eval import (
     INTERRUPTED,
     add_answer_length,
     answer_length,
-    drawn_journal_path,
     journal_path,
     positive,
     remove_journal,
@@ -49,7 +48,7 @@ from eval.methods import RULES, Method, add_method_arguments, build_methods, rea
 from eval.report import write_report
 from eval.results import RESULT_FILES, compute_metrics, describe_metrics, describe_results, write_results
 from eval.submission import describe_empty, record_ids
-from eval.vote import Ballots, drawn_answers
+from eval.vote import Ballots, further_answers
 from smolrgpt_jax import distributed
 from smolrgpt_jax.data.images import DEPTH_MODES
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, BadRecords, DataError, Picture, describe
@@ -156,13 +155,15 @@ def mark_cut_off(
     ]
 
 
-def with_drawn(answers: Sequence[Answered], drawn: Sequence[Sequence[str]]) -> list[Answered]:
-    """The answers, each with the further ones that were drawn to the same question, for ``eval.vote``."""
-    return [{**described(answer), "drawn": list(texts)} for answer, texts in zip(answers, drawn, strict=True)]
+def with_further(answers: Sequence[Answered], further: Sequence[Sequence[dict]]) -> list[Answered]:
+    """The answers, each with the further ones to the same question, see ``eval.vote.further_answers``."""
+    return [
+        {**described(answer), "further": list(more)} for answer, more in zip(answers, further, strict=True)
+    ]
 
 
 def list_answers(pictures: Sequence[Picture], answers: Sequence[Answered]) -> list[dict]:
-    """Returns one dict per question: id, image, category, question, answer, closing, cut_off and drawn (where they are given), truth."""
+    """Returns one dict per question: id, image, category, question, answer, closing, cut_off and further (where they are given), truth."""
     asked = [(picture, question) for picture in pictures for question in picture.questions]
     return [
         {
@@ -290,10 +291,8 @@ def _answerer(
             answers = answer_questions(asked, pictures, **limits, **rest, journal=kept)
         if ballots is None:
             return answers
-        drawn = drawn_answers(
-            asked, pictures, ballots, **limits, **rest, journal=drawn_journal_path(args.out)
-        )
-        return with_drawn(answers, drawn)
+        more = further_answers(asked, pictures, ballots, **limits, **rest, out=args.out)
+        return with_further(answers, more)
 
     return ask
 
@@ -344,16 +343,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     vote = parser.add_argument_group("--answers vote")
     vote.add_argument(
-        "--vote_answers", type=int, default=Ballots.number, help="to each question (default %(default)s)"
+        "--vote_answers",
+        type=int,
+        default=Ballots.number,
+        help="to each question, as far as there are orders of its masks (default %(default)s)",
     )
     vote.add_argument(
         "--vote_temperature",
         type=float,
         default=Ballots.temperature,
-        help="of all answers but the first (default %(default)s)",
+        help="of answers to questions whose masks cannot be reordered (default %(default)s)",
     )
     vote.add_argument(
-        "--vote_seed", type=int, default=Ballots.seed, help="of the drawn answers (default %(default)s)"
+        "--vote_seed", type=int, default=Ballots.seed, help="of orders and draws (default %(default)s)"
     )
     vote.add_argument(
         "--vote_categories",

@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs import demo
-from eval import drawn_journal_path, journal_path, read_json, remove_journal
+from eval import journal_path, read_json, remove_journal
 from eval.answers import normalized_answer
 from eval.blind import BlindBaseline, read_training_questions
 from eval.methods import read_by_rules
 from eval.results import describe_metrics
 from eval.side_questions import write_side_questions
 from eval.validation import WAREHOUSE_SCORES
-from eval.vote import Ballots, drawn_answers, read_by_vote
-from eval.warehouse import Answered, answer_questions, described, evaluate, run_details, with_drawn
+from eval.vote import Ballots, further_answers, read_by_vote
+from eval.warehouse import Answered, answer_questions, described, evaluate, run_details, with_further
 from smolrgpt_jax.data.records import BadRecords, Picture
 from smolrgpt_jax.data.sources.collect import read_json_list
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from smolrgpt_jax.loading import Model
 
 METHODS = {"vote": read_by_vote, "rules": read_by_rules}
-# What of many answers most say is no more often right than the greedy one, but of distances the middle one is; docs/learning.md.
-BALLOTS = Ballots(number=7, temperature=0.5, categories=("distance",))
+# Sides are told as well by one answer; what the others gain is in docs/learning.md.
+BALLOTS = Ballots(number=7, temperature=0.5, categories=("count", "mcq", "distance"))
 RESULTS = ("metrics.json", "report.html", "predictions.json")
 REAL = Path("tests/data_files/real_warehouse")  # eleven published records, one of them with its picture
 
@@ -93,11 +93,10 @@ def run(workdir: Path, seed: int) -> None:
 def asked_several_times(
     model: Model, pictures: Sequence[Picture], out: Path, bad: BadRecords
 ) -> list[Answered]:
-    """What the model says to every question, and what it says when more answers are drawn for the vote."""
+    """What the model says to every question, at first and for the vote."""
     asked = (64, demo.LONGEST_ANSWER, bad)
     answers = answer_questions(model, pictures, *asked, journal=journal_path(out))
-    drawn = drawn_answers(model, pictures, BALLOTS, *asked, journal=drawn_journal_path(out))
-    return with_drawn(answers, drawn)
+    return with_further(answers, further_answers(model, pictures, BALLOTS, *asked, out=out))
 
 
 def real_sides(model: Model, folder: Path, bad: BadRecords) -> str:

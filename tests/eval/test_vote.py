@@ -2,24 +2,42 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
 import eval.warehouse as command
 import smolrgpt_jax
-from eval import drawn_journal_path, journal_path, remove_journal
+from eval import JOURNAL_PARTS, journal_path, remove_journal
 from eval.normalize import main as normalize_main
-from eval.vote import Ballots, ballots_of, drawn_answers, elected, read_by_vote
-from eval.warehouse import main, with_drawn
-from smolrgpt_jax.data.records import BadRecords, DataError
+from eval.vote import (
+    Ballots,
+    asked_again,
+    ballots_of,
+    elected,
+    further_answers,
+    mask_groups,
+    mask_orders,
+    read_by_vote,
+)
+from eval.warehouse import main, with_further
+from smolrgpt_jax.data.records import RLE, BadRecords, DataError, Question
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 
 SIDE = "Is the pallet <mask> to the left or right of the pallet <mask>?"
 
 
-def item(category: str, question: str, answer: str, *drawn: str) -> dict:
+CHOICE = "From the pallets <mask> <mask> <mask>, which is closest to the shelf <mask>?"
+
+
+def item(category: str, question: str, answer: str, *more: str, order=(0,)) -> dict:
     fields = {"id": "a", "image": "a.png", "category": category, "question": question, "answer": answer}
-    return {**fields, "drawn": list(drawn), "truth": None}
+    return {**fields, "further": [{"answer": text, "order": list(order)} for text in more], "truth": None}
+
+
+def asked(category: str, prompt: str, **more) -> Question:
+    regions = tuple(RLE(4, 4, bytes([i])) for i in range(prompt.count("<mask>")))
+    return Question("q", category, prompt, None, None, regions, **more)
 
 
 @pytest.mark.parametrize(
@@ -50,17 +68,40 @@ def test_answers_are_read_one_by_one_and_elect_a_value():
         item(
             "distance", "How far?", "They are 3.5 m apart.", "They are 4.5 m apart.", "They are 4.0 m apart."
         ),
-        {key: value for key, value in item("count", "How many?", "").items() if key != "drawn"},
+        {key: value for key, value in item("count", "How many?", "").items() if key != "further"},
     ]
     assert ballots_of(items[1]) == [2, None, 3]
     assert read_by_vote(items) == ["right", 2, 4.0, None]
 
 
-def test_without_drawn_answers_there_is_no_vote():
-    with pytest.raises(DataError, match="no drawn answers"):
+@pytest.mark.parametrize("category", ["mcq", ""])
+def test_a_region_is_known_under_the_number_it_has_in_the_question(category):
+    closest = "The pallet [Region 1] is the closest to the shelf [Region 3]."
+    found = item(
+        category, CHOICE, closest, "The pallet [Region 0] is the closest.", closest, order=(2, 0, 1, 3)
+    )
+    # In the other order the question's region 2 comes first and its region 0 second.
+    assert ballots_of(found) == [1, 2, 0]
+
+
+def test_without_further_answers_there_is_no_vote():
+    with pytest.raises(DataError, match="no further answers"):
         read_by_vote([item("count", "How many?", "There are two pallets.")])
-    with pytest.raises(DataError, match="'a': drawn is 'two', expected a list of texts"):
-        read_by_vote([item("count", "How many?", "two") | {"drawn": "two"}])
+
+
+@pytest.mark.parametrize(
+    "further",
+    [
+        "two",
+        [{"answer": "two"}],
+        [{"order": [0]}],
+        [{"answer": "two", "order": [1, 2]}],
+        [{"answer": "", "order": "0"}],
+    ],
+)
+def test_damaged_ballots_name_their_record(further):
+    with pytest.raises(DataError, match="record 'a': further is no list of answers"):
+        read_by_vote([item("count", "How many?", "two") | {"further": further}])
 
 
 @pytest.mark.parametrize(
@@ -76,75 +117,109 @@ def test_impossible_ballots_are_refused(settings, message):
         Ballots(**settings)
 
 
-def test_every_question_is_asked_again_with_numbers_of_its_own(monkeypatch, warehouse, loaded_model):
+def test_only_masks_side_by_side_change_places():
+    prompt = "Of the buffers <mask> <mask> and the pallets <mask> <mask>\n<mask>, which is closest to <mask>?"
+    assert mask_groups(prompt) == [[0, 1], [2, 3, 4], [5]]
+    question = asked("count", prompt)
+    orders = mask_orders(question, Ballots(9, seed=3))
+    assert len(set(orders)) == 8 and (0, 1, 2, 3, 4, 5) not in orders
+    assert all(set(o[:2]) == {0, 1} and set(o[2:5]) == {2, 3, 4} and o[5] == 5 for o in orders)
+    assert mask_orders(question, Ballots(9, seed=3)) == orders != mask_orders(question, Ballots(9, seed=4))
+    # Two of two and six of three, without the one they have: no more than eleven.
+    assert len(mask_orders(question, Ballots(99))) == 11
+    again = asked_again(question, Ballots(9, seed=3))
+    assert [a.order for a in again] == orders and all(a.reordered for a in again)
+    assert again[0].question.regions == tuple(question.regions[i] for i in orders[0])
+    assert [a.question.id for a in again] == [f"q#{n}" for n in range(1, 9)]
+
+
+def test_questions_without_such_masks_are_drawn():
+    far = asked("distance", "How far is <mask> from <mask>?")
+    again = asked_again(far, Ballots(3))
+    assert [(a.question.id, a.order, a.reordered) for a in again] == [
+        ("q#1", (0, 1), False),
+        ("q#2", (0, 1), False),
+    ]
+    # Marks of earlier turns come first: which stand side by side in this one is not asked.
+    later = asked("count", "How many of <mask> <mask>?", earlier=(("Where?", "There."),))
+    assert not any(a.reordered for a in asked_again(later, Ballots(3)))
+
+
+def test_only_questions_of_the_categories_are_asked_again():
+    ballots = Ballots(2, categories=("distance", "mcq"))
+    assert asked_again(asked("left_right", SIDE), ballots) == []
+    # Without published categories the wording tells.
+    assert len(asked_again(asked("", "How far is the pallet <mask> from the shelf <mask>?"), ballots)) == 1
+    assert str(ballots).startswith("up to 2 answers (distance, mcq), of masks")
+
+
+def test_reordered_questions_are_answered_greedily_and_others_drawn(monkeypatch, warehouse, loaded_model):
     import smolrgpt_jax.generation
 
     pictures = read_warehouse(warehouse, "val")[:2]
-    given = {}
+    calls = []
 
     def generate_answers(model, pictures, **settings):
-        given.update(settings, pictures=pictures)
-        asked = [question for picture in pictures for question in picture.questions]
-        return {question.id: question.id for question in asked[1:]}
+        calls.append((settings, pictures))
+        return {question.id: question.id for picture in pictures for question in picture.questions[1:]}
 
     monkeypatch.setattr(smolrgpt_jax.generation, "generate_answers", generate_answers)
     bad = BadRecords("report")
-    drawn = drawn_answers(loaded_model, pictures, Ballots(3, 0.5, seed=4), 2, 8, bad)
-    ids = [question.id for picture in pictures for question in picture.questions]
-    assert drawn == [["", f"{ids[0]}#2"]] + [[f"{name}#1", f"{name}#2"] for name in ids[1:]]
-    sampling = given["sampling"]
-    assert (sampling.temperature, sampling.top_k, sampling.top_p, given["seed"]) == (0.5, 0, 1.0, 4)
-    # What could not be read was counted when the questions were asked first.
-    assert given["on_bad_record"] is not bad and given["on_bad_record"].policy == "report"
-    questions = given["pictures"][0].questions
-    assert [question.prompt for question in questions[:2]] == [pictures[0].questions[0].prompt] * 2
-
-
-def test_only_questions_of_the_categories_are_asked_again(monkeypatch, warehouse, loaded_model):
-    import smolrgpt_jax.generation
-
-    pictures = read_warehouse(warehouse, "val")[:2]
-    # Without published categories the wording tells.
-    bare = tuple(dataclasses.replace(question, category="") for question in pictures[1].questions)
-    sides = tuple(question for question in pictures[0].questions if question.category == "left_right")
-    pictures = [
-        dataclasses.replace(pictures[0], questions=sides),
-        dataclasses.replace(pictures[1], questions=bare),
-    ]
-    asked = []
-
-    def generate_answers(model, pictures, **_):
-        asked.extend(pictures)
-        return {question.id: question.id for picture in pictures for question in picture.questions}
-
-    monkeypatch.setattr(smolrgpt_jax.generation, "generate_answers", generate_answers)
-    ballots = Ballots(2, categories=("distance", "count"))
-    drawn = drawn_answers(loaded_model, pictures, ballots, 2, 8)
+    ballots = Ballots(3, 0.5, seed=4)
+    found = further_answers(loaded_model, pictures, ballots, 2, 8, bad, out=Path("out"))
     questions = [question for picture in pictures for question in picture.questions]
-    expected = [
-        [f"{question.id}#1"] if question.id.endswith(("-distance", "-count")) else []
-        for question in questions
+    assert [len(more) for more in found] == [len(asked_again(question, ballots)) for question in questions]
+    (first, reordered), (second, drawn) = calls
+    assert first["sampling"].temperature == 0 and first["journal"] == journal_path("out", "reordered")
+    sampling = second["sampling"]
+    assert (sampling.temperature, sampling.top_k, sampling.top_p, second["seed"]) == (0.5, 0, 1.0, 4)
+    assert second["journal"] == journal_path("out", "drawn")
+    categories = [
+        {q.category for picture in asked for q in picture.questions} for asked in (reordered, drawn)
     ]
-    assert drawn == expected and sum(map(len, drawn)) == 2
-    assert [picture.id for picture in asked] == [pictures[1].id]
-    assert str(ballots).startswith("2 answers (distance, count only), all but")
+    assert "count" in categories[0] and categories[1] >= {"left_right", "distance"}
+    # What could not be read was counted when the questions were asked first.
+    assert first["on_bad_record"] is not bad and first["on_bad_record"].policy == "report"
+    # The first question of each picture is left out.
+    said = [given["answer"] for more in found for given in more]
+    assert said.count("") == 2 * len(calls) and len(set(said)) == len(said) - said.count("") + 1
 
 
-def test_a_model_draws_the_same_answers_in_any_company(small_checkpoint, warehouse):
+def test_a_model_gives_the_same_further_answers_in_any_company(small_checkpoint, warehouse):
     model = smolrgpt_jax.load(small_checkpoint)
     pictures = read_warehouse(warehouse, "val")[:2]
     ballots = Ballots(3, temperature=1.0, seed=2)
-    drawn = drawn_answers(model, pictures, ballots, 4, 6)
-    assert [len(texts) for texts in drawn] == [2] * 8
-    assert sum(first != second for first, second in drawn) > 4
-    assert drawn_answers(model, pictures[1:], ballots, 2, 6) == drawn[4:]
-    assert drawn_answers(model, pictures, dataclasses.replace(ballots, seed=3), 4, 6) != drawn
+    found = further_answers(model, pictures, ballots, 4, 6)
+    drawn = [more for more in found if more and more[0]["order"] == list(range(len(more[0]["order"])))]
+    assert len(drawn) >= 4 and sum(a["answer"] != b["answer"] for a, b in drawn) >= len(drawn) // 2
+    assert further_answers(model, pictures[1:], ballots, 2, 6) == found[4:]
+    assert further_answers(model, pictures, dataclasses.replace(ballots, seed=3), 4, 6) != found
+
+
+def test_an_answer_to_reordered_masks_is_that_of_the_question_put_so(small_checkpoint, warehouse):
+    from smolrgpt_jax.generation import generate_answers
+
+    model = smolrgpt_jax.load(small_checkpoint)
+    pictures = read_warehouse(warehouse, "val")
+    picture, question = next(
+        (picture, question)
+        for picture in pictures
+        for question in picture.questions
+        if mask_orders(question, Ballots(2))
+    )
+    alone = dataclasses.replace(picture, questions=(question,))
+    [[given]] = further_answers(model, [alone], Ballots(2), 4, 6)
+    turned = dataclasses.replace(question, regions=tuple(question.regions[i] for i in given["order"]))
+    expected = generate_answers(
+        model, [dataclasses.replace(picture, questions=(turned,))], batch_size=4, max_new_tokens=6
+    )
+    assert given["answer"] == expected[question.id]
 
 
 def test_the_command_scores_the_vote_and_keeps_its_answers(
     warehouse, tmp_path, loaded_model, monkeypatch, capsys
 ):
-    """All counts are wrong in the first answer and right in both drawn ones."""
+    """All counts are wrong in the first answer and right in both further ones."""
     asked = {}
 
     def first(model, pictures, **settings):
@@ -152,18 +227,19 @@ def test_the_command_scores_the_vote_and_keeps_its_answers(
         questions = [question for picture in pictures for question in picture.questions]
         return ["There are 99 pallets." if q.category == "count" else q.answer for q in questions]
 
-    def drawn(model, pictures, ballots, **settings):
-        asked["drawn"], asked["ballots"] = settings["journal"], ballots
-        return [[question.answer] * 2 for picture in pictures for question in picture.questions]
+    def further(model, pictures, ballots, **settings):
+        asked["out"], asked["ballots"] = settings["out"], ballots
+        questions = [question for picture in pictures for question in picture.questions]
+        return [[{"answer": q.answer, "order": list(range(len(q.regions)))}] * 2 for q in questions]
 
     monkeypatch.setattr(command, "answer_questions", first)
-    monkeypatch.setattr(command, "drawn_answers", drawn)
+    monkeypatch.setattr(command, "further_answers", further)
     out = tmp_path / "out"
     line = ["--checkpoint", "anywhere", "--data", str(warehouse), "--out", str(out)]
     main([*line, "--answers", "vote", "rules", "--vote_answers", "3", "--vote_seed", "7"])
     assert asked == {
         "first": journal_path(out),
-        "drawn": drawn_journal_path(out),
+        "out": out,
         "ballots": Ballots(3, 0.7, 7),
     }
     metrics = json.loads((out / "metrics.json").read_text())
@@ -171,10 +247,10 @@ def test_the_command_scores_the_vote_and_keeps_its_answers(
     assert metrics["S1"] == 100 and metrics["agreement"]["scores"]["rules"]["count"] == 0
     predictions = json.loads((out / "predictions.json").read_text())
     count = next(row for row in predictions if row["category"] == "count")
-    assert count["values"]["vote"] == count["truth"] and len(count["drawn"]) == 2
+    assert count["values"]["vote"] == count["truth"] and len(count["further"]) == 2
     report = (out / "report.html").read_text(encoding="utf-8")
     assert f"99, {count['truth']}, {count['truth']}" in report
-    assert "3 answers, all but the first drawn at temperature 0.7, seed 7" in report
+    assert "up to 3 answers, of masks in other orders or drawn at temperature 0.7, seed 7" in report
     assert "vote and rules" in capsys.readouterr().out
     # The ballots travel with the predictions.
     normalize_main(
@@ -190,14 +266,17 @@ def test_a_vote_of_one_is_refused_before_the_model_is_asked(warehouse, tmp_path,
         main([*line, "--answers", "vote", "--vote_answers", "1"])
 
 
-def test_both_journals_are_removed(tmp_path):
-    for path in (journal_path(tmp_path / "out"), drawn_journal_path(tmp_path / "out")):
+def test_all_journals_are_removed(tmp_path):
+    for part in JOURNAL_PARTS:
+        path = journal_path(tmp_path / "out", part)
         path.write_text("")
         path.with_name(f"{path.name}.1").write_text("another process's")
+    assert len(list(tmp_path.iterdir())) == 6
     remove_journal(tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_drawn_answers_follow_the_answers_they_belong_to():
-    found = with_drawn(["one", {"answer": "two", "closing": "2"}], [["a"], ["b"]])
-    assert found == [{"answer": "one", "drawn": ["a"]}, {"answer": "two", "closing": "2", "drawn": ["b"]}]
+def test_further_answers_follow_the_answers_they_belong_to():
+    found = with_further(["one", {"answer": "two", "closing": "2"}], [[{"answer": "a", "order": []}], []])
+    assert found[0] == {"answer": "one", "further": [{"answer": "a", "order": []}]}
+    assert found[1] == {"answer": "two", "closing": "2", "further": []}
