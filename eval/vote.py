@@ -1,15 +1,16 @@
 """The vote of several answers to the same question.
 
 The first ballot is the answer that a model gives without chance. For the others the masks that stand side by side in a question, as in
-"pallets <mask> <mask> <mask>", are listed in other orders, which leaves the question what it is; where there are none, answers are
-drawn at a temperature ("self-consistency", Wang et al., https://arxiv.org/abs/2203.11171). An answer that is reached by several steps
-may be wrong in a different way each time and right in one way only, so that the value most of them come to is right more often than
-any of them. A distance is the median of theirs.
+"pallets <mask> <mask> <mask>", are listed in other orders, which leaves the question what it is; where there are no more orders,
+answers are drawn at a temperature ("self-consistency", Wang et al., https://arxiv.org/abs/2203.11171). An answer that is reached by
+several steps may be wrong in a different way each time and right in one way only, so that the value most of them come to is right more
+often than any of them. A distance is the median of theirs.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import re
 import statistics
@@ -43,8 +44,7 @@ class Ballots:
     """How a question's further answers come about.
 
     Attributes:
-      number: of its answers, the first one among them; odd numbers have fewer ties. Fewer where a question's masks have
-        fewer orders.
+      number: of its answers, the first one among them; odd numbers have fewer ties.
       temperature: of answers that are drawn, 0.7 as in the paper, and as there no token is cut.
       seed: of orders and draws, which depend on it, the question's id and nothing else.
       categories: of the questions that are asked several times; the others have one answer.
@@ -66,37 +66,38 @@ class Ballots:
             "" if set(self.categories) == set(WAREHOUSE_CATEGORIES) else f" ({', '.join(self.categories)})"
         )
         return (
-            f"up to {self.number} answers{asked}, of masks in other orders or drawn at temperature {self.temperature:g}, "
+            f"{self.number} answers{asked}, of masks in other orders or drawn at temperature {self.temperature:g}, "
             f"seed {self.seed}"
         )
 
 
 @dataclasses.dataclass(frozen=True)
 class Again:
-    """A question once more: under an id of its own, with its regions in an order (the numbers they had)."""
+    """A question once more: under an id of its own, with its regions in an order (the numbers they had), to be answered by chance
+    or not."""
 
     question: Question
     order: tuple[int, ...]
-
-    @property
-    def reordered(self) -> bool:
-        return self.order != tuple(range(len(self.order)))
+    drawn: bool
 
 
 def asked_again(question: Question, ballots: Ballots) -> list[Again]:
-    """How a question is put for its further answers, which are greedy where its masks are reordered and drawn where not."""
+    """How a question is put for its further answers: in every order but its own once, and from then on in turn, to be drawn."""
     if (question.category or question_category(question.prompt)) not in ballots.categories:
         return []
-    same = tuple(range(len(question.regions)))
-    orders = mask_orders(question, ballots) or [same] * (ballots.number - 1)
+    orders = mask_orders(question, ballots)
+    turns = itertools.cycle([tuple(range(len(question.regions))), *orders])
+    ways = [(order, False) for order in orders]
+    ways += [(next(turns), True) for _ in range(ballots.number - 1 - len(orders))]
     return [
         Again(
             dataclasses.replace(
                 question, id=f"{question.id}#{number}", regions=tuple(question.regions[i] for i in order)
             ),
             order,
+            drawn,
         )
-        for number, order in enumerate(orders, start=1)
+        for number, (order, drawn) in enumerate(ways, start=1)
     ]
 
 
@@ -156,7 +157,7 @@ def further_answers(
     for part, sampling in (("reordered", GREEDY), ("drawn", Sampling(ballots.temperature, 0, 1.0))):
         copies = []
         for picture, questions in zip(pictures, again):
-            asked = [a.question for found in questions for a in found if a.reordered == (part == "reordered")]
+            asked = [a.question for found in questions for a in found if a.drawn == (part == "drawn")]
             if asked:
                 copies.append(dataclasses.replace(picture, questions=tuple(asked)))
         answers |= generate_answers(

@@ -346,13 +346,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--vote_answers",
         type=int,
         default=Ballots.number,
-        help="to each question, as far as there are orders of its masks (default %(default)s)",
+        help="to each question (default %(default)s)",
     )
     vote.add_argument(
         "--vote_temperature",
         type=float,
         default=Ballots.temperature,
-        help="of answers to questions whose masks cannot be reordered (default %(default)s)",
+        help="of answers where a question's masks have no more orders (default %(default)s)",
     )
     vote.add_argument(
         "--vote_seed", type=int, default=Ballots.seed, help="of orders and draws (default %(default)s)"

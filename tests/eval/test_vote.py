@@ -127,8 +127,11 @@ def test_only_masks_side_by_side_change_places():
     assert mask_orders(question, Ballots(9, seed=3)) == orders != mask_orders(question, Ballots(9, seed=4))
     # Two of two and six of three, without the one they have: no more than eleven.
     assert len(mask_orders(question, Ballots(99))) == 11
+    more = asked_again(question, Ballots(15))
+    assert [a.drawn for a in more] == [False] * 11 + [True] * 3
+    assert [a.order for a in more[11:]] == [(0, 1, 2, 3, 4, 5), more[0].order, more[1].order]
     again = asked_again(question, Ballots(9, seed=3))
-    assert [a.order for a in again] == orders and all(a.reordered for a in again)
+    assert [a.order for a in again] == orders and not any(a.drawn for a in again)
     assert again[0].question.regions == tuple(question.regions[i] for i in orders[0])
     assert [a.question.id for a in again] == [f"q#{n}" for n in range(1, 9)]
 
@@ -136,13 +139,13 @@ def test_only_masks_side_by_side_change_places():
 def test_questions_without_such_masks_are_drawn():
     far = asked("distance", "How far is <mask> from <mask>?")
     again = asked_again(far, Ballots(3))
-    assert [(a.question.id, a.order, a.reordered) for a in again] == [
-        ("q#1", (0, 1), False),
-        ("q#2", (0, 1), False),
+    assert [(a.question.id, a.order, a.drawn) for a in again] == [
+        ("q#1", (0, 1), True),
+        ("q#2", (0, 1), True),
     ]
     # Marks of earlier turns come first: which stand side by side in this one is not asked.
     later = asked("count", "How many of <mask> <mask>?", earlier=(("Where?", "There."),))
-    assert not any(a.reordered for a in asked_again(later, Ballots(3)))
+    assert all(a.drawn for a in asked_again(later, Ballots(3)))
 
 
 def test_only_questions_of_the_categories_are_asked_again():
@@ -150,7 +153,7 @@ def test_only_questions_of_the_categories_are_asked_again():
     assert asked_again(asked("left_right", SIDE), ballots) == []
     # Without published categories the wording tells.
     assert len(asked_again(asked("", "How far is the pallet <mask> from the shelf <mask>?"), ballots)) == 1
-    assert str(ballots).startswith("up to 2 answers (distance, mcq), of masks")
+    assert str(ballots).startswith("2 answers (distance, mcq), of masks")
 
 
 def test_reordered_questions_are_answered_greedily_and_others_drawn(monkeypatch, warehouse, loaded_model):
@@ -250,7 +253,7 @@ def test_the_command_scores_the_vote_and_keeps_its_answers(
     assert count["values"]["vote"] == count["truth"] and len(count["further"]) == 2
     report = (out / "report.html").read_text(encoding="utf-8")
     assert f"99, {count['truth']}, {count['truth']}" in report
-    assert "up to 3 answers, of masks in other orders or drawn at temperature 0.7, seed 7" in report
+    assert "3 answers, of masks in other orders or drawn at temperature 0.7, seed 7" in report
     assert "vote and rules" in capsys.readouterr().out
     # The ballots travel with the predictions.
     normalize_main(
