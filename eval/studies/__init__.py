@@ -1,4 +1,4 @@
 """Studies of what answers rest on and of what training takes: one command, a table and a plot each.
 
-`python -m eval.studies NAME --help` tells what each does; the measured tables stand in the README and docs/learning.md.
+`python -m eval.studies NAME --help` tells what each does; the measured tables stand in docs/studies.md.
 """

@@ -283,3 +283,12 @@ def test_further_answers_follow_the_answers_they_belong_to():
     found = with_further(["one", {"answer": "two", "closing": "2"}], [[{"answer": "a", "order": []}], []])
     assert found[0] == {"answer": "one", "further": [{"answer": "a", "order": []}]}
     assert found[1] == {"answer": "two", "closing": "2", "further": []}
+
+
+def test_real_questions_list_their_masks_side_by_side():
+    folder = Path(__file__).parents[1] / "data_files" / "real_warehouse"
+    records = json.loads((folder / "records_with_masks.json").read_text())
+    found = [mask_groups(record["conversations"][0]["value"]) for record in records]
+    assert sorted([len(group) for group in groups] for groups in found) == [[1, 1]] * 9 + [[3, 10], [10]]
+    marks = [record["conversations"][0]["value"].count("<mask>") for record in records]
+    assert [sum(groups, []) for groups in found] == [list(range(count)) for count in marks]
