@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from smolrgpt_jax.loading import Model
 
 DTYPES = ("float32", "bfloat16")  # that a model may compute in
-JOURNAL_PARTS = ("", "reordered", "drawn")
+FIRST, REORDERED, DRAWN = JOURNAL_PARTS = ("", "reordered", "drawn")  # of a run's answers, a file each
 INTERRUPTED = "interrupted; finished answers are kept, the same command goes on from there"
 
 
@@ -67,7 +67,7 @@ def results_folder(out: str | Path, own: Collection[str] = ()) -> Iterator[Path]
             file.replace(out / file.name)
 
 
-def journal_path(out: str | Path, part: str = "") -> Path:
+def journal_path(out: str | Path, part: str = FIRST) -> Path:
     """Where the finished answers of a run that writes to ``out`` are kept until its results are written.
 
     ``part``: of ``JOURNAL_PARTS``, for answers besides the first ones.

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from eval import journal_path
+from eval import DRAWN, REORDERED, journal_path
 from eval.answers import Answer, normalized_answer, question_category
 from smolrgpt_jax.data.images import DEPTH_MODES
 from smolrgpt_jax.data.records import (
@@ -154,10 +154,10 @@ def further_answers(
 
     again = [[asked_again(question, ballots) for question in picture.questions] for picture in pictures]
     answers: dict[str, str] = {}
-    for part, sampling in (("reordered", GREEDY), ("drawn", Sampling(ballots.temperature, 0, 1.0))):
+    for part, sampling in ((REORDERED, GREEDY), (DRAWN, Sampling(ballots.temperature, 0, 1.0))):
         copies = []
         for picture, questions in zip(pictures, again):
-            asked = [a.question for found in questions for a in found if a.drawn == (part == "drawn")]
+            asked = [a.question for found in questions for a in found if a.drawn == (part == DRAWN)]
             if asked:
                 copies.append(dataclasses.replace(picture, questions=tuple(asked)))
         answers |= generate_answers(
