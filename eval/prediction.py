@@ -12,7 +12,7 @@ draw_regions(Image.open("a.png"), found.regions)     # of eval.overlay
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,8 +100,8 @@ def stream_answer(
     masks: Sequence[MaskLike] | None = None,
     boxes: Sequence[Sequence[float]] | None = None,
     max_new_tokens: int | None = None,
-) -> Iterator[str]:
-    """As ``answer``, yielding the text so far after each token; the last is the answer's text."""
+) -> Generator[str, None, Answer]:
+    """As ``answer``, yielding the text so far after each token; the last is the answer's text, and what ``answer`` gives is returned."""
     regions = read_regions(masks, boxes, picture_size(_picture(image, "image")))
     prompt = _prompt(model, image, question, depth, regions)
     ids: list[int] = []
@@ -113,6 +113,7 @@ def stream_answer(
         yield text.rstrip(_UNFINISHED)
     if text.endswith(_UNFINISHED):
         yield text
+    return dataclasses.replace(read_answer(question, text, regions), cut_off=model.eos_id not in ids)
 
 
 def read_answer(question: str, text: str, regions: Sequence[RLE] = ()) -> Answer:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import html
 import re
+from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 from nicegui import run, ui
 
 from eval.demo.picture_panel import PicturePanel, say
 from eval.overlay import colour_of
-from eval.prediction import check_marks, read_answer, stream_answer
+from eval.prediction import Answer, check_marks, stream_answer
 from smolrgpt_jax.data.records import MASK, DataError, Question
 
 if TYPE_CHECKING:
@@ -135,22 +136,29 @@ class QuestionPanel:
         self._ask.props("loading")
         ui.run_javascript(_SHOW_ANSWER)
         how = {"depth": marked.depth, "masks": regions, "max_new_tokens": self._max_new_tokens}
-        texts, text = stream_answer(self._model, marked.image, question, **how), ""
+        texts = stream_answer(self._model, marked.image, question, **how)
         try:
             async with self._turn:
-                while (longer := await run.io_bound(next, texts, None)) is not None:
+                while isinstance(found := await run.io_bound(_next, texts), str):
                     if self._picture.marked is not marked:
                         return None
-                    text = longer
-                    self._text.set_content(_answer_with_chips(text) + '<span class="cursor"></span>')
+                    self._text.set_content(_answer_with_chips(found) + '<span class="cursor"></span>')
         except (ValueError, OSError, RuntimeError) as error:
             self._answer.set_visibility(False)
             return say(error)
         finally:
             self._ask.props(remove="loading")
-        self._text.set_content(_answer_with_chips(text) or "(no answer)")
+        self._text.set_content(_answer_with_chips(found.text) or "(no answer)")
         same = known is not None and (known.prompt, known.regions) == (question, regions)
-        self._values.set_content(_values(question, text, known.normalized_answer if same else None))
+        self._values.set_content(_values(found, known.normalized_answer if same else None))
+
+
+def _next(texts: Generator[str, None, Answer]) -> str | Answer:
+    """The next text, or the answer that they end with."""
+    try:
+        return next(texts)
+    except StopIteration as end:
+        return end.value
 
 
 def _numbered(question: str) -> str:
@@ -159,17 +167,18 @@ def _numbered(question: str) -> str:
     return first + "".join(f"[{index}]{part}" for index, part in enumerate(rest))
 
 
-def _values(question: str, text: str, truth: str | int | float | None) -> str:
-    """The value read from an answer, and the truth unless it is None, as HTML."""
-    found = read_answer(question, text)
-    if found.category is None:
-        return ""
-    unit = _UNITS.get(found.category, "")
-    value = found.normalized_answer
-    pairs = [("read as", "unreadable" if value is None else f"{value}{unit}")]
-    if truth is not None:
-        pairs.append(("truth", f"{truth}{unit}"))
-    pairs.append(("kind of question", _KINDS[found.category]))
+def _values(found: Answer, truth: str | int | float | None) -> str:
+    """The value read from an answer, the truth unless it is None, and whether the answer ended, as HTML."""
+    pairs = []
+    if found.category is not None:
+        unit = _UNITS.get(found.category, "")
+        value = found.normalized_answer
+        pairs.append(("read as", "unreadable" if value is None else f"{value}{unit}"))
+        if truth is not None:
+            pairs.append(("truth", f"{truth}{unit}"))
+        pairs.append(("kind of question", _KINDS[found.category]))
+    if found.cut_off:
+        pairs.append(("longest answer reached", "cut off"))
     return "".join(f"<div><dt>{name}</dt><dd>{html.escape(shown)}</dd></div>" for name, shown in pairs)
 
 

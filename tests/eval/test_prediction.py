@@ -72,6 +72,17 @@ def test_a_stream_grows_token_by_token(model, files):
     assert all(now.startswith(before) for before, now in zip(texts, texts[1:]))
 
 
+@pytest.mark.parametrize(("longest", "cut_off"), [(NEW_TOKENS, True), (120, False)])
+def test_a_stream_ends_with_the_answer(model, files, longest, cut_off):
+    call = {"depth": files[1], "boxes": BOXES, "max_new_tokens": longest}
+    texts = stream_answer(model, files[0], FAR, **call)
+    with pytest.raises(StopIteration) as end:
+        while True:
+            next(texts)
+    assert end.value.value == answer(model, files[0], FAR, **call)
+    assert end.value.value.cut_off is cut_off
+
+
 def test_every_way_to_give_picture_and_regions_is_the_same(model, files, tmp_path):
     image, depth = (np.array(Image.open(path)) for path in files)
     arrays = [np.zeros((60, 96), bool) for _ in BOXES]

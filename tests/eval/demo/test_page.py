@@ -174,6 +174,18 @@ def test_a_question_of_the_data_is_answered_as_from_python(page, small_checkpoin
     assert page.texts(".values dd")[1].startswith(str(question.normalized_answer))
 
 
+def test_an_answer_that_the_longest_length_cut_says_so(page, page_data):
+    first = read_warehouse(page_data, "val")[0].questions[0]
+    page.shown_regions(len(first.regions))
+    page.button("Clear").click()
+    page.shown_regions(0)
+    page.write("What is in the picture?")
+    page.button("Ask").click()
+    assert page.answer()
+    assert page.texts(".values dt") == ["longest answer reached"]
+    assert page.texts(".values dd") == ["cut off"]
+
+
 def test_masks_are_picked_and_dropped_by_a_click(page, page_data):
     picture = read_warehouse(page_data, "val")[0]
     region = picture.questions[0].regions[0]
