@@ -109,6 +109,8 @@ def get_config(stage: str = "stage3", root: str = ROOT) -> ConfigDict:
         config.stage = "sft"
         config.init_from = f"{root}/stage2"
         config.steps = 1440
+        # Published rates end at a tenth after epochs; of so few steps none should still be large.
+        config.optimizer.final = 0.0
         # Sides are told in ten words, distances in a hundred.
         config.question_balance = 0.5
         # Connectors and refiners that are still young learn faster than a decoder that knows its words.

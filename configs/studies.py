@@ -83,6 +83,7 @@ def training(root: str, start: str, size: str, seed: int, image_tokens: int) -> 
     config.init_from = start
     config.any_stage_order = True
     config.question_balance = 0.0
+    config.optimizer.final = 0.1
     config.seed = seed
     config.steps = SIZES[size]["steps"]
     # Fresh connectors and refiners learn faster than a decoder that knows its words.

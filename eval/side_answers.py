@@ -11,7 +11,7 @@ _WORD = re.compile(r"[a-z]+", re.IGNORECASE)
 _NOT_SIDES = {"let", "cleft", "bright", "alright", "upright", "copyright"}
 _BETWEEN_SIDES = r"\s*(?:or|and|nor|/)\s*(?:(?:to|on|at)\s+)?(?:the\s+)?"
 BOTH_SIDES = re.compile(rf"\bleft{_BETWEEN_SIDES}right\b|\bright{_BETWEEN_SIDES}left\b", re.IGNORECASE)
-_RIGHT_OTHERWISE = re.compile(
+RIGHT_OTHERWISE = re.compile(
     r"(?<!the )\bright(?=\s+(?:now|away|here|there|next|behind|beside|before|in\s+front)\b)|\ball\s+right\b",
     re.IGNORECASE,
 )
@@ -63,7 +63,7 @@ _THEN_MARK = re.compile(
     r"(?:[^\w@]+(?!(?:of|from|to|than|behind|near|beside|by|with|at|in)\b)\w+){0,4}?[^\w@]+@(\d+)@",
     re.IGNORECASE,
 )
-_OPPOSITE = {"left": "right", "right": "left"}
+OPPOSITE = {"left": "right", "right": "left"}
 
 
 def side_readings(question: str, text: str) -> list[str]:
@@ -78,7 +78,7 @@ def side_readings(question: str, text: str) -> list[str]:
     agrees = verdict(text)
     if asked:
         text = _RIGHT_AGREES.sub(" ", text)
-    text = _OBJECT.sub(lambda match: f" @{_number(match)}@ ", _RIGHT_OTHERWISE.sub(" ", text))
+    text = _OBJECT.sub(lambda match: f" @{_number(match)}@ ", RIGHT_OTHERWISE.sub(" ", text))
     text = _IN_ORDER.sub(r"on the \1 is ", _ASIDE.sub(" ", re.sub(r"\s+", " ", text)))
     text = BOTH_SIDES.sub(" ", _OPENING_SIDE.sub(r"\1 ", text))
     named, unnamed = [], []
@@ -91,14 +91,14 @@ def side_readings(question: str, text: str) -> list[str]:
             if side is not None and subject is None:
                 unnamed.append(side)
             elif side is not None:
-                named.append(_OPPOSITE[side] if subject == 1 else side)
+                named.append(OPPOSITE[side] if subject == 1 else side)
             mark = _MARK.search(clause)
             first = int(mark.group(1)) if first is None and mark else first
     if named or unnamed:
         return named or unnamed
     if asked is None or agrees is None:
         return []
-    return [asked if agrees else _OPPOSITE[asked]]
+    return [asked if agrees else OPPOSITE[asked]]
 
 
 def _clause_side(clause: str) -> tuple[str | None, int | None]:
@@ -110,7 +110,7 @@ def _clause_side(clause: str) -> tuple[str | None, int | None]:
             turned = _TURNED.search(clause, position, word.start())
             # A second side in one clause only counts if it is no contrast to the first.
             if side is None or not turned:
-                side = _OPPOSITE[found] if turned else found
+                side = OPPOSITE[found] if turned else found
             begin, position = word.span()
     return side, None if side is None else _subject(clause, begin, position)
 
@@ -143,7 +143,7 @@ def _number(match: re.Match) -> int:
 def _side_of(word: str) -> str | None:
     if word in _NOT_SIDES:
         return None
-    for side in _OPPOSITE:
+    for side in OPPOSITE:
         if word.startswith(side) or word.endswith(side) or _one_slip(word, side):
             return side
     return None

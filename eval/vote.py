@@ -1,8 +1,9 @@
 """The vote of several answers to the same question.
 
 The first ballot is the answer that a model gives without chance. For the others the masks that stand side by side in a question, as in
-"pallets <mask> <mask> <mask>", are listed in other orders, which leaves the question what it is; where there are no more orders,
-answers are drawn at a temperature ("self-consistency", Wang et al., https://arxiv.org/abs/2203.11171). An answer that is reached by
+"pallets <mask> <mask> <mask>", are listed in other orders, which leaves the question what it is; every other question may be asked about
+the picture in a mirror, left for right, as another view of the same things; where there are no more orders, answers are drawn at a
+temperature ("self-consistency", Wang et al., https://arxiv.org/abs/2203.11171). An answer that is reached by
 several steps may be wrong in a different way each time and right in one way only, so that the value most of them come to is right more
 often than any of them. A distance is the median of theirs.
 """
@@ -23,6 +24,7 @@ import numpy as np
 
 from eval import DRAWN, REORDERED, journal_path
 from eval.answers import Answer, normalized_answer, question_category
+from eval.mirror import mirrored_question, mirrored_text, mirrored_value
 from smolrgpt_jax.data.images import DEPTH_MODES
 from smolrgpt_jax.data.records import (
     MASK,
@@ -48,12 +50,14 @@ class Ballots:
       temperature: of answers that are drawn, 0.7 as in the paper, and as there no token is cut.
       seed: of orders and draws, which depend on it, the question's id and nothing else.
       categories: of the questions that are asked several times; the others have one answer.
+      mirrored: whether every other answer is one about the mirrored picture.
     """
 
     number: int = 5
     temperature: float = 0.7
     seed: int = 0
     categories: tuple[str, ...] = WAREHOUSE_CATEGORIES
+    mirrored: bool = False
 
     def __post_init__(self) -> None:
         if self.number < 2:
@@ -65,40 +69,44 @@ class Ballots:
         asked = (
             "" if set(self.categories) == set(WAREHOUSE_CATEGORIES) else f" ({', '.join(self.categories)})"
         )
+        mirrored = ", every other one about the mirrored picture" if self.mirrored else ""
         return (
-            f"{self.number} answers{asked}, of masks in other orders or drawn at temperature {self.temperature:g}, "
-            f"seed {self.seed}"
+            f"{self.number} answers{asked}{mirrored}, of masks in other orders or drawn at temperature "
+            f"{self.temperature:g}, seed {self.seed}"
         )
 
 
 @dataclasses.dataclass(frozen=True)
 class Again:
-    """A question once more: under an id of its own, with its regions in an order (the numbers they had), to be answered by chance
-    or not."""
+    """A question once more: under an id of its own, with its regions in an order (the numbers they had), about the mirrored picture or
+    not, to be answered by chance or not."""
 
     question: Question
     order: tuple[int, ...]
+    mirrored: bool
     drawn: bool
 
 
 def asked_again(question: Question, ballots: Ballots) -> list[Again]:
-    """How a question is put for its further answers: in every order but its own once, and from then on in turn, to be drawn."""
+    """How a question is put for its further answers: in every way but its own once, and from then on in turn, to be drawn."""
     if (question.category or question_category(question.prompt)) not in ballots.categories:
         return []
-    orders = mask_orders(question, ballots)
-    turns = itertools.cycle([tuple(range(len(question.regions))), *orders])
-    ways = [(order, False) for order in orders]
-    ways += [(next(turns), True) for _ in range(ballots.number - 1 - len(orders))]
+    orders = [tuple(range(len(question.regions))), *mask_orders(question, ballots)]
+    views = (False, True) if ballots.mirrored else (False,)
+    ways = list(itertools.product(orders, views))
+    greedy = [(order, mirrored, False) for order, mirrored in ways[1:]]
+    drawn = ((order, mirrored, True) for order, mirrored in itertools.cycle(ways))
     return [
-        Again(
-            dataclasses.replace(
-                question, id=f"{question.id}#{number}", regions=tuple(question.regions[i] for i in order)
-            ),
-            order,
-            drawn,
+        Again(_put(question, f"{question.id}#{number}", order, mirrored), order, mirrored, by_chance)
+        for number, (order, mirrored, by_chance) in zip(
+            range(1, ballots.number), itertools.chain(greedy, drawn)
         )
-        for number, (order, drawn) in enumerate(ways, start=1)
     ]
+
+
+def _put(question: Question, name: str, order: Sequence[int], mirrored: bool) -> Question:
+    put = dataclasses.replace(question, id=name, regions=tuple(question.regions[i] for i in order))
+    return mirrored_question(put) if mirrored else put
 
 
 def mask_orders(question: Question, ballots: Ballots) -> list[tuple[int, ...]]:
@@ -146,8 +154,8 @@ def further_answers(
       out: folder of the run's results, beside which finished answers are kept (``eval.remove_journal``).
 
     Returns:
-      Dicts of answer, its text ("" where it could not be asked), and order, the question's own numbers of the
-      regions that the text calls 0, 1, ...
+      Dicts of answer, its text ("" where it could not be asked), order, the question's own numbers of the
+      regions that the text calls 0, 1, ..., and mirrored, True for a text about the mirrored picture.
     """
     from smolrgpt_jax.generation import generate_answers
     from smolrgpt_jax.generation.decode import GREEDY, Sampling
@@ -156,10 +164,15 @@ def further_answers(
     answers: dict[str, str] = {}
     for part, sampling in ((REORDERED, GREEDY), (DRAWN, Sampling(ballots.temperature, 0, 1.0))):
         copies = []
-        for picture, questions in zip(pictures, again):
-            asked = [a.question for found in questions for a in found if a.drawn == (part == DRAWN)]
+        for (picture, questions), mirrored in itertools.product(zip(pictures, again), (False, True)):
+            asked = tuple(
+                a.question
+                for found in questions
+                for a in found
+                if (a.drawn, a.mirrored) == (part == DRAWN, mirrored)
+            )
             if asked:
-                copies.append(dataclasses.replace(picture, questions=tuple(asked)))
+                copies.append(dataclasses.replace(picture, questions=asked, mirrored=mirrored))
         answers |= generate_answers(
             model,
             copies,
@@ -172,7 +185,11 @@ def further_answers(
             journal=None if out is None else journal_path(out, part),
         )
     return [
-        [{"answer": answers.get(a.question.id, ""), "order": list(a.order)} for a in found]
+        [
+            {"answer": answers.get(a.question.id, ""), "order": list(a.order)}
+            | ({"mirrored": True} if a.mirrored else {})
+            for a in found
+        ]
         for questions in again
         for found in questions
     ]
@@ -192,15 +209,19 @@ def ballots_of(item: Mapping) -> list[Answer]:
     category = item["category"] or question_category(item["question"])
     values = [normalized_answer(category, item["question"], item["answer"])]
     for given in further:
-        value = normalized_answer(category, item["question"], given["answer"])
+        mirrored = given.get("mirrored", False)
+        asked = mirrored_text(item["question"]) if mirrored else item["question"]
+        value = normalized_answer(category, asked, given["answer"])
         if category == "mcq" and value is not None:
             value = given["order"][value] if value < len(given["order"]) else None
-        values.append(value)
+        values.append(mirrored_value(value) if mirrored else value)
     return values
 
 
 def _is_further(given: object) -> bool:
     if not (isinstance(given, Mapping) and isinstance(given.get("answer"), str)):
+        return False
+    if given.get("mirrored", False) not in (False, True):
         return False
     order = given.get("order")
     return (

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 METHODS = {"vote": read_by_vote, "rules": read_by_rules}
 # Sides are told as well by one answer; what the others gain is in docs/learning.md.
-BALLOTS = Ballots(number=7, temperature=0.5, categories=("count", "mcq", "distance"))
+BALLOTS = Ballots(number=13, temperature=0.5, categories=("count", "mcq", "distance"), mirrored=True)
 RESULTS = ("metrics.json", "report.html", "predictions.json")
 REAL = Path("tests/data_files/real_warehouse")  # eleven published records, one of them with its picture
 

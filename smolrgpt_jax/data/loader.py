@@ -29,12 +29,17 @@ class Pixels:
     Attributes:
       image: uint8[H, W, 3].
       depth: uint8[H, W], or None.
-      masks: the regions asked for, float32[N, g, g].
+      masks: the regions asked for, float32[N, g, g] (of rows and columns).
     """
 
     image: np.ndarray
     depth: np.ndarray | None
     masks: np.ndarray
+
+    def mirrored(self) -> Pixels:
+        """The same flipped left to right."""
+        depth = None if self.depth is None else self.depth[:, ::-1]
+        return Pixels(self.image[:, ::-1], depth, self.masks[:, :, ::-1])
 
 
 # Reads a picture and the given ones of its regions; raises DataError.
@@ -73,13 +78,14 @@ class FileLoader:
         for region in regions:
             if region not in known:
                 known[region] = masks.resample_rle(region, grid)
-        return Pixels(
+        found = Pixels(
             image,
             depth,
             np.stack([known[region] for region in regions])
             if regions
             else np.zeros((0, grid, grid), np.float32),
         )
+        return found.mirrored() if picture.mirrored else found
 
     def _pixels(self, picture: Picture) -> tuple[np.ndarray, np.ndarray | None, dict]:
         key = picture.image

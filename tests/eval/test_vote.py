@@ -9,6 +9,7 @@ import pytest
 import eval.warehouse as command
 import smolrgpt_jax
 from eval import JOURNAL_PARTS, journal_path, remove_journal
+from eval.mirror import mirrored_question
 from eval.normalize import main as normalize_main
 from eval.vote import (
     Ballots,
@@ -84,6 +85,28 @@ def test_a_region_is_known_under_the_number_it_has_in_the_question(category):
     assert ballots_of(found) == [1, 2, 0]
 
 
+@pytest.mark.parametrize(
+    ("category", "question", "answers", "expected"),
+    [
+        # In the mirror the question's "left" is "right" and the answer's side the other one.
+        ("left_right", SIDE, ["It is left.", "It is right."], ["left", "left"]),
+        (
+            "left_right",
+            "Is the pallet <mask> to the left of the pallet <mask>?",
+            ["Yes, it is.", "Yes, it is."],
+            ["left", "left"],
+        ),
+        ("count", "How many in the leftmost buffer?", ["There are two.", "There are three."], [2, 3]),
+        ("distance", "How far?", ["2.5 m.", "3.5 m."], [2.5, 3.5]),
+        ("mcq", CHOICE, ["[Region 1] is the closest.", "[Region 0] is the closest."], [1, 2]),
+    ],
+)
+def test_what_is_said_of_the_mirrored_picture_is_turned_back(category, question, answers, expected):
+    found = item(category, question, *answers, order=(2, 0, 1, 3))
+    found["further"][0]["mirrored"] = True
+    assert ballots_of(found) == expected
+
+
 def test_without_further_answers_there_is_no_vote():
     with pytest.raises(DataError, match="no further answers"):
         read_by_vote([item("count", "How many?", "There are two pallets.")])
@@ -97,6 +120,7 @@ def test_without_further_answers_there_is_no_vote():
         [{"order": [0]}],
         [{"answer": "two", "order": [1, 2]}],
         [{"answer": "", "order": "0"}],
+        [{"answer": "two", "order": [0], "mirrored": "yes"}],
     ],
 )
 def test_damaged_ballots_name_their_record(further):
@@ -146,6 +170,36 @@ def test_questions_without_such_masks_are_drawn():
     # Marks of earlier turns come first: which stand side by side in this one is not asked.
     later = asked("count", "How many of <mask> <mask>?", earlier=(("Where?", "There."),))
     assert all(a.drawn for a in asked_again(later, Ballots(3)))
+
+
+def test_every_other_answer_is_of_the_mirrored_picture():
+    question = asked("count", "How many pallets <mask> <mask> are in the leftmost buffer <mask>?")
+    again = asked_again(question, Ballots(6, mirrored=True))
+    own, other = (0, 1, 2), (1, 0, 2)
+    ways = [(own, True, False), (other, False, False), (other, True, False)]
+    assert [(a.order, a.mirrored, a.drawn) for a in again] == [*ways, (own, False, True), (own, True, True)]
+    for a in again:
+        assert ("rightmost" in a.question.prompt, "leftmost" in a.question.prompt) == (
+            a.mirrored,
+            not a.mirrored,
+        )
+        assert a.question.regions == tuple(question.regions[i] for i in a.order)
+    assert not any(a.mirrored for a in asked_again(question, Ballots(6)))
+    assert "every other one about the mirrored picture" in str(Ballots(6, mirrored=True))
+    assert "mirrored" not in str(Ballots(6))
+
+
+def test_mirrored_answers_are_those_of_the_mirrored_picture(small_checkpoint, warehouse):
+    from smolrgpt_jax.generation import generate_answers
+
+    model = smolrgpt_jax.load(small_checkpoint)
+    picture = read_warehouse(warehouse, "val")[0]
+    found = further_answers(model, [picture], Ballots(2, mirrored=True), 4, 12)
+    assert all(given["mirrored"] and given["order"] == sorted(given["order"]) for [given] in found)
+    questions = tuple(map(mirrored_question, picture.questions))
+    turned = dataclasses.replace(picture, mirrored=True, questions=questions)
+    expected = generate_answers(model, [turned], batch_size=4, max_new_tokens=12)
+    assert [given["answer"] for [given] in found] == [expected[q.id] for q in questions]
 
 
 def test_only_questions_of_the_categories_are_asked_again():
@@ -239,11 +293,11 @@ def test_the_command_scores_the_vote_and_keeps_its_answers(
     monkeypatch.setattr(command, "further_answers", further)
     out = tmp_path / "out"
     line = ["--checkpoint", "anywhere", "--data", str(warehouse), "--out", str(out)]
-    main([*line, "--answers", "vote", "rules", "--vote_answers", "3", "--vote_seed", "7"])
+    main([*line, "--answers", "vote", "rules", "--vote_answers", "3", "--vote_seed", "7", "--vote_mirrored"])
     assert asked == {
         "first": journal_path(out),
         "out": out,
-        "ballots": Ballots(3, 0.7, 7),
+        "ballots": Ballots(3, 0.7, 7, mirrored=True),
     }
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["read_by"] == ["vote", "rules"]
@@ -253,7 +307,7 @@ def test_the_command_scores_the_vote_and_keeps_its_answers(
     assert count["values"]["vote"] == count["truth"] and len(count["further"]) == 2
     report = (out / "report.html").read_text(encoding="utf-8")
     assert f"99, {count['truth']}, {count['truth']}" in report
-    assert "3 answers, of masks in other orders or drawn at temperature 0.7, seed 7" in report
+    assert f"{Ballots(3, 0.7, 7, mirrored=True)}" in report and "temperature 0.7, seed 7" in report
     assert "vote and rules" in capsys.readouterr().out
     # The ballots travel with the predictions.
     normalize_main(

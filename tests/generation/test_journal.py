@@ -94,6 +94,7 @@ def test_a_journal_of_another_run_is_refused(watched, model, pictures, tmp_path)
         ("parameters", dataclasses.replace(model, params=changed), pictures, {}),
         ("configuration", dataclasses.replace(model, config=half), pictures, {}),
         ("data", model, pictures[1:], {}),
+        ("data", model, [dataclasses.replace(picture, mirrored=True) for picture in pictures], {}),
     ]
     before = journal.read_bytes()
     for what, other, asked, options in cases:
