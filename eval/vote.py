@@ -1,9 +1,9 @@
 """The vote of several answers to the same question.
 
 The first ballot is the answer that a model gives without chance. For the others the masks that stand side by side in a question, as in
-"pallets <mask> <mask> <mask>", are listed in other orders, which leaves the question what it is; every other question may be asked about
-the picture in a mirror, left for right, as another view of the same things; where there are no more orders, answers are drawn at a
-temperature ("self-consistency", Wang et al., https://arxiv.org/abs/2203.11171). An answer that is reached by
+"pallets <mask> <mask> <mask>", are listed in other orders, which leaves the question what it is. Every other answer can be one about the
+picture in a mirror, to the question with left for right (``eval.mirror``): another view of the same things. Where there are no more such
+ways, answers are drawn at a temperature ("self-consistency", Wang et al., https://arxiv.org/abs/2203.11171). An answer that is reached by
 several steps may be wrong in a different way each time and right in one way only, so that the value most of them come to is right more
 often than any of them. A distance is the median of theirs.
 """
@@ -78,8 +78,14 @@ class Ballots:
 
 @dataclasses.dataclass(frozen=True)
 class Again:
-    """A question once more: under an id of its own, with its regions in an order (the numbers they had), about the mirrored picture or
-    not, to be answered by chance or not."""
+    """A question once more.
+
+    Attributes:
+      question: under an id of its own, as it is to be asked.
+      order: the numbers that its regions have in the question it comes from.
+      mirrored: whether it is about the mirrored picture.
+      drawn: whether it is to be answered by chance.
+    """
 
     question: Question
     order: tuple[int, ...]
