@@ -17,7 +17,7 @@ from eval import write_aside
 from eval.blind import template
 from eval.charts import calibration_plot, confusion, curve, error_bars, mcq_bars, scatter
 from eval.overlay import colour_of, draw_question, jpeg_data_uri
-from eval.vote import ballots_of
+from eval.vote import ballots_of, describe_ballots
 from eval.warehouse_scorer import is_correct
 from smolrgpt_jax.data.records import MASK, WAREHOUSE_CATEGORIES, Picture, Question
 
@@ -166,7 +166,7 @@ def gallery(groups: Mapping[str, Sequence[Mapping]], pictures: Iterable[Picture]
             except (OSError, SyntaxError, ValueError):
                 continue
             if item.get("further"):
-                entry["ballots"] = ballots_of(item)
+                entry["ballots"] = describe_ballots(ballots_of(item))
             entries.append(entry)
             shown += 1
             if shown == GALLERY_PER_CATEGORY:

@@ -224,6 +224,21 @@ def ballots_of(item: Mapping) -> list[Answer]:
     return values
 
 
+def describe_ballots(values: Sequence[Answer]) -> str:
+    """Values of one question's answers in few words: "2 (9 times), 1, none (3 times)"; of distances their range, "4.8 to 5.6"."""
+    given = [value for value in values if value is not None]
+    if any(isinstance(value, float) for value in given):
+        shown = [" to ".join(f"{value:g}" for value in sorted({min(given), max(given)}))]
+    else:
+        shown = [_times(str(value), count) for value, count in Counter(given).most_common()]
+    none = [_times("none", len(values) - len(given))] if len(given) < len(values) else []
+    return ", ".join(shown + none)
+
+
+def _times(value: str, count: int) -> str:
+    return value if count == 1 else f"{value} ({count} times)"
+
+
 def _is_further(given: object) -> bool:
     if not (isinstance(given, Mapping) and isinstance(given.get("answer"), str)):
         return False

@@ -15,6 +15,7 @@ from eval.vote import (
     Ballots,
     asked_again,
     ballots_of,
+    describe_ballots,
     elected,
     further_answers,
     mask_groups,
@@ -60,6 +61,20 @@ def asked(category: str, prompt: str, **more) -> Question:
 def test_the_elected_value(values, expected):
     found = elected(values)
     assert found == expected and type(found) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([2, 1, 2, None, 2], "2 (3 times), 1, none"),
+        (["left"], "left"),
+        ([None, None], "none (2 times)"),
+        ([4.75, 5.6, None, 0.0], "0 to 5.6, none"),
+        ([2.5, 2.5], "2.5"),
+    ],
+)
+def test_ballots_in_few_words(values, expected):
+    assert describe_ballots(values) == expected
 
 
 def test_answers_are_read_one_by_one_and_elect_a_value():
@@ -306,7 +321,7 @@ def test_the_command_scores_the_vote_and_keeps_its_answers(
     count = next(row for row in predictions if row["category"] == "count")
     assert count["values"]["vote"] == count["truth"] and len(count["further"]) == 2
     report = (out / "report.html").read_text(encoding="utf-8")
-    assert f"99, {count['truth']}, {count['truth']}" in report
+    assert f"{count['truth']} (2 times), 99<" in report
     assert f"{Ballots(3, 0.7, 7, mirrored=True)}" in report and "temperature 0.7, seed 7" in report
     assert "vote and rules" in capsys.readouterr().out
     # The ballots travel with the predictions.
