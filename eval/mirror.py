@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import TypeVar
 
+from eval.answers import Answer
 from eval.side_answers import OPPOSITE, RIGHT_OTHERWISE
 from smolrgpt_jax.data.records import Question
-
-T = TypeVar("T", str, int, float, None)
 
 # The sides in "leftmost", "left-hand", "right side", not in "bright" or "right now".
 _SIDES = re.compile(
@@ -26,7 +24,7 @@ def mirrored_text(text: str) -> str:
     return _SIDES.sub(_mirrored_match, text)
 
 
-def mirrored_value(value: T) -> T:
+def mirrored_value(value: Answer) -> Answer:
     """A normalised value of the mirrored picture's question as one of the question itself, and the other way round."""
     return OPPOSITE.get(value, value)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -63,8 +64,6 @@ def test_a_whole_conversation_is_mirrored():
 
 def test_a_mirrored_picture_is_answered_as_one_whose_files_are(small_checkpoint, warehouse, tmp_path):
     """What is flipped on loading against pictures, depths and masks that were flipped on disk."""
-    import dataclasses
-
     model = load(small_checkpoint)
     picture = read_warehouse(warehouse, "val")[0]
     files = {}
