@@ -30,11 +30,11 @@ BLOCK = 4 << 20  # bytes
 
 def make_checkpoint(folder: Path, preset: str, seed: int) -> int:
     """Writes a random float32 checkpoint as the PyTorch release would, tensor by tensor; returns its parameters."""
+    from smolrgpt_jax.checkpoint.mapping import TIED_NAMES, entries
+    from smolrgpt_jax.checkpoint.safetensors_file import DTYPES
+    from smolrgpt_jax.checkpoint.streaming import params_from_tensors
+    from smolrgpt_jax.checkpoint.torch import torch_shapes, write_folder
     from smolrgpt_jax.config import PRESETS
-    from smolrgpt_jax.torch_format.folder import torch_shapes, write_folder
-    from smolrgpt_jax.torch_format.mapping import TIED_NAMES, entries
-    from smolrgpt_jax.torch_format.safetensors_file import DTYPES
-    from smolrgpt_jax.torch_format.streaming import params_from_tensors
 
     config = PRESETS[preset]
     shapes = torch_shapes(config)
@@ -76,18 +76,14 @@ def convert(command: str, source: Path, destination: Path) -> tuple[float, int]:
     forget(source)
     start = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-m", "convert", command, str(source), str(destination)],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
+        [sys.executable, "-m", "convert", command, str(source), str(destination)], cwd=ROOT, stdout=subprocess.DEVNULL
     )
     peak = 0
     while process.poll() is None:
         # Of the process alone: getrusage would count this process's memory at the fork too.
         try:
             status = Path(f"/proc/{process.pid}/status").read_text()
-            peak = max(
-                [peak, *(int(s.split()[1]) << 10 for s in status.splitlines() if s.startswith("VmHWM"))]
-            )
+            peak = max([peak, *(int(s.split()[1]) << 10 for s in status.splitlines() if s.startswith("VmHWM"))])
         except OSError:
             pass
         time.sleep(0.01)
@@ -133,13 +129,9 @@ def report(results: dict[str, list[tuple[float, int]]], size: int) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.convert",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="python -m benchmarks.convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--size", choices=SIZES, default="full", help="tiny: the demo's model; full: the published one"
-    )
+    parser.add_argument("--size", choices=SIZES, default="full", help="tiny: the demo's model; full: the published one")
     parser.add_argument("--workdir", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=3, help="the table shows medians")
     parser.add_argument("--seed", type=int, default=0)

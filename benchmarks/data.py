@@ -20,16 +20,16 @@ import numpy as np
 from pycocotools import mask as coco
 
 from smolrgpt_jax.data import images
-from smolrgpt_jax.data.loader import FileLoader
-from smolrgpt_jax.data.packing import RowShape
-from smolrgpt_jax.data.pipeline import PackedRows
+from smolrgpt_jax.data.batches import PackedRows
+from smolrgpt_jax.data.chat import ChatTokenizer
+from smolrgpt_jax.data.pictures import FileLoader
+from smolrgpt_jax.data.prepared.reader import read_prepared
+from smolrgpt_jax.data.prepared.writer import PrepareConfig, prepare
 from smolrgpt_jax.data.records import Picture
+from smolrgpt_jax.data.rows import RowShape
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
-from smolrgpt_jax.data.text import ChatTokenizer
-from smolrgpt_jax.data.tfds.prepare import PrepareConfig, prepare
-from smolrgpt_jax.data.tfds.prepared import read_prepared
-from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
-from smolrgpt_jax.data.warehouse_sim.write import make_warehouse
+from smolrgpt_jax.warehouse.parameters import WarehouseConfig
+from smolrgpt_jax.warehouse.write import make_warehouse
 
 TOKENIZER = "configs/demo_tokenizer"
 SHAPE = RowShape(tokens=1024, pictures=1, regions=18, image_tokens=64, image_size=256, mask_grid=64)
@@ -47,9 +47,7 @@ def plain_loader(pictures: list[Picture], tokenizer: ChatTokenizer) -> int:
             images.load_rgb(picture.image, SHAPE.image_size)
             images.load_depth(picture.depth, SHAPE.image_size)
             for region in question.regions:
-                coco.decode({"size": [region.height, region.width], "counts": region.counts}).astype(
-                    np.float32
-                )
+                coco.decode({"size": [region.height, region.width], "counts": region.counts}).astype(np.float32)
             tokenizer.question(question.prompt, question.answer)
             done += 1
     return done
@@ -88,19 +86,14 @@ def table(rates: dict[str, float]) -> str:
     """The Markdown table of a measurement."""
     first, need = next(iter(rates.values())), needed_per_second()
     lines = ["| loader | questions/s per core | ratio | cores for 256 v5e chips |", "|---|---|---|---|"]
-    lines += [
-        f"| {name} | {rate:,.1f} | {rate / first:.1f} x | {need / rate:,.0f} |"
-        for name, rate in rates.items()
-    ]
+    lines += [f"| {name} | {rate:,.1f} | {rate / first:.1f} x | {need / rate:,.0f} |" for name, rate in rates.items()]
     return "\n".join(lines)
 
 
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.data",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="python -m benchmarks.data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--scenes", type=int, default=24, help="pictures (default %(default)s)")
     parser.add_argument("--width", type=int, default=1920)
@@ -108,10 +101,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="passes of each loader (default %(default)s)")
     parser.add_argument("--out", type=Path, help="file for the table, too")
     a = parser.parse_args()
-    print(
-        f"making {a.scenes} scenes of {a.width}x{a.height} pixels, then {a.rounds} passes of each loader",
-        flush=True,
-    )
+    print(f"making {a.scenes} scenes of {a.width}x{a.height} pixels, then {a.rounds} passes of each loader", flush=True)
     tokenizer = ChatTokenizer.load(TOKENIZER)
     with tempfile.TemporaryDirectory() as folder:
         data, prepared = Path(folder) / "data", Path(folder) / "prepared"

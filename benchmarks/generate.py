@@ -29,17 +29,17 @@ from benchmarks.parity import SIZES, progress
 from convert.torch_model import TorchModel, random_torch
 from smolrgpt_jax import load
 from smolrgpt_jax.config import SmolRGPTConfig
+from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.images import load_depth, load_rgb
 from smolrgpt_jax.data.masks import decode
-from smolrgpt_jax.data.packing import RowShape, TokenisedQuestions
 from smolrgpt_jax.data.prompts import Prompts, plan_prompts
 from smolrgpt_jax.data.records import Picture
+from smolrgpt_jax.data.rows import RowShape, TokenisedQuestions
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
-from smolrgpt_jax.data.text import ChatTokenizer
-from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
-from smolrgpt_jax.data.warehouse_sim.write import make_warehouse
 from smolrgpt_jax.generation.engine import Decoding, answer_prompts
-from smolrgpt_jax.loading import Model
+from smolrgpt_jax.model import Model
+from smolrgpt_jax.warehouse.parameters import WarehouseConfig
+from smolrgpt_jax.warehouse.write import make_warehouse
 
 TOKENIZER = "configs/demo_tokenizer"
 STEPS = 120
@@ -114,11 +114,7 @@ def _torch_batch(model: TorchModel, batch: Sequence, tokenizer: ChatTokenizer, m
 
     config = model.config
     size, vocab = config.vision.image_size, config.decoder.vocab_size
-    features = {
-        tokenizer.image_id: vocab - 3,
-        tokenizer.mask_rgb_id: vocab - 2,
-        tokenizer.mask_depth_id: vocab - 1,
-    }
+    features = {tokenizer.image_id: vocab - 3, tokenizer.mask_rgb_id: vocab - 2, tokenizer.mask_depth_id: vocab - 1}
     prefix = tokenizer.prefix(config.image_tokens)
     prompts = [np.concatenate([prefix, tokenizer.question(question.prompt)[0]]) for _, question in batch]
     prompts = [np.array([features.get(token, token) for token in prompt.tolist()]) for prompt in prompts]
@@ -178,20 +174,13 @@ def timed(answer: Callable[[], Answers]) -> tuple[Answers, tuple[float, float]]:
 
 
 def measure(
-    theirs: TorchModel,
-    ours: Model,
-    tokenizer: ChatTokenizer,
-    cases: Sequence[Case],
-    batch_size: int,
-    max_length: int,
+    theirs: TorchModel, ours: Model, tokenizer: ChatTokenizer, cases: Sequence[Case], batch_size: int, max_length: int
 ) -> list[Line]:
     """Every case by PyTorch, then by the engine, which has answered it once before to be compiled."""
     lines = []
     for case in cases:
         progress(f"{case.name}: PyTorch")
-        expected, torch_time = timed(
-            lambda: answer_with_torch(theirs, case, tokenizer, batch_size, max_length)
-        )
+        expected, torch_time = timed(lambda: answer_with_torch(theirs, case, tokenizer, batch_size, max_length))
         progress(f"{case.name}: PyTorch took {torch_time[0]:.1f} s; the engine")
         answer_with_engine(ours, case, tokenizer, batch_size)
         found, engine_time = timed(lambda: answer_with_engine(ours, case, tokenizer, batch_size))
@@ -219,18 +208,12 @@ def table(lines: Sequence[Line]) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status, 1 if an answer differs."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.generate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="python -m benchmarks.generate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--size", choices=SIZES, default="small", help="of the model (default %(default)s)")
-    parser.add_argument(
-        "--questions", type=int, default=16, help="of each case, a multiple of 8 (default %(default)s)"
-    )
+    parser.add_argument("--questions", type=int, default=16, help="of each case, a multiple of 8 (default %(default)s)")
     parser.add_argument("--batch_size", type=int, default=64, help="of both sides (default %(default)s)")
-    parser.add_argument(
-        "--max_length", type=int, default=0, help="PyTorch's padded prompts; 0: the longest of a batch"
-    )
+    parser.add_argument("--max_length", type=int, default=0, help="PyTorch's padded prompts; 0: the longest of a batch")
     parser.add_argument("--out", type=Path, help="file for the table, too")
     a = parser.parse_args(arguments)
     print(f"answering 2 x {a.questions} questions twice with a random model of size {a.size}", flush=True)

@@ -21,17 +21,17 @@ import jax
 import numpy as np
 
 from smolrgpt_jax.config import PRESETS, SmolRGPTConfig
-from smolrgpt_jax.data.packing import RowShape, TokenisedQuestions
-from smolrgpt_jax.data.pipeline import PackedRows
+from smolrgpt_jax.data.batches import PackedRows
+from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.records import Picture
+from smolrgpt_jax.data.rows import RowShape, TokenisedQuestions
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
-from smolrgpt_jax.data.text import ChatTokenizer
-from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
-from smolrgpt_jax.data.warehouse_sim.write import make_warehouse
 from smolrgpt_jax.models.smolrgpt import abstract_params, init_params
 from smolrgpt_jax.training.optimizer import OptimizerConfig, make_optimizer
 from smolrgpt_jax.training.stages import STAGES
 from smolrgpt_jax.training.step import make_train_step
+from smolrgpt_jax.warehouse.parameters import WarehouseConfig
+from smolrgpt_jax.warehouse.write import make_warehouse
 
 TOKENIZER = "configs/demo_tokenizer"
 UNPACKED_QUESTIONS = 8  # in a step
@@ -100,10 +100,7 @@ def measure(config: SmolRGPTConfig, measured: Sequence[Case], rounds: int) -> No
 
 def table(measured: Sequence[Case]) -> str:
     """The Markdown table of a measurement."""
-    lines = [
-        "| rows | filled | questions per row | seconds per question | speed-up |",
-        "|---|---|---|---|---|",
-    ]
+    lines = ["| rows | filled | questions per row | seconds per question | speed-up |", "|---|---|---|---|---|"]
     for found in measured:
         plan = found.rows.plan
         lines.append(
@@ -116,18 +113,14 @@ def table(measured: Sequence[Case]) -> str:
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.packing",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="python -m benchmarks.packing", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--preset", choices=PRESETS, default="smolrgpt", help="size (default %(default)s)")
     parser.add_argument("--scenes", type=int, default=200, help="pictures (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="timed steps of each (default %(default)s)")
     parser.add_argument("--out", type=Path, help="file for the table, too")
     a = parser.parse_args(arguments)
-    print(
-        f"making {a.scenes} scenes, then timing {a.rounds} steps of {1 + len(ROWS)} kinds of rows", flush=True
-    )
+    print(f"making {a.scenes} scenes, then timing {a.rounds} steps of {1 + len(ROWS)} kinds of rows", flush=True)
     config = PRESETS[a.preset].replace(remat="full")
     tokenizer = ChatTokenizer.load(TOKENIZER)
     with tempfile.TemporaryDirectory() as folder:

@@ -41,17 +41,17 @@ import numpy as np
 
 from convert.torch_model import TorchModel, load_torch, random_torch
 from smolrgpt_jax import load
+from smolrgpt_jax.checkpoint.mapping import entries
+from smolrgpt_jax.checkpoint.torch import CheckpointError
 from smolrgpt_jax.config import PRESETS, DecoderConfig, SmolRGPTConfig, VisionConfig
+from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.images import load_depth, load_rgb
 from smolrgpt_jax.data.masks import decode, resample
 from smolrgpt_jax.data.records import RLE
-from smolrgpt_jax.data.text import ChatTokenizer
-from smolrgpt_jax.loading import Model
+from smolrgpt_jax.model import Model
 from smolrgpt_jax.models.attention import packed_attention_mask
 from smolrgpt_jax.models.mask_pooling import mask_pooling
 from smolrgpt_jax.models.smolrgpt import bind, loss_sums
-from smolrgpt_jax.torch_format.folder import CheckpointError
-from smolrgpt_jax.torch_format.mapping import entries
 
 DATA_FILES = Path(__file__).parents[1] / "tests" / "data_files"
 
@@ -162,11 +162,7 @@ def read_conversations(config: SmolRGPTConfig) -> Conversations:
     records = sorted(records, key=lambda r: -len(r["rle"]))[:QUESTIONS]
     tokenizer = ChatTokenizer.load(DATA_FILES / "text" / "tokenizer")
     vocab, pad = config.decoder.vocab_size, tokenizer.eos_id
-    features = {
-        tokenizer.image_id: vocab - 3,
-        tokenizer.mask_rgb_id: vocab - 2,
-        tokenizer.mask_depth_id: vocab - 1,
-    }
+    features = {tokenizer.image_id: vocab - 3, tokenizer.mask_rgb_id: vocab - 2, tokenizer.mask_depth_id: vocab - 1}
     if vocab < 32:
         raise ValueError(f"a vocabulary of {vocab} tokens is too small for the questions")
 
@@ -316,9 +312,7 @@ def compare_whole(model: Model, batch: Conversations, store: Store) -> Iterator[
     sums, counts = loss_sums(out["logits"], batch.targets)
     ours, theirs = np.asarray(sums / counts), store.get("losses")
     difference = np.abs(ours - theirs)
-    yield Line(
-        "losses of the questions", float(difference.max()), float((difference / theirs).max()), LOSS_TOLERANCE
-    )
+    yield Line("losses of the questions", float(difference.max()), float((difference / theirs).max()), LOSS_TOLERANCE)
 
 
 def compare_gradients(model: Model, batch: Conversations, store: Store) -> Iterator[Line]:
@@ -469,16 +463,10 @@ def measure(size: str, folder: Path | None, seed: int) -> tuple[str, bool]:
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.parity",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="python -m benchmarks.parity", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--size", choices=SIZES, default="tiny", help="of the random model (default %(default)s)"
-    )
-    parser.add_argument(
-        "--folder", type=Path, help="checkpoint in the PyTorch release's layout, in place of --size"
-    )
+    parser.add_argument("--size", choices=SIZES, default="tiny", help="of the random model (default %(default)s)")
+    parser.add_argument("--folder", type=Path, help="checkpoint in the PyTorch release's layout, in place of --size")
     parser.add_argument("--seed", type=int, default=0, help="of the random weights (default %(default)s)")
     parser.add_argument("--out", type=Path, help="Markdown file to write the report to, as well")
     options = parser.parse_args(arguments)

@@ -17,9 +17,7 @@ from pathlib import Path
 
 GIB = 2**30
 ROW_TOKENS = 512
-STAGE1, STAGE2, STAGE3 = (
-    f"configs/{name}.py" for name in ("stage1_connector", "stage2_refiner", "stage3_sft")
-)
+STAGE1, STAGE2, STAGE3 = (f"configs/{name}.py" for name in ("stage1_connector", "stage2_refiner", "stage3_sft"))
 
 
 @dataclass(frozen=True)
@@ -83,8 +81,7 @@ def table(reports: dict[str, dict]) -> str:
         rows = f"{r['rows'] // (r['mesh']['data'] * r['mesh']['fsdp'])}"
         rows += f" in {accumulation} parts" if accumulation > 1 and r["what"] == "train" else ""
         sent = "; ".join(
-            f"{c['runs_per_step']} {c['kind']}"
-            + f" {(c['ici_bytes_per_step'] + c['dcn_bytes_per_step']) / 1e6:,.0f}"
+            f"{c['runs_per_step']} {c['kind']}" + f" {(c['ici_bytes_per_step'] + c['dcn_bytes_per_step']) / 1e6:,.0f}"
             for c in r["collectives"]
         )
         lines.append(
@@ -127,9 +124,7 @@ def main() -> None:
             print(f"{name}: there already", flush=True)
         elif subprocess.run(CASES[name].command(out)).returncode:
             failed.append(name)
-    reports = {
-        n: json.loads((folder / f"{n}.json").read_text()) for n in CASES if (folder / f"{n}.json").exists()
-    }
+    reports = {n: json.loads((folder / f"{n}.json").read_text()) for n in CASES if (folder / f"{n}.json").exists()}
     if reports:
         text = table(reports)
         aside = a.out / "tpu_compile.md.partial"

@@ -18,12 +18,7 @@ def get_config() -> ConfigDict:
             "any_stage_order": False,  # allows a stage to follow one that it does not follow in the curriculum
             "tokenizer": "",  # folder or hub id; empty: the one that init_from brings
             # attention: xla, splash (TPU), cudnn (GPU) or auto; see smolrgpt_jax.models.attention.
-            "model": {
-                "preset": "smolrgpt",
-                "compute_dtype": "bfloat16",
-                "remat": "full",
-                "attention": "auto",
-            },
+            "model": {"preset": "smolrgpt", "compute_dtype": "bfloat16", "remat": "full", "attention": "auto"},
             "batch_rows": 64,  # packed rows of all devices together, per step
             "accumulation": 1,  # parts the rows are taken in, one after another
             # Each of an answer's n tokens weighs n ** -question_balance in the loss. 0: all tokens alike, as published; 1: all questions.
@@ -42,7 +37,7 @@ def get_config() -> ConfigDict:
                 "peaks": {},
             },
             "data": {
-                "sources": {},  # name -> see smolrgpt_jax.data.datasets.read_source
+                "sources": {},  # name -> see smolrgpt_jax.data.sources.formats.read_source
                 "weights": {},  # source name -> share of a mixture without end; empty: every row once per epoch
                 # Tokens of a packed row; 0 chooses the length up to max_row_tokens that leaves the least padding. With two
                 # pictures of the published number of questions, rows of 768 tokens are 96 % filled.

@@ -10,16 +10,14 @@ thousandth of the data.
 from ml_collections import ConfigDict
 
 from configs import default
-from smolrgpt_jax.data.warehouse_sim.captions import CaptionCounts
-from smolrgpt_jax.data.warehouse_sim.questions import AnswerStyle
+from smolrgpt_jax.warehouse.words.captions import CaptionCounts
+from smolrgpt_jax.warehouse.words.questions import AnswerStyle
 
 ROOT = "runs/demo"
 STAGES = ("stage1", "stage2", "stage3")
 BACKBONE = "configs/backbone"
 TOKENIZER = "configs/demo_tokenizer"
-RESERVED_SEEDS = (
-    900_000  # and above: scenes that the backbone was trained on, and those of the studies' tests
-)
+RESERVED_SEEDS = 900_000  # and above: scenes that the backbone was trained on, and those of the studies' tests
 LONGEST_ANSWER = 256  # tokens; the longest worked answers of this warehouse take about 230
 # Region captions per picture, by kind. None is asked as a question is: its short answer would compete with the worked one.
 CAPTIONS = {
@@ -75,12 +73,7 @@ def common() -> ConfigDict:
 
 def get_config(stage: str = "stage3", root: str = ROOT) -> ConfigDict:
     data = f"{root}/data"
-    captions = {
-        "format": "captions",
-        "root": data,
-        "annotations": "train_captions.json",
-        "images": "train/images",
-    }
+    captions = {"format": "captions", "root": data, "annotations": "train_captions.json", "images": "train/images"}
     regions = default.warehouse(data, "train", "train_regions.json")
     questions = default.warehouse(data, "train")
 
@@ -114,12 +107,7 @@ def get_config(stage: str = "stage3", root: str = ROOT) -> ConfigDict:
         # Sides are told in ten words, distances in a hundred.
         config.question_balance = 0.5
         # Connectors and refiners that are still young learn faster than a decoder that knows its words.
-        config.optimizer.peaks = {
-            "rgb_connector": 2e-3,
-            "depth_connector": 2e-3,
-            "refiners": 2e-3,
-            "decoder": 8e-4,
-        }
+        config.optimizer.peaks = {"rgb_connector": 2e-3, "depth_connector": 2e-3, "refiners": 2e-3, "decoder": 8e-4}
         # Without captions among them the long worked answers would make it forget what the short captions taught.
         config.data.sources = {"questions": questions, "regions": regions}
         config.data.weights = {"questions": 0.8, "regions": 0.2}

@@ -10,8 +10,8 @@ bare values.
 from ml_collections import ConfigDict
 
 from configs import default, demo
-from smolrgpt_jax.data.warehouse_sim.captions import CaptionCounts
-from smolrgpt_jax.data.warehouse_sim.questions import AnswerStyle
+from smolrgpt_jax.warehouse.words.captions import CaptionCounts
+from smolrgpt_jax.warehouse.words.questions import AnswerStyle
 
 ROOT = "runs/demo_backbone"
 PHASES = ("see", "scan", "measure", "recall", "choose", "ask", "reckon", "conclude", "review")
@@ -57,16 +57,7 @@ STEPS = {
 }
 CAPTIONS = {
     # Nearly all tokens can be learned early: one digit per coordinate, whole metres, no decimals.
-    "see": {
-        "single": 4,
-        "compare": 3,
-        "side": 4,
-        "floor": 4,
-        "apart": 7,
-        "within": 4,
-        "how_many": 2,
-        "name_each": 4,
-    },
+    "see": {"single": 4, "compare": 3, "side": 4, "floor": 4, "apart": 7, "within": 4, "how_many": 2, "name_each": 4},
     # Several regions in turn, one word each.
     "scan": {
         "single": 2,
@@ -113,36 +104,13 @@ CAPTIONS["choose"] = {
 }
 # A few of what was learned before, so that it stays.
 KEPT = dict.fromkeys(("single", "side", "floor", "name_each", "inside_each", "load"), 1)
-CAPTIONS["ask"] = {
-    **KEPT,
-    "worked_count": 8,
-    "worked_mcq": 5,
-    "worked_distance": 7,
-}
+CAPTIONS["ask"] = {**KEPT, "worked_count": 8, "worked_mcq": 5, "worked_distance": 7}
 # Places in metres, and distances from them, many in a row: what is a difference of two numbers is learned from such lists in a few
 # hundred steps, and not in thousands from the few that an answer has.
-CAPTIONS["reckon"] = {
-    **KEPT,
-    "reckon_each": 8,
-    "worked_count": 4,
-    "worked_distance": 1,
-}
-CAPTIONS["conclude"] = {
-    **KEPT,
-    "reckon_each": 3,
-    "worked_count": 8,
-    "worked_mcq": 5,
-    "worked_distance": 5,
-}
+CAPTIONS["reckon"] = {**KEPT, "reckon_each": 8, "worked_count": 4, "worked_distance": 1}
+CAPTIONS["conclude"] = {**KEPT, "reckon_each": 3, "worked_count": 8, "worked_mcq": 5, "worked_distance": 5}
 # All of it once more, in the proportions in which the demo's model gets things wrong.
-CAPTIONS["review"] = {
-    **KEPT,
-    "floor": 2,
-    "reckon_each": 2,
-    "worked_count": 7,
-    "worked_mcq": 6,
-    "worked_distance": 8,
-}
+CAPTIONS["review"] = {**KEPT, "floor": 2, "reckon_each": 2, "worked_count": 7, "worked_mcq": 6, "worked_distance": 8}
 
 
 def warehouse(phase: str) -> dict:

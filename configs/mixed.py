@@ -17,10 +17,7 @@ def get_config() -> ConfigDict:
     config.epochs = 20.0
     config.stop_epochs = 4.0
     config.batch_rows = 16
-    config.data.sources = {
-        "warehouse": default.warehouse("data/warehouse", "train"),
-        "osd": default.osd("data/osd"),
-    }
+    config.data.sources = {"warehouse": default.warehouse("data/warehouse", "train"), "osd": default.osd("data/osd")}
     config.data.weights = {"warehouse": 1.0, "osd": 1.0}
     config.validation_answers = 256
     config.validation_sources = {"warehouse": default.warehouse("data/warehouse", "val")}

@@ -20,11 +20,6 @@ def get_config() -> ConfigDict:
     config.data.row_pictures = 4
     config.batch_rows = 60
     config.data.sources = {
-        "captions": {
-            "format": "captions",
-            "root": "data/llava-cc3m",
-            "annotations": "chat.json",
-            "images": "images",
-        }
+        "captions": {"format": "captions", "root": "data/llava-cc3m", "annotations": "chat.json", "images": "images"}
     }
     return config

@@ -15,17 +15,9 @@ TRAINED: dict[str, dict[str, dict]] = {
     },
     "refiners": {"refined, as published": {}, "bypassed": {"refiners": False}},
     "picture_tokens": {"picture and regions, as published": {}, "regions alone": {"picture_tokens": False}},
-    "shuffle": {
-        "factor 2, as published": {},
-        "factor 1": {"shuffle_factor": 1},
-        "factor 4": {"shuffle_factor": 4},
-    },
+    "shuffle": {"factor 2, as published": {}, "factor 1": {"shuffle_factor": 1}, "factor 4": {"shuffle_factor": 4}},
     # The encoder stays as it was trained, on pictures of 128 pixels; its table of positions is resized.
-    "resolution": {
-        "128 pixels": {},
-        "64 pixels": {"image_size": 64},
-        "192 pixels": {"image_size": 192},
-    },
+    "resolution": {"128 pixels": {}, "64 pixels": {"image_size": 64}, "192 pixels": {"image_size": 192}},
     # Trained and tested on widths and heights, see eval/studies/sizes.py.
     "sizes": {
         "as published": {},
@@ -53,14 +45,7 @@ SHIFT: dict[str, dict] = {
 
 def shifted_warehouse(variant: str, scenes: int = 100) -> dict:
     """Parameters of a test warehouse of the layout shift."""
-    return {
-        **demo.WAREHOUSE,
-        "scenes": 0,
-        "val_scenes": scenes,
-        "test_scenes": 0,
-        "seed": SHIFT_SEED,
-        **SHIFT[variant],
-    }
+    return {**demo.WAREHOUSE, "scenes": 0, "val_scenes": scenes, "test_scenes": 0, "seed": SHIFT_SEED, **SHIFT[variant]}
 
 
 def trained_warehouse(size: str, seed: int) -> dict:
@@ -87,12 +72,7 @@ def training(root: str, start: str, size: str, seed: int, image_tokens: int) -> 
     config.seed = seed
     config.steps = SIZES[size]["steps"]
     # Fresh connectors and refiners learn faster than a decoder that knows its words.
-    config.optimizer.peaks = {
-        "rgb_connector": 2e-3,
-        "depth_connector": 2e-3,
-        "refiners": 2e-3,
-        "decoder": 8e-4,
-    }
+    config.optimizer.peaks = {"rgb_connector": 2e-3, "depth_connector": 2e-3, "refiners": 2e-3, "decoder": 8e-4}
     # Rows keep their room for text where there are more image tokens.
     config.data.row_tokens = config.data.row_tokens + image_tokens - PRESETS["demo"].image_tokens
     return config

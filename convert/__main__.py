@@ -15,20 +15,12 @@ import signal
 import sys
 from pathlib import Path
 
+from smolrgpt_jax.checkpoint.safetensors_file import CheckpointError
 from smolrgpt_jax.data.records import DataError
-from smolrgpt_jax.torch_format.safetensors_file import CheckpointError
 
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 SHOWN = 5  # differences named in the last line of verify; its table shows where the others are
-UNITS = {
-    "": 1,
-    "KB": 10**3,
-    "MB": 10**6,
-    "GB": 10**9,
-    "KIB": 2**10,
-    "MIB": 2**20,
-    "GIB": 2**30,
-}
+UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
 def size_in_bytes(text: str) -> int:
@@ -79,8 +71,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     to_torch.add_argument("--allow_nan", action="store_true", help="accept NaN and infinite weights")
     backbones = commands.add_parser(
-        "backbones",
-        help="Hugging Face SigLIP and Llama (SmolLM2) folders to a checkpoint of ours to train from",
+        "backbones", help="Hugging Face SigLIP and Llama (SmolLM2) folders to a checkpoint of ours to train from"
     )
     backbones.add_argument("--vision", required=True, metavar="FOLDER_OR_HUB_ID")
     backbones.add_argument("--language", required=True, metavar="FOLDER_OR_HUB_ID")
@@ -88,17 +79,11 @@ def make_parser() -> argparse.ArgumentParser:
     backbones.add_argument(
         "--tokenizer", metavar="FOLDER_OR_HUB_ID", help="default: the language folder's, if it holds one"
     )
-    backbones.add_argument(
-        "--seed", type=int, default=0, help="of connectors, refiners and the extra tokens' rows"
-    )
-    check = commands.add_parser(
-        "verify", help="compare every tensor of a PyTorch folder with a checkpoint of ours"
-    )
+    backbones.add_argument("--seed", type=int, default=0, help="of connectors, refiners and the extra tokens' rows")
+    check = commands.add_parser("verify", help="compare every tensor of a PyTorch folder with a checkpoint of ours")
     check.add_argument("torch_folder", type=Path)
     check.add_argument("checkpoint", type=Path)
-    check.add_argument(
-        "--outputs", action="store_true", help="compare both models' outputs too; needs PyTorch"
-    )
+    check.add_argument("--outputs", action="store_true", help="compare both models' outputs too; needs PyTorch")
     inspect = commands.add_parser("inspect", help="say what a checkpoint is, without reading its weights")
     inspect.add_argument("path", type=Path)
     return parser
@@ -112,10 +97,7 @@ def run(arguments: argparse.Namespace) -> None:
 
         print(f"converting {arguments.source} to {arguments.destination}", flush=True)
         done = torch_to_jax(
-            arguments.source,
-            arguments.destination,
-            tokenizer=arguments.tokenizer,
-            allow_nan=arguments.allow_nan,
+            arguments.source, arguments.destination, tokenizer=arguments.tokenizer, allow_nan=arguments.allow_nan
         )
         print(f"{done['tensors']} tensors, {done['parameters']:,} parameters (vocabulary padding included)")
     elif arguments.command == "jax-to-torch":

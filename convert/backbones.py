@@ -16,13 +16,13 @@ from typing import Any
 import jax
 import numpy as np
 
+from smolrgpt_jax.checkpoint import orbax as checkpoints
+from smolrgpt_jax.checkpoint.mapping import entries
+from smolrgpt_jax.checkpoint.safetensors_file import DTYPES, CheckpointError, SafetensorsFile
+from smolrgpt_jax.checkpoint.streaming import params_from_tensors
+from smolrgpt_jax.checkpoint.torch import listed, read_json, weight_files
 from smolrgpt_jax.config import ConfigError, DecoderConfig, SmolRGPTConfig, VisionConfig
 from smolrgpt_jax.models.smolrgpt import init_params
-from smolrgpt_jax.torch_format.folder import listed, read_json, weight_files
-from smolrgpt_jax.torch_format.mapping import entries
-from smolrgpt_jax.torch_format.safetensors_file import DTYPES, CheckpointError, SafetensorsFile
-from smolrgpt_jax.torch_format.streaming import params_from_tensors
-from smolrgpt_jax.training import checkpoints
 
 EXTRA_TOKENS = 3
 
@@ -51,10 +51,7 @@ _LLAMA: dict[str, tuple[str, ...]] = {
     "decoder.blocks.{i}.norm1.weight": ("model.layers.{i}.input_layernorm.weight",),
     "decoder.blocks.{i}.norm2.weight": ("model.layers.{i}.post_attention_layernorm.weight",),
     "decoder.blocks.{i}.attn.out_proj.weight": ("model.layers.{i}.self_attn.o_proj.weight",),
-    **{
-        f"decoder.blocks.{{i}}.attn.{p}_proj.weight": (f"model.layers.{{i}}.self_attn.{p}_proj.weight",)
-        for p in "qkv"
-    },
+    **{f"decoder.blocks.{{i}}.attn.{p}_proj.weight": (f"model.layers.{{i}}.self_attn.{p}_proj.weight",) for p in "qkv"},
     **{
         f"decoder.blocks.{{i}}.mlp.{p}_proj.weight": (f"model.layers.{{i}}.mlp.{p}_proj.weight",)
         for p in ("gate", "up", "down")
@@ -125,13 +122,7 @@ def decoder_config(folder: Path) -> DecoderConfig:
     _require(
         path,
         values,
-        {
-            "model_type": "llama",
-            "hidden_act": "silu",
-            "attention_bias": False,
-            "mlp_bias": False,
-            "rope_scaling": None,
-        },
+        {"model_type": "llama", "hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "rope_scaling": None},
     )
     # transformers 5 writes rope_parameters, earlier ones rope_theta and rope_scaling.
     rope = values.get("rope_parameters") or {}
@@ -153,9 +144,7 @@ def decoder_config(folder: Path) -> DecoderConfig:
     )
 
 
-def _require(
-    path: Path, values: Mapping[str, Any], wanted: Mapping[str, Any], allow_none: bool = False
-) -> None:
+def _require(path: Path, values: Mapping[str, Any], wanted: Mapping[str, Any], allow_none: bool = False) -> None:
     for name, value in wanted.items():
         found = values.get(name, value)
         if found != value and not (allow_none and found is None):
@@ -217,11 +206,7 @@ def _fresh(config: SmolRGPTConfig, key: jax.Array) -> dict[str, jax.Array]:
 
 
 def _sources(
-    config: SmolRGPTConfig,
-    folder: Path,
-    names: Mapping[str, tuple[str, ...]],
-    ignored: re.Pattern[str],
-    prefix: str,
+    config: SmolRGPTConfig, folder: Path, names: Mapping[str, tuple[str, ...]], ignored: re.Pattern[str], prefix: str
 ) -> dict[str, list[tuple[SafetensorsFile, str]]]:
     """{the release's tensor name: the tensors of Hugging Face's folder that make it}.
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from convert.parts import PARTS, part_of, table
-from smolrgpt_jax.torch_format.folder import open_folder
-from smolrgpt_jax.torch_format.mapping import INV_FREQ, entries
-from smolrgpt_jax.torch_format.streaming import StreamedParams, pieces_of, read_ahead
-from smolrgpt_jax.training import checkpoints
+from smolrgpt_jax.checkpoint import orbax as checkpoints
+from smolrgpt_jax.checkpoint.mapping import INV_FREQ, entries
+from smolrgpt_jax.checkpoint.streaming import StreamedParams, pieces_of, read_ahead
+from smolrgpt_jax.checkpoint.torch import open_folder
 
 OUTPUT_TOLERANCE = 1e-4  # of the largest value of an output; float32 products in another order
 
@@ -128,7 +128,7 @@ def compare_outputs(torch_folder: Path, checkpoint: Path, seed: int = 0) -> tupl
     import jax
 
     from convert.torch_model import load_torch
-    from smolrgpt_jax.loading import load
+    from smolrgpt_jax.model import load
 
     theirs = load_torch(torch_folder)
     ours = load(checkpoint)

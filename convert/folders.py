@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 
 from convert.compare import compare_tensors
-from smolrgpt_jax.config import SmolRGPTConfig
-from smolrgpt_jax.models.smolrgpt import abstract_params
-from smolrgpt_jax.torch_format.folder import (
+from smolrgpt_jax.checkpoint import orbax as checkpoints
+from smolrgpt_jax.checkpoint.torch import (
     CheckpointError,
     default_layout,
     listed,
@@ -18,7 +17,8 @@ from smolrgpt_jax.torch_format.folder import (
     with_shards,
     write_folder,
 )
-from smolrgpt_jax.training import checkpoints
+from smolrgpt_jax.config import SmolRGPTConfig
+from smolrgpt_jax.models.smolrgpt import abstract_params
 
 __all__ = ["fitting_tokenizer", "jax_to_torch", "read_folder", "torch_to_jax", "verify", "write_folder"]
 
@@ -26,14 +26,12 @@ __all__ = ["fitting_tokenizer", "jax_to_torch", "read_folder", "torch_to_jax", "
 def fitting_tokenizer(name: str, config: SmolRGPTConfig, model: str) -> dict[str, str]:
     """The files of a tokenizer (folder or hub id), {name: text}; raises CheckpointError if its size is not the model's."""
     # transformers takes a while to import, and most of the release's folders hold no tokenizer.
-    from smolrgpt_jax.data.text import ChatTokenizer
-    from smolrgpt_jax.data.tokenizer_files import tokenizer_files
+    from smolrgpt_jax.checkpoint.tokenizer_files import tokenizer_files
+    from smolrgpt_jax.data.chat import ChatTokenizer
 
     loaded = ChatTokenizer.load(name)
     if loaded.vocab_size != config.decoder.vocab_size:
-        raise CheckpointError(
-            f"tokenizer {name} has {loaded.vocab_size} tokens, {model} {config.decoder.vocab_size}"
-        )
+        raise CheckpointError(f"tokenizer {name} has {loaded.vocab_size} tokens, {model} {config.decoder.vocab_size}")
     return tokenizer_files(loaded)
 
 
@@ -42,8 +40,8 @@ def _carried_tokenizer(meta: checkpoints.Meta) -> dict[str, str] | None:
     if meta.tokenizer is None or meta.run is None:
         return meta.tokenizer
     # Imported late, as above.
-    from smolrgpt_jax.data.text import ANSWER_TOKENS, FORMAT_FILE
-    from smolrgpt_jax.loading import validated_answer_tokens
+    from smolrgpt_jax.data.chat import ANSWER_TOKENS, FORMAT_FILE
+    from smolrgpt_jax.model import validated_answer_tokens
 
     files = dict(meta.tokenizer)
     chat_format = json.loads(files.pop(FORMAT_FILE, "{}"))
@@ -71,10 +69,7 @@ def torch_to_jax(
         tokenizer = str(source)
     files = None if tokenizer is None else fitting_tokenizer(tokenizer, opened.config, str(source))
     checkpoints.save(destination, opened.params, checkpoints.Meta(opened.config, files, opened.layout))
-    return {
-        "tensors": len(opened.files),
-        "parameters": sum(info.size for info in opened.params.infos.values()),
-    }
+    return {"tensors": len(opened.files), "parameters": sum(info.size for info in opened.params.infos.values())}
 
 
 def jax_to_torch(

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from convert.parts import PARTS, part_of, table
+from smolrgpt_jax.checkpoint import orbax as checkpoints
+from smolrgpt_jax.checkpoint.mapping import TIED_NAMES, entries
+from smolrgpt_jax.checkpoint.safetensors_file import CheckpointError
+from smolrgpt_jax.checkpoint.streaming import ArrayInfo
+from smolrgpt_jax.checkpoint.torch import SINGLE_FILE, open_folder
 from smolrgpt_jax.config import SmolRGPTConfig
 from smolrgpt_jax.models.smolrgpt import abstract_params
-from smolrgpt_jax.torch_format.folder import SINGLE_FILE, open_folder
-from smolrgpt_jax.torch_format.mapping import TIED_NAMES, entries
-from smolrgpt_jax.torch_format.safetensors_file import CheckpointError
-from smolrgpt_jax.torch_format.streaming import ArrayInfo
-from smolrgpt_jax.training import checkpoints
 
 
 def describe(path: Path) -> str:

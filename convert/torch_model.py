@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from smolrgpt_jax.checkpoint.torch import CheckpointError, read_config
 from smolrgpt_jax.config import SmolRGPTConfig, config_to_torch
-from smolrgpt_jax.torch_format.folder import CheckpointError, read_config
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 HEAD, EMBEDDING = "decoder.head.weight", "decoder.token_embedding.weight"
@@ -106,7 +106,7 @@ def random_torch(config: SmolRGPTConfig, seed: int) -> TorchModel:
 
 
 class TorchModel:
-    """SmolRGPT on PyTorch, NumPy in and out as `smolrgpt_jax.loading.Model`; the methods without NumPy keep
+    """SmolRGPT on PyTorch, NumPy in and out as `smolrgpt_jax.model.Model`; the methods without NumPy keep
     the graph of gradients."""
 
     def __init__(self, config: SmolRGPTConfig):
@@ -150,10 +150,7 @@ class TorchModel:
         self.decoder.model.rotary_emb.attention_scaling = d.rope_scale
         self.frequencies = self.decoder.model.rotary_emb.inv_freq.clone()
         self.connectors = nn.ModuleDict(
-            {
-                kind: nn.Linear(v.width * config.shuffle_factor**2, d.width, bias=False)
-                for kind in ("rgb", "depth")
-            }
+            {kind: nn.Linear(v.width * config.shuffle_factor**2, d.width, bias=False) for kind in ("rgb", "depth")}
         )
         self.refiners = nn.ModuleDict({kind: self._refiner(nn, d.width) for kind in ("rgb", "depth")})
         self.network = nn.ModuleList([self.vision, self.connectors, self.refiners, self.decoder]).eval()
@@ -192,9 +189,7 @@ class TorchModel:
                 names[f"{name}.bias"] = [m.bias for m in modules]
 
         add("vision_encoder.patch_embedding.conv", vision.embeddings.patch_embedding)
-        names["vision_encoder.patch_embedding.position_embedding"] = [
-            vision.embeddings.position_embedding.weight
-        ]
+        names["vision_encoder.patch_embedding.position_embedding"] = [vision.embeddings.position_embedding.weight]
         for i, layer in enumerate(vision.encoder.layers):
             block = f"vision_encoder.blocks.{i}"
             attention = layer.self_attn
@@ -316,10 +311,7 @@ class TorchModel:
         positions = _positions(attention_mask)
         with self._frequencies_for(int(positions.max()) + 1):
             return self.decoder.model(
-                inputs_embeds=embeddings,
-                attention_mask=attention_mask,
-                position_ids=positions,
-                use_cache=False,
+                inputs_embeds=embeddings, attention_mask=attention_mask, position_ids=positions, use_cache=False
             ).last_hidden_state
 
     @contextlib.contextmanager
@@ -389,8 +381,7 @@ class TorchModel:
                 places = np.flatnonzero((ids[row] == token_id) & (np.asarray(attention_mask[row]) != 0))
                 if len(places) > len(values):
                     raise ValueError(
-                        f"row {row} has {len(places)} tokens {token_id} "
-                        f"but only {len(values)} features for them"
+                        f"row {row} has {len(places)} tokens {token_id} but only {len(values)} features for them"
                     )
                 rows[row] = rows[row].index_copy(0, torch.tensor(places), values[: len(places)])
         return torch.stack(rows)
@@ -403,7 +394,7 @@ class TorchModel:
         depths: np.ndarray | None = None,
         masks: Sequence[np.ndarray] | None = None,
     ) -> dict[str, np.ndarray]:
-        """Logits and every intermediate; arguments and results as `smolrgpt_jax.loading.Model.forward`.
+        """Logits and every intermediate; arguments and results as `smolrgpt_jax.model.Model.forward`.
 
         input_ids, attention_mask: int[B, S]; images, depths: float32[B, H, W, 3]; masks: B arrays [Hm, Wm,
         R].
@@ -425,9 +416,7 @@ class TorchModel:
     ) -> np.ndarray:
         """Greedy continuation of left-padded prompts with transformers' own generation and cache: int32[B,
         max_new_tokens], eos after a row's first eos."""
-        return self.generate_with_logits(
-            input_ids, attention_mask, images, depths, masks, max_new_tokens, eos_id
-        )[0]
+        return self.generate_with_logits(input_ids, attention_mask, images, depths, masks, max_new_tokens, eos_id)[0]
 
     def generate_with_logits(
         self,

@@ -16,7 +16,7 @@ from smolrgpt_jax.data.records import DataError
 from smolrgpt_jax.data.sources.collect import read_json_file
 
 if TYPE_CHECKING:
-    from smolrgpt_jax.loading import Model
+    from smolrgpt_jax.model import Model
 
 DTYPES = ("float32", "bfloat16")  # that a model may compute in
 FIRST, REORDERED, DRAWN = JOURNAL_PARTS = ("", "reordered", "drawn")  # of a run's answers, a file each
@@ -78,7 +78,7 @@ def journal_path(out: str | Path, part: str = FIRST) -> Path:
 
 def remove_journal(out: str | Path) -> None:
     """Removes the kept answers, after the results have been written."""
-    from smolrgpt_jax.generation.journal import journal_files
+    from eval.answering.journal import journal_files
 
     for part in JOURNAL_PARTS:
         for file in journal_files(journal_path(out, part)):

@@ -4,7 +4,7 @@
 
 Makes scenes as a phase of configs/demo_backbone.py has them, from a seed of its own, and predicts every token of their captions from
 those before it (teacher forcing). A caption is right where all its tokens are. Steps are what worked answers consist of (see
-smolrgpt_jax/data/warehouse_sim/worked.py): numbers and words that occur in them, wherever they occur. Writes captions.json and prints
+smolrgpt_jax/warehouse/words/worked.py): numbers and words that occur in them, wherever they occur. Writes captions.json and prints
 two tables.
 """
 
@@ -21,15 +21,15 @@ import numpy as np
 
 from configs import default, demo_backbone
 from eval import positive, write_json
-from eval.answers import question_category
-from smolrgpt_jax.data.datasets import read_source
-from smolrgpt_jax.data.pipeline import PackedRows
+from eval.reading.rules import question_category
+from smolrgpt_jax.data.batches import PackedRows
 from smolrgpt_jax.data.records import Question
-from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
-from smolrgpt_jax.data.warehouse_sim.write import ensure_warehouse
-from smolrgpt_jax.loading import Model, load
+from smolrgpt_jax.data.sources.formats import read_source
+from smolrgpt_jax.model import Model, load
 from smolrgpt_jax.models.smolrgpt import bind
-from smolrgpt_jax.training.inputs import row_shape
+from smolrgpt_jax.training.data import row_shape
+from smolrgpt_jax.warehouse.parameters import WarehouseConfig
+from smolrgpt_jax.warehouse.write import ensure_warehouse
 
 SEED = 990_001
 BATCH_ROWS = 16
@@ -105,9 +105,7 @@ def predicted_right(model: Model, rows: PackedRows) -> dict[str, np.ndarray]:
 
 
 def rights(
-    questions: Iterable[Question],
-    right: Mapping[str, np.ndarray],
-    spans: Mapping[str, Sequence[tuple[int, int]]],
+    questions: Iterable[Question], right: Mapping[str, np.ndarray], spans: Mapping[str, Sequence[tuple[int, int]]]
 ) -> Iterator[tuple[str, str, bool]]:
     """("kind", name, right) for every caption and ("step", name, right) for everything in it that is one.
 
@@ -132,10 +130,7 @@ def share_right(found: Iterable[tuple[str, str, bool]]) -> dict[str, dict[str, d
     for table, name, right in found:
         counted[table][name].append(right)
     return {
-        table: {
-            name: {"right": 100 * float(np.mean(all_)), "of": len(all_)}
-            for name, all_ in sorted(rows.items())
-        }
+        table: {name: {"right": 100 * float(np.mean(all_)), "of": len(all_)} for name, all_ in sorted(rows.items())}
         for table, rows in counted.items()
     }
 
@@ -169,14 +164,10 @@ def table(title: str, rows: Mapping[str, Mapping[str, float]]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m eval.captions",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="python -m eval.captions", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--checkpoint", required=True, type=Path, help="what eval.warehouse takes")
-    parser.add_argument(
-        "--phase", choices=demo_backbone.PHASES, required=True, help="whose captions are asked for"
-    )
+    parser.add_argument("--phase", choices=demo_backbone.PHASES, required=True, help="whose captions are asked for")
     parser.add_argument("--scenes", type=positive, default=300, help="scenes to make (default %(default)s)")
     parser.add_argument("--out", required=True, type=Path, help="folder for scenes and results")
     args = parser.parse_args(arguments)

@@ -4,7 +4,7 @@
 
 A run is a folder of eval.warehouse, or its predictions.json. The table holds both accuracies, the
 difference B - A with its 95 % interval, the numbers of questions only one run answered rightly, and
-the exact McNemar test's p-value. The interval draws whole pictures, see eval.statistics; the test takes
+the exact McNemar test's p-value. The interval draws whole pictures, see eval.scoring.intervals; the test takes
 questions as independent, so that its p-value is somewhat too small where a picture has many questions.
 S1 is a mean of four accuracies, so that it has an interval but no such test; "all questions" counts
 every question once.
@@ -18,8 +18,8 @@ from pathlib import Path
 
 from eval import check_unique, write_aside
 from eval.score_warehouse import describe_differing
-from eval.statistics import category_intervals, describe_bootstrap, describe_interval, mcnemar
-from eval.warehouse_scorer import is_correct
+from eval.scoring.intervals import category_intervals, describe_bootstrap, describe_interval, mcnemar
+from eval.scoring.official import is_correct
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, DataError, normalize_answer, record_id
 from smolrgpt_jax.data.sources.collect import read_json_list
 
@@ -67,10 +67,7 @@ def read_run(path: str | Path) -> dict[str, dict]:
 
 
 def compare_runs(
-    first: Mapping[str, dict],
-    second: Mapping[str, dict],
-    names: tuple[str, str],
-    listing: Path | None = None,
+    first: Mapping[str, dict], second: Mapping[str, dict], names: tuple[str, str], listing: Path | None = None
 ) -> list[dict]:
     """Compares two runs as ``read_run`` gives them.
 
@@ -175,13 +172,9 @@ def _is_right(item: Mapping) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m eval.compare",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="python -m eval.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "run_a", type=Path, metavar="RUN_A", help="folder of eval.warehouse or predictions.json"
-    )
+    parser.add_argument("run_a", type=Path, metavar="RUN_A", help="folder of eval.warehouse or predictions.json")
     parser.add_argument("run_b", type=Path, metavar="RUN_B", help="the other run")
     parser.add_argument("--out", type=Path, help="Markdown file to write the table to as well")
     args = parser.parse_args(arguments)

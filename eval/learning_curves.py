@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from eval import results_folder, write_json
-from eval.statistics import describe_interval, student_intervals
-from eval.svg import percent_axis
+from eval.report.svg import percent_axis
+from eval.scoring.intervals import describe_interval, student_intervals
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, DataError
 
 SCORES = ("S1", *WAREHOUSE_CATEGORIES)
@@ -108,9 +108,7 @@ def plot(curves: Curves) -> str:
         band = f"{line(steps, low)} {line(steps[::-1], high[::-1])}"
         parts.append(f'<polygon points="{band}" fill="{colour}" fill-opacity="0.12"/>')
         for run in values.T:
-            parts.append(
-                f'<polyline points="{line(steps, run)}" fill="none" stroke="{colour}" stroke-opacity="0.4"/>'
-            )
+            parts.append(f'<polyline points="{line(steps, run)}" fill="none" stroke="{colour}" stroke-opacity="0.4"/>')
         parts.append(
             f'<polyline points="{line(steps, mean)}" fill="none" stroke="{colour}" stroke-width="2.5"><title>{score}</title></polyline>'
         )
@@ -137,9 +135,7 @@ def write_curves(runs: Sequence[Path], out: Path) -> Mapping[str, tuple[list[int
             {
                 "command": command,
                 "runs": [str(run) for run in runs],
-                "scores": {
-                    score: {"steps": at, "values": values.tolist()} for score, (at, values) in curves.items()
-                },
+                "scores": {score: {"steps": at, "values": values.tolist()} for score, (at, values) in curves.items()},
             },
         )
         (aside / "table.md").write_text(f"{table(curves)}\n\n    {command}\n", encoding="utf-8")
@@ -149,9 +145,7 @@ def write_curves(runs: Sequence[Path], out: Path) -> Mapping[str, tuple[list[int
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m eval.learning_curves",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="python -m eval.learning_curves", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("runs", nargs="+", type=Path, help="work directories of trainings")
     parser.add_argument("--out", required=True, type=Path, help="folder for the results")

@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eval import check_unique, results_folder
-from eval.methods import add_method_arguments, build_methods, read_values
-from eval.results import RESULT_FILES, compute_metrics, describe_results, write_results
-from eval.submission import check_known, describe_empty, record_ids
+from eval.reading.methods import add_method_arguments, build_methods, read_values
+from eval.scoring.results import RESULT_FILES, compute_metrics, describe_results, write_results
+from eval.scoring.submission import check_known, describe_empty, record_ids
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, DataError, normalize_answer
 from smolrgpt_jax.data.sources.collect import read_json_list
 
@@ -60,9 +60,7 @@ def read_answers(path: str | Path) -> list[dict]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m eval.normalize",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="python -m eval.normalize", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "--predictions", required=True, type=Path, help="predictions.json or answers.json of eval.warehouse"
@@ -91,9 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from None
     except KeyboardInterrupt:
-        raise SystemExit(
-            "interrupted; what a server said is kept, the same command goes on from there"
-        ) from None
+        raise SystemExit("interrupted; what a server said is kept, the same command goes on from there") from None
     print(describe_results(predictions, metrics))
     if empty := describe_empty(args.out / "submission.json"):
         print(empty)

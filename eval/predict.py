@@ -8,7 +8,7 @@
 The question holds one "<mask>" per region, in the order of the masks or boxes. --masks is PNG files, one
 per region, black outside of it; or a JSON file with a list of {size, counts} (COCO's compressed encoding),
 one record with such a list under "rle", or a list of records, of which --record names one; a record also
-brings its question. From Python: ``eval.prediction.answer``.
+brings its question. From Python: ``eval.answering.one_picture.answer``.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from pathlib import Path
 from PIL import Image
 
 from eval import DTYPES, add_answer_length
-from eval.overlay import draw_regions
-from eval.prediction import answer, check_marks, read_regions
+from eval.answering.one_picture import answer, check_marks, read_regions
+from eval.report.overlay import draw_regions
 from smolrgpt_jax.data.images import open_picture, picture_size
 from smolrgpt_jax.data.records import IMAGE, MASK, RLE, DataError
 from smolrgpt_jax.data.sources.collect import Regions, read_json_file
@@ -123,9 +123,7 @@ def save_picture(picture: Image.Image, path: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--checkpoint", required=True, type=Path, help="checkpoint of ours, training folder or PyTorch folder"
     )
@@ -133,16 +131,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--depth", type=Path, help="8-bit grey depth picture; needed with regions")
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
-        "--masks",
-        nargs="+",
-        type=Path,
-        default=[],
-        metavar="FILE",
-        help="the regions: PNG files, or one JSON file",
+        "--masks", nargs="+", type=Path, default=[], metavar="FILE", help="the regions: PNG files, or one JSON file"
     )
-    where.add_argument(
-        "--boxes", nargs="+", default=[], metavar="X1,Y1,X2,Y2", help="the regions as boxes, in pixels"
-    )
+    where.add_argument("--boxes", nargs="+", default=[], metavar="X1,Y1,X2,Y2", help="the regions as boxes, in pixels")
     parser.add_argument("--record", help="id of the record to take from a JSON file of --masks")
     parser.add_argument("--question", help=f"the question with one {MASK} per region; a record may bring it")
     add_answer_length(parser)

@@ -2,7 +2,7 @@
 
     python -m eval.router --router DIR --data FILE.json [--examples 5] [--out FILE.json]
 
-The command compares the router with the rules of eval.answers on the file's questions. The published pipeline routes with two of
+The command compares the router with the rules of eval.reading.rules on the file's questions. The published pipeline routes with two of
 these, one for questions and one for answers; `launch.train_router` trains both kinds.
 """
 
@@ -19,9 +19,11 @@ import numpy as np
 from tqdm import tqdm
 
 from eval import write_aside
-from eval.answers import Answer, normalized_answer, question_category
+from eval.reading.rules import Answer, normalized_answer, question_category
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, DataError
-from smolrgpt_jax.data.router_texts import (
+from smolrgpt_jax.router.hf_folder import read_longformer
+from smolrgpt_jax.router.longformer import LongformerConfig, bind
+from smolrgpt_jax.router.texts import (
     KIND_FIELD,
     TOKENIZER_FILE,
     RouterText,
@@ -31,8 +33,6 @@ from smolrgpt_jax.data.router_texts import (
     read_router_texts,
     read_tokenizer_files,
 )
-from smolrgpt_jax.models.longformer import LongformerConfig, bind
-from smolrgpt_jax.torch_format.longformer import read_longformer
 
 BATCH = 32  # texts
 
@@ -147,9 +147,7 @@ def describe_agreement(found: Mapping[str, Any], examples: int) -> str:
         lines.append(f"{name:12} {count['questions']:9} {count['agree']:9} {share:6.2f} %")
     published = found["published"]
     if published["questions"]:
-        shares = {
-            who: f"{100 * published[who] / published['questions']:.2f} %" for who in ("rules", "router")
-        }
+        shares = {who: f"{100 * published[who] / published['questions']:.2f} %" for who in ("rules", "router")}
         lines.append(
             f"of {published['questions']} questions with a category the rules find {shares['rules']}, "
             f"the router {shares['router']}"
@@ -162,9 +160,7 @@ def describe_agreement(found: Mapping[str, Any], examples: int) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m eval.router",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="python -m eval.router", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--router", type=Path, required=True, help="folder that launch.train_router wrote")
     parser.add_argument("--data", type=Path, required=True, help="annotation file in the warehouse's format")
@@ -178,10 +174,7 @@ def main() -> None:
         if router.kind == "answer":
             raise DataError(f"{arguments.router} was trained on answers; the rules classify questions")
         texts = read_router_texts(arguments.data, "question", need_category=False)
-        print(
-            f"comparing {arguments.router} with the rules on {len(texts)} questions of {arguments.data}",
-            flush=True,
-        )
+        print(f"comparing {arguments.router} with the rules on {len(texts)} questions of {arguments.data}", flush=True)
         found = agreement(texts, router.categories([text.text for text in texts], progress=True))
         if arguments.out is not None:
             write_aside(arguments.out, json.dumps({**found, "truncated": router.truncated}, indent=2) + "\n")

@@ -5,7 +5,7 @@
 
 A checkpoint of our training brings its sources: those it was validated with where it has any, else (or with --training_data)
 those it was trained on. --config names a run's configuration instead, --source single sources with the fields of
-smolrgpt_jax.data.datasets.read_source. Questions are drawn from all sources and categories in turn, of as many pictures as
+smolrgpt_jax.data.sources.formats.read_source. Questions are drawn from all sources and categories in turn, of as many pictures as
 there are. Into --out go samples.json and report.html, which needs nothing beside itself. A record that cannot be used is left
 out and reported.
 """
@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 
 from eval import add_answer_length, answer_length, positive, results_folder, write_json
-from eval.answers import normalized_answer
-from eval.report import CATEGORY_TITLES, render, shown_question
+from eval.reading.rules import normalized_answer
+from eval.report.html import CATEGORY_TITLES, render, shown_question
+from eval.scoring.official import is_correct
 from eval.warehouse import run_details
-from eval.warehouse_scorer import is_correct
-from smolrgpt_jax.data.datasets import read_source
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, BadRecords, DataError, Picture
+from smolrgpt_jax.data.sources.formats import read_source
 
 BATCH_SIZE = 32
 
@@ -61,8 +61,8 @@ def read_config(text: str) -> dict[str, Any]:
 
 def recorded_run(checkpoint: Path) -> dict[str, Any]:
     """The settings of the run that a checkpoint comes from; raises ValueError if it comes from none."""
-    from smolrgpt_jax.torch_format.folder import is_torch_folder
-    from smolrgpt_jax.training.checkpoints import find_checkpoint, read_meta
+    from smolrgpt_jax.checkpoint.orbax import find_checkpoint, read_meta
+    from smolrgpt_jax.checkpoint.torch import is_torch_folder
 
     meta = None if is_torch_folder(checkpoint) else read_meta(find_checkpoint(checkpoint))
     if meta is None or not meta.run:
@@ -123,17 +123,14 @@ def draw(pictures: Mapping[str, Sequence[Picture]], count: int, seed: int) -> li
     return drawn
 
 
-def answer(
-    model: Any, drawn: Sequence[Asked], depth_mode: str, max_new_tokens: int, bad: BadRecords
-) -> list[dict]:
+def answer(model: Any, drawn: Sequence[Asked], depth_mode: str, max_new_tokens: int, bad: BadRecords) -> list[dict]:
     """The model's answers; what samples.json holds of each question that could be asked."""
     from smolrgpt_jax.generation import generate_answers
 
     # Ids are unique within a source only.
     renamed = [
         dataclasses.replace(
-            asked.picture,
-            questions=(dataclasses.replace(asked.question, id=f"{asked.source}: {asked.question.id}"),),
+            asked.picture, questions=(dataclasses.replace(asked.question, id=f"{asked.source}: {asked.question.id}"),)
         )
         for asked in drawn
     ]
@@ -194,7 +191,7 @@ def write_samples(
       drawn: the questions.
       bad: the records left out so far.
       seed: of the draw.
-      run_info: see ``eval.report.write_report``; "checkpoint" and "data" are named in the page's first line.
+      run_info: see ``eval.report.html.write_report``; "checkpoint" and "data" are named in the page's first line.
     """
     known = {(asked.source, asked.question.id): asked for asked in drawn}
     entries = []
@@ -234,9 +231,7 @@ def write_samples(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m eval.samples",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="python -m eval.samples", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "--checkpoint", required=True, type=Path, help="checkpoint of ours, training folder or PyTorch folder"
@@ -273,9 +268,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sources, depth_mode = sources_of(run, args.training_data), run["data"]["depth_mode"]
         data = ", ".join(_name(source) for source in sources.values())
         print(f"asking {args.checkpoint} about {data}, writing to {args.out}", flush=True)
-        drawn = draw(
-            {name: read_source(found, bad) for name, found in sources.items()}, args.count, args.seed
-        )
+        drawn = draw({name: read_source(found, bad) for name, found in sources.items()}, args.count, args.seed)
         if not drawn:
             raise DataError(f"{data} has no usable question; {bad.summary(1)}")
         # Imported late: neither --help nor a mistyped path should wait for JAX.

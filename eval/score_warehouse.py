@@ -18,9 +18,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from eval import check_unique, write_json
-from eval.answers import parse_normalized
-from eval.breakdown import describe_details
-from eval.warehouse_scorer import score
+from eval.reading.rules import parse_normalized
+from eval.scoring.breakdown import describe_details
+from eval.scoring.official import score
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, DataError, Question, normalize_answer, record_id
 from smolrgpt_jax.data.sources.collect import read_json_list
 from smolrgpt_jax.data.sources.conversation import first_text
@@ -130,18 +130,12 @@ def _read_list(path: str | Path) -> list[dict]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--ground_truth", required=True, type=Path, help="JSON list with id, category and normalized_answer"
     )
-    parser.add_argument(
-        "--predictions", required=True, type=Path, help="JSON list of {id, normalized_answer}"
-    )
-    parser.add_argument(
-        "--out", required=True, type=Path, help="JSON file to write: the official numbers and S1"
-    )
+    parser.add_argument("--predictions", required=True, type=Path, help="JSON list of {id, normalized_answer}")
+    parser.add_argument("--out", required=True, type=Path, help="JSON file to write: the official numbers and S1")
     args = parser.parse_args(arguments)
 
     print(f"scoring {args.predictions} against {args.ground_truth}, writing {args.out}")
@@ -179,13 +173,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ]
     if unreadable:
         print(f"{len(unreadable)} predictions are unreadable and count as wrong: {', '.join(unreadable)}")
-    parts = "  ".join(
-        f"{name} {metrics[name]:.2f}" for name in WAREHOUSE_CATEGORIES if metrics[name] is not None
-    )
-    print(
-        f"S1 {metrics['S1']:.2f}  {parts}  ({metrics['questions']} questions, "
-        f"{metrics['unreadable']} unreadable)"
-    )
+    parts = "  ".join(f"{name} {metrics[name]:.2f}" for name in WAREHOUSE_CATEGORIES if metrics[name] is not None)
+    print(f"S1 {metrics['S1']:.2f}  {parts}  ({metrics['questions']} questions, {metrics['unreadable']} unreadable)")
 
 
 if __name__ == "__main__":

@@ -65,9 +65,7 @@ def side_questions(record: dict) -> list[dict]:
         rles = [RLE(*r["size"], r["counts"].encode()) for r in record["rle"]]
         centres = [centre(rle) for rle in rles]
         pairs = list(itertools.permutations(range(len(centres)), 2))
-        pairs = [
-            (a, b) for a, b in pairs if kinds[a] == kinds[b] != "" and abs(centres[a] - centres[b]) > MARGIN
-        ]
+        pairs = [(a, b) for a, b in pairs if kinds[a] == kinds[b] != "" and abs(centres[a] - centres[b]) > MARGIN]
     except (KeyError, TypeError, IndexError, ValueError) as error:
         raise DataError(f"record {record.get('id')!r} has no readable masks ({error})") from error
     questions = []
@@ -125,9 +123,7 @@ def write_side_questions(records: Sequence[dict], out: Path, pictures: Path | No
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", required=True, type=Path, help="JSON list of records with masks")
     parser.add_argument("--pictures", type=Path, help="folder with images/ and depths/ of some of them")
     parser.add_argument("--out", required=True, type=Path, help="new folder")

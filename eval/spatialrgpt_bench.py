@@ -8,7 +8,7 @@ procedural warehouse. Into --out go predictions.json (every answer as text and a
 (success rates and errors in the layout of the paper's tables, with 95 % intervals) and report.html.
 
 The thresholds are the original ones, the judge is not: the original evaluation asks GPT-4 to compare
-qualitative answers and to extract numbers, this one reads both by rules (eval.bench_answers). Numbers of
+qualitative answers and to extract numbers, this one reads both by rules (eval.reading.bench_rules). Numbers of
 the two are close, not the same. A record that cannot be used is left out and reported; a picture
 that cannot be decoded leaves its questions without an answer, and they count as failures. Finished
 answers are kept in .OUT.journal beside --out until the results are written: the same command goes on from there. All devices answer
@@ -35,18 +35,16 @@ from eval import (
     results_folder,
     write_json,
 )
-from eval.bench_answers import CATEGORIES, QUALITATIVE, QUANTITATIVE, bench_answer
-from eval.bench_scorer import AVERAGE, answer_error, describe_bench, group_of, is_success, score_bench
-from eval.devices import is_first_process, load_model
-from eval.report import gallery, render
+from eval.answering.devices import is_first_process, load_model
+from eval.reading.bench_rules import CATEGORIES, QUALITATIVE, QUANTITATIVE, bench_answer
+from eval.report.html import gallery, render
+from eval.scoring.bench_scores import AVERAGE, answer_error, describe_bench, group_of, is_success, score_bench
 from eval.warehouse import Answered, Answerer, answer_questions, described, limit_questions, run_details
 from smolrgpt_jax import distributed
 from smolrgpt_jax.data.records import BadRecords, DataError, Picture, describe
 from smolrgpt_jax.data.sources.osd import read_bench
 
-_TITLES = {name: name for name in QUALITATIVE} | {
-    name: name.replace("_", " ").capitalize() for name in QUANTITATIVE
-}
+_TITLES = {name: name for name in QUALITATIVE} | {name: name.replace("_", " ").capitalize() for name in QUANTITATIVE}
 
 
 def known_questions(pictures: Sequence[Picture], bad: BadRecords) -> list[Picture]:
@@ -94,10 +92,7 @@ def make_predictions(pictures: Sequence[Picture], answers: Sequence[Answered]) -
 
 
 def evaluate(
-    pictures: Sequence[Picture],
-    answerer: Answerer,
-    out: str | Path,
-    run_info: Mapping[str, Any] | None = None,
+    pictures: Sequence[Picture], answerer: Answerer, out: str | Path, run_info: Mapping[str, Any] | None = None
 ) -> dict:
     """Answers, scores and writes the files that the module's docstring names; returns the metrics.
 
@@ -105,7 +100,7 @@ def evaluate(
       pictures: with questions of the benchmark's categories.
       answerer: pictures -> what is answered to each question, in their order.
       out: folder of the results; its files of the same names are replaced once all are complete.
-      run_info: see ``eval.report.write_report``.
+      run_info: see ``eval.report.html.write_report``.
     """
     predictions = make_predictions(pictures, answerer(pictures))
     metrics = score_bench(predictions)
@@ -117,16 +112,9 @@ def evaluate(
 
 
 def _write_report(
-    path: Path,
-    metrics: Mapping,
-    predictions: Sequence[Mapping],
-    pictures: Sequence[Picture],
-    run_info: Mapping | None,
+    path: Path, metrics: Mapping, predictions: Sequence[Mapping], pictures: Sequence[Picture], run_info: Mapping | None
 ) -> None:
-    shown = [
-        dict(item, category=group_of(item["category"]), normalized_answer=item["value"])
-        for item in predictions
-    ]
+    shown = [dict(item, category=group_of(item["category"]), normalized_answer=item["value"]) for item in predictions]
     groups = {name: [item for item in shown if item["category"] == name] for name in _TITLES}
     render(
         path,
@@ -181,14 +169,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             length = answer_length(model, args.max_new_tokens)
 
             def ask(asked: Sequence[Picture]) -> list[Answered]:
-                return answer_questions(
-                    model, asked, args.batch_size, length, bad, journal=journal_path(args.out)
-                )
+                return answer_questions(model, asked, args.batch_size, length, bad, journal=journal_path(args.out))
 
             # On every process, since Orbax reads on all of them together.
-            details = run_details(
-                model, "eval.spatialrgpt_bench", checkpoint=args.checkpoint, data=annotations
-            )
+            details = run_details(model, "eval.spatialrgpt_bench", checkpoint=args.checkpoint, data=annotations)
             if not is_first_process():
                 ask(pictures)
                 return

@@ -40,15 +40,15 @@ from eval import (
     results_folder,
     write_json,
 )
-from eval.answers import question_category
-from eval.blind import BlindBaseline, read_training_questions
-from eval.devices import is_first_process, load_model
-from eval.left_out import left_out_answers
-from eval.methods import RULES, Method, add_method_arguments, build_methods, read_values
-from eval.report import write_report
-from eval.results import RESULT_FILES, compute_metrics, describe_metrics, describe_results, write_results
-from eval.submission import describe_empty, record_ids
-from eval.vote import Ballots, further_answers
+from eval.answering.devices import is_first_process, load_model
+from eval.answering.left_out import left_out_answers
+from eval.answering.vote import Ballots, further_answers
+from eval.reading.methods import RULES, Method, add_method_arguments, build_methods, read_values
+from eval.reading.rules import question_category
+from eval.report.html import write_report
+from eval.scoring.blind import BlindBaseline, read_training_questions
+from eval.scoring.results import RESULT_FILES, compute_metrics, describe_metrics, describe_results, write_results
+from eval.scoring.submission import describe_empty, record_ids
 from smolrgpt_jax import distributed
 from smolrgpt_jax.data.images import DEPTH_MODES
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, BadRecords, DataError, Picture, describe
@@ -57,7 +57,7 @@ from smolrgpt_jax.data.sources.warehouse import read_warehouse
 
 if TYPE_CHECKING:
     from smolrgpt_jax.generation.answers import ClosingMode
-    from smolrgpt_jax.loading import Model
+    from smolrgpt_jax.model import Model
 
 FINGERPRINT = "checkpoint fingerprint"
 RESULT_NAMES = (*RESULT_FILES, "report.html", "answers.json")
@@ -144,9 +144,7 @@ def described(answer: Answered) -> Mapping[str, str | bool | None]:
     return {"answer": answer} if isinstance(answer, str) else answer
 
 
-def mark_cut_off(
-    pictures: Sequence[Picture], answers: Sequence[Answered], cut_off: Collection[str]
-) -> list[Answered]:
+def mark_cut_off(pictures: Sequence[Picture], answers: Sequence[Answered], cut_off: Collection[str]) -> list[Answered]:
     """The answers, those to these questions (ids) marked as cut off."""
     ids = [question.id for picture in pictures for question in picture.questions]
     return [
@@ -156,10 +154,8 @@ def mark_cut_off(
 
 
 def with_further(answers: Sequence[Answered], further: Sequence[Sequence[dict]]) -> list[Answered]:
-    """The answers, each with the further ones to the same question, see ``eval.vote.further_answers``."""
-    return [
-        {**described(answer), "further": list(more)} for answer, more in zip(answers, further, strict=True)
-    ]
+    """The answers, each with the further ones to the same question, see ``eval.answering.vote.further_answers``."""
+    return [{**described(answer), "further": list(more)} for answer, more in zip(answers, further, strict=True)]
 
 
 def list_answers(pictures: Sequence[Picture], answers: Sequence[Answered]) -> list[dict]:
@@ -207,11 +203,11 @@ def evaluate(
       pictures: with the questions to ask, at least one.
       answerer: pictures -> what is answered to each question, in their order.
       out: folder of the results; those of an earlier run are replaced once all are complete.
-      methods: ways of reading values off the answers, see ``eval.methods``; the first one scores.
+      methods: ways of reading values off the answers, see ``eval.reading.methods``; the first one scores.
       ids: all ids that the submission must hold, in its order; None for those of the questions.
-      left_out: items of questions that are not asked and count as wrong, see ``eval.left_out``.
+      left_out: items of questions that are not asked and count as wrong, see ``eval.answering.left_out``.
       blind: the baseline to score beside the answers.
-      loss_curves, run_info: see ``eval.report.write_report``.
+      loss_curves, run_info: see ``eval.report.html.write_report``.
 
     Returns:
       The metrics, or None (and neither metrics.json nor report.html) if no question has a
@@ -223,9 +219,7 @@ def evaluate(
     """
     truths = [question.normalized_answer for picture in pictures for question in picture.questions]
     if None in truths and any(truth is not None for truth in truths):
-        raise DataError(
-            f"{truths.count(None)} of {len(truths)} questions have no published answer to score against"
-        )
+        raise DataError(f"{truths.count(None)} of {len(truths)} questions have no published answer to score against")
     answers = [*list_answers(pictures, answerer(pictures)), *left_out]
     try:
         predictions = read_values(answers, methods)
@@ -233,9 +227,7 @@ def evaluate(
         with results_folder(out) as aside:
             write_json(aside / "answers.json", answers)
         if isinstance(error, ValueError):
-            raise DataError(
-                f"{error}; the answers are in {out}/answers.json, which eval.normalize reads"
-            ) from error
+            raise DataError(f"{error}; the answers are in {out}/answers.json, which eval.normalize reads") from error
         raise
     metrics = None
     if any(item["truth"] is not None for item in predictions):
@@ -255,12 +247,12 @@ def run_details(model: Model, module: str = "eval.warehouse", **details: Any) ->
     A checkpoint of our training also tells the stage's run configuration and seed. The fingerprint is the same for the same
     numbers, whatever folder or format they come from and whatever devices they lie on.
     """
-    from smolrgpt_jax.generation.journal import params_fingerprint
+    from eval.answering.journal import params_fingerprint
 
     command = shlex.join(["python", "-m", module, *sys.argv[1:]])
     config = {"model": model.config.to_dict()}
     if model.source is not None and (model.source / "meta").is_dir():
-        from smolrgpt_jax.training.checkpoints import read_meta
+        from smolrgpt_jax.checkpoint.orbax import read_meta
 
         config["training"] = read_meta(model.source).run or {}
         details["seed"] = config["training"].get("run", {}).get("seed")
@@ -284,9 +276,7 @@ def _answerer(
         rest = {"on_bad_record": bad, "depth_mode": args.preprocessing}
         kept = journal_path(args.out)
         if "closing" in args.answers:
-            answers = closed_answer_questions(
-                asked, pictures, **limits, mode=args.closing, **rest, journal=kept
-            )
+            answers = closed_answer_questions(asked, pictures, **limits, mode=args.closing, **rest, journal=kept)
         else:
             answers = answer_questions(asked, pictures, **limits, **rest, journal=kept)
         if ballots is None:
@@ -305,9 +295,7 @@ def _named_file(text: str) -> tuple[str, str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--checkpoint", required=True, type=Path, help="checkpoint of ours, training folder or PyTorch folder"
     )
@@ -342,21 +330,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="training curves to show in the report",
     )
     vote = parser.add_argument_group("--answers vote")
-    vote.add_argument(
-        "--vote_answers",
-        type=int,
-        default=Ballots.number,
-        help="to each question (default %(default)s)",
-    )
+    vote.add_argument("--vote_answers", type=int, default=Ballots.number, help="to each question (default %(default)s)")
     vote.add_argument(
         "--vote_temperature",
         type=float,
         default=Ballots.temperature,
         help="of answers where a question's masks have no more orders (default %(default)s)",
     )
-    vote.add_argument(
-        "--vote_seed", type=int, default=Ballots.seed, help="of orders and draws (default %(default)s)"
-    )
+    vote.add_argument("--vote_seed", type=int, default=Ballots.seed, help="of orders and draws (default %(default)s)")
     vote.add_argument(
         "--vote_categories",
         nargs="+",

@@ -20,7 +20,7 @@ from typing import Any
 from absl import flags
 
 from launch import run_config
-from smolrgpt_jax.compile_report.chips import TOPOLOGIES, chip_of
+from launch.tpu_report.chips import TOPOLOGIES, chip_of
 
 CONFIG = run_config.define()
 TOPOLOGY = flags.DEFINE_string("topology", None, f"one of {', '.join(TOPOLOGIES)}", required=True)
@@ -69,9 +69,9 @@ def compile_run(
     Raises ValueError (DoesNotFit where memory is too small).
     """
     devices = topology_devices(topology, slices)
+    from launch.tpu_report.report import compile_program, report_on
+    from launch.tpu_report.run_programs import make_program
     from smolrgpt_jax import sharding
-    from smolrgpt_jax.compile_report.programs import make_program
-    from smolrgpt_jax.compile_report.report import compile_program, report_on
     from smolrgpt_jax.training.settings import check_values
 
     check_values(run)
@@ -96,8 +96,8 @@ def find_batch(run: dict[str, Any], topology: str, slices: int, what: str, start
     It fits if the compiler finds the memory and if the sum of arguments, outputs and temporaries, which counts some of it
     twice, is not above the chip's. Raises ValueError if not even one row per chip fits.
     """
+    from launch.tpu_report.report import DoesNotFit, largest_fitting
     from smolrgpt_jax import sharding
-    from smolrgpt_jax.compile_report.report import DoesNotFit, largest_fitting
 
     mesh = sharding.make_mesh(run["mesh"], topology_devices(topology, slices), run["strategy"])
     ways = sharding.batch_ways(mesh)
@@ -149,7 +149,7 @@ def main(arguments: list[str]) -> None:
             report = compile_run(run, TOPOLOGY.value, SLICES.value, WHAT.value, NEW_TOKENS.value)
     except ValueError as error:
         raise SystemExit(f"error: {error}") from None
-    from smolrgpt_jax.compile_report.report import as_text
+    from launch.tpu_report.report import as_text
 
     print(as_text(report))
     if "largest_rows_per_chip" in report:

@@ -16,10 +16,10 @@ from pathlib import Path
 
 from configs import demo_backbone
 from convert.folders import jax_to_torch
-from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
-from smolrgpt_jax.data.warehouse_sim.write import ensure_warehouse
-from smolrgpt_jax.torch_format.folder import read_folder
-from smolrgpt_jax.training.checkpoints import find_checkpoint
+from smolrgpt_jax.checkpoint.orbax import find_checkpoint
+from smolrgpt_jax.checkpoint.torch import read_folder
+from smolrgpt_jax.warehouse.parameters import WarehouseConfig
+from smolrgpt_jax.warehouse.write import ensure_warehouse
 
 WEIGHTS, LOG, CARD = "model.safetensors", "training_log.csv", "README.md"
 LOGGED = ("step", "loss", "validation_loss", "lr_all")
@@ -27,7 +27,7 @@ LOGGED = ("step", "loss", "validation_loss", "lr_all")
 
 def run(workdir: Path, out: Path) -> None:
     """Runs every phase that is not done yet and writes the folder; raises ValueError or OSError with one sentence."""
-    from smolrgpt_jax.training.loop import train
+    from smolrgpt_jax.training.run import train
 
     if out.exists():
         raise ValueError(f"{out} exists already; nothing was done")
@@ -80,7 +80,7 @@ only: use it for the demo, tests and studies, for nothing else.
 - Trained by `python -m launch.demo_backbone` from `configs/demo_backbone.py`, batches of 8 rows, AdamW, peak rate 1e-3 (5e-4 in
   `recall`), everything trained. `{LOG}` holds the losses.
 - Data: captions of procedural scenes, made by the same command, none of them the demo's. The kinds are explained in
-  `smolrgpt_jax/data/warehouse_sim/captions.py`. Some of them ask in the wordings of the benchmark's questions: `side`, `apart` and
+  `smolrgpt_jax/warehouse/words/captions.py`. Some of them ask in the wordings of the benchmark's questions: `side`, `apart` and
   `how_many`, answered in a word, and the `worked_` kinds, answered by the workings and the bare value: encoder and decoder know
   the task before the demo begins. Whole answers of the benchmark are not among them, and no scene of the benchmark or the demo is.
   Captions of whole pictures are among `see`'s, and 15 % of the rows of `recall` and 5 % of those of the later phases.
@@ -98,9 +98,7 @@ No third-party data or weights went into it.
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m launch.demo_backbone",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="python -m launch.demo_backbone", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "--workdir",
@@ -116,9 +114,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
-    print(
-        f"training the phases {', '.join(demo_backbone.PHASES)} in {arguments.workdir}, writing {arguments.out}"
-    )
+    print(f"training the phases {', '.join(demo_backbone.PHASES)} in {arguments.workdir}, writing {arguments.out}")
     try:
         run(arguments.workdir, arguments.out)
     except (ValueError, OSError) as error:

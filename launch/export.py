@@ -20,17 +20,13 @@ from pathlib import Path
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m launch.export",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="python -m launch.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "--checkpoint", required=True, type=Path, help="checkpoint of ours, training folder or PyTorch folder"
     )
     parser.add_argument("--out", required=True, type=Path, help="new folder")
-    parser.add_argument(
-        "--platforms", default="cpu,cuda,tpu", help="what the programs run on (default %(default)s)"
-    )
+    parser.add_argument("--platforms", default="cpu,cuda,tpu", help="what the programs run on (default %(default)s)")
     parser.add_argument("--batch", type=int, help="prompts of every call (default: any number)")
     parser.add_argument(
         "--prompt_tokens",
@@ -54,9 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         default="float32",
         help="of activations and of stored parameters; float32 is exact on every platform (default %(default)s)",
     )
-    parser.add_argument(
-        "--tokenizer", type=Path, help="folder with tokenizer.json, for a checkpoint that brings none"
-    )
+    parser.add_argument("--tokenizer", type=Path, help="folder with tokenizer.json, for a checkpoint that brings none")
     args = parser.parse_args(arguments)
 
     print(f"exporting {args.checkpoint} for {args.platforms} into {args.out}", flush=True)
@@ -65,16 +59,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if args.out.exists():
             raise ValueError(f"{args.out} exists already; nothing was written")
         from smolrgpt_jax import load
-        from smolrgpt_jax.data.text import ChatTokenizer
+        from smolrgpt_jax.data.chat import ChatTokenizer
         from smolrgpt_jax.export import ExportSettings, write_export
 
         model = load(args.checkpoint)
         if args.tokenizer is not None:
             model = dataclasses.replace(model, tokenizer=ChatTokenizer.load(args.tokenizer))
         elif model.tokenizer is None:
-            raise ValueError(
-                f"{args.checkpoint} brings no tokenizer, give the folder of one with --tokenizer"
-            )
+            raise ValueError(f"{args.checkpoint} brings no tokenizer, give the folder of one with --tokenizer")
         settings = ExportSettings(
             platforms=tuple(filter(None, args.platforms.split(","))),
             batch=args.batch,

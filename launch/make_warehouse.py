@@ -10,8 +10,8 @@ import argparse
 from pathlib import Path
 
 from smolrgpt_jax.data.records import DataError
-from smolrgpt_jax.data.warehouse_sim.config import MIXES, WarehouseConfig
-from smolrgpt_jax.data.warehouse_sim.write import make_warehouse
+from smolrgpt_jax.warehouse.parameters import MIXES, WarehouseConfig
+from smolrgpt_jax.warehouse.write import make_warehouse
 
 NUMBERS = {
     "scenes": "pictures of the training split",
@@ -41,10 +41,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="new folder")
     for name, what in NUMBERS.items():
         parser.add_argument(
-            f"--{name}",
-            type=int,
-            default=getattr(WarehouseConfig, name),
-            help=f"{what} (default %(default)s)",
+            f"--{name}", type=int, default=getattr(WarehouseConfig, name), help=f"{what} (default %(default)s)"
         )
     parser.add_argument(
         "--mix",
@@ -61,9 +58,7 @@ def main() -> None:
     )
     for name, what in FLAGS.items():
         parser.add_argument(f"--{name}", action="store_true", help=what)
-    parser.add_argument(
-        "--workers", type=int, help="processes, without effect on the result (default: one per core)"
-    )
+    parser.add_argument("--workers", type=int, help="processes, without effect on the result (default: one per core)")
     arguments = vars(parser.parse_args())
     out, workers = arguments.pop("out"), arguments.pop("workers")
     try:
@@ -105,8 +100,7 @@ def describe_answers(found: dict) -> str:
     if metres:
         low, middle, high = metres["quartiles"]
         parts.append(
-            f"distance quartiles {low} / {middle} / {high} m, largest {metres['largest']} m, "
-            f"{metres['zeros']} zeros"
+            f"distance quartiles {low} / {middle} / {high} m, largest {metres['largest']} m, {metres['zeros']} zeros"
         )
     return "; ".join(parts)
 

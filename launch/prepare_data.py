@@ -13,13 +13,13 @@ import time
 from pathlib import Path
 
 from smolrgpt_jax.data.images import DEPTH_MODES
+from smolrgpt_jax.data.prepared.writer import PrepareConfig, prepare
 from smolrgpt_jax.data.records import BadRecords, DataError, Picture, describe
 from smolrgpt_jax.data.sources.archives import unpack_chunks
 from smolrgpt_jax.data.sources.captions import read_captions
 from smolrgpt_jax.data.sources.osd import read_bench, read_osd
 from smolrgpt_jax.data.sources.smolrgpt_parquet import read_smolrgpt
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
-from smolrgpt_jax.data.tfds.prepare import PrepareConfig, prepare
 
 SOURCES = ("warehouse", "osd", "llava", "smolrgpt", "bench")
 
@@ -40,9 +40,7 @@ def read(source: str, root: Path, split: str, annotations: str | None, bad: BadR
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m launch.prepare_data",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="python -m launch.prepare_data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--source", choices=SOURCES, required=True, help="format of the data set")
     parser.add_argument("--root", type=Path, required=True, help="its folder")
@@ -51,9 +49,7 @@ def main() -> None:
         "--splits", nargs="+", help="default: train and val of a warehouse, all of another source as train"
     )
     parser.add_argument("--annotations", help="file name under --root, where it is not the published one")
-    parser.add_argument(
-        "--image_size", type=int, default=PrepareConfig.image_size, help="default %(default)s"
-    )
+    parser.add_argument("--image_size", type=int, default=PrepareConfig.image_size, help="default %(default)s")
     parser.add_argument("--mask_grid", type=int, default=PrepareConfig.mask_grid, help="default %(default)s")
     parser.add_argument("--depth_mode", choices=DEPTH_MODES, default=PrepareConfig.depth_mode)
     parser.add_argument(
@@ -65,9 +61,7 @@ def main() -> None:
         default="error",
         help="stop at the first bad record, or leave it out and report it (default %(default)s)",
     )
-    parser.add_argument(
-        "--workers", type=int, help="processes, without effect on the result (default: one per core)"
-    )
+    parser.add_argument("--workers", type=int, help="processes, without effect on the result (default: one per core)")
     a = parser.parse_args()
     splits = a.splits or (["train", "val"] if a.source == "warehouse" else ["train"])
     started = time.monotonic()

@@ -19,9 +19,7 @@ HELP = ("--help", "-help", "-h", "-?", "--helpshort")
 
 def define() -> Any:
     """Defines the flag; its value is a locked ConfigDict."""
-    return config_flags.DEFINE_config_file(
-        FLAG, help_string="configuration file of the run", lock_config=True
-    )
+    return config_flags.DEFINE_config_file(FLAG, help_string="configuration file of the run", lock_config=True)
 
 
 def start(main: Callable[[list[str]], None]) -> None:

@@ -4,7 +4,7 @@
 
 Started again with the same work directory it goes on from its newest checkpoint. On several hosts the same command runs on each:
 a TPU pod and a Slurm step are recognised, elsewhere --coordinator_address, --num_processes and --process_id say who is who (or
-JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID). launch/README.md has the launchers.
+JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID). launch/pods/README.md has the launchers.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> None:
         raise SystemExit(f"error: unknown argument {arguments[1]!r}")
     if "://" in WORKDIR.value:
         raise SystemExit(
-            f"error: --workdir {WORKDIR.value} is a URL; mount the bucket and give the folder (launch/README.md says how)"
+            f"error: --workdir {WORKDIR.value} is a URL; mount the bucket and give the folder (launch/pods/README.md says how)"
         )
     try:
         distributed.start(
@@ -48,10 +48,10 @@ def main(arguments: list[str]) -> None:
     except ValueError as error:
         raise SystemExit(f"error: {error}") from None
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    from eval.validation import WAREHOUSE_SCORES
+    from eval.scoring.validation import WAREHOUSE_SCORES
+    from smolrgpt_jax.checkpoint.torch import CheckpointError
     from smolrgpt_jax.data.records import DataError
-    from smolrgpt_jax.torch_format.folder import CheckpointError
-    from smolrgpt_jax.training.loop import RunError, train
+    from smolrgpt_jax.training.run import RunError, train
 
     print(f"training into {WORKDIR.value} with\n{CONFIG.value}")
     with distributed.end_on_error():

@@ -19,7 +19,10 @@ from tqdm import tqdm
 
 from eval.router import load_router
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, DataError
-from smolrgpt_jax.data.router_texts import (
+from smolrgpt_jax.router.fitting import RouterTraining, train_router
+from smolrgpt_jax.router.hf_folder import longformer_config_values, read_longformer, write_longformer
+from smolrgpt_jax.router.longformer import LongformerConfig, init_params
+from smolrgpt_jax.router.texts import (
     KIND_FIELD,
     TEXT_KINDS,
     TOKENIZER_FILE,
@@ -29,9 +32,6 @@ from smolrgpt_jax.data.router_texts import (
     read_router_texts,
     read_tokenizer_files,
 )
-from smolrgpt_jax.models.longformer import LongformerConfig, init_params
-from smolrgpt_jax.torch_format.longformer import longformer_config_values, read_longformer, write_longformer
-from smolrgpt_jax.training.router import RouterTraining, train_router
 
 DEMO_TOKENIZER = Path(__file__).parents[1] / "configs" / "demo_tokenizer"
 BEGIN, END, PAD = "<|im_start|>", "<|im_end|>", "<|endoftext|>"  # of the demo's tokenizer
@@ -54,11 +54,7 @@ def starting_point(
         tokenizer = RouterTokenizer(files[TOKENIZER_FILE], POSITIONS)
         begin, end, pad = (tokenizer.token_id(token) for token in (BEGIN, END, PAD))
         config = LongformerConfig(
-            WAREHOUSE_CATEGORIES,
-            vocab_size=tokenizer.vocab_size,
-            positions=POSITIONS + pad + 1,
-            pad_id=pad,
-            **SIZES,
+            WAREHOUSE_CATEGORIES, vocab_size=tokenizer.vocab_size, positions=POSITIONS + pad + 1, pad_id=pad, **SIZES
         )
         special = {"bos_token_id": begin, "eos_token_id": end, "sep_token_id": end}
         return config, init_params(config, key), {**longformer_config_values(config), **special}, files
@@ -118,15 +114,11 @@ def run(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m launch.train_router",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="python -m launch.train_router", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True, help="annotation file to train on")
     parser.add_argument("--out", type=Path, required=True, help="new folder")
-    parser.add_argument(
-        "--init", type=Path, help="Longformer folder to start from (default: a small new model)"
-    )
+    parser.add_argument("--init", type=Path, help="Longformer folder to start from (default: a small new model)")
     parser.add_argument(
         "--text", choices=TEXT_KINDS, default=TEXT_KINDS[0], help="what is classified (default %(default)s)"
     )

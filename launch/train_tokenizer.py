@@ -14,8 +14,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
+from smolrgpt_jax.data.chat import IMAGE_TOKEN, MASK_DEPTH_TOKEN, MASK_RGB_TOKEN, ChatTokenizer
 from smolrgpt_jax.data.records import IMAGE, MASK, DataError
-from smolrgpt_jax.data.text import IMAGE_TOKEN, MASK_DEPTH_TOKEN, MASK_RGB_TOKEN, ChatTokenizer
 
 # SmolLM2's special tokens, in the order of their ids 0 to 16.
 SPECIAL_TOKENS = (
@@ -52,9 +52,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> ChatTokenizer:
       ValueError: the size has no room for the bytes, or the texts have too few pairs to fill it.
     """
     if vocab_size < SMALLEST:
-        raise ValueError(
-            f"a vocabulary of {vocab_size} is too small, bytes and special tokens alone take {SMALLEST}"
-        )
+        raise ValueError(f"a vocabulary of {vocab_size} is too small, bytes and special tokens alone take {SMALLEST}")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
@@ -109,19 +107,14 @@ def pieces(files: Iterable[Path]) -> Iterator[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder with train*.json")
-    parser.add_argument(
-        "--vocab_size", type=int, default=640, help="number of tokens, the three of SmolRGPT included"
-    )
+    parser.add_argument("--vocab_size", type=int, default=640, help="number of tokens, the three of SmolRGPT included")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     args = parser.parse_args()
     files = sorted(args.data.glob("train*.json"))
     if not files:
         raise SystemExit(f"error: {args.data} holds no train*.json")
     names = ", ".join(file.name for file in files)
-    print(
-        f"training a tokenizer of {args.vocab_size} tokens on {names} of {args.data}, "
-        f"writing it to {args.out}"
-    )
+    print(f"training a tokenizer of {args.vocab_size} tokens on {names} of {args.data}, writing it to {args.out}")
     try:
         tokenizer = train_tokenizer(tqdm(pieces(files), unit=" pieces"), args.vocab_size)
         tokenizer.save(args.out)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from eval.overlay import draw_regions
+from eval.report.overlay import draw_regions
 from smolrgpt_jax.data.records import MASK, WAREHOUSE_CATEGORIES, DataError, Picture, Question
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 
@@ -62,11 +62,7 @@ def _tile(picture: Picture, question: Question) -> Image.Image:
             raise DataError(f"{file}: cannot be opened as a picture ({error})") from error
     font = ImageFont.load_default(FONT_SIZE)
     answer = "(no answer published)" if question.answer is None else question.answer
-    texts = [
-        (f"{picture.id}  {question.category}", GREY),
-        (readable(question.prompt), INK),
-        (f"-> {answer}", INK),
-    ]
+    texts = [(f"{picture.id}  {question.category}", GREY), (readable(question.prompt), INK), (f"-> {answer}", INK)]
     lines = [(line, ink) for text, ink in texts for line in _wrapped(text, font, 2 * WIDTH)]
     line_height = FONT_SIZE + 5
     tile = Image.new("RGB", (2 * WIDTH, shown[0].height + line_height * len(lines) + 8), PAPER)
@@ -116,9 +112,7 @@ def main() -> None:
     try:
         if arguments.scenes < 1:
             raise ValueError(f"{arguments.scenes} scenes are too few")
-        print(
-            f"drawing {arguments.scenes} pictures of {arguments.data}/{arguments.split} into {arguments.out}"
-        )
+        print(f"drawing {arguments.scenes} pictures of {arguments.data}/{arguments.split} into {arguments.out}")
         answers = "test_answers.json"
         with_answers = arguments.split == "test" and (arguments.data / answers).exists()
         pictures = read_warehouse(arguments.data, arguments.split, answers if with_answers else None)

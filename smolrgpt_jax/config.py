@@ -1,14 +1,15 @@
 """The model's configuration: frozen dataclasses, presets, and the PyTorch release's config.json.
 
 Field names of config.json are those of a checkpoint folder saved by the PyTorch release; fields this model
-does not use are the caller's to keep (`smolrgpt_jax.torch_format` writes them back unchanged).
+does not use are the caller's to keep (`smolrgpt_jax.checkpoint` writes them back unchanged).
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Mapping, get_args
+from typing import Any, Literal, get_args
 
 RematPolicy = Literal["none", "dots", "full"]
 AttentionImplementation = Literal["xla", "splash", "cudnn"]
@@ -110,15 +111,10 @@ class SmolRGPTConfig:
 
     def __post_init__(self) -> None:
         if self.depth_pathway not in get_args(DepthPathway):
-            raise ConfigError(
-                f"depth_pathway {self.depth_pathway!r} is not one of {', '.join(get_args(DepthPathway))}"
-            )
+            raise ConfigError(f"depth_pathway {self.depth_pathway!r} is not one of {', '.join(get_args(DepthPathway))}")
         v, d = self.vision, self.decoder
         checks = [
-            (
-                v.image_size % v.patch_size,
-                f"image size {v.image_size} is not a multiple of patch size {v.patch_size}",
-            ),
+            (v.image_size % v.patch_size, f"image size {v.image_size} is not a multiple of patch size {v.patch_size}"),
             (
                 v.grid % self.shuffle_factor,
                 f"{v.grid} patches per side do not divide by pixel-shuffle factor {self.shuffle_factor}",

@@ -57,11 +57,7 @@ def find_processes(
     Arguments go before the environment variables of `VARIABLES`; without either, a Slurm step of several tasks and a TPU host
     are recognised and left to JAX. Raises ValueError for settings that are incomplete or contradict each other.
     """
-    given = {
-        "coordinator_address": coordinator_address,
-        "num_processes": num_processes,
-        "process_id": process_id,
-    }
+    given = {"coordinator_address": coordinator_address, "num_processes": num_processes, "process_id": process_id}
     found = {n: environ.get(v) if given[n] is None else given[n] for n, v in VARIABLES.items()}
     missing = [f"--{n} ({VARIABLES[n]})" for n, value in found.items() if value is None]
     if not missing:
@@ -74,11 +70,7 @@ def find_processes(
         if not 0 <= index < count:
             raise ValueError(f"process_id {index} is not one of 0 to {count - 1} ({count} processes)")
         address = str(found["coordinator_address"])
-        return (
-            None
-            if count == 1
-            else Processes(address if ":" in address else f"{address}:{PORT}", count, index)
-        )
+        return None if count == 1 else Processes(address if ":" in address else f"{address}:{PORT}", count, index)
     if len(missing) < len(found):
         raise ValueError(f"several processes need {' and '.join(missing)} too")
     slurm = all(name in environ for name in SLURM) and int(environ["SLURM_NTASKS"]) > 1

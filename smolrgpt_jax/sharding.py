@@ -59,9 +59,7 @@ LOGICAL_AXES: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 
 def make_mesh(
-    shape: Mapping[str, int] | None = None,
-    devices: Sequence[Any] | None = None,
-    strategy: Strategy = "data",
+    shape: Mapping[str, int] | None = None, devices: Sequence[Any] | None = None, strategy: Strategy = "data"
 ) -> Mesh:
     """The mesh of axes data, fsdp, tensor over all devices.
 
@@ -97,9 +95,7 @@ def make_mesh(
         if sizes[0] % slices:
             raise ValueError(f"the data axis of size {sizes[0]} does not divide over {slices} slices")
         within = (sizes[0] // slices, *sizes[1:])
-        array = mesh_utils.create_hybrid_device_mesh(
-            within, (slices, 1, 1), devices, allow_split_physical_axes=True
-        )
+        array = mesh_utils.create_hybrid_device_mesh(within, (slices, 1, 1), devices, allow_split_physical_axes=True)
     else:
         # A 16x16 torus has no axis of 64: an axis of the mesh may take a part of one.
         array = mesh_utils.create_device_mesh(tuple(sizes), devices, allow_split_physical_axes=True)
@@ -133,11 +129,7 @@ def batch_ways(mesh: Mesh) -> int:
 
 
 def spec_for(
-    logical: Sequence[str],
-    shape: Sequence[int],
-    mesh: Mesh,
-    name: str = "array",
-    ignore: Sequence[str] = (),
+    logical: Sequence[str], shape: Sequence[int], mesh: Mesh, name: str = "array", ignore: Sequence[str] = ()
 ) -> PartitionSpec:
     """The partition of one array from its dimensions' logical names, mesh axes in `ignore` left out.
 
@@ -150,9 +142,7 @@ def spec_for(
         axes = () if axes is None else (axes,) if isinstance(axes, str) else axes
         axes = tuple(a for a in axes if mesh.shape[a] > 1 and a not in ignore)
         if used & set(axes):
-            raise ValueError(
-                f"{name}: two dimensions of {tuple(logical)} land on mesh axis {sorted(used & set(axes))}"
-            )
+            raise ValueError(f"{name}: two dimensions of {tuple(logical)} land on mesh axis {sorted(used & set(axes))}")
         ways = math.prod(mesh.shape[a] for a in axes)
         if size % ways:
             logging.info("%s: %s of size %d does not divide by %d, kept whole", name, dimension, size, ways)
@@ -162,9 +152,7 @@ def spec_for(
     return PartitionSpec(*spec)
 
 
-def param_shardings(
-    params: Mapping[str, Any], mesh: Mesh, strategy: Strategy = "fsdp"
-) -> dict[str, NamedSharding]:
+def param_shardings(params: Mapping[str, Any], mesh: Mesh, strategy: Strategy = "fsdp") -> dict[str, NamedSharding]:
     """A sharding per parameter; `params` maps names to anything with a shape."""
     return _shardings(params, mesh, () if strategy == "fsdp" else ("fsdp",))
 
@@ -235,7 +223,4 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """Makes global arrays of this process's share of a batch: leading dimension [local rows] -> [all rows]."""
     sharding = batch_sharding(mesh)
-    return {
-        name: jax.make_array_from_process_local_data(sharding, np.asarray(value))
-        for name, value in batch.items()
-    }
+    return {name: jax.make_array_from_process_local_data(sharding, np.asarray(value)) for name, value in batch.items()}

@@ -131,9 +131,7 @@ def test_the_others_end_when_one_is_killed(launch, tmp_path, killed, other):
     assert "finished" not in (tmp_path / str(other)).read_text()
 
 
-@pytest.mark.parametrize(
-    "heartbeat", [3, pytest.param(distributed.HEARTBEAT_TIMEOUT, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("heartbeat", [3, pytest.param(distributed.HEARTBEAT_TIMEOUT, marks=pytest.mark.slow)])
 def test_a_silent_process_ends_the_others_within_a_minute(launch, tmp_path, heartbeat):
     processes = [launch(i, heartbeat=heartbeat) for i in range(2)]
     for i in range(2):
@@ -191,18 +189,9 @@ def test_where_the_processes_come_from(arguments, environ, expected):
 @pytest.mark.parametrize(
     ("environ", "message"),
     [
-        (
-            {"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"},
-            r"--coordinator_address \(JAX_COORDINATOR_ADDRESS\)",
-        ),
-        (
-            {"JAX_COORDINATOR_ADDRESS": "a", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "2"},
-            "not one of 0 to 1",
-        ),
-        (
-            {"JAX_COORDINATOR_ADDRESS": "a", "JAX_NUM_PROCESSES": "two", "JAX_PROCESS_ID": "2"},
-            "whole numbers",
-        ),
+        ({"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"}, r"--coordinator_address \(JAX_COORDINATOR_ADDRESS\)"),
+        ({"JAX_COORDINATOR_ADDRESS": "a", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "2"}, "not one of 0 to 1"),
+        ({"JAX_COORDINATOR_ADDRESS": "a", "JAX_NUM_PROCESSES": "two", "JAX_PROCESS_ID": "2"}, "whole numbers"),
     ],
 )
 def test_settings_that_do_not_fit(environ, message):

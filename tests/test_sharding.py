@@ -37,9 +37,7 @@ def test_sizes_that_do_not_divide_stay_whole_and_are_logged(caplog):
 
 def test_two_dimensions_on_one_axis_are_an_error():
     mesh = sharding.make_mesh({"tensor": 8})
-    with pytest.raises(
-        ValueError, match=r"two dimensions of \('heads', 'mlp'\) land on mesh axis \['tensor'\]"
-    ):
+    with pytest.raises(ValueError, match=r"two dimensions of \('heads', 'mlp'\) land on mesh axis \['tensor'\]"):
         sharding.spec_for(("heads", "mlp"), (8, 8), mesh)
 
 

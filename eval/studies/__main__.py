@@ -22,15 +22,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     studies = parser.add_subparsers(dest="study", required=True, metavar="NAME")
     for name in answered.STUDIES:
-        study = _add(
-            studies, name, answered.__doc__, _answer, "questions of --data answered once more by --checkpoint"
-        )
+        study = _add(studies, name, answered.__doc__, _answer, "questions of --data answered once more by --checkpoint")
         study.add_argument("--checkpoint", required=True, type=Path, help="what eval.warehouse takes")
         study.add_argument("--data", required=True, type=Path, help="folder in the published layout")
         study.add_argument("--split", default="val", help="train, val or test")
-        study.add_argument(
-            "--annotations", help="file under --data with the questions, by default SPLIT.json"
-        )
+        study.add_argument("--annotations", help="file under --data with the questions, by default SPLIT.json")
         study.add_argument("--seed", type=int, default=0, help="of what is drawn (default %(default)s)")
         study.add_argument("--limit", type=positive, help="only the first LIMIT questions")
     study = _add(studies, "shift", shift.__doc__, _shift, "--checkpoint on warehouses unlike the demo's")
@@ -46,9 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             type=Path,
             help="folder of warehouses and trainings, by default OUT/runs; studies given the same one share what they have in common",
         )
-        study.add_argument(
-            "--size", choices=configs.SIZES, default="cpu", help="how long, see configs/studies.py"
-        )
+        study.add_argument("--size", choices=configs.SIZES, default="cpu", help="how long, see configs/studies.py")
     args = parser.parse_args(arguments)
     print(f"study {args.study}, writing to {args.out}")
     try:
@@ -102,9 +96,7 @@ def _shift(args: argparse.Namespace) -> tuple[Found, None]:
 def _train(args: argparse.Namespace) -> tuple[Found, Found]:
     task = sizes.TASK if args.study == "sizes" else trained.WAREHOUSE
     runs = args.runs or args.out / "runs"
-    return trained.run_study(
-        args.study, task, args.out, runs, seeds=args.seeds, size=args.size, **_limits(args)
-    )
+    return trained.run_study(args.study, task, args.out, runs, seeds=args.seeds, size=args.size, **_limits(args))
 
 
 if __name__ == "__main__":

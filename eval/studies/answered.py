@@ -22,7 +22,7 @@ from eval.studies.scoring import score
 from smolrgpt_jax.data.records import DataError
 
 if TYPE_CHECKING:
-    from smolrgpt_jax.loading import Model
+    from smolrgpt_jax.model import Model
 
 Records = list[dict]
 ON_ANOTHER_PICTURE = "on another picture"
@@ -98,9 +98,7 @@ def check_records(name: str, records: Records, source: Path) -> None:
         raise DataError(f"{source}: masks cannot be laid on another picture, there is only one")
 
 
-def write_variant(
-    variant: Variant, records: Records, split_folder: Path, out: Path, rng: np.random.Generator
-) -> None:
+def write_variant(variant: Variant, records: Records, split_folder: Path, out: Path, rng: np.random.Generator) -> None:
     """Writes a folder in the published layout, split "val", with the variant of the records and their pictures."""
     change, grey = variant
     changed = change(records, rng)

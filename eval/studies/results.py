@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from eval import read_json, results_folder, write_json
-from eval.statistics import category_intervals, describe_interval, student_intervals
-from eval.svg import percent_axis
-from eval.warehouse_scorer import is_correct
+from eval.report.svg import percent_axis
+from eval.scoring.intervals import category_intervals, describe_interval, student_intervals
+from eval.scoring.official import is_correct
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
 from smolrgpt_jax.data.sources.collect import read_json_list
 
@@ -39,18 +39,14 @@ def of_one_run(folder: Path) -> Scores:
 def paired_differences(first: Path, second: Path) -> Scores:
     """What the second of two folders of eval.warehouse scores more than the first on the same questions, in points.
 
-    The intervals draw whole pictures, see ``eval.statistics``. The truths may differ: a question whose masks were moved has another.
+    The intervals draw whole pictures, see ``eval.scoring.intervals``. The truths may differ: a question whose masks were moved has another.
     """
     before, after = (
-        {item["id"]: item for item in read_json_list(folder / "predictions.json")}
-        for folder in (first, second)
+        {item["id"]: item for item in read_json_list(folder / "predictions.json")} for folder in (first, second)
     )
     items = [(before[name], after[name]) for name in before]
     right = np.array(
-        [
-            [is_correct(item["category"], item["normalized_answer"], item["truth"]) for item in pair]
-            for pair in items
-        ],
+        [[is_correct(item["category"], item["normalized_answer"], item["truth"]) for item in pair] for pair in items],
         float,
     )
     categories = [item["category"] for item, _ in items]
@@ -76,9 +72,7 @@ def value_intervals(items: Sequence[tuple[str, str, float]], names: Mapping[str,
     intervals = category_intervals(pictures, categories, values, present) if present else {}
     of = {name: [v for c, v in zip(categories, values) if c == name] for name in present}
     return {
-        name: (100 * float(np.mean(of[category])), tuple(intervals[category]))
-        if category in of
-        else (None, None)
+        name: (100 * float(np.mean(of[category])), tuple(intervals[category])) if category in of else (None, None)
         for category, name in names.items()
     }
 
@@ -190,9 +184,7 @@ def plot(found: Found) -> str:
         return bottom - 2 * min(percent, 100)
 
     for g, name in enumerate(names):
-        parts.append(
-            f'<text x="{left + (g + 0.5) * group:.0f}" y="{bottom + 18}" text-anchor="middle">{name}</text>'
-        )
+        parts.append(f'<text x="{left + (g + 0.5) * group:.0f}" y="{bottom + 18}" text-anchor="middle">{name}</text>')
         for v, (variant, scores) in enumerate(found.items()):
             value, interval = scores[name]
             if value is None:

@@ -11,7 +11,7 @@ from smolrgpt_jax.data.records import BadRecords, DataError
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 
 if TYPE_CHECKING:
-    from smolrgpt_jax.loading import Model
+    from smolrgpt_jax.model import Model
 
 
 def score(

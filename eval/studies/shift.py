@@ -12,32 +12,22 @@ from typing import TYPE_CHECKING
 
 from configs import studies as configs
 from eval import write_aside
+from eval.scoring.official import is_correct
 from eval.studies.results import Found, of_one_run, write_study
 from eval.studies.scoring import score
-from eval.warehouse_scorer import is_correct
 from smolrgpt_jax.data.sources.collect import read_json_list
-from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
-from smolrgpt_jax.data.warehouse_sim.write import ensure_warehouse
+from smolrgpt_jax.warehouse.parameters import WarehouseConfig
+from smolrgpt_jax.warehouse.write import ensure_warehouse
 
 if TYPE_CHECKING:
-    from smolrgpt_jax.loading import Model
+    from smolrgpt_jax.model import Model
 
 LISTS = ("count", "mcq")  # categories whose questions name many regions
-MASKS = {
-    "up to 6": 6,
-    "7 to 9": 9,
-    "10 or more": 10**9,
-}  # the demo's training has hardly any question with ten or more
+MASKS = {"up to 6": 6, "7 to 9": 9, "10 or more": 10**9}  # the demo's training has hardly any question with ten or more
 
 
 def run_study(
-    model: Model,
-    out: Path,
-    *,
-    checkpoint: Path,
-    batch_size: int,
-    max_new_tokens: int | None,
-    scenes: int = 100,
+    model: Model, out: Path, *, checkpoint: Path, batch_size: int, max_new_tokens: int | None, scenes: int = 100
 ) -> Found:
     """Makes the test warehouses under OUT/data, answers them and writes the study.
 
@@ -88,9 +78,7 @@ def scores_by_masks(folder: Path, annotations: Path) -> dict[tuple[str, str], tu
 def masks_table(found: Mapping[str, Mapping[tuple[str, str], tuple[int, int]]]) -> str:
     """Markdown: percent right and the number of questions, one row per variant, one column per category and number of masks."""
     keys = [(category, masks) for category in LISTS for masks in MASKS]
-    lines = [
-        "| masks in the question | " + " | ".join(f"{category}, {masks}" for category, masks in keys) + " |"
-    ]
+    lines = ["| masks in the question | " + " | ".join(f"{category}, {masks}" for category, masks in keys) + " |"]
     lines.append("|---" * (len(keys) + 1) + "|")
     for variant, scores in found.items():
         pairs = [scores.get(key, (0, 0)) for key in keys]

@@ -20,8 +20,8 @@ from ml_collections import ConfigDict
 
 from configs import studies as configs
 from eval import answer_length, write_json
-from eval.bench_answers import bench_answer
-from eval.bench_scorer import answer_error, is_success
+from eval.reading.bench_rules import bench_answer
+from eval.scoring.bench_scores import answer_error, is_success
 from eval.spatialrgpt_bench import evaluate
 from eval.studies.results import Scores, value_intervals
 from eval.studies.trained import Task, Values
@@ -29,10 +29,10 @@ from eval.warehouse import answer_questions, run_details
 from smolrgpt_jax.data.records import BadRecords, Picture
 from smolrgpt_jax.data.sources.collect import read_json_list
 from smolrgpt_jax.data.sources.osd import read_bench
-from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
-from smolrgpt_jax.data.warehouse_sim.exports import BENCH_FILE
-from smolrgpt_jax.data.warehouse_sim.write import ensure_warehouse
-from smolrgpt_jax.loading import Model
+from smolrgpt_jax.model import Model
+from smolrgpt_jax.warehouse.other_formats import BENCH_FILE
+from smolrgpt_jax.warehouse.parameters import WarehouseConfig
+from smolrgpt_jax.warehouse.write import ensure_warehouse
 
 Measure = Callable[[Mapping[str, Any]], float | None]
 CATEGORIES = {"width": "width_data", "height": "height_data"}
@@ -113,17 +113,14 @@ def _of_run(folder: Path) -> Scores:
 def _paired(first: Path, second: Path) -> Scores:
     """What the second has more, on the same questions; errors of those that both answered readably."""
     before, after = (
-        {item["id"]: item for item in read_json_list(folder / "predictions.json")}
-        for folder in (first, second)
+        {item["id"]: item for item in read_json_list(folder / "predictions.json")} for folder in (first, second)
     )
 
     def gain(field: str, item: Mapping[str, Any]) -> float | None:
         pair = before[item["id"]][field], item[field]
         return None if None in pair else float(pair[1]) - float(pair[0])
 
-    return _intervals(
-        list(after.values()), lambda item: gain("right", item), lambda item: gain("error", item)
-    )
+    return _intervals(list(after.values()), lambda item: gain("right", item), lambda item: gain("error", item))
 
 
 def _intervals(items: Sequence[Mapping[str, Any]], right: Measure, error: Measure) -> Scores:
@@ -132,11 +129,7 @@ def _intervals(items: Sequence[Mapping[str, Any]], right: Measure, error: Measur
         names = {category: f"{quantity} {name}" for quantity, category in CATEGORIES.items()}
         measured = [(item["image"], item["category"], measure(item)) for item in items]
         found |= value_intervals([entry for entry in measured if entry[2] is not None], names)
-    return {
-        f"{quantity} {name}": found[f"{quantity} {name}"]
-        for quantity in CATEGORIES
-        for name in ("right", "error")
-    }
+    return {f"{quantity} {name}": found[f"{quantity} {name}"] for quantity in CATEGORIES for name in ("right", "error")}
 
 
 def median_scores(root: Path) -> Values:
@@ -153,22 +146,11 @@ def median_scores(root: Path) -> Values:
             for split in ("train", "test")
         )
         guess = float(np.median(known))
-        scores[f"{name} right"] = 100 * float(
-            np.mean([is_success(category, guess, truth) for truth in asked])
-        )
-        scores[f"{name} error"] = 100 * float(
-            np.mean([answer_error(category, guess, truth) for truth in asked])
-        )
+        scores[f"{name} right"] = 100 * float(np.mean([is_success(category, guess, truth) for truth in asked]))
+        scores[f"{name} error"] = 100 * float(np.mean([answer_error(category, guess, truth) for truth in asked]))
     return scores
 
 
 TASK = Task(
-    "sizes",
-    _prepare,
-    _configuration,
-    _test,
-    _scores,
-    _of_run,
-    _paired,
-    lambda root: {MEDIAN: median_scores(root)},
+    "sizes", _prepare, _configuration, _test, _scores, _of_run, _paired, lambda root: {MEDIAN: median_scores(root)}
 )

@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 from configs import demo
 from configs import studies as configs
 from eval import read_json, write_json
+from eval.scoring.validation import WAREHOUSE_SCORES
 from eval.studies.results import (
     SCORES,
     Found,
@@ -32,20 +33,19 @@ from eval.studies.results import (
     write_study,
 )
 from eval.studies.scoring import score
-from eval.validation import WAREHOUSE_SCORES
 from smolrgpt_jax import load
+from smolrgpt_jax.checkpoint.orbax import Meta, save
+from smolrgpt_jax.checkpoint.tokenizer_files import tokenizer_files
+from smolrgpt_jax.checkpoint.torch import read_folder
 from smolrgpt_jax.config import SmolRGPTConfig
+from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.records import DataError
-from smolrgpt_jax.data.text import ChatTokenizer
-from smolrgpt_jax.data.tokenizer_files import tokenizer_files
-from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
-from smolrgpt_jax.data.warehouse_sim.write import ensure_warehouse
-from smolrgpt_jax.loading import Model
+from smolrgpt_jax.model import Model
 from smolrgpt_jax.models.smolrgpt import init_params
-from smolrgpt_jax.torch_format.folder import read_folder
-from smolrgpt_jax.training.checkpoints import Meta, save
-from smolrgpt_jax.training.loop import train
+from smolrgpt_jax.training.run import train
 from smolrgpt_jax.training.settings import differences, plain
+from smolrgpt_jax.warehouse.parameters import WarehouseConfig
+from smolrgpt_jax.warehouse.write import ensure_warehouse
 
 KEPT = ("vision_encoder/", "decoder/")
 POSITIONS = "vision_encoder/position_embedding"
@@ -83,9 +83,7 @@ def _prepare(root: Path, size: str, seed: int) -> None:
     ensure_warehouse(root / "data", WarehouseConfig(**configs.trained_warehouse(size, seed)))
 
 
-def _test(
-    model: Model, root: Path, out: Path, *, variant: str, checkpoint: Path, **keywords: Any
-) -> Mapping[str, Any]:
+def _test(model: Model, root: Path, out: Path, *, variant: str, checkpoint: Path, **keywords: Any) -> Mapping[str, Any]:
     data = root / "data"
     return score(
         model,
@@ -124,9 +122,7 @@ def variant_folder(changes: Mapping[str, Any]) -> str:
     return ",".join(f"{field}={value}" for field, value in changes.items()) or "as_published"
 
 
-def start_params(
-    config: SmolRGPTConfig, backbone: Mapping[str, np.ndarray], seed: int
-) -> dict[str, np.ndarray]:
+def start_params(config: SmolRGPTConfig, backbone: Mapping[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
     """Encoder and decoder of the backbone, the rest drawn from the seed; float32.
 
     The table of positions is resized, cubically, where pictures have another size.
@@ -139,9 +135,7 @@ def start_params(
         if name == POSITIONS and kept.shape != fresh.shape:
             side, wanted = (round(table.shape[0] ** 0.5) for table in (kept, fresh))
             table = kept.reshape(side, side, -1)
-            kept = np.asarray(jax.image.resize(table, (wanted, wanted, table.shape[2]), "cubic")).reshape(
-                fresh.shape
-            )
+            kept = np.asarray(jax.image.resize(table, (wanted, wanted, table.shape[2]), "cubic")).reshape(fresh.shape)
         params[name] = kept
     return params
 
@@ -179,9 +173,7 @@ def run_study(
     if len(set(seeds)) < len(seeds):
         raise DataError(f"the seeds {' '.join(map(str, seeds))} hold one twice; intervals would be too small")
     if not all(0 <= seed < demo.RESERVED_SEEDS for seed in seeds):
-        raise DataError(
-            f"seeds must be from 0 to {demo.RESERVED_SEEDS - 1}; scenes of others are the backbone's"
-        )
+        raise DataError(f"seeds must be from 0 to {demo.RESERVED_SEEDS - 1}; scenes of others are the backbone's")
     scores: dict[str, list[Values]] = {variant: [] for variant in configs.TRAINED[name]}
     for seed in seeds:
         root = runs / task.name / size / f"seed{seed}"

@@ -12,7 +12,7 @@ CLOSING = "\nAnswer:"  # between the free text and " value"
 DECIMALS = 2  # of metres
 
 
-def closing_value(category: str, value: str | int | float) -> str:
+def closing_value(category: str, value: str | float) -> str:
     """How a value is written after ``CLOSING``: metres with two decimals, anything else as it is."""
     return f" {value:.{DECIMALS}f}" if category == "distance" else f" {value}"
 

@@ -145,16 +145,11 @@ def _opened(source: Source) -> contextlib.AbstractContextManager[Image.Image]:
 
 
 def _name(source: Source) -> str:
-    return (
-        getattr(source, "filename", None) or "in memory" if isinstance(source, Image.Image) else str(source)
-    )
+    return getattr(source, "filename", None) or "in memory" if isinstance(source, Image.Image) else str(source)
 
 
 def _decode(
-    source: Source,
-    convert: Callable[[Image.Image, str], Image.Image],
-    size: int,
-    resampling: Image.Resampling,
+    source: Source, convert: Callable[[Image.Image, str], Image.Image], size: int, resampling: Image.Resampling
 ) -> np.ndarray:
     name = _name(source)
     with _opened(source) as picture:

@@ -48,9 +48,7 @@ def resample(mask: np.ndarray, grid: int) -> np.ndarray:
     left, right, across = _taps(mask.shape[1], grid)
     trailing = (1,) * (mask.ndim - 2)
     corners = [
-        mask[rows[:, None], columns[None, :]].astype(np.float32)
-        for rows in (top, bottom)
-        for columns in (left, right)
+        mask[rows[:, None], columns[None, :]].astype(np.float32) for rows in (top, bottom) for columns in (left, right)
     ]
     return _blend(corners, down.reshape(grid, 1, *trailing), across.reshape(1, grid, *trailing))
 

@@ -239,11 +239,7 @@ def record_id(value: object) -> str:
 
 
 def check_question(
-    question: Question,
-    *,
-    size: tuple[int, int] | None,
-    categories: Sequence[str] | None,
-    need_answer: bool = True,
+    question: Question, *, size: tuple[int, int] | None, categories: Sequence[str] | None, need_answer: bool = True
 ) -> None:
     """Checks one question against its picture.
 
@@ -281,14 +277,11 @@ def check_question(
     for index, region in enumerate(question.regions):
         if size is not None and (region.height, region.width) != tuple(size):
             raise ValueError(
-                f"mask {index} is {region.height}x{region.width} pixels but the picture "
-                f"is {size[0]}x{size[1]}"
+                f"mask {index} is {region.height}x{region.width} pixels but the picture is {size[0]}x{size[1]}"
             )
 
 
-def merge_pictures(
-    collections: Iterable[Sequence[Picture]], on_bad_record: BadRecords | None = None
-) -> list[Picture]:
+def merge_pictures(collections: Iterable[Sequence[Picture]], on_bad_record: BadRecords | None = None) -> list[Picture]:
     """Joins lists of pictures; questions about the same image file end up in one picture.
 
     Pictures and questions keep the order of their first appearance. A picture has a depth file if
@@ -321,9 +314,7 @@ def merge_pictures(
 
 def describe(pictures: Sequence[Picture]) -> str:
     """Returns one line for people: number of pictures, questions and questions per category."""
-    counts = Counter(
-        question.category or "without category" for picture in pictures for question in picture.questions
-    )
+    counts = Counter(question.category or "without category" for picture in pictures for question in picture.questions)
     parts = ", ".join(f"{name} {number}" for name, number in sorted(counts.items()))
     return f"{len(pictures)} pictures, {sum(counts.values())} questions ({parts})"
 

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.records import IMAGE, Picture
 from smolrgpt_jax.data.sources.conversation import first_text
-from smolrgpt_jax.data.text import ChatTokenizer
 
 
 class SubmissionTokenizer(ChatTokenizer):
@@ -24,9 +24,7 @@ class SubmissionTokenizer(ChatTokenizer):
 
     @classmethod
     def of(cls, tokenizer: ChatTokenizer) -> SubmissionTokenizer:
-        return cls(
-            tokenizer._tokenizer, tokenizer.region_names, tokenizer.closing_answer, tokenizer.answer_tokens
-        )
+        return cls(tokenizer._tokenizer, tokenizer.region_names, tokenizer.closing_answer, tokenizer.answer_tokens)
 
     def conversations(self, conversations: Sequence[Sequence[str]]) -> list[tuple[np.ndarray, np.ndarray]]:
         """As ``ChatTokenizer.conversations``, except for conversations that end with the user."""
@@ -44,16 +42,12 @@ def with_newlines(pictures: Sequence[Picture], records: Sequence) -> list[Pictur
       pictures: with single-turn questions.
       records: of the file they were read from, in the warehouse's format.
     """
-    broken = {
-        str(record.get("id")) for record in records if first_text(record).lstrip().startswith(f"{IMAGE}\n")
-    }
+    broken = {str(record.get("id")) for record in records if first_text(record).lstrip().startswith(f"{IMAGE}\n")}
     return [
         dataclasses.replace(
             picture,
             questions=tuple(
-                dataclasses.replace(question, prompt="\n" + question.prompt)
-                if question.id in broken
-                else question
+                dataclasses.replace(question, prompt="\n" + question.prompt) if question.id in broken else question
                 for question in picture.questions
             ),
         )

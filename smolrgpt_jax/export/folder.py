@@ -23,12 +23,12 @@ import jax
 import jax.export
 import numpy as np
 
-from smolrgpt_jax.data.text import END, IMAGE_TOKEN, MASK_DEPTH_TOKEN, MASK_RGB_TOKEN, START
+from smolrgpt_jax.checkpoint.safetensors_file import DTYPES, SafetensorsWriter
+from smolrgpt_jax.data.chat import END, IMAGE_TOKEN, MASK_DEPTH_TOKEN, MASK_RGB_TOKEN, START
 from smolrgpt_jax.export import run
 from smolrgpt_jax.export.programs import ExportSettings, export_programs, stored_dtype
-from smolrgpt_jax.loading import Model
-from smolrgpt_jax.torch_format.aside import written_aside
-from smolrgpt_jax.torch_format.safetensors_file import DTYPES, SafetensorsWriter
+from smolrgpt_jax.files import written_aside
+from smolrgpt_jax.model import Model
 
 
 def write_export(
@@ -52,9 +52,7 @@ def write_export(
         shutil.copyfile(run.__file__, folder / "run.py")
         manifest = _manifest(model, settings, exported)
         manifest["sha256"] = {
-            file.relative_to(folder).as_posix(): _sha256(file)
-            for file in sorted(folder.rglob("*"))
-            if file.is_file()
+            file.relative_to(folder).as_posix(): _sha256(file) for file in sorted(folder.rglob("*")) if file.is_file()
         }
         (folder / run.MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     return manifest
@@ -74,9 +72,7 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _manifest(
-    model: Model, settings: ExportSettings, exported: Mapping[str, jax.export.Exported]
-) -> dict[str, Any]:
+def _manifest(model: Model, settings: ExportSettings, exported: Mapping[str, jax.export.Exported]) -> dict[str, Any]:
     config, tokenizer = model.config, model.tokenizer
     return {
         "format": run.FORMAT,

@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 
 from smolrgpt_jax.config import SmolRGPTConfig
-from smolrgpt_jax.data.text import ChatTokenizer
+from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.models.attention import packed_attention_mask
 from smolrgpt_jax.models.smolrgpt import Params, abstract_params, bind
 
@@ -63,9 +63,7 @@ class ExportSettings:
             if value is not None and value < least:
                 raise ValueError(f"{name} is {value}, must be at least {least}")
         if tokenizer.vocab_size != config.decoder.vocab_size:
-            raise ValueError(
-                f"the tokenizer has {tokenizer.vocab_size} tokens, the model {config.decoder.vocab_size}"
-            )
+            raise ValueError(f"the tokenizer has {tokenizer.vocab_size} tokens, the model {config.decoder.vocab_size}")
         needed = tokenizer.prefix(config.image_tokens).size + tokenizer.question("")[0].size
         if self.prompt_tokens <= needed:
             raise ValueError(
@@ -78,9 +76,7 @@ class ExportSettings:
             )
 
 
-def make_programs(
-    config: SmolRGPTConfig, settings: ExportSettings, tokenizer: ChatTokenizer
-) -> dict[str, Program]:
+def make_programs(config: SmolRGPTConfig, settings: ExportSettings, tokenizer: ChatTokenizer) -> dict[str, Program]:
     """The programs by name; their number of rows is the symbol b if it is left open."""
     rows = settings.batch or jax.export.symbolic_shape("b")[0]
     tokens, regions = settings.prompt_tokens, settings.regions
@@ -154,14 +150,7 @@ def make_programs(
         masks = array((rows, regions, grid, grid), jnp.float32)
         programs["encode"] = Program(
             encode,
-            (
-                "vision_encoder",
-                "rgb_connector",
-                "depth_connector",
-                "rgb_refiner",
-                "depth_refiner",
-                "region_extent",
-            ),
+            ("vision_encoder", "rgb_connector", "depth_connector", "rgb_refiner", "depth_refiner", "region_extent"),
             {"images": pixels, "depths": pixels, "region_masks": masks},
         )
     return programs

@@ -29,12 +29,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 FORMAT = "smolrgpt_jax export 1"
-MANIFEST, PARAMETERS, TOKENIZER, SUFFIX = (
-    "manifest.json",
-    "parameters.safetensors",
-    "tokenizer",
-    "jax_export",
-)
+MANIFEST, PARAMETERS, TOKENIZER, SUFFIX = ("manifest.json", "parameters.safetensors", "tokenizer", "jax_export")
 MASK = "<mask>"
 
 
@@ -68,9 +63,7 @@ class ExportedModel:
         platform = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
         if platform not in self.manifest["platforms"]:
             made = ", ".join(self.manifest["platforms"])
-            raise ValueError(
-                f"{self.folder} was exported for {made}, the default device is of platform {platform}"
-            )
+            raise ValueError(f"{self.folder} was exported for {made}, the default device is of platform {platform}")
         for name, expected in self.manifest["sha256"].items():
             if not (self.folder / name).is_file():
                 raise ValueError(f"{self.folder} is damaged: {name} is missing")
@@ -104,9 +97,7 @@ class ExportedModel:
         side = self.manifest["image_size"]
         for name, pictures in (("images", images), ("depths", depths)):
             if pictures is not None and np.shape(pictures) != (len(ids), side, side, 3):
-                raise ValueError(
-                    f"{name} has shape {np.shape(pictures)}, expected {(len(ids), side, side, 3)}"
-                )
+                raise ValueError(f"{name} has shape {np.shape(pictures)}, expected {(len(ids), side, side, 3)}")
         given = np.zeros(len(ids), np.int32)
         inputs = {"images": np.asarray(images, np.float32)}
         if depths is not None and masks is not None:
@@ -120,9 +111,7 @@ class ExportedModel:
             inputs["depths"] = np.asarray(depths, np.float32)
             inputs["region_masks"] = self._sampled(masks)
         encoded = self._programs["encode" if given.any() else "encode_rgb"](inputs)
-        out = self._programs["prefill"](
-            {"input_ids": ids, "attention_mask": mask, "regions": given, **encoded}
-        )
+        out = self._programs["prefill"]({"input_ids": ids, "attention_mask": mask, "regions": given, **encoded})
         return Decoding(out.pop("logits"), 0, jnp.asarray(mask), out)
 
     def decode(self, state: Decoding, token: np.ndarray | jax.Array) -> Decoding:
@@ -212,9 +201,7 @@ class ExportedModel:
             if not attended[-1:].any() or np.any(np.diff(attended) < 0):
                 raise ValueError(f"row {row} is not padded on the left")
             if attended.sum() > longest:
-                raise ValueError(
-                    f"row {row} has {attended.sum()} prompt tokens, the model was exported for {longest}"
-                )
+                raise ValueError(f"row {row} has {attended.sum()} prompt tokens, the model was exported for {longest}")
         pad = ((0, 0), (max(0, longest - ids.shape[1]), 0))
         fill = self.manifest["token_ids"]["pad"]
         ids = np.pad(ids, pad, constant_values=fill)[:, -longest:]
@@ -233,9 +220,7 @@ class ExportedModel:
             for name, number in available.items():
                 there = int(np.sum((ids[row] == tokens[name]) & (mask[row] != 0)))
                 if there > number:
-                    raise ValueError(
-                        f"row {row} has {there} {name} tokens but only {number} features for them"
-                    )
+                    raise ValueError(f"row {row} has {there} {name} tokens but only {number} features for them")
 
     def _sampled(self, masks: Sequence[np.ndarray]) -> np.ndarray:
         """The rows' masks on the model's grid, zeros for regions a row does not have: float32[B, R, g, g]."""
@@ -302,17 +287,13 @@ def read_picture(path: Path, side: int, resampling: int) -> tuple[np.ndarray, tu
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--model", type=Path, default=Path(__file__).parent, help="exported folder (default: this file's)"
     )
     parser.add_argument("--image", required=True, type=Path, help="RGB picture")
     parser.add_argument("--depth", type=Path, help="8-bit depth picture; needed with regions")
-    parser.add_argument(
-        "--boxes", nargs="+", default=[], metavar="X1,Y1,X2,Y2", help="the regions, in pixels"
-    )
+    parser.add_argument("--boxes", nargs="+", default=[], metavar="X1,Y1,X2,Y2", help="the regions, in pixels")
     parser.add_argument("--question", required=True, help=f"the question, with one {MASK} per region")
     args = parser.parse_args(arguments)
     try:
@@ -325,9 +306,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if args.boxes and args.depth is None:
             raise ValueError("regions need a depth picture, give one with --depth")
         model = ExportedModel(args.model)
-        image, (width, height) = read_picture(
-            args.image, model.manifest["image_size"], Image.Resampling.BILINEAR
-        )
+        image, (width, height) = read_picture(args.image, model.manifest["image_size"], Image.Resampling.BILINEAR)
         depths = masks = None
         if args.boxes:
             depth, _ = read_picture(args.depth, model.manifest["image_size"], Image.Resampling.NEAREST)

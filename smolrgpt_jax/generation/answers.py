@@ -11,18 +11,18 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from eval.answering.journal import Journal, run_identity
 from smolrgpt_jax.data.closing import parse_value, split_closing
-from smolrgpt_jax.data.packing import RowShape, TokenisedQuestions
 from smolrgpt_jax.data.prompts import plan_prompts
 from smolrgpt_jax.data.records import BadRecords, Picture, Question
+from smolrgpt_jax.data.rows import RowShape, TokenisedQuestions
 from smolrgpt_jax.generation.constraint import kind_of, make_automaton
 from smolrgpt_jax.generation.decode import GREEDY, Sampling
 from smolrgpt_jax.generation.engine import Closing, Decoding, answer_prompts
-from smolrgpt_jax.generation.journal import Journal, run_identity
 from smolrgpt_jax.generation.processes import consecutive_share, gather_answers
 
 if TYPE_CHECKING:
-    from smolrgpt_jax.loading import Model
+    from smolrgpt_jax.model import Model
 
 ClosingMode = Literal["after_text", "alone"]
 

@@ -16,9 +16,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.closing import CLOSING, DECIMALS, closing_value
 from smolrgpt_jax.data.records import Question
-from smolrgpt_jax.data.text import ChatTokenizer
 
 MOST_METRES_DIGITS = 3  # before the decimal point
 
@@ -128,7 +128,7 @@ def _written_after(tokens: Sequence[int], mark: Sequence[int]) -> int:
     return next(n for n in range(len(tokens), -1, -1) if list(tokens[len(tokens) - n :]) == list(mark[:n]))
 
 
-def _value_tokens(tokenizer: ChatTokenizer, category: str, value: str | int | float) -> list[int]:
+def _value_tokens(tokenizer: ChatTokenizer, category: str, value: str | float) -> list[int]:
     """A value's tokens as they stand after the closing's mark in a training answer."""
     mark, whole = tokenizer.tokens(CLOSING), tokenizer.tokens(CLOSING + closing_value(category, value))
     if whole[: len(mark)] != mark:

@@ -79,13 +79,9 @@ def generate(
     def step_once(state):
         step, token, written, ended, cache = state
         slots = jnp.arange(total)
-        visible = jnp.where(
-            slots < length, jnp.pad(prompt, ((0, 0), (0, max_new_tokens))), slots < length + step
-        )
+        visible = jnp.where(slots < length, jnp.pad(prompt, ((0, 0), (0, max_new_tokens))), slots < length + step)
         x = model.decoder.embed(token[:, None], hidden.dtype)
-        y, cache = model.decoder(
-            x, (next_position + step - 1)[:, None], visible[:, None], cache, length + step - 1
-        )
+        y, cache = model.decoder(x, (next_position + step - 1)[:, None], visible[:, None], cache, length + step - 1)
         token = choose(model.decoder.logits(y[:, 0]), sampling, jax.random.fold_in(loop_key, step))
         token = jnp.where(ended, eos_id, token)
         written = written.at[:, step].set(token)

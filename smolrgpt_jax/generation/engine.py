@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from smolrgpt_jax import sharding
 from smolrgpt_jax.config import SmolRGPTConfig
-from smolrgpt_jax.data.loader import FileLoader, Loader
+from smolrgpt_jax.data.pictures import FileLoader, Loader
 from smolrgpt_jax.data.prompts import PromptBatch, Prompts, prompt_batches
 from smolrgpt_jax.data.records import BadRecords, Question
 from smolrgpt_jax.generation import slots as device
@@ -185,8 +185,7 @@ class _Scheduler:
         taken, waiting.asked = waiting.asked[: len(free)], waiting.asked[len(free) :]
         asked = device.Asked(*(np.zeros(waiting.capacity, np.int32) for _ in device.Asked._fields))
         asked = asked._replace(
-            slot=np.full(waiting.capacity, self.count, np.int32),
-            keys=np.zeros((waiting.capacity, 2), np.uint32),
+            slot=np.full(waiting.capacity, self.count, np.int32), keys=np.zeros((waiting.capacity, 2), np.uint32)
         )
         decoding, closing = self.decoding, self.closing
         for place, (slot, (picture, number, row, begin, length)) in enumerate(zip(free, taken)):
@@ -194,9 +193,7 @@ class _Scheduler:
             self.questions[slot] = question
             asked.slot[place], asked.row[place] = slot, row
             asked.begin[place], asked.length[place] = begin, length
-            asked.budget[place] = (
-                decoding.max_new_tokens if decoding.budget is None else decoding.budget(question)
-            )
+            asked.budget[place] = decoding.max_new_tokens if decoding.budget is None else decoding.budget(question)
             asked.keys[place] = question_key(decoding.seed, question.id)
             if closing is not None:
                 kind = closing.kind(question)

@@ -97,9 +97,7 @@ def decode_weights(config: SmolRGPTConfig, params: Params) -> Weights:
 
 
 @functools.partial(jax.jit, static_argnames=("config", "mesh", "count", "tokens", "answer_tokens"))
-def empty_slots(
-    config: SmolRGPTConfig, mesh: Mesh | None, count: int, tokens: int, answer_tokens: int
-) -> Slots:
+def empty_slots(config: SmolRGPTConfig, mesh: Mesh | None, count: int, tokens: int, answer_tokens: int) -> Slots:
     """`count` free slots for prompts of at most `tokens` and answers of at most `answer_tokens`."""
     c = config.decoder
     zeros = jnp.zeros(count, jnp.int32)
@@ -124,17 +122,13 @@ def empty_slots(
 
 
 def _placed(slots: Slots) -> Slots:
-    cache = tuple(
-        tuple(constrain(part, ("batch", "heads", "none", "none")) for part in layer) for layer in slots.cache
-    )
+    cache = tuple(tuple(constrain(part, ("batch", "heads", "none", "none")) for part in layer) for layer in slots.cache)
     rest = {name: value for name, value in slots._asdict().items() if name not in ("column", "cache")}
     return slots._replace(**{name: constrain_batch(value) for name, value in rest.items()}, cache=cache)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "mesh"))
-def prefill(
-    config: SmolRGPTConfig, mesh: Mesh | None, params: Params, batch: Mapping[str, jax.Array]
-) -> KVCache:
+def prefill(config: SmolRGPTConfig, mesh: Mesh | None, params: Params, batch: Mapping[str, jax.Array]) -> KVCache:
     """Keys and values of rows of questions (see `data.prompts`), float[L, R, S, G, D] each."""
     with sharding.over(mesh):
         model = bind(config, params)
@@ -147,14 +141,7 @@ def prefill(
 
 @functools.partial(jax.jit, static_argnames=("mesh", "prefix", "longest"), donate_argnames="slots")
 def admit(
-    mesh: Mesh | None,
-    slots: Slots,
-    prefilled: KVCache,
-    tokens: jax.Array,
-    asked: Asked,
-    *,
-    prefix: int,
-    longest: int,
+    mesh: Mesh | None, slots: Slots, prefilled: KVCache, tokens: jax.Array, asked: Asked, *, prefix: int, longest: int
 ) -> Slots:
     """Gives questions their slots. tokens: int32[R, S], those of the prefilled batch; `longest`: of all prompts, in tokens."""
 
@@ -222,9 +209,7 @@ def decode(
             ring = slots.written.shape[1]
             before = slots.cache[0][1].shape[2] - ring
             age = (slots.column - jnp.arange(ring)) % ring
-            visible = jnp.concatenate(
-                [jnp.arange(before) < slots.prompt[:, None], age <= slots.steps[:, None]], axis=1
-            )
+            visible = jnp.concatenate([jnp.arange(before) < slots.prompt[:, None], age <= slots.steps[:, None]], axis=1)
             hidden, cache = decoder.decode(
                 blocks,
                 slots.token,
@@ -267,9 +252,7 @@ def _step_keys(slots: Slots) -> jax.Array:
     return jax.vmap(jax.random.fold_in)(keys, slots.steps)
 
 
-def _follow(
-    tables: Tables, slots: Slots, token: jax.Array, eos_id: int
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _follow(tables: Tables, slots: Slots, token: jax.Array, eos_id: int) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Next token, state of the automaton, and whether the budget of a row without closing is used up."""
     states, mark = len(tables.transitions), len(tables.mark)
     free, plain = slots.state < mark, slots.state == 2 * mark

@@ -16,12 +16,7 @@ from smolrgpt_jax.models.smolrgpt import Params, bind
 
 
 def stream(
-    config: SmolRGPTConfig,
-    params: Params,
-    batch: Mapping[str, jax.Array],
-    *,
-    max_new_tokens: int,
-    eos_id: int,
+    config: SmolRGPTConfig, params: Params, batch: Mapping[str, jax.Array], *, max_new_tokens: int, eos_id: int
 ) -> Iterator[np.ndarray]:
     """Continues left-padded prompts, yielding each token once it is known.
 
@@ -75,9 +70,7 @@ def _next(
     model = bind(config, params)
     length, total = prompt.shape[1], cache[0].shape[2]
     slots = jnp.arange(total)
-    visible = jnp.where(
-        slots < length, jnp.pad(prompt, ((0, 0), (0, total - length))), slots <= length + step
-    )
+    visible = jnp.where(slots < length, jnp.pad(prompt, ((0, 0), (0, total - length))), slots <= length + step)
     x = model.decoder.embed(token[:, None], cache[0].dtype)
     y, cache = model.decoder(x, position[:, None], visible[:, None], cache, length + step)
     return jnp.argmax(model.decoder.logits(y[:, 0]), axis=-1).astype(jnp.int32), cache

@@ -103,9 +103,7 @@ def resolve_attention(name: str, platform: str, row_tokens: int) -> AttentionImp
         raise ValueError(f"there is no attention {name!r}, only auto, {', '.join(ATTENTIONS)}")
     needed = {"splash": "tpu", "cudnn": "gpu"}.get(name, platform)
     if needed != platform:
-        raise ValueError(
-            f"{name} attention needs a {needed.upper()}, the devices are of platform {platform!r}"
-        )
+        raise ValueError(f"{name} attention needs a {needed.upper()}, the devices are of platform {platform!r}")
     return name
 
 
@@ -209,9 +207,7 @@ def _splash(q: jax.Array, k: jax.Array, v: jax.Array, packed: PackedSpans) -> ja
     heads = RULES["heads"] if k.shape[2] % mesh.shape[RULES["heads"]] == 0 else None
     if heads is None:
         logging.info(
-            "attention: %d key-value heads do not divide by %d, kept whole",
-            k.shape[2],
-            mesh.shape[RULES["heads"]],
+            "attention: %d key-value heads do not divide by %d, kept whole", k.shape[2], mesh.shape[RULES["heads"]]
         )
     by_head, by_row = PartitionSpec(RULES["batch"], None, heads, None), PartitionSpec(RULES["batch"], None)
     return jax.shard_map(rows, in_specs=(by_head,) * 3 + (by_row,) * 2, out_specs=by_head, check_vma=False)(

@@ -92,9 +92,7 @@ def stack_blocks(make_block: Callable[[nnx.Rngs], nnx.Module], layers: int, rngs
     """One block module whose every parameter has a leading `layers` dimension, each layer with its own key."""
     keys = jax.random.split(rngs.params(), layers)
     graphdef, _ = nnx.split(nnx.eval_shape(lambda: make_block(nnx.Rngs(0))), graph=False)
-    return nnx.merge(
-        graphdef, jax.vmap(lambda key: nnx.split(make_block(nnx.Rngs(key)), graph=False)[1])(keys)
-    )
+    return nnx.merge(graphdef, jax.vmap(lambda key: nnx.split(make_block(nnx.Rngs(key)), graph=False)[1])(keys))
 
 
 def run_blocks(
@@ -140,10 +138,6 @@ def flat_params(state: nnx.State) -> Params:
 def bind_params(graphdef: Any, expected: Mapping[str, Any], params: Mapping[str, jax.Array]) -> Any:
     """The model of `graphdef` over these parameters; raises KeyError unless they have the names of `expected`."""
     if params.keys() != expected.keys():
-        raise KeyError(
-            f"parameters differ from the configuration's: {sorted(params.keys() ^ expected.keys())}"
-        )
-    state = nnx.from_flat_state(
-        [(tuple(name.split("/")), nnx.Param(value)) for name, value in sorted(params.items())]
-    )
+        raise KeyError(f"parameters differ from the configuration's: {sorted(params.keys() ^ expected.keys())}")
+    state = nnx.from_flat_state([(tuple(name.split("/")), nnx.Param(value)) for name, value in sorted(params.items())])
     return nnx.merge(graphdef, state)

@@ -47,9 +47,7 @@ class RegionExtent(nnx.Module):
     """The measures of a region as a vector of the decoder's width, to be added to the region's RGB token."""
 
     def __init__(self, width: int, rngs: nnx.Rngs):
-        self.proj = Dense(
-            (len(MEASURES) * (1 + 2 * OCTAVES),), (width,), bias=False, rngs=rngs, init_scale=0.1
-        )
+        self.proj = Dense((len(MEASURES) * (1 + 2 * OCTAVES),), (width,), bias=False, rngs=rngs, init_scale=0.1)
 
     def __call__(self, masks: jax.Array, depths: jax.Array | None) -> jax.Array:
         """masks: float32[B, R, g, g]; depths: float[B, H, W, 3] or None -> float32[B, R, D], zeros for an empty mask."""

@@ -37,9 +37,7 @@ class VisionBlock(nnx.Module):
         residual_scale = (2 * config.layers) ** -0.5
         self.ln1 = LayerNorm(width, config.layer_norm_eps)
         self.qkv_proj = Dense((width,), (3, heads, width // heads), bias=True, rngs=rngs)
-        self.out_proj = Dense(
-            (heads, width // heads), (width,), bias=True, rngs=rngs, init_scale=residual_scale
-        )
+        self.out_proj = Dense((heads, width // heads), (width,), bias=True, rngs=rngs, init_scale=residual_scale)
         self.ln2 = LayerNorm(width, config.layer_norm_eps)
         self.fc1 = Dense((width,), (config.mlp_width,), bias=True, rngs=rngs)
         self.fc2 = Dense((config.mlp_width,), (width,), bias=True, rngs=rngs, init_scale=residual_scale)

@@ -72,9 +72,7 @@ class DecoderBlock(nnx.Module):
         self.norm2 = RMSNorm(width, config.rms_norm_eps)
         self.gate_proj = Dense((width,), (config.mlp_width,), bias=False, rngs=rngs)
         self.up_proj = Dense((width,), (config.mlp_width,), bias=False, rngs=rngs)
-        self.down_proj = Dense(
-            (config.mlp_width,), (width,), bias=False, rngs=rngs, init_scale=residual_scale
-        )
+        self.down_proj = Dense((config.mlp_width,), (width,), bias=False, rngs=rngs, init_scale=residual_scale)
 
     def __call__(
         self,
@@ -99,12 +97,7 @@ class DecoderBlock(nnx.Module):
         return self._finish(x, attended), cache
 
     def decode(
-        self,
-        x: jax.Array,
-        angles: tuple[jax.Array, jax.Array],
-        visible: jax.Array,
-        cache: KVCache,
-        column: jax.Array,
+        self, x: jax.Array, angles: tuple[jax.Array, jax.Array], visible: jax.Array, cache: KVCache, column: jax.Array
     ) -> tuple[jax.Array, KVCache]:
         """One token per row: x float[B, 1, D]; arguments and the new cache as in `Decoder.decode`, of this layer."""
         q, k, v = self._project(x, angles)
@@ -115,9 +108,7 @@ class DecoderBlock(nnx.Module):
         attended = cache_attention(q[:, 0], keys.astype(q.dtype), values.astype(q.dtype), visible)
         return self._finish(x, attended[:, None]), (keys, values)
 
-    def _project(
-        self, x: jax.Array, angles: tuple[jax.Array, jax.Array]
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def _project(self, x: jax.Array, angles: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
         h = self.norm1(x)
         return rotate(self.q_proj(h), angles), rotate(self.k_proj(h), angles), self.v_proj(h)
 
@@ -145,9 +136,7 @@ class Decoder(nnx.Module):
         init = normal_init(config.embedding_stddev)
         self.token_embedding = nnx.Param(jnp.where(used, init(rngs.params(), shape, jnp.float32), 0.0))
         self.head = (
-            None
-            if config.tied_head
-            else nnx.Param(jnp.where(used, init(rngs.params(), shape, jnp.float32), 0.0))
+            None if config.tied_head else nnx.Param(jnp.where(used, init(rngs.params(), shape, jnp.float32), 0.0))
         )
         self.blocks = stack_blocks(lambda r: DecoderBlock(config, r), config.layers, rngs)
         self.norm = RMSNorm(config.width, config.rms_norm_eps)
@@ -188,9 +177,7 @@ class Decoder(nnx.Module):
         # The fused kernels take as many keys as queries; over a cache there are more.
         implementation = "xla" if cache is not None else self.attention
 
-        def step(
-            block: DecoderBlock, x: jax.Array, layer_cache: KVCache | None
-        ) -> tuple[jax.Array, KVCache | None]:
+        def step(block: DecoderBlock, x: jax.Array, layer_cache: KVCache | None) -> tuple[jax.Array, KVCache | None]:
             return block(x, angles, mask, implementation, layer_cache, cache_index)
 
         x, cache = run_blocks(self.blocks, x, step, cache, scan=self.scan, remat=self.remat)

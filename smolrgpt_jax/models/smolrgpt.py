@@ -82,9 +82,7 @@ class SmolRGPT(nnx.Module):
         if regions:
             parts += [out["region_rgb"], out["region_depth"]]
         width = parts[0].shape[-1]
-        out["features"] = constrain_batch(
-            jnp.concatenate([p.reshape(batch, -1, width) for p in parts], axis=1)
-        )
+        out["features"] = constrain_batch(jnp.concatenate([p.reshape(batch, -1, width) for p in parts], axis=1))
         return out
 
     def embed(self, tokens: jax.Array, feature_index: jax.Array, features: jax.Array) -> jax.Array:
@@ -135,9 +133,7 @@ def bind(config: SmolRGPTConfig, params: Mapping[str, jax.Array]) -> SmolRGPT:
     return bind_params(*_abstract(config), params)
 
 
-def loss_sums(
-    logits: jax.Array, targets: jax.Array, weights: jax.Array | None = None
-) -> tuple[jax.Array, jax.Array]:
+def loss_sums(logits: jax.Array, targets: jax.Array, weights: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
     """Summed cross-entropy and number of answer tokens, per row: float32[B], float32[B].
 
     logits: float32[B, S, V]; targets: int32[B, S], -100 where there is no loss; weights: float32[B, S] of the tokens, in the sum
@@ -149,6 +145,4 @@ def loss_sums(
     losses = jax.nn.logsumexp(logits, axis=-1) - picked
     if weights is None:
         return jnp.sum(jnp.where(counted, losses, 0.0), -1), jnp.sum(counted, -1).astype(jnp.float32)
-    return jnp.sum(jnp.where(counted, weights * losses, 0.0), -1), jnp.sum(
-        jnp.where(counted, weights, 0.0), -1
-    )
+    return jnp.sum(jnp.where(counted, weights * losses, 0.0), -1), jnp.sum(jnp.where(counted, weights, 0.0), -1)

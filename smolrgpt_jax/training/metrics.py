@@ -10,7 +10,7 @@ from typing import Any
 
 from tensorboardX import SummaryWriter
 
-from smolrgpt_jax.training.inputs import RunError
+from smolrgpt_jax.training.data import RunError
 
 CSV_NAME = "metrics.csv"
 WANDB_ID = "wandb_id"
@@ -76,9 +76,7 @@ def start_wandb(project: str, workdir: Path, settings: Mapping[str, Any]) -> Any
     try:
         import wandb
     except ImportError:
-        raise RunError(
-            "config.wandb_project needs wandb, which is not installed: pip install wandb"
-        ) from None
+        raise RunError("config.wandb_project needs wandb, which is not installed: pip install wandb") from None
     file = workdir / WANDB_ID
     if not file.exists():
         file.write_text(uuid.uuid4().hex[:12], encoding="utf-8")

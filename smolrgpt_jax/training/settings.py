@@ -108,10 +108,7 @@ def plain(value: Any) -> Any:
 
 def check_names(run: Mapping[str, Any]) -> None:
     """Raises ValueError if a stage or preset of that name does not exist."""
-    for name, value, known in (
-        ("stage", run["stage"], STAGES),
-        ("model.preset", run["model"]["preset"], PRESETS),
-    ):
+    for name, value, known in (("stage", run["stage"], STAGES), ("model.preset", run["model"]["preset"], PRESETS)):
         if value not in known:
             raise ValueError(f"config.{name} {value!r} is not one of {', '.join(known)}")
 

@@ -19,14 +19,7 @@ PEAKS = {
     "NVIDIA H100": 989e12,
     "NVIDIA H200": 989e12,
 }
-COLUMNS = (
-    "samples_per_second",
-    "tokens_per_second_per_chip",
-    "step_seconds",
-    "input_wait",
-    "mfu",
-    "memory_gib",
-)
+COLUMNS = ("samples_per_second", "tokens_per_second_per_chip", "step_seconds", "input_wait", "mfu", "memory_gib")
 
 
 def peak_flops(device_kind: str) -> float | None:

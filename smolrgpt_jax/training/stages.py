@@ -53,8 +53,7 @@ class Stage:
         return replace(
             self,
             groups=tuple(
-                replace(g, peak=float(peaks.get(g.name, g.peak))) if g.name in peaks else g
-                for g in self.groups
+                replace(g, peak=float(peaks.get(g.name, g.peak))) if g.name in peaks else g for g in self.groups
             ),
         )
 
@@ -78,14 +77,7 @@ class Stage:
 
 
 def _published(
-    name: str,
-    after: tuple[str, ...],
-    *,
-    rgb_connector,
-    depth_connector,
-    refiners,
-    decoder,
-    regions: bool = True,
+    name: str, after: tuple[str, ...], *, rgb_connector, depth_connector, refiners, decoder, regions: bool = True
 ) -> Stage:
     groups = (
         Group("vision_encoder", "vision_encoder/", FROZEN),

@@ -60,9 +60,7 @@ def gradients(
     """
 
     def part(trained: Params, rows: Batch) -> tuple[tuple[jax.Array, jax.Array], Params]:
-        sums, grads = jax.value_and_grad(
-            lambda t: batch_loss(config, t, frozen, rows, balance), has_aux=True
-        )(trained)
+        sums, grads = jax.value_and_grad(lambda t: batch_loss(config, t, frozen, rows, balance), has_aux=True)(trained)
         if shardings is not None:
             grads = {n: jax.lax.with_sharding_constraint(g, shardings[n]) for n, g in grads.items()}
         return sums, grads
@@ -71,18 +69,13 @@ def gradients(
         (loss, count), grads = part(trained, batch)
     else:
         # Every part takes every n-th row, so that each device's rows stay on it.
-        parts = {
-            name: jnp.swapaxes(v.reshape(-1, accumulation, *v.shape[1:]), 0, 1) for name, v in batch.items()
-        }
+        parts = {name: jnp.swapaxes(v.reshape(-1, accumulation, *v.shape[1:]), 0, 1) for name, v in batch.items()}
 
         def add(total: Any, rows: Batch) -> tuple[Any, None]:
             rows = {name: constrain_batch(v) for name, v in rows.items()}
             return jax.tree.map(jnp.add, total, part(trained, rows)), None
 
-        zeros = {
-            n: jnp.zeros_like(v, device=None if shardings is None else shardings[n])
-            for n, v in trained.items()
-        }
+        zeros = {n: jnp.zeros_like(v, device=None if shardings is None else shardings[n]) for n, v in trained.items()}
         ((loss, count), grads), _ = jax.lax.scan(add, ((jnp.zeros(()), jnp.zeros(())), zeros), parts)
     # A batch without an answer has neither loss nor gradient.
     count = jnp.where(count > 0, count, 1.0)
@@ -99,9 +92,7 @@ def make_train_step(
 ) -> Callable[[Params, Params, Any, Batch], tuple[Params, Any, dict[str, jax.Array]]]:
     """step(trained, frozen, opt_state, batch) -> (trained, opt_state, {loss, grad_norm}); to be jitted with donation."""
 
-    def step(
-        trained: Params, frozen: Params, opt_state: Any, batch: Batch
-    ) -> tuple[Params, Any, dict[str, jax.Array]]:
+    def step(trained: Params, frozen: Params, opt_state: Any, batch: Batch) -> tuple[Params, Any, dict[str, jax.Array]]:
         shardings = None if mesh is None else sharding.grad_shardings(trained, mesh, strategy)
         with sharding.over(mesh):
             grads, loss = gradients(config, trained, frozen, batch, accumulation, shardings, balance)

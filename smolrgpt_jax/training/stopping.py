@@ -16,10 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 def stop_on_signal() -> Iterator[list[int]]:
     """Collects SIGINT and SIGTERM instead of dying of them, so that the step under way is finished and saved."""
     received: list[int] = []
-    handlers = {
-        s: signal.signal(s, lambda number, _: received.append(number))
-        for s in (signal.SIGINT, signal.SIGTERM)
-    }
+    handlers = {s: signal.signal(s, lambda number, _: received.append(number)) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield received
     finally:

@@ -16,14 +16,14 @@ from jax.sharding import Mesh
 
 from smolrgpt_jax import sharding
 from smolrgpt_jax.config import SmolRGPTConfig
-from smolrgpt_jax.data.packing import RowShape
-from smolrgpt_jax.data.pipeline import train_batches
+from smolrgpt_jax.data.batches import train_batches
+from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.records import BadRecords, Picture
-from smolrgpt_jax.data.text import ChatTokenizer
+from smolrgpt_jax.data.rows import RowShape
 from smolrgpt_jax.generation import generate_answers
-from smolrgpt_jax.loading import Model
+from smolrgpt_jax.model import Model
 from smolrgpt_jax.models.smolrgpt import Params
-from smolrgpt_jax.training.inputs import RunError, naming, packed_rows, read_data
+from smolrgpt_jax.training.data import RunError, naming, packed_rows, read_data
 from smolrgpt_jax.training.step import make_eval_step
 
 LOSS = "validation_loss"
@@ -76,9 +76,7 @@ class Validation:
         self._asked: list[Picture] = []
         if run["validation_answers"]:
             if scorer is None:
-                raise RunError(
-                    "config.validation_answers needs a scorer of answers, which this program has not"
-                )
+                raise RunError("config.validation_answers needs a scorer of answers, which this program has not")
             pictures = [picture for pictures, _ in tokenised for picture in pictures]
             self._asked = draw_questions(pictures, run["validation_answers"])
             if not self._asked:

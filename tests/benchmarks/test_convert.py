@@ -6,8 +6,8 @@ import math
 import sys
 
 from benchmarks import convert
+from smolrgpt_jax.checkpoint.mapping import entries
 from smolrgpt_jax.config import PRESETS
-from smolrgpt_jax.torch_format.mapping import entries
 
 
 def demo_parameters():

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from benchmarks import data
+from smolrgpt_jax.data.chat import ChatTokenizer
+from smolrgpt_jax.data.prepared.reader import read_prepared
+from smolrgpt_jax.data.prepared.writer import PrepareConfig, prepare
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
-from smolrgpt_jax.data.text import ChatTokenizer
-from smolrgpt_jax.data.tfds.prepare import PrepareConfig, prepare
-from smolrgpt_jax.data.tfds.prepared import read_prepared
-from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
-from smolrgpt_jax.data.warehouse_sim.write import make_warehouse
+from smolrgpt_jax.warehouse.parameters import WarehouseConfig
+from smolrgpt_jax.warehouse.write import make_warehouse
 
 
 def test_all_loaders_read_every_question(tmp_path):
@@ -30,9 +30,7 @@ def test_rates_are_medians_and_the_table_compares_with_the_first(monkeypatch):
     clock = iter(range(0, 10_000, 2))
     monkeypatch.setattr(data.time, "perf_counter", lambda: float(next(clock)))
     calls = []
-    rates = data.measure(
-        {"a": lambda: calls.append("a") or 4, "b": lambda: calls.append("b") or 12}, rounds=3
-    )
+    rates = data.measure({"a": lambda: calls.append("a") or 4, "b": lambda: calls.append("b") or 12}, rounds=3)
     assert rates == {"a": 2.0, "b": 6.0} and calls == ["b", *["a", "b"] * 3]
     assert "| b | 6.0 | 3.0 x |" in data.table(rates)
 

@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("torch")
 
 from benchmarks import generate, parity
-from smolrgpt_jax.data.text import ChatTokenizer
+from smolrgpt_jax.data.chat import ChatTokenizer
 
 WORDS = ChatTokenizer.load(generate.TOKENIZER).vocab_size
 

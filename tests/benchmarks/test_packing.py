@@ -8,11 +8,11 @@ import pytest
 
 from benchmarks import packing
 from smolrgpt_jax.config import DecoderConfig, SmolRGPTConfig, VisionConfig
+from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
-from smolrgpt_jax.data.text import ChatTokenizer
-from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
-from smolrgpt_jax.data.warehouse_sim.write import make_warehouse
 from smolrgpt_jax.training import step
+from smolrgpt_jax.warehouse.parameters import WarehouseConfig
+from smolrgpt_jax.warehouse.write import make_warehouse
 
 CONFIG = SmolRGPTConfig(
     vision=VisionConfig(width=16, mlp_width=32, heads=2, layers=1, patch_size=16, image_size=32),

@@ -172,8 +172,6 @@ def test_greedy_answers_with_pictures_equal_pytorch(tmp_path):
     masks = [rng.random((50, 70, 1)) < 0.4 for _ in range(3)]
     expected = theirs.generate(ids, mask, images, depths, masks, NEW_TOKENS, ours.eos_id)
     assert_varied(expected)
-    np.testing.assert_array_equal(
-        ours.generate(ids, mask, images, depths, masks, max_new_tokens=NEW_TOKENS), expected
-    )
+    np.testing.assert_array_equal(ours.generate(ids, mask, images, depths, masks, max_new_tokens=NEW_TOKENS), expected)
     other = ours.generate(ids, mask, images[::-1], depths, masks, max_new_tokens=NEW_TOKENS)
     assert (other != expected).any()

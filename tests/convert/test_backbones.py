@@ -15,8 +15,8 @@ from safetensors.numpy import load_file, save_file
 from convert import __main__ as command
 from convert.backbones import build, local_folder
 from smolrgpt_jax import load
-from smolrgpt_jax.torch_format.folder import CheckpointError
-from smolrgpt_jax.training import checkpoints
+from smolrgpt_jax.checkpoint import orbax as checkpoints
+from smolrgpt_jax.checkpoint.torch import CheckpointError
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -118,8 +118,7 @@ def test_a_tower_without_prefix_gives_the_same_encoder(hub, tmp_path):
     shutil.copytree(hub / "siglip", tmp_path / "tower")
     start = "vision_model."
     save_file(
-        {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)},
-        tmp_path / "tower" / WEIGHTS,
+        {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}, tmp_path / "tower" / WEIGHTS
     )
     build(str(hub / "siglip"), str(hub / "untied"), tmp_path / "a")
     build(str(tmp_path / "tower"), str(hub / "untied"), tmp_path / "b")
@@ -130,11 +129,7 @@ def test_a_tower_without_prefix_gives_the_same_encoder(hub, tmp_path):
 
 def test_what_the_backbones_lack_is_drawn_as_for_a_new_model(stage0):
     params = checkpoints.load_params(stage0)
-    for name, fan_in in (
-        ("rgb_connector/proj", 4 * 32),
-        ("depth_connector/proj", 4 * 32),
-        ("rgb_refiner/up1", 48),
-    ):
+    for name, fan_in in (("rgb_connector/proj", 4 * 32), ("depth_connector/proj", 4 * 32), ("rgb_refiner/up1", 48)):
         assert params[f"{name}/kernel"].std() == pytest.approx(fan_in**-0.5, rel=0.05)
     assert (params["depth_refiner/norm1/scale"] == 1).all() and not params["depth_refiner/up2/bias"].any()
     assert not np.array_equal(params["rgb_connector/proj/kernel"], params["depth_connector/proj/kernel"])
@@ -167,9 +162,7 @@ def test_bfloat16_is_read_exactly(hub, stage0):
     embedding = tensors["model.embed_tokens.weight"]
     assert embedding.dtype == np.dtype(ml_dtypes.bfloat16)
     params = checkpoints.load_params(stage0)
-    np.testing.assert_array_equal(
-        params["decoder/token_embedding"][: len(embedding)], embedding.astype(np.float32)
-    )
+    np.testing.assert_array_equal(params["decoder/token_embedding"][: len(embedding)], embedding.astype(np.float32))
 
 
 @pytest.mark.parametrize(
@@ -182,11 +175,7 @@ def test_bfloat16_is_read_exactly(hub, stage0):
         ("untied", {"model_type": "mistral"}, "model_type='mistral'"),
         ("untied", {"head_dim": 16}, "head_dim=16"),
         ("siglip_vision", {"hidden_act": "gelu"}, "hidden_act='gelu'"),
-        (
-            "siglip_vision",
-            {"model_type": "siglip2_vision_model", "num_patches": 256},
-            "'siglip2_vision_model' is not",
-        ),
+        ("siglip_vision", {"model_type": "siglip2_vision_model", "num_patches": 256}, "'siglip2_vision_model' is not"),
         (
             "siglip_vision",
             {"image_size": 64},

@@ -16,9 +16,9 @@ from safetensors.numpy import load_file, save_file
 
 from convert import __main__ as command
 from convert import folders
-from smolrgpt_jax.torch_format.safetensors_file import SafetensorsFile
-from smolrgpt_jax.torch_format.streaming import StreamedParams
-from smolrgpt_jax.training import checkpoints
+from smolrgpt_jax.checkpoint import orbax as checkpoints
+from smolrgpt_jax.checkpoint.safetensors_file import SafetensorsFile
+from smolrgpt_jax.checkpoint.streaming import StreamedParams
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -238,11 +238,7 @@ def test_a_checkpoint_with_other_parameters_than_its_configuration(golden, tmp_p
     params["rgb_connector/proj/kernel"] = np.zeros((2, 2), np.float32)
     checkpoints.save(tmp_path / "odd", params, checkpoints.Meta(golden.model.config))
     message = refused("jax-to-torch", tmp_path / "odd")
-    for part in (
-        "missing decoder/norm/scale",
-        "unexpected extra",
-        "rgb_connector/proj/kernel has shape (2, 2)",
-    ):
+    for part in ("missing decoder/norm/scale", "unexpected extra", "rgb_connector/proj/kernel has shape (2, 2)"):
         assert part in message
 
 

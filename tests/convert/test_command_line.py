@@ -57,9 +57,7 @@ def test_there_and_back_in_shards(golden, tmp_path, run):
     for file in folder.iterdir():
         assert (tmp_path / "shards2" / file.name).read_bytes() == file.read_bytes()
     run("jax-to-torch", tmp_path / "jax2", tmp_path / "single", "--max_shard_size", "1GB")
-    assert (tmp_path / "single/model.safetensors").read_bytes() == (
-        golden.folder / "model.safetensors"
-    ).read_bytes()
+    assert (tmp_path / "single/model.safetensors").read_bytes() == (golden.folder / "model.safetensors").read_bytes()
 
 
 def test_verify_and_inspect(golden, tmp_path, run):
@@ -89,9 +87,7 @@ def test_what_is_no_size(text):
         command.size_in_bytes(text)
 
 
-@pytest.mark.parametrize(
-    ("text", "name"), [("bfloat16", "BF16"), ("float32", "F32"), ("F16", "F16"), ("bf16", "BF16")]
-)
+@pytest.mark.parametrize(("text", "name"), [("bfloat16", "BF16"), ("float32", "F32"), ("F16", "F16"), ("bf16", "BF16")])
 def test_dtype_names(text, name):
     assert command.dtype_name(text) == name
 
@@ -104,9 +100,7 @@ def test_what_is_no_dtype(golden, tmp_path, run, capsys):
 
 
 def test_help_names_every_command():
-    done = subprocess.run(
-        [sys.executable, "-m", "convert", "--help"], cwd=ROOT, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-m", "convert", "--help"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0
     for name in ("torch-to-jax", "jax-to-torch", "backbones", "verify", "inspect"):
         assert f"python -m convert {name}" in done.stdout
@@ -120,6 +114,4 @@ def test_nothing_but_the_result_is_printed(golden, tmp_path):
             [sys.executable, "-m", "convert", arguments[0], *paths], cwd=ROOT, capture_output=True, text=True
         )
         assert (done.returncode, done.stderr) == (0, "")
-    assert np.array_equal(
-        *(np.fromfile(p / "model.safetensors", np.uint8) for p in (golden.folder, tmp_path / "back"))
-    )
+    assert np.array_equal(*(np.fromfile(p / "model.safetensors", np.uint8) for p in (golden.folder, tmp_path / "back")))

@@ -10,10 +10,10 @@ import pytest
 
 from convert import folders
 from convert.inspection import describe
+from smolrgpt_jax.checkpoint import orbax as checkpoints
+from smolrgpt_jax.checkpoint.streaming import ArrayInfo
 from smolrgpt_jax.config import PRESETS
 from smolrgpt_jax.models.smolrgpt import abstract_params
-from smolrgpt_jax.torch_format.streaming import ArrayInfo
-from smolrgpt_jax.training import checkpoints
 
 
 @pytest.fixture(scope="module")

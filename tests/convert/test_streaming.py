@@ -11,10 +11,9 @@ import pytest
 
 from convert import folders
 from smolrgpt_jax import load, sharding
-from smolrgpt_jax.config import DecoderConfig, SmolRGPTConfig, VisionConfig
-from smolrgpt_jax.torch_format.folder import CheckpointError, open_folder, write_folder
-from smolrgpt_jax.torch_format.mapping import entries
-from smolrgpt_jax.torch_format.streaming import (
+from smolrgpt_jax.checkpoint import orbax as checkpoints
+from smolrgpt_jax.checkpoint.mapping import entries
+from smolrgpt_jax.checkpoint.streaming import (
     READ_AHEAD,
     ArrayInfo,
     StreamedParams,
@@ -22,7 +21,8 @@ from smolrgpt_jax.torch_format.streaming import (
     pieces_of,
     read_ahead,
 )
-from smolrgpt_jax.training import checkpoints
+from smolrgpt_jax.checkpoint.torch import CheckpointError, open_folder, write_folder
+from smolrgpt_jax.config import DecoderConfig, SmolRGPTConfig, VisionConfig
 
 # Most of it lies in stacks of many small layers, as in the published model.
 DEEP = SmolRGPTConfig(
@@ -139,9 +139,7 @@ def test_checkpoints_in_orbax_s_own_layout_stream_too(golden, tmp_path):
     saver.save(7, golden.model.params, {"count": np.zeros(1)}, meta)
     saver.close()
     folders.jax_to_torch(tmp_path / "run", tmp_path / "back")
-    assert (tmp_path / "back/model.safetensors").read_bytes() == (
-        golden.folder / "model.safetensors"
-    ).read_bytes()
+    assert (tmp_path / "back/model.safetensors").read_bytes() == (golden.folder / "model.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("kind", ["torch", "jax"])

@@ -13,7 +13,7 @@ pytest.importorskip("torch")
 from safetensors.numpy import load_file, save_file
 
 from convert.torch_model import load_torch, random_torch
-from smolrgpt_jax.torch_format.folder import CheckpointError, read_folder
+from smolrgpt_jax.checkpoint.torch import CheckpointError, read_folder
 
 MODULE_TOLERANCE = 1e-5
 LOGITS_TOLERANCE = 1e-4
@@ -32,11 +32,7 @@ def model(golden):
 @pytest.fixture(scope="module")
 def forward(golden, model):
     return model.forward(
-        golden.inputs["input_ids"],
-        golden.inputs["attention_mask"],
-        golden.images,
-        golden.depths,
-        golden.masks,
+        golden.inputs["input_ids"], golden.inputs["attention_mask"], golden.images, golden.depths, golden.masks
     )
 
 
@@ -74,11 +70,7 @@ def test_loss_and_gradients_equal_golden(golden, model):
 
     model.clear_gradients()
     out = model.outputs(
-        golden.inputs["input_ids"],
-        golden.inputs["attention_mask"],
-        golden.images,
-        golden.depths,
-        golden.masks,
+        golden.inputs["input_ids"], golden.inputs["attention_mask"], golden.images, golden.depths, golden.masks
     )
     labels = torch.tensor(golden.inputs["labels"], dtype=torch.int64)
     loss = torch.nn.functional.cross_entropy(out["logits"].flatten(0, 1), labels.flatten())
@@ -124,16 +116,10 @@ def test_a_sharded_folder_is_read(golden, forward, tmp_path):
     for file, names in parts.items():
         save_file({n: tensors[n] for n in names}, tmp_path / file)
     weight_map = {n: file for file, names in parts.items() for n in names}
-    (tmp_path / "model.safetensors.index.json").write_text(
-        json.dumps({"metadata": {}, "weight_map": weight_map})
-    )
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
     (tmp_path / "config.json").write_text((golden.folder / "config.json").read_text())
     out = load_torch(tmp_path).forward(
-        golden.inputs["input_ids"],
-        golden.inputs["attention_mask"],
-        golden.images,
-        golden.depths,
-        golden.masks,
+        golden.inputs["input_ids"], golden.inputs["attention_mask"], golden.images, golden.depths, golden.masks
     )
     np.testing.assert_array_equal(out["logits"], forward["logits"])
 
@@ -165,9 +151,7 @@ def test_an_unreadable_file_is_refused(golden, tmp_path):
 def test_more_mask_tokens_than_regions_names_the_row(golden, model):
     masks = [*golden.masks[:2], golden.masks[2][..., :1], golden.masks[3]]
     with pytest.raises(ValueError, match="row 2 has 4 tokens 513 but only 1"):
-        model.forward(
-            golden.inputs["input_ids"], golden.inputs["attention_mask"], golden.images, golden.depths, masks
-        )
+        model.forward(golden.inputs["input_ids"], golden.inputs["attention_mask"], golden.images, golden.depths, masks)
 
 
 def test_random_weights_are_those_of_the_seed(golden):

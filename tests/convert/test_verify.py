@@ -13,7 +13,7 @@ import pytest
 from convert import __main__ as command
 from convert import folders
 from convert.compare import compare_outputs, compare_tensors
-from smolrgpt_jax.torch_format.folder import read_folder, write_folder
+from smolrgpt_jax.checkpoint.torch import read_folder, write_folder
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,5 @@ def test_outputs_of_other_weights_differ(changed, checkpoint):
 
 def test_outputs_that_cannot_be_compared_are_an_error(golden, checkpoint, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(
-        SystemExit, match="^error: .* the outputs cannot be compared: PyTorch is not installed$"
-    ):
+    with pytest.raises(SystemExit, match="^error: .* the outputs cannot be compared: PyTorch is not installed$"):
         verify(monkeypatch, golden.folder, checkpoint, "--outputs")

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 
-from smolrgpt_jax.data.packing import RowShape
-from smolrgpt_jax.data.text import ChatTokenizer
+from smolrgpt_jax.data.chat import ChatTokenizer
+from smolrgpt_jax.data.rows import RowShape
 
 DATA_FILES = Path(__file__).parents[1] / "data_files"
 HEIGHT, WIDTH = 36, 64
@@ -87,9 +87,7 @@ def filled(folder) -> Folder:
         folder.add_picture(f"{picture:06d}")
         records += [
             folder.record(
-                f"{picture}-{question}",
-                f"{picture:06d}.png",
-                regions=range(question, question + 1 + question % 3),
+                f"{picture}-{question}", f"{picture:06d}.png", regions=range(question, question + 1 + question % 3)
             )
             for question in range(1 + picture % 5)
         ]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from smolrgpt_jax.data.packing import RowShape
 from smolrgpt_jax.data.records import RLE, Picture, Question
+from smolrgpt_jax.data.rows import RowShape
 
 REGIONS = [RLE(1, 40, bytes([48 + n, 48 + 1])) for n in range(30)]
 
@@ -23,8 +23,7 @@ def picture(id, *questions):
 
 def shape(**changes):
     return RowShape(
-        **{"tokens": 96, "pictures": 2, "regions": 3, "image_tokens": 4, "image_size": 8, "mask_grid": 4}
-        | changes
+        **{"tokens": 96, "pictures": 2, "regions": 3, "image_tokens": 4, "image_size": 8, "mask_grid": 4} | changes
     )
 
 

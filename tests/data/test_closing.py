@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from smolrgpt_jax.data.closing import closed_turns, closing_value, parse_value, split_closing
-from smolrgpt_jax.data.packing import PackedPicture, TokenisedQuestions, empty_batch, fill_text
 from smolrgpt_jax.data.records import Question
+from smolrgpt_jax.data.rows import PackedPicture, TokenisedQuestions, empty_batch, fill_text
 from tests.data.row_cases import picture, question, shape
 
 

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smolrgpt_jax.data.loader import FileLoader
-from smolrgpt_jax.data.packing import RowShape, TokenisedQuestions
-from smolrgpt_jax.data.pipeline import PackedRows, batch_questions, train_batches
+from smolrgpt_jax.data.batches import PackedRows, batch_questions, train_batches
+from smolrgpt_jax.data.pictures import FileLoader
+from smolrgpt_jax.data.prepared.reader import read_prepared
+from smolrgpt_jax.data.prepared.writer import PrepareConfig, prepare
 from smolrgpt_jax.data.records import BadRecords, DataError
+from smolrgpt_jax.data.rows import RowShape, TokenisedQuestions
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
-from smolrgpt_jax.data.tfds.prepare import PrepareConfig, prepare
-from smolrgpt_jax.data.tfds.prepared import read_prepared
 from tests.data.conftest import Folder
 from tests.data.row_cases import assert_same, damage
 
@@ -97,8 +97,7 @@ def test_the_order_does_not_depend_on_how_the_data_is_stored(rows_of):
 def test_the_first_epoch_is_the_same_whether_one_or_twenty_are_asked_for(rows_of):
     size = len(rows_of["raw"])
     one, twenty = (
-        next(iter(train_batches(rows_of["raw"], batch_rows=size, seed=4, num_epochs=epochs)))
-        for epochs in (1, 20)
+        next(iter(train_batches(rows_of["raw"], batch_rows=size, seed=4, num_epochs=epochs))) for epochs in (1, 20)
     )
     assert_same(one, twenty)
     assert len(list(train_batches(rows_of["raw"], batch_rows=size, seed=4, num_epochs=20))) == 20

@@ -55,17 +55,11 @@ def warehouse_record(name: str) -> dict:
 
 def unanswered_record(name: str) -> dict:
     record = warehouse_record(name)
-    return {key: record[key] for key in ("id", "image", "rle")} | {
-        "conversations": record["conversations"][:1]
-    }
+    return {key: record[key] for key in ("id", "image", "rle")} | {"conversations": record["conversations"][:1]}
 
 
 def caption_record(name: str) -> dict:
-    return {
-        "id": f"id of {name}",
-        "image": f"{name}.png",
-        "conversations": chat("Describe it.\n<image>", "A hall."),
-    }
+    return {"id": f"id of {name}", "image": f"{name}.png", "conversations": chat("Describe it.\n<image>", "A hall.")}
 
 
 def osd_record(name: str) -> dict:
@@ -135,9 +129,7 @@ FORMATS = {
     "bench": Format(
         bench_record, read_file(read_bench, "records.json", images="all/images", depths=None), bench_picture
     ),
-    "smolrgpt": Format(
-        parquet_record, read_file(read_smolrgpt, "all"), lambda record: record.get("rgb_image")
-    ),
+    "smolrgpt": Format(parquet_record, read_file(read_smolrgpt, "all"), lambda record: record.get("rgb_image")),
 }
 
 TEXTS = st.one_of(

@@ -29,9 +29,7 @@ def depth(tmp_path):
 @pytest.mark.parametrize("size", [16, 32, 100])
 def test_rgb_equals_the_siglip_processor(photo, size):
     siglip = pytest.importorskip("transformers.models.siglip.image_processing_pil_siglip")
-    processor = siglip.SiglipImageProcessorPil(
-        size={"height": size, "width": size}, resample=Image.Resampling.BILINEAR
-    )
+    processor = siglip.SiglipImageProcessorPil(size={"height": size, "width": size}, resample=Image.Resampling.BILINEAR)
     expected = processor(Image.open(photo), return_tensors="np")["pixel_values"][0]
     ours = images.load_rgb(photo, size)
     assert ours.dtype == np.float32 and ours.shape == (size, size, 3)
@@ -84,9 +82,7 @@ def png_16_bit(pixels):
     """Bytes of a PNG file, which Pillow does not write; pixels uint16[H, W, 3]."""
 
     def chunk(name, content):
-        return (
-            struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-        )
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
     height, width, _ = pixels.shape
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)

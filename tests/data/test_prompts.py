@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from smolrgpt_jax.data import images, masks
-from smolrgpt_jax.data.loader import FileLoader
-from smolrgpt_jax.data.packing import TokenisedQuestions
+from smolrgpt_jax.data.pictures import FileLoader
 from smolrgpt_jax.data.prompts import plan_prompts, prompt_batches
 from smolrgpt_jax.data.records import BadRecords, DataError
+from smolrgpt_jax.data.rows import TokenisedQuestions
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 from tests.data.row_cases import damage
 
@@ -34,20 +34,14 @@ def read(prompts, **options):
 
 
 def asked_ids(prompts, batches):
-    return [
-        prompts.pictures[picture].questions[number].id
-        for batch in batches
-        for picture, number, *_ in batch.asked
-    ]
+    return [prompts.pictures[picture].questions[number].id for batch in batches for picture, number, *_ in batch.asked]
 
 
 def all_ids(pictures):
     return {question.id for picture in pictures for question in picture.questions}
 
 
-@pytest.mark.parametrize(
-    "row_tokens", [2048, 90, 1], ids=["whole pictures", "cut pictures", "single questions"]
-)
+@pytest.mark.parametrize("row_tokens", [2048, 90, 1], ids=["whole pictures", "cut pictures", "single questions"])
 def test_rows_hold_a_picture_and_its_questions(pictures, tokenizer, plan, row_tokens):
     prompts = plan(pictures, row_tokens=row_tokens)
     batches = read(prompts, batch_tokens=300)
@@ -116,9 +110,7 @@ def test_bad_questions_are_left_out(pictures, plan):
 def test_questions_without_regions_need_no_depth(pictures, plan):
     bare = [
         dataclasses.replace(
-            picture,
-            depth=None,
-            questions=(dataclasses.replace(picture.questions[0], prompt="What?", regions=()),),
+            picture, depth=None, questions=(dataclasses.replace(picture.questions[0], prompt="What?", regions=()),)
         )
         for picture in pictures
     ]

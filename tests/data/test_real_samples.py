@@ -45,9 +45,7 @@ def region(height: int, width: int) -> dict:
 
 
 def questions_by_id(root: Path) -> dict:
-    return {
-        question.id: question for picture in read_warehouse(root, "val") for question in picture.questions
-    }
+    return {question.id: question for picture in read_warehouse(root, "val") for question in picture.questions}
 
 
 def test_no_sample_is_forgotten():
@@ -68,10 +66,7 @@ def test_the_complete_record():
     (picture,) = read_warehouse(SAMPLES / "warehouse", "val")
     (record,) = load("warehouse/val.json")
     (question,) = picture.questions
-    assert (question.id, question.turns) == (
-        record["id"],
-        [turn["value"] for turn in record["conversations"]],
-    )
+    assert (question.id, question.turns) == (record["id"], [turn["value"] for turn in record["conversations"]])
     rgb = images.read_rgb(picture.image, 256)
     assert rgb.shape == (256, 256, 3) and rgb.std() > 10
     for mode in images.DEPTH_MODES:
@@ -129,10 +124,7 @@ def test_answers(tmp_path, answer):
         {
             "id": number,
             "image": f"{number % 7:06d}.png",
-            "conversations": [
-                {"from": "human", "value": sample["question"]},
-                {"from": "gpt", "value": sample[answer]},
-            ],
+            "conversations": [{"from": "human", "value": sample["question"]}, {"from": "gpt", "value": sample[answer]}],
             "rle": [region(9, 16)] * sample["question"].count("<mask>"),
             "category": sample["category"],
             "normalized_answer": sample["normalized_answer"],
@@ -162,10 +154,7 @@ def test_bench_pairs(tmp_path):
                 "image_info": {"file_path": "a.jpg", "height": 9, "width": 16},
                 "text_q": sample["question"],
                 "qa_info": {"type": sample["question_id"].split("_")[0], "category": sample["category"]},
-                "conversations": [
-                    {"from": "human", "value": asked},
-                    {"from": "gpt", "value": sample["gt"]},
-                ],
+                "conversations": [{"from": "human", "value": asked}, {"from": "gpt", "value": sample["gt"]}],
                 "bbox": [[1, 1, 8, 6]] * asked.count("<mask>"),
                 "rle": None,
             }

@@ -47,8 +47,7 @@ def test_runs_of_real_masks_have_cocoapis_area():
 
 
 @pytest.mark.parametrize(
-    "counts",
-    [b"", b"\x7f12", b" 1", MASK.counts[:-1], MASK.counts + b"1", b"o" * 4, b"o" * 40 + b"1", b"O", WRAPPING],
+    "counts", [b"", b"\x7f12", b" 1", MASK.counts[:-1], MASK.counts + b"1", b"o" * 4, b"o" * 40 + b"1", b"O", WRAPPING]
 )
 def test_unreadable_counts_are_an_error(counts):
     with pytest.raises(ValueError):

@@ -39,10 +39,7 @@ def test_groups_questions_by_picture_in_file_order(folder):
         ]
     )
     pictures = read_warehouse(folder.root, "train")
-    assert [(p.id, [q.id for q in p.questions]) for p in pictures] == [
-        ("000002", ["a", "c"]),
-        ("000001", ["b"]),
-    ]
+    assert [(p.id, [q.id for q in p.questions]) for p in pictures] == [("000002", ["a", "c"]), ("000001", ["b"])]
     first, second = pictures[0].questions
     assert first.prompt == "How far apart are <mask> and <mask>?"
     assert first.regions[1] is second.regions[0]  # equal masks of a picture are kept once
@@ -64,8 +61,7 @@ def test_reads_test_records_and_other_annotation_files(folder):
 def test_other_categories_have_to_be_named(folder):
     folder.add_picture("000001")
     folder.write(
-        [folder.record("a", "000001.png", category="region_caption", normalized_answer=None)],
-        "train_regions.json",
+        [folder.record("a", "000001.png", category="region_caption", normalized_answer=None)], "train_regions.json"
     )
     pictures = read_warehouse(folder.root, "train", "train_regions.json", ("region_caption",))
     assert pictures[0].questions[0].category == "region_caption"
@@ -118,10 +114,7 @@ BAD = {
     "id used before": (lambda f: f.record("good", "000001.png"), "id occurs twice"),
     "missing depth": (lambda f: _bad(f, image="000007.png"), "000007_depth.png is missing"),
     "fewer marks than masks": (lambda f: _bad(f, rle=_bad(f)["rle"] * 2), "2 <mask> but 4 masks"),
-    "uncompressed mask": (
-        lambda f: _bad(f, rle=[{"size": [36, 64], "counts": [2304]}] * 2),
-        "mask 0 is unread",
-    ),
+    "uncompressed mask": (lambda f: _bad(f, rle=[{"size": [36, 64], "counts": [2304]}] * 2), "mask 0 is unread"),
     "infinite mask": (lambda f: _sized(f, [float("inf"), 64]), "mask 0 is unreadable"),
     "fractional mask": (lambda f: _sized(f, [36.5, 64]), "mask 0 is unreadable"),
     "negative mask": (lambda f: _sized(f, [-36, -64]), "mask 0 is unreadable"),
@@ -135,9 +128,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(
-    ("own_id", "name"), [(None, "record 1 of picture"), ([], "record 1 of"), ("", "record 1 of")]
-)
+@pytest.mark.parametrize(("own_id", "name"), [(None, "record 1 of picture"), ([], "record 1 of"), ("", "record 1 of")])
 def test_a_record_without_id_is_named_by_its_picture(folder, own_id, name):
     folder.add_picture("000001")
     folder.write([folder.record("good", "000001.png"), folder.record(own_id, "000001.png")])
@@ -158,9 +149,7 @@ def test_every_bad_record_is_counted(folder):
 def test_a_broken_record_does_not_make_a_test_split_one_with_answers(folder):
     folder.add_picture("000001", "test")
     record = folder.record("a", "000001.png")
-    public = {key: record[key] for key in ("id", "image", "rle")} | {
-        "conversations": record["conversations"][:1]
-    }
+    public = {key: record[key] for key in ("id", "image", "rle")} | {"conversations": record["conversations"][:1]}
     folder.write([public, public | {"id": "b", "conversations": [1, 2, 3]}], "test.json")
     bad = BadRecords("report")
     (picture,) = read_warehouse(folder.root, "test", on_bad_record=bad)

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from smolrgpt_jax.data.packing import TokenisedQuestions
+from smolrgpt_jax.data.rows import TokenisedQuestions
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 from smolrgpt_jax.data.submission_prompts import SubmissionTokenizer, with_newlines
 
@@ -19,9 +19,7 @@ def pictures(filled):
 
 def test_a_submission_prompt_spelled_out(tokenizer):
     text = (
-        "<|im_start|>user\n"
-        + "<|image|>" * 4
-        + "\nHow far is <mask_rgb><mask_depth> from <mask_rgb><mask_depth>?"
+        "<|im_start|>user\n" + "<|image|>" * 4 + "\nHow far is <mask_rgb><mask_depth> from <mask_rgb><mask_depth>?"
         "<|im_end|>\n<|im_start|>assistant\n<|im_end|>\n"
     )
     expected = tokenizer._tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from launch.train_tokenizer import SMALLEST, pieces, train_tokenizer
+from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.records import DataError
-from smolrgpt_jax.data.text import ChatTokenizer
 
 GOLDEN = Path(__file__).parents[1] / "data_files" / "text" / "tokenizer" / "tokenizer.json"
 

@@ -124,8 +124,8 @@ def loaded_model(monkeypatch) -> FakeModel:
 @pytest.fixture(scope="session")
 def bench_folder(tmp_path_factory) -> Path:
     """SpatialRGPT-Bench's published format about three procedural scenes, with all its categories."""
-    from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
-    from smolrgpt_jax.data.warehouse_sim.write import make_warehouse
+    from smolrgpt_jax.warehouse.parameters import WarehouseConfig
+    from smolrgpt_jax.warehouse.write import make_warehouse
 
     folder = tmp_path_factory.mktemp("bench") / "warehouse"
     config = WarehouseConfig(
@@ -140,11 +140,11 @@ def small_checkpoint(tmp_path_factory) -> Path:
     """A checkpoint of the demo's tokenizer and a smaller model with random weights."""
     import jax
 
+    from smolrgpt_jax.checkpoint import orbax as checkpoints
+    from smolrgpt_jax.checkpoint.tokenizer_files import tokenizer_files
     from smolrgpt_jax.config import PRESETS, DecoderConfig, VisionConfig
-    from smolrgpt_jax.data.text import ChatTokenizer
-    from smolrgpt_jax.data.tokenizer_files import tokenizer_files
+    from smolrgpt_jax.data.chat import ChatTokenizer
     from smolrgpt_jax.models.smolrgpt import init_params
-    from smolrgpt_jax.training import checkpoints
 
     config = PRESETS["demo"].replace(
         vision=VisionConfig(width=32, mlp_width=64, heads=2, layers=1, patch_size=16, image_size=64),

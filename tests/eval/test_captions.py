@@ -9,11 +9,11 @@ import pytest
 
 from configs import demo, demo_backbone
 from eval import captions
+from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.records import Question
-from smolrgpt_jax.data.text import ChatTokenizer
-from smolrgpt_jax.data.warehouse_sim.captions import CaptionCounts, Captioner
-from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
-from smolrgpt_jax.data.warehouse_sim.make import draw_scene
+from smolrgpt_jax.warehouse.make_scene import draw_scene
+from smolrgpt_jax.warehouse.parameters import WarehouseConfig
+from smolrgpt_jax.warehouse.words.captions import CaptionCounts, Captioner
 
 ANSWER = "0 stands 12 ahead 3 left. 1 at 5 ahead 4 right apart 7 across 7 along off 9 nearest 1 off 9."
 

@@ -34,8 +34,7 @@ def runs(tmp_path):
     for name, counts, sides in (("a", answers_a, "llrr"), ("b", answers_b, "llll")):
         records = [record(f"c{n}", answer) for n, answer in enumerate(counts)]
         records += [
-            record(f"s{n}", {"l": "left", "r": "right"}[side], "left", "left_right")
-            for n, side in enumerate(sides)
+            record(f"s{n}", {"l": "left", "r": "right"}[side], "left", "left_right") for n, side in enumerate(sides)
         ]
         paths.append(write(tmp_path / f"{name}.json", records))
     return paths
@@ -138,7 +137,5 @@ def test_bad_runs_end_the_command_with_one_sentence_and_no_output(tmp_path, runs
         write(tmp_path / "bad.json", records)
     with pytest.raises(SystemExit) as stop:
         main([str(runs[0]), str(tmp_path / "bad.json"), "--out", str(tmp_path / "table.md")])
-    assert (
-        str(stop.value).startswith("error: ") and message in str(stop.value) and "\n" not in str(stop.value)
-    )
+    assert str(stop.value).startswith("error: ") and message in str(stop.value) and "\n" not in str(stop.value)
     assert not (tmp_path / "table.md").exists()

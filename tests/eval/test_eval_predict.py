@@ -10,9 +10,9 @@ from PIL import Image
 
 import eval.predict as command
 import smolrgpt_jax
-from eval.overlay import colour_of
+from eval.answering.one_picture import read_answer
 from eval.predict import main
-from eval.prediction import read_answer
+from eval.report.overlay import colour_of
 from smolrgpt_jax.data.masks import decode
 
 FAR = "How far is the pallet <mask> from the pallet <mask>?"
@@ -114,23 +114,14 @@ def png_header(width: int, height: int) -> bytes:
         (["--masks", "{data}/small.png", "{data}/small.png", "--question", FAR], "8x9 pixels"),
         (["--masks", "{data}/val/images/000100.png", "--question", FAR], "marks no pixel"),
         (["--masks", "{data}/cut.png", "{data}/small.png", "--question", FAR], "cut.png is truncated"),
-        (
-            ["--masks", "{data}/small.png", "{data}/val.json", "--question", FAR],
-            "one JSON file, or PNG files",
-        ),
+        (["--masks", "{data}/small.png", "{data}/val.json", "--question", FAR], "one JSON file, or PNG files"),
         (["--masks", "{data}/val.json", "{data}/bad.json", "--question", FAR], "one JSON file, or PNG files"),
         (["--masks", "{data}/small.png", "--record", "x", "--question", FAR], "--record names a record"),
         (["--boxes", "0,0,9,9", "--question", "Is it <mask>?", "--image", "{data}/huge.png"], "80,000,000"),
         (["--boxes", "0,0,9,9", "--question", "Is it <mask>?", "--depth", "{data}/huge.png"], "80,000,000"),
         (["--masks", "{data}/bad.json", "--question", FAR], "mask 0 is unreadable"),
-        (
-            ["--boxes", "5,5,9,9", "5,5,9,9", "--question", FAR, "--image", "{data}/none.png"],
-            "none.png is missing",
-        ),
-        (
-            ["--boxes", "5,5,9,9", "5,5,9,9", "--question", FAR, "--depth", "{data}/none.png"],
-            "none.png is missing",
-        ),
+        (["--boxes", "5,5,9,9", "5,5,9,9", "--question", FAR, "--image", "{data}/none.png"], "none.png is missing"),
+        (["--boxes", "5,5,9,9", "5,5,9,9", "--question", FAR, "--depth", "{data}/none.png"], "none.png is missing"),
         (["--boxes", "5,5,9,9", "5,5,9,9", "--question", FAR, "--out", "{data}/drawn.xyz"], "not the suffix"),
     ],
 )
@@ -146,9 +137,7 @@ def test_bad_input_ends_with_one_sentence_and_no_picture(warehouse, asked, argum
     before = sorted(warehouse.rglob("*"))
     with pytest.raises(SystemExit) as stop:
         main([*files(warehouse), *(argument.format(data=warehouse) for argument in arguments)])
-    assert (
-        str(stop.value).startswith("error: ") and message in str(stop.value) and "\n" not in str(stop.value)
-    )
+    assert str(stop.value).startswith("error: ") and message in str(stop.value) and "\n" not in str(stop.value)
     assert sorted(warehouse.rglob("*")) == before
 
 

@@ -9,16 +9,16 @@ import pytest
 import eval.warehouse as command
 import smolrgpt_jax
 from eval import journal_path
-from eval.blind import BlindBaseline, read_training_questions
+from eval.answering.journal import params_fingerprint
 from eval.normalize import main as normalize_main
 from eval.score_warehouse import main as score_main
+from eval.scoring.blind import BlindBaseline, read_training_questions
 from eval.warehouse import evaluate, limit_questions, main
+from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.records import DataError
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 from smolrgpt_jax.data.submission_prompts import SubmissionTokenizer
-from smolrgpt_jax.data.text import ChatTokenizer
 from smolrgpt_jax.generation import ClosedAnswer
-from smolrgpt_jax.generation.journal import params_fingerprint
 
 TOKENIZER = Path(__file__).parents[1] / "data_files" / "text" / "tokenizer"
 
@@ -42,35 +42,19 @@ def read(folder, name):
 def test_true_answers_score_everything(warehouse, tmp_path):
     pictures = read_warehouse(warehouse, "val")
     metrics = evaluate(
-        pictures,
-        truthful,
-        tmp_path / "out",
-        blind=BlindBaseline(read_training_questions(warehouse / "train.json")),
+        pictures, truthful, tmp_path / "out", blind=BlindBaseline(read_training_questions(warehouse / "train.json"))
     )
     assert [metrics[name] for name in ("S1", "left_right", "count", "mcq", "distance")] == [100] * 5
     assert (metrics["questions"], metrics["unreadable"]) == (28, 0)
     # The blind baseline knows the only side, 2 of the 7 counts, 3 of the 7 regions, and 2 distances within 10 %.
     assert metrics["blind"]["left_right"] == 100
-    assert metrics["blind"]["count"] == pytest.approx(200 / 7) and metrics["blind"]["mcq"] == pytest.approx(
-        300 / 7
-    )
+    assert metrics["blind"]["count"] == pytest.approx(200 / 7) and metrics["blind"]["mcq"] == pytest.approx(300 / 7)
     assert metrics["blind_S1"] == pytest.approx(sum(metrics["blind"].values()) / 4)
     assert read(tmp_path / "out", "metrics.json") == metrics
 
 
 def test_the_command_writes_all_files(warehouse, tmp_path, fake_model, loaded_model, capsys):
-    main(
-        [
-            "--checkpoint",
-            "anywhere",
-            "--data",
-            str(warehouse),
-            "--split",
-            "val",
-            "--out",
-            str(tmp_path / "a" / "out"),
-        ]
-    )
+    main(["--checkpoint", "anywhere", "--data", str(warehouse), "--split", "val", "--out", str(tmp_path / "a" / "out")])
     out = tmp_path / "a" / "out"
     assert sorted(file.name for file in out.iterdir()) == [
         "metrics.json",
@@ -79,23 +63,9 @@ def test_the_command_writes_all_files(warehouse, tmp_path, fake_model, loaded_mo
         "submission.json",
     ]
     assert [file.name for file in (tmp_path / "a").iterdir()] == ["out"]
-    metrics, predictions, submission = (
-        read(out, f"{name}.json") for name in ("metrics", "predictions", "submission")
-    )
-    assert (
-        metrics["questions"] == 28
-        and metrics["unreadable"] == 1
-        and metrics["distance"] == pytest.approx(600 / 7)
-    )
-    assert set(predictions[0]) == {
-        "id",
-        "image",
-        "category",
-        "question",
-        "answer",
-        "normalized_answer",
-        "truth",
-    }
+    metrics, predictions, submission = (read(out, f"{name}.json") for name in ("metrics", "predictions", "submission"))
+    assert metrics["questions"] == 28 and metrics["unreadable"] == 1 and metrics["distance"] == pytest.approx(600 / 7)
+    assert set(predictions[0]) == {"id", "image", "category", "question", "answer", "normalized_answer", "truth"}
     assert predictions[0]["image"] == "000100.png" and predictions[0]["normalized_answer"] == "left"
     assert predictions[-1]["normalized_answer"] is None
     assert submission[-1] == {"id": "000106-distance", "normalized_answer": ""}
@@ -120,9 +90,7 @@ def test_results_of_an_earlier_run_are_replaced_and_other_files_kept(warehouse, 
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "metrics.json").write_text("old")
     (tmp_path / "out" / "note.txt").write_text("mine")
-    main(
-        ["--checkpoint", "anywhere", "--data", str(warehouse), "--out", str(tmp_path / "out"), "--limit", "5"]
-    )
+    main(["--checkpoint", "anywhere", "--data", str(warehouse), "--out", str(tmp_path / "out"), "--limit", "5"])
     assert read(tmp_path / "out", "metrics.json")["questions"] == 5
     assert (tmp_path / "out" / "note.txt").read_text() == "mine"
 
@@ -140,8 +108,7 @@ def test_an_interrupted_command_says_how_to_go_on(warehouse, tmp_path, loaded_mo
 def test_a_split_without_answers_gives_a_submission_only(warehouse, tmp_path, fake_model, monkeypatch):
     records = read(warehouse, "val.json")
     bare = [
-        {"id": r["id"], "image": r["image"], "conversations": r["conversations"][:1], "rle": r["rle"]}
-        for r in records
+        {"id": r["id"], "image": r["image"], "conversations": r["conversations"][:1], "rle": r["rle"]} for r in records
     ]
     (warehouse / "bare.json").write_text(json.dumps(bare), encoding="utf-8")
     answers = [record["freeform_answer"] for record in records]
@@ -158,16 +125,8 @@ def test_a_split_without_answers_gives_a_submission_only(warehouse, tmp_path, fa
             str(tmp_path / "out"),
         ]
     )
-    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
-        "predictions.json",
-        "submission.json",
-    ]
-    assert [item["normalized_answer"] for item in read(tmp_path / "out", "submission.json")[:4]] == [
-        "left",
-        0,
-        0,
-        2.0,
-    ]
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["predictions.json", "submission.json"]
+    assert [item["normalized_answer"] for item in read(tmp_path / "out", "submission.json")[:4]] == ["left", 0, 0, 2.0]
 
 
 def test_results_of_another_split_do_not_stay(warehouse, tmp_path, fake_model, monkeypatch):
@@ -184,9 +143,7 @@ def test_results_of_another_split_do_not_stay(warehouse, tmp_path, fake_model, m
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == names
 
 
-def test_answers_that_the_length_cut_are_marked_and_counted(
-    warehouse, tmp_path, loaded_model, monkeypatch, capsys
-):
+def test_answers_that_the_length_cut_are_marked_and_counted(warehouse, tmp_path, loaded_model, monkeypatch, capsys):
     import smolrgpt_jax.generation
 
     def generate_answers(model, pictures, *, cut_off, **_):
@@ -231,9 +188,7 @@ def test_questions_that_could_not_be_asked_are_wrong(monkeypatch, warehouse, loa
     import smolrgpt_jax.generation
 
     pictures = read_warehouse(warehouse, "val")
-    monkeypatch.setattr(
-        smolrgpt_jax.generation, "generate_answers", lambda model, pictures, **_: {"000100-count": "4"}
-    )
+    monkeypatch.setattr(smolrgpt_jax.generation, "generate_answers", lambda model, pictures, **_: {"000100-count": "4"})
     answers = command.answer_questions(loaded_model, pictures[:1], 2, 8)
     assert answers == ["", "4", "", ""]
 
@@ -246,11 +201,7 @@ def test_closing_values_come_with_the_texts(monkeypatch, warehouse, loaded_model
     given = {}
 
     def closed_answers(model, pictures, *, mode, category_of, **_):
-        unknown = [
-            dataclasses.replace(question, category="")
-            for picture in pictures
-            for question in picture.questions
-        ]
+        unknown = [dataclasses.replace(question, category="") for picture in pictures for question in picture.questions]
         given["categories"] = [category_of(question) for question in unknown]
         given["mode"] = mode
         return {name: ClosedAnswer("Seven.", 7) for name in ids[:-2]} | {ids[-2]: ClosedAnswer("Well.", None)}
@@ -260,9 +211,7 @@ def test_closing_values_come_with_the_texts(monkeypatch, warehouse, loaded_model
     assert answers[0] == {"answer": "Seven.", "closing": "7"}
     assert answers[-2:] == [{"answer": "Well.", "closing": None}, {"answer": "", "closing": None}]
     assert given["mode"] == "after_text"
-    assert given["categories"] == [
-        question.category for picture in pictures for question in picture.questions
-    ]
+    assert given["categories"] == [question.category for picture in pictures for question in picture.questions]
 
 
 def test_the_depth_mode_reaches_generation(monkeypatch, warehouse, loaded_model):
@@ -270,9 +219,7 @@ def test_the_depth_mode_reaches_generation(monkeypatch, warehouse, loaded_model)
 
     modes = []
     monkeypatch.setattr(
-        smolrgpt_jax.generation,
-        "generate_answers",
-        lambda *_, depth_mode, **__: modes.append(depth_mode) or {},
+        smolrgpt_jax.generation, "generate_answers", lambda *_, depth_mode, **__: modes.append(depth_mode) or {}
     )
     pictures = read_warehouse(warehouse, "val")
     command.answer_questions(loaded_model, pictures[:1], 2, 8)
@@ -304,8 +251,7 @@ def test_a_test_split_gives_the_published_submission_format(warehouse, tmp_path,
     shuffled = records[1::2] + records[::2]
     shuffled[3] = {**shuffled[3], "image": "gone.png"}
     bare = [
-        {"id": r["id"], "image": r["image"], "conversations": r["conversations"][:1], "rle": r["rle"]}
-        for r in shuffled
+        {"id": r["id"], "image": r["image"], "conversations": r["conversations"][:1], "rle": r["rle"]} for r in shuffled
     ]
     (warehouse / "test.json").write_text(json.dumps(bare), encoding="utf-8")
     (warehouse / "val").rename(warehouse / "test")
@@ -324,15 +270,10 @@ def test_a_test_split_gives_the_published_submission_format(warehouse, tmp_path,
         kind = kinds[record["category"]]
         expected = "" if number == 3 else kind(record["normalized_answer"])
         assert (entry["normalized_answer"], type(entry["normalized_answer"])) == (expected, type(expected))
-    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
-        "predictions.json",
-        "submission.json",
-    ]
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["predictions.json", "submission.json"]
 
 
-def test_several_methods_are_scored_and_their_agreement_reported(
-    warehouse, tmp_path, fake_model, monkeypatch, capsys
-):
+def test_several_methods_are_scored_and_their_agreement_reported(warehouse, tmp_path, fake_model, monkeypatch, capsys):
     asked = {}
 
     def answer(model, pictures, **settings):
@@ -368,9 +309,7 @@ def test_answers_are_kept_when_a_method_fails_after_the_model_answered(
         main(command_line(warehouse, tmp_path, "--answers", "rules", "closing"))
     assert "no answer is closed" in str(stop.value) and "out/answers.json" in str(stop.value)
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["answers.json"]
-    normalize_main(
-        ["--predictions", str(tmp_path / "out" / "answers.json"), "--out", str(tmp_path / "again")]
-    )
+    normalize_main(["--predictions", str(tmp_path / "out" / "answers.json"), "--out", str(tmp_path / "again")])
     main(command_line(warehouse, tmp_path))
     again, metrics = read(tmp_path / "again", "metrics.json"), read(tmp_path / "out", "metrics.json")
     assert {name: metrics[name] for name in again} == again and again["unreadable"] == 1
@@ -411,20 +350,12 @@ def test_the_submissions_preprocessing_changes_depth_and_prompts_only(
 
 
 @pytest.mark.parametrize(
-    "arguments, message",
-    [
-        (["--split", "nowhere"], "nowhere.json"),
-        (["--annotations", "none.json"], "none.json"),
-    ],
+    "arguments, message", [(["--split", "nowhere"], "nowhere.json"), (["--annotations", "none.json"], "none.json")]
 )
 def test_bad_input_ends_with_one_sentence(warehouse, tmp_path, fake_model, arguments, message):
     with pytest.raises(SystemExit) as stop:
-        main(
-            ["--checkpoint", "anywhere", "--data", str(warehouse), "--out", str(tmp_path / "out"), *arguments]
-        )
-    assert (
-        str(stop.value).startswith("error: ") and message in str(stop.value) and "\n" not in str(stop.value)
-    )
+        main(["--checkpoint", "anywhere", "--data", str(warehouse), "--out", str(tmp_path / "out"), *arguments])
+    assert str(stop.value).startswith("error: ") and message in str(stop.value) and "\n" not in str(stop.value)
     assert not (tmp_path / "out").exists()
 
 

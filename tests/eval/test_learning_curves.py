@@ -28,9 +28,7 @@ def write_run(folder, columns):
 def runs(tmp_path):
     values = ((30.0, 50.0), (36.0, 52.0), (33.0, 60.0))
     return [
-        write_run(
-            tmp_path / f"run{i}", {"S1": {20: a, 40: b}, "left_right": {20: 90.0, 40: 100.0}, "count": {}}
-        )
+        write_run(tmp_path / f"run{i}", {"S1": {20: a, 40: b}, "left_right": {20: 90.0, 40: 100.0}, "count": {}})
         for i, (a, b) in enumerate(values)
     ]
 

@@ -10,23 +10,15 @@ import pytest
 from eval import router as command
 from eval.router import Router, agreement, describe_agreement, load_router, routed_answer
 from launch.train_router import BEGIN, DEMO_TOKENIZER, END, PAD
+from smolrgpt_jax.checkpoint.safetensors_file import CheckpointError
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, DataError
-from smolrgpt_jax.data.router_texts import RouterText, RouterTokenizer, classifier_tokenizer_files, pad_rows
-from smolrgpt_jax.models.longformer import LongformerConfig, bind, init_params
-from smolrgpt_jax.torch_format.longformer import longformer_config_values, write_longformer
-from smolrgpt_jax.torch_format.safetensors_file import CheckpointError
+from smolrgpt_jax.router.hf_folder import longformer_config_values, write_longformer
+from smolrgpt_jax.router.longformer import LongformerConfig, bind, init_params
+from smolrgpt_jax.router.texts import RouterText, RouterTokenizer, classifier_tokenizer_files, pad_rows
 
 FILES = classifier_tokenizer_files(DEMO_TOKENIZER, BEGIN, END, PAD)
 CONFIG = LongformerConfig(
-    WAREHOUSE_CATEGORIES,
-    vocab_size=640,
-    positions=81,
-    width=16,
-    mlp_width=16,
-    heads=2,
-    layers=1,
-    window=8,
-    pad_id=0,
+    WAREHOUSE_CATEGORIES, vocab_size=640, positions=81, width=16, mlp_width=16, heads=2, layers=1, window=8, pad_id=0
 )
 
 
@@ -101,13 +93,9 @@ def test_the_command_prints_and_writes_the_agreement(params, warehouse, tmp_path
         (WAREHOUSE_CATEGORIES, {"router_text": "answer"}, "was trained on answers"),
     ],
 )
-def test_the_command_refuses_other_classifiers(
-    params, warehouse, tmp_path, monkeypatch, labels, values, message
-):
+def test_the_command_refuses_other_classifiers(params, warehouse, tmp_path, monkeypatch, labels, values, message):
     folder = write_router(tmp_path / "router", params, labels, **values)
-    monkeypatch.setattr(
-        "sys.argv", ["router", "--router", str(folder), "--data", str(warehouse / "val.json")]
-    )
+    monkeypatch.setattr("sys.argv", ["router", "--router", str(folder), "--data", str(warehouse / "val.json")])
     with pytest.raises(SystemExit, match=f"error: .*{message}"):
         command.main()
 

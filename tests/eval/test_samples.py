@@ -9,20 +9,20 @@ import pytest
 from PIL import Image
 
 import smolrgpt_jax.generation
-from eval.overlay import colour_of, draw_question
-from eval.report import shown_question
+from eval.report.html import shown_question
+from eval.report.overlay import colour_of, draw_question
 from eval.samples import draw, main
 from smolrgpt_jax import load
+from smolrgpt_jax.checkpoint import orbax as checkpoints
+from smolrgpt_jax.checkpoint.tokenizer_files import tokenizer_files
 from smolrgpt_jax.config import DecoderConfig, SmolRGPTConfig, VisionConfig
+from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.images import load_rgb
+from smolrgpt_jax.data.prepared.reader import read_prepared
+from smolrgpt_jax.data.prepared.writer import PrepareConfig, prepare
 from smolrgpt_jax.data.records import Picture, Question
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
-from smolrgpt_jax.data.text import ChatTokenizer
-from smolrgpt_jax.data.tfds.prepare import PrepareConfig, prepare
-from smolrgpt_jax.data.tfds.prepared import read_prepared
-from smolrgpt_jax.data.tokenizer_files import tokenizer_files
 from smolrgpt_jax.models.smolrgpt import abstract_params
-from smolrgpt_jax.training import checkpoints
 
 TINY = SmolRGPTConfig(
     vision=VisionConfig(width=32, mlp_width=64, heads=2, layers=1, patch_size=16, image_size=64),
@@ -46,12 +46,7 @@ def captions(warehouse):
         for number in range(7)
     ]
     (warehouse / "captions.json").write_text(json.dumps(records), encoding="utf-8")
-    return {
-        "format": "captions",
-        "root": str(warehouse),
-        "annotations": "captions.json",
-        "images": "val/images",
-    }
+    return {"format": "captions", "root": str(warehouse), "annotations": "captions.json", "images": "val/images"}
 
 
 @pytest.fixture
@@ -167,9 +162,7 @@ def test_the_page_shows_pictures_regions_answer_truth_and_verdict(checkpoint, to
     assert page.count("cut off at the longest length") == 1
     assert page.count('src="data:image/jpeg;base64,') == 8
     assert "http:" not in page and "https:" not in page and "url(" not in page
-    assert re.search(
-        r'Is the pallet <span class="chip" style="--c:rgb\(\d+,\d+,\d+\)">0</span> to the left', page
-    )
+    assert re.search(r'Is the pallet <span class="chip" style="--c:rgb\(\d+,\d+,\d+\)">0</span> to the left', page)
     for sample in samples:
         assert sample["answer"] in page and sample["truth"] in page
     assert "7 of 8 answers with a normalised value are right" in page
@@ -188,9 +181,7 @@ def test_an_undecodable_picture_is_left_out_and_named(checkpoint, warehouse, tmp
     found, page = read(tmp_path / "out")
     assert len(found["samples"]) == 6 == page.count("<article")
     assert len(found["left_out"]) == 1 and "000103.png" in found["left_out"][0]
-    assert (
-        "000103.png" in page.partition("Left out")[2] and "1 bad records left out" in capsys.readouterr().out
-    )
+    assert "000103.png" in page.partition("Left out")[2] and "1 bad records left out" in capsys.readouterr().out
 
 
 def pictures(categories: dict[str, int], number: int = 6) -> list[Picture]:

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 from configs import demo
-from smolrgpt_jax.data.text import ChatTokenizer
-from smolrgpt_jax.data.tokenizer_files import tokenizer_files
-from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
-from smolrgpt_jax.data.warehouse_sim.write import make_warehouse
+from smolrgpt_jax.checkpoint import orbax as checkpoints
+from smolrgpt_jax.checkpoint.tokenizer_files import tokenizer_files
+from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.models.smolrgpt import init_params
-from smolrgpt_jax.training import checkpoints
+from smolrgpt_jax.warehouse.parameters import WarehouseConfig
+from smolrgpt_jax.warehouse.write import make_warehouse
 from tests.test_distributed import free_port
-from tests.training.test_loop import TINY
+from tests.training.test_run import TINY
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
@@ -61,9 +61,7 @@ def test_predictions_do_not_depend_on_devices_and_processes(folder):
     together = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}", "JAX_NUM_PROCESSES": "2"}
     processes = [start(folder, "two", 1, **together, JAX_PROCESS_ID=str(index)) for index in range(2)]
     assert [process.wait() for process in processes] == [0, 0]
-    expected = {
-        name: (folder / "one" / name).read_bytes() for name in ("predictions.json", "submission.json")
-    }
+    expected = {name: (folder / "one" / name).read_bytes() for name in ("predictions.json", "submission.json")}
     assert len({item["answer"] for item in json.loads(expected["predictions.json"])}) > 5
     for out in ("eight", "two"):
         assert {name: (folder / out / name).read_bytes() for name in expected} == expected

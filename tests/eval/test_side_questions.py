@@ -32,12 +32,7 @@ def box(left: int, right: int) -> dict:
 
 
 def record(prompt: str, *boxes: dict) -> dict:
-    return {
-        "id": "r",
-        "image": "a.png",
-        "conversations": [{"from": "human", "value": prompt}],
-        "rle": list(boxes),
-    }
+    return {"id": "r", "image": "a.png", "conversations": [{"from": "human", "value": prompt}], "rle": list(boxes)}
 
 
 def test_the_centre_is_that_of_the_dense_mask(records):
@@ -78,9 +73,7 @@ def test_the_folder_is_read_like_any_other_and_is_balanced(real, records, tmp_pa
     assert len(asked) == number > 100 and seen == 1
     counts = Counter(q.normalized_answer for q in asked)
     assert counts["left"] == counts["right"]
-    assert (tmp_path / "sides/val/images/000315.png").read_bytes() == (
-        real / "val/images/000315.png"
-    ).read_bytes()
+    assert (tmp_path / "sides/val/images/000315.png").read_bytes() == (real / "val/images/000315.png").read_bytes()
 
 
 def test_an_unreadable_mask_is_named_and_nothing_is_written(tmp_path):

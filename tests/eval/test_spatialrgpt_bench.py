@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 import eval.spatialrgpt_bench as command
-from eval.bench_answers import CATEGORIES, QUALITATIVE, QUANTITATIVE
+from eval.reading.bench_rules import CATEGORIES, QUALITATIVE, QUANTITATIVE
 from eval.spatialrgpt_bench import evaluate, main
 from smolrgpt_jax.data.sources.osd import read_bench
 
@@ -50,8 +50,7 @@ def test_constant_answers_score_what_their_truth_allows(bench_folder, tmp_path):
         answers = [
             record["conversations"][1]["value"]
             for record in records
-            if record["qa_info"]["category"]
-            in [f"{name}_{form}" for name in names for form in ("predicate", "choice")]
+            if record["qa_info"]["category"] in [f"{name}_{form}" for name in names for form in ("predicate", "choice")]
         ]
         denied = sum(answer.startswith(("No", "In fact")) for answer in answers)
         assert metrics["columns"][column]["correct"] == denied
@@ -96,14 +95,7 @@ def test_a_limit_and_records_that_cannot_be_used(bench_folder, tmp_path, fake_mo
     records[0]["qa_info"]["category"] = "colour"
     records[1]["image_info"]["file_path"] = "gone.png"
     (tmp_path / "bench" / FILE).write_text(json.dumps(records), encoding="utf-8")
-    arguments = [
-        "--checkpoint",
-        "anywhere",
-        "--data",
-        str(tmp_path / "bench"),
-        "--out",
-        str(tmp_path / "out"),
-    ]
+    arguments = ["--checkpoint", "anywhere", "--data", str(tmp_path / "bench"), "--out", str(tmp_path / "out")]
     main([*arguments, "--limit", "5"])
     assert [item["id"] for item in read(tmp_path / "out", "predictions.json")] == [
         record["id"] for record in records[2:7]
@@ -119,7 +111,5 @@ def test_bad_input_ends_with_one_sentence(tmp_path, fake_model, content, message
         (tmp_path / "bench" / FILE).write_text(content)
     with pytest.raises(SystemExit) as stop:
         main(["--checkpoint", "anywhere", "--data", str(tmp_path / "bench"), "--out", str(tmp_path / "out")])
-    assert (
-        str(stop.value).startswith("error: ") and message in str(stop.value) and "\n" not in str(stop.value)
-    )
+    assert str(stop.value).startswith("error: ") and message in str(stop.value) and "\n" not in str(stop.value)
     assert not (tmp_path / "out").exists()

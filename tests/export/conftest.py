@@ -10,7 +10,7 @@ import pytest
 
 from launch.train_tokenizer import train_tokenizer
 from smolrgpt_jax.export import ExportSettings, write_export
-from smolrgpt_jax.loading import Model
+from smolrgpt_jax.model import Model
 
 PROMPT_TOKENS, REGIONS, NEW_TOKENS = 96, 4, 24
 

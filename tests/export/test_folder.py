@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 import smolrgpt_jax.export
 from launch.export import main
-from smolrgpt_jax.data.text import FORMAT_FILE, ChatTokenizer
+from smolrgpt_jax.data.chat import FORMAT_FILE, ChatTokenizer
 from smolrgpt_jax.export import PLATFORMS, ExportSettings, write_export
 from smolrgpt_jax.export.programs import export_programs, make_programs, stored_dtype
 
@@ -80,9 +80,7 @@ def test_bfloat16_parameters_give_the_same_bits_as_float32_ones_cast_when_used(m
         "features": jax.numpy.asarray(rng.normal(size=(2, 20, 96)), jax.numpy.bfloat16),
     }
     params = {name: value for name, value in model.params.items() if name.startswith("decoder/")}
-    rounded = {
-        name: value.astype(stored_dtype(name, "bfloat16", model.params)) for name, value in params.items()
-    }
+    rounded = {name: value.astype(stored_dtype(name, "bfloat16", model.params)) for name, value in params.items()}
     assert {str(value.dtype) for value in rounded.values()} == {"bfloat16", "float32"}
     given, expected = (jax.jit(program.function)(p, inputs)["logits"] for p in (rounded, params))
     np.testing.assert_array_equal(given, expected)
@@ -92,9 +90,9 @@ def test_a_float32_export_asks_for_exact_products(model):
     settings = ExportSettings(prompt_tokens=40, regions=0, new_tokens=4)
     with jax.default_matmul_precision("default"):
         exact = export_programs(model.config, settings, model.tokenizer)["decode"].mlir_module()
-        rounded = export_programs(
-            model.config, dataclasses.replace(settings, dtype="bfloat16"), model.tokenizer
-        )["decode"].mlir_module()
+        rounded = export_programs(model.config, dataclasses.replace(settings, dtype="bfloat16"), model.tokenizer)[
+            "decode"
+        ].mlir_module()
     products = [line for line in exact.splitlines() if "stablehlo.dot_general" in line]
     assert products and all("HIGHEST" in line for line in products)
     assert "HIGHEST" not in rounded
@@ -129,16 +127,7 @@ def test_the_command_line_exports_with_a_tokenizer_from_elsewhere(golden, small_
     small_tokenizer.save(tmp_path / "tokenizer")
     main(
         ["--checkpoint", str(golden.folder), "--out", str(tmp_path / "out"), "--platforms", "cpu,tpu"]
-        + [
-            "--tokenizer",
-            str(tmp_path / "tokenizer"),
-            "--batch",
-            "2",
-            "--regions",
-            "0",
-            "--dtype",
-            "bfloat16",
-        ]
+        + ["--tokenizer", str(tmp_path / "tokenizer"), "--batch", "2", "--regions", "0", "--dtype", "bfloat16"]
     )
     assert "prompts of up to 96 tokens" in capsys.readouterr().out
     found = manifest_of(tmp_path / "out")
@@ -148,9 +137,7 @@ def test_the_command_line_exports_with_a_tokenizer_from_elsewhere(golden, small_
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "tokenizer"]
 
 
-def test_answers_are_as_long_as_the_checkpoint_was_trained_for(
-    golden, small_tokenizer, tmp_path, monkeypatch
-):
+def test_answers_are_as_long_as_the_checkpoint_was_trained_for(golden, small_tokenizer, tmp_path, monkeypatch):
     folder = tmp_path / "torch"
     shutil.copytree(golden.folder, folder)
     small_tokenizer.save(folder)

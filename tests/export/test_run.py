@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eval.prediction import answer
+from eval.answering.one_picture import answer
 from smolrgpt_jax.data.masks import box_mask, resample
 from smolrgpt_jax.export import ExportSettings, write_export
 from smolrgpt_jax.export.run import ExportedModel, box_masks, main, sample_masks
@@ -124,10 +124,7 @@ def test_no_more_tokens_are_decoded_than_the_cache_holds(runner, golden):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (
-            lambda folder: (folder / "manifest.json").unlink(),
-            "is no exported model: no readable manifest.json",
-        ),
+        (lambda folder: (folder / "manifest.json").unlink(), "is no exported model: no readable manifest.json"),
         (lambda folder: (folder / "manifest.json").write_text('{"format": "x"}'), "has the format 'x'"),
         (lambda folder: (folder / "prefill.jax_export").unlink(), "prefill.jax_export is missing"),
         (
@@ -142,9 +139,7 @@ def test_a_damaged_folder_is_one_sentence(exported, data_files, tmp_path, damage
     image = data_files / "real_warehouse" / "val" / "images" / "000315.png"
     with pytest.raises(SystemExit) as stop:
         main(["--model", str(folder), "--image", str(image), "--question", "abc"])
-    assert (
-        str(stop.value).startswith("error: ") and message in str(stop.value) and "\n" not in str(stop.value)
-    )
+    assert str(stop.value).startswith("error: ") and message in str(stop.value) and "\n" not in str(stop.value)
 
 
 def test_a_folder_for_other_platforms_is_one_sentence(exported, tmp_path):
@@ -160,17 +155,11 @@ def test_a_folder_for_other_platforms_is_one_sentence(exported, tmp_path):
     [
         (["--question", "is <mask>?"], "1 <mask> but there are 0 boxes"),
         (["--question", "is <mask>?", "--boxes", "1,2,3,4"], "give one with --depth"),
-        (
-            ["--question", "is <mask>?", "--boxes", "1,2,3", "--depth", "{depth}"],
-            "box '1,2,3' is not x1,y1,x2,y2",
-        ),
+        (["--question", "is <mask>?", "--boxes", "1,2,3", "--depth", "{depth}"], "box '1,2,3' is not x1,y1,x2,y2"),
         (["--question", "is <mask>?", "--boxes", "4,4,4,9", "--depth", "{depth}"], "holds no pixel"),
         (["--question", "what?", "--image", "none.png"], "none.png"),
         (["--question", "what?", "--image", "{deep}"], "is of mode I;16, expected 8 bits"),
-        (
-            ["--question", "is <mask>?", "--boxes", "1,2,3,4", "--depth", "{image}"],
-            "is coloured, expected grey",
-        ),
+        (["--question", "is <mask>?", "--boxes", "1,2,3,4", "--depth", "{image}"], "is coloured, expected grey"),
         (["--question", "what? " * 100], "prompt tokens, the model was exported for 96"),
     ],
 )
@@ -185,6 +174,4 @@ def test_bad_input_of_the_command_line_is_one_sentence(exported, data_files, tmp
     }
     with pytest.raises(SystemExit) as stop:
         main([*start, *(argument.format(**places) for argument in arguments)])
-    assert (
-        str(stop.value).startswith("error: ") and message in str(stop.value) and "\n" not in str(stop.value)
-    )
+    assert str(stop.value).startswith("error: ") and message in str(stop.value) and "\n" not in str(stop.value)

@@ -33,9 +33,7 @@ for file in sorted(Path(sys.argv[1]).glob("*.jax_export")):
 
 
 def test_every_program_compiles_for_a_chip(exported):
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(exported)], cwd=ROOT, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", PROGRAM, str(exported)], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     sizes = dict(line.split() for line in done.stdout.splitlines())
     assert sizes.keys() == {"encode", "encode_rgb", "prefill", "decode"}

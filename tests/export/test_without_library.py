@@ -52,15 +52,7 @@ assert not [name for name in sys.modules if name.startswith("smolrgpt_jax.")]
 def found(exported, golden, tmp_path_factory) -> dict[str, np.ndarray]:
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     done = subprocess.run(
-        [
-            sys.executable,
-            "-I",
-            "-c",
-            PROGRAM,
-            str(exported),
-            str(golden.folder.parent),
-            str(elsewhere / "found.npz"),
-        ],
+        [sys.executable, "-I", "-c", PROGRAM, str(exported), str(golden.folder.parent), str(elsewhere / "found.npz")],
         cwd=elsewhere,
         env={"PATH": os.environ["PATH"], "JAX_PLATFORMS": "cpu"},
         capture_output=True,

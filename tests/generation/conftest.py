@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 
 from smolrgpt_jax.config import DecoderConfig, SmolRGPTConfig, VisionConfig
+from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.images import load_depth, load_rgb
 from smolrgpt_jax.data.masks import decode
-from smolrgpt_jax.data.packing import RowShape, TokenisedQuestions
 from smolrgpt_jax.data.prompts import Prompts, plan_prompts
 from smolrgpt_jax.data.records import Picture
+from smolrgpt_jax.data.rows import RowShape, TokenisedQuestions
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
-from smolrgpt_jax.data.text import ChatTokenizer
-from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
-from smolrgpt_jax.data.warehouse_sim.write import make_warehouse
 from smolrgpt_jax.generation.engine import Closing, Decoding, answer_prompts
-from smolrgpt_jax.loading import Model
+from smolrgpt_jax.model import Model
 from smolrgpt_jax.models.smolrgpt import abstract_params
+from smolrgpt_jax.warehouse.parameters import WarehouseConfig
+from smolrgpt_jax.warehouse.write import make_warehouse
 
 TOKENIZER = Path(__file__).parents[1] / "data_files" / "text" / "tokenizer"
 
@@ -34,13 +34,7 @@ def small_model() -> Model:
     config = SmolRGPTConfig(
         vision=VisionConfig(width=32, mlp_width=64, heads=2, layers=1, patch_size=8, image_size=32),
         decoder=DecoderConfig(
-            width=48,
-            mlp_width=96,
-            heads=4,
-            kv_heads=2,
-            layers=2,
-            vocab_size=tokenizer.vocab_size,
-            tied_head=False,
+            width=48, mlp_width=96, heads=4, kv_heads=2, layers=2, vocab_size=tokenizer.vocab_size, tied_head=False
         ),
     )
     rng = np.random.default_rng(9)
@@ -62,9 +56,7 @@ def model() -> Model:
 @pytest.fixture(scope="session")
 def warehouse(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("generation") / "data"
-    config = WarehouseConfig(
-        scenes=5, val_scenes=0, test_scenes=0, seed=3, width=96, height=54, max_pallets=5
-    )
+    config = WarehouseConfig(scenes=5, val_scenes=0, test_scenes=0, seed=3, width=96, height=54, max_pallets=5)
     make_warehouse(folder, config, workers=1)
     return folder
 
@@ -74,26 +66,18 @@ def pictures(warehouse) -> list[Picture]:
     return read_warehouse(warehouse, "train")
 
 
-def answer_each(
-    model: Model, pictures: list[Picture], max_new_tokens: int, **options
-) -> dict[str, np.ndarray]:
+def answer_each(model: Model, pictures: list[Picture], max_new_tokens: int, **options) -> dict[str, np.ndarray]:
     """The simple path: one question with its own picture per row, left-padded, `Model.generate`: {id: int32[N]}."""
     names, arrays = _rows(model, pictures, {})
     generated = model.generate(*arrays, max_new_tokens=max_new_tokens, **options)
     return dict(zip(names, generated, strict=True))
 
 
-def teacher_forced(
-    model: Model, pictures: list[Picture], answers: dict[str, list[int]]
-) -> dict[str, np.ndarray]:
+def teacher_forced(model: Model, pictures: list[Picture], answers: dict[str, list[int]]) -> dict[str, np.ndarray]:
     """Logits float32[N, vocabulary] of each answer's tokens from one forward pass, without any cache."""
     names, arrays = _rows(model, pictures, answers)
     logits = model.forward(*arrays)["logits"]
-    return {
-        name: row[-len(answers[name]) - 1 : -1]
-        for name, row in zip(names, logits, strict=True)
-        if answers[name]
-    }
+    return {name: row[-len(answers[name]) - 1 : -1] for name, row in zip(names, logits, strict=True) if answers[name]}
 
 
 def _rows(

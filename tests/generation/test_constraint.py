@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.closing import CLOSING, closing_value
 from smolrgpt_jax.data.records import Question
-from smolrgpt_jax.data.text import ChatTokenizer
 from smolrgpt_jax.generation import closed_answers, generate_answers
 from smolrgpt_jax.generation.constraint import Automaton, kind_of, make_automaton
 from smolrgpt_jax.generation.engine import Closing, Decoding

@@ -30,10 +30,7 @@ def test_top_k_keeps_the_most_likely():
 
 def test_top_p_keeps_the_smallest_sufficient_set():
     logits = np.log([0.5, 0.3, 0.15, 0.05])
-    assert np.flatnonzero(frequencies(logits, Sampling(temperature=1.0, top_k=0, top_p=0.6))).tolist() == [
-        0,
-        1,
-    ]
+    assert np.flatnonzero(frequencies(logits, Sampling(temperature=1.0, top_k=0, top_p=0.6))).tolist() == [0, 1]
     assert np.flatnonzero(frequencies(logits, Sampling(temperature=1.0, top_k=0, top_p=0.01))).tolist() == [0]
 
 
@@ -56,9 +53,7 @@ def test_cached_decoding_equals_forward_passes(golden):
     ids, mask, *pictures = prompt(golden)
     generated = golden.model.generate(ids, mask, *pictures, max_new_tokens=6)
     full = np.concatenate([ids, generated], axis=1)
-    logits = golden.model.forward(full, np.pad(mask, ((0, 0), (0, 6)), constant_values=1), *pictures)[
-        "logits"
-    ]
+    logits = golden.model.forward(full, np.pad(mask, ((0, 0), (0, 6)), constant_values=1), *pictures)["logits"]
     np.testing.assert_array_equal(logits[:, ids.shape[1] - 1 : -1].argmax(-1), generated)
 
 
@@ -90,7 +85,7 @@ def test_everything_after_eos_is_eos(golden, monkeypatch):
     free = golden.model.generate(ids, mask, *pictures, max_new_tokens=12)
     # Declare a token that row 0 produces early on to be the end.
     eos = int(free[0, 3])
-    monkeypatch.setattr("smolrgpt_jax.loading.EOS_ID", eos)
+    monkeypatch.setattr("smolrgpt_jax.model.EOS_ID", eos)
     stopped = golden.model.generate(ids, mask, *pictures, max_new_tokens=12)
     for before, after in zip(free, stopped):
         first = np.flatnonzero(before == eos)

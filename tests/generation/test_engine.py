@@ -17,7 +17,7 @@ from smolrgpt_jax.data.sources.warehouse import read_warehouse
 from smolrgpt_jax.generation import generate_answers, slots
 from smolrgpt_jax.generation.decode import GREEDY, Sampling, choose
 from smolrgpt_jax.generation.engine import Decoding, question_key
-from smolrgpt_jax.loading import Model
+from smolrgpt_jax.model import Model
 from tests.data.row_cases import damage
 from tests.generation.conftest import answer_each, answer_ids, teacher_forced
 
@@ -115,8 +115,7 @@ def test_sampled_tokens_are_drawn_with_the_key_of_their_question_and_place(model
     for name, logits in teacher_forced(model, pictures[:2], found).items():
         key = jax.random.wrap_key_data(question_key(5, name), impl="threefry2x32")
         drawn = [
-            int(choose(row[None], SAMPLED, jax.random.fold_in(key, place)[None])[0])
-            for place, row in enumerate(logits)
+            int(choose(row[None], SAMPLED, jax.random.fold_in(key, place)[None])[0]) for place, row in enumerate(logits)
         ]
         assert drawn == found[name]
 

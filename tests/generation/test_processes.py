@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from smolrgpt_jax.generation.journal import journal_files
+from eval.answering.journal import journal_files
 from tests.test_distributed import free_port
 
 ROOT = Path(__file__).parents[2]

@@ -126,9 +126,7 @@ def test_temperature_zero_is_greedy(sampling):
 
 def test_a_low_temperature_comes_to_greedy():
     logits = np.random.default_rng(1).normal(0, 1, (50, VOCABULARY)).astype(np.float32)
-    np.testing.assert_array_equal(
-        choose(logits, Sampling(1e-4, 0, 1.0), jax.random.key(0)), logits.argmax(-1)
-    )
+    np.testing.assert_array_equal(choose(logits, Sampling(1e-4, 0, 1.0), jax.random.key(0)), logits.argmax(-1))
 
 
 def test_a_wrong_distribution_is_noticed():

@@ -9,14 +9,10 @@ from smolrgpt_jax.generation.processes import consecutive_share
 from tests.data.row_cases import picture, question
 
 
-@pytest.mark.parametrize(
-    "counts", [[3, 1, 4, 1, 5, 9, 2, 6], [0, 2, 0, 0, 1, 0], [7], [], [1, 1, 20, 1]], ids=str
-)
+@pytest.mark.parametrize("counts", [[3, 1, 4, 1, 5, 9, 2, 6], [0, 2, 0, 0, 1, 0], [7], [], [1, 1, 20, 1]], ids=str)
 @pytest.mark.parametrize("processes", [1, 2, 3, 5])
 def test_shares(monkeypatch, counts, processes):
-    pictures = [
-        picture(f"{n}", *(question(f"{n}-{i}", [0]) for i in range(count))) for n, count in enumerate(counts)
-    ]
+    pictures = [picture(f"{n}", *(question(f"{n}-{i}", [0]) for i in range(count))) for n, count in enumerate(counts)]
     monkeypatch.setattr(jax, "process_count", lambda: processes)
     shares = []
     for index in range(processes):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from launch.commands import CommandError, Runner
+from launch.pods.commands import CommandError, Runner
 
 
 class Recorder(Runner):

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from configs import demo as demo_config
-from launch import demo
+from launch.demo import whole_way as demo
 
 FEW = {**demo_config.WAREHOUSE, "scenes": 12, "val_scenes": 2, "test_scenes": 4, "width": 96, "height": 54}
 
@@ -71,6 +71,6 @@ def test_an_unknown_stage_is_named():
 
 def test_the_shipped_tokenizer_fits_the_preset():
     from smolrgpt_jax.config import PRESETS
-    from smolrgpt_jax.data.text import ChatTokenizer
+    from smolrgpt_jax.data.chat import ChatTokenizer
 
     assert ChatTokenizer.load(demo_config.TOKENIZER).vocab_size == PRESETS["demo"].decoder.vocab_size

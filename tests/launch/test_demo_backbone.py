@@ -12,11 +12,11 @@ import pytest
 
 from configs import demo, demo_backbone
 from launch import demo_backbone as command
+from smolrgpt_jax.checkpoint.torch import read_folder
 from smolrgpt_jax.config import PRESETS
-from smolrgpt_jax.data.text import ChatTokenizer
-from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
+from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.models.smolrgpt import abstract_params
-from smolrgpt_jax.torch_format.folder import read_folder
+from smolrgpt_jax.warehouse.parameters import WarehouseConfig
 
 SHIPPED = Path(__file__).parents[2] / demo.BACKBONE
 LARGEST = 8 * 2**20  # bytes
@@ -80,9 +80,7 @@ def test_an_unknown_phase_is_named():
 
 
 def test_an_existing_folder_stops_the_command_before_any_work(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(
-        "sys.argv", ["demo_backbone", "--workdir", str(tmp_path / "work"), "--out", str(tmp_path)]
-    )
+    monkeypatch.setattr("sys.argv", ["demo_backbone", "--workdir", str(tmp_path / "work"), "--out", str(tmp_path)])
     with pytest.raises(SystemExit, match="exists already"):
         command.main()
     assert not (tmp_path / "work").exists()
@@ -90,8 +88,8 @@ def test_an_existing_folder_stops_the_command_before_any_work(tmp_path, monkeypa
 
 @pytest.mark.slow
 def test_a_short_retraining_follows_the_logs_first_steps(tmp_path, log):
-    from smolrgpt_jax.data.warehouse_sim.write import make_warehouse
-    from smolrgpt_jax.training.loop import train
+    from smolrgpt_jax.training.run import train
+    from smolrgpt_jax.warehouse.write import make_warehouse
 
     make_warehouse(tmp_path / "see_data", WarehouseConfig(**demo_backbone.warehouse("see")))
     config = demo_backbone.get_config("see", str(tmp_path))

@@ -20,8 +20,7 @@ def test_keys_that_exist_pass(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "nearest"),
-    [("stepz", "steps"), ("row_tokens", "data.row_tokens"), ("data.row_token", "data.row_tokens")],
+    ("name", "nearest"), [("stepz", "steps"), ("row_tokens", "data.row_tokens"), ("data.row_token", "data.row_tokens")]
 )
 def test_unknown_keys_get_the_nearest(name, nearest):
     assert unknown_key(CONFIG, name) == f"the configuration has no key {name!r}, the nearest is {nearest!r}"
@@ -74,9 +73,7 @@ def test_what_a_configuration_cannot_hold_is_one_sentence(argument, message):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    ("module", "flag"), [("launch.train", "--workdir"), ("launch.compile_for_tpu", "--topology")]
-)
+@pytest.mark.parametrize(("module", "flag"), [("launch.train", "--workdir"), ("launch.compile_for_tpu", "--topology")])
 def test_help_has_the_docstring_and_all_flags(module, flag):
     done = subprocess.run([sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0

@@ -11,7 +11,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from eval.router import load_router
 from launch import train_router as command
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
-from smolrgpt_jax.torch_format.longformer import read_longformer
+from smolrgpt_jax.router.hf_folder import read_longformer
 
 QUESTIONS = {
     "left_right": "Is pallet <mask> left or right of pallet <mask>?",
@@ -84,21 +84,14 @@ def test_the_same_seed_gives_the_same_bytes(run, data, trained, tmp_path, capsys
 
 
 def test_training_goes_on_from_a_folder_with_its_tokenizer_and_a_new_head(run, data, trained, tmp_path):
-    started = run(
-        data=data, out=tmp_path / "started", init=trained, steps=1, learning_rate=1e-9, text="answer"
-    )
+    started = run(data=data, out=tmp_path / "started", init=trained, steps=1, learning_rate=1e-9, text="answer")
     before, after = read_longformer(trained), read_longformer(started)
     # Only the head differs by more than the one step of almost no length.
     moved = {name for name, old in before.params.items() if np.max(np.abs(old - after.params[name])) > 1e-6}
     assert (
         {"head_dense/kernel", "head_out/kernel"}
         <= moved
-        <= {
-            "head_dense/kernel",
-            "head_dense/bias",
-            "head_out/kernel",
-            "head_out/bias",
-        }
+        <= {"head_dense/kernel", "head_dense/bias", "head_out/kernel", "head_out/bias"}
     )
     assert after.values["router_text"] == "answer"
     assert (started / "tokenizer.json").read_bytes() == (trained / "tokenizer.json").read_bytes()

@@ -11,15 +11,13 @@ from PIL import Image
 
 from launch import warehouse_gallery as gallery
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
-from smolrgpt_jax.data.warehouse_sim.write import make_warehouse
+from smolrgpt_jax.warehouse.write import make_warehouse
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("gallery") / "data"
-    make_warehouse(
-        folder, workers=1, scenes=5, val_scenes=0, test_scenes=2, width=160, height=90, max_pallets=6
-    )
+    make_warehouse(folder, workers=1, scenes=5, val_scenes=0, test_scenes=2, width=160, height=90, max_pallets=6)
     return folder
 
 
@@ -40,10 +38,7 @@ def test_the_sheet_holds_every_picture_with_its_depth(data, tmp_path, monkeypatc
     pictures = read_warehouse(data, split, "test_answers.json" if split == "test" else None)
     with Image.open(pictures[0].image) as image:
         plain = np.asarray(image.resize((width, 360), Image.Resampling.LANCZOS)).astype(int)
-    shown, depth = (
-        sheet[gap : gap + 360, gap : gap + width],
-        sheet[gap : gap + 360, gap + width : gap + 2 * width],
-    )
+    shown, depth = (sheet[gap : gap + 360, gap : gap + width], sheet[gap : gap + 360, gap + width : gap + 2 * width])
     same = np.abs(shown - plain).max(-1) == 0
     assert 0.3 < same.mean() < 1
     assert (np.ptp(depth, axis=-1) == 0).mean() > 0.3

@@ -9,12 +9,7 @@ import pytest
 
 from smolrgpt_jax import sharding
 from smolrgpt_jax.models import attention as attention_module
-from smolrgpt_jax.models.attention import (
-    attention,
-    packed_attention_mask,
-    packed_spans,
-    resolve_attention,
-)
+from smolrgpt_jax.models.attention import attention, packed_attention_mask, packed_spans, resolve_attention
 
 LENGTH = 256
 
@@ -82,9 +77,7 @@ def test_spans_say_the_same_as_the_mask(length):
     picture_ids, question_ids = (
         packed_rows(length)
         if length > 200
-        else [
-            np.stack(r) for r in zip(packed_row([60, 30, 20], length=128), packed_row([3, 125], length=128))
-        ]
+        else [np.stack(r) for r in zip(packed_row([60, 30, 20], length=128), packed_row([3, 125], length=128))]
     )
     segments, spans = packed_spans(picture_ids, question_ids)
     keys = jnp.broadcast_to(jnp.arange(length), (len(spans), length, length))

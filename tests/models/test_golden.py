@@ -20,11 +20,7 @@ def difference(ours, theirs) -> float:
 @pytest.fixture(scope="module")
 def forward(golden):
     return golden.model.forward(
-        golden.inputs["input_ids"],
-        golden.inputs["attention_mask"],
-        golden.images,
-        golden.depths,
-        golden.masks,
+        golden.inputs["input_ids"], golden.inputs["attention_mask"], golden.images, golden.depths, golden.masks
     )
 
 
@@ -58,22 +54,14 @@ def test_losses_equal_pytorch(golden, forward):
 
 def test_rgb_only_logits_equal_pytorch(golden):
     out = golden.model.forward(golden.outputs["rgb_only_ids"], golden.inputs["attention_mask"], golden.images)
-    assert (
-        difference(out["logits"][golden.valid], golden.outputs["rgb_only_logits"][golden.valid])
-        <= LOGITS_TOLERANCE
-    )
+    assert difference(out["logits"][golden.valid], golden.outputs["rgb_only_logits"][golden.valid]) <= LOGITS_TOLERANCE
     assert "region_rgb" not in out
 
 
 def test_greedy_tokens_equal_pytorch(golden):
     prompt, mask = golden.outputs["prompt_ids"], golden.outputs["prompt_attention_mask"]
     ids = golden.model.generate(
-        prompt,
-        mask,
-        golden.images,
-        golden.depths,
-        golden.masks,
-        max_new_tokens=golden.outputs["greedy_ids"].shape[1],
+        prompt, mask, golden.images, golden.depths, golden.masks, max_new_tokens=golden.outputs["greedy_ids"].shape[1]
     )
     np.testing.assert_array_equal(ids, golden.outputs["greedy_ids"])
 
@@ -99,18 +87,13 @@ def test_padded_vocabulary_can_never_be_chosen(golden):
     config = golden.model.config
     assert config.decoder.padded_vocab_size > config.decoder.vocab_size
     logits = np.asarray(bind(config, golden.model.params)(golden.batch())["logits"])
-    assert (
-        logits[..., config.decoder.vocab_size :].max() < logits[..., : config.decoder.vocab_size].min() - 1e6
-    )
+    assert logits[..., config.decoder.vocab_size :].max() < logits[..., : config.decoder.vocab_size].min() - 1e6
 
 
 @pytest.mark.parametrize(
     "change, message",
     [
-        (
-            lambda call: call["input_ids"].__setitem__((2, 5), 9999),
-            "row 2 has the id 9999, the vocabulary is of 515",
-        ),
+        (lambda call: call["input_ids"].__setitem__((2, 5), 9999), "row 2 has the id 9999, the vocabulary is of 515"),
         (lambda call: call["input_ids"].__setitem__((1, 0), -1), "row 1 has the id -1"),
         (lambda call: call["masks"].__setitem__(1, np.ones((8, 8))), r"masks of row 1 have shape \(8, 8\)"),
         (lambda call: call["masks"].__setitem__(3, np.ones((0, 8, 2))), "masks of row 3 have shape"),

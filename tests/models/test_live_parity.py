@@ -16,11 +16,11 @@ from transformers import DynamicCache
 
 from convert.torch_model import random_torch
 from smolrgpt_jax import load
+from smolrgpt_jax.checkpoint.mapping import entries
 from smolrgpt_jax.config import DecoderConfig, SmolRGPTConfig, VisionConfig
 from smolrgpt_jax.models.attention import packed_attention_mask
 from smolrgpt_jax.models.mask_pooling import mask_pooling
 from smolrgpt_jax.models.smolrgpt import bind, loss_sums
-from smolrgpt_jax.torch_format.mapping import entries
 
 MODULE_TOLERANCE = 1e-5
 LOGITS_TOLERANCE = 1e-4
@@ -34,9 +34,7 @@ CONFIGS = {
     # grid and factor.
     "untied": SmolRGPTConfig(
         vision=VisionConfig(width=36, mlp_width=52, heads=3, layers=3, patch_size=4, image_size=36),
-        decoder=DecoderConfig(
-            width=60, mlp_width=44, heads=6, kv_heads=2, layers=3, vocab_size=131, tied_head=False
-        ),
+        decoder=DecoderConfig(width=60, mlp_width=44, heads=6, kv_heads=2, layers=3, vocab_size=131, tied_head=False),
         shuffle_factor=3,
     ),
     # One key-value head, tied head, a vocabulary that needs no padding, no shuffling, other epsilons and
@@ -146,9 +144,7 @@ def encode(model, images):
     return model.vision_encoder(images)
 
 
-@pytest.mark.parametrize(
-    ("name", "layers", "scan"), [("untied", 1, True), ("untied", 2, False), ("tied", 5, True)]
-)
+@pytest.mark.parametrize(("name", "layers", "scan"), [("untied", 1, True), ("untied", 2, False), ("tied", 5, True)])
 def test_encoder_of_every_depth(tmp_path, name, layers, scan):
     base = CONFIGS[name]
     config = base.replace(vision=dataclasses.replace(base.vision, layers=layers))
@@ -196,8 +192,7 @@ def decode(model, x, mask=PADDING):
 
 
 @pytest.mark.parametrize(
-    ("name", "layers", "scan"),
-    [("untied", 1, True), ("untied", 4, False), ("tied", 1, False), ("tied", 4, True)],
+    ("name", "layers", "scan"), [("untied", 1, True), ("untied", 4, False), ("tied", 1, False), ("tied", 4, True)]
 )
 def test_decoder_of_every_depth(tmp_path, name, layers, scan):
     """One layer is one block and the final norm."""

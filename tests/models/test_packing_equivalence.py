@@ -36,9 +36,7 @@ def rows(
     slots = max(map(len, per_row))
     names = ("tokens", "targets", "positions", "picture_ids", "question_ids", "feature_index")
     batch = {
-        n: np.full(
-            (len(per_row), length), -100 if n == "targets" else -1 if n == "feature_index" else 0, np.int32
-        )
+        n: np.full((len(per_row), length), -100 if n == "targets" else -1 if n == "feature_index" else 0, np.int32)
         for n in names
     }
     for row, chosen in enumerate(per_row):
@@ -58,11 +56,11 @@ def rows(
                 number += 1
                 n = len(q["tokens"])
                 span = slice(at, at + n)
-                (
-                    batch["tokens"][row, span],
-                    batch["picture_ids"][row, span],
-                    batch["question_ids"][row, span],
-                ) = q["tokens"], slot + 1, number
+                (batch["tokens"][row, span], batch["picture_ids"][row, span], batch["question_ids"][row, span]) = (
+                    q["tokens"],
+                    slot + 1,
+                    number,
+                )
                 batch["positions"][row, span] = PREFIX + np.arange(n)
                 base = slots * CONFIG.image_tokens + (q["kind"] * slots + slot) * REGIONS
                 batch["feature_index"][row, span] = np.where(q["region"] >= 0, base + q["region"], -1)
@@ -86,11 +84,7 @@ def both():
     singles = [[q] for p in pictures for q in p]
     owner = [i for i, p in enumerate(pictures) for _ in p]
     alone = rows(singles, [[i] for i in range(len(singles))], 24, prefix)
-    alone |= {
-        "images": images[owner][:, None],
-        "depths": depths[owner][:, None],
-        "region_masks": masks[owner][:, None],
-    }
+    alone |= {"images": images[owner][:, None], "depths": depths[owner][:, None], "region_masks": masks[owner][:, None]}
     return packed, alone
 
 

@@ -17,19 +17,17 @@ from pycocotools import mask as coco
 from convert.torch_model import random_torch
 from smolrgpt_jax import load
 from smolrgpt_jax.config import DecoderConfig, SmolRGPTConfig, VisionConfig
+from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.masks import decode, resample_rle
-from smolrgpt_jax.data.packing import PackedPicture, RowShape, TokenisedQuestions, empty_batch, fill_text
 from smolrgpt_jax.data.records import RLE, Picture, Question
-from smolrgpt_jax.data.text import ChatTokenizer
+from smolrgpt_jax.data.rows import PackedPicture, RowShape, TokenisedQuestions, empty_batch, fill_text
 from smolrgpt_jax.models.smolrgpt import bind, loss_sums
 
 LOGITS_TOLERANCE = 1e-4
 TOKENIZER = ChatTokenizer.load(Path(__file__).parents[1] / "data_files" / "text" / "tokenizer")
 CONFIG = SmolRGPTConfig(
     vision=VisionConfig(width=24, mlp_width=36, heads=2, layers=2, patch_size=8, image_size=48),
-    decoder=DecoderConfig(
-        width=48, mlp_width=40, heads=6, kv_heads=3, layers=3, vocab_size=TOKENIZER.vocab_size
-    ),
+    decoder=DecoderConfig(width=48, mlp_width=40, heads=6, kv_heads=3, layers=3, vocab_size=TOKENIZER.vocab_size),
 )
 PROMPTS = [
     ("Is the pallet <mask> left of the pallet <mask>?", "[Region 0] is left of [Region 1].", [0, 1]),
@@ -152,11 +150,7 @@ def logits_of(config, params, batch):
 
 @pytest.mark.parametrize(
     "row",
-    [
-        ((0, (0, 1, 2)), (1, (0,))),
-        ((1, (0,)), (0, (2, 0))),
-        ((0, (1,)), (0, (0,))),
-    ],
+    [((0, (0, 1, 2)), (1, (0,))), ((1, (0,)), (0, (2, 0))), ((0, (1,)), (0, (0,)))],
     ids=["all", "another_order", "one_picture_twice"],
 )
 def test_packed_rows(models, questions, expected, row):

@@ -62,9 +62,7 @@ def test_without_its_pathway_depth_is_not_seen(inputs):
     params = init_params(config, jax.random.key(0))
     out = encode(config, params, inputs)
     assert not out["region_depth"].any() and out["region_rgb"].any()
-    np.testing.assert_array_equal(
-        out["features"], encode(config, params, (images, depths + 1, masks))["features"]
-    )
+    np.testing.assert_array_equal(out["features"], encode(config, params, (images, depths + 1, masks))["features"])
 
 
 def test_without_refiners_regions_are_means_of_the_connectors_cells(inputs):
@@ -87,12 +85,7 @@ def test_without_picture_tokens_only_regions_are_seen(inputs):
 
 
 def test_what_the_release_does_not_have_is_not_written_for_it():
-    for changes in (
-        {"depth_pathway": "none"},
-        {"refiners": False},
-        {"picture_tokens": False},
-        {"region_extent": True},
-    ):
+    for changes in ({"depth_pathway": "none"}, {"refiners": False}, {"picture_tokens": False}, {"region_extent": True}):
         (name,) = changes
         with pytest.raises(ConfigError, match=f"the PyTorch release has no model with {name}"):
             config_to_torch(SMALL.replace(**changes))

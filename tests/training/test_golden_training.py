@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from smolrgpt_jax.torch_format.mapping import entries
+from smolrgpt_jax.checkpoint.mapping import entries
 from smolrgpt_jax.training.optimizer import OptimizerConfig, make_optimizer, schedules
 from smolrgpt_jax.training.stages import STAGES
 from smolrgpt_jax.training.step import gradients, make_train_step, token_weights
@@ -101,9 +101,7 @@ def test_accumulation_does_not_change_gradients(golden):
     parts, loss_of_parts = gradients(golden.model.config, trained, frozen, batch, accumulation=2)
     np.testing.assert_allclose(loss, loss_of_parts, rtol=1e-6)
     for name in whole:
-        np.testing.assert_allclose(
-            parts[name], whole[name], atol=1e-5 * float(np.abs(whole[name]).max()), err_msg=name
-        )
+        np.testing.assert_allclose(parts[name], whole[name], atol=1e-5 * float(np.abs(whole[name]).max()), err_msg=name)
 
 
 def test_a_balance_of_1_weighs_every_question_alike(golden):

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 from configs import default
-from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
-from smolrgpt_jax.data.warehouse_sim.write import make_warehouse
-from smolrgpt_jax.training import checkpoints
+from smolrgpt_jax.checkpoint import orbax as checkpoints
 from smolrgpt_jax.training.metrics import read_metrics
+from smolrgpt_jax.warehouse.parameters import WarehouseConfig
+from smolrgpt_jax.warehouse.write import make_warehouse
 from tests.test_distributed import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -29,10 +29,10 @@ PROGRAM = """
     from smolrgpt_jax import distributed
 
     distributed.start(initialization_timeout=300)
-    from eval.validation import WAREHOUSE_SCORES
+    from eval.scoring.validation import WAREHOUSE_SCORES
     from smolrgpt_jax.config import PRESETS
     from smolrgpt_jax.training import loop
-    from tests.training.test_loop import TINY, run_config
+    from tests.training.test_run import TINY, run_config
 
     if __name__ == "__main__":
         data, workdir, changes = sys.argv[1:]
@@ -76,9 +76,7 @@ class Processes:
             command = [sys.executable, str(program), str(data), str(workdir), settings]
             with open(log, "w") as output:
                 self.started.append(
-                    subprocess.Popen(
-                        command, env=environment, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT
-                    )
+                    subprocess.Popen(command, env=environment, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
                 )
 
     def results(self) -> list[dict]:

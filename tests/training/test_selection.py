@@ -10,13 +10,7 @@ from smolrgpt_jax.training.selection import Selection
 def test_of_a_loss_lower_is_better_and_of_a_score_higher():
     loss, score = Selection("validation_loss"), Selection("S1")
     values = [3.0, 2.0, 2.0, 2.5, 1.0]
-    assert [loss.add(i, {"validation_loss": v}) for i, v in enumerate(values)] == [
-        True,
-        True,
-        False,
-        False,
-        True,
-    ]
+    assert [loss.add(i, {"validation_loss": v}) for i, v in enumerate(values)] == [True, True, False, False, True]
     assert [score.add(i, {"S1": v}) for i, v in enumerate(values)] == [True, False, False, False, False]
     assert (loss.best, loss.best_step, score.best, score.best_step) == (1.0, 4, 3.0, 0)
 

@@ -13,11 +13,7 @@ from smolrgpt_jax.training.settings import check, check_names, check_values, dif
 def test_differences_name_what_changes_the_computation_only():
     old = {"seed": 0, "keep": 1, "mesh": {"fsdp": 2}, "data": {"row_tokens": 8, "threads": 1}}
     new = {"seed": 1, "keep": 9, "mesh": {"fsdp": 4}, "data": {"row_tokens": 9, "threads": 2}, "steps": 3}
-    assert differences(old, new) == [
-        "data.row_tokens was 8, is 9",
-        "seed was 0, is 1",
-        "steps was None, is 3",
-    ]
+    assert differences(old, new) == ["data.row_tokens was 8, is 9", "seed was 0, is 1", "steps was None, is 3"]
     assert differences(old, old) == []
 
 

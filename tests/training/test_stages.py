@@ -27,9 +27,7 @@ def test_every_parameter_belongs_to_a_group(name):
 
 @pytest.mark.parametrize("name", sorted(PUBLISHED))
 def test_the_encoder_is_frozen_in_every_published_stage(name):
-    assert not [
-        p for p in STAGES[name].trained(abstract_params(PRESETS["demo"])) if p.startswith("vision_encoder")
-    ]
+    assert not [p for p in STAGES[name].trained(abstract_params(PRESETS["demo"])) if p.startswith("vision_encoder")]
 
 
 def test_a_rate_for_a_group_that_is_not_trained_is_an_error():

@@ -10,9 +10,9 @@ from jax.sharding import PartitionSpec as P
 from configs import default
 from smolrgpt_jax import sharding
 from smolrgpt_jax.config import PRESETS, DecoderConfig, VisionConfig
-from smolrgpt_jax.data.packing import RowShape, empty_batch
+from smolrgpt_jax.data.rows import RowShape, empty_batch
 from smolrgpt_jax.models.smolrgpt import abstract_params, init_params
-from smolrgpt_jax.training import loop
+from smolrgpt_jax.training import run as loop
 from smolrgpt_jax.training.optimizer import OptimizerConfig, make_optimizer
 from smolrgpt_jax.training.stages import STAGES
 from smolrgpt_jax.training.step import jit_train_step
@@ -26,9 +26,7 @@ SMALL = PRESETS["demo"].replace(
 
 
 def stage_with(peak: float):
-    return STAGES["sft"].with_peaks(
-        dict.fromkeys(("rgb_connector", "depth_connector", "refiners", "decoder"), peak)
-    )
+    return STAGES["sft"].with_peaks(dict.fromkeys(("rgb_connector", "depth_connector", "refiners", "decoder"), peak))
 
 
 STAGE = stage_with(1e-3)
@@ -99,9 +97,7 @@ def one_device():
     return losses, {n: np.asarray(v) for n, v in trained.items()}
 
 
-@pytest.mark.parametrize(
-    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in CASES]
-)
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in CASES])
 def test_twenty_steps_are_those_of_one_device(one_device, name):
     expected, params = one_device
     shape, strategy, accumulation = CASES[name]
@@ -137,10 +133,7 @@ def test_the_demo_preset_trains_as_on_one_device(name):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (
-            {"batch_rows": 12},
-            r"a batch of 12 rows does not divide into 1 accumulation part\(s\) for 8 devices",
-        ),
+        ({"batch_rows": 12}, r"a batch of 12 rows does not divide into 1 accumulation part\(s\) for 8 devices"),
         ({"batch_rows": 8, "accumulation": 2}, "a batch of 8 rows does not divide into 2 accumulation part"),
         ({"mesh": {"fsdp": 3}}, "does not fit 8 devices"),
         ({"strategy": "zero3"}, "no strategy 'zero3', only data, zero1, fsdp"),
@@ -182,9 +175,7 @@ def test_activations_stay_split_by_rows():
         sharding.optimizer_shardings(optimizer, trained, mesh, "fsdp"),
     )
     split = sharding.batch_sharding(mesh)
-    batch = {
-        n: jax.ShapeDtypeStruct(v.shape, v.dtype, sharding=split) for n, v in batch_for(SMALL, ROWS).items()
-    }
+    batch = {n: jax.ShapeDtypeStruct(v.shape, v.dtype, sharding=split) for n, v in batch_for(SMALL, ROWS).items()}
     step = jit_train_step(SMALL, optimizer, trained, mesh, "fsdp")
     text = step.lower(trained, frozen, state, batch).compile().as_text()
     rows = ROWS // mesh.size

@@ -9,19 +9,21 @@ import numpy as np
 import pytest
 
 from configs import default
-from eval.validation import WAREHOUSE_SCORES, score_answers
+from eval.scoring.validation import WAREHOUSE_SCORES, score_answers
 from smolrgpt_jax import load
+from smolrgpt_jax.checkpoint import orbax as checkpoints
+from smolrgpt_jax.checkpoint.torch import CheckpointError
 from smolrgpt_jax.config import PRESETS
 from smolrgpt_jax.data.records import Picture, Question
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
-from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
-from smolrgpt_jax.data.warehouse_sim.write import make_warehouse
 from smolrgpt_jax.generation import generate_answers
-from smolrgpt_jax.torch_format.folder import CheckpointError
-from smolrgpt_jax.training import checkpoints, loop, validation
+from smolrgpt_jax.training import run as loop
+from smolrgpt_jax.training import validation
 from smolrgpt_jax.training.metrics import read_metrics
 from smolrgpt_jax.training.validation import Validation, draw_questions
-from tests.training.test_loop import TINY, run_config
+from smolrgpt_jax.warehouse.parameters import WarehouseConfig
+from smolrgpt_jax.warehouse.write import make_warehouse
+from tests.training.test_run import TINY, run_config
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +60,7 @@ def test_answers_are_scored_as_by_the_benchmark(data, tmp_path):
     loop.train(run, tmp_path / "run", WAREHOUSE_SCORES)
     row = read_metrics(tmp_path / "run" / "metrics.csv")[-1]
     pictures = draw_questions(read_warehouse(data, "val"), 7)
-    answers = generate_answers(
-        load(tmp_path / "run"), pictures, batch_size=7, max_new_tokens=6, progress=False
-    )
+    answers = generate_answers(load(tmp_path / "run"), pictures, batch_size=7, max_new_tokens=6, progress=False)
     scores = {name: value for name, value in score_answers(pictures, answers).items() if value is not None}
     assert scores and "S1" in scores
     assert {name: row[name] for name in scores} == pytest.approx(scores)

@@ -9,10 +9,7 @@ from smolrgpt_jax.data.sources.chat_json import read_chat_json
 
 
 def read_captions(
-    root: str | Path,
-    annotations: str = "chat.json",
-    images: str = "images",
-    on_bad_record: BadRecords | None = None,
+    root: str | Path, annotations: str = "chat.json", images: str = "images", on_bad_record: BadRecords | None = None
 ) -> list[Picture]:
     """Reads {id, image, conversations} records whose human turn starts or ends with "<image>".
 

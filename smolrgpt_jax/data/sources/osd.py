@@ -7,14 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from smolrgpt_jax.data.masks import box_mask, encode
 from smolrgpt_jax.data.records import RLE, SPATIAL_CATEGORY, BadRecords, Picture, Question, record_id
-from smolrgpt_jax.data.sources.collect import (
-    Entry,
-    PictureFiles,
-    Regions,
-    collect_pictures,
-    located,
-    read_json_list,
-)
+from smolrgpt_jax.data.sources.collect import Entry, PictureFiles, Regions, collect_pictures, located, read_json_list
 from smolrgpt_jax.data.sources.conversation import chat_texts, split_turns
 
 

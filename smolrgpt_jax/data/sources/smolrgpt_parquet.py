@@ -31,9 +31,7 @@ COLUMNS = ("id", "rgb_image", "depth_image", "rle", "texts", "category", "normal
 ROWS = 1024  # read at a time
 
 
-def read_smolrgpt(
-    root: str | Path, split: str | None = None, on_bad_record: BadRecords | None = None
-) -> list[Picture]:
+def read_smolrgpt(root: str | Path, split: str | None = None, on_bad_record: BadRecords | None = None) -> list[Picture]:
     """Reads one of the parquet sets.
 
     Args:
@@ -78,9 +76,7 @@ def _rows(files: list[Path]) -> Iterator[Located]:
                     yield from (Located(file, place + i, row) for i, row in enumerate(rows))
                     place += len(rows)
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise DataError(
-                f"{file}: is not a readable parquet file ({' '.join(str(error).split())})"
-            ) from error
+            raise DataError(f"{file}: is not a readable parquet file ({' '.join(str(error).split())})") from error
 
 
 def _parse(row: dict) -> Entry:
@@ -99,7 +95,5 @@ def _parse(row: dict) -> Entry:
     return Entry(
         row["rgb_image"],
         row["depth_image"] or None,
-        lambda regions: [
-            Question(own_id, category, prompt, answer, value, regions.read(row["rle"]), earlier)
-        ],
+        lambda regions: [Question(own_id, category, prompt, answer, value, regions.read(row["rle"]), earlier)],
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import xml.etree.ElementTree as ElementTree
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -14,8 +14,8 @@ from eval.studies import answered as studies
 from eval.studies import scoring
 from eval.studies.__main__ import main
 from smolrgpt_jax.data.records import RLE, DataError
-from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
-from smolrgpt_jax.data.warehouse_sim.write import make_warehouse
+from smolrgpt_jax.warehouse.parameters import WarehouseConfig
+from smolrgpt_jax.warehouse.write import make_warehouse
 
 
 @pytest.fixture(scope="module")
@@ -84,15 +84,7 @@ def run(study, answer, records, folder, out, monkeypatch, loaded_model):
 
     monkeypatch.setattr(scoring, "answer_questions", answer_all)
     return studies.run_study(
-        study,
-        loaded_model,
-        records,
-        folder / "test",
-        out,
-        seed=3,
-        batch_size=4,
-        max_new_tokens=8,
-        checkpoint=folder,
+        study, loaded_model, records, folder / "test", out, seed=3, batch_size=4, max_new_tokens=8, checkpoint=folder
     )
 
 
@@ -154,17 +146,5 @@ def test_records_that_cannot_be_asked_are_refused_before_a_model_is_loaded(folde
 
 def test_a_missing_file_gives_one_sentence(tmp_path):
     with pytest.raises(SystemExit, match="^error: .*test.json"):
-        main(
-            [
-                "masks",
-                "--checkpoint",
-                "x",
-                "--data",
-                str(tmp_path),
-                "--split",
-                "test",
-                "--out",
-                str(tmp_path / "o"),
-            ]
-        )
+        main(["masks", "--checkpoint", "x", "--data", str(tmp_path), "--split", "test", "--out", str(tmp_path / "o")])
     assert not (tmp_path / "o").exists()

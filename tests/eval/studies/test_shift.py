@@ -11,11 +11,11 @@ from PIL import Image
 
 from configs import demo, demo_backbone, studies
 from eval.studies import scoring, shift
-from launch.demo import run as run_demo
+from launch.demo.whole_way import run as run_demo
 from smolrgpt_jax.data.masks import decode
 from smolrgpt_jax.data.records import RLE
-from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
-from smolrgpt_jax.data.warehouse_sim.write import make_warehouse
+from smolrgpt_jax.warehouse.parameters import WarehouseConfig
+from smolrgpt_jax.warehouse.write import make_warehouse
 
 # SHA-256 of the first two scenes' questions and answers.
 RECORDS = {
@@ -64,9 +64,7 @@ def halves(file) -> list[float]:
 @pytest.mark.parametrize("variant", studies.SHIFT)
 def test_the_warehouses_of_version_1_stay_as_they_are(variant, tmp_path):
     assert studies.SHIFT_VERSION == 1
-    make_warehouse(
-        tmp_path / "data", WarehouseConfig(**studies.shifted_warehouse(variant, scenes=2)), workers=1
-    )
+    make_warehouse(tmp_path / "data", WarehouseConfig(**studies.shifted_warehouse(variant, scenes=2)), workers=1)
     assert digest(tmp_path / "data" / "val.json") == RECORDS[variant]
     np.testing.assert_allclose(seen(tmp_path / "data"), PICTURES[variant], atol=0.5)
 
@@ -82,20 +80,12 @@ def test_scores_by_the_number_of_masks(tmp_path):
     (tmp_path / "val.json").write_text(json.dumps(records))
     (tmp_path / "predictions.json").write_text(json.dumps(items))
     found = shift.scores_by_masks(tmp_path, tmp_path / "val.json")
-    assert found == {
-        ("count", "up to 6"): (2, 1),
-        ("count", "7 to 9"): (1, 1),
-        ("count", "10 or more"): (2, 1),
-    }
-    assert "| fuller | 50 (of 2) | 100 (of 1) | 50 (of 2) | - | - | - |" in shift.masks_table(
-        {"fuller": found}
-    )
+    assert found == {("count", "up to 6"): (2, 1), ("count", "7 to 9"): (1, 1), ("count", "10 or more"): (2, 1)}
+    assert "| fuller | 50 (of 2) | 100 (of 1) | 50 (of 2) | - | - | - |" in shift.masks_table({"fuller": found})
 
 
 def test_every_variant_is_answered_and_scored(tmp_path, monkeypatch, loaded_model):
-    monkeypatch.setattr(
-        studies, "SHIFT", {name: studies.SHIFT[name] for name in ("as in training", "fuller")}
-    )
+    monkeypatch.setattr(studies, "SHIFT", {name: studies.SHIFT[name] for name in ("as in training", "fuller")})
     asked = []
 
     def answer_all(model, pictures, *rest):

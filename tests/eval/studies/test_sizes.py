@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from configs import studies
-from eval.bench_answers import bench_answer
+from eval.reading.bench_rules import bench_answer
 from eval.studies import sizes
-from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
-from smolrgpt_jax.data.warehouse_sim.exports import BENCH_FILE
-from smolrgpt_jax.data.warehouse_sim.write import make_warehouse
+from smolrgpt_jax.warehouse.other_formats import BENCH_FILE
+from smolrgpt_jax.warehouse.parameters import WarehouseConfig
+from smolrgpt_jax.warehouse.write import make_warehouse
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +35,7 @@ def test_training_answers_are_the_same_lengths_in_metres(root):
         category = before["qa_info"]["category"]
         assert category in ("width_data", "height_data")
         assert before["conversations"][0] == after["conversations"][0] and before["rle"] == after["rle"]
-        truth, text = (
-            bench_answer(category, before["conversations"][1]["value"]),
-            after["conversations"][1]["value"],
-        )
+        truth, text = (bench_answer(category, before["conversations"][1]["value"]), after["conversations"][1]["value"])
         assert bench_answer(category, text) == pytest.approx(truth, rel=0.051)
         assert text.endswith(" meters wide." if category == "width_data" else " meters tall.")
 

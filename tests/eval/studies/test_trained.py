@@ -14,10 +14,10 @@ from configs import demo, studies
 from eval.studies import sizes, trained
 from eval.studies.__main__ import main
 from smolrgpt_jax import load
-from smolrgpt_jax.data.warehouse_sim.config import WarehouseConfig
-from smolrgpt_jax.data.warehouse_sim.write import make_warehouse
+from smolrgpt_jax.checkpoint.torch import read_folder
 from smolrgpt_jax.models.smolrgpt import abstract_params, init_params
-from smolrgpt_jax.torch_format.folder import read_folder
+from smolrgpt_jax.warehouse.parameters import WarehouseConfig
+from smolrgpt_jax.warehouse.write import make_warehouse
 
 
 @pytest.fixture(scope="module")
@@ -60,18 +60,7 @@ def test_a_tiny_study_from_beginning_to_end(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(studies.SIZES, "cpu", {"steps": 2, "scenes": 4})
     monkeypatch.setattr(demo, "WAREHOUSE", {**demo.WAREHOUSE, "val_scenes": 2, "test_scenes": 2})
     out, runs = tmp_path / "out", tmp_path / "runs"
-    arguments = [
-        "refiners",
-        "--out",
-        str(out),
-        "--runs",
-        str(runs),
-        "--seeds",
-        "5",
-        "6",
-        "--max_new_tokens",
-        "4",
-    ]
+    arguments = ["refiners", "--out", str(out), "--runs", str(runs), "--seeds", "5", "6", "--max_new_tokens", "4"]
     main(arguments)
     table = (out / "table.md").read_text()
     for variant, changes in studies.TRAINED["refiners"].items():
@@ -122,9 +111,7 @@ def test_a_seed_given_twice_and_other_data_are_refused(tmp_path):
     assert not (tmp_path / "out").exists()
     few = {**demo.WAREHOUSE, "scenes": 2, "val_scenes": 0, "test_scenes": 0, "width": 96, "height": 54}
     make_warehouse(
-        tmp_path / "out" / "runs" / "warehouse" / "cpu" / "seed1" / "data",
-        WarehouseConfig(**few, seed=1),
-        workers=1,
+        tmp_path / "out" / "runs" / "warehouse" / "cpu" / "seed1" / "data", WarehouseConfig(**few, seed=1), workers=1
     )
     with pytest.raises(SystemExit, match="holds a warehouse with other height, scenes"):
         main(["refiners", "--out", str(tmp_path / "out"), "--seeds", "1"])

@@ -1,0 +1,149 @@
+"""Finished answers kept on disk, so that an interrupted evaluation goes on where it was.
+
+JSON lines: what run the answers are of, then one line per batch of finished answers, {question id: text}, or
+{question id: {"cut_off": text}} for a text that did not end within its tokens.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from smolrgpt_jax.data.records import RLE, Picture
+from smolrgpt_jax.generation.engine import Decoding
+from smolrgpt_jax.models.smolrgpt import Params
+
+if TYPE_CHECKING:
+    from smolrgpt_jax.model import Model
+
+
+class Journal:
+    """The answers of one run; in a run of several processes, every process reads the files of all and writes its own.
+
+    answers: {question id: text}; cut_off: ids of those whose text did not end within its tokens.
+    """
+
+    def __init__(self, path: str | Path, identity: Mapping[str, Any]):
+        """Reads what there is.
+
+        Raises ValueError for a file that is no journal or whose run had another identity.
+        """
+        self.path = own_path(path)
+        self.identity = json.loads(json.dumps(identity))
+        self.answers: dict[str, str] = {}
+        self.cut_off: set[str] = set()
+        for file in journal_files(path):
+            self._read(file)
+        self._file = None
+
+    def _read(self, file: Path) -> None:
+        # A process that was killed may have left half a line.
+        *lines, _ = file.read_bytes().split(b"\n")
+        if not lines:
+            return
+        try:
+            identity, *batches = [json.loads(line) for line in lines]
+            kept = {question: said for batch in batches for question, said in batch.items()}
+            cut_off = {question for question, said in kept.items() if not isinstance(said, str)}
+            answers = {q: said["cut_off"] if q in cut_off else said for q, said in kept.items()}
+            different = [name for name in self.identity if identity[name] != self.identity[name]]
+        except (ValueError, AttributeError, TypeError, KeyError) as error:
+            raise ValueError(f"{file} is no journal of answers; remove it to answer all questions") from error
+        if different:
+            raise ValueError(
+                f"{file} holds answers of another run (other {' and '.join(different)}): go on with the command that wrote it, "
+                "or remove it to answer all questions"
+            )
+        self.answers.update(answers)
+        self.cut_off |= cut_off
+
+    def append(self, answers: Mapping[str, str], cut_off: Collection[str] = ()) -> None:
+        """Adds finished answers, some of them cut off; they are on disk when this returns."""
+        if self._file is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(self.path, "ab")
+            whole = self.path.read_bytes().rfind(b"\n") + 1
+            self._file.truncate(whole)
+            if not whole:
+                self._write(self.identity)
+        self._write({q: {"cut_off": text} if q in cut_off else text for q, text in answers.items()})
+
+    def _write(self, value: Mapping) -> None:
+        self._file.write(json.dumps(value).encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+
+def own_path(path: str | Path) -> Path:
+    """The file this process writes."""
+    path = Path(path)
+    return path if jax.process_count() == 1 else path.with_name(f"{path.name}.{jax.process_index()}")
+
+
+def journal_files(path: str | Path) -> list[Path]:
+    """All files of a journal, whatever the number of processes that wrote it."""
+    path = Path(path)
+    numbered = [
+        file for file in path.parent.glob(f"{path.name}.*") if file.name.removeprefix(f"{path.name}.").isdecimal()
+    ]
+    return [file for file in (path, *sorted(numbered)) if file.is_file()]
+
+
+def run_identity(model: Model, pictures: Sequence[Picture], decoding: Decoding, closing: str | None) -> dict[str, Any]:
+    """What answers depend on; equal for a run that may go on with them."""
+    return {
+        "parameters": params_fingerprint(model.params),
+        "configuration": model.config.to_dict() | {"chat_format": model.tokenizer.chat_format},
+        "decoding": {
+            "max_new_tokens": decoding.max_new_tokens,
+            "sampling": dataclasses.asdict(decoding.sampling),
+            "seed": decoding.seed,
+            "depth_mode": decoding.depth_mode,
+            "closing": closing,
+        },
+        "data": pictures_fingerprint(pictures),
+    }
+
+
+def params_fingerprint(params: Params) -> str:
+    """A hash of the names, shapes and bits of parameters, whatever devices they lie on."""
+    sums = jax.device_get({name: _bit_sums(value) for name, value in params.items()})
+    entries = [(name, params[name].shape, sums[name].tolist()) for name in sorted(params)]
+    return _digest(entries)
+
+
+@jax.jit
+def _bit_sums(value: jax.Array) -> jax.Array:
+    """Two sums of all bits modulo 2^32, uint32[2]: whole numbers have no order of summation."""
+    bits = jax.lax.bitcast_convert_type(value.astype(jnp.float32), jnp.uint32)
+    places = jnp.zeros(value.shape, jnp.uint32)
+    for axis, size in enumerate(value.shape):
+        places = places * np.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, value.shape, axis)
+    return jnp.stack([jnp.sum(bits, dtype=jnp.uint32), jnp.sum(bits * (2 * places + 1), dtype=jnp.uint32)])
+
+
+def pictures_fingerprint(pictures: Sequence[Picture]) -> str:
+    """A hash of pictures' names and questions, without their answers."""
+    entries = []
+    for picture in pictures:
+        for question in picture.questions:
+            asked = question.turns if question.answer is None else question.turns[:-1]
+            regions = [
+                (r.height, r.width, r.counts.decode("ascii", "replace")) if isinstance(r, RLE) else r.number
+                for r in question.regions
+            ]
+            entries.append((picture.id, picture.mirrored, question.id, question.category, asked, regions))
+    return _digest(entries)
+
+
+def _digest(value: Any) -> str:
+    return hashlib.blake2b(json.dumps(value).encode(), digest_size=16).hexdigest()

@@ -1,0 +1,263 @@
+"""One question about one picture, from Python.
+
+from eval.answering.one_picture import answer
+from smolrgpt_jax import load
+model = load("runs/demo/stage3")
+found = answer(model, "a.png", "How far is the pallet <mask> from the shelf <mask>?",
+               depth="a_depth.png", boxes=[(10, 20, 200, 220), (300, 40, 420, 200)])
+found.text, found.category, found.normalized_answer
+draw_regions(Image.open("a.png"), found.regions)     # of eval.report.overlay
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from eval import answer_length
+from eval.reading.rules import normalized_answer, question_category
+from smolrgpt_jax.data.images import load_depth, load_rgb, open_picture, picture_size
+from smolrgpt_jax.data.masks import box_mask, encode, resample_rle
+from smolrgpt_jax.data.records import MASK, RLE, DataError, Question, check_question
+from smolrgpt_jax.data.sources.collect import Regions
+
+if TYPE_CHECKING:
+    from smolrgpt_jax.model import Model
+
+# A file, an opened picture, or uint8[H, W, 3] (of depth uint8[H, W]).
+PictureLike = str | Path | Image.Image | np.ndarray
+# Decoded already, {size, counts} as records have it, a PNG file, or an array [H, W].
+MaskLike = RLE | Mapping[str, Any] | str | Path | np.ndarray
+
+# Prompts and numbers of regions are padded to multiples of these, so that few shapes are compiled.
+_TOKENS, _REGIONS = 64, 4
+_UNFINISHED = "\N{REPLACEMENT CHARACTER}"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer and what was read from it.
+
+    Attributes:
+      text: as the model wrote it.
+      category: the benchmark category of the question by its wording, None if it is of none.
+      normalized_answer: "left" or "right", a number, or None: the text is unreadable or there is no category.
+      regions: what the question's "<mask>" stand for, in their order.
+      cut_off: whether the text did not end within the longest length.
+    """
+
+    text: str
+    category: str | None
+    normalized_answer: str | int | float | None
+    regions: tuple[RLE, ...]
+    cut_off: bool = False
+
+
+def answer(
+    model: Model,
+    image: PictureLike,
+    question: str,
+    *,
+    depth: PictureLike | None = None,
+    masks: Sequence[MaskLike] | None = None,
+    boxes: Sequence[Sequence[float]] | None = None,
+    max_new_tokens: int | None = None,
+) -> Answer:
+    """Asks a model one question about one picture; greedy.
+
+    Args:
+      model: from ``smolrgpt_jax.load``.
+      image: the RGB picture, of any size.
+      question: with one "<mask>" per region, in the order of the regions.
+      depth: the 8-bit depth picture; needed with regions, not used without.
+      masks: the regions; RLEs, {size, counts}, PNG files or arrays, nonzero inside, of the picture's size.
+      boxes: the regions as (x1, y1, x2, y2) in pixels, instead of masks.
+      max_new_tokens: longest answer, in tokens; None for what ``eval.answer_length`` says.
+
+    Raises:
+      DataError: a file or region cannot be used, or question and regions do not fit together.
+      ValueError: the model has no tokenizer, or an array has the wrong shape or dtype.
+    """
+    regions = read_regions(masks, boxes, picture_size(_picture(image, "image")))
+    prompt = _prompt(model, image, question, depth, regions)
+    ids = model.generate(**prompt, max_new_tokens=answer_length(model, max_new_tokens))[0]
+    found = read_answer(question, model.tokenizer.decode(ids), regions)
+    return dataclasses.replace(found, cut_off=bool(model.eos_id not in ids))
+
+
+def stream_answer(
+    model: Model,
+    image: PictureLike,
+    question: str,
+    *,
+    depth: PictureLike | None = None,
+    masks: Sequence[MaskLike] | None = None,
+    boxes: Sequence[Sequence[float]] | None = None,
+    max_new_tokens: int | None = None,
+) -> Generator[str, None, Answer]:
+    """As ``answer``, yielding the text so far after each token; the last is the answer's text, and what ``answer`` gives is returned."""
+    regions = read_regions(masks, boxes, picture_size(_picture(image, "image")))
+    prompt = _prompt(model, image, question, depth, regions)
+    ids: list[int] = []
+    text = ""
+    for tokens in model.stream(**prompt, max_new_tokens=answer_length(model, max_new_tokens)):
+        ids.append(int(tokens[0]))
+        text = model.tokenizer.decode(ids)
+        # A character of several tokens is not there before its last one.
+        yield text.rstrip(_UNFINISHED)
+    if text.endswith(_UNFINISHED):
+        yield text
+    return dataclasses.replace(read_answer(question, text, regions), cut_off=model.eos_id not in ids)
+
+
+def read_answer(question: str, text: str, regions: Sequence[RLE] = ()) -> Answer:
+    """Reads the value of a text that answers a question, by the question's wording."""
+    category = question_category(question)
+    value = None if category is None else normalized_answer(category, question, text)
+    return Answer(text, category, value, tuple(regions))
+
+
+def read_regions(
+    masks: Sequence[MaskLike] | None, boxes: Sequence[Sequence[float]] | None, size: tuple[int, int]
+) -> tuple[RLE, ...]:
+    """Turns masks or boxes into regions of a picture of (height, width) pixels.
+
+    Raises:
+      DataError: a mask or box cannot be read, is empty, or has another size than or lies outside the picture; or both
+        masks and boxes are given.
+    """
+    if masks is not None and len(masks) and boxes is not None and len(boxes):
+        raise DataError("regions are given both as masks and as boxes, expected one of them")
+    if boxes is not None and len(boxes):
+        return tuple(_box_region(box, *size) for box in boxes)
+    regions = [_mask_region(mask, index) for index, mask in enumerate(masks if masks is not None else ())]
+    for index, region in enumerate(regions):
+        _check_size(f"mask {index}", (region.height, region.width), size)
+    return tuple(regions)
+
+
+def check_marks(question: str, regions: Sequence[RLE]) -> None:
+    """Raises DataError unless a question can be asked and has as many "<mask>" as there are regions."""
+    marks = question.count(MASK)
+    if marks != len(regions):
+        raise DataError(
+            f"the question has {marks} {MASK} mark{'s' * (marks != 1)} but there "
+            f"{'is' if len(regions) == 1 else 'are'} {len(regions)} region{'s' * (len(regions) != 1)}"
+        )
+    asked = Question("question", "", question, None, None, tuple(regions))
+    try:
+        check_question(asked, size=None, categories=(), need_answer=False)
+    except ValueError as error:
+        raise DataError(str(error)) from error
+
+
+def _check_size(name: str, found: tuple[int, int], size: tuple[int, int]) -> None:
+    if found != tuple(size):
+        raise DataError(
+            f"{name} is {found[1]}x{found[0]} pixels (width x height) but the picture is {size[1]}x{size[0]}"
+        )
+
+
+def _box_region(box: Sequence[float], height: int, width: int) -> RLE:
+    try:
+        x1, y1, x2, y2 = box
+        return encode(box_mask((x1, y1, x2, y2), height, width))
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"box {_shown(box)} is not x1,y1,x2,y2 with x1 < x2 and y1 < y2 inside the picture of "
+            f"{width}x{height} pixels"
+        ) from error
+
+
+def _shown(box: object) -> str:
+    return ",".join(f"{v:g}" if isinstance(v, float) else str(v) for v in box) if np.iterable(box) else repr(box)
+
+
+def _mask_region(mask: MaskLike, index: int) -> RLE:
+    if isinstance(mask, RLE):
+        return mask
+    if isinstance(mask, Mapping):
+        counts = mask.get("counts")
+        text = counts.decode("ascii", "replace") if isinstance(counts, bytes) else counts
+        try:
+            return Regions().read([{**mask, "counts": text}])[0]
+        except ValueError as error:
+            raise DataError(str(error).replace("mask 0", f"mask {index}")) from error
+    if isinstance(mask, np.ndarray):
+        name, pixels = f"mask {index}", mask
+        if pixels.ndim != 2 or pixels.size == 0:
+            raise DataError(f"{name} has shape {pixels.shape}, expected [height, width]")
+    else:
+        name, pixels = f"mask {mask}", _mask_pixels(mask)
+    if not pixels.any():
+        raise DataError(f"{name} marks no pixel")
+    return encode(pixels)
+
+
+def _mask_pixels(file: str | Path) -> np.ndarray:
+    """Returns uint8[H, W] or bool[H, W], nonzero inside, of a picture that is black outside of the region."""
+    with open_picture(file) as picture:
+        try:
+            return np.asarray(picture.convert("RGB")).any(axis=-1)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise DataError(f"mask {file} is truncated or corrupt") from error
+
+
+def _picture(picture: PictureLike, name: str) -> str | Path | Image.Image:
+    if not isinstance(picture, np.ndarray):
+        return picture
+    channels = (3,) if name == "image" else ()
+    if picture.dtype != np.uint8 or picture.shape[2:] != channels or picture.ndim < 2 or picture.size == 0:
+        wanted = "uint8[H, W, 3]" if channels else "uint8[H, W]"
+        raise ValueError(f"{name} is {picture.dtype}{list(picture.shape)}, expected {wanted}")
+    return Image.fromarray(picture)
+
+
+def _prompt(
+    model: Model, image: PictureLike, question: str, depth: PictureLike | None, regions: tuple[RLE, ...]
+) -> dict[str, Any]:
+    """What ``Model.generate`` takes, a batch of one row."""
+    image = _picture(image, "image")
+    check_marks(question, regions)
+    if regions and depth is None:
+        raise DataError("a question about regions needs the depth picture")
+    ids = _prompt_ids(model, question)
+    padding = -ids.size % _TOKENS
+    prompt = {
+        "input_ids": np.pad(ids, (padding, 0), constant_values=model.tokenizer.pad_id)[None],
+        "attention_mask": np.pad(np.ones_like(ids), (padding, 0))[None],
+        "images": load_rgb(image, model.config.vision.image_size)[None],
+    }
+    if regions:
+        # Sampled from the run lengths here, since sampling again on the same grid changes nothing: a dense mask
+        # would take as much memory as the picture.
+        grid = model.config.mask_grid
+        sampled = [resample_rle(region, grid) for region in regions]
+        sampled += [np.zeros((grid, grid), np.float32)] * (-len(sampled) % _REGIONS)
+        prompt["depths"] = load_depth(_picture(depth, "depth"), model.config.vision.image_size)[None]
+        prompt["masks"] = [np.stack(sampled, axis=-1)]
+    return prompt
+
+
+def _prompt_ids(model: Model, question: str) -> np.ndarray:
+    """The conversation up to the answer, int32[N]."""
+    # Imported late: the command line should not wait for it before it has checked its files.
+    from smolrgpt_jax.data.chat import END, IMAGE_TOKEN, MASK_DEPTH_TOKEN, MASK_RGB_TOKEN, START
+
+    tokenizer = model.tokenizer
+    if tokenizer is None:
+        raise ValueError("the checkpoint brings no tokenizer, answers cannot be read")
+    for token in (START, END, IMAGE_TOKEN, MASK_RGB_TOKEN, MASK_DEPTH_TOKEN):
+        if token in question:
+            raise DataError(f"the question holds {token}, which only the chat format may write")
+    ids = np.concatenate([tokenizer.prefix(model.config.image_tokens), tokenizer.question(question)[0]])
+    longest = model.config.decoder.max_positions
+    if ids.size > longest:
+        raise DataError(f"the question takes {ids.size} tokens with its picture, the model knows {longest}")
+    return ids

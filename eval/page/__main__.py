@@ -1,0 +1,98 @@
+"""A local web page on which people mark regions in a picture and ask a model about them.
+
+    python -m eval.page --checkpoint DIR
+    python -m eval.page --checkpoint DIR --data ROOT --split val --port 8000
+
+Prints the page's address and serves it until it is stopped. With --data (a folder in the published layout) its
+pictures can be chosen, with their depth, masks, questions and true answers. The page loads nothing from
+outside. Needs NiceGUI: pip install "smolrgpt_jax[demo]".
+"""
+
+from __future__ import annotations
+
+import argparse
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+from eval import DTYPES, add_answer_length, answer_length
+from smolrgpt_jax.data.records import BadRecords, DataError, Picture, describe
+from smolrgpt_jax.data.sources.warehouse import read_warehouse
+
+
+def read_examples(data: Path, split: str) -> list[Picture]:
+    """Returns the pictures of a split that people can choose, those with bad records left out.
+
+    Raises:
+      DataError: there is none.
+    """
+    bad = BadRecords("report")
+    pictures = read_warehouse(data, split, on_bad_record=bad)
+    if not pictures:
+        raise DataError(f"{data / split}.json: holds no usable question; {bad.summary(1)}")
+    print(f"examples: {describe(pictures)}" + (f"; {bad.summary()}" if bad.reasons else ""))
+    return pictures
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Returns a socket that listens at the address; port 0 takes any free one.
+
+    Raises:
+      ValueError: there is no such port.
+      OSError: the address is in use or not of this machine.
+    """
+    if not 0 <= port < 2**16:  # the system would take the remainder
+        raise ValueError(f"port {port} is not between 0 and {2**16 - 1}")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen()
+    except OSError as error:
+        raise OSError(f"{host}:{port} cannot be listened at ({error})") from error
+    return listening
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m eval.page", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--checkpoint", required=True, type=Path, help="checkpoint of ours, training folder or PyTorch folder"
+    )
+    parser.add_argument("--data", type=Path, help="folder in the published layout, for examples")
+    parser.add_argument("--split", default="val", help="train, val or test of --data")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at, by default of this machine alone")
+    parser.add_argument("--port", type=int, default=0, help="port to listen at, by default any free one")
+    add_answer_length(parser)
+    parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="of the model's products")
+    args = parser.parse_args(arguments)
+
+    print(
+        f"serving a page that asks {args.checkpoint}" + (f", examples of {args.data}" if args.data else ""), flush=True
+    )
+    try:
+        # Imported late: neither --help nor a mistyped path should wait for it, and it is optional.
+        from eval.page.server import serve
+    except ModuleNotFoundError as error:
+        raise SystemExit(
+            f'error: the page needs NiceGUI ({error.name} is missing), install it with: pip install "smolrgpt_jax[demo]"'
+        ) from None
+    try:
+        examples = read_examples(args.data, args.split) if args.data else []
+        from smolrgpt_jax import load
+
+        model = load(args.checkpoint, compute_dtype=args.dtype)
+        if model.tokenizer is None:
+            raise ValueError(f"{args.checkpoint} brings no tokenizer, answers cannot be read")
+        listening = listen(args.host, args.port)
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"error: {error}") from None
+    host, port = listening.getsockname()[:2]
+    print(f"page: http://{f'[{host}]' if ':' in host else host}:{port}/ (stop with Ctrl-C)", flush=True)
+    serve(listening, model, str(args.checkpoint), examples, answer_length(model, args.max_new_tokens))
+
+
+if __name__ == "__main__":
+    main()

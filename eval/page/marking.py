@@ -1,0 +1,99 @@
+"""A picture in which someone marks regions: what the demo page knows beside its widgets."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from eval.report.overlay import draw_regions
+from smolrgpt_jax.data.masks import box_mask, decode, encode
+from smolrgpt_jax.data.records import RLE
+
+# Longer side of the picture that is shown, in pixels.
+_SHOWN_LEAST, _SHOWN_MOST = 720, 1280
+
+Point = tuple[float, float]
+
+
+class MarkedPicture:
+    """A picture, its depth, and the regions marked in it so far.
+
+    Attributes:
+      image: RGB.
+      depth: the depth picture, None where there is none.
+      candidates: masks known of the picture, which can be picked by a point.
+      regions: the marked ones; the i-th is "Region i".
+    """
+
+    def __init__(
+        self,
+        image: Image.Image,
+        depth: Image.Image | None = None,
+        candidates: Sequence[RLE] = (),
+        regions: Sequence[RLE] = (),
+    ):
+        self.image, self.depth, self.candidates = image.convert("RGB"), depth, tuple(candidates)
+        self.regions = list(regions)
+        self._masks: dict[RLE, np.ndarray] = {}
+
+    @property
+    def shown_size(self) -> tuple[int, int]:
+        """(width, height) of the picture as it is shown, whose pixels the points are in."""
+        width, height = self.image.size
+        longer = max(width, height)
+        scale = min(max(longer, _SHOWN_LEAST), _SHOWN_MOST) / longer
+        return max(1, round(width * scale)), max(1, round(height * scale))
+
+    def add_box(self, corner: Point, opposite: Point) -> bool:
+        """Marks the box between two points of the shown picture; False if it has no area inside."""
+        scale = np.divide(self.image.size, self.shown_size)
+        corners = np.clip([corner * scale, opposite * scale], 0, self.image.size)
+        (x1, y1), (x2, y2) = corners.min(axis=0), corners.max(axis=0)
+        if x1 == x2 or y1 == y2:
+            return False
+        self.regions.append(encode(box_mask((x1, y1, x2, y2), self.image.height, self.image.width)))
+        return True
+
+    def pick(self, point: Point) -> bool:
+        """Marks the smallest candidate under a point of the shown picture, or unmarks it; False if there is none."""
+        x, y = np.clip(point, 0, np.subtract(self.shown_size, 1)).astype(int)
+        found = [mask for mask in self.candidates if self._inside(mask)[y, x]]
+        if not found:
+            return False
+        chosen = min(found, key=lambda mask: np.count_nonzero(self._inside(mask)))
+        if chosen in self.regions:
+            self.regions.remove(chosen)
+        else:
+            self.regions.append(chosen)
+        return True
+
+    def shown(self, candidates: bool) -> Image.Image:
+        """Returns the picture of ``shown_size`` with the regions drawn in and, if wanted, the candidates' outlines."""
+        picture = self._resized
+        if candidates:
+            pixels = np.array(picture)
+            for mask in self.candidates:
+                pixels[_outline(self._inside(mask))] = (255, 255, 255)
+            picture = Image.fromarray(pixels)
+        return draw_regions(picture, self.regions)
+
+    @functools.cached_property
+    def _resized(self) -> Image.Image:
+        return self.image.resize(self.shown_size, Image.Resampling.LANCZOS)
+
+    def _inside(self, mask: RLE) -> np.ndarray:
+        """bool[height, width] of the shown picture."""
+        if mask not in self._masks:
+            full = Image.fromarray(decode(mask))
+            self._masks[mask] = np.asarray(full.resize(self.shown_size, Image.Resampling.NEAREST)) != 0
+        return self._masks[mask]
+
+
+def _outline(inside: np.ndarray) -> np.ndarray:
+    """bool[H, W]: the pixels of a mask beside one that is not of it."""
+    padded = np.pad(inside, 1)
+    kept = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return inside & ~kept

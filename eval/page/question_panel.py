@@ -1,0 +1,197 @@
+"""The right half of the page: the question is written, and answered while one looks on."""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import re
+from collections.abc import Generator
+from typing import TYPE_CHECKING
+
+from nicegui import run, ui
+
+from eval.answering.one_picture import Answer, check_marks, stream_answer
+from eval.page.picture_panel import PicturePanel, say
+from eval.report.overlay import colour_of
+from smolrgpt_jax.data.records import MASK, DataError, Question
+
+if TYPE_CHECKING:
+    from smolrgpt_jax.model import Model
+
+_SUGGESTIONS = {
+    "How far?": f"How far is the pallet {MASK} from the pallet {MASK}?",
+    "Left or right?": f"Is the pallet {MASK} to the left or right of the pallet {MASK}?",
+    "How many?": f"How many pallets are in the buffer region {MASK}, given the pallets {MASK} {MASK}?",
+    "Which one?": f"Which of the pallets {MASK} {MASK} {MASK} is the closest to the shelf {MASK}?",
+}
+_KINDS = {"left_right": "left or right", "count": "count", "mcq": "multiple choice", "distance": "distance"}
+_UNITS = {"distance": " m"}
+# Writes a mark at the cursor of the question, as if it were typed.
+_INSERT_MARK = (
+    """() => {
+  const field = document.querySelector(".question textarea");
+  const before = field.value.slice(0, field.selectionStart);
+  const mark = (before && !/\\s$/.test(before) ? " " : "") + "%s";
+  field.focus();
+  field.setRangeText(mark, field.selectionStart, field.selectionEnd, "end");
+  field.dispatchEvent(new Event("input", {bubbles: true}));
+}"""
+    % MASK
+)
+_SHOW_ANSWER = "document.querySelector('.answer').scrollIntoView({block: 'nearest', behavior: 'smooth'})"
+
+
+class QuestionPanel:
+    """Asks about the picture of a ``PicturePanel``."""
+
+    def __init__(self, model: Model, max_new_tokens: int, turn: asyncio.Lock, picture: PicturePanel):
+        """Builds the panel inside the present element.
+
+        Args:
+          model: who answers.
+          max_new_tokens: longest answer, in tokens.
+          turn: held while the model answers, as two answers at once would only slow each other down.
+          picture: what is asked about.
+        """
+        self._model, self._max_new_tokens, self._turn, self._picture = model, max_new_tokens, turn, picture
+        self._known: Question | None = None  # the example's question that was chosen
+        with ui.element("section").classes("card"):
+            self._build_question()
+        with ui.element("section").classes("card answer") as self._answer:
+            ui.label("Answer").classes("title")
+            self._asked = ui.html(sanitize=False).classes("asked")
+            self._text = ui.html(sanitize=False).classes("text")
+            self._values = ui.html(sanitize=False).classes("values")
+        picture.on_picture, picture.on_regions = self.picture_changed, self.refresh_marks
+        self.picture_changed()
+
+    def _build_question(self) -> None:
+        ui.label("Question").classes("title")
+        self._known_select = ui.select(
+            {}, label="Questions about this picture", on_change=lambda event: self.choose_question(event.value)
+        )
+        self._known_select.props("dense outlined options-dense popup-content-class=questions")
+        self._question = ui.textarea(
+            placeholder=f"Write {MASK} where the question means a region", on_change=self.refresh_marks
+        )
+        self._question.props("outlined autogrow").classes("question")
+        with ui.element("div").classes("row"):
+            insert = ui.button(f"Insert {MASK}", icon="add").props("outline no-caps dense").classes("tool")
+            insert.on("click", js_handler=_INSERT_MARK)
+            self._marks = ui.label().classes("hint marks")
+        with ui.element("div").classes("row suggestions"):
+            for label, text in _SUGGESTIONS.items():
+                suggestion = ui.button(label, on_click=lambda text=text: self._question.set_value(text))
+                suggestion.props("flat no-caps dense")
+        self._ask = ui.button("Ask", on_click=self.ask).props("unelevated no-caps").classes("ask")
+
+    def picture_changed(self) -> None:
+        """Offers the questions of another picture and forgets the answer about the one before."""
+        self._known = None
+        self._answer.set_visibility(False)
+        example = self._picture.example
+        self._known_select.set_visibility(example is not None)
+        if example is not None:
+            self._known_select.set_options(
+                {number: _numbered(question.prompt) for number, question in enumerate(example.questions)}
+            )
+            self._known_select.set_value(0)
+            self.choose_question(0)
+        self.refresh_marks()
+
+    def choose_question(self, number: int | None) -> None:
+        """Takes over the text and the regions of one of the example's questions."""
+        if number is None or self._picture.example is None:
+            return
+        self._known = self._picture.example.questions[number]
+        self._question.set_value(self._known.prompt)
+        self._picture.set_regions(self._known.regions)
+
+    def refresh_marks(self) -> None:
+        """Compares the question's marks with the regions."""
+        marks = (self._question.value or "").count(MASK)
+        marked = self._picture.marked
+        regions = len(marked.regions) if marked else 0
+        self._marks.set_text(f"{marks} {MASK}, {regions} region{'s' * (regions != 1)}")
+        self._marks.classes(**{"remove" if marks == regions else "add": "off"})
+
+    async def ask(self) -> None:
+        """Asks the model; the answer grows while it is written."""
+        question, marked, known = self._question.value or "", self._picture.marked, self._known
+        if marked is None:
+            return say("Open a picture first.")
+        regions = tuple(marked.regions)
+        try:
+            check_marks(question, regions)
+            if regions and marked.depth is None:
+                raise DataError("a question about regions needs the depth picture, open one with Depth")
+        except DataError as error:
+            return say(error)
+        self._answer.set_visibility(True)
+        self._asked.set_content(_question_with_chips(question))
+        self._text.set_content('<span class="wait">thinking…</span>')
+        self._values.set_content("")
+        self._ask.props("loading")
+        ui.run_javascript(_SHOW_ANSWER)
+        how = {"depth": marked.depth, "masks": regions, "max_new_tokens": self._max_new_tokens}
+        texts = stream_answer(self._model, marked.image, question, **how)
+        try:
+            async with self._turn:
+                while isinstance(found := await run.io_bound(_next, texts), str):
+                    if self._picture.marked is not marked:
+                        return None
+                    self._text.set_content(_answer_with_chips(found) + '<span class="cursor"></span>')
+        except (ValueError, OSError, RuntimeError) as error:
+            self._answer.set_visibility(False)
+            return say(error)
+        finally:
+            self._ask.props(remove="loading")
+        self._text.set_content(_answer_with_chips(found.text) or "(no answer)")
+        same = known is not None and (known.prompt, known.regions) == (question, regions)
+        self._values.set_content(_values(found, known.normalized_answer if same else None))
+
+
+def _next(texts: Generator[str, None, Answer]) -> str | Answer:
+    """The next text, or the answer that they end with."""
+    try:
+        return next(texts)
+    except StopIteration as end:
+        return end.value
+
+
+def _numbered(question: str) -> str:
+    """A question in few words for a list: its marks as numbers."""
+    first, *rest = question.split(MASK)
+    return first + "".join(f"[{index}]{part}" for index, part in enumerate(rest))
+
+
+def _values(found: Answer, truth: str | float | None) -> str:
+    """The value read from an answer, the truth unless it is None, and whether the answer ended, as HTML."""
+    pairs = []
+    if found.category is not None:
+        unit = _UNITS.get(found.category, "")
+        value = found.normalized_answer
+        pairs.append(("read as", "unreadable" if value is None else f"{value}{unit}"))
+        if truth is not None:
+            pairs.append(("truth", f"{truth}{unit}"))
+        pairs.append(("kind of question", _KINDS[found.category]))
+    if found.cut_off:
+        pairs.append(("longest answer reached", "cut off"))
+    return "".join(f"<div><dt>{name}</dt><dd>{html.escape(shown)}</dd></div>" for name, shown in pairs)
+
+
+def _answer_with_chips(text: str) -> str:
+    """An answer as HTML, the regions it names on their colours."""
+    return re.sub(
+        r"\[(Region (\d{1,3}))\]", lambda match: _chip(int(match.group(2)), match.group(1)), html.escape(text)
+    )
+
+
+def _question_with_chips(question: str) -> str:
+    """A question as HTML, its marks as the numbers of their regions."""
+    first, *rest = html.escape(question).split(html.escape(MASK))
+    return first + "".join(_chip(index, str(index)) + part for index, part in enumerate(rest))
+
+
+def _chip(index: int, text: str) -> str:
+    return f'<span class="chip" style="background:rgb{colour_of(index)}">{text}</span>'

@@ -1,0 +1,97 @@
+"""Answers that state no value, or several: how many, why, and examples."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from eval.reading.pieces import is_garbage, one_line
+from eval.reading.rules import readings
+from eval.reading.sides import BOTH_SIDES
+from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
+
+EXAMPLES = 3  # per category and reason
+UNREADABLE, AMBIGUOUS = "unreadable", "ambiguous"
+_NOTHING = {
+    "left_right": "names no side",
+    "count": "states no number",
+    "mcq": "chooses no region",
+    "distance": "states no length",
+}
+_SEVERAL = {
+    "left_right": "states both sides",
+    "count": "states several numbers",
+    "mcq": "chooses several regions",
+    "distance": "states several lengths",
+}
+
+
+def answer_doubt(category: str, question: str, answer: str, value: object) -> tuple[str, str] | None:
+    """Returns what is wrong with an answer, ("unreadable" or "ambiguous", the reason), None if nothing is.
+
+    Args:
+      category: "left_right", "count", "mcq" or "distance".
+      question, answer: the texts.
+      value: the value the answer was scored with, None for an unreadable one.
+    """
+    found = readings(category, question, answer)
+    if value is not None:
+        return (AMBIGUOUS, _SEVERAL[category]) if len(set(found)) > 1 else None
+    if not answer.strip():
+        reason = "there is no text"
+    elif not re.search(r"\w", answer):
+        reason = "holds no letter or digit"
+    elif is_garbage(one_line(answer)):
+        reason = "repeats one or two words"
+    elif found:
+        reason = "the rules read a value, the method that scores did not"
+    elif category == "left_right" and BOTH_SIDES.search(answer):
+        reason = "names both sides and chooses none"
+    else:
+        reason = _NOTHING[category]
+    return UNREADABLE, reason
+
+
+def readability(items: Sequence[Mapping]) -> dict[str, dict]:
+    """Counts doubtful answers by category and reason.
+
+    Args:
+      items: as in predictions.json; each has a category.
+
+    Returns:
+      {category: questions, unreadable, ambiguous (numbers), reasons: list of {kind ("unreadable" or
+      "ambiguous"), reason, answers (their number), examples: at most EXAMPLES dicts of id, question,
+      answer, normalized_answer}}, unreadable ones first, the most frequent first; categories without
+      questions are left out.
+    """
+    table: dict[str, dict] = {}
+    for category in WAREHOUSE_CATEGORIES:
+        members = [item for item in items if item["category"] == category]
+        if not members:
+            continue
+        doubts: dict[tuple[str, str], list[Mapping]] = {}
+        for item in members:
+            doubt = answer_doubt(category, item["question"], item["answer"], item["normalized_answer"])
+            if doubt is not None:
+                doubts.setdefault(doubt, []).append(item)
+        ordered = sorted(doubts.items(), key=lambda entry: (entry[0][0] != UNREADABLE, -len(entry[1])))
+        table[category] = {
+            "questions": len(members),
+            **{
+                name: sum(len(found) for (kind, _), found in ordered if kind == name)
+                for name in (UNREADABLE, AMBIGUOUS)
+            },
+            "reasons": [
+                {
+                    "kind": kind,
+                    "reason": reason,
+                    "answers": len(found),
+                    "examples": [
+                        {key: item[key] for key in ("id", "question", "answer", "normalized_answer")}
+                        for item in found[:EXAMPLES]
+                    ],
+                }
+                for (kind, reason), found in ordered
+            ],
+        }
+    return table

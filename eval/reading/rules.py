@@ -1,0 +1,123 @@
+"""From free text to the warehouse benchmark's normalised answers, by rules.
+
+The published data states an answer in one or more sentences ("The buffer region [Region 2] is the
+leftmost buffer region. ... Hence, there are two pallets in the buffer area [Region 2].") and gives
+its value beside it (2). ``normalized_answer`` reads the value off such a text, also off a model's
+imitation of it; ``parse_normalized`` reads values that are normalised already, as the official
+scorer does.
+"""
+
+from __future__ import annotations
+
+import re
+
+from eval.reading.counts import count_readings
+from eval.reading.distances import distance_readings
+from eval.reading.pieces import NUMBER_WORDS, WORD_ALTERNATIVES, is_garbage, one_line, with_regions
+from eval.reading.regions import region_readings
+from eval.reading.sides import side_readings
+
+Answer = str | int | float | None
+
+_STATED = re.compile(r"\b(?:final\s+)?answer\b\s*(?:is\b)?\s*[:=]?\s*(?=\S)", re.IGNORECASE)
+
+
+def question_category(question: str) -> str | None:
+    """Returns the benchmark category a question belongs to by its wording, None if none fits.
+
+    For questions without one: the test split's, and those that people type.
+    """
+    text = question.lower()
+    if re.search(r"\bhow many\b|\bcount\b|\b(?:total )?number of\b", text):
+        return "count"
+    if re.search(r"\bwhich\b", text):
+        return "mcq"
+    if re.search(r"\bdistance\b|\bdistant\b|\bhow (?:far|close|near)\b|\bmeasure", text):
+        return "distance"
+    if re.search(r"\b(?:left|right)\b", text):
+        return "left_right"
+    return None
+
+
+def normalized_answer(category: str | None, question: str, answer: str) -> Answer:
+    """Reads the normalised value off a free-text answer; never raises on any text.
+
+    Args:
+      category: "left_right", "count", "mcq" or "distance"; empty or None takes the category from
+        the question's wording.
+      question: the question, with a "<mask>" per region; decides what "yes" means, which things
+        are counted and which regions an mcq question can mean.
+      answer: the text to read.
+
+    Returns:
+      "left" or "right": side of the question's first object; int: a count, or a region's number
+      (mcq); float: a distance in metres, 0.0 for "inside the buffer"; None where the text states
+      no value or is a loop of the same few words.
+
+    Raises:
+      ValueError: unknown category.
+    """
+    found = readings(category, question, answer)
+    return found[-1] if found else None
+
+
+def readings(category: str | None, question: str, answer: str) -> list[str | int | float]:
+    """All values that a free-text answer can be read as, the best one last; see ``normalized_answer``.
+
+    Different values are an ambiguous answer, none an unreadable one.
+    """
+    category = category or question_category(question)
+    if category is None:
+        return []
+    if category not in _READERS:
+        raise ValueError(f"unknown category {category!r}, expected one of {list(_READERS)}")
+    text = one_line(answer)
+    if is_garbage(text):
+        return []
+    text, read = with_regions(text), _READERS[category]
+    # "Answer: 4" after an explanation outranks the explanation.
+    for match in reversed(list(_STATED.finditer(text))):
+        values = read(question, text[match.end() :])
+        if values:
+            return values
+    return read(question, text)
+
+
+def parse_normalized(category: str, value: object) -> Answer:
+    """Reads a value that is normalised already, as the official scorer does.
+
+    "LEFT", "left-hand", "l"; 9, "9", "9.0", "nine", "Region 9", "[Region 9]" (the first number
+    counts, "none" is zero); 3.5 and "3.5". Anything else is None.
+
+    Args:
+      category: "left_right", "count", "mcq" or "distance".
+      value: a JSON value.
+
+    Returns:
+      "left" or "right", a number (float unless whole and not a distance), or None.
+    """
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        return None
+    text = str(value).strip().lower()
+    if category == "left_right":
+        match = re.match(r"(?:l|r|left|right)(?![a-z])", text)
+        return {"l": "left", "r": "right"}[match.group()[0]] if match else None
+    number = re.search(rf"(?<![0-9.])[0-9]{{1,9}}(?:\.[0-9]+)?(?![0-9])|\b(?:{WORD_ALTERNATIVES})\b", text)
+    if isinstance(value, str) and number is not None:
+        found = number.group()
+        parsed = float(NUMBER_WORDS[found]) if found in NUMBER_WORDS else float(found)
+        negative = number.start() > 0 and text[number.start() - 1] == "-" and category != "mcq"
+        parsed = -parsed if negative else parsed
+    elif isinstance(value, str):
+        return None
+    else:
+        try:
+            parsed = float(value)
+        except OverflowError:
+            return None
+    if not abs(parsed) < 1e9:  # not a number, or none that means anything
+        return None
+    return int(parsed) if category != "distance" and parsed == int(parsed) else parsed
+
+
+_READERS = {"left_right": side_readings, "count": count_readings, "mcq": region_readings, "distance": distance_readings}

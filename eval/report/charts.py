@@ -1,0 +1,182 @@
+"""Numbers of the report's drawings, for the macros of templates/charts.html.
+
+``items`` are predictions as in predictions.json with "right" added: whether the answer counts.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from smolrgpt_jax.data.records import Picture
+
+_MOST_POINTS = 1500
+_MOST_CURVE_POINTS = 300
+_OTHER = "other"
+
+
+def confusion(category: str, items: Sequence[Mapping]) -> dict:
+    """A confusion matrix. Rows: truth; columns: what was answered, with whatever no truth ever is as "other"."""
+    labels = sorted({item["truth"] for item in items})
+    counts = Counter(
+        (item["truth"], item["normalized_answer"] if item["normalized_answer"] in labels else _OTHER) for item in items
+    )
+    columns = labels + ([_OTHER] if any(answered == _OTHER for _, answered in counts) else [])
+    rows = []
+    for truth in labels:
+        total = sum(counts[truth, column] for column in columns)
+        rows.append(
+            {
+                "label": truth,
+                "total": total,
+                "cells": [
+                    {"count": counts[truth, column], "share": counts[truth, column] / total, "right": truth == column}
+                    for column in columns
+                ],
+            }
+        )
+    return {"category": category, "columns": columns, "rows": rows}
+
+
+def mcq_bars(items: Sequence[Mapping], pictures: Iterable[Picture]) -> list[dict]:
+    """Accuracy in percent of the mcq questions by the right region and by the number of regions."""
+    if not items:
+        return []
+    regions = {question.id: len(question.regions) for picture in pictures for question in picture.questions}
+    charts = []
+    for title, key in (
+        ("by the right region\u2019s number", lambda item: item["truth"]),
+        ("by the number of regions in the question", lambda item: regions.get(item["id"])),
+    ):
+        groups: dict[int, list[bool]] = defaultdict(list)
+        for item in items:
+            # A question that was not asked has no regions that are known.
+            if key(item) is not None:
+                groups[key(item)].append(item["right"])
+        charts.append(
+            {
+                "title": title,
+                "bars": [
+                    {"label": label, "n": len(rights), "value": 100 * sum(rights) / len(rights)}
+                    for label, rights in sorted(groups.items())
+                ],
+            }
+        )
+    return charts
+
+
+def scatter(items: Sequence[Mapping]) -> dict | None:
+    """Answered against true distance in metres, None without a readable answer; thinned to _MOST_POINTS."""
+    readable = [item for item in items if item["normalized_answer"] is not None]
+    if not readable:
+        return None
+    limit = max(1.0, 1.08 * max(item["truth"] for item in readable))
+    step = max(1, math.ceil(len(readable) / _MOST_POINTS))
+    points = [
+        {
+            "truth": item["truth"],
+            "answer": min(item["normalized_answer"], limit),
+            "right": item["right"],
+            "beyond": item["normalized_answer"] > limit,
+            "said": item["normalized_answer"],
+        }
+        for item in readable[::step]
+    ]
+    return {"limit": limit, "ticks": _ticks(0, limit), "points": points, "n": len(readable), "shown": len(points)}
+
+
+def curve(name: str, file: Path) -> dict | None:
+    """The drawable columns of one stage's CSV of steps, losses and rates, None if it has no loss to draw."""
+    try:
+        with open(file, newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+    except OSError:
+        return None
+    columns = {column: _points(rows, column) for column in (rows[0] if rows else {}) if column and column != "step"}
+    losses = {
+        label: columns[column]
+        for label, column in (("training", "loss"), ("validation", "validation_loss"))
+        if columns.get(column)
+    }
+    if not losses:
+        return None
+    rates = {
+        column.removeprefix("lr_"): points for column, points in columns.items() if column.startswith("lr_") and points
+    }
+    steps = [step for points in losses.values() for step, _ in points]
+    values = sorted(value for points in losses.values() for _, value in points)
+    # The first few losses of a run are often far above all others and would flatten the curve.
+    top = min(values[-1], 1.5 * values[int(0.98 * (len(values) - 1))])
+    low = min(0.0, values[0]) if values[0] < 0.35 * top else values[0] - 0.08 * (top - values[0])
+    top = top if top > low else low + 1
+    return {
+        "name": name,
+        "last": {label: points[-1][1] for label, points in losses.items()},
+        "steps": (min(steps), max(max(steps), min(steps) + 1)),
+        "range": (low, top),
+        "x_ticks": _ticks(min(steps), max(steps)),
+        "y_ticks": _ticks(low, top),
+        "losses": {label: _thinned(points) for label, points in losses.items()},
+        "rates": {label: _thinned(points) for label, points in rates.items()},
+        "peak_rate": max((value for points in rates.values() for _, value in points), default=0.0),
+    }
+
+
+def _points(rows: Sequence[Mapping], column: str) -> list[tuple[float, float]]:
+    points = []
+    for row in rows:
+        try:
+            step, value = float(row["step"]), float(row[column])
+        except (KeyError, TypeError, ValueError):
+            continue
+        if math.isfinite(step) and math.isfinite(value):
+            points.append((step, value))
+    return points
+
+
+def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """At most _MOST_CURVE_POINTS points, each the mean of its neighbours."""
+    size = max(1, math.ceil(len(points) / _MOST_CURVE_POINTS))
+    chunks = [points[start : start + size] for start in range(0, len(points), size)]
+    return [tuple(sum(values) / len(chunk) for values in zip(*chunk)) for chunk in chunks]
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """About five round numbers between low and high."""
+    span = high - low
+    if span <= 0:
+        return [low]
+    rough = span / 5
+    magnitude = 10 ** math.floor(math.log10(rough))
+    step = next(factor * magnitude for factor in (1, 2, 2.5, 5, 10) if factor * magnitude >= rough * 0.999)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(number * step, 10) for number in range(first, last + 1)]
+
+
+def error_bars(bins: Sequence[Mapping]) -> dict | None:
+    """Mean and median error by true distance, from ``eval.scoring.breakdown.distance_errors``; None without any."""
+    bars = [
+        {
+            "label": "0" if not row["high"] else f"{row['low']:g}\u2013{row['high']:g}",
+            "mean": row["mean_absolute_error"],
+            "median": row["median_absolute_error"],
+            "n": row["readable"],
+        }
+        for row in bins
+        if row["readable"]
+    ]
+    if not bars:
+        return None
+    limit = max(0.1, 1.05 * max(bar["mean"] for bar in bars))
+    return {"bars": bars, "limit": limit, "ticks": _ticks(0, limit)}
+
+
+def calibration_plot(name: str, unit: str, found: Mapping | None) -> dict | None:
+    """Mean answer and its quartiles against the truth, from ``eval.scoring.breakdown.calibration``; None without any."""
+    if found is None:
+        return None
+    limit = max(1.0, 1.05 * max(max(group["truth"], group["upper"], group["answer"]) for group in found["groups"]))
+    return {"name": name, "unit": unit, "limit": limit, "ticks": _ticks(0, limit), **found}

@@ -1,0 +1,125 @@
+"""Pictures with their regions drawn in, named as in the answers."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+from smolrgpt_jax.data.masks import decode, encode
+from smolrgpt_jax.data.records import RLE, Picture, PreparedPicture, Question
+
+# Okabe and Ito's colours for colour-blind readers, brightened a little for dark pictures; black and
+# grey would vanish on a warehouse floor. More regions than colours start over.
+COLOURS = (
+    (255, 176, 0),
+    (86, 180, 233),
+    (0, 190, 130),
+    (245, 230, 66),
+    (60, 120, 255),
+    (240, 96, 24),
+    (225, 120, 190),
+    (170, 110, 255),
+    (0, 220, 220),
+    (255, 90, 110),
+)
+
+_TALLEST = 4  # times the width asked for: a picture one pixel wide would fill the memory
+
+
+def draw_regions(picture: Image.Image, regions: Sequence[RLE], width: int | None = None) -> Image.Image:
+    """Tints every region, outlines it, and labels it "Region i".
+
+    Args:
+      picture: of any mode; a mask of another size is stretched over it.
+      regions: the i-th gets the label "Region i" and the colour COLOURS[i modulo their number].
+      width: width of the result in pixels, less where it would be more than four times as high; None keeps the picture's.
+
+    Returns:
+      A new RGB picture.
+
+    Raises:
+      ValueError: a mask is unreadable.
+    """
+    picture = picture.convert("RGB")
+    if width is not None and picture.width != width:
+        scale = min(width / picture.width, _TALLEST * width / picture.height)
+        size = tuple(max(1, round(side * scale)) for side in picture.size)
+        picture = picture.resize(size, Image.Resampling.LANCZOS)
+    pixels = np.array(picture)
+    masks = [_fitted(region, picture.size) for region in regions]
+    stroke = 1 + 2 * round(picture.width / 640)
+    for index, mask in enumerate(masks):
+        colour = np.asarray(colour_of(index), np.float32)
+        inside = np.asarray(mask) > 0
+        pixels[inside] = (0.62 * pixels[inside] + 0.38 * colour).round()
+        core = np.asarray(mask.filter(ImageFilter.MinFilter(stroke if stroke > 1 else 3))) > 0
+        pixels[inside & ~core] = colour_of(index)
+    marked = Image.fromarray(pixels)
+    _label(marked, masks)
+    return marked
+
+
+def draw_question(picture: Picture, question: Question, width: int | None = None) -> Image.Image:
+    """Opens a picture, from its file or from prepared data, and draws a question's regions; see ``draw_regions``.
+
+    Raises:
+      DataError, OSError, SyntaxError, ValueError: the picture or a mask cannot be read.
+    """
+    if not isinstance(picture, PreparedPicture):
+        with Image.open(picture.image) as image:
+            return draw_regions(image, question.regions, width)
+    # Imported where needed: TensorFlow Datasets takes seconds to import.
+    from smolrgpt_jax.data.prepared.reader import load_stored
+
+    stored = load_stored(picture)
+    # Prepared masks are weights on a coarse grid.
+    regions = [encode(stored.weights[region.number] >= 0.5) for region in question.regions]
+    return draw_regions(Image.fromarray(stored.image), regions, width)
+
+
+def jpeg_data_uri(picture: Image.Image) -> str:
+    """Returns an RGB picture as text that stands for a file's address in HTML."""
+    stream = io.BytesIO()
+    picture.save(stream, "JPEG", quality=82)
+    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+
+
+def colour_of(index: int) -> tuple[int, int, int]:
+    """Returns the colour of "Region index"."""
+    return COLOURS[index % len(COLOURS)]
+
+
+def _fitted(region: RLE, size: tuple[int, int]) -> Image.Image:
+    mask = Image.fromarray(decode(region) * np.uint8(255))
+    return mask if mask.size == size else mask.resize(size, Image.Resampling.NEAREST)
+
+
+def _label(picture: Image.Image, masks: Sequence[Image.Image]) -> None:
+    """Writes the names over the regions' middles, moved up or down where two would overlap."""
+    draw = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(max(12, round(picture.width / 46)))
+    taken: list[tuple[float, float, float, float]] = []
+    for index, mask in enumerate(masks):
+        rows, columns = np.nonzero(np.asarray(mask))
+        if rows.size == 0:
+            continue
+        text = f"Region {index}"
+        left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+        wide, high = right - left + 6, bottom - top + 6
+        x = float(np.clip(columns.mean() - wide / 2, 0, max(0, picture.width - wide)))
+        middle = float(rows.mean() - high / 2)
+        heights = [middle + sign * step * (high + 1) for step in range(12) for sign in ((1, -1) if step else (1,))]
+        inside = [y for y in heights if 0 <= y <= picture.height - high] or [0.0]
+        free = [y for y in inside if not any(_overlap((x, y, x + wide, y + high), box) for box in taken)]
+        y = (free or inside)[0]
+        taken.append((x, y, x + wide, y + high))
+        draw.rectangle((x, y, x + wide - 1, y + high - 1), fill=(18, 20, 24), outline=colour_of(index))
+        draw.text((x + 3 - left, y + 3 - top), text, font=font, fill=(255, 255, 255))
+
+
+def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

@@ -1,0 +1,155 @@
+"""How sure a score is: bootstrap intervals and the paired test of two runs.
+
+Questions about one picture are answered from the same features and tend to be right or wrong
+together, so that they are not independent. The bootstrap therefore draws whole pictures with
+replacement, each with all its questions (the cluster bootstrap: Davison and Hinkley, Bootstrap
+Methods and their Application, 1997, section 3.8), and its intervals are wider than those that count
+every question as an own observation. What it cannot tell: an accuracy of 0 or 100 % is the same in
+every resample, so that its interval has no width, and a handful of pictures gives too narrow ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+
+import numpy as np
+
+RESAMPLES = 5000
+SEED = 0
+LEVEL = 0.95
+_CELLS = 4_000_000  # of the matrix of draws held at once, 32 MB
+
+
+def bootstrap(
+    clusters: Sequence[Hashable],
+    values: np.ndarray,
+    statistic: Callable[[np.ndarray], np.ndarray],
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+) -> np.ndarray:
+    """Draws clusters with replacement and computes statistics of the sums over what was drawn.
+
+    Args:
+      clusters: [N], the cluster of each observation; at least one.
+      values: float64[N, K], what a draw adds up.
+      statistic: float64[R, K] sums of R resamples -> float64[R, M] statistics.
+      resamples: number of resamples.
+      seed: of the draws; the same seed gives the same resamples.
+
+    Returns:
+      float64[resamples, M].
+    """
+    numbers: dict[Hashable, int] = {}
+    index = np.array([numbers.setdefault(cluster, len(numbers)) for cluster in clusters])
+    sums = np.zeros((len(numbers), values.shape[1]))
+    np.add.at(sums, index, values)
+    rng = np.random.default_rng(seed)
+    equal = np.full(len(numbers), 1 / len(numbers))
+    chunk = max(1, _CELLS // len(numbers))
+    return np.concatenate(
+        [
+            statistic(rng.multinomial(len(numbers), equal, size=min(chunk, resamples - start)) @ sums)
+            for start in range(0, resamples, chunk)
+        ]
+    )
+
+
+def percentile_intervals(samples: np.ndarray, level: float = LEVEL) -> list[list[float] | None]:
+    """Returns the percentile interval [low, high] of each column of float64[R, M].
+
+    Resamples in which a statistic has no value (NaN) are left out; None where it never has one.
+    """
+    tail = 50 * (1 - level)
+    intervals: list[list[float] | None] = []
+    for column in samples.T:
+        present = column[~np.isnan(column)]
+        intervals.append(np.percentile(present, [tail, 100 - tail]).tolist() if present.size else None)
+    return intervals
+
+
+def ratios(parts: np.ndarray, wholes: np.ndarray) -> np.ndarray:
+    """Returns parts / wholes, NaN where there is no whole."""
+    return np.divide(parts, wholes, out=np.full(np.shape(parts), np.nan), where=np.asarray(wholes) != 0)
+
+
+def row_means(values: np.ndarray) -> np.ndarray:
+    """Returns float64[R, 1], the mean of each row of float64[R, C] over its values that are not NaN."""
+    present = ~np.isnan(values)
+    return ratios(np.where(present, values, 0).sum(1, keepdims=True), present.sum(1, keepdims=True))
+
+
+def category_intervals(
+    clusters: Sequence[Hashable], categories: Sequence[str], values: Sequence[float], names: Sequence[str]
+) -> dict[str, list[float] | None]:
+    """Intervals of each category's mean value in percent, and of "mean", the mean of these.
+
+    A category's value is the sum over its questions by their number, both as drawn; the mean is over
+    the categories that a resample holds.
+
+    Args:
+      clusters, categories: one per question: its picture and its category.
+      values: one per question: 1 for a right answer, 0 for a wrong one; or, to compare two runs on the
+        same questions, the difference of the two.
+      names: the categories to report.
+
+    Returns:
+      {category or "mean": [low, high], None without questions}; percent, or percentage points.
+    """
+    members = np.array([[float(category == name) for name in names] for category in categories])
+    columns = np.concatenate([members * np.asarray(values, float)[:, None], members], axis=1)
+
+    def percent(sums: np.ndarray) -> np.ndarray:
+        each = 100 * ratios(sums[:, : len(names)], sums[:, len(names) :])
+        return np.concatenate([each, row_means(each)], axis=1)
+
+    return dict(zip((*names, "mean"), percentile_intervals(bootstrap(clusters, columns, percent))))
+
+
+def student_intervals(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Means over runs that differ by their seed, and the ends of their 95 % intervals (Student's t).
+
+    values: float[..., runs], at least two runs. Returns three float[...].
+    """
+    from scipy import stats
+
+    runs = values.shape[-1]
+    mean = values.mean(axis=-1)
+    half = stats.t.ppf((1 + LEVEL) / 2, runs - 1) * values.std(axis=-1, ddof=1) / np.sqrt(runs)
+    return mean, mean - half, mean + half
+
+
+def describe_bootstrap(clusters: Sequence[Hashable], unit: str = "picture") -> dict:
+    """What metrics.json says about its intervals."""
+    return {
+        "method": f"percentile bootstrap, clustered by {unit}",
+        "reason": "questions about one picture are not independent, so whole pictures are drawn"
+        if unit == "picture"
+        else "the questions name no pictures, so they are drawn one by one",
+        "limits": "at 0 or 100 % the interval has no width whatever the number of questions, "
+        "and fewer than about 30 clusters make it too narrow",
+        "level": LEVEL,
+        "resamples": RESAMPLES,
+        "seed": SEED,
+        "clusters": len(set(clusters)),
+    }
+
+
+def describe_interval(interval: Sequence[float] | None, form: str = ".2f") -> str:
+    """Returns "low to high" for people, "-" for None."""
+    return "-" if interval is None else " to ".join(format(end, form) for end in interval)
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """The exact McNemar test: the two-sided p-value that two runs are equally often right.
+
+    Under the null hypothesis a question that exactly one run answers rightly is as likely the
+    first's as the second's, so their number is binomial with 1/2 (McNemar, Psychometrika 12, 1947).
+    It takes questions as independent.
+
+    Args:
+      only_first, only_second: numbers of questions that only one of the runs answered rightly.
+    """
+    from scipy.stats import binomtest
+
+    discordant = only_first + only_second
+    return float(binomtest(only_first, discordant).pvalue) if discordant else 1.0

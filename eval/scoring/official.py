@@ -1,0 +1,151 @@
+"""The warehouse benchmark's official numbers, and S1.
+
+The rules are those that reproduce the official scorer's output to the last digit on the golden
+files under tests/data_files/warehouse_scores. Three of its names need care: "rmse" is the mean
+absolute error, "err" is a mean relative error in percent (a count is compared with at least 1),
+and "absrel" divides by truth + 1e-8, so that one wrong count of zero pallets makes it huge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from eval.reading.rules import Answer, parse_normalized
+from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, DataError, Question
+
+_EPSILON = 1e-8
+_QUALITATIVE = ("left_right", "mcq")
+_QUANTITATIVE = ("count", "distance")
+
+
+def is_correct(category: str, predicted: Answer, truth: str | float) -> bool:
+    """Whether a parsed answer counts: distance within 10 % (0 only for 0), all others exactly."""
+    if predicted is None:
+        return False
+    if category == "distance":
+        return abs(predicted - truth) / (truth + _EPSILON) <= 0.1
+    return predicted == truth
+
+
+def score(questions: Iterable[Question], predictions: Mapping[str, object]) -> dict:
+    """Scores predictions against the questions' normalized answers.
+
+    A question without prediction, or with an unreadable one, is wrong, and is left out of the
+    error means (err, absrel, rmse), which have no number for it.
+
+    Args:
+      questions: with category and normalized answer; every one of them is scored.
+      predictions: normalised answer per question id, as ``parse_normalized`` reads them.
+
+    Returns:
+      S1 and the four category accuracies in percent (S1 is the mean over the categories that
+      occur; a category that does not is None); questions, missing, unreadable: numbers of
+      questions; official: dict of the official numbers under their official names.
+
+    Raises:
+      DataError: there is no question, a question has no answer, its id occurs twice, or a
+        prediction's id is not among the questions'.
+    """
+    truths: dict[str, list[float | str]] = {category: [] for category in WAREHOUSE_CATEGORIES}
+    parsed: dict[str, list[Answer]] = {category: [] for category in WAREHOUSE_CATEGORIES}
+    seen: set[str] = set()
+    missing = 0
+    for question in questions:
+        if question.category not in truths:
+            raise DataError(
+                f"question {question.id!r} is of category {question.category!r}, expected one of {list(truths)}"
+            )
+        if question.normalized_answer is None:
+            raise DataError(f"question {question.id!r} has no normalized answer to score against")
+        if question.id in seen:
+            raise DataError(f"question id {question.id!r} occurs twice in the ground truth")
+        seen.add(question.id)
+        missing += question.id not in predictions
+        truths[question.category].append(question.normalized_answer)
+        parsed[question.category].append(parse_normalized(question.category, predictions.get(question.id)))
+    if not seen:
+        raise DataError("there is no question to score")
+    unknown = [name for name in predictions if name not in seen]
+    if unknown:
+        raise DataError(
+            f"{len(unknown)} predictions belong to no question of the ground truth: {', '.join(map(repr, unknown))}"
+        )
+
+    correct = {
+        category: sum(is_correct(category, p, t) for p, t in zip(parsed[category], truths[category]))
+        for category in truths
+    }
+    total = {category: len(truths[category]) for category in truths}
+    accuracy = {
+        category: _percent(correct[category], total[category]) if total[category] else None for category in truths
+    }
+    unreadable = sum(answer is None for answers in parsed.values() for answer in answers) - missing
+    return {
+        "S1": _mean_score(accuracy),
+        **accuracy,
+        "questions": len(seen),
+        "missing": missing,
+        "unreadable": unreadable,
+        "official": _official(truths, parsed, correct, total, accuracy),
+    }
+
+
+def _official(truths: Mapping, parsed: Mapping, correct: Mapping, total: Mapping, accuracy: Mapping) -> dict:
+    percent = {category: accuracy[category] or 0.0 for category in accuracy}
+    qualitative = _sums(_QUALITATIVE, correct, total)
+    quantitative = _sums(_QUANTITATIVE, correct, total)
+    overall = _sums(WAREHOUSE_CATEGORIES, correct, total)
+    errors = {category: _errors(category, parsed[category], truths[category]) for category in _QUANTITATIVE}
+    numbers: dict[str, float | int] = {f"Qual_{name}_acc": percent[name] for name in _QUALITATIVE}
+    numbers["Qual_overall_acc"] = _percent(*qualitative)
+    for name in _QUANTITATIVE:
+        numbers[f"Quan_{name}_acc"] = percent[name]
+        numbers[f"Quan_{name}_err"] = errors[name]["err"]
+    for name in _QUANTITATIVE:
+        for error in ("absrel", "rmse", "a1"):
+            numbers[f"Quan_{name}_{error}"] = round(errors[name][error], 3)
+    for kind, categories in (("Quan", _QUANTITATIVE), ("Qual", _QUALITATIVE)):
+        for name in categories:
+            numbers[f"{kind}_{name}_count"] = total[name]
+            numbers[f"{kind}_{name}_correct"] = correct[name]
+    numbers["Final_weighted_score"] = _mean_score(accuracy)
+    numbers["Quan_total_correct"], numbers["Quan_total_count"] = quantitative
+    numbers["Quan_overall_acc"] = _percent(*quantitative)
+    numbers["Qual_total_correct"], numbers["Qual_total_count"] = qualitative
+    numbers["Total_correct"], numbers["Total_count"] = overall
+    numbers["Overall_acc"] = _percent(*overall)
+    return numbers
+
+
+def _errors(category: str, parsed: list[Answer], truths: list[float]) -> dict[str, float]:
+    """err, absrel, rmse over the readable answers; a1 (ratio below 1.1) over all of them."""
+    pairs = [(answer, truth) for answer, truth in zip(parsed, truths) if answer is not None]
+    if not pairs:
+        return {"err": 0.0, "absrel": 0.0, "rmse": 0.0, "a1": 0.0}
+    answer, truth = np.asarray(pairs, np.float64).T
+    difference = np.abs(answer - truth)
+    scale = np.maximum(truth, 1) if category == "count" else truth + _EPSILON
+    # An answer of exactly -_EPSILON divides by zero; what comes out is no ratio below 1.1.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.maximum(answer / (truth + _EPSILON), truth / (answer + _EPSILON))
+    return {
+        "err": float((difference / scale).sum() / (len(pairs) + _EPSILON) * 100),
+        "absrel": float((difference / (truth + _EPSILON)).mean()),
+        "rmse": float(difference.mean()),
+        "a1": float((ratio < 1.1).sum() / len(truths)),
+    }
+
+
+def _sums(categories: Sequence[str], correct: Mapping[str, int], total: Mapping[str, int]) -> tuple[int, int]:
+    return sum(correct[name] for name in categories), sum(total[name] for name in categories)
+
+
+def _percent(right: int, all_of: int) -> float:
+    return right / all_of * 100 if all_of else 0.0
+
+
+def _mean_score(accuracy: Mapping[str, float | None]) -> float:
+    present = [value for value in accuracy.values() if value is not None]
+    return sum(present) / len(present)

@@ -1,0 +1,3 @@
+from launch.demo.whole_way import main
+
+main()

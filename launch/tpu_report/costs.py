@@ -1,0 +1,361 @@
+"""FLOPs, memory traffic and collectives of a parsed program, per device and per run."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from launch.tpu_report.hlo import Array, Computation, Instruction, Program
+
+COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+# Instructions that move nothing, or whose traffic is that of their inner instructions or of their -start.
+_FREE = frozenset(
+    [
+        "parameter",
+        "constant",
+        "tuple",
+        "get-tuple-element",
+        "bitcast",
+        "while",
+        "conditional",
+        "call",
+        "after-all",
+        "partition-id",
+        "replica-id",
+        "iota",
+        "async-start",
+        "async-update",
+        "async-done",
+        "copy-done",
+        "slice-done",
+        "all-gather-done",
+        "all-reduce-done",
+        "collective-permute-done",
+        "send",
+        "recv",
+        "send-done",
+        "recv-done",
+        "opt-barrier",
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Collective:
+    """One collective operation of the program.
+
+    times: runs per step; size: devices of a group; bytes: of its result (all-gather, all-reduce, all-to-all,
+    collective-permute) or its operand (reduce-scatter), on one device and for one run; slices: slices that a group spans.
+    """
+
+    kind: str
+    channel: int
+    times: int
+    size: int
+    bytes: int
+    slices: int = 1
+
+    @property
+    def ici_bytes(self) -> float:
+        """Bytes that a chip sends to others of its slice in one run, in the ring (or bucket) algorithm of each kind."""
+        within = self.size // self.slices
+        if self.kind == "collective-permute":
+            return self.bytes if self.slices == 1 else 0
+        share = (within - 1) / within if within else 0
+        return (2 if self.kind == "all-reduce" else 1) * share * self.bytes
+
+    @property
+    def dcn_bytes(self) -> float:
+        """Bytes that a chip sends to other slices in one run: its share of the slice's sum, exchanged in a ring."""
+        if self.slices == 1:
+            return 0
+        if self.kind == "collective-permute":
+            return self.bytes
+        within = self.size // self.slices
+        factor = 2 if self.kind == "all-reduce" else 1
+        return factor * (self.slices - 1) / self.slices * self.bytes / within
+
+
+@dataclass(frozen=True)
+class Work:
+    """One instruction that runs by itself: its FLOPs and memory traffic in bytes, per run, and runs per step."""
+
+    name: str
+    opcode: str
+    flops: float
+    bytes: float
+    times: int
+    overlaps: bool = False  # an asynchronous copy, beside other work
+
+
+def work(program: Program) -> list[Work]:
+    """What the program does, instruction by instruction; a fusion is one with the FLOPs of its parts."""
+    found = []
+    for computation, instruction, times in program:
+        if computation.name in program.fused or instruction.opcode in _FREE:
+            continue
+        flops = _flops_of(program, computation, instruction)
+        traffic = _traffic(program, computation, instruction)
+        if flops or traffic:
+            overlaps = instruction.opcode in ("copy-start", "slice-start")
+            found.append(Work(instruction.name, instruction.opcode, flops, traffic, times, overlaps))
+    return found
+
+
+def _flops_of(program: Program, computation: Computation, instruction: Instruction) -> float:
+    if instruction.opcode == "dot":
+        return dot_flops(computation, instruction)
+    if instruction.opcode == "convolution":
+        return convolution_flops(computation, instruction)
+    if instruction.opcode == "custom-call":
+        return kernel_flops(computation, instruction)
+    callee = instruction.called("calls") if instruction.opcode == "fusion" else None
+    inner = program.computations.get(callee) if callee else None
+    return 0.0 if inner is None else sum(_flops_of(program, inner, i) for i in inner.instructions.values())
+
+
+def dot_flops(computation: Computation, instruction: Instruction) -> float:
+    """Two per multiply-add of a matrix product."""
+    left = computation.operand(instruction, 0).result[0].shape
+    contracted = instruction.attribute(r"lhs_contracting_dims=\{([\d,]*)\}") or ""
+    depth = math.prod(left[int(d)] for d in contracted.split(",") if d)
+    return 2.0 * math.prod(instruction.result[0].shape) * depth
+
+
+def convolution_flops(computation: Computation, instruction: Instruction) -> float:
+    """Two per multiply-add whose input is not padding or a hole of dilation.
+
+    XLA on TPU writes matrix products as convolutions, batch dimensions as strided and dilated spatial ones.
+    """
+    left, right = (computation.operand(instruction, i).result[0].shape for i in (0, 1))
+    out = instruction.result[0].shape
+    left_dims, right_dims, out_dims = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.text).groups()
+    window = _window(instruction, len(out) - 2)
+    valid = 1
+    for d in range(len(out) - 2):
+        size = left[left_dims.index(str(d))]
+        kernel = right[right_dims.index(str(d))]
+        places = out[out_dims.index(str(d))]
+        position = np.arange(places)[:, None] * window["stride"][d] - window["pad"][d]
+        position = position + np.arange(kernel)[None] * window["rhs_dilate"][d]
+        inside = (position >= 0) & (position <= (size - 1) * window["lhs_dilate"][d])
+        valid *= int(np.count_nonzero(inside & (position % window["lhs_dilate"][d] == 0)))
+    groups = int(instruction.attribute(r"batch_group_count=(\d+)") or 1)
+    features = right[right_dims.index("i")]
+    return 2.0 * valid * out[out_dims.index("f")] * out[out_dims.index("b")] * features / groups
+
+
+def _window(instruction: Instruction, dims: int) -> dict[str, list[int]]:
+    text = instruction.attribute(r"window=\{([^}]*)\}") or ""
+    given = dict(part.split("=") for part in text.split())
+    window = {
+        name: [int(v) for v in given[name].split("x")] if name in given else [1] * dims
+        for name in ("stride", "lhs_dilate", "rhs_dilate")
+    }
+    window["pad"] = [int(p.split("_")[0]) for p in given["pad"].split("x")] if "pad" in given else [0] * dims
+    return window
+
+
+def kernel_flops(computation: Computation, instruction: Instruction) -> float:
+    """FLOPs of a splash attention kernel, whole blocks: XLA does not look inside. Other custom calls have none.
+
+    Forward: two products of [S, D] with [K, D] per head; backward (fused): five.
+    """
+    if not instruction.name.startswith("splash_"):
+        return 0.0
+    shapes = [computation.operand(instruction, i) for i in range(len(instruction.operands))]
+    floats = [
+        s.result[0].shape
+        for s in shapes
+        if s is not None and s.result and s.result[0].dtype in ("bf16", "f32") and len(s.result[0].shape) >= 3
+    ]
+    if len(floats) < 2:
+        return 0.0
+    (*heads, queries, dim), keys = floats[0], floats[1][-2]
+    return 2.0 * (5 if "_dkv_" in instruction.name else 2) * math.prod(heads) * queries * keys * dim
+
+
+def _traffic(program: Program, computation: Computation, instruction: Instruction) -> float:
+    """Bytes read from and written to the device's main memory."""
+    out = sum(a.hbm_bytes for a in instruction.result)
+    operands = [computation.operand(instruction, i) for i in range(len(instruction.operands))]
+    if instruction.opcode in ("copy-start", "slice-start"):
+        target, source = instruction.result[0], operands[0].result[0] if operands[0] else None
+        if instruction.opcode == "slice-start":
+            target = instruction.result[-2] if len(instruction.result) > 2 else target
+        moved = target.bytes
+        return target.hbm_bytes + (moved if source is not None and not source.memory else 0)
+    if instruction.opcode in ("dynamic-slice", "slice", "gather"):
+        return out + sum(a.bytes for a in instruction.result)
+    if instruction.opcode == "dynamic-update-slice":
+        return 2 * (operands[1].result[0].hbm_bytes if operands[1] else 0)
+    if instruction.opcode == "fusion":
+        inner = program.computations.get(instruction.called("calls"))
+        if inner is not None:
+            return _fusion_traffic(program, inner, instruction, operands)
+    return out + sum(a.hbm_bytes for o in operands if o is not None for a in o.result)
+
+
+def _fusion_traffic(
+    program: Program, inner: Computation, instruction: Instruction, operands: Sequence[Instruction | None]
+) -> float:
+    parameters = _parameters(inner)
+    updates = [i for i in inner.instructions.values() if i.opcode == "dynamic-update-slice"]
+    total = 0.0
+    aliased: list[Array] = []
+    for number, operand in enumerate(operands):
+        if operand is None or number not in parameters or not operand.result:
+            continue
+        array = operand.result[0]
+        taken = _users(inner, parameters[number].name)
+        if taken and all(u in updates and u.result[0].bytes == array.bytes for u in taken):
+            aliased.append(array)
+        elif not array.memory:
+            total += _read(program, inner, parameters[number], array)
+    for array in instruction.result:
+        same = next((a for a in aliased if a.bytes == array.bytes), None)
+        if same is None:
+            total += array.hbm_bytes
+        else:
+            aliased.remove(same)
+            update = next(u for u in updates if u.result[0].bytes == array.bytes)
+            made = inner.operand(update, 1)
+            total += 0 if array.memory or made is None else 2 * made.result[0].bytes
+    return total
+
+
+def _read(program: Program, inner: Computation, parameter: Instruction, array: Array) -> float:
+    """Bytes that a fusion reads of one operand: of slices only what they take, in fusions within it too."""
+    total = 0.0
+    for user in _users(inner, parameter.name):
+        if user.opcode in ("dynamic-slice", "slice", "gather"):
+            total += user.result[0].bytes
+            continue
+        nested = program.computations.get(user.called("calls") or "") if user.opcode == "fusion" else None
+        if nested is None:
+            return array.bytes
+        numbers = [i for i, name in enumerate(user.operands) if _stands_for(inner, name, parameter.name)]
+        total += sum(_read(program, nested, _parameters(nested)[i], array) for i in numbers)
+    return min(total, array.bytes)
+
+
+def _parameters(computation: Computation) -> dict[int, Instruction]:
+    return {int(i.attribute(r"^\((\d+)\)")): i for i in computation.instructions.values() if i.opcode == "parameter"}
+
+
+def _users(computation: Computation, name: str) -> list[Instruction]:
+    """The instructions that use a value, also through bitcasts."""
+    found = []
+    for user in computation.instructions.values():
+        if name in user.operands:
+            found += _users(computation, user.name) if user.opcode == "bitcast" else [user]
+    return found
+
+
+def _stands_for(computation: Computation, name: str, original: str) -> bool:
+    while name != original and computation.instructions[name].opcode == "bitcast":
+        name = computation.instructions[name].operands[0]
+    return name == original
+
+
+def collectives(program: Program, slice_of: Sequence[int] = ()) -> list[Collective]:
+    """The program's collectives, one per kind and channel.
+
+    slice_of: the slice of each device in the order of the mesh; empty for one slice. Asynchronous ones are printed in several
+    computations under one channel and count once. Programs for several slices hold the part between slices as a send to the
+    host, after a reduction within the slice.
+    """
+    found: dict[tuple[str, int], Collective] = {}
+    anonymous = -1
+    for computation, instruction, times in program:
+        kind = instruction.opcode.removesuffix("-start")
+        if kind == "send" and "megascale" in instruction.text:
+            between = _between_slices(instruction, times)
+            found[between.kind, between.channel] = between
+        if kind not in COLLECTIVES:
+            continue
+        channel = int(instruction.attribute(r"channel_id=(\d+)") or 0)
+        if not channel:
+            channel, anonymous = anonymous, anonymous - 1
+        groups = replica_groups(instruction.text)
+        if kind == "collective-permute":
+            groups = _pairs(instruction.text)
+        size = len(groups[0]) if groups else 1
+        spans = 1
+        if len(slice_of) and groups:
+            spans = max(len({slice_of[d] for d in group}) for group in groups)
+        operand = computation.operand(instruction, 0)
+        given = [computation.operand(instruction, i) for i in range(len(instruction.operands))]
+        taken = sum(a.bytes for o in given if o is not None for a in o.result)
+        made = sum(a.bytes for a in instruction.result)
+        if instruction.opcode.endswith("-start") and kind in ("all-gather", "collective-permute"):
+            # The result of these starts holds the operands besides.
+            made = instruction.result[1].bytes if len(instruction.result) > 1 else made
+        if computation.name.startswith("all-reduce-scatter") and kind == "all-reduce":
+            kind = "reduce-scatter"
+        amount = taken if kind == "reduce-scatter" and operand is not None else made
+        known = found.get((kind, channel))
+        if known is None or known.times < times:
+            found[kind, channel] = Collective(kind, channel, times, size, amount, spans)
+    return list(found.values())
+
+
+def _between_slices(send: Instruction, times: int) -> Collective:
+    kind = (send.attribute(r'_xla_megascale_transfer_type="(\w+)"') or "").lower().replace("_", "-")
+    members = send.attribute(r'_xla_megascale_target="\{([\d,:]+)\}') or "0:1"
+    ends = [part.split(":") for part in members.split(",")]
+    slices = sum(int(end[-1]) - int(end[0]) + 1 for end in ends)
+    return Collective(
+        kind=kind if kind in COLLECTIVES else "collective-permute",
+        channel=int(send.attribute(r"channel_id=(\d+)") or 0),
+        times=times,
+        size=slices,
+        bytes=send.result[0].bytes,
+        slices=slices,
+    )
+
+
+def replica_groups(text: str) -> list[list[int]]:
+    """The device groups of a collective, from any of the three forms XLA prints; raises ValueError for another one.
+
+    {{0,1},{2,3}}; [2,2]<=[4] or [2,2]<=[2,2]T(1,0); mesh['a'=2,'b'=2] {'b'}, groups along the named axes, with
+    device_ids=([2,2]T(1,0)) where the mesh is not in the devices' order.
+    """
+    listed = re.search(r"replica_groups=\{(\{[\d,{} ]*\})\}", text)
+    if listed:
+        return [[int(n) for n in g.split(",")] for g in re.findall(r"\{([\d, ]+)\}", listed.group(1))]
+    iota = re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text)
+    if iota:
+        shape, dims, order = ([int(n) for n in g.split(",")] if g else None for g in iota.groups())
+        ids = np.arange(math.prod(dims)).reshape(dims)
+        return (ids if order is None else ids.transpose(order)).reshape(shape).tolist()
+    mesh = re.search(
+        r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\((?:\[([\d,]+)\](?:T\(([\d,]+)\))?|([\d,]+))\))? "
+        r"\{([^}:]*)\}",
+        text,
+    )
+    if mesh:
+        axes, dims, order, ids, chosen = mesh.groups()
+        sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", axes)}
+        ids = np.array([int(n) for n in ids.split(",")] if ids else np.arange(math.prod(sizes.values())))
+        if dims:
+            ids = ids.reshape([int(n) for n in dims.split(",")])
+            ids = ids.transpose([int(n) for n in order.split(",")] if order else None)
+        names = list(sizes)
+        inner = [names.index(name) for name in re.findall(r"'([^']+)'", chosen)]
+        outer = [i for i in range(len(names)) if i not in inner]
+        width = math.prod(sizes[names[i]] for i in inner)
+        return ids.reshape(list(sizes.values())).transpose(outer + inner).reshape(-1, width).tolist()
+    form = re.search(r"replica_groups=.{0,80}", text)
+    if form:
+        raise ValueError(f"device groups in an unknown form: {form.group(0)}")
+    return []
+
+
+def _pairs(text: str) -> list[list[int]]:
+    listed = re.search(r"source_target_pairs=\{(.*?)\}\}", text)
+    return [[int(a), int(b)] for a, b in re.findall(r"\{(\d+),(\d+)", listed.group(0))] if listed else []

@@ -1,0 +1,178 @@
+"""The one table between the PyTorch release's tensors and our parameters, used in both directions.
+
+PyTorch stores a linear map as [out, in] and one tensor per layer; we store [in, out], with attention heads as
+dimensions of their own, and stack the layers. Every rule is a permutation and a reshape, so no number changes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from smolrgpt_jax.config import SmolRGPTConfig
+from smolrgpt_jax.models.smollm import inverse_frequencies
+from smolrgpt_jax.models.smolrgpt import abstract_params
+
+TIED_NAMES = ("decoder.head.weight", "decoder.token_embedding.weight")
+INV_FREQ = "decoder.rotary_embd.inv_freq"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """torch: tensor name, "{i}" for the layer; jax: parameter name; kind: how the array is laid out (see `_torch_shape`)."""
+
+    torch: str
+    jax: str
+    kind: str
+
+
+def norm_rules(torch: str, jax: str) -> tuple[Rule, Rule]:
+    """The two tensors of a layer norm."""
+    return Rule(f"{torch}.weight", f"{jax}/scale", "same"), Rule(f"{torch}.bias", f"{jax}/bias", "same")
+
+
+def dense_rules(torch: str, jax: str, kind: str = "linear") -> tuple[Rule, Rule]:
+    """The two tensors of a linear map; kind: of its weight."""
+    return Rule(f"{torch}.weight", f"{jax}/kernel", kind), Rule(f"{torch}.bias", f"{jax}/bias", "same")
+
+
+def _refiner(torch: str, jax: str) -> list[Rule]:
+    return [
+        *dense_rules(f"{torch}.refiner.0", f"{jax}/up1", "upconv"),
+        *norm_rules(f"{torch}.refiner.1", f"{jax}/norm1"),
+        *dense_rules(f"{torch}.refiner.3", f"{jax}/up2", "upconv"),
+        *norm_rules(f"{torch}.refiner.4", f"{jax}/norm2"),
+        *dense_rules(f"{torch}.refiner.6", f"{jax}/up3", "upconv"),
+    ]
+
+
+_VISION, _VISION_BLOCK = "vision_encoder", "vision_encoder.blocks.{i}"
+_DECODER_BLOCK = "decoder.blocks.{i}"
+
+RULES: tuple[Rule, ...] = (
+    *dense_rules(f"{_VISION}.patch_embedding.conv", "vision_encoder/patch_embedding", "conv"),
+    Rule(f"{_VISION}.patch_embedding.position_embedding", "vision_encoder/position_embedding", "positions"),
+    *norm_rules(f"{_VISION_BLOCK}.ln1", "vision_encoder/blocks/ln1"),
+    *dense_rules(f"{_VISION_BLOCK}.attn.qkv_proj", "vision_encoder/blocks/qkv_proj"),
+    *dense_rules(f"{_VISION_BLOCK}.attn.out_proj", "vision_encoder/blocks/out_proj", "linear_from_heads"),
+    *norm_rules(f"{_VISION_BLOCK}.ln2", "vision_encoder/blocks/ln2"),
+    *dense_rules(f"{_VISION_BLOCK}.mlp.fc1", "vision_encoder/blocks/fc1"),
+    *dense_rules(f"{_VISION_BLOCK}.mlp.fc2", "vision_encoder/blocks/fc2"),
+    *norm_rules(f"{_VISION}.layer_norm", "vision_encoder/norm"),
+    Rule("MP.proj.weight", "rgb_connector/proj/kernel", "linear"),
+    Rule("MP_depth.proj.weight", "depth_connector/proj/kernel", "linear"),
+    *_refiner("rgb_refiner", "rgb_refiner"),
+    *_refiner("depth_refiner", "depth_refiner"),
+    Rule("decoder.token_embedding.weight", "decoder/token_embedding", "vocabulary"),
+    Rule(f"{_DECODER_BLOCK}.norm1.weight", "decoder/blocks/norm1/scale", "same"),
+    Rule(f"{_DECODER_BLOCK}.attn.q_proj.weight", "decoder/blocks/q_proj/kernel", "linear"),
+    Rule(f"{_DECODER_BLOCK}.attn.k_proj.weight", "decoder/blocks/k_proj/kernel", "linear"),
+    Rule(f"{_DECODER_BLOCK}.attn.v_proj.weight", "decoder/blocks/v_proj/kernel", "linear"),
+    Rule(f"{_DECODER_BLOCK}.attn.out_proj.weight", "decoder/blocks/out_proj/kernel", "linear_from_heads"),
+    Rule(f"{_DECODER_BLOCK}.norm2.weight", "decoder/blocks/norm2/scale", "same"),
+    Rule(f"{_DECODER_BLOCK}.mlp.gate_proj.weight", "decoder/blocks/gate_proj/kernel", "linear"),
+    Rule(f"{_DECODER_BLOCK}.mlp.up_proj.weight", "decoder/blocks/up_proj/kernel", "linear"),
+    Rule(f"{_DECODER_BLOCK}.mlp.down_proj.weight", "decoder/blocks/down_proj/kernel", "linear"),
+    Rule("decoder.norm.weight", "decoder/norm/scale", "same"),
+    Rule("decoder.head.weight", "decoder/head", "vocabulary"),
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One PyTorch tensor and its place in our parameters: `params[jax]`, or its layer `layer`."""
+
+    torch: str
+    jax: str
+    layer: int | None
+    kind: str
+    torch_shape: tuple[int, ...]
+    jax_shape: tuple[int, ...]  # of the layer, where there is one
+
+    def to_jax(self, tensor: np.ndarray) -> np.ndarray:
+        """torch_shape -> jax_shape; the vocabulary is padded with zero rows."""
+        if self.kind == "vocabulary":
+            return np.pad(tensor, ((0, self.jax_shape[0] - tensor.shape[0]), (0, 0)))
+        if _PERMUTATION[self.kind](tensor.ndim) == (1, 0):
+            return _transposed(tensor).reshape(self.jax_shape)
+        return tensor.transpose(_PERMUTATION[self.kind](tensor.ndim)).reshape(self.jax_shape)
+
+    def to_torch(self, array: np.ndarray) -> np.ndarray:
+        """jax_shape -> torch_shape, C-contiguous."""
+        if self.kind == "vocabulary":
+            return np.ascontiguousarray(array[: self.torch_shape[0]])
+        permutation = _PERMUTATION[self.kind](len(self.torch_shape))
+        permuted = array.reshape([self.torch_shape[i] for i in permutation])
+        if permutation == (1, 0):
+            return _transposed(permuted)
+        return np.ascontiguousarray(permuted.transpose(np.argsort(permutation)))
+
+
+def _transposed(matrix: np.ndarray) -> np.ndarray:
+    """[m, n] -> C-contiguous [n, m]; by strips of rows, which NumPy copies twice as fast as all at once."""
+    result = np.empty(matrix.shape[::-1], matrix.dtype)
+    for begin in range(0, len(matrix), 16):
+        result[:, begin : begin + 16] = matrix[begin : begin + 16].T
+    return result
+
+
+_PERMUTATION = {
+    "same": lambda n: tuple(range(n)),
+    "positions": lambda n: tuple(range(n)),
+    "table": lambda n: tuple(range(n)),
+    "linear": lambda n: (1, 0),
+    "linear_from_heads": lambda n: (1, 0),
+    "conv": lambda n: (2, 3, 1, 0),
+    "upconv": lambda n: (0, 2, 3, 1),
+}
+
+
+def _torch_shape(kind: str, shape: tuple[int, ...], vocab_size: int) -> tuple[int, ...]:
+    if kind == "same":
+        return (math.prod(shape),)
+    if kind == "positions":
+        return (1, *shape)
+    if kind == "table":
+        return shape
+    if kind == "linear":
+        return (math.prod(shape[1:]), shape[0])
+    if kind == "linear_from_heads":
+        return (shape[-1], math.prod(shape[:-1]))
+    if kind == "conv":
+        return (shape[3], shape[2], shape[0], shape[1])
+    if kind == "upconv":
+        return (shape[0], shape[3], shape[1], shape[2])
+    return (vocab_size, *shape[1:])
+
+
+def entries(config: SmolRGPTConfig) -> list[Entry]:
+    """Every tensor of a PyTorch checkpoint of this configuration but the rotary buffer, in table order."""
+    shapes = {name: tuple(param.shape) for name, param in abstract_params(config).items()}
+    return entries_of([rule for rule in RULES if rule.jax in shapes], shapes, config.decoder.vocab_size)
+
+
+def entries_of(rules: Iterable[Rule], shapes: Mapping[str, tuple[int, ...]], vocab_size: int) -> list[Entry]:
+    """The tensors that the rules make of parameters {name: shape}, in table order.
+
+    vocab_size: rows of the tensors of kind "vocabulary". Raises KeyError if rules and parameters do not cover each other.
+    """
+    result = []
+    for rule in rules:
+        shape = shapes[rule.jax]
+        stacked = "{i}" in rule.torch
+        layer_shape = shape[1:] if stacked else shape
+        torch_shape = _torch_shape(rule.kind, layer_shape, vocab_size)
+        for i in range(shape[0]) if stacked else [None]:
+            result.append(Entry(rule.torch.replace("{i}", str(i)), rule.jax, i, rule.kind, torch_shape, layer_shape))
+    covered = {e.jax for e in result}
+    if covered != set(shapes):
+        raise KeyError(f"the conversion table does not cover {sorted(set(shapes) - covered)}")
+    return result
+
+
+def rotary_buffer(config: SmolRGPTConfig) -> np.ndarray:
+    """The decoder's inv_freq buffer: float32[head_dim / 2]."""
+    return inverse_frequencies(config.decoder.head_dim, config.decoder.rope_base)

@@ -1,0 +1,179 @@
+"""Packing pictures and their questions into rows of fixed shape.
+
+A row holds up to P pictures, each with its prefix once and then its questions:
+
+    tokens        U I I I q q q a a  q q a | U I I I q q a a | pad
+    picture_ids   1 1 1 1 1 1 1 1 1  1 1 1 | 2 2 2 2 2 2 2 2 | 0
+    question_ids  0 0 0 0 1 1 1 1 1  2 2 2 | 0 0 0 0 3 3 3 3 | 0
+    positions     0 1 2 3 4 5 6 7 8  4 5 6 | 0 1 2 3 4 5 6 7 | 0
+
+A token attends to the earlier ones of its picture that are in the prefix or in its own question, so
+every question sees what it would see alone. The plan (which questions share a row, see row_plan.py)
+is a list made once from the data; shuffling, sharding and resuming are arithmetic on its indices.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from smolrgpt_jax.data.chat import IGNORE, ChatTokenizer
+from smolrgpt_jax.data.closing import closed_turns
+from smolrgpt_jax.data.records import Picture, Question, Region
+
+
+@dataclasses.dataclass(frozen=True)
+class RowShape:
+    """The static sizes of a row.
+
+    Attributes:
+      tokens: S, length of the row in tokens.
+      pictures: P, most pictures in it.
+      regions: R, most distinct regions of one picture in it. 0 makes the run RGB only: no depth,
+        no masks, and "<mask>" tokens keep their own embedding.
+      image_tokens: T, tokens a picture takes in the sequence.
+      image_size: height and width of the encoder's input in pixels.
+      mask_grid: g, height and width of the map on which regions are pooled.
+    """
+
+    tokens: int
+    pictures: int
+    regions: int
+    image_tokens: int
+    image_size: int
+    mask_grid: int
+
+
+class TokenisedQuestions:
+    """The ids of all questions of a list of pictures, kept as one flat array.
+
+    Indexed by (picture, question), both positions in the lists given.
+    """
+
+    def __init__(self, pictures: Sequence[Picture], tokenizer: ChatTokenizer, with_answers: bool = True):
+        """Tokenises; ``with_answers`` False leaves generation prompts."""
+        questions = [question for picture in pictures for question in picture.questions]
+
+        def turns(question: Question) -> list[str]:
+            if not with_answers:
+                return question.turns if question.answer is None else question.turns[:-1]
+            return closed_turns(question) if tokenizer.closing_answer else question.turns
+
+        encoded = tokenizer.conversations([turns(question) for question in questions])
+        self.tokenizer = tokenizer
+        self._ids = np.concatenate([np.zeros(0, np.int32), *(ids for ids, _ in encoded)])
+        self._counted = np.concatenate([np.zeros(0, bool), *(counted for _, counted in encoded)])
+        self._ends = np.cumsum([0] + [ids.size for ids, _ in encoded])
+        self._first = np.cumsum([0] + [len(picture.questions) for picture in pictures])
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the ids after the picture's prefix, int32[N], and which of them are answers, bool[N]."""
+        index = self._first[key[0]] + key[1]
+        span = slice(self._ends[index], self._ends[index + 1])
+        return self._ids[span], self._counted[span]
+
+    def longest(self) -> int:
+        """Tokens of the longest question, without its picture's prefix."""
+        return int(np.diff(self._ends).max(initial=0))
+
+
+@dataclasses.dataclass(frozen=True)
+class PackedPicture:
+    """A picture's place in a row: its index and the indices of those of its questions that are in."""
+
+    picture: int
+    questions: tuple[int, ...]
+
+
+Row = tuple[PackedPicture, ...]
+
+
+def empty_batch(rows: int, shape: RowShape, pad_id: int) -> dict[str, np.ndarray]:
+    """Returns a batch of padding rows; they attend to nothing and contribute no loss.
+
+    Keys and arrays, with B = rows and the letters of ``RowShape``:
+      tokens int32[B, S]: input ids.
+      targets int32[B, S]: id of the next token where that one is an answer's, else -100.
+      positions int32[B, S]: restart after the picture prefix for every question.
+      picture_ids int32[B, S]: 1..P, 0 for padding.
+      question_ids int32[B, S]: 0 for prefixes and padding, 1.. counting the row's questions.
+      feature_index int32[B, S]: -1 text; p*T + t image token; P*T + p*R + r RGB feature of region r;
+        P*T + P*R + p*R + r its depth feature.
+      images float32[B, P, H, W, 3]: in [-1, 1].
+      depths float32[B, P, H, W, 3]; region_masks float32[B, P, R, g, g]: absent if R is 0.
+    """
+
+    def text(value: int) -> np.ndarray:
+        return np.full((rows, shape.tokens), value, np.int32)
+
+    pixels = (rows, shape.pictures, shape.image_size, shape.image_size, 3)
+    batch = {
+        "tokens": text(pad_id),
+        "targets": text(IGNORE),
+        "positions": text(0),
+        "picture_ids": text(0),
+        "question_ids": text(0),
+        "feature_index": text(-1),
+        "images": np.zeros(pixels, np.float32),
+    }
+    if shape.regions:
+        batch["depths"] = np.zeros(pixels, np.float32)
+        batch["region_masks"] = np.zeros(
+            (rows, shape.pictures, shape.regions, shape.mask_grid, shape.mask_grid), np.float32
+        )
+    return batch
+
+
+def fill_text(
+    out: dict[str, np.ndarray], row: Row, pictures: Sequence[Picture], questions: TokenisedQuestions, shape: RowShape
+) -> list[tuple[Region, ...]]:
+    """Writes the token arrays of one row.
+
+    Args:
+      out: one row of ``empty_batch`` (each array without its first dimension), written in place.
+      row: its pictures and questions.
+      pictures, questions, shape: as given to ``plan_rows``.
+
+    Returns:
+      For each picture of the row its distinct regions, in the order of their slots.
+    """
+    prefix = questions.tokenizer.prefix(shape.image_tokens)
+    slots: list[tuple[Region, ...]] = []
+    at = number = 0
+    for place, packed in enumerate(row):
+        span = slice(at, at + prefix.size)
+        out["tokens"][span] = prefix
+        out["positions"][span] = np.arange(prefix.size)
+        out["picture_ids"][span] = place + 1
+        image = np.flatnonzero(prefix == questions.tokenizer.image_id)
+        out["feature_index"][at + image] = place * shape.image_tokens + np.arange(image.size)
+        at += prefix.size
+        regions: dict[Region, int] = {}
+        for question in packed.questions:
+            number += 1
+            ids, counted = questions[packed.picture, question]
+            span = slice(at, at + ids.size)
+            out["tokens"][span] = ids
+            out["positions"][span] = prefix.size + np.arange(ids.size)
+            out["picture_ids"][span] = place + 1
+            out["question_ids"][span] = number
+            out["targets"][at - 1 + np.flatnonzero(counted)] = ids[counted]
+            if shape.regions:
+                used = [
+                    regions.setdefault(region, len(regions))
+                    for region in pictures[packed.picture].questions[question].regions
+                ]
+                _index_regions(out["feature_index"][span], ids, used, place, shape, questions.tokenizer)
+            at += ids.size
+        slots.append(tuple(regions))
+    return slots
+
+
+def _index_regions(
+    out: np.ndarray, ids: np.ndarray, used: list[int], place: int, shape: RowShape, tokenizer: ChatTokenizer
+) -> None:
+    rgb = shape.pictures * shape.image_tokens + place * shape.regions + np.array(used, np.int32)
+    out[ids == tokenizer.mask_rgb_id] = rgb
+    out[ids == tokenizer.mask_depth_id] = rgb + shape.pictures * shape.regions

@@ -1,0 +1,100 @@
+"""Training of the router: a Longformer classifier on texts and their categories."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from smolrgpt_jax.models.layers import Params
+from smolrgpt_jax.router.longformer import LongformerConfig, bind
+from smolrgpt_jax.router.texts import pad_rows, padded_length
+from smolrgpt_jax.training.optimizer import OptimizerConfig, learning_rate
+
+
+@dataclass(frozen=True)
+class RouterTraining:
+    """steps, batch: texts per step; peak: highest learning rate; seed: of the order of the texts. Raises ValueError."""
+
+    steps: int
+    batch: int
+    peak: float
+    seed: int
+
+    def __post_init__(self):
+        if self.steps < 1 or self.batch < 1:
+            raise ValueError(f"{self.steps} steps of {self.batch} texts are too few")
+        if not 0 < self.peak < float("inf"):
+            raise ValueError(f"a learning rate of {self.peak} is not positive")
+        if self.seed < 0:
+            raise ValueError(f"seed {self.seed} is negative")
+
+
+def shuffled_batches(number: int, batch: int, seed: int) -> Iterator[np.ndarray]:
+    """Endless batches of indices below `number`, int64[batch]: one shuffled pass over all after another."""
+    rng = np.random.default_rng(seed)
+    waiting = np.empty(0, np.int64)
+    while True:
+        while len(waiting) < batch:
+            waiting = np.concatenate([waiting, rng.permutation(number)])
+        yield waiting[:batch]
+        waiting = waiting[batch:]
+
+
+def train_router(
+    config: LongformerConfig,
+    params: Mapping[str, Any],
+    rows: Sequence[Sequence[int]],
+    labels: Sequence[int],
+    training: RouterTraining,
+    on_step: Callable[[int, float], None] = lambda step, loss: None,
+) -> Params:
+    """Trains every parameter with AdamW on the mean cross-entropy, and returns the parameters.
+
+    rows: token ids of each text, not empty; labels: index of each text's label; on_step: told the step, from 1, and its loss.
+    Warm-up, decay, clipping and weight decay are those of SmolRGPT's training. The same arguments give the same parameters on the
+    same machine. Raises ValueError if the loss stops being finite.
+    """
+    settings = OptimizerConfig()
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(settings.clip_norm),
+        optax.adamw(
+            learning_rate(training.peak, training.steps, settings),
+            settings.b1,
+            settings.b2,
+            settings.eps,
+            weight_decay=settings.weight_decay,
+        ),
+    )
+
+    def step(
+        params: Params, state: Any, tokens: jax.Array, mask: jax.Array, labels: jax.Array
+    ) -> tuple[Params, Any, jax.Array]:
+        def mean_loss(params: Params) -> jax.Array:
+            logits = bind(config, params)(tokens, mask)["logits"]
+            return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
+
+        loss, grads = jax.value_and_grad(mean_loss)(params)
+        updates, state = optimizer.update(grads, state, params)
+        return optax.apply_updates(params, updates), state, loss
+
+    step = jax.jit(step, donate_argnums=(0, 1))
+    # Copies, as the step gives away its arguments' memory.
+    params = {name: jnp.array(value, copy=True) for name, value in params.items()}
+    state = optimizer.init(params)
+    labels = np.asarray(labels, np.int32)
+    batches = shuffled_batches(len(rows), training.batch, training.seed)
+    for number in range(1, training.steps + 1):
+        chosen = next(batches)
+        texts = [rows[i] for i in chosen]
+        length = padded_length(max(map(len, texts)), config.longest)
+        params, state, loss = step(params, state, *pad_rows(texts, length, config.pad_id), labels[chosen])
+        if not np.isfinite(loss := float(loss)):
+            raise ValueError(f"the loss is {loss} at step {number}; a smaller learning rate helps")
+        on_step(number, loss)
+    return params

@@ -1,0 +1,193 @@
+"""Longformer classifiers as Hugging Face folders: config.json and model.safetensors, both directions over one table.
+
+Reading is strict: every missing, unexpected or wrongly shaped tensor is reported in one error. A float32 folder that
+transformers saved is written back byte for byte.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from smolrgpt_jax.checkpoint.mapping import Entry, Rule, dense_rules, entries_of, norm_rules
+from smolrgpt_jax.checkpoint.safetensors_file import DTYPES, CheckpointError, SafetensorsWriter
+from smolrgpt_jax.checkpoint.streaming import params_from_tensors
+from smolrgpt_jax.checkpoint.torch import SINGLE_FILE, listed, read_json, weight_files, write_text
+from smolrgpt_jax.config import ConfigError
+from smolrgpt_jax.files import written_aside
+from smolrgpt_jax.router.longformer import LongformerConfig, abstract_params
+
+_EMBEDDINGS, _LAYER = "longformer.embeddings", "longformer.encoder.layer.{i}"
+_BLOCKS = "encoder/blocks"
+
+RULES: tuple[Rule, ...] = (
+    Rule(f"{_EMBEDDINGS}.word_embeddings.weight", "encoder/word_embedding", "table"),
+    Rule(f"{_EMBEDDINGS}.position_embeddings.weight", "encoder/position_embedding", "table"),
+    Rule(f"{_EMBEDDINGS}.token_type_embeddings.weight", "encoder/token_type_embedding", "table"),
+    *norm_rules(f"{_EMBEDDINGS}.LayerNorm", "encoder/embedding_norm"),
+    *dense_rules(f"{_LAYER}.attention.self.query", f"{_BLOCKS}/query"),
+    *dense_rules(f"{_LAYER}.attention.self.key", f"{_BLOCKS}/key"),
+    *dense_rules(f"{_LAYER}.attention.self.value", f"{_BLOCKS}/value"),
+    *dense_rules(f"{_LAYER}.attention.self.query_global", f"{_BLOCKS}/query_global"),
+    *dense_rules(f"{_LAYER}.attention.self.key_global", f"{_BLOCKS}/key_global"),
+    *dense_rules(f"{_LAYER}.attention.self.value_global", f"{_BLOCKS}/value_global"),
+    *dense_rules(f"{_LAYER}.attention.output.dense", f"{_BLOCKS}/out_proj", "linear_from_heads"),
+    *norm_rules(f"{_LAYER}.attention.output.LayerNorm", f"{_BLOCKS}/attention_norm"),
+    *dense_rules(f"{_LAYER}.intermediate.dense", f"{_BLOCKS}/fc1"),
+    *dense_rules(f"{_LAYER}.output.dense", f"{_BLOCKS}/fc2"),
+    *norm_rules(f"{_LAYER}.output.LayerNorm", f"{_BLOCKS}/mlp_norm"),
+    *dense_rules("classifier.dense", "head_dense"),
+    *dense_rules("classifier.out_proj", "head_out"),
+)
+# A buffer of consecutive numbers, which old versions of transformers saved.
+_POSITION_BUFFER = "longformer.embeddings.position_ids"
+_HEADS = ("classifier.", "lm_head.", "longformer.pooler.")
+
+# Field of config.json -> (our field, transformers' default).
+_FIELDS: dict[str, tuple[str, Any]] = {
+    "vocab_size": ("vocab_size", 30522),
+    "max_position_embeddings": ("positions", 512),
+    "type_vocab_size": ("token_types", 2),
+    "hidden_size": ("width", 768),
+    "intermediate_size": ("mlp_width", 3072),
+    "num_attention_heads": ("heads", 12),
+    "num_hidden_layers": ("layers", 12),
+    "pad_token_id": ("pad_id", 1),
+    "layer_norm_eps": ("layer_norm_eps", 1e-12),
+}
+
+
+@dataclass(frozen=True)
+class LongformerFolder:
+    """What a folder holds. params: float32, layers stacked; values: config.json as it stands."""
+
+    config: LongformerConfig
+    params: dict[str, np.ndarray]
+    values: dict[str, Any]
+
+
+def entries(config: LongformerConfig) -> list[Entry]:
+    """Every tensor of a classifier of this configuration, in table order."""
+    shapes = {name: tuple(param.shape) for name, param in abstract_params(config).items()}
+    return entries_of(RULES, shapes, config.vocab_size)
+
+
+def read_longformer_config(folder: Path) -> tuple[LongformerConfig, dict[str, Any]]:
+    """The configuration of a Longformer folder and config.json's content; raises CheckpointError."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; a Longformer is a folder with config.json and {SINGLE_FILE}")
+    values = read_json(path)
+    if values.get("model_type") != "longformer":
+        raise CheckpointError(f"{path}: model type {values.get('model_type')!r} is no Longformer")
+    if values.get("hidden_act", "gelu") != "gelu":
+        raise CheckpointError(f"{path}: hidden_act is {values['hidden_act']!r}, only gelu is computed")
+    fields = {ours: values.get(name, default) for name, (ours, default) in _FIELDS.items()}
+    windows = values.get("attention_window", 512)
+    windows = windows if isinstance(windows, list) else [windows]
+    if any(window != windows[0] for window in windows):
+        raise CheckpointError(f"{path}: attention_window differs between layers, only one window for all is computed")
+    fields["window"] = windows[0] if windows else None
+    for name, value in fields.items():
+        if type(value) not in ((float, int) if name == "layer_norm_eps" else (int,)):
+            raise CheckpointError(f"{path} holds {value!r} for {name}, expected a number")
+    try:
+        return LongformerConfig(labels=_labels(values), **fields), values
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def _labels(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """The labels in the order of the logits; raises ConfigError."""
+    # Without id2label transformers numbers them itself.
+    names = values.get("id2label") or {str(i): f"LABEL_{i}" for i in range(values.get("num_labels", 2))}
+    if not isinstance(names, dict) or set(names) != {str(i) for i in range(len(names))}:
+        raise ConfigError(f"id2label is no object from 0, 1, ... to names: {names!r}")
+    return tuple(str(names[str(i)]) for i in range(len(names)))
+
+
+def read_longformer(folder: Path, *, encoder_only: bool = False) -> LongformerFolder:
+    """Reads a classifier, or the encoder of any Longformer, without its heads (`head_*` of the parameters).
+
+    float16 and bfloat16 become float32. Raises CheckpointError for a folder that holds no Longformer, for an unreadable file, and
+    for missing, unexpected, wrongly shaped or not finite tensors, of which it lists all.
+    """
+    config, values = read_longformer_config(folder)
+    by_file, _ = weight_files(folder)
+    files = {tensor: file for file in by_file.values() for tensor in file.tensors}
+    files.pop(_POSITION_BUFFER, None)
+    table = entries(config)
+    if encoder_only:
+        files = {name: file for name, file in files.items() if not name.startswith(_HEADS)}
+        table = [entry for entry in table if not entry.torch.startswith(_HEADS)]
+    expected = {entry.torch: entry for entry in table}
+    problems = []
+    for name, file in files.items():
+        info = file.tensors[name]
+        if name not in expected:
+            problems.append(f"unexpected {name} {list(info.shape)}")
+        elif info.dtype not in DTYPES:
+            problems.append(f"{name} has dtype {info.dtype}, only {', '.join(DTYPES)} are read")
+        elif info.shape != expected[name].torch_shape:
+            wanted = list(expected[name].torch_shape)
+            problems.append(f"{name} has shape {list(info.shape)}, config.json asks for {wanted}")
+    problems += [f"missing {n} {list(e.torch_shape)}" for n, e in expected.items() if n not in files]
+    params = {}
+    if not problems:
+
+        def read(name: str) -> np.ndarray:
+            array = files[name].read(name).astype(np.float32, copy=False)
+            if not np.isfinite(array).all():
+                problems.append(f"{name} holds NaN or infinite values")
+            return array
+
+        params = dict(params_from_tensors(table, lambda name: np.dtype(np.float32), read))
+    if problems:
+        raise CheckpointError(f"{folder} does not fit its config.json: {listed(problems)}")
+    return LongformerFolder(config, params, values)
+
+
+def longformer_config_values(config: LongformerConfig) -> dict[str, Any]:
+    """The fields of config.json that describe a classifier, for transformers to read."""
+    return {
+        "architectures": ["LongformerForSequenceClassification"],
+        "attention_window": [config.window] * config.layers,
+        "dtype": "float32",
+        "hidden_act": "gelu",
+        "id2label": {str(i): label for i, label in enumerate(config.labels)},
+        "label2id": {label: i for i, label in enumerate(config.labels)},
+        "model_type": "longformer",
+        **{name: getattr(config, ours) for name, (ours, _) in _FIELDS.items()},
+    }
+
+
+def write_longformer(
+    folder: Path,
+    config: LongformerConfig,
+    params: Mapping[str, jax.Array | np.ndarray],
+    values: Mapping[str, Any],
+    files: Mapping[str, str],
+) -> None:
+    """Writes a classifier as float32; the folder appears whole or not at all.
+
+    values: content of config.json, as read or as `longformer_config_values` describes `config`; files: {name: text} of the
+    tokenizer. Tensors stand in the order that safetensors itself gives them, that of their names. Raises CheckpointError if the
+    folder exists or cannot be written.
+    """
+    table = sorted(entries(config), key=lambda entry: entry.torch)
+    arrays = {name: np.asarray(array, np.float32) for name, array in params.items()}
+    described = [(entry.torch, "F32", entry.torch_shape) for entry in table]
+    with written_aside(folder) as aside:
+        with SafetensorsWriter(aside / SINGLE_FILE, described, {"format": "pt"}) as writer:
+            for entry in table:
+                array = arrays[entry.jax]
+                writer.write(entry.torch, entry.to_torch(array if entry.layer is None else array[entry.layer]))
+        write_text(aside / "config.json", json.dumps(values, indent=2) + "\n")
+        for name, text in files.items():
+            write_text(aside / Path(name).name, text)

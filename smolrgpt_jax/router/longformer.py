@@ -1,0 +1,263 @@
+"""Longformer sequence classifier: sliding-window attention, global attention on chosen tokens, a head on the first one.
+
+Beltagy, Peters and Cohan, "Longformer: The Long-Document Transformer" (arXiv 2004.05150), as transformers'
+LongformerForSequenceClassification computes it. It is the router of the published pipeline and no part of SmolRGPT.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from smolrgpt_jax.config import ConfigError
+from smolrgpt_jax.models.attention import MASKED, attention
+from smolrgpt_jax.models.layers import (
+    Dense,
+    LayerNorm,
+    Params,
+    bind_params,
+    flat_params,
+    normal_init,
+    run_blocks,
+    stack_blocks,
+)
+
+EMBEDDING_STDDEV = 0.02
+
+
+@dataclass(frozen=True)
+class LongformerConfig:
+    """A Longformer classifier; the defaults are longformer-base-4096.
+
+    labels: the classes' names in the order of the logits. window: tokens, half of them before and half behind each token.
+    positions: rows of the position table; the text's first token has row pad_id + 1, so that the last pad_id + 1 fewer
+    tokens fit. Raises ConfigError for sizes that contradict each other.
+    """
+
+    labels: tuple[str, ...]
+    vocab_size: int = 50265
+    positions: int = 4098
+    token_types: int = 1
+    width: int = 768
+    mlp_width: int = 3072
+    heads: int = 12
+    layers: int = 12
+    window: int = 512
+    pad_id: int = 1
+    layer_norm_eps: float = 1e-5
+
+    def __post_init__(self):
+        if len(set(self.labels)) != len(self.labels) or not self.labels:
+            raise ConfigError(f"the labels {list(self.labels)} are none or not distinct")
+        sizes = ("vocab_size", "positions", "token_types", "width", "mlp_width", "heads", "layers", "window")
+        for name in sizes:
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}, must be positive")
+        if self.width % self.heads:
+            raise ConfigError(f"width {self.width} does not divide into {self.heads} heads")
+        if self.window % 2:
+            raise ConfigError(f"window {self.window} is odd; half of it lies on either side of a token")
+        if not 0 <= self.pad_id < self.vocab_size:
+            raise ConfigError(f"pad_id {self.pad_id} is no id of a vocabulary of {self.vocab_size}")
+        if self.longest < 1:
+            raise ConfigError(f"a table of {self.positions} positions has no room behind pad_id {self.pad_id}")
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest text, its first and last special tokens included."""
+        return self.positions - self.pad_id - 1
+
+
+def position_ids(tokens: jax.Array, pad_id: int) -> jax.Array:
+    """Rows of the position table: int32[B, S] -> int32[B, S].
+
+    Tokens count from pad_id + 1, paddings have row pad_id. With pad_id 1: tokens 0 7 8 2 1 1 -> 2 3 4 5 1 1.
+    """
+    real = (tokens != pad_id).astype(jnp.int32)
+    return jnp.cumsum(real, axis=1) * real + pad_id
+
+
+def sliding_window_attention(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    in_window: jax.Array,
+    global_k: jax.Array,
+    global_v: jax.Array,
+    global_present: jax.Array,
+    reach: int,
+) -> jax.Array:
+    """Attention to the keys at most `reach` tokens away and to the global tokens, under one softmax in float32.
+
+    q, k, v: float[B, S, H, D], S a multiple of `reach`; in_window: bool[B, S], keys that windows may see (neither padding nor
+    global tokens, which would count twice); global_k, global_v: float[B, G, H, D]; global_present: bool[B, G].
+    Returns float[B, S, H, D]. A block of `reach` queries sees three blocks of keys, so that memory grows with S * reach. With
+    reach 2 the six queries see the keys
+
+        1 1 1 . . .
+        1 1 1 1 . .
+        1 1 1 1 1 .
+        . 1 1 1 1 1
+        . . 1 1 1 1
+        . . . 1 1 1
+    """
+    batch, length, heads, dim = q.shape
+    blocks = length // reach
+
+    def three_blocks(x: jax.Array) -> jax.Array:
+        """[B, S, ...] -> [B, blocks, 3 * reach, ...]: each block with the one before and the one behind it."""
+        x = jnp.pad(x, ((0, 0), (reach, reach)) + ((0, 0),) * (x.ndim - 2))
+        x = x.reshape(batch, blocks + 2, reach, *x.shape[2:])
+        return jnp.concatenate([x[:, :-2], x[:, 1:-1], x[:, 2:]], axis=2)
+
+    queries = q.reshape(batch, blocks, reach, heads, dim)
+    offset = jnp.arange(3 * reach) - reach - jnp.arange(reach)[:, None]
+    visible = (jnp.abs(offset) <= reach) & three_blocks(in_window)[:, :, None, :]
+    near = jnp.einsum("bnqhd,bnkhd->bnhqk", queries, three_blocks(k), preferred_element_type=jnp.float32)
+    far = jnp.einsum("bnqhd,bghd->bnhqg", queries, global_k, preferred_element_type=jnp.float32)
+    scores = jnp.concatenate(
+        [
+            jnp.where(global_present[:, None, None, None, :], far * dim**-0.5, MASKED),
+            jnp.where(visible[:, :, None], near * dim**-0.5, MASKED),
+        ],
+        axis=-1,
+    )
+    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
+    far_weights, near_weights = jnp.split(weights, [global_k.shape[1]], axis=-1)
+    out = jnp.einsum("bnhqk,bnkhd->bnqhd", near_weights, three_blocks(v))
+    out = out + jnp.einsum("bnhqg,bghd->bnqhd", far_weights, global_v)
+    return out.reshape(batch, length, heads, dim)
+
+
+class LongformerBlock(nnx.Module):
+    """Attention and MLP, each followed by the norm of its sum with its input."""
+
+    def __init__(self, config: LongformerConfig, rngs: nnx.Rngs):
+        width, heads = config.width, config.heads
+        split = (heads, width // heads)
+        self.query = Dense((width,), split, bias=True, rngs=rngs)
+        self.key = Dense((width,), split, bias=True, rngs=rngs)
+        self.value = Dense((width,), split, bias=True, rngs=rngs)
+        self.query_global = Dense((width,), split, bias=True, rngs=rngs)
+        self.key_global = Dense((width,), split, bias=True, rngs=rngs)
+        self.value_global = Dense((width,), split, bias=True, rngs=rngs)
+        self.out_proj = Dense(split, (width,), bias=True, rngs=rngs)
+        self.attention_norm = LayerNorm(width, config.layer_norm_eps)
+        self.fc1 = Dense((width,), (config.mlp_width,), bias=True, rngs=rngs)
+        self.fc2 = Dense((config.mlp_width,), (width,), bias=True, rngs=rngs)
+        self.mlp_norm = LayerNorm(width, config.layer_norm_eps)
+        self.reach = config.window // 2
+
+    def attend(self, x: jax.Array, valid: jax.Array, global_positions: jax.Array) -> jax.Array:
+        """Both kinds of attention; arguments as in `__call__`. Returns float[B, S, H, D / H], zeros for paddings."""
+        batch, length, _ = x.shape
+        rows = jnp.arange(batch)[:, None]
+        present = global_positions >= 0
+        # One past the end, where nothing is written, for the places that hold no global token.
+        written = jnp.where(present, global_positions, length)
+        read = jnp.where(present, global_positions, 0)
+        is_global = jnp.zeros((batch, length), bool).at[rows, written].set(True, mode="drop")
+        k, v = self.key(x), self.value(x)
+        out = sliding_window_attention(
+            self.query(x), k, v, valid & ~is_global, k[rows, read], v[rows, read], present, self.reach
+        )
+        out = jnp.where(valid[:, :, None, None], out, 0)
+        attended = attention(
+            self.query_global(x[rows, read]), self.key_global(x), self.value_global(x), valid[:, None, :]
+        )
+        return out.at[rows, written].set(attended, mode="drop")
+
+    def __call__(self, x: jax.Array, valid: jax.Array, global_positions: jax.Array) -> jax.Array:
+        """x: float[B, S, D], S a multiple of half the window; valid: bool[B, S], False for paddings; global_positions:
+        int32[B, G], distinct places of the global tokens, -1 for none. Returns float[B, S, D].
+        """
+        x = self.attention_norm(x + self.out_proj(self.attend(x, valid, global_positions)))
+        return self.mlp_norm(x + self.fc2(jax.nn.gelu(self.fc1(x), approximate=False)))
+
+
+class LongformerEncoder(nnx.Module):
+    def __init__(self, config: LongformerConfig, rngs: nnx.Rngs):
+        def table(rows: int) -> nnx.Param:
+            return nnx.Param(normal_init(EMBEDDING_STDDEV)(rngs.params(), (rows, config.width), jnp.float32))
+
+        self.word_embedding = table(config.vocab_size)
+        self.position_embedding = table(config.positions)
+        self.token_type_embedding = table(config.token_types)
+        self.embedding_norm = LayerNorm(config.width, config.layer_norm_eps)
+        self.blocks = stack_blocks(lambda r: LongformerBlock(config, r), config.layers, rngs)
+        self.pad_id = config.pad_id
+
+    def embed(self, tokens: jax.Array) -> jax.Array:
+        """int32[B, S] -> float32[B, S, D]; every token is of type 0."""
+        x = self.word_embedding[...][tokens] + self.token_type_embedding[...][0]
+        return self.embedding_norm(x + self.position_embedding[...][position_ids(tokens, self.pad_id)])
+
+
+class LongformerClassifier(nnx.Module):
+    """Texts to logits. There is no dropout: it is a matter of training, and the router's classes are told apart easily."""
+
+    def __init__(self, config: LongformerConfig, rngs: nnx.Rngs):
+        self.encoder = LongformerEncoder(config, rngs)
+        self.head_dense = Dense((config.width,), (config.width,), bias=True, rngs=rngs)
+        self.head_out = Dense((config.width,), (len(config.labels),), bias=True, rngs=rngs)
+        self.reach, self.longest, self.pad_id = config.window // 2, config.longest, config.pad_id
+
+    def __call__(
+        self, tokens: jax.Array, attention_mask: jax.Array, global_positions: jax.Array | None = None
+    ) -> dict[str, jax.Array]:
+        """Forward pass over texts padded on the right.
+
+        tokens: int32[B, S]; attention_mask: bool or int[B, S], 0 for paddings; global_positions: int32[B, G], distinct places
+        of unpadded tokens, -1 for none; by default the first token, as for classification.
+
+        Returns `embeddings` float32[B, S, D], `hidden_states` float32[layers, B, S, D], the last of which the head reads at
+        the first token, and `logits` float32[B, labels]. Raises ValueError for more tokens than positions.
+        """
+        batch, length = tokens.shape
+        if length > self.longest:
+            raise ValueError(f"{length} tokens are more than the {self.longest} that have positions")
+        if global_positions is None:
+            global_positions = jnp.zeros((batch, 1), jnp.int32)
+        padding = ((0, 0), (0, -length % self.reach))
+        tokens = jnp.pad(tokens, padding, constant_values=self.pad_id)
+        valid = jnp.pad(attention_mask != 0, padding)
+        embeddings = self.encoder.embed(tokens)
+
+        def step(block: LongformerBlock, x: jax.Array, _: Any) -> tuple[jax.Array, jax.Array]:
+            x = block(x, valid, global_positions)
+            return x, x
+
+        x, hidden_states = run_blocks(self.encoder.blocks, embeddings, step, scan=True, remat="none")
+        return {
+            "embeddings": embeddings[:, :length],
+            "hidden_states": hidden_states[:, :, :length],
+            "logits": self.head_out(jnp.tanh(self.head_dense(x[:, 0]))),
+        }
+
+
+@functools.lru_cache(maxsize=16)
+def _abstract(config: LongformerConfig) -> tuple[Any, dict[str, jax.ShapeDtypeStruct]]:
+    model = nnx.eval_shape(lambda: LongformerClassifier(config, nnx.Rngs(0)))
+    graphdef, state = nnx.split(model, graph=False)
+    return graphdef, flat_params(state)
+
+
+def abstract_params(config: LongformerConfig) -> dict[str, jax.ShapeDtypeStruct]:
+    """Names, shapes and dtypes of all parameters, without making any array."""
+    return dict(_abstract(config)[1])
+
+
+def init_params(config: LongformerConfig, key: jax.Array) -> Params:
+    """Random parameters from one key; float32."""
+    return flat_params(nnx.split(LongformerClassifier(config, nnx.Rngs(key)), graph=False)[1])
+
+
+def bind(config: LongformerConfig, params: Mapping[str, jax.Array]) -> LongformerClassifier:
+    """The model over these parameters; cheap, made to be called inside jit. Raises KeyError on missing or unexpected names."""
+    return bind_params(*_abstract(config), params)

@@ -1,0 +1,189 @@
+"""What a run reads before its first step: the model it starts from and its packed rows."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from smolrgpt_jax.checkpoint import orbax as checkpoints
+from smolrgpt_jax.checkpoint.tokenizer_files import tokenizer_from_files
+from smolrgpt_jax.checkpoint.torch import CheckpointError, TorchLayout, is_torch_folder, read_folder
+from smolrgpt_jax.config import PRESETS, SmolRGPTConfig
+from smolrgpt_jax.data.batches import PackedRows
+from smolrgpt_jax.data.chat import ChatTokenizer
+from smolrgpt_jax.data.pictures import FileLoader
+from smolrgpt_jax.data.plan import choose_row_tokens
+from smolrgpt_jax.data.records import BadRecords, DataError, Picture
+from smolrgpt_jax.data.rows import RowShape, TokenisedQuestions
+from smolrgpt_jax.data.sources.formats import read_sources
+from smolrgpt_jax.models.attention import resolve_attention
+from smolrgpt_jax.models.smolrgpt import abstract_params, init_params
+from smolrgpt_jax.training.settings import check_order
+from smolrgpt_jax.training.stages import STAGES
+
+
+class RunError(ValueError):
+    """A run that cannot start or go on; one sentence."""
+
+
+@contextlib.contextmanager
+def naming(setting: str) -> Iterator[None]:
+    """Turns a ValueError into a RunError that names the setting; one that names its file or record already passes."""
+    try:
+        yield
+    except (RunError, DataError, CheckpointError):
+        raise
+    except ValueError as error:
+        raise RunError(f"config.{setting}: {error}") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """What a run starts from: configuration, parameters (NumPy; None: random ones), tokenizer and the PyTorch layout."""
+
+    config: SmolRGPTConfig
+    params: Mapping[str, np.ndarray] | None
+    tokenizer: ChatTokenizer
+    layout: TorchLayout | None
+
+
+def read_start(run: Mapping[str, Any]) -> Start:
+    """Reads `init_from` (a PyTorch folder, a checkpoint or a work directory), or takes the preset with random parameters.
+
+    Raises RunError when the tokenizer does not fit the model's vocabulary, the parameters do not fit their configuration, or
+    the stage makes no sense after that which the parameters come from.
+    """
+    params = layout = brought = None
+    if not run["init_from"]:
+        _check_order(run, None)
+    if run["init_from"]:
+        path = Path(run["init_from"])
+        if is_torch_folder(path):
+            config, params, layout = read_folder(path)
+            if not run["tokenizer"] and (path / "tokenizer.json").is_file():
+                brought = ChatTokenizer.load(path)
+        else:
+            path = checkpoints.find_checkpoint(path)
+            meta = checkpoints.read_meta(path)
+            config, layout = meta.config, meta.layout
+            if not run["tokenizer"] and meta.tokenizer is not None:
+                brought = tokenizer_from_files(meta.tokenizer)
+            params = checkpoints.load_params(path)
+            problems = checkpoints.misfits(params.infos, abstract_params(config))
+            if problems:
+                raise RunError(f"{path} does not fit its configuration: {'; '.join(problems)}")
+            # Imported checkpoints do not tell their stage.
+            if meta.run is not None:
+                _check_order(run, meta.run["stage"])
+    else:
+        config = PRESETS[run["model"]["preset"]]
+    if run["tokenizer"]:
+        tokenizer = ChatTokenizer.load(run["tokenizer"])
+    elif brought is not None:
+        tokenizer = brought
+    else:
+        raise RunError("config.tokenizer names no tokenizer and init_from brings none")
+    tokenizer = tokenizer.with_region_names(run["data"]["region_names"])
+    tokenizer = tokenizer.with_closing_answer(run["data"]["closing_answer"])
+    if tokenizer.vocab_size != config.decoder.vocab_size:
+        raise RunError(f"the tokenizer has {tokenizer.vocab_size} tokens, the model {config.decoder.vocab_size}")
+    return Start(config, params, tokenizer, layout)
+
+
+def drawn_anew(run: Mapping[str, Any], config: SmolRGPTConfig) -> dict[str, np.ndarray]:
+    """The parameters of the run's `fresh` groups, drawn from its seed; float32. Raises ValueError for a group that does not exist."""
+    stage = STAGES[run["stage"]]
+    names = {name for group in run["fresh"] for name in stage.members(group, abstract_params(config))}
+    # Compiled as a whole, so that nothing else is drawn.
+    draw = jax.jit(lambda key: {n: v for n, v in init_params(config, key).items() if n in names})
+    return {name: np.asarray(value) for name, value in draw(jax.random.key(run["seed"])).items()}
+
+
+def _check_order(run: Mapping[str, Any], previous: str | None) -> None:
+    try:
+        check_order(run, previous)
+    except ValueError as error:
+        raise RunError(str(error)) from None
+
+
+def model_config(config: SmolRGPTConfig, run: Mapping[str, Any], platform: str, row_tokens: int) -> SmolRGPTConfig:
+    """The model as a run computes it on devices of a platform ("tpu", "gpu", "cpu"), in rows of so many tokens.
+
+    Whether layers are scanned is the run's preset's to say: what parameters come from, a PyTorch folder say, does not know it.
+    Raises ValueError for an attention that the platform does not have.
+    """
+    model = run["model"]
+    attention = resolve_attention(model["attention"], platform, row_tokens)
+    return config.replace(
+        compute_dtype=model["compute_dtype"],
+        remat=model["remat"],
+        attention=attention,
+        scan_layers=PRESETS[model["preset"]].scan_layers,
+    )
+
+
+Tokenised = tuple[Sequence[Picture], TokenisedQuestions]
+
+
+def row_shape(
+    config: SmolRGPTConfig, data: Mapping[str, Any], regions: bool, tokenised: Sequence[Tokenised] = ()
+) -> RowShape:
+    """The static sizes of a packed row for this model; `tokenised` is what a row length of 0 is chosen for."""
+    shape = RowShape(
+        tokens=data["row_tokens"],
+        pictures=data["row_pictures"],
+        regions=data["row_regions"] if regions else 0,
+        image_tokens=config.image_tokens,
+        image_size=config.vision.image_size,
+        mask_grid=config.mask_grid,
+    )
+    if shape.tokens == 0:
+        shape = dataclasses.replace(shape, tokens=choose_row_tokens(tokenised, shape, data["max_row_tokens"]))
+    return shape
+
+
+def read_data(
+    data: Mapping[str, Any], sources: Mapping[str, Any], tokenizer: ChatTokenizer, bad: BadRecords
+) -> list[Tokenised]:
+    """The pictures of all sources and their tokens, or those of each source where the sources are mixed by weight."""
+    groups = [[sources[name]] for name in data["weights"]] if data["weights"] else [list(sources.values())]
+    found = [read_sources(group, bad) for group in groups]
+    return [(pictures, TokenisedQuestions(pictures, tokenizer)) for pictures in found]
+
+
+def packed_rows(
+    data: Mapping[str, Any], tokenised: Sequence[Tokenised], tokenizer: ChatTokenizer, shape: RowShape, bad: BadRecords
+) -> list[PackedRows]:
+    """The packed rows of each of `read_data`; raises ValueError if there are none."""
+    load = FileLoader(shape, data["depth_mode"], cached_pictures=data["cached_pictures"])
+    rows = [
+        PackedRows(
+            pictures, tokenizer, shape, load=load, depth_mode=data["depth_mode"], on_bad_record=bad, questions=questions
+        )
+        for pictures, questions in tokenised
+    ]
+    if not all(map(len, rows)):
+        raise ValueError("no question that can be used, in all sources or in one that is mixed by weight")
+    return rows
+
+
+def total_steps(run: Mapping[str, Any], rows: list[PackedRows]) -> int:
+    """Steps that the learning rates are planned for: `steps`, or `epochs` over all packed rows."""
+    return int(run["steps"]) or _steps_of(run["epochs"], run, rows)
+
+
+def last_step(run: Mapping[str, Any], rows: list[PackedRows]) -> int:
+    """The step that the run ends with: that after `stop_epochs` where it is given and comes before the last planned one."""
+    planned = total_steps(run, rows)
+    return min(planned, _steps_of(run["stop_epochs"], run, rows)) if run["stop_epochs"] else planned
+
+
+def _steps_of(epochs: float, run: Mapping[str, Any], rows: list[PackedRows]) -> int:
+    return math.ceil(epochs * sum(map(len, rows)) / run["batch_rows"])

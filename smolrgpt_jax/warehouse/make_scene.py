@@ -1,0 +1,106 @@
+"""One scene of a warehouse: its two pictures on disk, and what is asked and said about it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
+from smolrgpt_jax.warehouse.made import MadeScene
+from smolrgpt_jax.warehouse.other_formats import write_osd_pictures
+from smolrgpt_jax.warehouse.parameters import SPLITS, WarehouseConfig
+from smolrgpt_jax.warehouse.picture.render import Rendering, depth_to_grey, render
+from smolrgpt_jax.warehouse.picture.view import Region, visible_regions
+from smolrgpt_jax.warehouse.scene.layout import Scene, make_scene
+from smolrgpt_jax.warehouse.words.captions import Captioner, scene_captions
+from smolrgpt_jax.warehouse.words.questions import Asked, Asker
+from smolrgpt_jax.warehouse.words.spatial_questions import SpatialQuestion, benchmark_questions, conversation, solids
+
+DRAWS = 50  # of a scene, of which nearly always the first will do
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """Scene ``index`` of a split; ``number`` names its pictures in ``folder``, the split's."""
+
+    folder: Path
+    split: str
+    index: int
+    number: int
+    config: WarehouseConfig
+
+
+def draw_scene(
+    config: WarehouseConfig, split: str, index: int
+) -> tuple[Scene, Rendering, list[Region], np.random.Generator]:
+    """Draws and renders a scene of a split; the generator is for what is asked about it.
+
+    The seed is (configuration's seed, split, index), so splits share no scene and a split does not
+    change with the size of another. Raises ValueError if hardly anything is ever seen.
+    """
+    rng = np.random.default_rng(np.random.SeedSequence([config.seed, SPLITS.index(split), index]))
+    # A view that shows hardly anything teaches nothing, and whether a pallet on a line counts as
+    # inside nobody can tell; the generator's next scene replaces such a one.
+    for _ in range(DRAWS):
+        scene = make_scene(rng, config.limits())
+        if scene.half_inside(config.undivided()):
+            continue
+        rendering = render(scene, config.width, config.height)
+        regions = visible_regions(scene, rendering, config.min_area)
+        kinds = [region.kind for region in regions]
+        if kinds.count("pallet") >= 3 and "buffer" in kinds:
+            return scene, rendering, regions, rng
+    raise ValueError(
+        f"scene {index} of {split}: none of {DRAWS} draws shows three pallets and a buffer of at "
+        f"least {config.min_area:.2%} of the picture each, with no pallet on a line"
+    )
+
+
+def make_questions(
+    config: WarehouseConfig, split: str, scene: Scene, regions: list[Region], rng: np.random.Generator
+) -> list[Asked]:
+    """Questions of every category, one or two more of each than the split takes on average."""
+    buffer = scene.things[scene.counted - 1]
+    seen = {region.thing.number for region in regions}
+    hidden = any(pallet.number not in seen for pallet in scene.inside(buffer))
+    asker = Asker(regions, 0 if hidden else scene.counted, rng, config.answers)
+    return [
+        question
+        for category, share in zip(WAREHOUSE_CATEGORIES, config.shares(split))
+        for question in asker.ask(category, math.ceil(config.questions_per_picture * share) + 1)
+    ]
+
+
+def make_spatial(
+    config: WarehouseConfig, split: str, scene: Scene, regions: list[Region], rng: np.random.Generator
+) -> list[SpatialQuestion]:
+    """Questions for the formats that have spatial ones, drawn with a child of the scene's generator."""
+    if ("bench" if split == "test" else "osd") not in config.formats:
+        return []
+    found = solids(scene, regions, config.width, config.height)
+    draw = benchmark_questions if split == "test" else conversation
+    return draw(found, rng.spawn(1)[0])
+
+
+def make(job: Job) -> MadeScene:
+    """Makes a scene and writes its RGB and depth pictures."""
+    config = job.config
+    scene, rendering, regions, rng = draw_scene(config, job.split, job.index)
+    name = f"{job.number:06d}"
+    Image.fromarray(rendering.rgb).save(job.folder / "images" / f"{name}.png", compress_level=1)
+    grey = depth_to_grey(rendering.depth)
+    Image.fromarray(grey).save(job.folder / "depths" / f"{name}_depth.png", compress_level=1)
+    questions = make_questions(config, job.split, scene, regions, rng)
+    region_captions, captions = [], []
+    if job.split != "test":
+        captioner = Captioner(regions, config.max_caption_regions, rng, config.answers)
+        region_captions = captioner.captions(config.captions)
+        captions = scene_captions(regions, config.scene_captions, rng)
+    spatial = make_spatial(config, job.split, scene, regions, rng)
+    if job.split != "test" and "osd" in config.formats:
+        write_osd_pictures(job.folder.parent, name, rendering.rgb, grey)
+    return MadeScene(name, scene.camera, tuple(questions), tuple(region_captions), tuple(captions), tuple(spatial))

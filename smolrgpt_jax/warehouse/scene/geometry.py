@@ -1,0 +1,119 @@
+"""The camera and the flat geometry of the floor.
+
+World frame: x to the right, y away from the front wall, z up, in metres; the floor is z = 0.
+Angles are radians. A footprint's yaw turns it counter-clockwise seen from above; the camera's yaw
+is its heading, clockwise from the y axis.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from functools import cached_property
+
+import numpy as np
+
+Point = tuple[float, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Camera:
+    """A pinhole camera without roll.
+
+    Attributes:
+      position: metres.
+      yaw: heading, clockwise from the y axis.
+      pitch: below the horizon.
+      focal: focal length in picture widths.
+    """
+
+    position: tuple[float, float, float]
+    yaw: float
+    pitch: float
+    focal: float
+
+    @cached_property
+    def axes(self) -> np.ndarray:
+        """Right, down and forward in the world, float64[3, 3], one per row."""
+        cos_yaw, sin_yaw = math.cos(self.yaw), math.sin(self.yaw)
+        cos_pitch, sin_pitch = math.cos(self.pitch), math.sin(self.pitch)
+        right = np.array([cos_yaw, -sin_yaw, 0.0])
+        forward = np.array([sin_yaw * cos_pitch, cos_yaw * cos_pitch, -sin_pitch])
+        return np.stack([right, np.cross(forward, right), forward])
+
+    def on_floor(self, point: Point) -> tuple[float, float]:
+        """A floor point as metres (ahead, right) of the point below the camera, by its heading."""
+        dx, dy = point[0] - self.position[0], point[1] - self.position[1]
+        cos, sin = math.cos(self.yaw), math.sin(self.yaw)
+        return dx * sin + dy * cos, dx * cos - dy * sin
+
+    def project(self, points: np.ndarray) -> np.ndarray:
+        """Projects world points.
+
+        Args:
+          points: float[N, 3], metres.
+
+        Returns:
+          float64[N, 3]: right and down of the picture's centre in picture widths, and the depth
+          along the optical axis in metres. Points behind the camera have a negative depth.
+        """
+        seen = (np.asarray(points) - self.position) @ self.axes.T
+        return np.column_stack([self.focal * seen[:, :2] / seen[:, 2:], seen[:, 2]])
+
+    def floor_point(self, across: float, down: float) -> Point | None:
+        """The floor point seen at a place of the picture (picture widths from its centre)."""
+        ray = np.array([across / self.focal, down / self.focal, 1.0]) @ self.axes
+        if ray[2] > -1e-3:
+            return None
+        reach = -self.position[2] / ray[2]
+        return float(self.position[0] + reach * ray[0]), float(self.position[1] + reach * ray[1])
+
+
+def rotated(point: Point, yaw: float) -> Point:
+    """A point turned about the origin, counter-clockwise."""
+    cos, sin = math.cos(yaw), math.sin(yaw)
+    return cos * point[0] - sin * point[1], sin * point[0] + cos * point[1]
+
+
+def moved(origin: Point, offset: Point, yaw: float) -> Point:
+    """``origin`` plus an offset given in a frame turned by ``yaw``."""
+    dx, dy = rotated(offset, yaw)
+    return origin[0] + dx, origin[1] + dy
+
+
+def in_rectangle(point: Point, center: Point, size: Point, yaw: float, margin: float = 0.0) -> bool:
+    """Whether a point lies in a turned rectangle that is widened by a margin, all in metres."""
+    across, along = rotated((point[0] - center[0], point[1] - center[1]), -yaw)
+    return abs(across) < size[0] / 2 + margin and abs(along) < size[1] / 2 + margin
+
+
+def corners(center: Point, size: Point, yaw: float) -> list[Point]:
+    """The corners of a turned rectangle, in order round it."""
+    return [moved(center, (x * size[0] / 2, y * size[1] / 2), yaw) for x, y in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
+
+
+def overlap(a: list[Point], b: list[Point]) -> bool:
+    """Whether two convex outlines, whose corners are in order, share an area.
+
+    By the separating axis theorem they do not if one of their sides has all of both on different sides.
+    """
+    for outline in (a, b):
+        for (x0, y0), (x1, y1) in zip(outline, outline[1:] + outline[:1]):
+            normal = (y0 - y1, x1 - x0)
+            of_a, of_b = ([x * normal[0] + y * normal[1] for x, y in points] for points in (a, b))
+            if max(of_a) <= min(of_b) or max(of_b) <= min(of_a):
+                return False
+    return True
+
+
+def edge_distance(x: np.ndarray, y: np.ndarray, center: Point, size: Point, yaw: float) -> np.ndarray:
+    """Metres outside a rectangle's nearest side, negative inside, all in metres.
+
+    Args:
+      x, y: float32 of any shapes that broadcast; the result has theirs together.
+    """
+    cos, sin = np.float32(np.cos(yaw)), np.float32(np.sin(yaw))
+    dx, dy = x - np.float32(center[0]), y - np.float32(center[1])
+    return np.maximum(
+        np.abs(cos * dx + sin * dy) - np.float32(size[0] / 2), np.abs(cos * dy - sin * dx) - np.float32(size[1] / 2)
+    )

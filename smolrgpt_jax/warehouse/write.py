@@ -1,0 +1,237 @@
+"""Writes a procedural warehouse in the published folder format.
+
+    {train,val,test}.json                       records of the published format; test without answers
+    {train,val,test}/images/NNNNNN.png          RGB
+    {train,val,test}/depths/NNNNNN_depth.png    8-bit depth, near dark, far bright, scaled in the picture
+    test_answers.json                           the test records with their answers
+    {train,val}_captions.json                   captions of whole pictures, LLaVA-CC3M chat format
+    {train,val}_regions.json                    region captions, category "region_caption"
+    metadata.json                               parameters and statistics
+
+and, where the configuration names them, the formats of exports.py.
+
+Pictures are numbered through all splits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import multiprocessing
+import os
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from smolrgpt_jax.data.records import IMAGE, WAREHOUSE_CATEGORIES, DataError
+from smolrgpt_jax.warehouse.files import dump
+from smolrgpt_jax.warehouse.made import MadeScene
+from smolrgpt_jax.warehouse.make_scene import Job, make
+from smolrgpt_jax.warehouse.other_formats import make_folders, write_formats
+from smolrgpt_jax.warehouse.parameters import WarehouseConfig
+from smolrgpt_jax.warehouse.picture.view import Region
+from smolrgpt_jax.warehouse.words.balance import choose
+from smolrgpt_jax.warehouse.words.questions import Asked
+
+VERSION = 3
+
+
+def make_warehouse(
+    out: str | Path, config: WarehouseConfig | None = None, workers: int | None = None, **parameters: Any
+) -> dict[str, Any]:
+    """Makes a warehouse in a new folder and returns its metadata.
+
+    The files depend on the parameters alone, not on the number of workers.
+
+    Args:
+      out: the folder; it appears whole or not at all.
+      config: parameters, by default those of WarehouseConfig.
+      workers: processes, by default one per core.
+      parameters: fields of the configuration to change.
+
+    Raises:
+      DataError: ``out`` exists and is not an empty folder.
+      ValueError: impossible parameters.
+    """
+    out = Path(out)
+    config = dataclasses.replace(config or WarehouseConfig(), **parameters)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"{out} exists already and is not an empty folder; nothing was written")
+    aside = out.with_name(f".{out.name}.partial-{os.getpid()}")
+    try:
+        made = _make_all(aside, config, workers or os.cpu_count() or 1)
+        metadata = _write_records(aside, config, made)
+        if out.exists():
+            out.rmdir()
+        aside.rename(out)
+        return metadata
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def ensure_warehouse(out: Path, config: WarehouseConfig) -> None:
+    """Makes the warehouse unless it is there already.
+
+    Raises:
+      DataError: ``out`` holds a warehouse made with other parameters, whose names are told, or something else.
+      ValueError: impossible parameters.
+    """
+    file = out / "metadata.json"
+    if not file.exists():
+        out.parent.mkdir(parents=True, exist_ok=True)
+        make_warehouse(out, config)
+        return
+    wanted = json.loads(json.dumps(dataclasses.asdict(config)))
+    try:
+        metadata = json.loads(file.read_bytes())
+        version, parameters = metadata["version"], dict(metadata["parameters"])
+    except (ValueError, KeyError, TypeError):
+        version, parameters = None, {}
+    if version != VERSION:
+        raise DataError(f"{file} is not that of a warehouse of version {VERSION}; give another folder")
+    other = sorted(name for name in {*wanted, *parameters} if wanted.get(name, ...) != parameters.get(name, ...))
+    if other:
+        raise DataError(f"{out} holds a warehouse with other {', '.join(other)}; give another folder")
+
+
+def _make_all(folder: Path, config: WarehouseConfig, workers: int) -> dict[str, list[MadeScene]]:
+    """Makes the scenes of all splits, in order, and their pictures."""
+    jobs: list[Job] = []
+    make_folders(folder, config.formats)
+    for split, size in config.split_sizes().items():
+        for kind in ("images", "depths"):
+            (folder / split / kind).mkdir(parents=True)
+        jobs += [Job(folder / split, split, i, len(jobs) + i, config) for i in range(size)]
+    made: dict[str, list[MadeScene]] = {split: [] for split in config.split_sizes()}
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool:
+        scenes = tqdm(pool.map(make, jobs, chunksize=8), total=len(jobs), desc="scenes", unit="scene")
+        for job, scene in zip(jobs, scenes):
+            made[job.split].append(scene)
+    return made
+
+
+def _write_records(folder: Path, config: WarehouseConfig, made: dict[str, list[MadeScene]]) -> dict[str, Any]:
+    """Chooses the questions, writes all records and returns the metadata."""
+    metadata: dict[str, Any] = {"version": VERSION, "parameters": dataclasses.asdict(config), "splits": {}}
+    for split, scenes in made.items():
+        shares = dict(zip(WAREHOUSE_CATEGORIES, config.shares(split)))
+        most = round(config.questions_per_picture * len(scenes))
+        chosen = choose([scene.questions for scene in scenes], shares, most)
+        pairs = [(scene, scene.questions[i]) for scene, indices in zip(scenes, chosen) for i in indices]
+        if split == "test":
+            dump(folder / "test_answers.json", (_question(scene, q, config) for scene, q in pairs))
+            dump(folder / "test.json", (_without_answer(_question(scene, q, config)) for scene, q in pairs))
+        else:
+            dump(folder / f"{split}.json", (_question(scene, q, config) for scene, q in pairs))
+            dump(
+                folder / f"{split}_regions.json",
+                (
+                    _record(scene.name, c.prompt, c.text, c.regions, config, category="region_caption")
+                    for scene in scenes
+                    for c in scene.region_captions
+                ),
+            )
+            dump(
+                folder / f"{split}_captions.json",
+                (
+                    _chat(scene.name, i, c.prompt, c.text)
+                    for scene in scenes
+                    for i, c in enumerate(scene.scene_captions)
+                ),
+            )
+        metadata["splits"][split] = _statistics(scenes, [question for _, question in pairs])
+    metadata["formats"] = write_formats(folder, config, made)
+    (folder / "metadata.json").write_text(json.dumps(metadata, indent=1) + "\n", encoding="utf-8")
+    return metadata
+
+
+def _record(
+    name: str, prompt: str, answer: str, regions: Sequence[Region], config: WarehouseConfig, **more: Any
+) -> dict[str, Any]:
+    """A record of the published format; its id is a hash of what it says about which picture."""
+    size = [config.height, config.width]
+    content = json.dumps([config.seed, name, prompt, answer, [region.counts for region in regions]])
+    return {
+        "id": hashlib.md5(content.encode(), usedforsecurity=False).hexdigest(),
+        "image": f"{name}.png",
+        "conversations": [{"from": "human", "value": prompt}, {"from": "gpt", "value": answer}],
+        "rle": [{"size": size, "counts": region.counts} for region in regions],
+        **more,
+    }
+
+
+def _question(scene: MadeScene, asked: Asked, config: WarehouseConfig) -> dict[str, Any]:
+    return _record(
+        scene.name,
+        asked.prompt,
+        asked.answer,
+        asked.regions,
+        config,
+        category=asked.category,
+        normalized_answer=asked.normalized_answer,
+        freeform_answer=asked.answer,
+    )
+
+
+def _without_answer(record: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "id": record["id"],
+        "image": record["image"],
+        "conversations": record["conversations"][:1],
+        "rle": record["rle"],
+    }
+
+
+def _chat(name: str, index: int, prompt: str, text: str) -> dict[str, Any]:
+    return {
+        "id": f"{name}-{index}",
+        "image": f"{name}.png",
+        "conversations": [{"from": "human", "value": f"{IMAGE}\n{prompt}"}, {"from": "gpt", "value": text}],
+    }
+
+
+def _in_order(answer: str | int) -> tuple[int, str]:
+    """Numbers by their value, words by the alphabet."""
+    return (int(answer), "") if str(answer).isdigit() else (0, str(answer))
+
+
+def _statistics(scenes: Sequence[MadeScene], questions: Sequence[Asked]) -> dict[str, Any]:
+    """What a reader of metadata.json wants to know about a split."""
+    answers = {
+        category: [q.normalized_answer for q in questions if q.category == category]
+        for category in WAREHOUSE_CATEGORIES
+    }
+    result: dict[str, Any] = {
+        "scenes": len(scenes),
+        "questions": {category: len(values) for category, values in answers.items()},
+        "region_captions": sum(len(scene.region_captions) for scene in scenes),
+        "scene_captions": sum(len(scene.scene_captions) for scene in scenes),
+    }
+    for category in ("left_right", "count", "mcq"):
+        counts = Counter(answers[category])
+        result[f"{category}_answers"] = {str(k): counts[k] for k in sorted(counts, key=_in_order)}
+    if answers["distance"]:
+        metres = np.array(answers["distance"])
+        result["distance_metres"] = {
+            "mean": round(float(metres.mean()), 2),
+            "zeros": int((metres == 0).sum()),
+            "quartiles": [round(float(q), 2) for q in np.quantile(metres, (0.25, 0.5, 0.75))],
+            "largest": round(float(metres.max()), 2),
+        }
+    if scenes:
+        for label, values in (
+            ("height_metres", [scene.camera.position[2] for scene in scenes]),
+            ("pitch_degrees", [math.degrees(scene.camera.pitch) for scene in scenes]),
+            ("focal_widths", [scene.camera.focal for scene in scenes]),
+        ):
+            result[f"camera_{label}"] = [round(min(values), 2), round(max(values), 2)]
+    return result

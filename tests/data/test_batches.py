@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from smolrgpt_jax.data import images, masks
+from smolrgpt_jax.data.batches import PackedRows, train_batches
+from smolrgpt_jax.data.records import BadRecords, DataError
+from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from tests.data.row_cases import assert_same, damage
+
+
+@pytest.fixture
+def pictures(filled):
+    return read_warehouse(filled.root, "train")
+
+
+@pytest.fixture
+def one_each(shape):
+    """A shape that gives every picture rows of its own."""
+    return dataclasses.replace(shape, pictures=1)
+
+
+@pytest.fixture
+def rows(pictures, tokenizer, one_each):
+    return PackedRows(pictures, tokenizer, one_each)
+
+
+def texts(batch):
+    """The rows of a batch, as something to compare: tokens and the sum of their picture."""
+    return [(tokens.tobytes(), float(image.sum())) for tokens, image in zip(batch["tokens"], batch["images"])]
+
+
+def test_a_row_holds_the_pixels_of_its_pictures(pictures, tokenizer, shape):
+    rows = PackedRows(pictures, tokenizer, shape)
+    for index, parts in enumerate(rows.plan.rows):
+        row = rows[index]
+        assert {key: (value.shape, value.dtype.name) for key, value in row.items()} == {
+            **{
+                key: ((128,), "int32")
+                for key in ("tokens", "targets", "positions", "picture_ids", "question_ids", "feature_index")
+            },
+            "images": ((2, 16, 16, 3), "float32"),
+            "depths": ((2, 16, 16, 3), "float32"),
+            "region_masks": ((2, 6, 8, 8), "float32"),
+        }
+        for place in range(2):
+            if place >= len(parts):
+                assert not row["images"][place].any() and not row["region_masks"][place].any()
+                continue
+            picture = pictures[parts[place].picture]
+            np.testing.assert_array_equal(row["images"][place], images.load_rgb(picture.image, 16))
+            np.testing.assert_array_equal(row["depths"][place], images.load_depth(picture.depth, 16))
+            # Every mask token of the text points at the resampled mask of its region.
+            expected = [
+                masks.resample(masks.decode(region), 8)
+                for number in parts[place].questions
+                for region in picture.questions[number].regions
+            ]
+            own = (row["tokens"] == tokenizer.mask_rgb_id) & (row["picture_ids"] == place + 1)
+            slots = row["feature_index"][own] - 2 * 4 - place * 6
+            np.testing.assert_array_equal(row["region_masks"][place][slots], np.stack(expected))
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_processes_get_disjoint_shares_of_the_same_global_batches(rows, processes):
+    whole = list(train_batches(rows, batch_rows=4, seed=3, num_epochs=2))
+    parts = [
+        list(train_batches(rows, batch_rows=4, seed=3, num_epochs=2, process_index=index, process_count=processes))
+        for index in range(processes)
+    ]
+    assert len({len(part) for part in parts}) == 1 and len(parts[0]) == len(whole)
+    for step, batch in enumerate(whole):
+        for key, value in batch.items():
+            np.testing.assert_array_equal(np.concatenate([part[step][key] for part in parts]), value)
+
+
+def test_every_row_comes_once_per_epoch_and_in_another_order(rows):
+    everything = sorted(texts(rows.batch(range(len(rows)))))
+    size = len(rows)
+    epochs = [texts(batch) for batch in train_batches(rows, batch_rows=size, seed=0, num_epochs=3)]
+    assert len(epochs) == 3
+    assert all(sorted(epoch) == everything for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
+    again = next(iter(train_batches(rows, batch_rows=size, seed=0)))
+    assert texts(again) == epochs[0]
+    assert texts(next(iter(train_batches(rows, batch_rows=size, seed=1)))) != epochs[0]
+    plain = next(iter(train_batches(rows, batch_rows=size, seed=0, shuffle=False)))
+    assert texts(plain) == texts(rows.batch(range(size)))
+
+
+def test_the_last_batch_is_filled_up_with_rows_without_loss(rows):
+    size = len(rows) - 1
+    first, last = train_batches(rows, batch_rows=size, seed=0, num_epochs=1)
+    assert (first["picture_ids"].max(axis=1) > 0).all()
+    assert (last["picture_ids"].max(axis=1) > 0).sum() == 1
+    assert (last["targets"][1:] == -100).all() and not last["images"][1:].any()
+    assert last["tokens"].shape == first["tokens"].shape
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_resumes_with_the_next_batch_also_on_other_processes(rows, processes):
+    iterator = iter(train_batches(rows, batch_rows=4, seed=5))
+    for _ in range(3):
+        next(iterator)
+    state = iterator.get_state()
+    expected = [next(iterator) for _ in range(3)]
+    resumed = [
+        iter(train_batches(rows, batch_rows=4, seed=5, process_index=index, process_count=processes))
+        for index in range(processes)
+    ]
+    for part in resumed:
+        part.set_state(state)
+    for batch in expected:
+        shares = [next(part) for part in resumed]
+        assert_same({key: np.concatenate([share[key] for share in shares]) for key in batch}, batch)
+
+
+def test_the_iterator_is_saved_in_a_checkpoint(rows, tmp_path):
+    import grain
+    import orbax.checkpoint as ocp
+
+    batches = train_batches(rows, batch_rows=2, seed=5)
+    iterator = iter(batches)
+    next(iterator)
+    with ocp.CheckpointManager(tmp_path) as manager:
+        manager.save(1, args=ocp.args.Composite(data=grain.checkpoint.CheckpointSave(iterator)))
+    expected = next(iterator)
+    restored = iter(batches)
+    with ocp.CheckpointManager(tmp_path) as manager:
+        manager.restore(1, args=ocp.args.Composite(data=grain.checkpoint.CheckpointRestore(restored)))
+    assert_same(next(restored), expected)
+
+
+def test_several_data_sets_are_joined_or_mixed(pictures, tokenizer, one_each):
+    first = PackedRows(pictures[:3], tokenizer, one_each)
+    second = PackedRows(pictures[3:], tokenizer, one_each)
+    total = len(first) + len(second)
+    joined = next(iter(train_batches([first, second], batch_rows=total, seed=0)))
+    assert sorted(texts(joined)) == sorted(
+        texts(first.batch(range(len(first)))) + texts(second.batch(range(len(second))))
+    )
+    mixed = next(iter(train_batches([first, second], batch_rows=40, seed=0, weights=(3, 1))))
+    known = set(texts(first.batch(range(len(first)))))
+    assert sum(text in known for text in texts(mixed)) == 30
+
+
+def test_sizes_that_do_not_fit_are_an_error(rows, pictures, tokenizer, shape):
+    other = PackedRows(pictures, tokenizer, shape)
+    for arguments, message in (
+        (dict(rows=rows, batch_rows=3, process_count=2), "do not divide"),
+        (dict(rows=[rows, other], batch_rows=2), "one shape"),
+        (dict(rows=[rows], batch_rows=2, weights=(1, 2)), "one weight"),
+        (dict(rows=PackedRows([], tokenizer, shape), batch_rows=2), "without rows"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train_batches(seed=0, **arguments)
+
+
+def test_a_truncated_picture_stops_training_with_picture_and_record(rows, pictures):
+    damage(pictures[2])
+    with pytest.raises(DataError) as caught:
+        for _ in train_batches(rows, batch_rows=2, seed=0, num_epochs=1):
+            pass
+    text = str(caught.value).splitlines()[0]
+    assert "000002_depth.png is truncated" in text and "'2-0'" in text
+
+
+def test_a_truncated_picture_is_left_out_and_reported(pictures, tokenizer, shape):
+    shape = dataclasses.replace(shape, tokens=512)  # room for pictures to share rows
+    whole = PackedRows(pictures, tokenizer, shape)
+    index = next(
+        index for index, row in enumerate(whole.plan.rows) if len(row) == 2 and 2 in (row[0].picture, row[1].picture)
+    )
+    place = [part.picture for part in whole.plan.rows[index]].index(2)
+    expected = whole[index]
+    damage(pictures[2])
+    bad = BadRecords("report")
+    row = PackedRows(pictures, tokenizer, shape, on_bad_record=bad)[index]
+    assert len(bad.reasons) == 1 and "'2-0'" in bad.reasons[0]
+    lost = expected["picture_ids"] == place + 1
+    for key, value in (
+        ("targets", -100),
+        ("positions", 0),
+        ("picture_ids", 0),
+        ("question_ids", 0),
+        ("feature_index", -1),
+    ):
+        assert (row[key][lost] == value).all()
+        np.testing.assert_array_equal(row[key][~lost], expected[key][~lost])
+    for key in ("images", "depths", "region_masks"):
+        assert not row[key][place].any()
+        np.testing.assert_array_equal(row[key][1 - place], expected[key][1 - place])

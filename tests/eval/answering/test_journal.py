@@ -1,0 +1,123 @@
+"""An interrupted evaluation goes on from its journal to the same answers; a journal of another run is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import jax
+import pytest
+
+from eval.answering.journal import params_fingerprint
+from smolrgpt_jax import sharding
+from smolrgpt_jax.generation import Sampling, answers, closed_answers, generate_answers
+
+OPTIONS = {"batch_size": 8, "max_new_tokens": 12, "sampling": Sampling(temperature=1.0), "progress": False}
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.fixture
+def watched(monkeypatch):
+    """Counts the answers that are decoded, and interrupts after so many batches of them."""
+    decode, record = answers.answer_prompts, {"decoded": 0, "batches": None}
+
+    def watch(*arguments, **options):
+        for number, finished in enumerate(decode(*arguments, **options)):
+            if number == record["batches"]:
+                raise Interrupted
+            record["decoded"] += len(finished)
+            yield finished
+
+    monkeypatch.setattr(answers, "answer_prompts", watch)
+    return record
+
+
+def interrupt(watched, model, pictures, journal):
+    watched["batches"] = 3
+    with pytest.raises(Interrupted):
+        generate_answers(model, pictures, journal=journal, **OPTIONS)
+    watched["batches"] = None
+    return watched["decoded"]
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"half a li', b'{"000"'], ids=["whole", "half a line", "shorter"])
+def test_an_interrupted_run_goes_on(watched, model, pictures, tmp_path, torn):
+    journal = tmp_path / "out" / "journal"
+    done = interrupt(watched, model, pictures, journal)
+    assert 0 < done < sum(len(picture.questions) for picture in pictures)
+    with open(journal, "ab") as file:
+        file.write(torn)
+    found = generate_answers(model, pictures, journal=journal, **OPTIONS)
+    assert watched["decoded"] == len(found), "a question was answered twice or not at all"
+    expected = generate_answers(model, pictures, **OPTIONS)
+    assert found == expected and list(found) == list(expected)
+    header, *lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    kept = {name: said for line in lines for name, said in line.items()}
+    assert {n: said if isinstance(said, str) else said["cut_off"] for n, said in kept.items()} == expected
+    watched["decoded"] = 0
+    assert generate_answers(model, pictures, journal=journal, **OPTIONS) == expected
+    assert watched["decoded"] == 0
+
+
+def test_answers_that_were_cut_off_are_known_after_an_interruption(watched, model, pictures, tmp_path, monkeypatch):
+    monkeypatch.setitem(OPTIONS, "max_new_tokens", 3)
+    interrupt(watched, model, pictures, tmp_path / "journal")
+    found, expected = set(), set()
+    generate_answers(model, pictures, journal=tmp_path / "journal", cut_off=found, **OPTIONS)
+    generate_answers(model, pictures, cut_off=expected, **OPTIONS)
+    assert found == expected and 0 < len(found) < sum(len(picture.questions) for picture in pictures)
+
+
+def test_a_journal_with_half_a_first_line_is_begun_again(watched, model, pictures, tmp_path):
+    journal = tmp_path / "journal"
+    journal.write_bytes(b'{"parameters": "12')
+    found = generate_answers(model, pictures, journal=journal, **OPTIONS)
+    assert watched["decoded"] == len(found) > 0
+    assert generate_answers(model, pictures, journal=journal, **OPTIONS) == found
+    assert watched["decoded"] == len(found)
+
+
+def test_a_journal_of_another_run_is_refused(watched, model, pictures, tmp_path):
+    journal = tmp_path / "journal"
+    interrupt(watched, model, pictures, journal)
+    name = "decoder/norm/scale"
+    changed = model.params | {name: model.params[name].at[0].multiply(1.0001)}
+    half = model.config.replace(compute_dtype="bfloat16")
+    cases = [
+        ("decoding", model, pictures, {"seed": 1}),
+        ("decoding", model, pictures, {"max_new_tokens": 13}),
+        ("parameters", dataclasses.replace(model, params=changed), pictures, {}),
+        ("configuration", dataclasses.replace(model, config=half), pictures, {}),
+        ("data", model, pictures[1:], {}),
+        ("data", model, [dataclasses.replace(picture, mirrored=True) for picture in pictures], {}),
+    ]
+    before = journal.read_bytes()
+    for what, other, asked, options in cases:
+        with pytest.raises(ValueError, match=f"answers of another run .other {what}.") as caught:
+            generate_answers(other, asked, journal=journal, **OPTIONS | options)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="other decoding"):
+        closed_answers(model, pictures, journal=journal, **OPTIONS)
+    assert journal.read_bytes() == before
+
+
+@pytest.mark.parametrize("text", ["[1]\n", "not JSON\n", '{"a": 1}\n'])
+def test_another_file_is_no_journal(model, pictures, tmp_path, text):
+    journal = tmp_path / "journal"
+    journal.write_text(text)
+    with pytest.raises(ValueError, match="is no journal of answers"):
+        generate_answers(model, pictures, journal=journal, **OPTIONS)
+    assert journal.read_text() == text
+
+
+def test_the_fingerprint_is_of_the_bits_and_not_of_their_place(model):
+    mesh = sharding.make_mesh({"data": 2, "fsdp": 4})
+    spread = jax.device_put(model.params, sharding.param_shardings(model.params, mesh))
+    first = params_fingerprint(model.params)
+    assert params_fingerprint(spread) == first
+    name = "decoder/head"
+    swapped = model.params[name][::-1]
+    assert params_fingerprint(model.params | {name: swapped}) != first

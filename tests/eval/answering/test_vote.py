@@ -1,0 +1,339 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+import eval.warehouse as command
+import smolrgpt_jax
+from eval import JOURNAL_PARTS, journal_path, remove_journal
+from eval.answering.mirror import mirrored_question
+from eval.answering.vote import (
+    Ballots,
+    asked_again,
+    ballots_of,
+    describe_ballots,
+    elected,
+    further_answers,
+    mask_groups,
+    mask_orders,
+    read_by_vote,
+)
+from eval.normalize import main as normalize_main
+from eval.warehouse import main, with_further
+from smolrgpt_jax.data.records import RLE, BadRecords, DataError, Question
+from smolrgpt_jax.data.sources.warehouse import read_warehouse
+
+SIDE = "Is the pallet <mask> to the left or right of the pallet <mask>?"
+
+
+CHOICE = "From the pallets <mask> <mask> <mask>, which is closest to the shelf <mask>?"
+
+
+def item(category: str, question: str, answer: str, *more: str, order=(0,)) -> dict:
+    fields = {"id": "a", "image": "a.png", "category": category, "question": question, "answer": answer}
+    return {**fields, "further": [{"answer": text, "order": list(order)} for text in more], "truth": None}
+
+
+def asked(category: str, prompt: str, **more) -> Question:
+    regions = tuple(RLE(4, 4, bytes([i])) for i in range(prompt.count("<mask>")))
+    return Question("q", category, prompt, None, None, regions, **more)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (["left", "right", "right"], "right"),
+        # Of equally many votes the greedy answer's value wins, else the one named first.
+        ([3, 2, 2, 3], 3),
+        ([None, 2, 4, 4, 2], 2),
+        ([None, None, 1], 1),
+        ([None, None], None),
+        ([0, 0, 5], 0),
+        # 2.0 of the five is neither the mean (3.2) nor what most say.
+        ([1.0, 9.0, 2.0, 1.0, 3.0], 2.0),
+        ([1.0, None, 2.0], 1.5),
+        ([0.0, 0.0, 4.0], 0.0),
+    ],
+)
+def test_the_elected_value(values, expected):
+    found = elected(values)
+    assert found == expected and type(found) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([2, 1, 2, None, 2], "2 (3 times), 1, none"),
+        (["left"], "left"),
+        ([None, None], "none (2 times)"),
+        ([4.75, 5.6, None, 0.0], "0 to 5.6, none"),
+        ([2.5, 2.5], "2.5"),
+    ],
+)
+def test_ballots_in_few_words(values, expected):
+    assert describe_ballots(values) == expected
+
+
+def test_answers_are_read_one_by_one_and_elect_a_value():
+    items = [
+        item("left_right", SIDE, "It is left.", "It is right.", "It is right."),
+        item("count", "How many?", "There are two pallets.", "unclear", "There are three pallets."),
+        item("distance", "How far?", "They are 3.5 m apart.", "They are 4.5 m apart.", "They are 4.0 m apart."),
+        {key: value for key, value in item("count", "How many?", "").items() if key != "further"},
+    ]
+    assert ballots_of(items[1]) == [2, None, 3]
+    assert read_by_vote(items) == ["right", 2, 4.0, None]
+
+
+@pytest.mark.parametrize("category", ["mcq", ""])
+def test_a_region_is_known_under_the_number_it_has_in_the_question(category):
+    closest = "The pallet [Region 1] is the closest to the shelf [Region 3]."
+    found = item(category, CHOICE, closest, "The pallet [Region 0] is the closest.", closest, order=(2, 0, 1, 3))
+    # In the other order the question's region 2 comes first and its region 0 second.
+    assert ballots_of(found) == [1, 2, 0]
+
+
+@pytest.mark.parametrize(
+    ("category", "question", "answers", "expected"),
+    [
+        # In the mirror the question's "left" is "right" and the answer's side the other one.
+        ("left_right", SIDE, ["It is left.", "It is right."], ["left", "left"]),
+        (
+            "left_right",
+            "Is the pallet <mask> to the left of the pallet <mask>?",
+            ["Yes, it is.", "Yes, it is."],
+            ["left", "left"],
+        ),
+        ("count", "How many in the leftmost buffer?", ["There are two.", "There are three."], [2, 3]),
+        ("distance", "How far?", ["2.5 m.", "3.5 m."], [2.5, 3.5]),
+        ("mcq", CHOICE, ["[Region 1] is the closest.", "[Region 0] is the closest."], [1, 2]),
+    ],
+)
+def test_what_is_said_of_the_mirrored_picture_is_turned_back(category, question, answers, expected):
+    found = item(category, question, *answers, order=(2, 0, 1, 3))
+    found["further"][0]["mirrored"] = True
+    assert ballots_of(found) == expected
+
+
+def test_without_further_answers_there_is_no_vote():
+    with pytest.raises(DataError, match="no further answers"):
+        read_by_vote([item("count", "How many?", "There are two pallets.")])
+
+
+@pytest.mark.parametrize(
+    "further",
+    [
+        "two",
+        [{"answer": "two"}],
+        [{"order": [0]}],
+        [{"answer": "two", "order": [1, 2]}],
+        [{"answer": "", "order": "0"}],
+        [{"answer": "two", "order": [0], "mirrored": "yes"}],
+    ],
+)
+def test_damaged_ballots_name_their_record(further):
+    with pytest.raises(DataError, match="record 'a': further is no list of answers"):
+        read_by_vote([item("count", "How many?", "two") | {"further": further}])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"number": 1}, "at least 2"), ({"temperature": 0.0}, "above 0"), ({"temperature": float("nan")}, "above 0")],
+)
+def test_impossible_ballots_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Ballots(**settings)
+
+
+def test_only_masks_side_by_side_change_places():
+    prompt = "Of the buffers <mask> <mask> and the pallets <mask> <mask>\n<mask>, which is closest to <mask>?"
+    assert mask_groups(prompt) == [[0, 1], [2, 3, 4], [5]]
+    question = asked("count", prompt)
+    orders = mask_orders(question, Ballots(9, seed=3))
+    assert len(set(orders)) == 8 and (0, 1, 2, 3, 4, 5) not in orders
+    assert all(set(o[:2]) == {0, 1} and set(o[2:5]) == {2, 3, 4} and o[5] == 5 for o in orders)
+    assert mask_orders(question, Ballots(9, seed=3)) == orders != mask_orders(question, Ballots(9, seed=4))
+    # Two of two and six of three, without the one they have: no more than eleven.
+    assert len(mask_orders(question, Ballots(99))) == 11
+    more = asked_again(question, Ballots(15))
+    assert [a.drawn for a in more] == [False] * 11 + [True] * 3
+    assert [a.order for a in more[11:]] == [(0, 1, 2, 3, 4, 5), more[0].order, more[1].order]
+    again = asked_again(question, Ballots(9, seed=3))
+    assert [a.order for a in again] == orders and not any(a.drawn for a in again)
+    assert again[0].question.regions == tuple(question.regions[i] for i in orders[0])
+    assert [a.question.id for a in again] == [f"q#{n}" for n in range(1, 9)]
+
+
+def test_questions_without_such_masks_are_drawn():
+    far = asked("distance", "How far is <mask> from <mask>?")
+    again = asked_again(far, Ballots(3))
+    assert [(a.question.id, a.order, a.drawn) for a in again] == [("q#1", (0, 1), True), ("q#2", (0, 1), True)]
+    # Marks of earlier turns come first: which stand side by side in this one is not asked.
+    later = asked("count", "How many of <mask> <mask>?", earlier=(("Where?", "There."),))
+    assert all(a.drawn for a in asked_again(later, Ballots(3)))
+
+
+def test_every_other_answer_is_of_the_mirrored_picture():
+    question = asked("count", "How many pallets <mask> <mask> are in the leftmost buffer <mask>?")
+    again = asked_again(question, Ballots(6, mirrored=True))
+    own, other = (0, 1, 2), (1, 0, 2)
+    ways = [(own, True, False), (other, False, False), (other, True, False)]
+    assert [(a.order, a.mirrored, a.drawn) for a in again] == [*ways, (own, False, True), (own, True, True)]
+    for a in again:
+        assert ("rightmost" in a.question.prompt, "leftmost" in a.question.prompt) == (a.mirrored, not a.mirrored)
+        assert a.question.regions == tuple(question.regions[i] for i in a.order)
+    assert not any(a.mirrored for a in asked_again(question, Ballots(6)))
+    assert "every other one about the mirrored picture" in str(Ballots(6, mirrored=True))
+    assert "mirrored" not in str(Ballots(6))
+
+
+def test_mirrored_answers_are_those_of_the_mirrored_picture(small_checkpoint, warehouse):
+    from smolrgpt_jax.generation import generate_answers
+
+    model = smolrgpt_jax.load(small_checkpoint)
+    picture = read_warehouse(warehouse, "val")[0]
+    found = further_answers(model, [picture], Ballots(2, mirrored=True), 4, 12)
+    assert all(given["mirrored"] and given["order"] == sorted(given["order"]) for [given] in found)
+    questions = tuple(map(mirrored_question, picture.questions))
+    turned = dataclasses.replace(picture, mirrored=True, questions=questions)
+    expected = generate_answers(model, [turned], batch_size=4, max_new_tokens=12)
+    assert [given["answer"] for [given] in found] == [expected[q.id] for q in questions]
+
+
+def test_only_questions_of_the_categories_are_asked_again():
+    ballots = Ballots(2, categories=("distance", "mcq"))
+    assert asked_again(asked("left_right", SIDE), ballots) == []
+    # Without published categories the wording tells.
+    assert len(asked_again(asked("", "How far is the pallet <mask> from the shelf <mask>?"), ballots)) == 1
+    assert str(ballots).startswith("2 answers (distance, mcq), of masks")
+
+
+def test_reordered_questions_are_answered_greedily_and_others_drawn(monkeypatch, warehouse, loaded_model):
+    import smolrgpt_jax.generation
+
+    pictures = read_warehouse(warehouse, "val")[:2]
+    calls = []
+
+    def generate_answers(model, pictures, **settings):
+        calls.append((settings, pictures))
+        return {question.id: question.id for picture in pictures for question in picture.questions[1:]}
+
+    monkeypatch.setattr(smolrgpt_jax.generation, "generate_answers", generate_answers)
+    bad = BadRecords("report")
+    ballots = Ballots(3, 0.5, seed=4)
+    found = further_answers(loaded_model, pictures, ballots, 2, 8, bad, out=Path("out"))
+    questions = [question for picture in pictures for question in picture.questions]
+    assert [len(more) for more in found] == [len(asked_again(question, ballots)) for question in questions]
+    (first, reordered), (second, drawn) = calls
+    assert first["sampling"].temperature == 0 and first["journal"] == journal_path("out", "reordered")
+    sampling = second["sampling"]
+    assert (sampling.temperature, sampling.top_k, sampling.top_p, second["seed"]) == (0.5, 0, 1.0, 4)
+    assert second["journal"] == journal_path("out", "drawn")
+    categories = [{q.category for picture in asked for q in picture.questions} for asked in (reordered, drawn)]
+    assert "count" in categories[0] and categories[1] >= {"left_right", "distance"}
+    # What could not be read was counted when the questions were asked first.
+    assert first["on_bad_record"] is not bad and first["on_bad_record"].policy == "report"
+    # The first question of each picture is left out.
+    said = [given["answer"] for more in found for given in more]
+    assert said.count("") == 2 * len(calls) and len(set(said)) == len(said) - said.count("") + 1
+
+
+def test_a_model_gives_the_same_further_answers_in_any_company(small_checkpoint, warehouse):
+    model = smolrgpt_jax.load(small_checkpoint)
+    pictures = read_warehouse(warehouse, "val")[:2]
+    ballots = Ballots(3, temperature=1.0, seed=2)
+    found = further_answers(model, pictures, ballots, 4, 6)
+    drawn = [more for more in found if more and more[0]["order"] == list(range(len(more[0]["order"])))]
+    assert len(drawn) >= 4 and sum(a["answer"] != b["answer"] for a, b in drawn) >= len(drawn) // 2
+    assert further_answers(model, pictures[1:], ballots, 2, 6) == found[4:]
+    assert further_answers(model, pictures, dataclasses.replace(ballots, seed=3), 4, 6) != found
+
+
+def test_an_answer_to_reordered_masks_is_that_of_the_question_put_so(small_checkpoint, warehouse):
+    from smolrgpt_jax.generation import generate_answers
+
+    model = smolrgpt_jax.load(small_checkpoint)
+    pictures = read_warehouse(warehouse, "val")
+    picture, question = next(
+        (picture, question)
+        for picture in pictures
+        for question in picture.questions
+        if mask_orders(question, Ballots(2))
+    )
+    alone = dataclasses.replace(picture, questions=(question,))
+    [[given]] = further_answers(model, [alone], Ballots(2), 4, 6)
+    turned = dataclasses.replace(question, regions=tuple(question.regions[i] for i in given["order"]))
+    expected = generate_answers(
+        model, [dataclasses.replace(picture, questions=(turned,))], batch_size=4, max_new_tokens=6
+    )
+    assert given["answer"] == expected[question.id]
+
+
+def test_the_command_scores_the_vote_and_keeps_its_answers(warehouse, tmp_path, loaded_model, monkeypatch, capsys):
+    """All counts are wrong in the first answer and right in both further ones."""
+    asked = {}
+
+    def first(model, pictures, **settings):
+        asked["first"] = settings["journal"]
+        questions = [question for picture in pictures for question in picture.questions]
+        return ["There are 99 pallets." if q.category == "count" else q.answer for q in questions]
+
+    def further(model, pictures, ballots, **settings):
+        asked["out"], asked["ballots"] = settings["out"], ballots
+        questions = [question for picture in pictures for question in picture.questions]
+        return [[{"answer": q.answer, "order": list(range(len(q.regions)))}] * 2 for q in questions]
+
+    monkeypatch.setattr(command, "answer_questions", first)
+    monkeypatch.setattr(command, "further_answers", further)
+    out = tmp_path / "out"
+    line = ["--checkpoint", "anywhere", "--data", str(warehouse), "--out", str(out)]
+    main([*line, "--answers", "vote", "rules", "--vote_answers", "3", "--vote_seed", "7", "--vote_mirrored"])
+    assert asked == {"first": journal_path(out), "out": out, "ballots": Ballots(3, 0.7, 7, mirrored=True)}
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["read_by"] == ["vote", "rules"]
+    assert metrics["S1"] == 100 and metrics["agreement"]["scores"]["rules"]["count"] == 0
+    predictions = json.loads((out / "predictions.json").read_text())
+    count = next(row for row in predictions if row["category"] == "count")
+    assert count["values"]["vote"] == count["truth"] and len(count["further"]) == 2
+    report = (out / "report.html").read_text(encoding="utf-8")
+    assert f"{count['truth']} (2 times), 99<" in report
+    assert f"{Ballots(3, 0.7, 7, mirrored=True)}" in report and "temperature 0.7, seed 7" in report
+    assert "vote and rules" in capsys.readouterr().out
+    # The ballots travel with the predictions.
+    normalize_main(["--predictions", str(out / "predictions.json"), "--answers", "vote", "--out", str(tmp_path / "b")])
+    assert json.loads((tmp_path / "b" / "metrics.json").read_text())["S1"] == 100
+
+
+def test_a_vote_of_one_is_refused_before_the_model_is_asked(warehouse, tmp_path, loaded_model, monkeypatch):
+    monkeypatch.setattr(command, "answer_questions", lambda *_, **__: pytest.fail("was asked"))
+    line = ["--checkpoint", "anywhere", "--data", str(warehouse), "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit, match="at least 2 answers"):
+        main([*line, "--answers", "vote", "--vote_answers", "1"])
+
+
+def test_all_journals_are_removed(tmp_path):
+    for part in JOURNAL_PARTS:
+        path = journal_path(tmp_path / "out", part)
+        path.write_text("")
+        path.with_name(f"{path.name}.1").write_text("another process's")
+    assert len(list(tmp_path.iterdir())) == 6
+    remove_journal(tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_further_answers_follow_the_answers_they_belong_to():
+    found = with_further(["one", {"answer": "two", "closing": "2"}], [[{"answer": "a", "order": []}], []])
+    assert found[0] == {"answer": "one", "further": [{"answer": "a", "order": []}]}
+    assert found[1] == {"answer": "two", "closing": "2", "further": []}
+
+
+def test_real_questions_list_their_masks_side_by_side():
+    folder = Path(__file__).parents[2] / "data_files" / "real_warehouse"
+    records = json.loads((folder / "records_with_masks.json").read_text())
+    found = [mask_groups(record["conversations"][0]["value"]) for record in records]
+    assert sorted([len(group) for group in groups] for groups in found) == [[1, 1]] * 9 + [[3, 10], [10]]
+    marks = [record["conversations"][0]["value"].count("<mask>") for record in records]
+    assert [sum(groups, []) for groups in found] == [list(range(count)) for count in marks]

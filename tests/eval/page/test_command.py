@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import builtins
+import socket
+import sys
+
+import pytest
+
+from eval.page import server as page
+from eval.page.__main__ import listen, main, read_examples
+
+OFFERED = "page: http://"
+
+
+@pytest.fixture
+def served(monkeypatch):
+    """Replaces the page by one that records what it is to show."""
+    calls = []
+    monkeypatch.setattr(page, "serve", lambda *arguments: calls.append(arguments))
+    return calls
+
+
+def test_it_listens_before_it_says_where(small_checkpoint, warehouse, served, capsys):
+    main(["--checkpoint", str(small_checkpoint), "--data", str(warehouse), "--max_new_tokens", "7"])
+    ((listening, model, title, examples, longest),) = served
+    with listening:
+        port = listening.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)):
+            assert f"{OFFERED}127.0.0.1:{port}/" in capsys.readouterr().out
+    assert model.tokenizer is not None and title == str(small_checkpoint) and longest == 7
+    assert len(examples) == 7 and sum(len(picture.questions) for picture in examples) == 28
+
+
+def test_bad_records_are_left_out_and_named(warehouse, capsys):
+    (warehouse / "val/images/000103.png").unlink()
+    assert len(read_examples(warehouse, "val")) == 6
+    assert "4 bad records left out" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--checkpoint", "nowhere"], "nowhere: no such checkpoint"),
+        (["--checkpoint", "{checkpoint}", "--data", "nowhere"], "val.json: cannot be read"),
+        (["--checkpoint", "{golden}"], "brings no tokenizer"),
+        (["--checkpoint", "{checkpoint}", "--port", "{taken}"], "cannot be listened at"),
+        (["--checkpoint", "{checkpoint}", "--port", "99999"], "port 99999 is not between"),
+    ],
+)
+def test_bad_input_ends_with_one_sentence(small_checkpoint, golden, served, capsys, arguments, message):
+    with listen("127.0.0.1", 0) as taken:
+        known = {"checkpoint": small_checkpoint, "golden": golden.folder, "taken": taken.getsockname()[1]}
+        with pytest.raises(SystemExit) as stop:
+            main([argument.format(**known) for argument in arguments])
+    text = str(stop.value)
+    assert text.startswith("error: ") and message in text and "\n" not in text
+    assert not served and OFFERED not in capsys.readouterr().out
+
+
+def test_without_nicegui_it_says_what_to_install(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith(("eval.page.", "nicegui"))]:
+        monkeypatch.delitem(sys.modules, name)
+    real = builtins.__import__
+
+    def refuse(name, *rest, **named):
+        if name.split(".")[0] == "nicegui":
+            raise ModuleNotFoundError("No module named 'nicegui'", name="nicegui")
+        return real(name, *rest, **named)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    with pytest.raises(SystemExit, match=r"needs NiceGUI .*pip install \"smolrgpt_jax\[demo\]\""):
+        main(["--checkpoint", "anywhere"])

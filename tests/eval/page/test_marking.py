@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eval.page.marking import MarkedPicture
+from eval.report.overlay import colour_of
+from smolrgpt_jax.data.masks import decode, encode
+
+
+def picture(width, height, **known):
+    return MarkedPicture(Image.new("RGB", (width, height), (90, 90, 90)), **known)
+
+
+def box(x1, y1, x2, y2, width=200, height=100):
+    mask = np.zeros((height, width), np.uint8)
+    mask[y1:y2, x1:x2] = 1
+    return encode(mask)
+
+
+@pytest.mark.parametrize(
+    "size, shown", [((1920, 1080), (1280, 720)), ((200, 100), (720, 360)), ((1, 1), (720, 720)), ((1, 5000), (1, 1280))]
+)
+def test_the_shown_size_keeps_the_shape_within_its_bounds(size, shown):
+    marked = picture(*size)
+    assert marked.shown_size == shown == marked.shown(candidates=False).size
+
+
+@pytest.mark.parametrize("corners", [((72, 36), (180, 180)), ((180, 180), (72, 36)), ((72, 180), (180, 36))])
+def test_a_box_between_any_two_corners_is_in_pixels_of_the_picture(corners):
+    marked = picture(200, 100)  # shown 3.6 times as large
+    assert marked.add_box(*corners)
+    assert np.array_equal(decode(marked.regions[0]), decode(box(20, 10, 50, 50)))
+
+
+def test_a_box_over_the_edge_is_cut_and_one_without_area_refused():
+    marked = picture(200, 100)
+    assert marked.add_box((-40, -40), (72, 36)) and decode(marked.regions[0]).sum() == 20 * 10
+    assert not marked.add_box((72, 36), (72, 90)) and not marked.add_box((800, 36), (900, 90))
+    assert len(marked.regions) == 1
+
+
+def test_a_point_picks_the_smallest_mask_under_it_and_drops_it_again():
+    large, small = box(10, 10, 150, 90), box(40, 40, 60, 60)
+    marked = picture(200, 100, candidates=[large, small])
+    assert marked.pick((180, 180)) and marked.regions == [small]
+    assert marked.pick((60, 60)) and marked.regions == [small, large]
+    assert marked.pick((180, 180)) and marked.regions == [large]
+    assert not marked.pick((5, 5)) and marked.regions == [large]
+
+
+def test_candidates_are_outlined_and_regions_tinted():
+    marked = picture(720, 360, candidates=[box(100, 100, 200, 200, 720, 360)])
+    plain = np.asarray(marked.shown(candidates=False))
+    assert (plain == 90).all()
+    outlined = (np.asarray(marked.shown(candidates=True)) == 255).all(axis=-1)
+    expected = np.zeros_like(outlined)
+    expected[100:200, 100:200] = True
+    expected[101:199, 101:199] = False
+    assert np.array_equal(outlined, expected)
+    marked.regions.append(box(300, 50, 400, 150, 720, 360))
+    assert tuple(np.asarray(marked.shown(candidates=False))[50, 350]) == colour_of(0)

@@ -1,0 +1,269 @@
+"""The demo page in a real browser: a picture is opened, regions are marked, a question is answered."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.ndimage import distance_transform_edt
+from selenium.common.exceptions import StaleElementReferenceException
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
+
+from eval.answering.one_picture import answer
+from smolrgpt_jax import load
+from smolrgpt_jax.data.masks import decode
+from smolrgpt_jax.data.sources.warehouse import read_warehouse
+
+pytestmark = pytest.mark.slow
+
+NEW_TOKENS = 12
+PATIENCE = 120  # seconds; only a hang takes as long
+
+
+@pytest.fixture(scope="module")
+def page_data(tmp_path_factory):
+    """Two scenes of the procedural warehouse."""
+    from smolrgpt_jax.warehouse.parameters import WarehouseConfig
+    from smolrgpt_jax.warehouse.write import make_warehouse
+
+    folder = tmp_path_factory.mktemp("page") / "warehouse"
+    make_warehouse(
+        folder, WarehouseConfig(scenes=1, val_scenes=2, test_scenes=1, seed=3, width=320, height=180), workers=1
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(small_checkpoint, page_data, tmp_path_factory):
+    """The page's address, served by the command in a process of its own."""
+    log = tmp_path_factory.mktemp("log") / "stderr"
+    command = [sys.executable, "-m", "eval.page", "--checkpoint", str(small_checkpoint), "--data", str(page_data)]
+    command += ["--max_new_tokens", str(NEW_TOKENS)]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "NICEGUI_STORAGE_PATH": str(log.parent / "storage")}
+    # It would make NiceGUI take itself for part of a test.
+    environment.pop("PYTEST_CURRENT_TEST", None)
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment, cwd=Path(__file__).parents[3]
+        ) as server,
+    ):
+        try:
+            found = next((match for line in server.stdout if (match := re.search(r"http://\S+", line))), None)
+            assert found, log.read_text()
+            yield found.group()
+        finally:
+            server.send_signal(signal.SIGINT)
+            ended = server.wait(PATIENCE)
+    assert ended == 0 and "Traceback" not in log.read_text()
+
+
+@pytest.fixture
+def page(browser, address):
+    browser.get(address)
+    return Page(browser)
+
+
+class Page:
+    """What a person does and sees."""
+
+    def __init__(self, browser):
+        self.browser = browser
+        self.wait(lambda: self.one(".shown img").get_property("naturalWidth"))
+
+    def wait(self, condition):
+        return WebDriverWait(self.browser, PATIENCE, ignored_exceptions=[StaleElementReferenceException]).until(
+            lambda _: condition()
+        )
+
+    def one(self, selector):
+        return self.browser.find_element(By.CSS_SELECTOR, selector)
+
+    def texts(self, selector):
+        return [element.text for element in self.browser.find_elements(By.CSS_SELECTOR, selector)]
+
+    def button(self, label):
+        return self.browser.find_element(By.XPATH, f"//button[contains(., '{label}')]")
+
+    def at(self, x, y):
+        """Moves the mouse to a place of the picture, in shares of its width and height."""
+        image = self.one(".shown img")
+        # Offsets count from the middle of what is visible, which must be all of it.
+        self.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", image)
+        size = image.size
+        offset = (round((x - 0.5) * size["width"]), round((y - 0.5) * size["height"]))
+        return ActionChains(self.browser, duration=50).move_to_element_with_offset(image, *offset)
+
+    def answer(self):
+        """The finished answer."""
+        self.wait(lambda: self.one(".answer .text").is_displayed())
+        self.wait(lambda: not self.browser.find_elements(By.CSS_SELECTOR, ".answer .wait, .answer .cursor"))
+        return self.one(".answer .text").text
+
+    def write(self, question):
+        self.one(".question textarea").send_keys(Keys.CONTROL, "a", Keys.NULL, question)
+
+    def upload(self, kind, file):
+        self.one(f".upload-{kind} input[type=file]").send_keys(str(file))
+
+    def drawn(self):
+        """The picture that is shown, uint8[H, W, 3]."""
+        source = self.one(".shown img").get_attribute("src")
+        return np.asarray(Image.open(io.BytesIO(base64.b64decode(source.split(",", 1)[1]))), np.int16)
+
+    def shown_regions(self, number):
+        self.wait(lambda: self.texts(".chips .q-chip__content") == [f"Region {i}" for i in range(number)])
+
+    def warning(self):
+        """The newest sentence that the page says, once it has faded in."""
+        return self.wait(lambda: "".join(self.texts(".q-notification__message")[-1:]))
+
+
+def printable(text):
+    """The words of a text, without what a browser does not show."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+
+
+def test_a_question_of_the_data_is_answered_as_from_python(page, small_checkpoint, page_data, tmp_path):
+    picture = read_warehouse(page_data, "val")[0]
+    question = picture.questions[0]
+    page.shown_regions(len(question.regions))
+    assert page.one(".question textarea").get_property("value") == question.prompt
+    page.button("Ask").click()
+    shown = page.answer()
+    page.browser.save_screenshot(str(tmp_path / "answered.png"))
+    expected = answer(
+        load(small_checkpoint),
+        picture.image,
+        question.prompt,
+        depth=picture.depth,
+        masks=question.regions,
+        max_new_tokens=NEW_TOKENS,
+    )
+    assert expected.text and printable(shown) == printable(expected.text)
+    assert page.texts(".values dt") == ["read as", "truth", "kind of question"]
+    assert page.texts(".values dd")[1].startswith(str(question.normalized_answer))
+
+
+def test_an_answer_that_the_longest_length_cut_says_so(page, page_data):
+    first = read_warehouse(page_data, "val")[0].questions[0]
+    page.shown_regions(len(first.regions))
+    page.button("Clear").click()
+    page.shown_regions(0)
+    page.write("What is in the picture?")
+    page.button("Ask").click()
+    assert page.answer()
+    assert page.texts(".values dt") == ["longest answer reached"]
+    assert page.texts(".values dd") == ["cut off"]
+
+
+def test_masks_are_picked_and_dropped_by_a_click(page, page_data):
+    picture = read_warehouse(page_data, "val")[0]
+    region = picture.questions[0].regions[0]
+    y, x = np.unravel_index(distance_transform_edt(decode(region)).argmax(), (region.height, region.width))
+    page.button("Clear").click()
+    page.shown_regions(0)
+    plain = page.drawn()
+    place = (x + 0.5) / region.width, (y + 0.5) / region.height
+    page.at(*place).click().perform()
+    page.shown_regions(1)
+    pixel = int(place[1] * plain.shape[0]), int(place[0] * plain.shape[1])
+    page.wait(lambda: np.abs(page.drawn() - plain).max() > 40)
+    changed = np.abs(page.drawn() - plain).max(axis=-1) > 25
+    assert changed[pixel[0] - 12 : pixel[0] + 12, pixel[1] - 12 : pixel[1] + 12].any()
+    page.at(*place).click().perform()
+    page.shown_regions(0)
+    covered = np.any([decode(mask) for question in picture.questions for mask in question.regions], axis=0)
+    row, column = np.unravel_index(distance_transform_edt(~covered).argmax(), covered.shape)
+    page.at((column + 0.5) / region.width, (row + 0.5) / region.height).click().perform()
+    assert page.warning() == "There is no mask under this point."
+
+
+def test_boxes_are_drawn_by_two_clicks_or_by_dragging(page, tmp_path):
+    page.button("Clear").click()
+    page.button("Draw boxes").click()
+    page.shown_regions(0)
+    page.wait(lambda: page.texts(".hint")[0] == "Click two corners, or drag.")
+    plain = page.drawn()
+    page.at(0.1, 0.2).click().perform()
+    page.wait(lambda: page.texts(".hint")[0] == "Now the opposite corner.")
+    page.at(0.3, 0.7).click().perform()
+    page.shown_regions(1)
+    page.at(0.9, 0.9).click_and_hold().perform()
+    page.at(0.6, 0.4).release().perform()
+    page.shown_regions(2)
+    page.wait(lambda: len(boxes_of(page.drawn(), plain)) == 2)
+    page.browser.save_screenshot(str(tmp_path / "boxes.png"))
+    expected = [(0.1, 0.2, 0.3, 0.7), (0.6, 0.4, 0.9, 0.9)]
+    assert np.abs(np.array(boxes_of(page.drawn(), plain)) - expected).max() < 0.015
+
+    page.write("Is the pallet ")
+    page.button("Ask").click()
+    assert page.warning() == "The question has 0 <mask> marks but there are 2 regions"
+    page.button("Insert <mask>").click()
+    page.one(".question textarea").send_keys(" left of")
+    page.button("Insert <mask>").click()
+    page.wait(lambda: page.texts(".marks") == ["2 <mask>, 2 regions"])
+    assert page.one(".question textarea").get_property("value") == "Is the pallet <mask> left of <mask>"
+    page.button("Ask").click()
+    assert page.answer()
+    page.button("Undo").click()
+    page.shown_regions(1)
+
+
+def boxes_of(drawn, plain):
+    """(left, top, right, bottom) of what changed in the left and in the right half, in shares of the picture."""
+    changed = np.abs(drawn - plain).max(axis=-1) > 30
+    height, width = changed.shape
+    found = []
+    for start in (0, width // 2):
+        rows, columns = np.nonzero(changed[:, start : start + width // 2])
+        if rows.size:
+            edges = columns.min() + start, rows.min(), columns.max() + start + 1, rows.max() + 1
+            found.append(tuple(edges / np.array([width, height, width, height])))
+    return found
+
+
+def test_an_uploaded_picture_is_asked_about(page, small_checkpoint, tmp_path):
+    pixels = np.random.default_rng(5).integers(0, 256, (90, 160, 4), dtype=np.uint8)
+    Image.fromarray(pixels[..., :3]).save(tmp_path / "own.png")
+    Image.fromarray(pixels[..., 3]).save(tmp_path / "own_depth.png")
+    (tmp_path / "text.png").write_text("no picture")
+    page.upload("picture", tmp_path / "text.png")
+    assert page.warning().startswith("Picture text.png is not a picture file")
+    page.upload("picture", tmp_path / "own.png")
+    page.shown_regions(0)
+    page.at(0.25, 0.5).click().perform()
+    page.at(0.75, 0.9).click().perform()
+    page.shown_regions(1)
+    page.write("What is <mask>?")
+    page.button("Ask").click()
+    page.wait(lambda: page.warning().startswith("A question about regions needs the depth picture"))
+    page.upload("depth", tmp_path / "own.png")
+    page.wait(lambda: page.warning().startswith("Depth picture own.png is coloured"))
+    page.upload("depth", tmp_path / "own_depth.png")
+    page.wait(lambda: page.one("figure").is_displayed())
+    page.button("Ask").click()
+    assert page.answer()
+    page.browser.save_screenshot(str(tmp_path / "uploaded.png"))
+
+
+def test_the_page_loads_nothing_from_outside(page):
+    events = [json.loads(entry["message"])["message"] for entry in page.browser.get_log("performance")]
+    asked = {event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"}
+    hosts = {urlsplit(url).hostname for url in asked if urlsplit(url).scheme.startswith(("http", "ws"))}
+    assert hosts == {"127.0.0.1"}

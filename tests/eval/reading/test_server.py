@@ -1,0 +1,338 @@
+from __future__ import annotations
+
+import json
+import socket
+import sqlite3
+import threading
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import jsonschema
+import pytest
+
+from eval.reading.server import AnswerServer, ServerConfig, ServerError, make_request, parse_reply, value_schema
+from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, DataError
+
+VALUES = {"left_right": "left", "count": 3, "mcq": 7, "distance": 2.5}
+
+
+class FakeServer:
+    """A real HTTP server on a free port; ``reply(number, body)`` gives (status, headers, body) for the
+    number-th request of the same question, counted from 0."""
+
+    def __init__(self):
+        self.requests: list[dict] = []
+        self.headers: list[dict] = []
+        self.reply = lambda number, body: (200, {}, self.content(value_of(body)))
+        self.models = 200
+        self._seen: Counter = Counter()
+        self._lock = threading.Lock()
+        fake = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send(fake.models if self.path == "/v1/models" else 404, {}, "no list")
+
+            def do_POST(self):
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                if self.path != "/v1/chat/completions":
+                    self.send(404, {}, "no")
+                    return
+                with fake._lock:
+                    fake.requests.append(body)
+                    fake.headers.append(dict(self.headers))
+                    asked = body["messages"][1]["content"]
+                    number = fake._seen[asked]
+                    fake._seen[asked] += 1
+                self.send(*fake.reply(number, body))
+
+            def send(self, status, headers, text):
+                data = text.encode()
+                self.send_response(status)
+                for name, value in {**headers, "Content-Length": str(len(data))}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *_):
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
+
+    @staticmethod
+    def content(value) -> str:
+        return json.dumps({"choices": [{"message": {"content": json.dumps({"value": value})}}]})
+
+    def close(self):
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def value_of(body: dict):
+    return VALUES[body["response_format"]["json_schema"]["name"]]
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    fake = FakeServer()
+    yield fake
+    fake.close()
+
+
+@pytest.fixture
+def config(server, tmp_path):
+    def build(**settings) -> ServerConfig:
+        given = {"workers": 3, "retries": 2, "timeout": 30.0, "pause": 0.001, **settings}
+        return ServerConfig(given.pop("url", server.url), "small", tmp_path / "new" / "cache.sqlite", **given)
+
+    return build
+
+
+def item(number: int, category: str = "count") -> dict:
+    return {"id": str(number), "category": category, "question": f"How many? {number}", "answer": f"Some {number}."}
+
+
+def ask(config: ServerConfig, items: list[dict]) -> list:
+    return AnswerServer(config).values(items, progress=False)
+
+
+def test_each_category_is_asked_with_a_schema_of_its_own(server, config):
+    items = [item(n, category) for n, category in enumerate(WAREHOUSE_CATEGORIES)]
+    assert ask(config(), items) == [VALUES[category] for category in WAREHOUSE_CATEGORIES]
+    by_category = {body["response_format"]["json_schema"]["name"]: body for body in server.requests}
+    for body in by_category.values():
+        assert body["model"] == "small" and body["temperature"] == 0
+        form = body["response_format"]
+        assert form["type"] == "json_schema" and form["json_schema"]["strict"] is True
+        jsonschema.Draft202012Validator.check_schema(form["json_schema"]["schema"])
+    assert by_category["mcq"]["messages"][1]["content"] == "Question: How many? 2\n\nAnswer: Some 2."
+
+
+@pytest.mark.parametrize("category", WAREHOUSE_CATEGORIES)
+def test_the_schemas_take_values_of_their_category_and_null_only(category):
+    fits = {"left_right": ["left", "right"], "count": [0, 4], "mcq": [0, 12], "distance": [0, 3.25]}
+    others = {"left_right": ["up", 1], "count": [1.5, "left"], "mcq": [0.5, "3"], "distance": ["3 m", "left"]}
+    check = jsonschema.Draft202012Validator(value_schema(category))
+    for value in [*fits[category], None]:
+        assert check.is_valid({"value": value})
+    for value in others[category]:
+        assert not check.is_valid({"value": value})
+    assert not check.is_valid({}) and not check.is_valid({"value": None, "why": ""})
+
+
+def test_a_category_that_is_not_published_is_taken_from_the_question(server, config):
+    items = [{**item(1, ""), "question": "How far is it?"}, {**item(2, ""), "question": "Hello?"}]
+    assert ask(config(), items) == [2.5, None]
+    assert len(server.requests) == 1
+
+
+def test_equal_answers_and_empty_ones_are_not_asked_again(server, config):
+    items = [item(1), {**item(1), "id": "2"}, {**item(3), "answer": " "}]
+    assert ask(config(), items) == [3, 3, None]
+    assert len(server.requests) == 1
+
+
+def test_known_answers_come_from_the_cache_also_null(server, config):
+    server.reply = lambda number, body: (200, {}, server.content(None))
+    assert ask(config(), [item(1), item(2)]) == [None, None]
+    server.reply = lambda number, body: (200, {}, server.content(4))
+    assert ask(config(), [item(1), item(2), item(3)]) == [None, None, 4]
+    assert len(server.requests) == 3
+    # Another category is another schema, another model another answer.
+    assert ask(config(), [item(1, "mcq")]) == [4]
+
+
+def test_no_more_requests_than_workers_are_under_way_at_once(server, config):
+    lock, active, most = threading.Lock(), [], []
+
+    def reply(number, body):
+        with lock:
+            active.append(None)
+            most.append(len(active))
+        # Long enough for further requests to come, if they were sent.
+        threading.Event().wait(0.05)
+        with lock:
+            active.pop()
+        return 200, {}, server.content(1)
+
+    server.reply = reply
+    assert ask(config(workers=2), [item(n) for n in range(8)]) == [1] * 8
+    assert max(most) <= 2
+
+
+def test_a_server_that_fails_or_is_busy_is_asked_again(server, config):
+    def reply(number, body):
+        failures = [(500, {}, "boom"), (429, {"Retry-After": "0"}, "later")]
+        return failures[number] if number < 2 else (200, {}, server.content(number))
+
+    server.reply = reply
+    assert ask(config(), [item(n) for n in range(6)]) == [2] * 6
+    assert len(server.requests) == 18
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "not JSON",
+        "[]",
+        '{"choices": []}',
+        '{"choices": [{"message": {"content": null}}]}',
+        '{"choices": [{"message": {"content": "two"}}]}',
+        '{"choices": [{"message": {"content": "{\\"number\\": 2}"}}]}',
+        '{"choices": [{"message": {"content": "{\\"value\\": \\"many\\"}"}}]}',
+        '{"choices": [{"message": {"content": "{\\"value\\": -1}"}}]}',
+        '{"choices": [{"message": {"content": "{\\"value\\": 2.5}"}}]}',
+        '{"choices": [{"message": {"content": "{\\"value\\": 1e999}"}}]}',
+    ],
+)
+def test_a_reply_that_violates_the_schema_is_asked_for_again_and_drawn_anew(server, config, text):
+    server.reply = lambda number, body: (200, {}, text if number == 0 else server.content(2))
+    assert ask(config(), [item(1)]) == [2]
+    first, second = server.requests
+    assert (first["temperature"], first["seed"]) == (0, 0)
+    assert second["temperature"] > 0 and second["seed"] == 1
+
+
+def test_an_answer_whose_replies_never_follow_the_schema_is_unreadable_and_counted(server, config):
+    server.reply = lambda number, body: (200, {}, server.content("many" if "1" in str(body["messages"]) else 4))
+    asker = AnswerServer(config())
+    assert asker.values([item(1), item(2)], progress=False) == [None, 4]
+    assert asker.violations == 1 and len(server.requests) == 4
+    # It is not kept as an answer.
+    server.reply = lambda number, body: (200, {}, server.content(5))
+    assert asker.values([item(1), item(2)], progress=False) == [5, 4]
+    assert asker.violations == 0
+
+
+def test_a_reply_that_takes_too_long_is_asked_for_again(server, config):
+    again = threading.Event()
+
+    def reply(number, body):
+        if number == 0:
+            again.wait(60)
+        again.set()
+        return 200, {}, server.content(number)
+
+    server.reply = reply
+    (value,) = ask(config(timeout=0.3, retries=50), [item(1)])
+    assert value >= 1 and len(server.requests) >= 2
+
+
+def test_a_server_that_keeps_failing_ends_the_run_and_the_cache_keeps_what_it_said(server, config):
+    server.reply = lambda number, body: (
+        (503, {}, "") if "How many? 3" in body["messages"][1]["content"] else (200, {}, server.content(1))
+    )
+    settings = config(workers=1)
+    with pytest.raises(ServerError) as error:
+        ask(settings, [item(n) for n in range(6)])
+    assert f"{server.url} cannot be asked (3 tries, the last one: HTTP 503)" in str(error.value)
+    assert f"3 of 6 new answers are kept in {settings.cache}" in str(error.value)
+    asked = len(server.requests)
+    server.reply = lambda number, body: (200, {}, server.content(2))
+    assert ask(settings, [item(n) for n in range(6)]) == [1, 1, 1, 2, 2, 2]
+    assert len(server.requests) == asked + 3
+
+
+def test_a_run_that_is_interrupted_keeps_its_answers(server, config, monkeypatch):
+    import eval.reading.server as module
+
+    def interrupted(futures):
+        for number, future in enumerate(real(futures)):
+            if number == 2:
+                raise KeyboardInterrupt
+            yield future
+
+    real = module.as_completed
+    monkeypatch.setattr(module, "as_completed", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ask(config(workers=1), [item(n) for n in range(5)])
+    before = len(server.requests)
+    assert before >= 3
+    monkeypatch.setattr(module, "as_completed", real)
+    assert ask(config(), [item(n) for n in range(5)]) == [3] * 5
+    assert len(server.requests) == 5
+
+
+def test_a_server_that_is_not_there_is_one_sentence_with_its_url(config):
+    # Bound but not listening: connections are refused, and nobody else gets the port.
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
+        with pytest.raises(ServerError) as error:
+            AnswerServer(config(url=url)).check()
+    assert str(error.value).startswith(f"{url} cannot be asked (3 tries, the last one: [Errno ")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("url", ["localhost:1/v1", "", "http://"])
+def test_a_url_that_is_none_is_refused_without_further_tries(config, url):
+    with pytest.raises(ServerError, match="cannot be asked"):
+        AnswerServer(config(url=url, pause=1e6)).check()
+
+
+def test_a_server_that_refuses_is_not_asked_again_and_quoted(server, config):
+    server.reply = lambda number, body: (404, {}, '{"error": {"message": "model small\\nnot found"}}')
+    with pytest.raises(ServerError, match="HTTP 404: .*model small.*not found") as error:
+        ask(config(workers=1), [item(1), item(2)])
+    assert len(server.requests) == 1 and "\n" not in str(error.value)
+
+
+def test_a_server_without_a_list_of_models_can_be_reached(server, config):
+    AnswerServer(config(url=server.url.removesuffix("/v1"))).check()
+    AnswerServer(config()).check()
+
+
+def test_a_key_that_is_refused_is_told_before_anything_is_asked(server, config):
+    server.models = 401
+    with pytest.raises(ServerError, match=f"{server.url}/models refuses with HTTP 401"):
+        AnswerServer(config()).check()
+
+
+def test_the_key_comes_from_the_environment(server, config, monkeypatch):
+    ask(config(), [item(1)])
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    ask(config(), [item(2)])
+    assert [headers.get("Authorization") for headers in server.headers] == [None, "Bearer secret"]
+
+
+@pytest.mark.parametrize("key", ["schl\N{HEAVY CHECK MARK}ssel", "secret\n"])
+def test_a_key_that_no_request_can_carry_is_one_sentence(config, monkeypatch, key):
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(ServerError, match="^OPENAI_API_KEY holds a character that no key has") as caught:
+        AnswerServer(config())
+    assert "\n" not in str(caught.value) and "secret" not in str(caught.value)
+
+
+def test_a_cache_that_is_something_else_is_refused(server, config):
+    settings = config()
+    settings.cache.parent.mkdir()
+    settings.cache.write_text("no database, but a text that is long enough to be looked at. " * 9)
+    with pytest.raises(DataError, match="cache.sqlite: cannot be used as a cache of answers"):
+        ask(settings, [item(1)])
+    assert settings.cache.read_text().startswith("no database") and not server.requests
+
+
+def test_the_cache_is_a_table_of_values_in_json(server, config):
+    settings = config()
+    ask(settings, [item(1, "left_right")])
+    with sqlite3.connect(settings.cache) as connection:
+        rows = connection.execute("SELECT value FROM answers").fetchall()
+    connection.close()
+    assert rows == [('"left"',)]
+
+
+@pytest.mark.parametrize("settings", [{"workers": 0}, {"retries": -1}, {"timeout": 0}, {"timeout": float("nan")}])
+def test_settings_that_ask_nothing_are_refused(config, settings):
+    with pytest.raises(ValueError, match="are no way to ask a server"):
+        config(**settings)
+
+
+def test_a_request_says_what_the_value_is():
+    said = make_request("m", "distance", "Q", "A")["messages"][0]["content"]
+    assert "metres" in said and parse_reply("distance", json.loads(FakeServer.content("3.5"))) == 3.5

@@ -1,0 +1,104 @@
+"""The report in a real browser: filters, sizes, and that it needs nothing but itself."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from selenium.webdriver.common.by import By
+
+from eval.reading.methods import RULES, read_values
+from eval.report.html import write_report
+from eval.scoring.results import compute_metrics
+from eval.warehouse import list_answers
+from smolrgpt_jax.data.sources.warehouse import read_warehouse
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def predictions(warehouse):
+    """Every third answer is right."""
+    pictures = read_warehouse(warehouse, "val")
+    questions = [question for picture in pictures for question in picture.questions]
+    answers = ["?" if index % 3 else q.answer for index, q in enumerate(questions)]
+    return read_values(list_answers(pictures, answers), RULES)
+
+
+@pytest.fixture
+def report(browser, warehouse, predictions, tmp_path):
+    pictures = read_warehouse(warehouse, "val")
+    write_report(tmp_path / "report.html", compute_metrics(predictions), predictions, pictures)
+    browser.get("about:blank")  # another test's page may still ask its server for news
+    for kind in ("performance", "browser"):
+        browser.get_log(kind)  # of the tests before
+    browser.get((tmp_path / "report.html").as_uri())
+    return browser
+
+
+def shown(report):
+    """The file name and category of every entry of the gallery that can be seen."""
+    entries = [entry for entry in report.find_elements(By.CLASS_NAME, "entry") if entry.is_displayed()]
+    return [
+        (entry.find_element(By.CSS_SELECTOR, ".top span").text.split(" · ")[1], entry.get_attribute("data-category"))
+        for entry in entries
+    ]
+
+
+def press(report, label):
+    report.find_element(By.XPATH, f"//button[text()='{label}']").click()
+
+
+def test_the_gallery_is_filtered_by_category_verdict_and_words(report, predictions, tmp_path):
+    right = {(item["image"], item["category"]) for item in predictions if item["answer"] != "?"}
+    everything = {(item["image"], item["category"]) for item in predictions}
+    assert set(shown(report)) == everything and len(shown(report)) == len(everything)
+
+    press(report, "Count")
+    assert set(shown(report)) == {entry for entry in everything if entry[1] == "count"}
+    press(report, "Wrong")
+    assert set(shown(report)) == {entry for entry in everything - right if entry[1] == "count"}
+    press(report, "All")
+    press(report, "Right")
+    assert set(shown(report)) == right
+
+    search = report.find_element(By.CSS_SELECTOR, ".filters input")
+    search.send_keys("FAR from")
+    assert set(shown(report)) == {entry for entry in right if entry[1] == "distance"}
+    count = report.find_element(By.CSS_SELECTOR, ".filters output")
+    assert count.text == f"{len(shown(report))} of {len(everything)}"
+    report.save_screenshot(str(tmp_path / "filtered.png"))
+    search.send_keys(" nowhere")
+    assert shown(report) == [] and report.find_element(By.ID, "nothing").is_displayed()
+
+
+def test_a_picture_is_enlarged_by_a_click(report):
+    dialog = report.find_element(By.TAG_NAME, "dialog")
+    picture = report.find_element(By.CSS_SELECTOR, ".entry img")
+    assert not dialog.is_displayed()
+    report.execute_script("arguments[0].scrollIntoView({block: 'center'})", picture)
+    picture.click()
+    assert dialog.is_displayed()
+    assert dialog.find_element(By.TAG_NAME, "img").get_attribute("src") == picture.get_attribute("src")
+    dialog.click()
+    assert not dialog.is_displayed()
+
+
+@pytest.mark.parametrize("width", [360, 900, 1280])
+def test_nothing_is_wider_than_the_window(report, width):
+    report.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500},
+    )
+    try:
+        assert report.execute_script("return document.documentElement.scrollWidth") <= width
+    finally:
+        report.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_it_needs_no_other_file_and_says_no_error(report, tmp_path):
+    events = [json.loads(entry["message"])["message"] for entry in report.get_log("performance")]
+    asked = {event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"}
+    own = (tmp_path / "report.html").as_uri()
+    assert own in asked and all(url == own or url.startswith("data:") for url in asked)
+    assert report.get_log("browser") == []

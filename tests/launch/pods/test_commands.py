@@ -1,0 +1,138 @@
+"""Command lines: help, and one sentence on bad input."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "launch.demo",
+        "launch.export",
+        "launch.pods.gke",
+        "launch.make_warehouse",
+        "launch.pods.slurm",
+        "launch.pods.tpu_pod",
+        "launch.train_tokenizer",
+        "launch.warehouse_gallery",
+        "launch.pods.xpk",
+        "convert",
+        "eval.compare",
+        "eval.page",
+        "eval.normalize",
+        "eval.samples",
+        "eval.spatialrgpt_bench",
+        "eval.warehouse",
+        "eval.predict",
+        "eval.score_warehouse",
+    ],
+)
+def test_help(module):
+    done = run(module, "--help")
+    assert done.returncode == 0 and "usage" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("launch.train", "--config=configs/stage3_sft.py", "--config.init_from=nowhere", "--workdir=out"),
+            "nowhere: no such checkpoint",
+        ),
+        (
+            ("launch.train", "--config=configs/stage3_sft.py", "--workdir=out"),
+            "stage sft follows refiner_alignment or sft or mixed, not random parameters",
+        ),
+        (
+            ("launch.train", "--config=configs/stage3_sft.py", "--config.any_stage_order", "--workdir=out"),
+            "config.tokenizer names no tokenizer",
+        ),
+        (("launch.make_warehouse", "--out=out", "--width=5000"), "5000x1080 pixels are outside"),
+        (("launch.make_warehouse", "--out=out", "--appearance_variety=2"), "appearance_variety is 2.0, must be"),
+        (("launch.make_warehouse", "--out=out", "--bench", "--test_scenes=0"), "bench is made of the test split"),
+        (("launch.warehouse_gallery", "--data=nowhere", "--out=out"), "train.json: cannot be read"),
+    ],
+)
+def test_bad_input_is_one_sentence(arguments, message, tmp_path):
+    arguments = [
+        a.replace("=out", f"={tmp_path / 'out'}").replace("=nowhere", f"={tmp_path / 'nowhere'}") for a in arguments
+    ]
+    done = run(*arguments)
+    assert done.returncode != 0
+    assert message in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+TRAIN = ("--config=configs/demo.py:stage3", "--workdir=out")
+SLURM = ("launch.pods.slurm", "submit", "--gpus_per_node=1", "--time=1", "--dry_run")
+POD = ("launch.pods.tpu_pod", "resume", "n", "--zone=z", "--topology=v5e:4x4", "--dry_run")
+PODS = ("--topology=v5e:4x4", "--image=i")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("launch.pods.tpu_pod", "create", "n", "--zone=z", "--topology=v5e:16x15"),
+            "error: no topology v5e:16x15; nearest: v5e:16x16",
+        ),
+        (
+            ("launch.pods.tpu_pod", "run", "n", "--zone=z", "--config=configs/stage9.py", "--workdir=w"),
+            "error: no configuration configs/stage9.py in the repository (configs/demo.py, ",
+        ),
+        (("launch.pods.tpu_pod", "wait", "n", "--zone=z"), "error: gcloud is not installed: install the Google Cloud"),
+        (("launch.pods.gke", "delete", "n"), "error: kubectl is not installed: run `gcloud components"),
+        (("launch.pods.xpk", "list", "--cluster=k", "--zone=z"), "error: xpk is not installed: run `pip install"),
+        (
+            ("launch.pods.slurm", "submit", "--gpus_per_node=1", "--time=1", *TRAIN),
+            "error: sbatch is not installed: run this on a login node",
+        ),
+        (
+            ("launch.pods.slurm", "submit", "--gpus_per_node=1", "--time=1", TRAIN[0], "--workdir=gs://b/w"),
+            "error: --workdir gs://b/w is a URL",
+        ),
+        (("launch.train", TRAIN[0], "--workdir=gs://b/w"), "error: --workdir gs://b/w is a URL"),
+        (
+            (*SLURM, "--config=configs/stage3_sft.py", "--workdir=w"),
+            "error: stage sft follows refiner_alignment or sft or mixed, not random parameters",
+        ),
+        (
+            (*POD, *TRAIN, "--", "--config.nonsense=3"),
+            "error: the configuration has no key 'nonsense', the nearest is ",
+        ),
+        (
+            ("launch.pods.gke", "manifest", "n", *PODS, *TRAIN, "--", "--config.keep=0"),
+            "error: config.keep is 0, it must be a number at least 1",
+        ),
+        (
+            ("launch.pods.xpk", "run", "n", *PODS, "--cluster=k", "--zone=z", "--dry_run", *TRAIN)
+            + ("--", "--config.init_from="),
+            "error: stage sft follows refiner_alignment or sft or mixed, not random parameters",
+        ),
+        (
+            ("launch.train", *TRAIN, "--num_processes=2"),
+            "error: several processes need --coordinator_address (JAX_COORDINATOR_ADDRESS) and --process_id (JAX_PROCESS_ID) too",
+        ),
+    ],
+)
+def test_what_a_launcher_cannot_do_is_one_sentence(arguments, message, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={"PATH": str(tmp_path), "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(message) and done.stderr.count("\n") == 1

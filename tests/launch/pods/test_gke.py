@@ -1,0 +1,169 @@
+"""The JobSet against the published fields, and the commands of launch.pods.gke and launch.pods.xpk."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shlex
+import tempfile
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from launch.pods import gke, xpk
+from launch.pods.commands import ROOT, DryRun
+from launch.pods.topologies import SLICES, find_slice
+
+SCHEMA = json.loads((Path(__file__).parent / "jobset.schema.json").read_text())
+TRAIN = ["--config", "configs/demo.py:stage3", "--workdir", "/gcs/w"]
+JOB = ["smol", "--topology", "v5e:4x4", "--image", "r/i", *TRAIN]
+
+
+def job_of(manifest: dict) -> dict:
+    return manifest["spec"]["replicatedJobs"][0]["template"]["spec"]
+
+
+@pytest.mark.parametrize("name", SLICES)
+@pytest.mark.parametrize("options", [{}, {"slices": 2, "spot": True, "bucket": "b", "service_account": "trainer"}])
+def test_manifests_are_valid(name, options):
+    made = gke.manifest("smol", find_slice(name), "r/i", ["--config=c"], **options)
+    jsonschema.validate(made, SCHEMA, cls=jsonschema.Draft202012Validator)
+
+
+def test_a_host_per_pod_and_all_its_chips():
+    made = gke.manifest("smol", find_slice("v5e:16x16"), "r/i", ["--config=c"], slices=2, spot=True)
+    (jobs,) = made["spec"]["replicatedJobs"]
+    assert jobs["replicas"] == 2
+    job = job_of(made)
+    assert (job["parallelism"], job["completions"], job["backoffLimit"]) == (64, 64, 0)
+    pod = job["template"]["spec"]
+    assert pod["nodeSelector"] == {
+        "cloud.google.com/gke-tpu-accelerator": "tpu-v5-lite-podslice",
+        "cloud.google.com/gke-tpu-topology": "16x16",
+        "cloud.google.com/gke-spot": "true",
+    }
+    (container,) = pod["containers"]
+    assert container["resources"]["limits"] == {"google.com/tpu": 4}
+    assert {"containerPort": 8476} in container["ports"]
+    assert container["command"] == ["python", "-u", "-m", "launch.train", "--config=c"]
+
+
+def spoil(path: list, value) -> dict:
+    made = copy.deepcopy(gke.manifest("smol", find_slice("v5e:4x4"), "r/i", ["--config=c"], bucket="b"))
+    *way, last = path
+    part = made
+    for key in way:
+        part = part[key]
+    part[last] = value
+    return made
+
+
+POD = ["spec", "replicatedJobs", 0, "template", "spec", "template", "spec"]
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (["apiVersion"], "jobset.x-k8s.io/v1"),
+        (["metadata", "name"], "Smol_Run"),
+        (["spec", "failurePolicy", "maxRestart"], 3),
+        (["spec", "failurePolicy", "rules", 0, "action"], "Restart"),
+        (["spec", "replicatedJobs", 0, "replicas"], "2"),
+        ([*POD[:-2], "completionMode"], "Index"),
+        ([*POD, "restartPolicy"], "Always"),
+        ([*POD, "nodeSelector", "cloud.google.com/gke-tpu-topology"], 4),
+        ([*POD, "containers", 0, "resources", "limits", "google.com/tpu"], 0),
+        ([*POD, "containers", 0, "command"], "python"),
+        ([*POD, "volumes", 0, "csi"], {}),
+    ],
+)
+def test_the_schema_sees_mistakes(path, value):
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(spoil(path, value), SCHEMA, cls=jsonschema.Draft202012Validator)
+
+
+def test_apply_writes_what_manifest_prints(recorder, capsys):
+    runner = recorder()
+    gke.main(["apply", *JOB], runner)
+    gke.main(["manifest", *JOB])
+    path = f"{tempfile.gettempdir()}/smol.json"
+    assert runner.written == {path: capsys.readouterr().out}
+    assert runner.commands == [["kubectl", "apply", f"--filename={path}"]]
+    gke.main(["apply", *JOB, "--dry_run"])
+    here, *text, end, command = capsys.readouterr().out.splitlines()
+    assert here == f"cat > {path} <<'END'" and end == "END"
+    assert "\n".join(text) + "\n" == runner.written[path]
+    assert command == f"kubectl apply --filename={path}"
+
+
+SELECTOR = "jobset.sigs.k8s.io/jobset-name=smol"
+XPK = "--cluster=k --zone=z"
+
+
+@pytest.mark.parametrize(
+    ("launcher", "arguments", "expected"),
+    [
+        (gke, ["image", "r/i"], [f"docker build --file={ROOT}/launch/Dockerfile --tag=r/i {ROOT}", "docker push r/i"]),
+        (
+            gke,
+            ["pool", "k", "--region", "r", "--zone", "z", "--topology", "v5e:4x4", "--slices", "2", "--spot"],
+            [
+                f"gcloud container node-pools create v5e-4x4-{i} --cluster=k --location=r --node-locations=z "
+                "--machine-type=ct5lp-hightpu-4t --num-nodes=4 --tpu-topology=4x4 --spot --workload-metadata=GKE_METADATA"
+                for i in range(2)
+            ],
+        ),
+        (
+            gke,
+            ["pool", "k", "--region", "r", "--zone", "z", "--topology", "v6e:2x4"],
+            [
+                "gcloud container node-pools create v6e-2x4-0 --cluster=k --location=r --node-locations=z "
+                "--machine-type=ct6e-standard-8t --num-nodes=1 --workload-metadata=GKE_METADATA"
+            ],
+        ),
+        (
+            gke,
+            ["logs", "smol"],
+            [
+                f"kubectl logs --selector={SELECTOR},jobset.sigs.k8s.io/job-index=0,batch.kubernetes.io/job-completion-index=0 "
+                "--container=train --tail=100 --follow"
+            ],
+        ),
+        (gke, ["status", "smol"], ["kubectl get jobset/smol", f"kubectl get pods --selector={SELECTOR}"]),
+        (gke, ["delete", "smol"], ["kubectl delete jobset/smol"]),
+        (
+            xpk,
+            ["cluster", "--cluster", "k", "--zone", "z", "--topology", "v5e:16x16", "--slices", "2", "--spot"],
+            [f"xpk cluster create {XPK} --tpu-type=v5litepod-256 --num-slices=2 --spot"],
+        ),
+        (
+            xpk,
+            ["cluster", "--cluster", "k", "--zone", "z", "--topology", "v5p:2x2x2", "--reservation", "mine"],
+            [f"xpk cluster create {XPK} --tpu-type=v5p-16 --num-slices=1 --reservation=mine"],
+        ),
+        (
+            xpk,
+            ["run", *JOB, "--cluster", "k", "--zone", "z", "--project", "p"],
+            [
+                f"xpk workload create --workload=smol {XPK} --project=p --tpu-type=v5litepod-16 --num-slices=1 "
+                "--docker-image=r/i --max-restarts=100 --restart-on-exit-codes=1 --termination-grace-period-seconds=300 "
+                "'--command=python -u -m launch.train --config=configs/demo.py:stage3 --workdir=/gcs/w'"
+            ],
+        ),
+        (xpk, ["list", "--cluster", "k", "--zone", "z"], [f"xpk workload list {XPK}"]),
+        (xpk, ["delete", "smol", "--cluster", "k", "--zone", "z"], [f"xpk workload delete --workload=smol {XPK}"]),
+        (xpk, ["delete_cluster", "--cluster", "k", "--zone", "z"], [f"xpk cluster delete {XPK}"]),
+    ],
+)
+def test_commands_and_dry_run(launcher, arguments, expected, recorder, capsys):
+    runner = recorder()
+    launcher.main(arguments, runner)
+    assert [shlex.join(command) for command in runner.commands] == expected
+    launcher.main([*arguments, "--dry_run"])
+    assert capsys.readouterr().out.splitlines() == expected
+
+
+def test_a_dry_run_writes_nothing(tmp_path):
+    DryRun().write(tmp_path / "file", "text\n")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,206 @@
+"""Roofline, analytic FLOPs, memory by kind and bad input, on programs compiled for the CPU."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from configs import default
+from launch.tpu_report import chips, costs, hlo, report
+from launch.tpu_report.roofline import estimate
+from launch.tpu_report.run_programs import make_program
+from smolrgpt_jax import flops, sharding
+from smolrgpt_jax.config import PRESETS, DecoderConfig, SmolRGPTConfig, VisionConfig
+from smolrgpt_jax.data.rows import RowShape
+
+ROOT = Path(__file__).parents[3]
+CHIP = chips.Chip("test", 100.0, 64, 10.0, 5.0, 1.0, "nowhere")
+TINY = SmolRGPTConfig(
+    vision=VisionConfig(width=32, mlp_width=64, heads=2, layers=2, patch_size=16, image_size=64),
+    decoder=DecoderConfig(width=64, mlp_width=128, heads=4, kv_heads=2, layers=3, vocab_size=128),
+)
+
+
+@pytest.fixture(autouse=True)
+def tiny_preset(monkeypatch):
+    monkeypatch.setitem(PRESETS, "tiny", TINY)
+
+
+def run_config(**changes) -> dict:
+    config = default.get_config()
+    config.model.update({"preset": "tiny", "compute_dtype": "float32", "remat": "none"})
+    config.batch_rows = 8
+    config.data.row_tokens = 64
+    config.data.row_regions = 3
+    return config.to_dict() | changes
+
+
+def test_the_estimate_is_the_larger_of_compute_and_memory_per_instruction():
+    work = [
+        costs.Work("product", "dot", flops=200, bytes=10, times=3),  # 2 s of compute, 1 s of memory
+        costs.Work("sum", "fusion", flops=0, bytes=40, times=1),  # 4 s of memory
+        costs.Work("copy", "copy-start", flops=0, bytes=20, times=1, overlaps=True),
+    ]
+    ring = costs.Collective("all-reduce", 1, times=2, size=4, bytes=10)  # 2 * 3/4 * 10 bytes, twice
+    found = estimate(CHIP, work, [ring], model_flops=300)
+    assert (found.compute, found.hbm, found.ici, found.dcn) == (6.0, 9.0, 6.0, 0.0)
+    assert found.seconds == 10.0 and found.seconds_no_overlap == 16.0
+    assert found.mfu == pytest.approx(0.3) and found.mfu_no_overlap == pytest.approx(300 / 1600)
+
+
+def test_communication_can_be_what_takes_longest():
+    between = costs.Collective("all-reduce", 1, times=1, size=4, bytes=40, slices=2)
+    found = estimate(CHIP, [], [between], model_flops=10)
+    assert found.dcn == 20.0 and found.ici == 2 * 0.5 * 40 / 5
+    assert found.seconds == 20.0 and found.seconds_no_overlap == 28.0
+
+
+def test_a_network_without_a_public_figure_is_unknown():
+    chip = chips.Chip("test", 100.0, 64, 10.0, 5.0, None, "nowhere")
+    between = costs.Collective("all-reduce", 1, times=1, size=2, bytes=40, slices=2)
+    assert estimate(chip, [], [between], 0.0).dcn is None
+
+
+def test_forward_flops_of_the_published_model():
+    shape = RowShape(512, 1, 18, 64, 256, 64)
+    parts = flops.row_flops(PRESETS["smolrgpt"], shape)
+    # Two per parameter and token, from the published sizes, and attention's two products per layer.
+    attention = 4 * 512 * 512 * 960 * 32
+    norms = 960 * (2 * 32 + 1)
+    embedding = 49155 * 960
+    assert parts.blocks == 2 * 512 * (361_824_000 - embedding - norms) + attention
+    assert parts.head == 2 * 512 * 49280 * 960
+    assert parts.rgb_connector == 2 * 64 * 2_949_120
+    kernels = 3 * 4 * 960 * 960
+    assert kernels + 3 * 960 + 4 * 960 == 11_065_920
+    assert parts.refiners == 2 * 2 * (64 + 256 + 1024) * 4 * 960 * 960
+    assert flops.row_flops(PRESETS["smolrgpt"], RowShape(512, 1, 0, 64, 256, 64)).refiners == 0
+
+
+@pytest.mark.parametrize(
+    ("stage", "remat"),
+    [
+        ("connector_alignment", "none"),
+        ("sft", "full"),
+        *(
+            pytest.param(stage, remat, marks=pytest.mark.slow)
+            for stage in ("connector_alignment", "refiner_alignment", "sft", "backbone")
+            for remat in ("none", "full")
+            if (stage, remat) not in (("connector_alignment", "none"), ("sft", "full"))
+        ),
+    ],
+)
+def test_analytic_training_flops_are_those_of_the_compiled_step(stage, remat):
+    run = run_config(stage=stage)
+    run["model"]["remat"] = remat
+    mesh = sharding.make_mesh(devices=jax.devices()[:1])
+    program = make_program(run, mesh)
+    compiled, _ = report.compile_program(program)
+    work = costs.work(hlo.parse(compiled.as_text()))
+    found = sum(w.flops * w.times for w in work)
+    assert found == pytest.approx(program.computed_flops, rel=0.01)
+
+
+def test_report_of_a_train_step_over_eight_devices():
+    mesh = sharding.make_mesh({"data": 2, "fsdp": 4})
+    program = make_program(run_config(strategy="fsdp"), mesh)
+    compiled, _ = report.compile_program(program)
+    found = report.report_on(program, compiled, mesh, CHIP)
+    assert found["run"] == "compiled, not run" and found["devices"] == 8
+    assert found["flops"]["compiled_over_analytic"] == pytest.approx(1, rel=0.05)
+    memory = found["memory"]
+    assert sum(memory["arguments_by_kind"].values()) == memory["arguments"]
+    parameters = sum(memory["arguments_by_kind"][k] for k in ("trained parameters", "frozen parameters"))
+    whole = sum(p.size * 4 for p in jax.tree.leaves(program.arguments[:2]))
+    assert whole / 8 < parameters < whole / 2
+    assert {c["kind"] for c in found["collectives"]} >= {"all-gather", "all-reduce"}
+    assert "compiled, not run: 8 rows on 8 devices, data 2 x fsdp 4 x tensor 1" in report.as_text(found)
+
+
+def test_optimiser_state_is_what_zero1_splits():
+    mesh = sharding.make_mesh({"fsdp": 8})
+    kept = {s: make_program(run_config(strategy=s), mesh).kept for s in ("data", "zero1", "fsdp")}
+    assert kept["zero1"]["trained parameters"] == kept["data"]["trained parameters"]
+    assert kept["zero1"]["optimiser state"] == kept["fsdp"]["optimiser state"]
+    assert kept["zero1"]["optimiser state"] < kept["data"]["optimiser state"] / 4
+    assert kept["fsdp"]["trained parameters"] < kept["data"]["trained parameters"] / 4
+
+
+def test_earlier_stages_keep_less():
+    mesh = sharding.make_mesh({"fsdp": 8})
+    states = [
+        make_program(run_config(stage=s), mesh).kept["optimiser state"]
+        for s in ("connector_alignment", "refiner_alignment", "sft")
+    ]
+    assert states[0] < states[1] < states[2]
+
+
+@pytest.mark.parametrize("what", ["prefill", "decode"])
+def test_generation(what):
+    mesh = sharding.make_mesh({"data": 4, "fsdp": 2})
+    program = make_program(run_config(), mesh, what, new_tokens=9)
+    compiled, _ = report.compile_program(program)
+    found = report.report_on(program, compiled, mesh, None)
+    assert found["flops"]["compiled_over_analytic"] == pytest.approx(1, rel=0.05)
+    assert not found["loops_of_unknown_length"] and "estimate" not in found
+    layers = TINY.decoder.layers
+    runs = {loop["runs"] for loop in found["loops"]}
+    assert layers in runs and ((8 * layers in runs) == (what == "decode"))
+
+
+@pytest.mark.parametrize("limit", [0, 1, 5, 8, 37, 200])
+def test_bisection_finds_the_largest_batch_to_within_an_eighth(limit):
+    tried = []
+
+    def fits(n: int) -> bool:
+        tried.append(n)
+        return n <= limit
+
+    found = report.largest_fitting(fits, start=8)
+    assert found <= limit <= found + max(1, found // 8) - (found < 8)
+    assert len(tried) == len(set(tried)) <= 12
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_rows": 12}, "a batch of 12 rows does not divide into 1 accumulation part"),
+        ({"accumulation": 3}, "a batch of 8 rows does not divide into 3 accumulation part"),
+        ({"stage": "sfft"}, "config.stage 'sfft' is not one of backbone, "),
+        ({"strategy": "zero3"}, "no strategy 'zero3', only data, zero1, fsdp"),
+    ],
+)
+def test_bad_runs_are_refused(changes, message):
+    run = run_config(**changes)
+    with pytest.raises(ValueError, match=message) as error:
+        make_program(run, sharding.make_mesh(run["mesh"], strategy=run["strategy"]))
+    assert "\n" not in str(error.value)
+
+
+def test_unknown_topologies_get_the_list():
+    with pytest.raises(ValueError, match="no topology 'v5e:3x3', only v5e:2x2, v5e:2x4, .*v4:4x4x4"):
+        chips.chip_of("v5e:3x3")
+    assert all(chips.chip_of(t).flops > 1e14 for t in chips.TOPOLOGIES)
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess:
+    line = [sys.executable, "-m", "launch.compile_for_tpu", "--config=configs/stage3_sft.py", *arguments]
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_the_command_names_an_unknown_topology(tmp_path):
+    done = command("--topology=v5e:3x3", f"--out={tmp_path / 'report.json'}")
+    assert done.returncode != 0 and "error: there is no topology 'v5e:3x3'" in done.stderr
+    assert "Traceback" not in done.stderr and not list(tmp_path.iterdir())
+
+
+def test_the_command_says_what_to_install(monkeypatch):
+    from launch import compile_for_tpu
+
+    monkeypatch.setattr(compile_for_tpu.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"needs libtpu, which is not installed: pip install"):
+        compile_for_tpu.topology_devices("v5e:2x2")

@@ -1,0 +1,123 @@
+"""What a run starts from, and what it refuses to start from."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from configs import default, demo
+from smolrgpt_jax.checkpoint import orbax as checkpoints
+from smolrgpt_jax.checkpoint.tokenizer_files import tokenizer_files, tokenizer_from_files
+from smolrgpt_jax.checkpoint.torch import CheckpointError
+from smolrgpt_jax.config import PRESETS
+from smolrgpt_jax.data.chat import ChatTokenizer
+from smolrgpt_jax.models.smolrgpt import abstract_params, init_params
+from smolrgpt_jax.training.data import RunError, drawn_anew, read_start
+from tests.conftest import TINY as GOLDEN
+from tests.training.test_run import TINY
+
+
+def settings(stage, init_from="", **changes):
+    config = default.get_config()
+    config.update({"stage": stage, "init_from": str(init_from), **changes})
+    return config.to_dict()
+
+
+@pytest.fixture(scope="module")
+def checkpoint_of(tmp_path_factory):
+    """A function that writes a small checkpoint of a stage; None: an imported one."""
+    folder = tmp_path_factory.mktemp("inputs")
+    tokenizer = tokenizer_files(ChatTokenizer.load(demo.TOKENIZER))
+    params = {name: np.zeros(s.shape, s.dtype) for name, s in abstract_params(TINY).items()}
+
+    def write(stage, params=params):
+        path = folder / f"{stage}-{len(params)}"
+        if not path.exists():
+            run = None if stage is None else {"stage": stage}
+            checkpoints.save(path, params, checkpoints.Meta(TINY, tokenizer, run=run))
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("stage", "previous"),
+    [
+        ("connector_alignment", "backbone"),
+        ("refiner_alignment", "connector_alignment"),
+        ("refiner_alignment", "refiner_alignment"),
+        ("sft", "refiner_alignment"),
+        ("mixed", "sft"),
+        ("sft", None),
+        ("backbone", "sft"),
+    ],
+)
+def test_stages_that_follow_each_other_start(checkpoint_of, stage, previous):
+    assert read_start(settings(stage, checkpoint_of(previous))).params is not None
+
+
+@pytest.mark.parametrize(
+    ("stage", "previous"),
+    [("connector_alignment", "sft"), ("refiner_alignment", "backbone"), ("sft", "connector_alignment")],
+)
+def test_a_stage_out_of_order_is_refused_unless_meant(checkpoint_of, stage, previous):
+    with pytest.raises(RunError, match=f"stage {stage} follows .*, not stage {previous}: give another"):
+        read_start(settings(stage, checkpoint_of(previous)))
+    assert read_start(settings(stage, checkpoint_of(previous), any_stage_order=True)).params is not None
+
+
+def test_a_published_stage_does_not_start_from_random_parameters():
+    with pytest.raises(RunError, match="stage sft follows .*, not random parameters"):
+        read_start(settings("sft", tokenizer=demo.TOKENIZER))
+
+
+def test_parameters_of_another_architecture_are_named(checkpoint_of):
+    params = {name: np.zeros(s.shape, s.dtype) for name, s in abstract_params(PRESETS["demo"]).items()}
+    params.pop("rgb_connector/proj/kernel")
+    with pytest.raises(RunError, match="does not fit its configuration: missing rgb_connector/proj/kernel; "):
+        read_start(settings("sft", checkpoint_of("refiner_alignment", params)))
+
+
+def test_a_checkpoint_of_another_kind_of_model_is_refused(tmp_path):
+    shutil.copytree(GOLDEN / "checkpoint", tmp_path / "other")
+    file = tmp_path / "other/config.json"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps({"model_type": "longformer", "hidden_size": 96, "vocab_size": 515}))
+    with pytest.raises((RunError, CheckpointError), match="other") as error:
+        read_start(settings("sft", tmp_path / "other"))
+    assert "\n" not in str(error.value) and config
+
+
+def test_fresh_groups_are_drawn_from_the_seed_and_nothing_else_is():
+    run = {"stage": "sft", "seed": 4, "fresh": ("rgb_connector", "refiners")}
+    drawn, random = drawn_anew(run, TINY), init_params(TINY, jax.random.key(4))
+    assert {name.split("/")[0] for name in drawn} == {"rgb_connector", "rgb_refiner", "depth_refiner"}
+    for name, value in drawn.items():
+        assert value.dtype == np.float32
+        np.testing.assert_allclose(value, random[name], rtol=1e-6, atol=1e-7)
+    assert drawn_anew({**run, "fresh": ()}, TINY) == {}
+
+
+@pytest.mark.parametrize("closing_answer", [False, True])
+def test_the_chat_format_comes_from_the_configuration(closing_answer):
+    """And goes with the tokenizer into checkpoints; by default it is the published one."""
+    run = settings("backbone", tokenizer=demo.TOKENIZER)
+    run["model"]["preset"] = "demo"
+    assert not run["data"]["closing_answer"]
+    run["data"]["closing_answer"] = closing_answer
+    tokenizer = read_start(run).tokenizer
+    assert tokenizer.closing_answer is closing_answer
+    assert tokenizer_from_files(tokenizer_files(tokenizer)).closing_answer is closing_answer
+
+
+def test_a_pytorch_folder_brings_its_tokenizer(tmp_path):
+    start = read_start(settings("connector_alignment", demo.BACKBONE))
+    assert start.tokenizer.vocab_size == ChatTokenizer.load(demo.TOKENIZER).vocab_size
+    shutil.copytree(demo.BACKBONE, tmp_path / "bare")
+    (tmp_path / "bare" / "tokenizer.json").unlink()
+    with pytest.raises(RunError, match="config.tokenizer names no tokenizer and init_from brings none"):
+        read_start(settings("connector_alignment", tmp_path / "bare"))
