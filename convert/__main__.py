@@ -15,8 +15,7 @@ import signal
 import sys
 from pathlib import Path
 
-from smolrgpt_jax.checkpoint.safetensors_file import CheckpointError
-from smolrgpt_jax.data.records import DataError
+from smolrgpt_jax.errors import CheckpointError, DataError
 
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 SHOWN = 5  # differences named in the last line of verify; its table shows where the others are

@@ -18,10 +18,11 @@ import numpy as np
 
 from smolrgpt_jax.checkpoint import orbax as checkpoints
 from smolrgpt_jax.checkpoint.mapping import entries
-from smolrgpt_jax.checkpoint.safetensors_file import DTYPES, CheckpointError, SafetensorsFile
+from smolrgpt_jax.checkpoint.safetensors_file import DTYPES, SafetensorsFile
 from smolrgpt_jax.checkpoint.streaming import params_from_tensors
 from smolrgpt_jax.checkpoint.torch import listed, read_json, weight_files
-from smolrgpt_jax.config import ConfigError, DecoderConfig, SmolRGPTConfig, VisionConfig
+from smolrgpt_jax.config import DecoderConfig, SmolRGPTConfig, VisionConfig
+from smolrgpt_jax.errors import CheckpointError, ConfigError
 from smolrgpt_jax.models.smolrgpt import init_params
 
 EXTRA_TOKENS = 3

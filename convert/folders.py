@@ -8,7 +8,6 @@ from pathlib import Path
 from convert.compare import compare_tensors
 from smolrgpt_jax.checkpoint import orbax as checkpoints
 from smolrgpt_jax.checkpoint.torch import (
-    CheckpointError,
     default_layout,
     listed,
     open_folder,
@@ -18,6 +17,7 @@ from smolrgpt_jax.checkpoint.torch import (
     write_folder,
 )
 from smolrgpt_jax.config import SmolRGPTConfig
+from smolrgpt_jax.errors import CheckpointError
 from smolrgpt_jax.models.smolrgpt import abstract_params
 
 __all__ = ["fitting_tokenizer", "jax_to_torch", "read_folder", "torch_to_jax", "verify", "write_folder"]

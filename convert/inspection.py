@@ -11,10 +11,10 @@ from typing import Any
 from convert.parts import PARTS, part_of, table
 from smolrgpt_jax.checkpoint import orbax as checkpoints
 from smolrgpt_jax.checkpoint.mapping import TIED_NAMES, entries
-from smolrgpt_jax.checkpoint.safetensors_file import CheckpointError
 from smolrgpt_jax.checkpoint.streaming import ArrayInfo
 from smolrgpt_jax.checkpoint.torch import SINGLE_FILE, open_folder
 from smolrgpt_jax.config import SmolRGPTConfig
+from smolrgpt_jax.errors import CheckpointError
 from smolrgpt_jax.models.smolrgpt import abstract_params
 
 

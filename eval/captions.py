@@ -20,11 +20,12 @@ import jax
 import numpy as np
 
 from configs import default, demo_backbone
-from eval import positive, write_json
+from eval import positive
 from eval.reading.rules import question_category
 from smolrgpt_jax.data.batches import PackedRows
 from smolrgpt_jax.data.records import Question
 from smolrgpt_jax.data.sources.formats import read_source
+from smolrgpt_jax.files import write_json
 from smolrgpt_jax.model import Model, load
 from smolrgpt_jax.models.smolrgpt import bind
 from smolrgpt_jax.training.data import row_shape

@@ -16,12 +16,13 @@ import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from eval import check_unique, write_aside
+from eval import check_unique
 from eval.score_warehouse import describe_differing
 from eval.scoring.intervals import category_intervals, describe_bootstrap, describe_interval, mcnemar
 from eval.scoring.official import is_correct
-from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, DataError, normalize_answer, record_id
-from smolrgpt_jax.data.sources.collect import read_json_list
+from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, normalize_answer, record_id
+from smolrgpt_jax.errors import DataError
+from smolrgpt_jax.files import read_json, write_text
 
 ALL = "all questions"
 _FIELDS = ("id", "image", "category", "normalized_answer", "truth")
@@ -39,7 +40,7 @@ def read_run(path: str | Path) -> dict[str, dict]:
     path = Path(path)
     file = path / "predictions.json" if path.is_dir() else path
     run: dict[str, dict] = {}
-    items = read_json_list(file)
+    items = read_json(file, list)
     for index, item in enumerate(items):
         missing = [field for field in _FIELDS if not isinstance(item, dict) or field not in item]
         if missing:
@@ -187,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows = compare_runs(*runs, names, listing)
         text = describe_comparison(rows, names, [item["image"] for item in runs[0].values()])
         if args.out:
-            write_aside(args.out, text)
+            write_text(args.out, text)
     except DataError as error:
         raise SystemExit(f"error: {error}") from None
     except OSError as error:

@@ -17,10 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from eval import results_folder, write_json
 from eval.report.svg import percent_axis
 from eval.scoring.intervals import describe_interval, student_intervals
-from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, DataError
+from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
+from smolrgpt_jax.errors import DataError
+from smolrgpt_jax.files import results_folder, write_json
 
 SCORES = ("S1", *WAREHOUSE_CATEGORIES)
 COLOURS = ("#000000", "#3465a4", "#c17d11", "#4e9a06", "#a40000")

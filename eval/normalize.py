@@ -15,12 +15,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval import check_unique, results_folder
+from eval import check_unique
 from eval.reading.methods import add_method_arguments, build_methods, read_values
 from eval.scoring.results import RESULT_FILES, compute_metrics, describe_results, write_results
 from eval.scoring.submission import check_known, describe_empty, record_ids
-from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, DataError, normalize_answer
-from smolrgpt_jax.data.sources.collect import read_json_list
+from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, normalize_answer
+from smolrgpt_jax.errors import DataError
+from smolrgpt_jax.files import read_json, results_folder
 
 _TEXTS = ("id", "image", "category", "question", "answer")
 
@@ -34,7 +35,7 @@ def read_answers(path: str | Path) -> list[dict]:
         occur twice.
     """
     answers = []
-    for index, record in enumerate(read_json_list(Path(path))):
+    for index, record in enumerate(read_json(Path(path), list)):
         where = f"{path}: record {index}"
         if not isinstance(record, dict):
             raise DataError(f"{where} is a {type(record).__name__}, expected an object")
@@ -77,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(f"error: {args.out} exists and is not a folder")
     try:
         answers = read_answers(args.predictions)
-        ids = record_ids(read_json_list(args.annotations)) if args.annotations else None
+        ids = record_ids(read_json(args.annotations, list)) if args.annotations else None
         if ids is not None:
             check_known([item["id"] for item in answers], ids, args.annotations)
         methods = build_methods(args)

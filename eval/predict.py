@@ -25,8 +25,10 @@ from eval import DTYPES, add_answer_length
 from eval.answering.one_picture import answer, check_marks, read_regions
 from eval.report.overlay import draw_regions
 from smolrgpt_jax.data.images import open_picture, picture_size
-from smolrgpt_jax.data.records import IMAGE, MASK, RLE, DataError
-from smolrgpt_jax.data.sources.collect import Regions, read_json_file
+from smolrgpt_jax.data.records import IMAGE, MASK, RLE
+from smolrgpt_jax.data.sources.collect import Regions
+from smolrgpt_jax.errors import DataError
+from smolrgpt_jax.files import read_json
 
 
 def read_masks(path: str | Path, record_id: str | None = None) -> tuple[tuple[RLE, ...], str | None]:
@@ -42,7 +44,7 @@ def read_masks(path: str | Path, record_id: str | None = None) -> tuple[tuple[RL
     Raises:
       DataError: the file is unreadable or holds neither masks nor that record.
     """
-    content = read_json_file(path)
+    content = read_json(path)
     items = content if isinstance(content, list) else []
     records = [item for item in items if isinstance(item, dict) and "rle" in item]
     if record_id is not None:

@@ -18,9 +18,10 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from eval import write_aside
 from eval.reading.rules import Answer, normalized_answer, question_category
-from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, DataError
+from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
+from smolrgpt_jax.errors import DataError
+from smolrgpt_jax.files import write_text
 from smolrgpt_jax.router.hf_folder import read_longformer
 from smolrgpt_jax.router.longformer import LongformerConfig, bind
 from smolrgpt_jax.router.texts import (
@@ -177,7 +178,7 @@ def main() -> None:
         print(f"comparing {arguments.router} with the rules on {len(texts)} questions of {arguments.data}", flush=True)
         found = agreement(texts, router.categories([text.text for text in texts], progress=True))
         if arguments.out is not None:
-            write_aside(arguments.out, json.dumps({**found, "truncated": router.truncated}, indent=2) + "\n")
+            write_text(arguments.out, json.dumps({**found, "truncated": router.truncated}, indent=2) + "\n")
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from None
     print(describe_agreement(found, arguments.examples))

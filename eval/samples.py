@@ -21,13 +21,15 @@ from typing import Any
 
 import numpy as np
 
-from eval import add_answer_length, answer_length, positive, results_folder, write_json
+from eval import add_answer_length, answer_length, positive
 from eval.reading.rules import normalized_answer
 from eval.report.html import CATEGORY_TITLES, render, shown_question
 from eval.scoring.official import is_correct
 from eval.warehouse import run_details
-from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, BadRecords, DataError, Picture
+from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, BadRecords, Picture
 from smolrgpt_jax.data.sources.formats import read_source
+from smolrgpt_jax.errors import DataError
+from smolrgpt_jax.files import results_folder, write_json
 
 BATCH_SIZE = 32
 

@@ -17,13 +17,14 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from eval import check_unique, write_json
+from eval import check_unique
 from eval.reading.rules import parse_normalized
 from eval.scoring.breakdown import describe_details
 from eval.scoring.official import score
-from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, DataError, Question, normalize_answer, record_id
-from smolrgpt_jax.data.sources.collect import read_json_list
+from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, Question, normalize_answer, record_id
 from smolrgpt_jax.data.sources.conversation import first_text
+from smolrgpt_jax.errors import DataError
+from smolrgpt_jax.files import read_json, write_json
 
 MOST_LISTED = 100  # ids in one sentence
 MOST_SHOWN = 80  # characters of an unreadable prediction
@@ -123,7 +124,7 @@ def _shortened(text: str) -> str:
 
 
 def _read_list(path: str | Path) -> list[dict]:
-    records = read_json_list(Path(path))
+    records = read_json(Path(path), list)
     if not all(isinstance(record, dict) for record in records):
         raise DataError(f"{path}: is not a list of records")
     return records

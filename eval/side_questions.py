@@ -24,8 +24,9 @@ import numpy as np
 from PIL import Image
 
 from smolrgpt_jax.data import masks
-from smolrgpt_jax.data.records import MASK, RLE, DataError
-from smolrgpt_jax.data.sources.collect import read_json_list
+from smolrgpt_jax.data.records import MASK, RLE
+from smolrgpt_jax.errors import DataError
+from smolrgpt_jax.files import read_json
 
 KINDS = ("pallet", "buffer", "transporter", "shelf", "shelves")
 MARGIN = 0.02  # of the picture's width, between two centroids that are compared
@@ -130,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     print(f"writing questions about the masks of {args.records} to {args.out}")
     try:
-        records = read_json_list(args.records)
+        records = read_json(args.records, list)
         number, seen = write_side_questions(records, args.out, args.pictures)
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from None

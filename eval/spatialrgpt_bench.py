@@ -24,25 +24,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval import (
-    DTYPES,
-    INTERRUPTED,
-    add_answer_length,
-    answer_length,
-    journal_path,
-    positive,
-    remove_journal,
-    results_folder,
-    write_json,
-)
+from eval import DTYPES, INTERRUPTED, add_answer_length, answer_length, journal_path, positive, remove_journal
 from eval.answering.devices import is_first_process, load_model
 from eval.reading.bench_rules import CATEGORIES, QUALITATIVE, QUANTITATIVE, bench_answer
 from eval.report.html import gallery, render
 from eval.scoring.bench_scores import AVERAGE, answer_error, describe_bench, group_of, is_success, score_bench
 from eval.warehouse import Answered, Answerer, answer_questions, described, limit_questions, run_details
 from smolrgpt_jax import distributed
-from smolrgpt_jax.data.records import BadRecords, DataError, Picture, describe
+from smolrgpt_jax.data.records import BadRecords, Picture, describe
 from smolrgpt_jax.data.sources.osd import read_bench
+from smolrgpt_jax.errors import DataError
+from smolrgpt_jax.files import results_folder, write_json
 
 _TITLES = {name: name for name in QUALITATIVE} | {name: name.replace("_", " ").capitalize() for name in QUANTITATIVE}
 

@@ -29,17 +29,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval import (
-    DTYPES,
-    INTERRUPTED,
-    add_answer_length,
-    answer_length,
-    journal_path,
-    positive,
-    remove_journal,
-    results_folder,
-    write_json,
-)
+from eval import DTYPES, INTERRUPTED, add_answer_length, answer_length, journal_path, positive, remove_journal
 from eval.answering.devices import is_first_process, load_model
 from eval.answering.left_out import left_out_answers
 from eval.answering.vote import Ballots, further_answers
@@ -51,9 +41,10 @@ from eval.scoring.results import RESULT_FILES, compute_metrics, describe_metrics
 from eval.scoring.submission import describe_empty, record_ids
 from smolrgpt_jax import distributed
 from smolrgpt_jax.data.images import DEPTH_MODES
-from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, BadRecords, DataError, Picture, describe
-from smolrgpt_jax.data.sources.collect import read_json_list
+from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, BadRecords, Picture, describe
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.errors import DataError
+from smolrgpt_jax.files import read_json, results_folder, write_json
 
 if TYPE_CHECKING:
     from smolrgpt_jax.generation.answers import ClosingMode
@@ -366,7 +357,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if not Path(file).is_file():
                 raise DataError(f"{file}: no such file, though --loss_curves names it")
         pictures = read_warehouse(args.data, args.split, annotations=annotations, on_bad_record=bad)
-        records = read_json_list(args.data / annotations)
+        records = read_json(args.data / annotations, list)
         if args.limit is not None:
             pictures = limit_questions(pictures, args.limit)
         if not pictures:
@@ -418,7 +409,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if bad.reasons:
         print(bad.summary())
     if metrics is None:
-        predictions = read_json_list(args.out / "predictions.json")
+        predictions = read_json(args.out / "predictions.json", list)
         print(describe_results(predictions, None))
         if empty := describe_empty(args.out / "submission.json"):
             print(empty)

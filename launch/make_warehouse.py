@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from smolrgpt_jax.data.records import DataError
+from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.warehouse.parameters import MIXES, WarehouseConfig
 from smolrgpt_jax.warehouse.write import make_warehouse
 

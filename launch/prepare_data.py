@@ -14,12 +14,13 @@ from pathlib import Path
 
 from smolrgpt_jax.data.images import DEPTH_MODES
 from smolrgpt_jax.data.prepared.writer import PrepareConfig, prepare
-from smolrgpt_jax.data.records import BadRecords, DataError, Picture, describe
+from smolrgpt_jax.data.records import BadRecords, Picture, describe
 from smolrgpt_jax.data.sources.archives import unpack_chunks
 from smolrgpt_jax.data.sources.captions import read_captions
 from smolrgpt_jax.data.sources.osd import read_bench, read_osd
 from smolrgpt_jax.data.sources.smolrgpt_parquet import read_smolrgpt
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.errors import DataError
 
 SOURCES = ("warehouse", "osd", "llava", "smolrgpt", "bench")
 

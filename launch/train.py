@@ -49,9 +49,8 @@ def main(arguments: list[str]) -> None:
         raise SystemExit(f"error: {error}") from None
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     from eval.scoring.validation import WAREHOUSE_SCORES
-    from smolrgpt_jax.checkpoint.torch import CheckpointError
-    from smolrgpt_jax.data.records import DataError
-    from smolrgpt_jax.training.run import RunError, train
+    from smolrgpt_jax.errors import CheckpointError, DataError, RunError
+    from smolrgpt_jax.training.run import train
 
     print(f"training into {WORKDIR.value} with\n{CONFIG.value}")
     with distributed.end_on_error():

@@ -18,7 +18,8 @@ import jax
 from tqdm import tqdm
 
 from eval.router import load_router
-from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, DataError
+from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
+from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.router.fitting import RouterTraining, train_router
 from smolrgpt_jax.router.hf_folder import longformer_config_values, read_longformer, write_longformer
 from smolrgpt_jax.router.longformer import LongformerConfig, init_params

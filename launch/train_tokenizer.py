@@ -15,7 +15,8 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from smolrgpt_jax.data.chat import IMAGE_TOKEN, MASK_DEPTH_TOKEN, MASK_RGB_TOKEN, ChatTokenizer
-from smolrgpt_jax.data.records import IMAGE, MASK, DataError
+from smolrgpt_jax.data.records import IMAGE, MASK
+from smolrgpt_jax.errors import DataError
 
 # SmolLM2's special tokens, in the order of their ids 0 to 16.
 SPECIAL_TOKENS = (

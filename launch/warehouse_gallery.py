@@ -13,8 +13,9 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from eval.report.overlay import draw_regions
-from smolrgpt_jax.data.records import MASK, WAREHOUSE_CATEGORIES, DataError, Picture, Question
+from smolrgpt_jax.data.records import MASK, WAREHOUSE_CATEGORIES, Picture, Question
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.errors import DataError
 
 WIDTH = 640  # pixels of each of the two pictures
 COLUMNS, GAP, FONT_SIZE = 2, 12, 15

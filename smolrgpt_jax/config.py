@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from smolrgpt_jax.errors import ConfigError
+
 RematPolicy = Literal["none", "dots", "full"]
 AttentionImplementation = Literal["xla", "splash", "cudnn"]
 ATTENTIONS: tuple[str, ...] = get_args(AttentionImplementation)
@@ -18,10 +20,6 @@ DepthPathway = Literal["separate", "shared_connector", "shared_refiner", "none"]
 
 VOCAB_MULTIPLE = 128
 REFINER_STAGES = 3
-
-
-class ConfigError(ValueError):
-    """A configuration that contradicts itself or asks for something this model does not have."""
 
 
 @dataclass(frozen=True)

@@ -1,24 +1,71 @@
-"""Folders that appear whole or not at all."""
+"""Files and folders that appear whole or not at all, and JSON files."""
 
 from __future__ import annotations
 
 import glob
+import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from smolrgpt_jax.checkpoint.safetensors_file import CheckpointError
+from smolrgpt_jax.errors import CheckpointError, DataError
 
 
 @contextmanager
-def written_aside(folder: Path) -> Iterator[Path]:
-    """A new folder beside `folder` to write into, renamed to it at the end.
+def file_aside(path: str | Path) -> Iterator[Path]:
+    """A name beside `path` to write a file under, renamed to `path` at the end; missing parent folders are made.
 
-    On any failure it is removed, with the parent folders made for it. What a killed process left of the same destination is
-    removed too. Raises CheckpointError if `folder` exists, or for an OSError while writing.
+    The name keeps the suffix. On any failure the file is removed and what `path` held stays.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield aside
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Writes a UTF-8 text file, whole or not at all."""
+    with file_aside(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: object) -> None:
+    """Writes a value as JSON, whole or not at all."""
+    write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def read_json(path: str | Path, kind: type | None = None) -> Any:
+    """What a JSON file holds, with or without a byte order mark; `kind`: `dict` or `list`, where it must be one.
+
+    Raises DataError naming the file if it cannot be read or holds something else.
+    """
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: is not valid JSON ({error})") from error
+    if kind is not None and not isinstance(value, kind):
+        expected = "a list of records" if kind is list else "a JSON object"
+        raise DataError(f"{path}: holds a {type(value).__name__}, expected {expected}")
+    return value
+
+
+@contextmanager
+def new_folder(folder: str | Path) -> Iterator[Path]:
+    """A folder to write into that becomes `folder` at the end.
+
+    On any failure it is removed, with the parent folders made for it; so is what a killed process left of the same destination.
+    Raises CheckpointError if `folder` exists, or for an OSError while writing.
     """
     folder = Path(os.path.abspath(folder))
     if os.path.lexists(folder):
@@ -45,6 +92,25 @@ def written_aside(folder: Path) -> Iterator[Path]:
             for parent in made:
                 if parent.is_dir() and not any(parent.iterdir()):
                     parent.rmdir()
+
+
+@contextmanager
+def results_folder(out: str | Path, own: Collection[str] = ()) -> Iterator[Path]:
+    """An empty folder to write results into; at the end its files are moved to the folder `out`.
+
+    Files of the same names in `out` are replaced, and those of `own`, names that the command gives its results, are removed where
+    this run wrote none: they are another run's. Others stay. After an error `out` is as before.
+    """
+    out = Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
+        yield Path(folder)
+        out.mkdir(exist_ok=True)
+        for name in own:
+            if not (Path(folder) / name).exists():
+                (out / name).unlink(missing_ok=True)
+        for file in Path(folder).iterdir():
+            file.replace(out / file.name)
 
 
 def _alive(process: str) -> bool:

@@ -16,10 +16,11 @@ from jax.sharding import Mesh
 from smolrgpt_jax import sharding
 from smolrgpt_jax.checkpoint import orbax as checkpoints
 from smolrgpt_jax.checkpoint.tokenizer_files import tokenizer_from_files
-from smolrgpt_jax.checkpoint.torch import CheckpointError, is_torch_folder, open_folder
+from smolrgpt_jax.checkpoint.torch import is_torch_folder, open_folder
 from smolrgpt_jax.config import SmolRGPTConfig
 from smolrgpt_jax.data.chat import ANSWER_TOKENS, ChatTokenizer
 from smolrgpt_jax.data.masks import resample
+from smolrgpt_jax.errors import CheckpointError
 from smolrgpt_jax.generation.decode import GREEDY, Sampling, generate
 from smolrgpt_jax.generation.streaming import stream
 from smolrgpt_jax.models.smolrgpt import Params, abstract_params, bind

@@ -24,8 +24,9 @@ from eval import answer_length
 from eval.reading.rules import normalized_answer, question_category
 from smolrgpt_jax.data.images import load_depth, load_rgb, open_picture, picture_size
 from smolrgpt_jax.data.masks import box_mask, encode, resample_rle
-from smolrgpt_jax.data.records import MASK, RLE, DataError, Question, check_question
+from smolrgpt_jax.data.records import MASK, RLE, Question, check_question
 from smolrgpt_jax.data.sources.collect import Regions
+from smolrgpt_jax.errors import DataError
 
 if TYPE_CHECKING:
     from smolrgpt_jax.model import Model

@@ -26,7 +26,8 @@ from eval import DRAWN, REORDERED, journal_path
 from eval.answering.mirror import mirrored_question, mirrored_text, mirrored_value
 from eval.reading.rules import Answer, normalized_answer, question_category
 from smolrgpt_jax.data.images import DEPTH_MODES
-from smolrgpt_jax.data.records import MASK, WAREHOUSE_CATEGORIES, BadRecords, DataError, Picture, Question
+from smolrgpt_jax.data.records import MASK, WAREHOUSE_CATEGORIES, BadRecords, Picture, Question
+from smolrgpt_jax.errors import DataError
 
 if TYPE_CHECKING:
     from smolrgpt_jax.model import Model

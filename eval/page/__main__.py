@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eval import DTYPES, add_answer_length, answer_length
-from smolrgpt_jax.data.records import BadRecords, DataError, Picture, describe
+from smolrgpt_jax.data.records import BadRecords, Picture, describe
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.errors import DataError
 
 
 def read_examples(data: Path, split: str) -> list[Picture]:

@@ -13,7 +13,8 @@ from nicegui import run, ui
 from eval.answering.one_picture import Answer, check_marks, stream_answer
 from eval.page.picture_panel import PicturePanel, say
 from eval.report.overlay import colour_of
-from smolrgpt_jax.data.records import MASK, DataError, Question
+from smolrgpt_jax.data.records import MASK, Question
+from smolrgpt_jax.errors import DataError
 
 if TYPE_CHECKING:
     from smolrgpt_jax.model import Model

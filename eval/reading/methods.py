@@ -19,7 +19,7 @@ from eval import positive
 from eval.answering.vote import read_by_vote
 from eval.reading.rules import Answer, normalized_answer, parse_normalized, question_category
 from eval.reading.server import KEY_VARIABLE, AnswerServer, ServerConfig
-from smolrgpt_jax.data.records import DataError
+from smolrgpt_jax.errors import DataError
 
 METHODS = ("rules", "router", "server", "closing", "vote")
 # Items with id, category ("" where it is not published), question and answer -> one value for each.

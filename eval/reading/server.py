@@ -28,7 +28,8 @@ import requests
 from tqdm import tqdm
 
 from eval.reading.rules import Answer, question_category
-from smolrgpt_jax.data.records import DataError, normalize_answer
+from smolrgpt_jax.data.records import normalize_answer
+from smolrgpt_jax.errors import DataError
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 T = TypeVar("T")

@@ -13,13 +13,13 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup, escape
 
-from eval import write_aside
 from eval.answering.vote import ballots_of, describe_ballots
 from eval.report.charts import calibration_plot, confusion, curve, error_bars, mcq_bars, scatter
 from eval.report.overlay import colour_of, draw_question, jpeg_data_uri
 from eval.scoring.blind import template
 from eval.scoring.official import is_correct
 from smolrgpt_jax.data.records import MASK, WAREHOUSE_CATEGORIES, Picture, Question
+from smolrgpt_jax.files import write_text
 
 GALLERY_PER_CATEGORY = 8
 _GALLERY_WIDTH = 560
@@ -120,7 +120,7 @@ def render(path: str | Path, template: str, run_info: Mapping | None, **values: 
         config=None if config is None else json.dumps(config, indent=2, default=str),
         **values,
     )
-    write_aside(path, html)
+    write_text(path, html)
 
 
 def _score_row(category: str, metrics: Mapping, items: Sequence[Mapping]) -> dict:

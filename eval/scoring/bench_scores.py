@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from eval import check_unique
 from eval.reading.bench_rules import CATEGORIES, QUALITATIVE, QUANTITATIVE, BenchAnswer
 from eval.scoring.intervals import category_intervals, describe_bootstrap, describe_interval
-from smolrgpt_jax.data.records import DataError
+from smolrgpt_jax.errors import DataError
 
 JUDGE = "rules (the original evaluation asks GPT-4, so that its numbers are not quite comparable)"
 AVERAGE = "average"

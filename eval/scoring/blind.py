@@ -10,7 +10,7 @@ from pathlib import Path
 
 from eval.reading.rules import Answer
 from smolrgpt_jax.data.records import IMAGE, Question, normalize_answer
-from smolrgpt_jax.data.sources.collect import read_json_list
+from smolrgpt_jax.files import read_json
 
 _MASKS = re.compile(r"<mask>(?:[\s,]*<mask>)*")
 
@@ -69,7 +69,7 @@ def read_training_questions(path: str | Path) -> list[Question]:
     Raises:
       DataError: the file is unreadable or is not a list.
     """
-    records = read_json_list(Path(path))
+    records = read_json(Path(path), list)
     questions = []
     for record in records:
         try:

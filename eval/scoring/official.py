@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from eval.reading.rules import Answer, parse_normalized
-from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, DataError, Question
+from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, Question
+from smolrgpt_jax.errors import DataError
 
 _EPSILON = 1e-8
 _QUALITATIVE = ("left_right", "mcq")

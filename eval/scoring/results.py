@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from eval import write_json
 from eval.reading.methods import RULES
 from eval.scoring.agreement import agreement, describe_agreement
 from eval.scoring.blind import BlindBaseline
@@ -14,6 +13,7 @@ from eval.scoring.intervals import describe_interval
 from eval.scoring.official import score
 from eval.scoring.submission import make_submission
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, Question
+from smolrgpt_jax.files import write_json
 
 RESULT_FILES = ("predictions.json", "submission.json", "metrics.json", "agreement.json")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from smolrgpt_jax.data.records import DataError
-from smolrgpt_jax.data.sources.collect import read_json_list
+from smolrgpt_jax.errors import DataError
+from smolrgpt_jax.files import read_json
 
 MOST_NAMED = 3  # ids in one sentence
 
@@ -51,6 +51,6 @@ def check_known(names: Sequence[str], known: Iterable[str], source: object) -> N
 
 def describe_empty(path: Path) -> str | None:
     """How many entries of a written submission have no value, None if all have one."""
-    submission = read_json_list(path)
+    submission = read_json(path, list)
     empty = sum(item["normalized_answer"] == "" for item in submission)
     return f"{empty} of the submission's {len(submission)} entries are empty" if empty else None

@@ -11,8 +11,8 @@ from eval import add_answer_length, positive
 from eval.studies import answered, shift, sizes, trained
 from eval.studies.results import Found, describe
 from smolrgpt_jax.data.records import BadRecords
-from smolrgpt_jax.data.sources.collect import read_json_list
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.files import read_json
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -71,7 +71,7 @@ def _answer(args: argparse.Namespace) -> tuple[Found, Found]:
     from smolrgpt_jax import load
 
     annotations = args.data / (args.annotations or f"{args.split}.json")
-    records = read_json_list(annotations)[: args.limit]
+    records = read_json(annotations, list)[: args.limit]
     # The reader says which record is wrong, before any is changed.
     read_warehouse(args.data, args.split, annotations=annotations.name, on_bad_record=BadRecords("error"))
     answered.check_records(args.study, records, annotations)

@@ -19,7 +19,7 @@ from PIL import Image
 from eval.side_questions import GREY, region_kinds
 from eval.studies.results import Found, of_one_run, paired_differences, write_study
 from eval.studies.scoring import score
-from smolrgpt_jax.data.records import DataError
+from smolrgpt_jax.errors import DataError
 
 if TYPE_CHECKING:
     from smolrgpt_jax.model import Model

@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from eval import read_json, results_folder, write_json
 from eval.report.svg import percent_axis
 from eval.scoring.intervals import category_intervals, describe_interval, student_intervals
 from eval.scoring.official import is_correct
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
-from smolrgpt_jax.data.sources.collect import read_json_list
+from smolrgpt_jax.files import read_json, results_folder, write_json
 
 SCORES = ("S1", *WAREHOUSE_CATEGORIES)
 COLOURS = ("#3465a4", "#c17d11", "#4e9a06", "#a40000", "#75507b", "#555753")
@@ -28,7 +27,7 @@ Found = Mapping[str, Scores]
 
 def of_one_run(folder: Path) -> Scores:
     """The scores of a folder of eval.warehouse, with its intervals over pictures."""
-    metrics = read_json(folder / "metrics.json")
+    metrics = read_json(folder / "metrics.json", dict)
     found = {}
     for score in SCORES:
         interval = metrics["intervals"].get(score)
@@ -42,7 +41,7 @@ def paired_differences(first: Path, second: Path) -> Scores:
     The intervals draw whole pictures, see ``eval.scoring.intervals``. The truths may differ: a question whose masks were moved has another.
     """
     before, after = (
-        {item["id"]: item for item in read_json_list(folder / "predictions.json")} for folder in (first, second)
+        {item["id"]: item for item in read_json(folder / "predictions.json", list)} for folder in (first, second)
     )
     items = [(before[name], after[name]) for name in before]
     right = np.array(

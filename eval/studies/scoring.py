@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from eval import answer_length
 from eval.warehouse import answer_questions, evaluate, run_details
-from smolrgpt_jax.data.records import BadRecords, DataError
+from smolrgpt_jax.data.records import BadRecords
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.errors import DataError
 
 if TYPE_CHECKING:
     from smolrgpt_jax.model import Model

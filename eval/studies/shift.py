@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs import studies as configs
-from eval import write_aside
 from eval.scoring.official import is_correct
 from eval.studies.results import Found, of_one_run, write_study
 from eval.studies.scoring import score
-from smolrgpt_jax.data.sources.collect import read_json_list
+from smolrgpt_jax.files import read_json, write_text
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
 from smolrgpt_jax.warehouse.write import ensure_warehouse
 
@@ -55,16 +54,16 @@ def run_study(
         by_masks[variant] = scores_by_masks(out / name, data / "val.json")
     write_study(out, found, study="shift", version=configs.SHIFT_VERSION, checkpoint=str(checkpoint))
     text = masks_table(by_masks)
-    write_aside(out / "masks.md", text + "\n")
+    write_text(out / "masks.md", text + "\n")
     print(text)
     return found
 
 
 def scores_by_masks(folder: Path, annotations: Path) -> dict[tuple[str, str], tuple[int, int]]:
     """{(category, one of MASKS): (questions, right)} of a folder of eval.warehouse, for the categories with lists of masks."""
-    masks = {str(record["id"]): len(record["rle"]) for record in read_json_list(annotations)}
+    masks = {str(record["id"]): len(record["rle"]) for record in read_json(annotations, list)}
     found: dict[tuple[str, str], tuple[int, int]] = {}
-    for item in read_json_list(folder / "predictions.json"):
+    for item in read_json(folder / "predictions.json", list):
         if item["category"] not in LISTS:
             continue
         number = masks[item["id"]]

@@ -19,7 +19,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs import studies as configs
-from eval import answer_length, write_json
+from eval import answer_length
 from eval.reading.bench_rules import bench_answer
 from eval.scoring.bench_scores import answer_error, is_success
 from eval.spatialrgpt_bench import evaluate
@@ -27,8 +27,8 @@ from eval.studies.results import Scores, value_intervals
 from eval.studies.trained import Task, Values
 from eval.warehouse import answer_questions, run_details
 from smolrgpt_jax.data.records import BadRecords, Picture
-from smolrgpt_jax.data.sources.collect import read_json_list
 from smolrgpt_jax.data.sources.osd import read_bench
+from smolrgpt_jax.files import read_json, write_json
 from smolrgpt_jax.model import Model
 from smolrgpt_jax.warehouse.other_formats import BENCH_FILE
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
@@ -63,7 +63,7 @@ def _prepare(root: Path, size: str, seed: int) -> None:
         ensure_warehouse(root / split, WarehouseConfig(**parameters))
         bench = root / split / "bench"
         if not (bench / SIZES_FILE).exists():
-            records = size_records(read_json_list(bench / BENCH_FILE), reworded=split == "train")
+            records = size_records(read_json(bench / BENCH_FILE, list), reworded=split == "train")
             write_json(bench / SIZES_FILE, records)
 
 
@@ -106,14 +106,14 @@ def _scores(metrics: Mapping[str, Any]) -> Values:
 def _of_run(folder: Path) -> Scores:
     """Success and error with intervals over pictures."""
     return _intervals(
-        read_json_list(folder / "predictions.json"), lambda item: item["right"], lambda item: item["error"]
+        read_json(folder / "predictions.json", list), lambda item: item["right"], lambda item: item["error"]
     )
 
 
 def _paired(first: Path, second: Path) -> Scores:
     """What the second has more, on the same questions; errors of those that both answered readably."""
     before, after = (
-        {item["id"]: item for item in read_json_list(folder / "predictions.json")} for folder in (first, second)
+        {item["id"]: item for item in read_json(folder / "predictions.json", list)} for folder in (first, second)
     )
 
     def gain(field: str, item: Mapping[str, Any]) -> float | None:

@@ -20,7 +20,6 @@ from ml_collections import ConfigDict
 
 from configs import demo
 from configs import studies as configs
-from eval import read_json, write_json
 from eval.scoring.validation import WAREHOUSE_SCORES
 from eval.studies.results import (
     SCORES,
@@ -39,7 +38,8 @@ from smolrgpt_jax.checkpoint.tokenizer_files import tokenizer_files
 from smolrgpt_jax.checkpoint.torch import read_folder
 from smolrgpt_jax.config import SmolRGPTConfig
 from smolrgpt_jax.data.chat import ChatTokenizer
-from smolrgpt_jax.data.records import DataError
+from smolrgpt_jax.errors import DataError
+from smolrgpt_jax.files import read_json, write_json
 from smolrgpt_jax.model import Model
 from smolrgpt_jax.models.smolrgpt import init_params
 from smolrgpt_jax.training.run import train
@@ -195,7 +195,7 @@ def run_study(
                     variant=variant,
                     checkpoint=folder / "train",
                 )
-            scores[variant].append(task.scores(read_json(results)))
+            scores[variant].append(task.scores(read_json(results, dict)))
         for row, reached in task.baselines(root).items():
             scores.setdefault(row, []).append(reached)
     found = {variant: over_seeds(reached) for variant, reached in scores.items()}
@@ -236,7 +236,7 @@ def _check_settings(folder: Path, wanted: Mapping[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(file, wanted)
         return
-    changed = differences(read_json(file), wanted)
+    changed = differences(read_json(file, dict), wanted)
     if changed:
         raise DataError(
             f"{folder} was made with other settings ({'; '.join(changed)}); give another folder for the runs"

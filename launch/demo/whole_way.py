@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs import demo
-from eval import journal_path, read_json, remove_journal
+from eval import journal_path, remove_journal
 from eval.answering.vote import Ballots, further_answers, read_by_vote
 from eval.reading.methods import read_by_rules
 from eval.reading.rules import normalized_answer
@@ -27,8 +27,8 @@ from eval.scoring.validation import WAREHOUSE_SCORES
 from eval.side_questions import write_side_questions
 from eval.warehouse import Answered, answer_questions, described, evaluate, run_details, with_further
 from smolrgpt_jax.data.records import BadRecords, Picture
-from smolrgpt_jax.data.sources.collect import read_json_list
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.files import read_json
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
 from smolrgpt_jax.warehouse.write import ensure_warehouse
 
@@ -85,7 +85,7 @@ def run(workdir: Path, seed: int) -> None:
             (workdir / "eval" / name).replace(workdir / name)
         remove_journal(workdir / "eval")
     else:
-        metrics = read_json(workdir / "metrics.json")
+        metrics = read_json(workdir / "metrics.json", dict)
     print(describe_metrics(metrics))
     print(f"report: {workdir / 'report.html'} ({(time.monotonic() - started) / 60:.1f} minutes)")
 
@@ -102,7 +102,7 @@ def real_sides(model: Model, folder: Path, bad: BadRecords) -> str:
     if not REAL.is_dir():
         return f"not asked, there is no {REAL}"
     if not folder.exists():
-        write_side_questions(read_json_list(REAL / "records_with_masks.json"), folder, REAL / "val")
+        write_side_questions(read_json(REAL / "records_with_masks.json", list), folder, REAL / "val")
     pictures = read_warehouse(folder, "val", on_bad_record=bad)
     questions = [question for picture in pictures for question in picture.questions]
     answers = answer_questions(model, pictures, 64, demo.LONGEST_ANSWER, bad)

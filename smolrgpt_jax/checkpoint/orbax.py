@@ -32,9 +32,10 @@ from smolrgpt_jax.checkpoint.streaming import (
     read_ahead,
     streamed,
 )
-from smolrgpt_jax.checkpoint.torch import CheckpointError, TorchLayout
+from smolrgpt_jax.checkpoint.torch import TorchLayout
 from smolrgpt_jax.config import SmolRGPTConfig
-from smolrgpt_jax.files import written_aside
+from smolrgpt_jax.errors import CheckpointError
+from smolrgpt_jax.files import new_folder
 
 # Orbax's advice to its own developers, once per parameter of every checkpoint that is opened, and tracebacks of errors that it
 # raises again.
@@ -174,7 +175,7 @@ def save(path: str | Path, params: Mapping[str, Any], meta: Meta) -> None:
         use_ocdbt=False,
         type_handler_registry=ocp.type_handlers.create_type_handler_registry((_Leaf, _LeafHandler())),
     )
-    with written_aside(Path(path)) as aside:
+    with new_folder(Path(path)) as aside:
         target = aside / "whole"
         try:
             with ocp.Checkpointer(

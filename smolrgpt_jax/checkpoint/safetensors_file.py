@@ -16,15 +16,13 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from smolrgpt_jax.errors import CheckpointError
+
 DTYPES: dict[str, np.dtype] = {
     "F32": np.dtype(np.float32),
     "F16": np.dtype(np.float16),
     "BF16": np.dtype(ml_dtypes.bfloat16),
 }
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be read or written; the message names the file and the tensors."""
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 
 from smolrgpt_jax.checkpoint.mapping import INV_FREQ, TIED_NAMES, entries, rotary_buffer
-from smolrgpt_jax.checkpoint.safetensors_file import DTYPES, CheckpointError, SafetensorsFile, SafetensorsWriter
+from smolrgpt_jax.checkpoint.safetensors_file import DTYPES, SafetensorsFile, SafetensorsWriter
 from smolrgpt_jax.checkpoint.streaming import StreamedParams, params_from_tensors, read_ahead, streamed
-from smolrgpt_jax.config import ConfigError, SmolRGPTConfig, config_from_torch, config_to_torch
-from smolrgpt_jax.files import written_aside
+from smolrgpt_jax.config import SmolRGPTConfig, config_from_torch, config_to_torch
+from smolrgpt_jax.errors import CheckpointError, ConfigError
+from smolrgpt_jax.files import new_folder
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -358,7 +359,7 @@ def write_folder(
     """
     layout = default_layout(config) if layout is None else layout
     shapes = torch_shapes(config)
-    with written_aside(folder) as aside:
+    with new_folder(folder) as aside:
         weight_map: dict[str, str] = {}
         with ExitStack() as stack:
             # Tensors that stand in several files, or under both names of a tied head, are written to each.

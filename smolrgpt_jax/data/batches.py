@@ -18,8 +18,9 @@ from absl import flags
 from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.pictures import FileLoader, Loader, fill_pixels
 from smolrgpt_jax.data.plan import Plan, plan_rows
-from smolrgpt_jax.data.records import BadRecords, DataError, Picture
+from smolrgpt_jax.data.records import BadRecords, Picture
 from smolrgpt_jax.data.rows import RowShape, TokenisedQuestions, empty_batch, fill_text
+from smolrgpt_jax.errors import DataError
 
 
 class PackedRows:

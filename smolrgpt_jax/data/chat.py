@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 from transformers import AddedToken, PreTrainedTokenizerFast
 
-from smolrgpt_jax.data.records import MASK, DataError
+from smolrgpt_jax.data.records import MASK
+from smolrgpt_jax.errors import DataError
 
 IMAGE_TOKEN, MASK_RGB_TOKEN, MASK_DEPTH_TOKEN = "<|image|>", "<mask_rgb>", "<mask_depth>"
 START, END = "<|im_start|>", "<|im_end|>"

@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageFile
 
-from smolrgpt_jax.data.records import DataError
+from smolrgpt_jax.errors import DataError
 
 DEPTH_MODES = ("training", "submission")
 

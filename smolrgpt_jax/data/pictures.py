@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from smolrgpt_jax.data import images, masks
-from smolrgpt_jax.data.records import DataError, Picture, PreparedPicture, Region, StoredRegion, records_of
+from smolrgpt_jax.data.records import Picture, PreparedPicture, Region, StoredRegion, records_of
 from smolrgpt_jax.data.rows import RowShape
+from smolrgpt_jax.errors import DataError
 
 
 @dataclasses.dataclass(frozen=True)

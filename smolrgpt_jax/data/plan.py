@@ -14,8 +14,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from smolrgpt_jax.data.chat import ChatTokenizer
-from smolrgpt_jax.data.records import BadRecords, DataError, Picture, Question, Region
+from smolrgpt_jax.data.records import BadRecords, Picture, Question, Region
 from smolrgpt_jax.data.rows import PackedPicture, Row, RowShape, TokenisedQuestions
+from smolrgpt_jax.errors import DataError
 
 ROW_STEP = 128  # row lengths that are chosen are multiples of it, the width of a TPU's vector unit
 

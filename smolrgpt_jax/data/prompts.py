@@ -16,8 +16,9 @@ import numpy as np
 
 from smolrgpt_jax.data.pictures import Loader, fill_pixels
 from smolrgpt_jax.data.plan import check_fit
-from smolrgpt_jax.data.records import BadRecords, DataError, Picture, Region
+from smolrgpt_jax.data.records import BadRecords, Picture, Region
 from smolrgpt_jax.data.rows import PackedPicture, RowShape, TokenisedQuestions, empty_batch, fill_text
+from smolrgpt_jax.errors import DataError
 
 LENGTH_STEP = 32  # row lengths are multiples of it
 MOST_LENGTHS = 4

@@ -14,16 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
+from smolrgpt_jax.errors import DataError
+
 WAREHOUSE_CATEGORIES = ("left_right", "count", "mcq", "distance")
 CAPTION_CATEGORIES = ("caption", "region_caption")
 SPATIAL_CATEGORY = "spatial"  # of questions about regions whose source names no category
 
 MASK = "<mask>"
 IMAGE = "<image>"
-
-
-class DataError(ValueError):
-    """A record or file that cannot be used; the message names the file and the record id."""
 
 
 @dataclasses.dataclass(frozen=True)

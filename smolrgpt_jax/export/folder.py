@@ -27,7 +27,7 @@ from smolrgpt_jax.checkpoint.safetensors_file import DTYPES, SafetensorsWriter
 from smolrgpt_jax.data.chat import END, IMAGE_TOKEN, MASK_DEPTH_TOKEN, MASK_RGB_TOKEN, START
 from smolrgpt_jax.export import run
 from smolrgpt_jax.export.programs import ExportSettings, export_programs, stored_dtype
-from smolrgpt_jax.files import written_aside
+from smolrgpt_jax.files import new_folder
 from smolrgpt_jax.model import Model
 
 
@@ -43,7 +43,7 @@ def write_export(
     """
     if model.tokenizer is None:
         raise ValueError("the checkpoint brings no tokenizer, and an export needs one")
-    with written_aside(Path(out)) as folder:
+    with new_folder(Path(out)) as folder:
         exported = export_programs(model.config, settings, model.tokenizer, on_program)
         for name, program in exported.items():
             (folder / f"{name}.{run.SUFFIX}").write_bytes(program.serialize())

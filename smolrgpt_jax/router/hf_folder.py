@@ -16,11 +16,11 @@ import jax
 import numpy as np
 
 from smolrgpt_jax.checkpoint.mapping import Entry, Rule, dense_rules, entries_of, norm_rules
-from smolrgpt_jax.checkpoint.safetensors_file import DTYPES, CheckpointError, SafetensorsWriter
+from smolrgpt_jax.checkpoint.safetensors_file import DTYPES, SafetensorsWriter
 from smolrgpt_jax.checkpoint.streaming import params_from_tensors
 from smolrgpt_jax.checkpoint.torch import SINGLE_FILE, listed, read_json, weight_files, write_text
-from smolrgpt_jax.config import ConfigError
-from smolrgpt_jax.files import written_aside
+from smolrgpt_jax.errors import CheckpointError, ConfigError
+from smolrgpt_jax.files import new_folder
 from smolrgpt_jax.router.longformer import LongformerConfig, abstract_params
 
 _EMBEDDINGS, _LAYER = "longformer.embeddings", "longformer.encoder.layer.{i}"
@@ -183,7 +183,7 @@ def write_longformer(
     table = sorted(entries(config), key=lambda entry: entry.torch)
     arrays = {name: np.asarray(array, np.float32) for name, array in params.items()}
     described = [(entry.torch, "F32", entry.torch_shape) for entry in table]
-    with written_aside(folder) as aside:
+    with new_folder(folder) as aside:
         with SafetensorsWriter(aside / SINGLE_FILE, described, {"format": "pt"}) as writer:
             for entry in table:
                 array = arrays[entry.jax]

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from smolrgpt_jax.config import ConfigError
+from smolrgpt_jax.errors import ConfigError
 from smolrgpt_jax.models.attention import MASKED, attention
 from smolrgpt_jax.models.layers import (
     Dense,

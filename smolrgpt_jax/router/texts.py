@@ -15,9 +15,10 @@ import numpy as np
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
-from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, DataError, record_id
-from smolrgpt_jax.data.sources.collect import read_json_list
+from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, record_id
 from smolrgpt_jax.data.sources.conversation import chat_texts, split_turns
+from smolrgpt_jax.errors import DataError
+from smolrgpt_jax.files import read_json
 from smolrgpt_jax.router.longformer import LongformerConfig
 
 TEXT_KINDS = ("question", "answer")
@@ -52,7 +53,7 @@ def read_router_texts(file: Path, kind: str, *, need_category: bool = True) -> l
     without category too if it is needed, and for a file without records.
     """
     texts = []
-    for index, record in enumerate(read_json_list(file)):
+    for index, record in enumerate(read_json(file, list)):
         try:
             if not isinstance(record, dict):
                 raise ValueError(f"is a {type(record).__name__}, expected an object")

@@ -14,23 +14,20 @@ import numpy as np
 
 from smolrgpt_jax.checkpoint import orbax as checkpoints
 from smolrgpt_jax.checkpoint.tokenizer_files import tokenizer_from_files
-from smolrgpt_jax.checkpoint.torch import CheckpointError, TorchLayout, is_torch_folder, read_folder
+from smolrgpt_jax.checkpoint.torch import TorchLayout, is_torch_folder, read_folder
 from smolrgpt_jax.config import PRESETS, SmolRGPTConfig
 from smolrgpt_jax.data.batches import PackedRows
 from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.pictures import FileLoader
 from smolrgpt_jax.data.plan import choose_row_tokens
-from smolrgpt_jax.data.records import BadRecords, DataError, Picture
+from smolrgpt_jax.data.records import BadRecords, Picture
 from smolrgpt_jax.data.rows import RowShape, TokenisedQuestions
 from smolrgpt_jax.data.sources.formats import read_sources
+from smolrgpt_jax.errors import CheckpointError, DataError, RunError
 from smolrgpt_jax.models.attention import resolve_attention
 from smolrgpt_jax.models.smolrgpt import abstract_params, init_params
 from smolrgpt_jax.training.settings import check_order
 from smolrgpt_jax.training.stages import STAGES
-
-
-class RunError(ValueError):
-    """A run that cannot start or go on; one sentence."""
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 
 from tensorboardX import SummaryWriter
 
-from smolrgpt_jax.training.data import RunError
+from smolrgpt_jax.errors import RunError
 
 CSV_NAME = "metrics.csv"
 WANDB_ID = "wandb_id"

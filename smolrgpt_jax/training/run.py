@@ -25,12 +25,12 @@ from smolrgpt_jax.checkpoint.tokenizer_files import tokenizer_files
 from smolrgpt_jax.data.batches import PackedRows, batch_questions, train_batches
 from smolrgpt_jax.data.records import BadRecords
 from smolrgpt_jax.data.rows import RowShape
+from smolrgpt_jax.errors import RunError
 from smolrgpt_jax.flops import train_flops
 from smolrgpt_jax.models.attention import resolve_attention
 from smolrgpt_jax.models.smolrgpt import Params, abstract_params, init_params
 from smolrgpt_jax.training import speed
 from smolrgpt_jax.training.data import (
-    RunError,
     Start,
     drawn_anew,
     last_step,

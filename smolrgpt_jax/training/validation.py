@@ -20,10 +20,11 @@ from smolrgpt_jax.data.batches import train_batches
 from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.records import BadRecords, Picture
 from smolrgpt_jax.data.rows import RowShape
+from smolrgpt_jax.errors import RunError
 from smolrgpt_jax.generation import generate_answers
 from smolrgpt_jax.model import Model
 from smolrgpt_jax.models.smolrgpt import Params
-from smolrgpt_jax.training.data import RunError, naming, packed_rows, read_data
+from smolrgpt_jax.training.data import naming, packed_rows, read_data
 from smolrgpt_jax.training.step import make_eval_step
 
 LOSS = "validation_loss"

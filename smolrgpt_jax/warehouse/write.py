@@ -31,7 +31,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from smolrgpt_jax.data.records import IMAGE, WAREHOUSE_CATEGORIES, DataError
+from smolrgpt_jax.data.records import IMAGE, WAREHOUSE_CATEGORIES
+from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.warehouse.files import dump
 from smolrgpt_jax.warehouse.made import MadeScene
 from smolrgpt_jax.warehouse.make_scene import Job, make

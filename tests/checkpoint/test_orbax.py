@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from smolrgpt_jax.checkpoint import orbax as checkpoints
-from smolrgpt_jax.checkpoint.torch import CheckpointError
 from smolrgpt_jax.config import PRESETS
+from smolrgpt_jax.errors import CheckpointError
 from smolrgpt_jax.training import run as loop
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
 from smolrgpt_jax.warehouse.write import make_warehouse

@@ -13,7 +13,6 @@ from safetensors.numpy import load_file, save_file
 from smolrgpt_jax.checkpoint.mapping import INV_FREQ, entries
 from smolrgpt_jax.checkpoint.safetensors_file import SafetensorsWriter
 from smolrgpt_jax.checkpoint.torch import (
-    CheckpointError,
     default_layout,
     read_folder,
     torch_shapes,
@@ -22,6 +21,7 @@ from smolrgpt_jax.checkpoint.torch import (
     write_folder,
 )
 from smolrgpt_jax.config import PRESETS, config_from_torch, config_to_torch
+from smolrgpt_jax.errors import CheckpointError
 from smolrgpt_jax.models.smolrgpt import abstract_params
 
 HEAD, EMBEDDING = "decoder.head.weight", "decoder.token_embedding.weight"

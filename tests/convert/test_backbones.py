@@ -16,7 +16,7 @@ from convert import __main__ as command
 from convert.backbones import build, local_folder
 from smolrgpt_jax import load
 from smolrgpt_jax.checkpoint import orbax as checkpoints
-from smolrgpt_jax.checkpoint.torch import CheckpointError
+from smolrgpt_jax.errors import CheckpointError
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

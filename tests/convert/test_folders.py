@@ -11,7 +11,7 @@ import pytest
 
 from convert import folders
 from smolrgpt_jax import load
-from smolrgpt_jax.checkpoint.torch import CheckpointError
+from smolrgpt_jax.errors import CheckpointError
 
 ROOT = Path(__file__).parents[2]
 

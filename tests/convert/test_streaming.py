@@ -21,8 +21,9 @@ from smolrgpt_jax.checkpoint.streaming import (
     pieces_of,
     read_ahead,
 )
-from smolrgpt_jax.checkpoint.torch import CheckpointError, open_folder, write_folder
+from smolrgpt_jax.checkpoint.torch import open_folder, write_folder
 from smolrgpt_jax.config import DecoderConfig, SmolRGPTConfig, VisionConfig
+from smolrgpt_jax.errors import CheckpointError
 
 # Most of it lies in stacks of many small layers, as in the published model.
 DEEP = SmolRGPTConfig(

@@ -13,7 +13,8 @@ pytest.importorskip("torch")
 from safetensors.numpy import load_file, save_file
 
 from convert.torch_model import load_torch, random_torch
-from smolrgpt_jax.checkpoint.torch import CheckpointError, read_folder
+from smolrgpt_jax.checkpoint.torch import read_folder
+from smolrgpt_jax.errors import CheckpointError
 
 MODULE_TOLERANCE = 1e-5
 LOGITS_TOLERANCE = 1e-4

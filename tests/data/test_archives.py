@@ -6,8 +6,8 @@ import tarfile
 import numpy as np
 import pytest
 
-from smolrgpt_jax.data.records import DataError
 from smolrgpt_jax.data.sources.archives import unpack_chunks
+from smolrgpt_jax.errors import DataError
 
 
 def write(path, entries, **changes):

@@ -9,7 +9,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from smolrgpt_jax.data.chat import FORMAT_FILE, ChatTokenizer, expand_masks
-from smolrgpt_jax.data.records import DataError
+from smolrgpt_jax.errors import DataError
 
 TEXT = Path(__file__).parents[1] / "data_files" / "text"
 GOLDEN = json.loads((TEXT / "collated.json").read_text())

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from smolrgpt_jax.data import images
-from smolrgpt_jax.data.records import DataError
+from smolrgpt_jax.errors import DataError
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import pytest
 
 from smolrgpt_jax.data.batches import PackedRows
 from smolrgpt_jax.data.pictures import FileLoader
-from smolrgpt_jax.data.records import DataError
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.errors import DataError
 from tests.data.row_cases import assert_same
 
 

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.plan import ROW_STEP, choose_row_tokens, plan_rows
-from smolrgpt_jax.data.records import BadRecords, DataError, Picture, Question
+from smolrgpt_jax.data.records import BadRecords, Picture, Question
 from smolrgpt_jax.data.rows import TokenisedQuestions
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
 from smolrgpt_jax.warehouse.write import make_warehouse
 from tests.data.row_cases import picture, question, shape

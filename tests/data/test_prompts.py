@@ -8,9 +8,10 @@ import pytest
 from smolrgpt_jax.data import images, masks
 from smolrgpt_jax.data.pictures import FileLoader
 from smolrgpt_jax.data.prompts import plan_prompts, prompt_batches
-from smolrgpt_jax.data.records import BadRecords, DataError
+from smolrgpt_jax.data.records import BadRecords
 from smolrgpt_jax.data.rows import TokenisedQuestions
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.errors import DataError
 from tests.data.row_cases import damage
 
 

@@ -14,13 +14,13 @@ from pycocotools import mask as coco
 from smolrgpt_jax.data.records import (
     RLE,
     BadRecords,
-    DataError,
     Picture,
     Question,
     check_question,
     merge_pictures,
     normalize_answer,
 )
+from smolrgpt_jax.errors import DataError
 
 RECORDS = Path(__file__).parents[1] / "data_files" / "real_warehouse" / "records_with_masks.json"
 MASK = RLE(2, 3, coco.encode(np.asfortranarray([[0, 1, 1], [0, 0, 1]], dtype=np.uint8))["counts"])

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from smolrgpt_jax.data import images, masks
-from smolrgpt_jax.data.records import BadRecords, DataError
+from smolrgpt_jax.data.records import BadRecords
 from smolrgpt_jax.data.sources.captions import read_captions
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.errors import DataError
 
 REAL = Path(__file__).parents[1] / "data_files" / "real_warehouse"
 

@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from smolrgpt_jax.data.masks import decode, encode
-from smolrgpt_jax.data.records import BadRecords, DataError
+from smolrgpt_jax.data.records import BadRecords
 from smolrgpt_jax.data.sources.osd import read_bench, read_osd
 from smolrgpt_jax.data.sources.smolrgpt_parquet import read_smolrgpt
+from smolrgpt_jax.errors import DataError
 
 SIZE = (20, 30)  # height, width
 

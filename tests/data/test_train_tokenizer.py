@@ -10,7 +10,7 @@ import pytest
 
 from launch.train_tokenizer import SMALLEST, pieces, train_tokenizer
 from smolrgpt_jax.data.chat import ChatTokenizer
-from smolrgpt_jax.data.records import DataError
+from smolrgpt_jax.errors import DataError
 
 GOLDEN = Path(__file__).parents[1] / "data_files" / "text" / "tokenizer" / "tokenizer.json"
 

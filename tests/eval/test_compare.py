@@ -6,8 +6,8 @@ import pytest
 
 from eval.compare import compare_runs, main, read_run
 from eval.warehouse import evaluate
-from smolrgpt_jax.data.records import DataError
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.errors import DataError
 
 
 def record(name, answer, truth=3, category="count", image=None):

@@ -15,9 +15,9 @@ from eval.score_warehouse import main as score_main
 from eval.scoring.blind import BlindBaseline, read_training_questions
 from eval.warehouse import evaluate, limit_questions, main
 from smolrgpt_jax.data.chat import ChatTokenizer
-from smolrgpt_jax.data.records import DataError
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 from smolrgpt_jax.data.submission_prompts import SubmissionTokenizer
+from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.generation import ClosedAnswer
 
 TOKENIZER = Path(__file__).parents[1] / "data_files" / "text" / "tokenizer"

@@ -10,8 +10,8 @@ import pytest
 from eval import router as command
 from eval.router import Router, agreement, describe_agreement, load_router, routed_answer
 from launch.train_router import BEGIN, DEMO_TOKENIZER, END, PAD
-from smolrgpt_jax.checkpoint.safetensors_file import CheckpointError
-from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, DataError
+from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
+from smolrgpt_jax.errors import CheckpointError, DataError
 from smolrgpt_jax.router.hf_folder import longformer_config_values, write_longformer
 from smolrgpt_jax.router.longformer import LongformerConfig, bind, init_params
 from smolrgpt_jax.router.texts import RouterText, RouterTokenizer, classifier_tokenizer_files, pad_rows

@@ -12,8 +12,9 @@ import pytest
 
 from smolrgpt_jax import sharding
 from smolrgpt_jax.data.prompts import choose_lengths
-from smolrgpt_jax.data.records import BadRecords, DataError
+from smolrgpt_jax.data.records import BadRecords
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.generation import generate_answers, slots
 from smolrgpt_jax.generation.decode import GREEDY, Sampling, choose
 from smolrgpt_jax.generation.engine import Decoding, question_key

@@ -12,7 +12,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from transformers import LongformerConfig, LongformerForMaskedLM
 
-from smolrgpt_jax.checkpoint.safetensors_file import CheckpointError
+from smolrgpt_jax.errors import CheckpointError
 from smolrgpt_jax.router.hf_folder import longformer_config_values, read_longformer, write_longformer
 from tests.router.longformer_reference import random_classifier
 

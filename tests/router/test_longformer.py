@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from smolrgpt_jax.config import ConfigError
+from smolrgpt_jax.errors import ConfigError
 from smolrgpt_jax.router.hf_folder import read_longformer
 from smolrgpt_jax.router.longformer import LongformerConfig, bind, init_params
 from tests.router.longformer_reference import random_classifier

@@ -7,7 +7,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from launch.train_router import BEGIN, DEMO_TOKENIZER, END, PAD
-from smolrgpt_jax.data.records import DataError
+from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.router.longformer import LongformerConfig
 from smolrgpt_jax.router.texts import (
     RouterTokenizer,

@@ -12,11 +12,11 @@ import pytest
 from configs import default, demo
 from smolrgpt_jax.checkpoint import orbax as checkpoints
 from smolrgpt_jax.checkpoint.tokenizer_files import tokenizer_files, tokenizer_from_files
-from smolrgpt_jax.checkpoint.torch import CheckpointError
 from smolrgpt_jax.config import PRESETS
 from smolrgpt_jax.data.chat import ChatTokenizer
+from smolrgpt_jax.errors import CheckpointError, RunError
 from smolrgpt_jax.models.smolrgpt import abstract_params, init_params
-from smolrgpt_jax.training.data import RunError, drawn_anew, read_start
+from smolrgpt_jax.training.data import drawn_anew, read_start
 from tests.conftest import TINY as GOLDEN
 from tests.training.test_run import TINY
 

@@ -5,7 +5,7 @@ import types
 
 import pytest
 
-from smolrgpt_jax.training.data import RunError
+from smolrgpt_jax.errors import RunError
 from smolrgpt_jax.training.metrics import MetricsWriter, read_metrics
 
 

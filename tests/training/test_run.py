@@ -16,8 +16,8 @@ from configs import default, demo
 from smolrgpt_jax import load
 from smolrgpt_jax.checkpoint import orbax as checkpoints
 from smolrgpt_jax.config import PRESETS, DecoderConfig, SmolRGPTConfig, VisionConfig
-from smolrgpt_jax.data.records import DataError
 from smolrgpt_jax.data.sources.formats import read_source
+from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.training import run as loop
 from smolrgpt_jax.training.metrics import read_metrics
 from smolrgpt_jax.training.stages import STAGES

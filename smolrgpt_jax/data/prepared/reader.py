@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import tensorflow_datasets as tfds
 
 from smolrgpt_jax.data.prepared import schema
-from smolrgpt_jax.data.records import BadRecords, DataError, PreparedPicture, Question, StoredRegion, normalize_answer
+from smolrgpt_jax.data.records import BadRecords, PreparedPicture, Question, StoredRegion, normalize_answer
+from smolrgpt_jax.errors import DataError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,7 +26,8 @@ from tqdm import tqdm
 
 from smolrgpt_jax.data import images
 from smolrgpt_jax.data.prepared import schema
-from smolrgpt_jax.data.records import BadRecords, DataError, Picture, records_of
+from smolrgpt_jax.data.records import BadRecords, Picture, records_of
+from smolrgpt_jax.errors import DataError
 
 # One record per group, so that random access reads nothing else; zstd's fastest level halves the size of pictures.
 WRITER_OPTIONS = "group_size:1,zstd:1"

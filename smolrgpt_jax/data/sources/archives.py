@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from smolrgpt_jax.data.records import DataError
+from smolrgpt_jax.errors import DataError
 
 
 def unpack_chunks(folder: Path) -> int:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from smolrgpt_jax.data.records import BadRecords, Picture, Question, normalize_answer, record_id
-from smolrgpt_jax.data.sources.collect import Entry, PictureFiles, collect_pictures, located, read_json_list
+from smolrgpt_jax.data.sources.collect import Entry, PictureFiles, collect_pictures, located
 from smolrgpt_jax.data.sources.conversation import chat_texts, split_turns
+from smolrgpt_jax.files import read_json
 
 
 def read_chat_json(
@@ -35,7 +36,7 @@ def read_chat_json(
       The pictures in the order of their first question.
     """
     file = root / annotations
-    records = read_json_list(file)
+    records = read_json(file, list)
 
     def parse(record: object) -> Entry:
         name, own_id = _name_and_id(record)

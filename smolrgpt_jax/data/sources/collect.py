@@ -3,37 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from smolrgpt_jax.data.images import picture_size
-from smolrgpt_jax.data.records import RLE, BadRecords, DataError, Picture, Question, check_question, record_id
+from smolrgpt_jax.data.records import RLE, BadRecords, Picture, Question, check_question, record_id
+from smolrgpt_jax.errors import DataError
 
 # Windows' separator, and what no file system takes or no terminal shows: control characters and halves of surrogate pairs.
 _NO_FILE_NAME = re.compile(r"[\\\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _HALF = 200  # characters of the beginning and of the end that are kept of a long message
-
-
-def read_json_file(file: str | Path) -> Any:
-    """Returns what a JSON file holds; raises DataError naming the file if it cannot be read."""
-    try:
-        with open(file, encoding="utf-8") as stream:
-            return json.load(stream)
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{file}: is not valid JSON ({error})") from error
-
-
-def read_json_list(file: Path) -> list:
-    """Returns the list a JSON file holds; raises DataError naming the file if it holds anything else."""
-    records = read_json_file(file)
-    if not isinstance(records, list):
-        raise DataError(f"{file}: holds a {type(records).__name__}, expected a list of records")
-    return records
 
 
 class PictureFiles:

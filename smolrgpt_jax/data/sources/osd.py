@@ -7,8 +7,9 @@ from pathlib import Path, PurePosixPath
 
 from smolrgpt_jax.data.masks import box_mask, encode
 from smolrgpt_jax.data.records import RLE, SPATIAL_CATEGORY, BadRecords, Picture, Question, record_id
-from smolrgpt_jax.data.sources.collect import Entry, PictureFiles, Regions, collect_pictures, located, read_json_list
+from smolrgpt_jax.data.sources.collect import Entry, PictureFiles, Regions, collect_pictures, located
 from smolrgpt_jax.data.sources.conversation import chat_texts, split_turns
+from smolrgpt_jax.files import read_json
 
 
 def read_osd(
@@ -56,7 +57,7 @@ def read_osd(
         return Entry(f"{name}.jpg", f"{name}.png", questions)
 
     return collect_pictures(
-        located(file, read_json_list(file)),
+        located(file, read_json(file, list)),
         parse,
         files,
         picture_field="filename",
@@ -110,7 +111,7 @@ def read_bench(
         return Entry(path, depth, questions)
 
     return collect_pictures(
-        located(file, read_json_list(file)),
+        located(file, read_json(file, list)),
         parse,
         files,
         picture_field="image_info.file_path",

@@ -15,17 +15,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from smolrgpt_jax.data.records import (
-    SPATIAL_CATEGORY,
-    BadRecords,
-    DataError,
-    Picture,
-    Question,
-    normalize_answer,
-    record_id,
-)
+from smolrgpt_jax.data.records import SPATIAL_CATEGORY, BadRecords, Picture, Question, normalize_answer, record_id
 from smolrgpt_jax.data.sources.collect import Entry, Located, PictureFiles, collect_pictures
 from smolrgpt_jax.data.sources.conversation import split_turns
+from smolrgpt_jax.errors import DataError
 
 COLUMNS = ("id", "rgb_image", "depth_image", "rle", "texts", "category", "normalized_answer")
 ROWS = 1024  # read at a time

@@ -23,8 +23,9 @@ from eval.answering.vote import (
 )
 from eval.normalize import main as normalize_main
 from eval.warehouse import main, with_further
-from smolrgpt_jax.data.records import RLE, BadRecords, DataError, Question
+from smolrgpt_jax.data.records import RLE, BadRecords, Question
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.errors import DataError
 
 SIDE = "Is the pallet <mask> to the left or right of the pallet <mask>?"
 

@@ -8,7 +8,7 @@ import pytest
 import eval.reading.methods as module
 from eval.normalize import main, read_answers
 from eval.reading.methods import add_method_arguments, build_methods, read_closings, read_values, router_method
-from smolrgpt_jax.data.records import DataError
+from smolrgpt_jax.errors import DataError
 
 SIDE = "Is the pallet <mask> to the left or right of the pallet <mask>?"
 

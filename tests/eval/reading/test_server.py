@@ -11,7 +11,8 @@ import jsonschema
 import pytest
 
 from eval.reading.server import AnswerServer, ServerConfig, ServerError, make_request, parse_reply, value_schema
-from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, DataError
+from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
+from smolrgpt_jax.errors import DataError
 
 VALUES = {"left_right": "left", "count": 3, "mcq": 7, "distance": 2.5}
 

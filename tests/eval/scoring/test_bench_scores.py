@@ -7,7 +7,7 @@ import pytest
 
 from eval.reading.bench_rules import CATEGORIES, QUALITATIVE, QUANTITATIVE
 from eval.scoring.bench_scores import answer_error, clock_hours, describe_bench, group_of, is_success, score_bench
-from smolrgpt_jax.data.records import DataError
+from smolrgpt_jax.errors import DataError
 
 
 def item(category, value, truth, name=None, image="a.png"):

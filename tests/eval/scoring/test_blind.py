@@ -6,7 +6,8 @@ import pytest
 
 from eval.scoring.blind import BlindBaseline, best_constant, read_training_questions, template
 from eval.scoring.official import is_correct
-from smolrgpt_jax.data.records import DataError, Question
+from smolrgpt_jax.data.records import Question
+from smolrgpt_jax.errors import DataError
 
 
 def question(category: str, prompt: str, truth=None) -> Question:

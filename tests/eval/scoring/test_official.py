@@ -7,7 +7,8 @@ import pytest
 
 from eval.score_warehouse import main, read_ground_truth, read_predictions
 from eval.scoring.official import is_correct, score
-from smolrgpt_jax.data.records import DataError, Question
+from smolrgpt_jax.data.records import Question
+from smolrgpt_jax.errors import DataError
 
 FILES = Path(__file__).parents[2] / "data_files" / "warehouse_scores"
 EXPECTED = json.loads((FILES / "expected.json").read_text(encoding="utf-8"))
@@ -209,7 +210,6 @@ def test_published_questions_give_templates(warehouse, tmp_path):
         (None, "[]", "cannot be read"),
         ("", "[]", "gt.json: is not valid JSON"),
         (ONE, "", "pred.json: is not valid JSON"),
-        (ONE, "\ufeff[]", "pred.json: is not valid JSON"),
         (ONE, "[]]", "pred.json: is not valid JSON"),
         (ONE, "[" * 100_000, "pred.json: is not valid JSON"),
         (ONE, "7", "pred.json: holds a int, expected a list of records"),
