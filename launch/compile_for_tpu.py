@@ -20,7 +20,8 @@ from typing import Any
 from absl import flags
 
 from launch import run_config
-from launch.tpu_report.chips import TOPOLOGIES, chip_of
+from smolrgpt_jax.chips import SLICES as TOPOLOGIES
+from smolrgpt_jax.chips import find_slice
 
 CONFIG = run_config.define()
 TOPOLOGY = flags.DEFINE_string("topology", None, f"one of {', '.join(TOPOLOGIES)}", required=True)
@@ -46,7 +47,7 @@ def topology_devices(name: str, slices: int = 1) -> list[Any]:
 
     Raises ValueError for an unknown name, or without libtpu.
     """
-    chip = chip_of(name)
+    chip = find_slice(name).chip
     if importlib.util.find_spec("libtpu") is None:
         raise ValueError("compiling for TPUs needs libtpu, which is not installed: pip install 'jax[tpu]'")
     for variable, value in ENVIRONMENT.items():
@@ -85,7 +86,7 @@ def compile_run(
         "stage": run["stage"],
         "row_tokens": run["data"]["row_tokens"],
         "settings": settings,
-        **report_on(program, compiled, mesh, chip_of(topology)),
+        **report_on(program, compiled, mesh, find_slice(topology).chip),
         "compile_seconds": seconds,
     }
 

@@ -140,7 +140,7 @@ def run_main(main, arguments: Sequence[str] | None = None) -> None:
     """Runs a launcher's main(arguments); an error becomes one sentence and exit status 1."""
     try:
         main(sys.argv[1:] if arguments is None else list(arguments))
-    except (LaunchError, OSError) as error:
+    except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from None
     except KeyboardInterrupt:
         raise SystemExit("interrupted") from None

@@ -25,7 +25,7 @@ from launch.pods.commands import (
     split_arguments,
     train_arguments,
 )
-from launch.pods.topologies import SLICES, Slice, find_slice
+from smolrgpt_jax.chips import SLICES, Slice, find_slice
 from smolrgpt_jax.distributed import PORT
 
 MOUNT = "/gcs"
@@ -64,7 +64,7 @@ def manifest(
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": SAVE_SECONDS,
         "nodeSelector": {
-            "cloud.google.com/gke-tpu-accelerator": tpu.gke_accelerator,
+            "cloud.google.com/gke-tpu-accelerator": tpu.cloud.label,
             "cloud.google.com/gke-tpu-topology": tpu.topology,
             **({"cloud.google.com/gke-spot": "true"} if spot else {}),
         },
@@ -127,7 +127,7 @@ def create_pools(runner: Runner, cluster: str, region: str, zone: str, tpu: Slic
 
 def build_image(runner: Runner, image: str) -> None:
     """Builds launch/pods/Dockerfile and pushes it, for launch.pods.gke and launch.pods.xpk."""
-    runner.run(["docker", "build", f"--file={ROOT / 'launch' / 'Dockerfile'}", f"--tag={image}", str(ROOT)])
+    runner.run(["docker", "build", f"--file={ROOT / 'launch' / 'pods' / 'Dockerfile'}", f"--tag={image}", str(ROOT)])
     runner.run(["docker", "push", image])
 
 

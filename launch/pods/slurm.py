@@ -44,7 +44,7 @@ def submit_command(a: argparse.Namespace, rest: Sequence[str]) -> list[str]:
     ]
     options += [f"--{name}={value}" for name in ("partition", "account") if (value := getattr(a, name))]
     train = [sys.executable, "-u", "-m", "launch.train", *train_arguments(a.config, a.workdir, rest)]
-    return ["sbatch", *options, str(ROOT / "launch" / "slurm.sbatch"), *train]
+    return ["sbatch", *options, str(ROOT / "launch" / "pods" / "slurm.sbatch"), *train]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -27,11 +27,11 @@ from launch.pods.commands import (
     split_arguments,
     train_arguments,
 )
-from launch.pods.topologies import SLICES, Slice, find_slice
+from smolrgpt_jax.chips import SLICES, Slice, find_slice
 
 FOLDER = "smolrgpt_jax"  # in the home folder of every host
 CONTENT = ("configs", "convert", "eval", "launch", "smolrgpt_jax", "requirements.txt", "pyproject.toml")
-WORKER = f"{FOLDER}/launch/tpu_worker.sh"
+WORKER = f"{FOLDER}/launch/pods/tpu_worker.sh"
 POLL_SECONDS = 60
 MAX_FAILURES = 5  # commands in a row
 ABSENT = "ABSENT"
@@ -65,7 +65,7 @@ class Pod:
             "create",
             *nodes,
             f"--accelerator-type={tpu.accelerator_type}",
-            f"--runtime-version={runtime or tpu.runtime}",
+            f"--runtime-version={runtime or tpu.cloud.runtime}",
             *(["--spot"] if spot else []),
         )
 

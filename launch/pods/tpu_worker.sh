@@ -7,7 +7,7 @@
 #   tpu_worker.sh logs LINES         prints the end of the log and follows it
 set -euo pipefail
 script=$(realpath "$0")
-cd "$(dirname "$script")/.."
+cd "$(dirname "$script")/../.."
 log=run.log
 pid_file=run.pid
 status_file=run.status

@@ -21,7 +21,7 @@ from launch.pods.commands import (
     train_arguments,
 )
 from launch.pods.gke import SAVE_SECONDS
-from launch.pods.topologies import SLICES, find_slice
+from smolrgpt_jax.chips import SLICES, find_slice
 
 
 def _parser() -> argparse.ArgumentParser:

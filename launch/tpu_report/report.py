@@ -12,9 +12,9 @@ import jax
 from jax.sharding import Mesh
 
 from launch.tpu_report import costs, hlo
-from launch.tpu_report.chips import Chip
 from launch.tpu_report.roofline import ASSUMPTIONS, estimate
 from launch.tpu_report.run_programs import ProgramToCompile
+from smolrgpt_jax.chips import Chip
 
 GIB = 2**30
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from launch.tpu_report.chips import Chip
 from launch.tpu_report.costs import Collective, Work
+from smolrgpt_jax.chips import Chip
 
 ASSUMPTIONS = (
     "matrix products run at the chip's peak bf16 rate; other arithmetic takes no time",

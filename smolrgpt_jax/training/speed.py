@@ -9,23 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 
-# Peak bf16 FLOP/s per chip without sparsity, by the beginning of JAX's device kind; vendors' data sheets.
-PEAKS = {
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5": 459e12,
-    "TPU v6 lite": 918e12,
-    "NVIDIA A100": 312e12,
-    "NVIDIA H100": 989e12,
-    "NVIDIA H200": 989e12,
-}
+from smolrgpt_jax.chips import peak_flops
+
 COLUMNS = ("samples_per_second", "tokens_per_second_per_chip", "step_seconds", "input_wait", "mfu", "memory_gib")
-
-
-def peak_flops(device_kind: str) -> float | None:
-    """Peak bf16 FLOP/s of a chip, None where the kind is not known: "TPU v5 lite" is not "TPU v5"."""
-    names = [name for name in PEAKS if device_kind.startswith(name)]
-    return PEAKS[max(names, key=len)] if names else None
 
 
 class Speed:

@@ -19,21 +19,6 @@ def device(kind, memory=None):
     return types.SimpleNamespace(device_kind=kind, memory_stats=lambda: memory)
 
 
-@pytest.mark.parametrize(
-    "kind, peak",
-    [
-        ("TPU v5 lite", 197e12),
-        ("TPU v5", 459e12),
-        ("TPU v5p", 459e12),
-        ("TPU v6 lite", 918e12),
-        ("NVIDIA H200", 989e12),
-        ("cpu", None),
-    ],
-)
-def test_chips_are_known_by_the_longest_beginning_of_their_name(kind, peak):
-    assert speed.peak_flops(kind) == peak
-
-
 def test_a_report_is_of_the_steps_since_the_last_one(clock):
     # Four chips on two processes; a step that the model needs 788e12 FLOPs for takes at least one second on them.
     rates = speed.Speed(4, 2, 788e12, device("TPU v5 lite", {"peak_bytes_in_use": 3 * 2**30}))

@@ -13,7 +13,7 @@ import pytest
 
 from launch.pods import gke, xpk
 from launch.pods.commands import ROOT, DryRun
-from launch.pods.topologies import SLICES, find_slice
+from smolrgpt_jax.chips import SLICES, find_slice
 
 SCHEMA = json.loads((Path(__file__).parent / "jobset.schema.json").read_text())
 TRAIN = ["--config", "configs/demo.py:stage3", "--workdir", "/gcs/w"]
@@ -104,7 +104,11 @@ XPK = "--cluster=k --zone=z"
 @pytest.mark.parametrize(
     ("launcher", "arguments", "expected"),
     [
-        (gke, ["image", "r/i"], [f"docker build --file={ROOT}/launch/Dockerfile --tag=r/i {ROOT}", "docker push r/i"]),
+        (
+            gke,
+            ["image", "r/i"],
+            [f"docker build --file={ROOT}/launch/pods/Dockerfile --tag=r/i {ROOT}", "docker push r/i"],
+        ),
         (
             gke,
             ["pool", "k", "--region", "r", "--zone", "z", "--topology", "v5e:4x4", "--slices", "2", "--spot"],

@@ -14,7 +14,7 @@ import pytest
 from launch.pods.commands import ROOT
 from launch.pods.tpu_pod import STATUS
 
-SCRIPTS = sorted([*ROOT.glob("launch/*.sh"), *ROOT.glob("launch/*.sbatch")])
+SCRIPTS = sorted([*ROOT.glob("launch/pods/*.sh"), *ROOT.glob("launch/pods/*.sbatch")])
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
@@ -33,15 +33,15 @@ def test_both_kinds_of_script_are_checked():
 @pytest.fixture
 def worker(tmp_path):
     """A host with a copy of the script; its Python is a program of the test."""
-    (tmp_path / "launch").mkdir()
-    shutil.copy(ROOT / "launch" / "tpu_worker.sh", tmp_path / "launch")
+    (tmp_path / "launch" / "pods").mkdir(parents=True)
+    shutil.copy(ROOT / "launch" / "pods" / "tpu_worker.sh", tmp_path / "launch" / "pods")
     python = tmp_path / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.write_text('#!/bin/bash\necho "$@"\n. ./what\n')
     python.chmod(0o755)
 
     def call(*arguments: str) -> str:
-        command = ["bash", str(tmp_path / "launch" / "tpu_worker.sh"), *arguments]
+        command = ["bash", str(tmp_path / "launch" / "pods" / "tpu_worker.sh"), *arguments]
         return subprocess.run(command, check=True, capture_output=True, text=True, cwd="/", timeout=20).stdout
 
     yield call
@@ -86,7 +86,7 @@ def test_a_number_of_another_program_is_not_a_training(worker, tmp_path):
 
 
 def test_without_a_verb_the_script_says_what_it_can(worker, tmp_path):
-    script = str(tmp_path / "launch" / "tpu_worker.sh")
+    script = str(tmp_path / "launch" / "pods" / "tpu_worker.sh")
     done = subprocess.run(["bash", script], capture_output=True, text=True)
     assert done.returncode == 2
     assert re.findall(r"tpu_worker\.sh (\w+)", done.stderr) == ["install", "start", "status", "stop", "logs"]

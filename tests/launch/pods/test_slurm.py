@@ -15,7 +15,7 @@ from launch.pods import slurm
 from launch.pods.commands import ROOT
 
 TRAIN = ["--config", "configs/demo.py:stage3", "--workdir", "/nfs/w"]
-BATCH = ROOT / "launch" / "slurm.sbatch"
+BATCH = ROOT / "launch" / "pods" / "slurm.sbatch"
 
 
 @pytest.mark.parametrize(

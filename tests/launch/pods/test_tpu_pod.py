@@ -13,7 +13,7 @@ from launch.pods.tpu_pod import MAX_FAILURES, main
 NOT_FOUND = "ERROR: (gcloud.compute.tpus.queued-resources.describe) NOT_FOUND: no such resource"
 TRAIN = ["--config", "configs/demo.py:stage3", "--workdir", "/gcs/stage3"]
 RESUME = ["resume", "smol", "--zone", "z", "--topology", "v5e:4x4", "--spot", *TRAIN]
-STATUS = "if [ -f smolrgpt_jax/launch/tpu_worker.sh ]; then bash smolrgpt_jax/launch/tpu_worker.sh status; else echo none; fi"
+STATUS = "if [ -f smolrgpt_jax/launch/pods/tpu_worker.sh ]; then bash smolrgpt_jax/launch/pods/tpu_worker.sh status; else echo none; fi"
 SSH = "gcloud compute tpus tpu-vm ssh smol --zone=z --worker=all"
 COPY = f"tar --exclude=__pycache__ -czf {tempfile.gettempdir()}/smol.tar.gz -C {ROOT} configs convert eval launch smolrgpt_jax requirements.txt pyproject.toml"
 UNPACK = "mkdir -p smolrgpt_jax && tar -xzf smolrgpt_jax.tar.gz -C smolrgpt_jax"
@@ -26,8 +26,8 @@ CREATE = (
 )
 DELETE = "gcloud compute tpus queued-resources delete smol --zone=z --force --quiet"
 DESCRIBE = "gcloud compute tpus queued-resources describe smol --zone=z '--format=value(state.state)'"
-START = f"{SSH} '--command=bash smolrgpt_jax/launch/tpu_worker.sh start --config=configs/demo.py:stage3 --workdir=/gcs/stage3'"
-INSTALL = [COPY, SCP, f"{SSH} '--command={UNPACK} && bash smolrgpt_jax/launch/tpu_worker.sh install'"]
+START = f"{SSH} '--command=bash smolrgpt_jax/launch/pods/tpu_worker.sh start --config=configs/demo.py:stage3 --workdir=/gcs/stage3'"
+INSTALL = [COPY, SCP, f"{SSH} '--command={UNPACK} && bash smolrgpt_jax/launch/pods/tpu_worker.sh install'"]
 
 
 def lines(recorder) -> list[str]:
@@ -49,13 +49,13 @@ def lines(recorder) -> list[str]:
         (["install", "smol", "--zone", "z"], INSTALL),
         (
             ["install", "smol", "--zone", "z", "--bucket", "b"],
-            [COPY, SCP, f"{SSH} '--command={UNPACK} && bash smolrgpt_jax/launch/tpu_worker.sh install b'"],
+            [COPY, SCP, f"{SSH} '--command={UNPACK} && bash smolrgpt_jax/launch/pods/tpu_worker.sh install b'"],
         ),
         (["run", "smol", "--zone", "z", *TRAIN], [START]),
         (
             ["run", "smol", "--zone", "z", "--slices", "2", *TRAIN, "--", "--config.steps=3"],
             [
-                f"gcloud compute tpus tpu-vm ssh smol-{i} --zone=z --worker=all '--command=bash smolrgpt_jax/launch/tpu_worker.sh "
+                f"gcloud compute tpus tpu-vm ssh smol-{i} --zone=z --worker=all '--command=bash smolrgpt_jax/launch/pods/tpu_worker.sh "
                 "start --config=configs/demo.py:stage3 --workdir=/gcs/stage3 --config.steps=3'"
                 for i in range(2)
             ],
@@ -64,10 +64,10 @@ def lines(recorder) -> list[str]:
             ["logs", "smol", "--zone", "z"],
             [
                 "gcloud compute tpus tpu-vm ssh smol --zone=z --worker=0 "
-                "'--command=bash smolrgpt_jax/launch/tpu_worker.sh logs 100'"
+                "'--command=bash smolrgpt_jax/launch/pods/tpu_worker.sh logs 100'"
             ],
         ),
-        (["stop", "smol", "--zone", "z"], [f"{SSH} '--command=bash smolrgpt_jax/launch/tpu_worker.sh stop'"]),
+        (["stop", "smol", "--zone", "z"], [f"{SSH} '--command=bash smolrgpt_jax/launch/pods/tpu_worker.sh stop'"]),
         (["delete", "smol", "--zone", "z"], [DELETE]),
         (
             RESUME,
