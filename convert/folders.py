@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from convert.compare import compare_tensors
 from smolrgpt_jax.checkpoint import orbax as checkpoints
+from smolrgpt_jax.checkpoint.load import read_checkpoint
+from smolrgpt_jax.checkpoint.tokenizer_files import tokenizer_files
 from smolrgpt_jax.checkpoint.torch import (
     default_layout,
-    listed,
     open_folder,
     read_folder,
     with_dtype,
@@ -18,7 +18,6 @@ from smolrgpt_jax.checkpoint.torch import (
 )
 from smolrgpt_jax.config import SmolRGPTConfig
 from smolrgpt_jax.errors import CheckpointError
-from smolrgpt_jax.models.smolrgpt import abstract_params
 
 __all__ = ["fitting_tokenizer", "jax_to_torch", "read_folder", "torch_to_jax", "verify", "write_folder"]
 
@@ -26,32 +25,12 @@ __all__ = ["fitting_tokenizer", "jax_to_torch", "read_folder", "torch_to_jax", "
 def fitting_tokenizer(name: str, config: SmolRGPTConfig, model: str) -> dict[str, str]:
     """The files of a tokenizer (folder or hub id), {name: text}; raises CheckpointError if its size is not the model's."""
     # transformers takes a while to import, and most of the release's folders hold no tokenizer.
-    from smolrgpt_jax.checkpoint.tokenizer_files import tokenizer_files
     from smolrgpt_jax.data.chat import ChatTokenizer
 
     loaded = ChatTokenizer.load(name)
     if loaded.vocab_size != config.decoder.vocab_size:
         raise CheckpointError(f"tokenizer {name} has {loaded.vocab_size} tokens, {model} {config.decoder.vocab_size}")
     return tokenizer_files(loaded)
-
-
-def _carried_tokenizer(meta: checkpoints.Meta) -> dict[str, str] | None:
-    """A checkpoint's tokenizer files, whose chat format says how long the answers of its training were."""
-    if meta.tokenizer is None or meta.run is None:
-        return meta.tokenizer
-    # Imported late, as above.
-    from smolrgpt_jax.data.chat import ANSWER_TOKENS, FORMAT_FILE
-    from smolrgpt_jax.model import validated_answer_tokens
-
-    files = dict(meta.tokenizer)
-    chat_format = json.loads(files.pop(FORMAT_FILE, "{}"))
-    tokens = validated_answer_tokens(meta.run)
-    if tokens is not None:
-        chat_format["answer_tokens"] = tokens
-    # The file is there only where something differs from the published format.
-    if chat_format.get("answer_tokens") == ANSWER_TOKENS:
-        del chat_format["answer_tokens"]
-    return files | ({FORMAT_FILE: json.dumps(chat_format) + "\n"} if chat_format else {})
 
 
 def torch_to_jax(
@@ -88,18 +67,15 @@ def jax_to_torch(
     """
     if destination.exists():
         raise CheckpointError(f"{destination} exists already; nothing was written")
-    meta = checkpoints.read_meta(source)
-    params = checkpoints.load_params(source)
-    problems = checkpoints.misfits(params.infos, abstract_params(meta.config))
-    if problems:
-        raise CheckpointError(f"{source} does not fit its configuration: {listed(problems)}")
-    layout = default_layout(meta.config) if meta.layout is None else meta.layout
+    # Before anything is taken for a PyTorch folder.
+    read = read_checkpoint(checkpoints.find_checkpoint(source))
+    layout = default_layout(read.config) if read.layout is None else read.layout
     if dtype is not None:
         layout = with_dtype(layout, dtype)
     if max_shard_bytes is not None:
-        layout = with_shards(layout, meta.config, max_shard_bytes)
-    tokenizer = _carried_tokenizer(meta)
-    write_folder(destination, meta.config, params, layout, tokenizer=tokenizer, allow_nan=allow_nan)
+        layout = with_shards(layout, read.config, max_shard_bytes)
+    tokenizer = None if read.tokenizer is None else tokenizer_files(read.tokenizer)
+    write_folder(destination, read.config, read.params, layout, tokenizer=tokenizer, allow_nan=allow_nan)
     return {"tensors": sum(map(len, layout.files.values())), "files": len(layout.files)}
 
 

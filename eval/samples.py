@@ -63,13 +63,12 @@ def read_config(text: str) -> dict[str, Any]:
 
 def recorded_run(checkpoint: Path) -> dict[str, Any]:
     """The settings of the run that a checkpoint comes from; raises ValueError if it comes from none."""
-    from smolrgpt_jax.checkpoint.orbax import find_checkpoint, read_meta
-    from smolrgpt_jax.checkpoint.torch import is_torch_folder
+    from smolrgpt_jax.checkpoint.load import read_checkpoint
 
-    meta = None if is_torch_folder(checkpoint) else read_meta(find_checkpoint(checkpoint))
-    if meta is None or not meta.run:
+    run = read_checkpoint(checkpoint).run
+    if not run:
         raise ValueError(f"{checkpoint} does not say what it was trained on; give --config or --source")
-    return meta.run["run"]
+    return run["run"]
 
 
 def sources_of(run: Mapping[str, Any], training_data: bool) -> dict[str, Mapping[str, Any]]:

@@ -242,10 +242,8 @@ def run_details(model: Model, module: str = "eval.warehouse", **details: Any) ->
 
     command = shlex.join(["python", "-m", module, *sys.argv[1:]])
     config = {"model": model.config.to_dict()}
-    if model.source is not None and (model.source / "meta").is_dir():
-        from smolrgpt_jax.checkpoint.orbax import read_meta
-
-        config["training"] = read_meta(model.source).run or {}
+    if model.run is not None:
+        config["training"] = model.run
         details["seed"] = config["training"].get("run", {}).get("seed")
     return {"command": command, **details, FINGERPRINT: params_fingerprint(model.params), "config": config}
 

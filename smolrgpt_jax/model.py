@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from smolrgpt_jax import sharding
-from smolrgpt_jax.checkpoint import orbax as checkpoints
-from smolrgpt_jax.checkpoint.tokenizer_files import tokenizer_from_files
-from smolrgpt_jax.checkpoint.torch import is_torch_folder, open_folder
+from smolrgpt_jax.checkpoint.load import Checkpoint, read_checkpoint
 from smolrgpt_jax.config import SmolRGPTConfig
-from smolrgpt_jax.data.chat import ANSWER_TOKENS, ChatTokenizer
 from smolrgpt_jax.data.masks import resample
-from smolrgpt_jax.errors import CheckpointError
 from smolrgpt_jax.generation.decode import GREEDY, Sampling, generate
 from smolrgpt_jax.generation.streaming import stream
-from smolrgpt_jax.models.smolrgpt import Params, abstract_params, bind
+from smolrgpt_jax.models.smolrgpt import Params, bind
 
 EOS_ID = 2  # <|im_end|> in SmolLM2's tokenizer
 
@@ -33,15 +27,8 @@ def _forward(config: SmolRGPTConfig, params: Params, batch: dict[str, jax.Array]
     return bind(config, params)(batch)
 
 
-@dataclass(frozen=True)
-class Model:
-    """Configuration, parameters and tokenizer of one checkpoint; answer_tokens: how long the answers are that it was trained for."""
-
-    config: SmolRGPTConfig
-    params: Params
-    tokenizer: ChatTokenizer | None = None
-    source: Path | None = None
-    answer_tokens: int = ANSWER_TOKENS
+class Model(Checkpoint):
+    """A checkpoint that computes: forward pass and greedy or sampled answers, NumPy in and out."""
 
     def forward(
         self,
@@ -202,44 +189,11 @@ def _check_prompts(attention_mask: np.ndarray, max_new_tokens: int) -> None:
 
 
 def load(path: str | Path, compute_dtype: str = "float32", mesh: Mesh | None = None) -> Model:
-    """Loads a PyTorch checkpoint folder, a converted checkpoint, or a training work directory: its newest step, or as
-    WORKDIR/best its best one.
+    """Loads a checkpoint of any kind, see `read_checkpoint`: parameters in float32 on this process's first device, or on `mesh` with
+    the shardings of training.
 
-    Parameters are float32, each read straight to where it stays: this process's first device, or `mesh` with the shardings of training.
-    Raises CheckpointError if the folder is neither, or is damaged.
+    Raises CheckpointError for a folder that holds no checkpoint or a damaged one.
     """
-    path = Path(path)
-    if is_torch_folder(path) or (path / "config.json").is_file():
-        opened = open_folder(path)
-        config, stored, source = opened.config, opened.params, path
-        tokenizer = ChatTokenizer.load(path) if (path / "tokenizer.json").is_file() else None
-        validated = None
-    else:
-        source = checkpoints.find_checkpoint(path)
-        meta = checkpoints.read_meta(source)
-        config, stored = meta.config, checkpoints.load_params(source)
-        problems = checkpoints.misfits(stored.infos, abstract_params(config))
-        if problems:
-            raise CheckpointError(f"{source} does not fit its configuration: {'; '.join(problems)}")
-        tokenizer = None if meta.tokenizer is None else tokenizer_from_files(meta.tokenizer)
-        validated = validated_answer_tokens(meta.run)
-    answer_tokens = validated or (ANSWER_TOKENS if tokenizer is None else tokenizer.answer_tokens)
-    params = {
-        name: jax.device_put(np.asarray(stored[name], np.float32), place)
-        for name, place in _places(config, mesh).items()
-    }
-    config = config.replace(compute_dtype=compute_dtype, remat="none")
-    return Model(config, params, tokenizer, source, answer_tokens)
-
-
-def validated_answer_tokens(run: Mapping[str, Any] | None) -> int | None:
-    """Tokens that a training let its validation answers take, from the `run` of its checkpoint's meta; None if it does not say."""
-    return ((run or {}).get("run") or {}).get("validation_answer_tokens")
-
-
-def _places(config: SmolRGPTConfig, mesh: Mesh | None) -> dict[str, jax.sharding.Sharding]:
-    """Where every parameter goes: this process's first device, or its sharding over the mesh."""
-    shapes = abstract_params(config)
-    if mesh is None:
-        return dict.fromkeys(shapes, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
-    return sharding.param_shardings(shapes, mesh)
+    read = read_checkpoint(path).on_devices(mesh)
+    config = read.config.replace(compute_dtype=compute_dtype, remat="none")
+    return Model(config, read.params, read.tokenizer, read.source, read.layout, read.run)

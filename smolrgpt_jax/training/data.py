@@ -6,15 +6,13 @@ import contextlib
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from smolrgpt_jax.checkpoint import orbax as checkpoints
-from smolrgpt_jax.checkpoint.tokenizer_files import tokenizer_from_files
-from smolrgpt_jax.checkpoint.torch import TorchLayout, is_torch_folder, read_folder
+from smolrgpt_jax.checkpoint.load import read_checkpoint
+from smolrgpt_jax.checkpoint.torch import TorchLayout
 from smolrgpt_jax.config import PRESETS, SmolRGPTConfig
 from smolrgpt_jax.data.batches import PackedRows
 from smolrgpt_jax.data.chat import ChatTokenizer
@@ -47,51 +45,33 @@ class Start:
 
     config: SmolRGPTConfig
     params: Mapping[str, np.ndarray] | None
-    tokenizer: ChatTokenizer
+    tokenizer: ChatTokenizer | None
     layout: TorchLayout | None
 
 
 def read_start(run: Mapping[str, Any]) -> Start:
     """Reads `init_from` (a PyTorch folder, a checkpoint or a work directory), or takes the preset with random parameters.
 
-    Raises RunError when the tokenizer does not fit the model's vocabulary, the parameters do not fit their configuration, or
-    the stage makes no sense after that which the parameters come from.
+    Raises RunError when the tokenizer does not fit the model's vocabulary or the stage makes no sense after that which the
+    parameters come from, CheckpointError when these cannot be read or do not fit their configuration.
     """
-    params = layout = brought = None
     if not run["init_from"]:
         _check_order(run, None)
-    if run["init_from"]:
-        path = Path(run["init_from"])
-        if is_torch_folder(path):
-            config, params, layout = read_folder(path)
-            if not run["tokenizer"] and (path / "tokenizer.json").is_file():
-                brought = ChatTokenizer.load(path)
-        else:
-            path = checkpoints.find_checkpoint(path)
-            meta = checkpoints.read_meta(path)
-            config, layout = meta.config, meta.layout
-            if not run["tokenizer"] and meta.tokenizer is not None:
-                brought = tokenizer_from_files(meta.tokenizer)
-            params = checkpoints.load_params(path)
-            problems = checkpoints.misfits(params.infos, abstract_params(config))
-            if problems:
-                raise RunError(f"{path} does not fit its configuration: {'; '.join(problems)}")
-            # Imported checkpoints do not tell their stage.
-            if meta.run is not None:
-                _check_order(run, meta.run["stage"])
+        start = Start(PRESETS[run["model"]["preset"]], None, None, None)
     else:
-        config = PRESETS[run["model"]["preset"]]
-    if run["tokenizer"]:
-        tokenizer = ChatTokenizer.load(run["tokenizer"])
-    elif brought is not None:
-        tokenizer = brought
-    else:
+        read = read_checkpoint(run["init_from"])
+        # Imported checkpoints do not tell their stage.
+        if read.stage is not None:
+            _check_order(run, read.stage)
+        start = Start(read.config, read.params, read.tokenizer, read.layout)
+    tokenizer = ChatTokenizer.load(run["tokenizer"]) if run["tokenizer"] else start.tokenizer
+    if tokenizer is None:
         raise RunError("config.tokenizer names no tokenizer and init_from brings none")
     tokenizer = tokenizer.with_region_names(run["data"]["region_names"])
     tokenizer = tokenizer.with_closing_answer(run["data"]["closing_answer"])
-    if tokenizer.vocab_size != config.decoder.vocab_size:
-        raise RunError(f"the tokenizer has {tokenizer.vocab_size} tokens, the model {config.decoder.vocab_size}")
-    return Start(config, params, tokenizer, layout)
+    if tokenizer.vocab_size != start.config.decoder.vocab_size:
+        raise RunError(f"the tokenizer has {tokenizer.vocab_size} tokens, the model {start.config.decoder.vocab_size}")
+    return dataclasses.replace(start, tokenizer=tokenizer)
 
 
 def drawn_anew(run: Mapping[str, Any], config: SmolRGPTConfig) -> dict[str, np.ndarray]:

@@ -78,7 +78,7 @@ def test_a_published_stage_does_not_start_from_random_parameters():
 def test_parameters_of_another_architecture_are_named(checkpoint_of):
     params = {name: np.zeros(s.shape, s.dtype) for name, s in abstract_params(PRESETS["demo"]).items()}
     params.pop("rgb_connector/proj/kernel")
-    with pytest.raises(RunError, match="does not fit its configuration: missing rgb_connector/proj/kernel; "):
+    with pytest.raises(CheckpointError, match="does not fit its configuration: missing rgb_connector/proj/kernel; "):
         read_start(settings("sft", checkpoint_of("refiner_alignment", params)))
 
 

@@ -1,0 +1,92 @@
+"""One way to read a checkpoint of any kind, and what comes out: a model's configuration, parameters and tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from smolrgpt_jax import sharding
+from smolrgpt_jax.checkpoint import orbax
+from smolrgpt_jax.checkpoint.tokenizer_files import tokenizer_from_files
+from smolrgpt_jax.checkpoint.torch import TorchLayout, listed, open_folder
+from smolrgpt_jax.config import SmolRGPTConfig
+from smolrgpt_jax.data.chat import ANSWER_TOKENS, ChatTokenizer
+from smolrgpt_jax.errors import CheckpointError
+from smolrgpt_jax.models.smolrgpt import abstract_params
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model and what it was stored with: what everything takes that runs, trains or converts one.
+
+    params: {name: array}; as read, NumPy arrays in the dtypes they are stored in, fetched anew at every access. source: the
+    folder they were read from; layout: of the PyTorch folder that the model was imported from; run: step, stage, metrics and
+    settings of the training that wrote the checkpoint.
+    """
+
+    config: SmolRGPTConfig
+    params: Mapping[str, Any]
+    tokenizer: ChatTokenizer | None = None
+    source: Path | None = None
+    layout: TorchLayout | None = None
+    run: Mapping[str, Any] | None = None
+
+    @property
+    def answer_tokens(self) -> int:
+        """Tokens of the longest answer that the model was trained for."""
+        return ANSWER_TOKENS if self.tokenizer is None else self.tokenizer.answer_tokens
+
+    @property
+    def stage(self) -> str | None:
+        """The stage that the training was in; None for an imported model."""
+        return (self.run or {}).get("stage")
+
+    def on_devices(self, mesh: Mesh | None = None) -> Self:
+        """The same with float32 parameters on this process's first device, or on `mesh` with the shardings of training.
+
+        Each is read straight to where it stays. Raises CheckpointError for damaged ones.
+        """
+        shapes = abstract_params(self.config)
+        if mesh is None:
+            places = dict.fromkeys(shapes, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
+        else:
+            places = sharding.param_shardings(shapes, mesh)
+        params = {n: jax.device_put(np.asarray(self.params[n], np.float32), place) for n, place in places.items()}
+        return replace(self, params=params)
+
+
+def read_checkpoint(path: str | Path, *, allow_nan: bool = False) -> Checkpoint:
+    """Opens a PyTorch folder, a converted checkpoint, a training's step, its work directory (the newest step) or WORKDIR/best.
+
+    Only headers are read: numbers are when a parameter is accessed, which raises CheckpointError for damaged files and, in a
+    PyTorch folder, for NaN or infinite weights unless `allow_nan`. Raises CheckpointError for a folder of none of these kinds and
+    for one whose tensors do not fit its configuration, all of which are listed; DataError for a damaged tokenizer.
+    """
+    path = Path(path)
+    if (path / "config.json").is_file():
+        opened = open_folder(path, allow_nan=allow_nan)
+        tokenizer = ChatTokenizer.load(path) if (path / "tokenizer.json").is_file() else None
+        return Checkpoint(opened.config, opened.params, tokenizer, path, opened.layout)
+    path = orbax.find_checkpoint(path)
+    meta = orbax.read_meta(path)
+    params = orbax.load_params(path)
+    problems = orbax.misfits(params.infos, abstract_params(meta.config))
+    if problems:
+        raise CheckpointError(f"{path} does not fit its configuration: {listed(problems)}")
+    tokenizer = None
+    if meta.tokenizer is not None:
+        tokenizer = tokenizer_from_files(meta.tokenizer)
+        # The last training says how long answers are.
+        tokenizer.answer_tokens = _validated_tokens(meta.run) or tokenizer.answer_tokens
+    return Checkpoint(meta.config, params, tokenizer, path, meta.layout, meta.run)
+
+
+def _validated_tokens(run: Mapping[str, Any] | None) -> int | None:
+    """Tokens that a training let its validation answers take; None if it does not say."""
+    return ((run or {}).get("run") or {}).get("validation_answer_tokens")
