@@ -108,7 +108,7 @@ class FakeModel:
         def to_dict() -> dict:
             return {"width": 8}
 
-    source = None
+    source = run = None
     answer_tokens = 120
     params = {"weights": np.zeros(3, np.float32)}
 
