@@ -15,7 +15,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from smolrgpt_jax.data.chat import ChatTokenizer
+from smolrgpt_jax.data.chat import IGNORE, ChatTokenizer
 from smolrgpt_jax.data.pictures import FileLoader, Loader, fill_pixels
 from smolrgpt_jax.data.plan import Plan, plan_rows
 from smolrgpt_jax.data.records import BadRecords, Picture
@@ -41,6 +41,7 @@ class PackedRows:
         depth_mode: str = "training",
         on_bad_record: BadRecords | None = None,
         questions: TokenisedQuestions | None = None,
+        question_balance: float = 0.0,
     ):
         """Tokenises all questions and packs them.
 
@@ -54,6 +55,7 @@ class PackedRows:
             first picture that cannot be decoded; "report" leaves the question out, and leaves the
             place of the picture empty, without loss.
           questions: the pictures' tokens where they are known; None tokenises.
+          question_balance: if not 0, batches have "weights", see ``fill_text``.
 
         Raises:
           DataError: see ``on_bad_record``.
@@ -61,7 +63,7 @@ class PackedRows:
         self.shape = shape
         self.bad = on_bad_record or BadRecords("error")
         self._questions = questions or TokenisedQuestions(pictures, tokenizer)
-        self._depth_mode = depth_mode
+        self._depth_mode, self._balance = depth_mode, question_balance
         self._load = load or FileLoader(shape, depth_mode)
         self.plan: Plan = plan_rows(pictures, self._questions, shape, self.bad)
         # The texts are in the tokens now; with them, half a million questions would take a gigabyte per worker process.
@@ -81,7 +83,7 @@ class PackedRows:
     def fill(self, index: int, out: dict[str, np.ndarray]) -> None:
         """Writes one row into arrays of ``empty_batch`` without their first dimension."""
         row = self.plan.rows[index]
-        slots = fill_text(out, row, self._pictures, self._questions, self.shape)
+        slots = fill_text(out, row, self._pictures, self._questions, self.shape, self._balance)
         for place, (packed, regions) in enumerate(zip(row, slots)):
             try:
                 pixels = self._load(self._pictures[packed.picture], regions)
@@ -93,14 +95,11 @@ class PackedRows:
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         """Returns one row: the arrays of ``empty_batch`` without their first dimension."""
-        batch = empty_batch(1, self.shape, self._questions.tokenizer.pad_id)
-        row = {key: value[0] for key, value in batch.items()}
-        self.fill(index, row)
-        return row
+        return {key: value[0] for key, value in self.batch([index]).items()}
 
     def batch(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
         """Returns the rows with these numbers as one batch; -1 gives a padding row."""
-        batch = empty_batch(len(indices), self.shape, self._questions.tokenizer.pad_id)
+        batch = empty_batch(len(indices), self.shape, self._questions.tokenizer.pad_id, self._balance != 0)
         for place, index in enumerate(indices):
             if index >= 0:
                 self.fill(int(index), {key: value[place] for key, value in batch.items()})
@@ -308,11 +307,6 @@ def _check_sources(
 def _blank(out: dict[str, np.ndarray], place: int) -> None:
     """Makes the tokens of one picture of the row padding: nothing attends to them, no loss."""
     tokens = out["picture_ids"] == place + 1
-    for key, value in (
-        ("targets", -100),
-        ("positions", 0),
-        ("picture_ids", 0),
-        ("question_ids", 0),
-        ("feature_index", -1),
-    ):
-        out[key][tokens] = value
+    blank = {"targets": IGNORE, "weights": 0, "positions": 0, "picture_ids": 0, "question_ids": 0, "feature_index": -1}
+    for key in blank.keys() & out.keys():
+        out[key][tokens] = blank[key]

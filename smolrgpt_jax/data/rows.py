@@ -90,12 +90,13 @@ class PackedPicture:
 Row = tuple[PackedPicture, ...]
 
 
-def empty_batch(rows: int, shape: RowShape, pad_id: int) -> dict[str, np.ndarray]:
+def empty_batch(rows: int, shape: RowShape, pad_id: int, weights: bool = False) -> dict[str, np.ndarray]:
     """Returns a batch of padding rows; they attend to nothing and contribute no loss.
 
     Keys and arrays, with B = rows and the letters of ``RowShape``:
       tokens int32[B, S]: input ids.
       targets int32[B, S]: id of the next token where that one is an answer's, else -100.
+      weights float32[B, S]: what the target weighs in the loss; absent where all weigh the same.
       positions int32[B, S]: restart after the picture prefix for every question.
       picture_ids int32[B, S]: 1..P, 0 for padding.
       question_ids int32[B, S]: 0 for prefixes and padding, 1.. counting the row's questions.
@@ -118,6 +119,8 @@ def empty_batch(rows: int, shape: RowShape, pad_id: int) -> dict[str, np.ndarray
         "feature_index": text(-1),
         "images": np.zeros(pixels, np.float32),
     }
+    if weights:
+        batch["weights"] = np.zeros((rows, shape.tokens), np.float32)
     if shape.regions:
         batch["depths"] = np.zeros(pixels, np.float32)
         batch["region_masks"] = np.zeros(
@@ -127,7 +130,12 @@ def empty_batch(rows: int, shape: RowShape, pad_id: int) -> dict[str, np.ndarray
 
 
 def fill_text(
-    out: dict[str, np.ndarray], row: Row, pictures: Sequence[Picture], questions: TokenisedQuestions, shape: RowShape
+    out: dict[str, np.ndarray],
+    row: Row,
+    pictures: Sequence[Picture],
+    questions: TokenisedQuestions,
+    shape: RowShape,
+    question_balance: float = 0.0,
 ) -> list[tuple[Region, ...]]:
     """Writes the token arrays of one row.
 
@@ -135,6 +143,8 @@ def fill_text(
       out: one row of ``empty_batch`` (each array without its first dimension), written in place.
       row: its pictures and questions.
       pictures, questions, shape: as given to ``plan_rows``.
+      question_balance: with "weights" in ``out`` each of an answer's n tokens weighs n ** -question_balance, so that long answers do
+        not drown short ones: 0 weighs every token alike, 1 every question.
 
     Returns:
       For each picture of the row its distinct regions, in the order of their slots.
@@ -159,7 +169,10 @@ def fill_text(
             out["positions"][span] = prefix.size + np.arange(ids.size)
             out["picture_ids"][span] = place + 1
             out["question_ids"][span] = number
-            out["targets"][at - 1 + np.flatnonzero(counted)] = ids[counted]
+            before = at - 1 + np.flatnonzero(counted)
+            out["targets"][before] = ids[counted]
+            if "weights" in out:
+                out["weights"][before] = max(before.size, 1) ** -question_balance
             if shape.regions:
                 used = [
                     regions.setdefault(region, len(regions))

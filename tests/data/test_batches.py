@@ -148,6 +148,14 @@ def test_several_data_sets_are_joined_or_mixed(pictures, tokenizer, one_each):
     assert sum(text in known for text in texts(mixed)) == 30
 
 
+def test_batches_have_weights_only_where_they_are_asked_for(rows, pictures, tokenizer, one_each):
+    assert "weights" not in rows.batch([0, -1])
+    batch = PackedRows(pictures, tokenizer, one_each, question_balance=1.0).batch([0, -1])
+    questions = len(rows.plan.rows[0][0].questions)
+    assert batch["weights"].sum() == pytest.approx(questions) and not batch["weights"][1].any()
+    np.testing.assert_array_equal(batch["weights"][0] > 0, batch["targets"][0] >= 0)
+
+
 def test_sizes_that_do_not_fit_are_an_error(rows, pictures, tokenizer, shape):
     other = PackedRows(pictures, tokenizer, shape)
     for arguments, message in (

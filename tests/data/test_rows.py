@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from smolrgpt_jax.data.plan import plan_rows
 from smolrgpt_jax.data.records import Question
@@ -72,6 +73,19 @@ def test_targets_are_those_of_each_question_alone(tokenizer):
         np.testing.assert_array_equal(out["tokens"][own], ids[prefix:])
         np.testing.assert_array_equal(out["targets"][own], labels[prefix:])
     assert (out["targets"][out["question_ids"] == 0] == -100).all()
+
+
+@pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])
+def test_long_answers_weigh_less_per_token_as_asked(tokenizer, balance):
+    pictures = [picture("a", question("a0", [1], answer="one two three"), question("a1", [2], answer="3"))]
+    out = {key: value[0] for key, value in empty_batch(1, shape(), tokenizer.pad_id, weights=True).items()}
+    row = (PackedPicture(0, (0, 1)),)
+    fill_text(out, row, pictures, TokenisedQuestions(pictures, tokenizer), shape(), balance)
+    targets = out["targets"] >= 0
+    assert not out["weights"][~targets].any()
+    for number in (1, 2):
+        own = out["weights"][targets & (out["question_ids"] == number)]
+        np.testing.assert_array_equal(own, np.float32(own.size**-balance))
 
 
 def test_rgb_only_rows_have_no_regions(tokenizer):
