@@ -1,4 +1,4 @@
-"""What the launchers share: commands that run or are only printed, and the command line of the training."""
+"""What the launchers share: commands that run or are only printed, their options, and the arguments of the training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from smolrgpt_jax import files
+from smolrgpt_jax.chips import SLICES
+from smolrgpt_jax.errors import RunError
+
 ROOT = Path(__file__).parents[2]
+SAVE_SECONDS = 300  # from the warning to the end of a training, in which it saves
 # Program -> where it comes from.
 PROGRAMS = {
     "gcloud": "install the Google Cloud CLI (cloud.google.com/sdk/docs/install)",
@@ -21,18 +26,31 @@ PROGRAMS = {
     "docker": "install it from docs.docker.com/get-docker",
     "tar": "install it with the system's package manager",
 }
+# What several launchers or verbs take.
+OPTIONS = {
+    "name": {"help": "of the job that trains"},
+    "--zone": {"required": True, "help": "where the TPUs are"},
+    "--project": {"help": "default: gcloud's"},
+    "--cluster": {"required": True},
+    "--topology": {"required": True, "help": f"one of {', '.join(SLICES)}"},
+    "--slices": {"type": int, "default": 1, "help": "joined by the data centre's network (default %(default)s)"},
+    "--spot": {"action": "store_true", "help": "cheaper, and can be preempted at any time"},
+    "--bucket": {"help": "Cloud Storage bucket to mount at /gcs on every host"},
+    "--image": {"required": True, "help": "container image that `launch.gke image` made"},
+    "--max_restarts": {"type": int, "default": 100, "help": "after errors (default %(default)s)"},
+    "--lines": {"type": int, "default": 100, "help": "of the log's end (default %(default)s)"},
+    "--config": {"required": True, "help": "file, as launch.train takes it, relative to the repository"},
+    "--workdir": {"required": True, "help": "checkpoints and metrics; a folder that every host sees under this path"},
+    "--dry_run": {"action": "store_true", "help": "print the commands and run nothing"},
+}
 
 
-class LaunchError(ValueError):
-    """A job that cannot be launched; one sentence."""
-
-
-class CommandError(LaunchError):
+class CommandError(RunError):
     """A command that was run and failed."""
 
 
 class Runner:
-    """Runs commands one after another and prints each before it runs; raises LaunchError if a program is missing."""
+    """Runs commands one after another and prints each before it runs; raises RunError if a program is missing."""
 
     def run(self, command: Sequence[str]) -> None:
         """Runs a command with this terminal's input and output; raises CommandError if it fails."""
@@ -58,14 +76,11 @@ class Runner:
 
     def write(self, path: Path, text: str) -> None:
         """Writes a file that a later command reads."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(path.name + ".part")
-        aside.write_text(text)
-        aside.replace(path)
+        files.write_text(path, text)
 
     def _check(self, command: Sequence[str]) -> None:
         if shutil.which(command[0]) is None:
-            raise LaunchError(f"{command[0]} is not installed: {PROGRAMS[command[0]]}")
+            raise RunError(f"{command[0]} is not installed: {PROGRAMS[command[0]]}")
 
 
 class DryRun(Runner):
@@ -88,59 +103,51 @@ class DryRun(Runner):
         print(f"cat > {shlex.quote(str(path))} <<'END'\n{text}END")
 
 
-def add_training_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments that say what to train."""
-    parser.add_argument(
-        "--config", required=True, help="configuration file, as launch.train takes it, relative to the repository"
-    )
-    parser.add_argument(
-        "--workdir", required=True, help="checkpoints and metrics; a folder that every host sees under this path"
-    )
+class Launcher:
+    """The command line of a launcher: verbs with their options."""
+
+    def __init__(self, name: str, doc: str):
+        self.parser = argparse.ArgumentParser(
+            prog=f"python -m {name}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        self._verbs = self.parser.add_subparsers(dest="verb", required=True)
+
+    def verb(self, name: str, help: str, *options: str) -> argparse.ArgumentParser:
+        """Adds a verb with some of OPTIONS, and --dry_run."""
+        parser = self._verbs.add_parser(name, help=help)
+        for option in (*options, "--dry_run"):
+            parser.add_argument(option, **OPTIONS[option])
+        return parser
+
+    def parse(self, arguments: Sequence[str] | None, runner: Runner | None) -> tuple[argparse.Namespace, Runner]:
+        """The options, with `rest`: what follows `--` and goes to launch.train unchanged; `runner` or the one they ask for."""
+        arguments = list(sys.argv[1:] if arguments is None else arguments)
+        at = arguments.index("--") if "--" in arguments else len(arguments)
+        a = self.parser.parse_args(arguments[:at])
+        a.rest = arguments[at + 1 :]
+        return a, runner or (DryRun() if a.dry_run else Runner())
 
 
-def add_dry_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dry_run", action="store_true", help="print the commands and run nothing")
+def train_arguments(a: argparse.Namespace) -> list[str]:
+    """The arguments of `python -m launch.train`.
 
-
-def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The launcher's own arguments, and those after `--`, which go to launch.train unchanged."""
-    arguments = list(arguments)
-    at = arguments.index("--") if "--" in arguments else len(arguments)
-    return arguments[:at], arguments[at + 1 :]
-
-
-def train_arguments(config: str, workdir: str, rest: Sequence[str] = ()) -> list[str]:
-    """The arguments of `python -m launch.train`; raises LaunchError if the work directory cannot be, or if the run would be
-    refused wherever it is started."""
-    file = config.partition(":")[0]
+    Raises RunError if the work directory cannot be, or ValueError if the run would be refused wherever it is started.
+    """
+    file = a.config.partition(":")[0]
     path = Path(file)
     if path.is_absolute() or ".." in path.parts or not (ROOT / path).is_file():
-        known = ", ".join(
-            sorted(
-                f"configs/{found.name}"
-                for found in (ROOT / "configs").glob("*.py")
-                if found.stem not in ("__init__", "default")
-            )
-        )
-        raise LaunchError(f"no configuration {file} in the repository ({known})")
-    if "://" in workdir:
-        raise LaunchError(f"--workdir {workdir} is a URL; mount the bucket and give the folder")
+        known = sorted(p.stem for p in (ROOT / "configs").glob("*.py") if p.stem not in ("__init__", "default"))
+        raise RunError(f"no configuration {file} in the repository ({', '.join(f'configs/{n}.py' for n in known)})")
+    if "://" in a.workdir:
+        raise RunError(f"--workdir {a.workdir} is a URL; mount the bucket and give the folder")
     # Imported where needed: the other verbs need nothing but Python.
     from launch import run_config
     from smolrgpt_jax.training import settings
 
-    try:
-        settings.check(run_config.load(str(ROOT / config), rest).to_dict())
-    except ValueError as error:
-        raise LaunchError(str(error)) from None
-    return [f"--config={config}", f"--workdir={workdir}", *rest]
+    settings.check(run_config.load(str(ROOT / a.config), a.rest).to_dict())
+    return [f"--config={a.config}", f"--workdir={a.workdir}", *a.rest]
 
 
-def run_main(main, arguments: Sequence[str] | None = None) -> None:
-    """Runs a launcher's main(arguments); an error becomes one sentence and exit status 1."""
-    try:
-        main(sys.argv[1:] if arguments is None else list(arguments))
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from None
-    except KeyboardInterrupt:
-        raise SystemExit("interrupted") from None
+def train_command(a: argparse.Namespace, python: str = "python") -> list[str]:
+    """`python -m launch.train` with its arguments; raises as `train_arguments` does."""
+    return [python, "-u", "-m", "launch.train", *train_arguments(a)]

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What launch.pods.tpu_pod runs on every host of a TPU VM slice, in the folder that it copied there.
+# What launch.tpu_pod runs on every host of a TPU VM slice, in the folder that it copied there.
 #   tpu_worker.sh install [BUCKET]   environment with Python 3.11, and the bucket mounted at /gcs
 #   tpu_worker.sh start ARGUMENTS    launch.train in the background, where it survives the connection
 #   tpu_worker.sh status             prints running, ended STATUS or none

@@ -20,13 +20,13 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
     [
         "launch.demo",
         "launch.export",
-        "launch.pods.gke",
+        "launch.gke",
         "launch.make_warehouse",
-        "launch.pods.slurm",
-        "launch.pods.tpu_pod",
+        "launch.slurm",
+        "launch.tpu_pod",
         "launch.train_tokenizer",
         "launch.warehouse_gallery",
-        "launch.pods.xpk",
+        "launch.xpk",
         "convert",
         "eval.compare",
         "eval.page",
@@ -75,8 +75,8 @@ def test_bad_input_is_one_sentence(arguments, message, tmp_path):
 
 
 TRAIN = ("--config=configs/demo.py:stage3", "--workdir=out")
-SLURM = ("launch.pods.slurm", "submit", "--gpus_per_node=1", "--time=1", "--dry_run")
-POD = ("launch.pods.tpu_pod", "resume", "n", "--zone=z", "--topology=v5e:4x4", "--dry_run")
+SLURM = ("launch.slurm", "submit", "--gpus_per_node=1", "--time=1", "--dry_run")
+POD = ("launch.tpu_pod", "resume", "n", "--zone=z", "--topology=v5e:4x4", "--dry_run")
 PODS = ("--topology=v5e:4x4", "--image=i")
 
 
@@ -84,22 +84,22 @@ PODS = ("--topology=v5e:4x4", "--image=i")
     ("arguments", "message"),
     [
         (
-            ("launch.pods.tpu_pod", "create", "n", "--zone=z", "--topology=v5e:16x15"),
+            ("launch.tpu_pod", "create", "n", "--zone=z", "--topology=v5e:16x15"),
             "error: no topology v5e:16x15; nearest: v5e:16x16",
         ),
         (
-            ("launch.pods.tpu_pod", "run", "n", "--zone=z", "--config=configs/stage9.py", "--workdir=w"),
+            ("launch.tpu_pod", "run", "n", "--zone=z", "--config=configs/stage9.py", "--workdir=w"),
             "error: no configuration configs/stage9.py in the repository (configs/demo.py, ",
         ),
-        (("launch.pods.tpu_pod", "wait", "n", "--zone=z"), "error: gcloud is not installed: install the Google Cloud"),
-        (("launch.pods.gke", "delete", "n"), "error: kubectl is not installed: run `gcloud components"),
-        (("launch.pods.xpk", "list", "--cluster=k", "--zone=z"), "error: xpk is not installed: run `pip install"),
+        (("launch.tpu_pod", "wait", "n", "--zone=z"), "error: gcloud is not installed: install the Google Cloud"),
+        (("launch.gke", "delete", "n"), "error: kubectl is not installed: run `gcloud components"),
+        (("launch.xpk", "list", "--cluster=k", "--zone=z"), "error: xpk is not installed: run `pip install"),
         (
-            ("launch.pods.slurm", "submit", "--gpus_per_node=1", "--time=1", *TRAIN),
+            ("launch.slurm", "submit", "--gpus_per_node=1", "--time=1", *TRAIN),
             "error: sbatch is not installed: run this on a login node",
         ),
         (
-            ("launch.pods.slurm", "submit", "--gpus_per_node=1", "--time=1", TRAIN[0], "--workdir=gs://b/w"),
+            ("launch.slurm", "submit", "--gpus_per_node=1", "--time=1", TRAIN[0], "--workdir=gs://b/w"),
             "error: --workdir gs://b/w is a URL",
         ),
         (("launch.train", TRAIN[0], "--workdir=gs://b/w"), "error: --workdir gs://b/w is a URL"),
@@ -112,11 +112,11 @@ PODS = ("--topology=v5e:4x4", "--image=i")
             "error: the configuration has no key 'nonsense', the nearest is ",
         ),
         (
-            ("launch.pods.gke", "manifest", "n", *PODS, *TRAIN, "--", "--config.keep=0"),
+            ("launch.gke", "manifest", "n", *PODS, *TRAIN, "--", "--config.keep=0"),
             "error: config.keep is 0, it must be a number at least 1",
         ),
         (
-            ("launch.pods.xpk", "run", "n", *PODS, "--cluster=k", "--zone=z", "--dry_run", *TRAIN)
+            ("launch.xpk", "run", "n", *PODS, "--cluster=k", "--zone=z", "--dry_run", *TRAIN)
             + ("--", "--config.init_from="),
             "error: stage sft follows refiner_alignment or sft or mixed, not random parameters",
         ),

@@ -1,4 +1,4 @@
-"""The JobSet against the published fields, and the commands of launch.pods.gke and launch.pods.xpk."""
+"""The JobSet against the published fields, and the commands of launch.gke and launch.xpk."""
 
 from __future__ import annotations
 
@@ -11,13 +11,18 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from launch.pods import gke, xpk
+from launch import gke, xpk
 from launch.pods.commands import ROOT, DryRun
+from launch.pods.jobset import JobSet
 from smolrgpt_jax.chips import SLICES, find_slice
 
 SCHEMA = json.loads((Path(__file__).parent / "jobset.schema.json").read_text())
 TRAIN = ["--config", "configs/demo.py:stage3", "--workdir", "/gcs/w"]
 JOB = ["smol", "--topology", "v5e:4x4", "--image", "r/i", *TRAIN]
+
+
+def manifest(topology: str = "v5e:4x4", **options) -> dict:
+    return JobSet("smol", find_slice(topology), "r/i", ["python", "train.py"], **options).manifest()
 
 
 def job_of(manifest: dict) -> dict:
@@ -27,12 +32,12 @@ def job_of(manifest: dict) -> dict:
 @pytest.mark.parametrize("name", SLICES)
 @pytest.mark.parametrize("options", [{}, {"slices": 2, "spot": True, "bucket": "b", "service_account": "trainer"}])
 def test_manifests_are_valid(name, options):
-    made = gke.manifest("smol", find_slice(name), "r/i", ["--config=c"], **options)
+    made = manifest(name, **options)
     jsonschema.validate(made, SCHEMA, cls=jsonschema.Draft202012Validator)
 
 
 def test_a_host_per_pod_and_all_its_chips():
-    made = gke.manifest("smol", find_slice("v5e:16x16"), "r/i", ["--config=c"], slices=2, spot=True)
+    made = manifest("v5e:16x16", slices=2, spot=True)
     (jobs,) = made["spec"]["replicatedJobs"]
     assert jobs["replicas"] == 2
     job = job_of(made)
@@ -46,11 +51,11 @@ def test_a_host_per_pod_and_all_its_chips():
     (container,) = pod["containers"]
     assert container["resources"]["limits"] == {"google.com/tpu": 4}
     assert {"containerPort": 8476} in container["ports"]
-    assert container["command"] == ["python", "-u", "-m", "launch.train", "--config=c"]
+    assert container["command"] == ["python", "train.py"]
 
 
 def spoil(path: list, value) -> dict:
-    made = copy.deepcopy(gke.manifest("smol", find_slice("v5e:4x4"), "r/i", ["--config=c"], bucket="b"))
+    made = copy.deepcopy(manifest(bucket="b"))
     *way, last = path
     part = made
     for key in way:
@@ -89,6 +94,9 @@ def test_apply_writes_what_manifest_prints(recorder, capsys):
     gke.main(["manifest", *JOB])
     path = f"{tempfile.gettempdir()}/smol.json"
     assert runner.written == {path: capsys.readouterr().out}
+    (container,) = job_of(json.loads(runner.written[path]))["template"]["spec"]["containers"]
+    train = ["python", "-u", "-m", "launch.train", "--config=configs/demo.py:stage3", "--workdir=/gcs/w"]
+    assert container["command"] == train
     assert runner.commands == [["kubectl", "apply", f"--filename={path}"]]
     gke.main(["apply", *JOB, "--dry_run"])
     here, *text, end, command = capsys.readouterr().out.splitlines()

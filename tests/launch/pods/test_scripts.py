@@ -1,4 +1,4 @@
-"""The shell scripts: shellcheck finds nothing, and the one of the TPU hosts does what launch.pods.tpu_pod expects."""
+"""The shell scripts: shellcheck finds nothing, and the one of the TPU hosts does what launch.tpu_pod expects."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from launch.pods.commands import ROOT
-from launch.pods.tpu_pod import STATUS
+from launch.pods.queued_resource import STATUS
 
 SCRIPTS = sorted([*ROOT.glob("launch/pods/*.sh"), *ROOT.glob("launch/pods/*.sbatch")])
 

@@ -1,4 +1,4 @@
-"""The commands of launch.pods.slurm, and its batch script with stand-ins for Slurm's programs."""
+"""The commands of launch.slurm, and its batch script with stand-ins for Slurm's programs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from launch.pods import slurm
+from launch import slurm
 from launch.pods.commands import ROOT
 
 TRAIN = ["--config", "configs/demo.py:stage3", "--workdir", "/nfs/w"]

@@ -1,4 +1,4 @@
-"""The commands of launch.pods.tpu_pod, its dry run, and what it does after preemptions and errors."""
+"""The commands of launch.tpu_pod, its dry run, and what it does after preemptions and errors."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import tempfile
 
 import pytest
 
-from launch.pods.commands import ROOT, CommandError, LaunchError
-from launch.pods.tpu_pod import MAX_FAILURES, main
+from launch.pods.commands import ROOT
+from launch.pods.queued_resource import MAX_FAILURES
+from launch.tpu_pod import main
 
 NOT_FOUND = "ERROR: (gcloud.compute.tpus.queued-resources.describe) NOT_FOUND: no such resource"
 TRAIN = ["--config", "configs/demo.py:stage3", "--workdir", "/gcs/stage3"]
@@ -99,7 +100,7 @@ def test_wait_goes_on_until_the_slices_are_there(recorder):
 
 @pytest.mark.parametrize(("state", "message"), [("FAILED", "says why"), ("SUSPENDED", "in vain")])
 def test_wait_ends_when_there_is_nothing_to_wait_for(recorder, state, message):
-    with pytest.raises(LaunchError, match=message):
+    with pytest.raises(SystemExit, match=message):
         main(["wait", "smol", "--zone", "z"], recorder({"describe": [state]}))
 
 
@@ -124,7 +125,7 @@ def test_resume_recreates_a_preempted_slice_and_runs_again(recorder):
 def test_resume_starts_a_failed_training_again_but_not_for_ever(recorder):
     failed = hosts("ended 134", "ended 1")
     runner = recorder({"describe": ["ACTIVE"] * 9, "ssh": [failed, hosts("running"), failed, failed]})
-    with pytest.raises(LaunchError, match="ended with an error 3 times"):
+    with pytest.raises(SystemExit, match="ended with an error 3 times"):
         main([*RESUME, "--max_restarts", "2"], runner)
     assert lines(runner).count(START) == 2
     assert COPY not in lines(runner)
@@ -161,13 +162,13 @@ def test_resume_survives_a_slice_that_goes_in_the_middle_of_a_command(recorder):
 def test_resume_gives_up_when_nothing_works(recorder):
     runner = recorder({"describe": [NOT_FOUND] * MAX_FAILURES})
     runner.failing = lambda command: "create" in command
-    with pytest.raises(CommandError, match="gcloud failed"):
+    with pytest.raises(SystemExit, match="gcloud failed"):
         main(RESUME, runner)
     assert lines(runner).count(CREATE) == MAX_FAILURES
 
 
 def test_resume_ends_when_the_request_fails(recorder):
     runner = recorder({"describe": [NOT_FOUND, "FAILED"]})
-    with pytest.raises(LaunchError, match="the request smol failed"):
+    with pytest.raises(SystemExit, match="the request smol failed"):
         main(RESUME, runner)
     assert lines(runner).count(CREATE) == 1

@@ -1,0 +1,75 @@
+"""A training on TPU slices of a GKE cluster, as a JobSet.
+
+    python -m launch.gke apply NAME --topology v5e:16x16 --image I --bucket B --config C --workdir /gcs/W [-- --config.key=value]
+
+The JobSet starts all pods again when one fails or its node is preempted, and the training goes on from its newest checkpoint.
+--dry_run prints the commands; `manifest` prints what `apply` applies. launch.xpk does the same through XPK.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from launch.pods.commands import ROOT, Launcher, Runner, train_command
+from launch.pods.jobset import JobSet
+from smolrgpt_jax.chips import find_slice
+from smolrgpt_jax.errors import told
+
+
+@told("interrupted")
+def main(arguments: Sequence[str] | None = None, runner: Runner | None = None) -> None:
+    """Runs the command line; `runner` replaces the one that executes."""
+    launcher = Launcher("launch.gke", __doc__)
+    image = launcher.verb("image", "build and push the container image, also for launch.xpk")
+    image.add_argument("image", help="its name with the registry")
+    tpu = ("--topology", "--slices", "--spot")
+    pool = launcher.verb("pool", "add a TPU node pool per slice to a cluster", "--zone", *tpu)
+    pool.add_argument("cluster")
+    pool.add_argument("--region", required=True, help="of the cluster")
+    training = ("name", *tpu, "--image", "--bucket", "--max_restarts", "--config", "--workdir")
+    for verb, help in (("manifest", "print the JobSet"), ("apply", "start the training")):
+        job = launcher.verb(verb, help, *training)
+        job.add_argument("--service_account", help="Kubernetes service account with access to the bucket")
+    launcher.verb("logs", "follow the log of process 0", "name", "--lines")
+    launcher.verb("status", "the JobSet and its pods", "name")
+    launcher.verb("delete", "end the training", "name")
+    a, runner = launcher.parse(arguments, runner)
+    if a.verb == "image":
+        dockerfile = ROOT / "launch" / "pods" / "Dockerfile"
+        runner.run(["docker", "build", f"--file={dockerfile}", f"--tag={a.image}", str(ROOT)])
+        runner.run(["docker", "push", a.image])
+    elif a.verb == "pool":
+        slice = find_slice(a.topology)
+        for i in range(a.slices):
+            command = ["gcloud", "container", "node-pools", "create", f"{slice.name.replace(':', '-')}-{i}"]
+            command += [f"--cluster={a.cluster}", f"--location={a.region}", f"--node-locations={a.zone}"]
+            command += [f"--machine-type={slice.machine_type}", f"--num-nodes={slice.hosts}"]
+            # Pools of one host take their topology from the machine.
+            command += [f"--tpu-topology={slice.topology}"] if slice.hosts > 1 else []
+            runner.run([*command, *(["--spot"] if a.spot else []), "--workload-metadata=GKE_METADATA"])
+    elif a.verb in ("manifest", "apply"):
+        options = {key: getattr(a, key) for key in ("slices", "spot", "bucket", "service_account", "max_restarts")}
+        job_set = JobSet(a.name, find_slice(a.topology), a.image, train_command(a), **options)
+        text = json.dumps(job_set.manifest(), indent=2)
+        if a.verb == "manifest":
+            print(text)
+            return
+        path = Path(tempfile.gettempdir()) / f"{a.name}.json"
+        runner.write(path, text + "\n")
+        runner.run(["kubectl", "apply", f"--filename={path}"])
+    elif a.verb == "logs":
+        first = f"jobset.sigs.k8s.io/jobset-name={a.name},jobset.sigs.k8s.io/job-index=0"
+        selector = f"--selector={first},batch.kubernetes.io/job-completion-index=0"
+        runner.run(["kubectl", "logs", selector, "--container=train", f"--tail={a.lines}", "--follow"])
+    elif a.verb == "status":
+        runner.run(["kubectl", "get", f"jobset/{a.name}"])
+        runner.run(["kubectl", "get", "pods", f"--selector=jobset.sigs.k8s.io/jobset-name={a.name}"])
+    else:
+        runner.run(["kubectl", "delete", f"jobset/{a.name}"])
+
+
+if __name__ == "__main__":
+    main()

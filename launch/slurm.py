@@ -1,0 +1,47 @@
+"""A training on the GPUs of a Slurm cluster, one process per GPU.
+
+    python -m launch.slurm submit --nodes 2 --gpus_per_node 8 --time 24:00:00 --config C --workdir W [-- --config.key=value]
+
+The job saves before its time limit and goes back into the queue, and goes on from its newest checkpoint. --dry_run prints the
+commands.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from launch.pods.commands import ROOT, SAVE_SECONDS, Launcher, Runner, train_command
+from smolrgpt_jax.errors import told
+
+
+@told("interrupted")
+def main(arguments: Sequence[str] | None = None, runner: Runner | None = None) -> None:
+    """Runs the command line; `runner` replaces the one that executes."""
+    launcher = Launcher("launch.slurm", __doc__)
+    submit = launcher.verb("submit", "queue the training", "--config", "--workdir")
+    submit.add_argument("--nodes", type=int, default=1, help="default %(default)s")
+    submit.add_argument("--gpus_per_node", type=int, required=True)
+    submit.add_argument("--time", required=True, help="limit of one run, as sbatch takes it")
+    submit.add_argument("--partition")
+    submit.add_argument("--account")
+    for verb in (submit, launcher.verb("status", "your jobs"), launcher.verb("cancel", "end your jobs")):
+        verb.add_argument("--name", default="smolrgpt", help="of the job (default %(default)s)")
+    a, runner = launcher.parse(arguments, runner)
+    if a.verb == "status":
+        runner.run(["squeue", "--me", f"--name={a.name}"])
+    elif a.verb == "cancel":
+        runner.run(["scancel", "--me", f"--name={a.name}"])
+    else:
+        options = [f"--job-name={a.name}", f"--nodes={a.nodes}"]
+        options += [f"--ntasks-per-node={a.gpus_per_node}", f"--gpus-per-node={a.gpus_per_node}"]
+        # Whole nodes: the coordinator's port is the same for every job.
+        options += ["--exclusive", "--requeue", f"--signal=B:USR1@{SAVE_SECONDS}", f"--chdir={ROOT}"]
+        options += [f"--output={a.name}-%j.log", "--open-mode=append", f"--time={a.time}"]
+        options += [f"--{name}={value}" for name in ("partition", "account") if (value := getattr(a, name))]
+        script = str(ROOT / "launch" / "pods" / "slurm.sbatch")
+        runner.run(["sbatch", *options, script, *train_command(a, sys.executable)])
+
+
+if __name__ == "__main__":
+    main()

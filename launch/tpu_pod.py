@@ -1,0 +1,54 @@
+"""A training on a slice of TPU VMs, through a queued resource.
+
+    python -m launch.tpu_pod resume NAME --zone Z --topology v5e:16x16 --config C --workdir W [--spot] [-- --config.key=value]
+
+`resume` does everything that is missing (create, wait, install, run), watches, recreates what was preempted and returns when the
+training is finished; stopped and started again it goes on. The other commands are its steps. --dry_run prints the commands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from launch.pods.commands import Launcher, Runner, train_arguments
+from launch.pods.queued_resource import QueuedResource
+from smolrgpt_jax.chips import find_slice
+from smolrgpt_jax.errors import told
+
+
+@told("interrupted")
+def main(arguments: Sequence[str] | None = None, runner: Runner | None = None) -> None:
+    """Runs the command line; `runner` replaces the one that executes."""
+    launcher = Launcher("launch.tpu_pod", __doc__)
+    place, tpu = ("name", "--zone", "--project", "--slices"), ("--topology", "--spot")
+    create = launcher.verb("create", "ask for the slices", *place, *tpu)
+    launcher.verb("wait", "wait until they are there", *place)
+    launcher.verb("install", "copy and install the code on every host", *place, "--bucket")
+    launcher.verb("run", "start launch.train on every host", *place, "--config", "--workdir")
+    logs = launcher.verb("logs", "follow the log", *place, "--lines")
+    logs.add_argument("--worker", default="0", help="host number, or all (default %(default)s)")
+    launcher.verb("stop", "save and stop the training", *place)
+    training = ("--bucket", "--config", "--workdir", "--max_restarts")
+    resume = launcher.verb("resume", "everything, until done", *place, *tpu, *training)
+    resume.set_defaults(max_restarts=10)
+    for verb in (create, resume):
+        verb.add_argument("--runtime_version", help="software of the TPU VMs (default: the one of the topology)")
+    launcher.verb("delete", "give the slices back", *place)
+    a, runner = launcher.parse(arguments, runner)
+    pod = QueuedResource(runner, a.name, a.zone, a.project, a.slices)
+    if "topology" in a:
+        pod.tpu, pod.runtime, pod.spot = find_slice(a.topology), a.runtime_version, a.spot
+    if "bucket" in a:
+        pod.bucket = a.bucket
+    if a.verb == "run":
+        pod.run(train_arguments(a))
+    elif a.verb == "logs":
+        pod.logs(a.lines, a.worker)
+    elif a.verb == "resume":
+        pod.resume(train_arguments(a), a.max_restarts)
+    else:
+        getattr(pod, a.verb)()
+
+
+if __name__ == "__main__":
+    main()

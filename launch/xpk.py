@@ -1,0 +1,53 @@
+"""A training on TPU slices of a GKE cluster, through XPK (github.com/AI-Hypercomputer/xpk, 1.16 or later).
+
+    python -m launch.xpk run NAME --cluster K --zone Z --topology v5e:16x16 --image I --config C --workdir W [-- --config.key=value]
+
+XPK makes the cluster, queues the training and starts it again after preemptions and errors. --dry_run prints the commands.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from launch.pods.commands import OPTIONS, SAVE_SECONDS, Launcher, Runner, train_command
+from smolrgpt_jax.chips import find_slice
+from smolrgpt_jax.errors import told
+
+
+@told("interrupted")
+def main(arguments: Sequence[str] | None = None, runner: Runner | None = None) -> None:
+    """Runs the command line; `runner` replaces the one that executes."""
+    launcher = Launcher("launch.xpk", __doc__)
+    place, tpu = ("--cluster", "--zone", "--project"), ("--topology", "--slices")
+    kind = launcher.verb("cluster", "make a cluster with these slices", *place, *tpu)
+    kind = kind.add_mutually_exclusive_group(required=True)
+    kind.add_argument("--spot", **OPTIONS["--spot"])
+    kind.add_argument("--on_demand", action="store_true")
+    kind.add_argument("--reservation", help="its name")
+    training = ("name", "--image", "--max_restarts", "--config", "--workdir")
+    launcher.verb("run", "start a training", *training, *place, *tpu)
+    launcher.verb("list", "the cluster's workloads", *place)
+    launcher.verb("delete", "end a training", "name", *place)
+    launcher.verb("delete_cluster", "give the cluster back", *place)
+    a, runner = launcher.parse(arguments, runner)
+    where = [f"--cluster={a.cluster}", f"--zone={a.zone}", *([f"--project={a.project}"] if a.project else [])]
+    if "topology" in a:
+        where += [f"--tpu-type={find_slice(a.topology).accelerator_type}", f"--num-slices={a.slices}"]
+    if a.verb == "cluster":
+        command = ["cluster", "create", *where]
+        command.append("--spot" if a.spot else "--on-demand" if a.on_demand else f"--reservation={a.reservation}")
+    elif a.verb == "run":
+        command = ["workload", "create", f"--workload={a.name}", *where, f"--docker-image={a.image}"]
+        # A peer's death ends launch.train with 1 or 134; XPK itself starts again after the codes above 126 only.
+        command += [f"--max-restarts={a.max_restarts}", "--restart-on-exit-codes=1"]
+        command += [f"--termination-grace-period-seconds={SAVE_SECONDS}", f"--command={shlex.join(train_command(a))}"]
+    elif a.verb == "delete":
+        command = ["workload", "delete", f"--workload={a.name}", *where]
+    else:
+        command = [*(["workload", "list"] if a.verb == "list" else ["cluster", "delete"]), *where]
+    runner.run(["xpk", *command])
+
+
+if __name__ == "__main__":
+    main()
