@@ -5,20 +5,26 @@ TEST_WORKERS ?= 2
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test test-slow clean
+.PHONY: demo test test-slow lint clean
 
 demo: $(VENV)/installed
 	$(PY) -m launch.demo --workdir runs/demo
 
 test: $(VENV)/installed-test
-	$(PY) -m pytest -n $(TEST_WORKERS) -m "not slow"
+	$(PY) -m pytest -n $(TEST_WORKERS) --dist loadfile -m "not slow"
 
 test-slow: $(VENV)/installed-test
 	$(PY) -m pytest -m slow
 
-$(VENV)/installed: requirements.txt
+lint: $(VENV)/installed-test
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/lint-imports
+
+$(VENV)/installed: requirements.txt pyproject.toml
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet -r requirements.txt
+	$(PY) -m pip install --quiet --no-deps --editable .
 	touch $@
 
 $(VENV)/installed-test: requirements-test.txt $(VENV)/installed
