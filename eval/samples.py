@@ -17,7 +17,7 @@ import dataclasses
 import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,6 +30,9 @@ from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, BadRecords, Picture
 from smolrgpt_jax.data.sources.formats import read_source
 from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.files import results_folder, write_json
+
+if TYPE_CHECKING:
+    from smolrgpt_jax.generation import AnswerOptions, GeneratedAnswer
 
 BATCH_SIZE = 32
 
@@ -124,7 +127,7 @@ def draw(pictures: Mapping[str, Sequence[Picture]], count: int, seed: int) -> li
     return drawn
 
 
-def answer(model: Any, drawn: Sequence[Asked], depth_mode: str, max_new_tokens: int, bad: BadRecords) -> list[dict]:
+def answer(model: Any, drawn: Sequence[Asked], options: AnswerOptions) -> list[dict]:
     """The model's answers; what samples.json holds of each question that could be asked."""
     from smolrgpt_jax.generation import generate_answers
 
@@ -135,24 +138,15 @@ def answer(model: Any, drawn: Sequence[Asked], depth_mode: str, max_new_tokens: 
         )
         for asked in drawn
     ]
-    cut_off: set[str] = set()
-    answers = generate_answers(
-        model,
-        renamed,
-        batch_size=min(BATCH_SIZE, len(renamed)),
-        max_new_tokens=max_new_tokens,
-        depth_mode=depth_mode,
-        on_bad_record=bad,
-        cut_off=cut_off,
-    )
+    answers = generate_answers(model, renamed, options)
     return [
-        _sample(asked, answers[picture.questions[0].id], picture.questions[0].id in cut_off)
+        _sample(asked, answers[picture.questions[0].id])
         for asked, picture in zip(drawn, renamed)
         if picture.questions[0].id in answers
     ]
 
 
-def _sample(asked: Asked, text: str, cut_off: bool) -> dict:
+def _sample(asked: Asked, given: GeneratedAnswer) -> dict:
     question = asked.question
     sample = {
         "source": asked.source,
@@ -162,13 +156,13 @@ def _sample(asked: Asked, text: str, cut_off: bool) -> dict:
         "regions": len(question.regions),
         "earlier": [list(turn) for turn in question.earlier],
         "question": question.prompt,
-        "answer": text,
-        "cut_off": cut_off,
+        "answer": given.text,
+        "cut_off": given.cut_off,
         "truth": question.answer,
         "right": None,
     }
     if question.category in WAREHOUSE_CATEGORIES and question.normalized_answer is not None:
-        value = normalized_answer(question.category, question.prompt, text)
+        value = normalized_answer(question.category, question.prompt, given.text)
         sample["normalized_answer"] = value
         sample["normalized_truth"] = question.normalized_answer
         sample["right"] = is_correct(question.category, value, question.normalized_answer)
@@ -274,9 +268,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise DataError(f"{data} has no usable question; {bad.summary(1)}")
         # Imported late: neither --help nor a mistyped path should wait for JAX.
         from smolrgpt_jax import load
+        from smolrgpt_jax.generation import AnswerOptions
 
         model = load(args.checkpoint)
-        samples = answer(model, drawn, depth_mode, answer_length(model, args.max_new_tokens), bad)
+        length = answer_length(model, args.max_new_tokens)
+        options = AnswerOptions(min(BATCH_SIZE, len(drawn)), length, depth_mode=depth_mode, on_bad_record=bad)
+        samples = answer(model, drawn, options)
         info = run_details(model, "eval.samples", checkpoint=args.checkpoint, data=data)
         write_samples(args.out, samples, drawn, bad, seed=args.seed, run_info=info)
     except (ValueError, OSError) as error:

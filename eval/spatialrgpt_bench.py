@@ -158,10 +158,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with distributed.end_on_error():
             model = load_model(args.checkpoint, args.dtype)
 
+            from smolrgpt_jax.generation import AnswerOptions
+
             length = answer_length(model, args.max_new_tokens)
+            options = AnswerOptions(args.batch_size, length, on_bad_record=bad)
 
             def ask(asked: Sequence[Picture]) -> list[Answered]:
-                return answer_questions(model, asked, args.batch_size, length, bad, journal=journal_path(args.out))
+                return answer_questions(model, asked, options, journal=journal_path(args.out))
 
             # On every process, since Orbax reads on all of them together.
             details = run_details(model, "eval.spatialrgpt_bench", checkpoint=args.checkpoint, data=annotations)

@@ -25,7 +25,7 @@ import argparse
 import dataclasses
 import shlex
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,13 +41,13 @@ from eval.scoring.results import RESULT_FILES, compute_metrics, describe_metrics
 from eval.scoring.submission import describe_empty, record_ids
 from smolrgpt_jax import distributed
 from smolrgpt_jax.data.images import DEPTH_MODES
-from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, BadRecords, Picture, describe
+from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, BadRecords, Picture, Question, describe
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.files import read_json, results_folder, write_json
 
 if TYPE_CHECKING:
-    from smolrgpt_jax.generation.answers import ClosingMode
+    from smolrgpt_jax.generation import AnswerOptions
     from smolrgpt_jax.model import Model
 
 FINGERPRINT = "checkpoint fingerprint"
@@ -59,89 +59,38 @@ Answerer = Callable[[Sequence[Picture]], Sequence[Answered]]
 
 
 def answer_questions(
-    model: Model,
-    pictures: Sequence[Picture],
-    batch_size: int,
-    max_new_tokens: int,
-    on_bad_record: BadRecords | None = None,
-    depth_mode: str = DEPTH_MODES[0],
-    journal: Path | None = None,
+    model: Model, pictures: Sequence[Picture], options: AnswerOptions, journal: Path | None = None
 ) -> list[Answered]:
-    """Asks a model all questions; returns its texts in their order, "" for those it could not be asked, and
-    {"answer", "cut_off"} for those that the longest length cut.
+    """Asks a model all questions; returns its texts in their order, "" for those it could not be asked.
 
-    ``journal``: see ``generate_answers``.
+    {"answer", "cut_off"} stands for a text that the longest length cut, and {"answer", "closing"} for every one where
+    ``options.closing`` asks for values. ``journal``: file in which finished answers are kept, for a call that goes on from them.
     """
-    from smolrgpt_jax.generation import generate_answers
+    from eval.answering.journal import open_journal
+    from smolrgpt_jax.generation import GeneratedAnswer, generate_answers
 
-    cut_off: set[str] = set()
-    answers = generate_answers(
-        model,
-        pictures,
-        batch_size=batch_size,
-        max_new_tokens=max_new_tokens,
-        depth_mode=depth_mode,
-        on_bad_record=on_bad_record,
-        progress=True,
-        journal=journal,
-        cut_off=cut_off,
-    )
-    texts = [answers.get(question.id, "") for picture in pictures for question in picture.questions]
-    return mark_cut_off(pictures, texts, cut_off)
+    kept = None if journal is None else open_journal(journal, model, pictures, options)
+    found = generate_answers(model, pictures, options, kept)
+    answers: list[Answered] = []
+    for question in (question for picture in pictures for question in picture.questions):
+        given = found.get(question.id, GeneratedAnswer(""))
+        said: dict[str, str | bool | None] = {"answer": given.text}
+        if options.closing is not None:
+            said["closing"] = None if given.value is None else str(given.value)
+        if given.cut_off:
+            said["cut_off"] = True
+        answers.append(said if len(said) > 1 else given.text)
+    return answers
 
 
-def closed_answer_questions(
-    model: Model,
-    pictures: Sequence[Picture],
-    batch_size: int,
-    max_new_tokens: int,
-    mode: ClosingMode,
-    on_bad_record: BadRecords | None = None,
-    depth_mode: str = DEPTH_MODES[0],
-    journal: Path | None = None,
-) -> list[Answered]:
-    """As ``answer_questions``, with the value that the model closes each answer with: {"answer", "closing"} per question.
-
-    ``mode``: "after_text", or "alone" for the value without a text before it.
-    """
-    from smolrgpt_jax.generation import closed_answers
-
-    cut_off: set[str] = set()
-    answers = closed_answers(
-        model,
-        pictures,
-        batch_size=batch_size,
-        max_new_tokens=max_new_tokens,
-        mode=mode,
-        category_of=lambda question: question.category or question_category(question.prompt) or "",
-        depth_mode=depth_mode,
-        on_bad_record=on_bad_record,
-        journal=journal,
-        cut_off=cut_off,
-    )
-    found = [answers.get(question.id) for picture in pictures for question in picture.questions]
-    closed = [
-        {
-            "answer": "" if answer is None else answer.text,
-            "closing": None if answer is None or answer.value is None else str(answer.value),
-        }
-        for answer in found
-    ]
-    return mark_cut_off(pictures, closed, cut_off)
+def asked_category(question: Question) -> str:
+    """The category of a question, by its wording where the record does not tell."""
+    return question.category or question_category(question.prompt) or ""
 
 
 def described(answer: Answered) -> Mapping[str, str | bool | None]:
     """What is said of one question, as a dict."""
     return {"answer": answer} if isinstance(answer, str) else answer
-
-
-def mark_cut_off(pictures: Sequence[Picture], answers: Sequence[Answered], cut_off: Collection[str]) -> list[Answered]:
-    """The answers, those to these questions (ids) marked as cut off."""
-    ids = [question.id for picture in pictures for question in picture.questions]
-    return [
-        {**described(answer), "cut_off": True} if name in cut_off else answer
-        for name, answer in zip(ids, answers, strict=True)
-    ]
 
 
 def with_further(answers: Sequence[Answered], further: Sequence[Sequence[dict]]) -> list[Answered]:
@@ -260,18 +209,20 @@ def _answerer(
 
             asked = dataclasses.replace(model, tokenizer=SubmissionTokenizer.of(model.tokenizer))
             pictures = with_newlines(pictures, records)
-        length = answer_length(model, args.max_new_tokens)
-        limits = {"batch_size": args.batch_size, "max_new_tokens": length}
-        rest = {"on_bad_record": bad, "depth_mode": args.preprocessing}
-        kept = journal_path(args.out)
-        if "closing" in args.answers:
-            answers = closed_answer_questions(asked, pictures, **limits, mode=args.closing, **rest, journal=kept)
-        else:
-            answers = answer_questions(asked, pictures, **limits, **rest, journal=kept)
+        from smolrgpt_jax.generation import AnswerOptions
+
+        options = AnswerOptions(
+            args.batch_size,
+            answer_length(model, args.max_new_tokens),
+            depth_mode=args.preprocessing,
+            closing=args.closing if "closing" in args.answers else None,
+            category_of=asked_category,
+            on_bad_record=bad,
+        )
+        answers = answer_questions(asked, pictures, options, journal=journal_path(args.out))
         if ballots is None:
             return answers
-        more = further_answers(asked, pictures, ballots, **limits, **rest, out=args.out)
-        return with_further(answers, more)
+        return with_further(answers, further_answers(asked, pictures, ballots, options, out=args.out))
 
     return ask
 

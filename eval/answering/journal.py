@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from smolrgpt_jax.data.records import RLE, Picture
-from smolrgpt_jax.generation.engine import Decoding
+from smolrgpt_jax.generation import AnswerOptions
 from smolrgpt_jax.models.smolrgpt import Params
 
 if TYPE_CHECKING:
@@ -98,17 +98,22 @@ def journal_files(path: str | Path) -> list[Path]:
     return [file for file in (path, *sorted(numbered)) if file.is_file()]
 
 
-def run_identity(model: Model, pictures: Sequence[Picture], decoding: Decoding, closing: str | None) -> dict[str, Any]:
+def open_journal(path: str | Path, model: Model, pictures: Sequence[Picture], options: AnswerOptions) -> Journal:
+    """The journal of the answers that a model gives to these questions, see `generate_answers`; raises ValueError as `Journal`."""
+    return Journal(path, run_identity(model, pictures, options))
+
+
+def run_identity(model: Model, pictures: Sequence[Picture], options: AnswerOptions) -> dict[str, Any]:
     """What answers depend on; equal for a run that may go on with them."""
     return {
         "parameters": params_fingerprint(model.params),
         "configuration": model.config.to_dict() | {"chat_format": model.tokenizer.chat_format},
         "decoding": {
-            "max_new_tokens": decoding.max_new_tokens,
-            "sampling": dataclasses.asdict(decoding.sampling),
-            "seed": decoding.seed,
-            "depth_mode": decoding.depth_mode,
-            "closing": closing,
+            "max_new_tokens": options.max_new_tokens,
+            "sampling": dataclasses.asdict(options.sampling),
+            "seed": options.seed,
+            "depth_mode": options.depth_mode,
+            "closing": options.closing,
         },
         "data": pictures_fingerprint(pictures),
     }

@@ -25,11 +25,11 @@ import numpy as np
 from eval import DRAWN, REORDERED, journal_path
 from eval.answering.mirror import mirrored_question, mirrored_text, mirrored_value
 from eval.reading.rules import Answer, normalized_answer, question_category
-from smolrgpt_jax.data.images import DEPTH_MODES
 from smolrgpt_jax.data.records import MASK, WAREHOUSE_CATEGORIES, BadRecords, Picture, Question
 from smolrgpt_jax.errors import DataError
 
 if TYPE_CHECKING:
+    from smolrgpt_jax.generation import AnswerOptions
     from smolrgpt_jax.model import Model
 
 _SIDE_BY_SIDE = re.compile(rf"{MASK}(?:\s*{MASK})*")
@@ -133,32 +133,25 @@ def mask_groups(question: str) -> list[list[int]]:
 
 
 def further_answers(
-    model: Model,
-    pictures: Sequence[Picture],
-    ballots: Ballots,
-    batch_size: int,
-    max_new_tokens: int,
-    on_bad_record: BadRecords | None = None,
-    depth_mode: str = DEPTH_MODES[0],
-    out: Path | None = None,
+    model: Model, pictures: Sequence[Picture], ballots: Ballots, options: AnswerOptions, out: Path | None = None
 ) -> list[list[dict]]:
     """The further answers to every question, in the questions' order.
 
     Args:
-      on_bad_record: its policy is followed; what it has collected stays as it is, as these pictures have been
-        read before.
+      options: as for the first answers, but for sampling, seed and closing. The policy of ``on_bad_record`` is followed; what it has
+        collected stays as it is, as these pictures have been read before.
       out: folder of the run's results, beside which finished answers are kept (``eval.remove_journal``).
 
     Returns:
       Dicts of answer, its text ("" where it could not be asked), order, the question's own numbers of the
       regions that the text calls 0, 1, ..., and mirrored, True for a text about the mirrored picture.
     """
-    from smolrgpt_jax.generation import generate_answers
-    from smolrgpt_jax.generation.decode import GREEDY, Sampling
+    from eval.answering.journal import open_journal
+    from smolrgpt_jax.generation import Sampling, generate_answers
 
     again = [[asked_again(question, ballots) for question in picture.questions] for picture in pictures]
     answers: dict[str, str] = {}
-    for part, sampling in ((REORDERED, GREEDY), (DRAWN, Sampling(ballots.temperature, 0, 1.0))):
+    for part, sampling in ((REORDERED, Sampling()), (DRAWN, Sampling(ballots.temperature, 0, 1.0))):
         copies = []
         for (picture, questions), mirrored in itertools.product(zip(pictures, again), (False, True)):
             asked = tuple(
@@ -166,17 +159,15 @@ def further_answers(
             )
             if asked:
                 copies.append(dataclasses.replace(picture, questions=asked, mirrored=mirrored))
-        answers |= generate_answers(
-            model,
-            copies,
-            batch_size=batch_size,
-            max_new_tokens=max_new_tokens,
-            depth_mode=depth_mode,
+        how = dataclasses.replace(
+            options,
             sampling=sampling,
             seed=ballots.seed,
-            on_bad_record=None if on_bad_record is None else BadRecords(on_bad_record.policy),
-            journal=None if out is None else journal_path(out, part),
+            closing=None,
+            on_bad_record=BadRecords(options.on_bad_record.policy),
         )
+        kept = None if out is None else open_journal(journal_path(out, part), model, copies, how)
+        answers |= {name: given.text for name, given in generate_answers(model, copies, how, kept).items()}
     return [
         [
             {"answer": answers.get(a.question.id, ""), "order": list(a.order)}

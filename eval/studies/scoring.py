@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from eval import answer_length
 from eval.warehouse import answer_questions, evaluate, run_details
-from smolrgpt_jax.data.records import BadRecords
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 from smolrgpt_jax.errors import DataError
 
@@ -41,11 +40,12 @@ def score(
     Raises:
       DataError: records or pictures that cannot be used, or records without answers.
     """
-    bad = BadRecords("error")
-    length = answer_length(model, max_new_tokens)
+    from smolrgpt_jax.generation import AnswerOptions
+
+    options = AnswerOptions(batch_size, answer_length(model, max_new_tokens))
     metrics = evaluate(
-        read_warehouse(root, split, annotations=annotations, on_bad_record=bad),
-        lambda asked: answer_questions(model, asked, batch_size, length, bad),
+        read_warehouse(root, split, annotations=annotations),
+        lambda asked: answer_questions(model, asked, options),
         out,
         loss_curves=loss_curves,
         run_info=run_details(model, "eval.studies", **details),

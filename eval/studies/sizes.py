@@ -84,10 +84,12 @@ def _pictures(root: Path, split: str) -> list[Picture]:
 def _test(
     model: Model, root: Path, out: Path, *, batch_size: int, max_new_tokens: int | None, **details: Any
 ) -> Mapping[str, Any]:
-    bad, length = BadRecords("error"), answer_length(model, max_new_tokens)
+    from smolrgpt_jax.generation import AnswerOptions
+
+    options = AnswerOptions(batch_size, answer_length(model, max_new_tokens))
     return evaluate(
         _pictures(root, "test"),
-        lambda asked: answer_questions(model, asked, batch_size, length, bad),
+        lambda asked: answer_questions(model, asked, options),
         out,
         run_details(model, "eval.studies", data=root / "test", **details),
     )

@@ -92,9 +92,11 @@ def run(workdir: Path, seed: int) -> None:
 
 def asked_several_times(model: Model, pictures: Sequence[Picture], out: Path, bad: BadRecords) -> list[Answered]:
     """What the model says to every question, at first and for the vote."""
-    asked = (64, demo.LONGEST_ANSWER, bad)
-    answers = answer_questions(model, pictures, *asked, journal=journal_path(out))
-    return with_further(answers, further_answers(model, pictures, BALLOTS, *asked, out=out))
+    from smolrgpt_jax.generation import AnswerOptions
+
+    options = AnswerOptions(max_new_tokens=demo.LONGEST_ANSWER, on_bad_record=bad)
+    answers = answer_questions(model, pictures, options, journal=journal_path(out))
+    return with_further(answers, further_answers(model, pictures, BALLOTS, options, out=out))
 
 
 def real_sides(model: Model, folder: Path, bad: BadRecords) -> str:
@@ -105,7 +107,9 @@ def real_sides(model: Model, folder: Path, bad: BadRecords) -> str:
         write_side_questions(read_json(REAL / "records_with_masks.json", list), folder, REAL / "val")
     pictures = read_warehouse(folder, "val", on_bad_record=bad)
     questions = [question for picture in pictures for question in picture.questions]
-    answers = answer_questions(model, pictures, 64, demo.LONGEST_ANSWER, bad)
+    from smolrgpt_jax.generation import AnswerOptions
+
+    answers = answer_questions(model, pictures, AnswerOptions(max_new_tokens=demo.LONGEST_ANSWER, on_bad_record=bad))
     right = sum(
         normalized_answer("left_right", question.prompt, answer["answer"]) == question.normalized_answer
         for question, answer in zip(questions, map(described, answers), strict=True)

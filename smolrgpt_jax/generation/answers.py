@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol
 
 import jax
 import numpy as np
 from tqdm import tqdm
 
-from eval.answering.journal import Journal, run_identity
+from smolrgpt_jax.config import SmolRGPTConfig
+from smolrgpt_jax.data.chat import ANSWER_TOKENS, ChatTokenizer
 from smolrgpt_jax.data.closing import parse_value, split_closing
 from smolrgpt_jax.data.prompts import plan_prompts
 from smolrgpt_jax.data.records import BadRecords, Picture, Question
@@ -20,145 +20,99 @@ from smolrgpt_jax.generation.constraint import kind_of, make_automaton
 from smolrgpt_jax.generation.decode import GREEDY, Sampling
 from smolrgpt_jax.generation.engine import Closing, Decoding, answer_prompts
 from smolrgpt_jax.generation.processes import consecutive_share, gather_answers
-
-if TYPE_CHECKING:
-    from smolrgpt_jax.model import Model
+from smolrgpt_jax.models.smolrgpt import Params
 
 ClosingMode = Literal["after_text", "alone"]
 
 
 @dataclass(frozen=True)
-class ClosedAnswer:
-    """An answer's free text and its normalised value, None for a question whose category has none."""
+class AnswerOptions:
+    """How questions are asked.
+
+    Attributes:
+      batch_size: most questions decoded together (a multiple of it where the devices need more).
+      max_new_tokens: most tokens of an answer's text.
+      depth_mode: see `images.read_depth`.
+      sampling, seed: how tokens are chosen.
+      closing: whether a normalised value is decoded after the free text where the model has not written it by itself
+        ("after_text"), or in its place ("alone"). It is left or right; the number of one of the question's regions (mcq); a
+        number up to that of its regions (count); metres (distance).
+      category_of: the category of a question, which says what its value is.
+      on_bad_record: what to do with a question that cannot be asked.
+      progress: whether a progress bar is shown.
+    """
+
+    batch_size: int = 64
+    max_new_tokens: int = ANSWER_TOKENS
+    depth_mode: str = "training"
+    sampling: Sampling = GREEDY
+    seed: int = 0
+    closing: ClosingMode | None = None
+    category_of: Callable[[Question], str] = lambda question: question.category
+    on_bad_record: BadRecords = BadRecords("error")
+    progress: bool = True
+
+
+@dataclass(frozen=True)
+class GeneratedAnswer:
+    """An answer's free text, its normalised value (None without closing or for a question whose category has none), and
+    whether the text did not end within `max_new_tokens`."""
 
     text: str
-    value: str | int | float | None
+    value: str | int | float | None = None
+    cut_off: bool = False
+
+
+class AskedModel(Protocol):
+    """What is asked; raises nothing by itself."""
+
+    config: SmolRGPTConfig
+    params: Params
+    tokenizer: ChatTokenizer | None
+
+
+class KeptAnswers(Protocol):
+    """Finished texts (with their closings) by question id, kept from an earlier call: they are not generated again.
+
+    cut_off: ids of those whose text did not end within its tokens; append: keeps more of them at once.
+    """
+
+    answers: Mapping[str, str]
+    cut_off: Collection[str]
+
+    def append(self, answers: Mapping[str, str], cut_off: Collection[str]) -> None: ...
 
 
 def generate_answers(
-    model: Model,
-    pictures: Sequence[Picture],
-    *,
-    batch_size: int,
-    max_new_tokens: int,
-    depth_mode: str = "training",
-    sampling: Sampling = GREEDY,
-    seed: int = 0,
-    on_bad_record: BadRecords | None = None,
-    progress: bool = True,
-    journal: str | Path | None = None,
-    cut_off: set[str] | None = None,
-) -> dict[str, str]:
-    """Answers every question of the pictures: {question id: text}.
+    model: AskedModel, pictures: Sequence[Picture], options: AnswerOptions, kept: KeptAnswers | None = None
+) -> dict[str, GeneratedAnswer]:
+    """Answers every question of the pictures: {question id: answer}.
 
     Each picture is encoded once for all its questions. An answer depends on its picture, its question and, where it is sampled,
-    on the seed and the question's id; not on the others. Questions that `on_bad_record` lets pass are left out. The ids of those
-    whose text did not end within `max_new_tokens` are added to `cut_off`.
+    on the seed and the question's id; not on the others. Questions that `options.on_bad_record` lets pass are left out.
 
-    With a `journal` (a file) finished answers are kept there at once, and a call that was interrupted goes on from it; the
-    caller removes the file. In a run of several processes each answers its share of the pictures on its own devices and all
-    return all answers; the journal is then a file per process, `journal.0` and so on.
+    In a run of several processes each answers its share of the pictures on its own devices and all return all answers; every
+    process then has a `kept` of its own to append to, which holds the answers of all.
 
-    Raises ValueError if the model has no tokenizer, lies on devices of several processes, or the journal is of another run;
-    DataError for a bad record.
+    Raises ValueError if the model has no tokenizer or lies on devices of several processes; DataError for a bad record.
     """
-    return _generate(
-        model,
-        pictures,
-        batch_size,
-        max_new_tokens,
-        depth_mode,
-        sampling,
-        seed,
-        on_bad_record,
-        progress,
-        journal,
-        cut_off,
-    )
-
-
-def closed_answers(
-    model: Model,
-    pictures: Sequence[Picture],
-    *,
-    batch_size: int,
-    max_new_tokens: int,
-    mode: ClosingMode = "after_text",
-    category_of: Callable[[Question], str] | None = None,
-    depth_mode: str = "training",
-    sampling: Sampling = GREEDY,
-    seed: int = 0,
-    on_bad_record: BadRecords | None = None,
-    progress: bool = True,
-    journal: str | Path | None = None,
-    cut_off: set[str] | None = None,
-) -> dict[str, ClosedAnswer]:
-    """As `generate_answers`, each answer followed by its normalised value: {question id: answer}.
-
-    The value is decoded under a constraint: left or right; the number of one of the question's regions (mcq); a number up to
-    that of its regions (count); metres (distance). "after_text": after the free text, where the model has not closed it by
-    itself. "alone": in place of the free text. `category_of` tells the category where the records do not.
-    """
-    category_of = category_of or (lambda question: question.category)
-    texts = _generate(
-        model,
-        pictures,
-        batch_size,
-        max_new_tokens,
-        depth_mode,
-        sampling,
-        seed,
-        on_bad_record,
-        progress,
-        journal,
-        cut_off,
-        mode,
-        category_of,
-    )
-    answers = {}
-    for question in (question for picture in pictures for question in picture.questions):
-        if question.id in texts:
-            category, text = category_of(question), texts[question.id]
-            free, value = split_closing(text) if kind_of(category, question) else (text, None)
-            answers[question.id] = ClosedAnswer(free, None if value is None else parse_value(category, value))
-    return answers
-
-
-def _generate(
-    model: Model,
-    pictures: Sequence[Picture],
-    batch_size: int,
-    max_new_tokens: int,
-    depth_mode: str,
-    sampling: Sampling,
-    seed: int,
-    on_bad_record: BadRecords | None,
-    progress: bool,
-    journal: str | Path | None,
-    cut_off: set[str] | None,
-    mode: ClosingMode | None = None,
-    category_of: Callable[[Question], str] = lambda question: question.category,
-) -> dict[str, str]:
     if model.tokenizer is None:
         raise ValueError("the checkpoint brings no tokenizer, answers cannot be read")
     config, tokenizer = model.config, model.tokenizer
-    decoding = Decoding(batch_size, max_new_tokens, tokenizer.eos_id, sampling, seed, depth_mode)
+    decoding = Decoding(
+        options.batch_size, options.max_new_tokens, tokenizer.eos_id, options.sampling, options.seed, options.depth_mode
+    )
+
+    def kind(question: Question):
+        return kind_of(options.category_of(question), question)
+
     closing = None
-    if mode is not None:
-
-        def kind(question: Question):
-            return kind_of(category_of(question), question)
-
+    if options.closing is not None:
         kinds = {kind(question) for picture in pictures for question in picture.questions} - {None}
         automaton = make_automaton(tokenizer, kinds, config.decoder.padded_vocab_size)
-        closing = Closing(automaton, kind, mode == "alone")
-    answers: dict[str, str] = {}
-    cut: set[str] = set()
-    known = None
-    if journal is not None:
-        known = Journal(journal, run_identity(model, pictures, decoding, mode))
-        answers.update(known.answers)
-        cut |= known.cut_off
+        closing = Closing(automaton, kind, options.closing == "alone")
+    texts: dict[str, str] = {} if kept is None else dict(kept.answers)
+    cut: set[str] = set() if kept is None else set(kept.cut_off)
     share = consecutive_share(pictures)
     shape = RowShape(
         config.decoder.max_positions, 1, 0, config.image_tokens, config.vision.image_size, config.mask_grid
@@ -167,26 +121,33 @@ def _generate(
         share,
         TokenisedQuestions(share, tokenizer, with_answers=False),
         shape,
-        answered=answers,
-        on_bad_record=on_bad_record,
+        answered=texts,
+        on_bad_record=options.on_bad_record,
     )
     questions = sum(len(row.lengths) for row in prompts.rows)
-    shown = progress and jax.process_index() == 0
+    shown = options.progress and jax.process_index() == 0
     with tqdm(total=questions, desc="answers", unit="question", disable=not shown) as bar:
         for ids in answer_prompts(
-            config, model.params, prompts, decoding, closing=closing, on_bad_record=on_bad_record
+            config, model.params, prompts, decoding, closing=closing, on_bad_record=options.on_bad_record
         ):
             finished = {question: tokenizer.decode(tokens) for question, tokens in ids.items()}
             cut_now = {question for question, tokens in ids.items() if _is_cut(tokens, decoding, closing)}
-            if known is not None:
-                known.append(finished, cut_now)
-            answers.update(finished)
+            if kept is not None:
+                kept.append(finished, cut_now)
+            texts.update(finished)
             cut |= cut_now
             bar.update(len(finished))
-    answers = gather_answers(answers)
-    if cut_off is not None:
-        cut_off.update(gather_answers({question: answers[question] for question in cut}))
-    return {q.id: answers[q.id] for picture in pictures for q in picture.questions if q.id in answers}
+    texts = gather_answers(texts)
+    cut = set(gather_answers({question: texts[question] for question in cut}))
+    answers = {}
+    for question in (question for picture in pictures for question in picture.questions):
+        if question.id in texts:
+            text, value = texts[question.id], None
+            if closing is not None and kind(question):
+                text, value = split_closing(text)
+                value = None if value is None else parse_value(options.category_of(question), value)
+            answers[question.id] = GeneratedAnswer(text, value, question.id in cut)
+    return answers
 
 
 def _is_cut(tokens: np.ndarray, decoding: Decoding, closing: Closing | None) -> bool:

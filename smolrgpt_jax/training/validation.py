@@ -21,7 +21,7 @@ from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.records import BadRecords, Picture
 from smolrgpt_jax.data.rows import RowShape
 from smolrgpt_jax.errors import RunError
-from smolrgpt_jax.generation import generate_answers
+from smolrgpt_jax.generation import AnswerOptions, generate_answers
 from smolrgpt_jax.model import Model
 from smolrgpt_jax.models.smolrgpt import Params
 from smolrgpt_jax.training.data import naming, packed_rows, read_data
@@ -92,15 +92,14 @@ class Validation:
         if self._scorer is not None:
             config = self._config.replace(remat="none", attention="xla")
             model = Model(config, _on_this_process(params), self._tokenizer)
-            answers = generate_answers(
-                model,
-                self._asked,
-                batch_size=ANSWER_ROWS,
-                max_new_tokens=self._run["validation_answer_tokens"],
-                depth_mode=self._run["data"]["depth_mode"],
+            options = AnswerOptions(
+                ANSWER_ROWS,
+                self._run["validation_answer_tokens"],
+                self._run["data"]["depth_mode"],
                 on_bad_record=self._bad,
                 progress=False,
             )
+            answers = {name: given.text for name, given in generate_answers(model, self._asked, options).items()}
             scores = self._scorer.score(self._asked, answers)
             found |= {name: float(value) for name, value in scores.items() if value is not None}
         return found

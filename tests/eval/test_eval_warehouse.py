@@ -9,6 +9,7 @@ import pytest
 import eval.warehouse as command
 import smolrgpt_jax
 from eval import journal_path
+from eval.answering import journal
 from eval.answering.journal import params_fingerprint
 from eval.normalize import main as normalize_main
 from eval.score_warehouse import main as score_main
@@ -18,7 +19,7 @@ from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 from smolrgpt_jax.data.submission_prompts import SubmissionTokenizer
 from smolrgpt_jax.errors import DataError
-from smolrgpt_jax.generation import ClosedAnswer
+from smolrgpt_jax.generation import AnswerOptions, GeneratedAnswer
 
 TOKENIZER = Path(__file__).parents[1] / "data_files" / "text" / "tokenizer"
 
@@ -146,11 +147,12 @@ def test_results_of_another_split_do_not_stay(warehouse, tmp_path, fake_model, m
 def test_answers_that_the_length_cut_are_marked_and_counted(warehouse, tmp_path, loaded_model, monkeypatch, capsys):
     import smolrgpt_jax.generation
 
-    def generate_answers(model, pictures, *, cut_off, **_):
+    def generate_answers(model, pictures, options, kept):
         questions = [question for picture in pictures for question in picture.questions]
-        cut_off |= {questions[1].id, questions[2].id}
-        return {question.id: question.answer for question in questions}
+        cut_off = {questions[1].id, questions[2].id}
+        return {q.id: GeneratedAnswer(q.answer, cut_off=q.id in cut_off) for q in questions}
 
+    monkeypatch.setattr(journal, "open_journal", lambda *_: None)
     monkeypatch.setattr(smolrgpt_jax.generation, "generate_answers", generate_answers)
     main(command_line(warehouse, tmp_path))
     predictions = read(tmp_path / "out", "predictions.json")
@@ -188,8 +190,8 @@ def test_questions_that_could_not_be_asked_are_wrong(monkeypatch, warehouse, loa
     import smolrgpt_jax.generation
 
     pictures = read_warehouse(warehouse, "val")
-    monkeypatch.setattr(smolrgpt_jax.generation, "generate_answers", lambda model, pictures, **_: {"000100-count": "4"})
-    answers = command.answer_questions(loaded_model, pictures[:1], 2, 8)
+    monkeypatch.setattr(smolrgpt_jax.generation, "generate_answers", lambda *_: {"000100-count": GeneratedAnswer("4")})
+    answers = command.answer_questions(loaded_model, pictures[:1], AnswerOptions(2, 8))
     assert answers == ["", "4", "", ""]
 
 
@@ -198,33 +200,20 @@ def test_closing_values_come_with_the_texts(monkeypatch, warehouse, loaded_model
 
     pictures = read_warehouse(warehouse, "val")[:2]
     ids = [question.id for picture in pictures for question in picture.questions]
-    given = {}
 
-    def closed_answers(model, pictures, *, mode, category_of, **_):
-        unknown = [dataclasses.replace(question, category="") for picture in pictures for question in picture.questions]
-        given["categories"] = [category_of(question) for question in unknown]
-        given["mode"] = mode
-        return {name: ClosedAnswer("Seven.", 7) for name in ids[:-2]} | {ids[-2]: ClosedAnswer("Well.", None)}
+    def generate_answers(model, pictures, options, kept):
+        return {name: GeneratedAnswer("Seven.", 7) for name in ids[:-2]} | {ids[-2]: GeneratedAnswer("Well.")}
 
-    monkeypatch.setattr(smolrgpt_jax.generation, "closed_answers", closed_answers)
-    answers = command.closed_answer_questions(loaded_model, pictures, 2, 8, "after_text")
+    monkeypatch.setattr(smolrgpt_jax.generation, "generate_answers", generate_answers)
+    answers = command.answer_questions(loaded_model, pictures, AnswerOptions(closing="after_text"))
     assert answers[0] == {"answer": "Seven.", "closing": "7"}
     assert answers[-2:] == [{"answer": "Well.", "closing": None}, {"answer": "", "closing": None}]
-    assert given["mode"] == "after_text"
-    assert given["categories"] == [question.category for picture in pictures for question in picture.questions]
 
 
-def test_the_depth_mode_reaches_generation(monkeypatch, warehouse, loaded_model):
-    import smolrgpt_jax.generation
-
-    modes = []
-    monkeypatch.setattr(
-        smolrgpt_jax.generation, "generate_answers", lambda *_, depth_mode, **__: modes.append(depth_mode) or {}
-    )
-    pictures = read_warehouse(warehouse, "val")
-    command.answer_questions(loaded_model, pictures[:1], 2, 8)
-    command.answer_questions(loaded_model, pictures[:1], 2, 8, depth_mode="submission")
-    assert modes == ["training", "submission"]
+def test_categories_are_told_by_the_wording_where_the_records_do_not(warehouse):
+    questions = [question for picture in read_warehouse(warehouse, "val") for question in picture.questions]
+    unknown = [dataclasses.replace(question, category="") for question in questions]
+    assert list(map(command.asked_category, unknown)) == [question.category for question in questions]
 
 
 def test_a_split_with_some_answers_is_refused_before_anything_is_asked(warehouse, tmp_path):
@@ -276,14 +265,14 @@ def test_a_test_split_gives_the_published_submission_format(warehouse, tmp_path,
 def test_several_methods_are_scored_and_their_agreement_reported(warehouse, tmp_path, fake_model, monkeypatch, capsys):
     asked = {}
 
-    def answer(model, pictures, **settings):
-        asked.update(settings)
+    def answer(model, pictures, options, journal):
+        asked.update(closing=options.closing, journal=journal)
         texts = [*truthful(pictures)[:-1], ""]
         return [{"answer": text, "closing": "1" if text else None} for text in texts]
 
-    monkeypatch.setattr(command, "closed_answer_questions", answer)
+    monkeypatch.setattr(command, "answer_questions", answer)
     main(command_line(warehouse, tmp_path, "--answers", "rules", "closing", "--closing", "alone"))
-    assert asked["mode"] == "alone" and asked["journal"] == journal_path(tmp_path / "out")
+    assert asked["closing"] == "alone" and asked["journal"] == journal_path(tmp_path / "out")
     metrics, predictions = read(tmp_path / "out", "metrics.json"), read(tmp_path / "out", "predictions.json")
     assert predictions[1]["values"] == {"rules": 0, "closing": 1} and predictions[1]["closing"] == "1"
     assert predictions[-1]["values"] == {"rules": None, "closing": None}
@@ -301,10 +290,10 @@ def test_several_methods_are_scored_and_their_agreement_reported(warehouse, tmp_
 def test_answers_are_kept_when_a_method_fails_after_the_model_answered(
     warehouse, tmp_path, fake_model, monkeypatch, capsys
 ):
-    def answer(model, pictures, **settings):
+    def answer(model, pictures, *_, **__):
         return [{"answer": text, "closing": None} for text in truthful(pictures)[:-1] + ["!!!!!!"]]
 
-    monkeypatch.setattr(command, "closed_answer_questions", answer)
+    monkeypatch.setattr(command, "answer_questions", answer)
     with pytest.raises(SystemExit) as stop:
         main(command_line(warehouse, tmp_path, "--answers", "rules", "closing"))
     assert "no answer is closed" in str(stop.value) and "out/answers.json" in str(stop.value)
@@ -331,9 +320,9 @@ def test_the_submissions_preprocessing_changes_depth_and_prompts_only(
     class WithTokenizer(type(loaded_model)):
         tokenizer: object
 
-    def answer(model, pictures, *, depth_mode, **_):
+    def answer(model, pictures, options, journal):
         prompts = {question.id: question.prompt for picture in pictures for question in picture.questions}
-        asked.update(tokenizer=model.tokenizer, prompts=prompts, depth_mode=depth_mode)
+        asked.update(tokenizer=model.tokenizer, prompts=prompts, depth_mode=options.depth_mode)
         return truthful(pictures)
 
     tokenizer = ChatTokenizer.load(TOKENIZER)

@@ -22,6 +22,7 @@ from smolrgpt_jax.data.prepared.reader import read_prepared
 from smolrgpt_jax.data.prepared.writer import PrepareConfig, prepare
 from smolrgpt_jax.data.records import Picture, Question
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.generation import GeneratedAnswer
 from smolrgpt_jax.models.smolrgpt import abstract_params
 
 TINY = SmolRGPTConfig(
@@ -82,10 +83,10 @@ def checkpoint(tmp_path, params, captions, questions):
 def told(monkeypatch, loaded_model):
     """A model that answers with the truth, except for the last question, whose answer is cut off."""
 
-    def answer(model, pictures, cut_off, **_):
+    def answer(model, pictures, options):
         asked = [question for picture in pictures for question in picture.questions]
-        cut_off.add(asked[-1].id)
-        return {question.id: question.answer for question in asked} | {asked[-1].id: "Who knows?"}
+        found = {question.id: GeneratedAnswer(question.answer) for question in asked}
+        return found | {asked[-1].id: GeneratedAnswer("Who knows?", cut_off=True)}
 
     monkeypatch.setattr(smolrgpt_jax.generation, "generate_answers", answer)
 

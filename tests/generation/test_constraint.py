@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.closing import CLOSING, closing_value
 from smolrgpt_jax.data.records import Question
-from smolrgpt_jax.generation import closed_answers, generate_answers
+from smolrgpt_jax.generation import AnswerOptions, GeneratedAnswer, generate_answers
 from smolrgpt_jax.generation.constraint import Automaton, kind_of, make_automaton
 from smolrgpt_jax.generation.engine import Closing, Decoding
 from tests.generation.conftest import TOKENIZER, answer_ids, teacher_forced
@@ -106,7 +107,7 @@ def test_a_tokenizer_that_joins_digits_is_refused(tokenizer, monkeypatch):
 
 
 NEW_TOKENS = 12
-OPTIONS = {"batch_size": 8, "max_new_tokens": NEW_TOKENS, "progress": False}
+OPTIONS = AnswerOptions(8, NEW_TOKENS, progress=False)
 
 
 def check_values(pictures, answers):
@@ -121,38 +122,48 @@ def check_values(pictures, answers):
             assert isinstance(value, int) and 0 <= value <= most
 
 
+def free_answers(model, pictures, **changes) -> dict[str, GeneratedAnswer]:
+    return generate_answers(model, pictures, dataclasses.replace(OPTIONS, **changes))
+
+
+def closed_answers(model, pictures, mode="after_text", **changes) -> dict[str, GeneratedAnswer]:
+    return free_answers(model, pictures, closing=mode, **changes)
+
+
 def test_closed_answers_keep_their_text(model, pictures):
     """A random model never writes the closing by itself, so all are closed for it."""
-    free = generate_answers(model, pictures, **OPTIONS)
-    closed = closed_answers(model, pictures, **OPTIONS)
-    assert {name: answer.text for name, answer in closed.items()} == free
+    free, closed = free_answers(model, pictures), closed_answers(model, pictures)
+    assert {name: (a.text, a.cut_off) for name, a in closed.items()} == {
+        n: (a.text, a.cut_off) for n, a in free.items()
+    }
     check_values(pictures, closed)
 
 
 def test_texts_that_are_closed_by_force_are_cut_off(model, pictures):
-    free, closed, alone = set(), set(), set()
-    options = OPTIONS | {"max_new_tokens": 3}
-    texts = generate_answers(model, pictures, cut_off=free, **options)
-    closed_answers(model, pictures, cut_off=closed, **options)
-    closed_answers(model, pictures, mode="alone", cut_off=alone, **options)
-    assert 0 < len(free) < len(texts) and closed == free and not alone
+    free, closed, alone = (
+        {name for name, given in answers.items() if given.cut_off}
+        for answers in (
+            free_answers(model, pictures, max_new_tokens=3),
+            closed_answers(model, pictures, max_new_tokens=3),
+            closed_answers(model, pictures, "alone", max_new_tokens=3),
+        )
+    )
+    assert 0 < len(free) < sum(len(picture.questions) for picture in pictures) and closed == free and not alone
 
 
 def test_answers_that_are_nothing_but_the_closing(model, pictures):
-    closed = closed_answers(model, pictures, mode="alone", **OPTIONS)
+    closed = closed_answers(model, pictures, "alone")
     assert {answer.text for answer in closed.values()} == {""}
     check_values(pictures, closed)
 
 
 def test_questions_without_values_stay_open(model, pictures):
     known = {"left_right", "count"}
-    answers = closed_answers(
-        model, pictures, category_of=lambda q: q.category if q.category in known else "other", **OPTIONS
-    )
+    answers = closed_answers(model, pictures, category_of=lambda q: q.category if q.category in known else "other")
     open_ids = {q.id for p in pictures for q in p.questions if q.category not in known}
     assert open_ids and {name for name, answer in answers.items() if answer.value is None} == open_ids
-    free = generate_answers(model, pictures, **OPTIONS)
-    assert all(answers[name].text == free[name] for name in open_ids)
+    free = free_answers(model, pictures)
+    assert all(answers[name] == free[name] for name in open_ids)
 
 
 def test_values_are_the_models_best_allowed_tokens(model, pictures):

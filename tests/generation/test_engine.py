@@ -15,7 +15,7 @@ from smolrgpt_jax.data.prompts import choose_lengths
 from smolrgpt_jax.data.records import BadRecords
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 from smolrgpt_jax.errors import DataError
-from smolrgpt_jax.generation import generate_answers, slots
+from smolrgpt_jax.generation import AnswerOptions, generate_answers, slots
 from smolrgpt_jax.generation.decode import GREEDY, Sampling, choose
 from smolrgpt_jax.generation.engine import Decoding, question_key
 from smolrgpt_jax.model import Model
@@ -139,14 +139,15 @@ def test_an_unreadable_picture_leaves_out_its_questions_only(model, warehouse, t
     pictures = read_warehouse(tmp_path / "data", "train")
     damage(pictures[1])
     bad = BadRecords("report")
-    options = {"batch_size": 8, "max_new_tokens": NEW_TOKENS, "progress": False}
-    found = generate_answers(model, pictures, on_bad_record=bad, **options)
+    options = AnswerOptions(8, NEW_TOKENS, progress=False)
+    found = generate_answers(model, pictures, dataclasses.replace(options, on_bad_record=bad))
     lost = {question.id for question in pictures[1].questions}
-    assert found == {n: model.tokenizer.decode(ids) for n, ids in alone.items() if n not in lost}
+    expected = {n: model.tokenizer.decode(ids) for n, ids in alone.items() if n not in lost}
+    assert {name: given.text for name, given in found.items()} == expected
     assert list(found) == [q.id for p in pictures for q in p.questions if q.id not in lost]
     assert any("is truncated" in reason for reason in bad.reasons)
     with pytest.raises(DataError, match="is truncated"):
-        generate_answers(model, pictures, **options)
+        generate_answers(model, pictures, options)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +174,7 @@ def test_bfloat16_answers(model, pictures):
 
 
 def test_no_questions_need_no_model(model):
-    assert generate_answers(model, [], batch_size=4, max_new_tokens=2, progress=False) == {}
+    assert generate_answers(model, [], AnswerOptions(4, 2, progress=False)) == {}
 
 
 def test_row_lengths_leave_the_least_padding():

@@ -23,17 +23,18 @@ PROGRAM = """
     distributed.start(initialization_timeout=300)
     import jax
     from smolrgpt_jax.data.sources.warehouse import read_warehouse
-    from smolrgpt_jax.generation import Sampling, generate_answers
+    from eval.answering.journal import open_journal
+    from smolrgpt_jax.generation import AnswerOptions, Sampling, generate_answers
     from tests.generation.conftest import small_model
 
     jax.config.update("jax_default_matmul_precision", "highest")
     if __name__ == "__main__":
         data, out = map(Path, sys.argv[1:])
         with distributed.end_on_error():
-            answers = generate_answers(
-                small_model(), read_warehouse(data, "train"), batch_size=8, max_new_tokens=10,
-                sampling=Sampling(1.0), progress=False, journal=out / "journal",
-            )
+            model, pictures = small_model(), read_warehouse(data, "train")
+            options = AnswerOptions(8, 10, sampling=Sampling(1.0), progress=False)
+            kept = open_journal(out / "journal", model, pictures, options)
+            answers = {n: given.text for n, given in generate_answers(model, pictures, options, kept).items()}
             if jax.process_index() == 0:
                 (out / "answers.json").write_text(json.dumps(answers))
             print("RESULT", len(answers), flush=True)

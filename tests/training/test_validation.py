@@ -16,7 +16,7 @@ from smolrgpt_jax.config import PRESETS
 from smolrgpt_jax.data.records import Picture, Question
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 from smolrgpt_jax.errors import CheckpointError
-from smolrgpt_jax.generation import generate_answers
+from smolrgpt_jax.generation import AnswerOptions, generate_answers
 from smolrgpt_jax.training import run as loop
 from smolrgpt_jax.training import validation
 from smolrgpt_jax.training.metrics import read_metrics
@@ -60,8 +60,12 @@ def test_answers_are_scored_as_by_the_benchmark(data, tmp_path):
     loop.train(run, tmp_path / "run", WAREHOUSE_SCORES)
     row = read_metrics(tmp_path / "run" / "metrics.csv")[-1]
     pictures = draw_questions(read_warehouse(data, "val"), 7)
-    answers = generate_answers(load(tmp_path / "run"), pictures, batch_size=7, max_new_tokens=6, progress=False)
-    scores = {name: value for name, value in score_answers(pictures, answers).items() if value is not None}
+    answers = generate_answers(load(tmp_path / "run"), pictures, AnswerOptions(7, 6, progress=False))
+    scores = {
+        name: value
+        for name, value in score_answers(pictures, {name: given.text for name, given in answers.items()}).items()
+        if value is not None
+    }
     assert scores and "S1" in scores
     assert {name: row[name] for name in scores} == pytest.approx(scores)
 

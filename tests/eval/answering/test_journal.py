@@ -8,11 +8,16 @@ import json
 import jax
 import pytest
 
-from eval.answering.journal import params_fingerprint
+from eval.answering.journal import open_journal, params_fingerprint
 from smolrgpt_jax import sharding
-from smolrgpt_jax.generation import Sampling, answers, closed_answers, generate_answers
+from smolrgpt_jax.generation import AnswerOptions, Sampling, answers
 
-OPTIONS = {"batch_size": 8, "max_new_tokens": 12, "sampling": Sampling(temperature=1.0), "progress": False}
+OPTIONS = AnswerOptions(8, 12, sampling=Sampling(temperature=1.0), progress=False)
+
+
+def answer(model, pictures, journal=None, options=OPTIONS):
+    kept = None if journal is None else open_journal(journal, model, pictures, options)
+    return answers.generate_answers(model, pictures, options, kept)
 
 
 class Interrupted(Exception):
@@ -35,10 +40,10 @@ def watched(monkeypatch):
     return record
 
 
-def interrupt(watched, model, pictures, journal):
+def interrupt(watched, model, pictures, journal, options=OPTIONS):
     watched["batches"] = 3
     with pytest.raises(Interrupted):
-        generate_answers(model, pictures, journal=journal, **OPTIONS)
+        answer(model, pictures, journal, options)
     watched["batches"] = None
     return watched["decoded"]
 
@@ -50,33 +55,34 @@ def test_an_interrupted_run_goes_on(watched, model, pictures, tmp_path, torn):
     assert 0 < done < sum(len(picture.questions) for picture in pictures)
     with open(journal, "ab") as file:
         file.write(torn)
-    found = generate_answers(model, pictures, journal=journal, **OPTIONS)
+    found = answer(model, pictures, journal)
     assert watched["decoded"] == len(found), "a question was answered twice or not at all"
-    expected = generate_answers(model, pictures, **OPTIONS)
+    expected = answer(model, pictures)
     assert found == expected and list(found) == list(expected)
     header, *lines = [json.loads(line) for line in journal.read_text().splitlines()]
     kept = {name: said for line in lines for name, said in line.items()}
-    assert {n: said if isinstance(said, str) else said["cut_off"] for n, said in kept.items()} == expected
+    assert {n: said if isinstance(said, str) else said["cut_off"] for n, said in kept.items()} == {
+        name: given.text for name, given in expected.items()
+    }
     watched["decoded"] = 0
-    assert generate_answers(model, pictures, journal=journal, **OPTIONS) == expected
+    assert answer(model, pictures, journal) == expected
     assert watched["decoded"] == 0
 
 
-def test_answers_that_were_cut_off_are_known_after_an_interruption(watched, model, pictures, tmp_path, monkeypatch):
-    monkeypatch.setitem(OPTIONS, "max_new_tokens", 3)
-    interrupt(watched, model, pictures, tmp_path / "journal")
-    found, expected = set(), set()
-    generate_answers(model, pictures, journal=tmp_path / "journal", cut_off=found, **OPTIONS)
-    generate_answers(model, pictures, cut_off=expected, **OPTIONS)
-    assert found == expected and 0 < len(found) < sum(len(picture.questions) for picture in pictures)
+def test_answers_that_were_cut_off_are_known_after_an_interruption(watched, model, pictures, tmp_path):
+    options = dataclasses.replace(OPTIONS, max_new_tokens=3)
+    interrupt(watched, model, pictures, tmp_path / "journal", options)
+    found = answer(model, pictures, tmp_path / "journal", options)
+    assert found == answer(model, pictures, options=options)
+    assert 0 < sum(given.cut_off for given in found.values()) < len(found)
 
 
 def test_a_journal_with_half_a_first_line_is_begun_again(watched, model, pictures, tmp_path):
     journal = tmp_path / "journal"
     journal.write_bytes(b'{"parameters": "12')
-    found = generate_answers(model, pictures, journal=journal, **OPTIONS)
+    found = answer(model, pictures, journal)
     assert watched["decoded"] == len(found) > 0
-    assert generate_answers(model, pictures, journal=journal, **OPTIONS) == found
+    assert answer(model, pictures, journal) == found
     assert watched["decoded"] == len(found)
 
 
@@ -97,10 +103,10 @@ def test_a_journal_of_another_run_is_refused(watched, model, pictures, tmp_path)
     before = journal.read_bytes()
     for what, other, asked, options in cases:
         with pytest.raises(ValueError, match=f"answers of another run .other {what}.") as caught:
-            generate_answers(other, asked, journal=journal, **OPTIONS | options)
+            answer(other, asked, journal, dataclasses.replace(OPTIONS, **options))
         assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match="other decoding"):
-        closed_answers(model, pictures, journal=journal, **OPTIONS)
+        answer(model, pictures, journal, dataclasses.replace(OPTIONS, closing="after_text"))
     assert journal.read_bytes() == before
 
 
@@ -109,7 +115,7 @@ def test_another_file_is_no_journal(model, pictures, tmp_path, text):
     journal = tmp_path / "journal"
     journal.write_text(text)
     with pytest.raises(ValueError, match="is no journal of answers"):
-        generate_answers(model, pictures, journal=journal, **OPTIONS)
+        answer(model, pictures, journal)
     assert journal.read_text() == text
 
 

@@ -13,7 +13,7 @@ from smolrgpt_jax import load
 from smolrgpt_jax.data.masks import decode, encode
 from smolrgpt_jax.data.records import Question
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
-from smolrgpt_jax.generation import generate_answers
+from smolrgpt_jax.generation import AnswerOptions, generate_answers
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_a_mirrored_picture_is_answered_as_one_whose_files_are(small_checkpoint,
             for question in picture.questions
         ),
     )
-    how = {"batch_size": 4, "max_new_tokens": 12, "progress": False}
-    found = generate_answers(model, [dataclasses.replace(picture, mirrored=True)], **how)
-    assert found == generate_answers(model, [flipped], **how)
-    assert found != generate_answers(model, [picture], **how)
+    how = AnswerOptions(4, 12, progress=False)
+    found = generate_answers(model, [dataclasses.replace(picture, mirrored=True)], how)
+    assert found == generate_answers(model, [flipped], how)
+    assert found != generate_answers(model, [picture], how)

@@ -9,6 +9,7 @@ import pytest
 import eval.warehouse as command
 import smolrgpt_jax
 from eval import JOURNAL_PARTS, journal_path, remove_journal
+from eval.answering import journal
 from eval.answering.mirror import mirrored_question
 from eval.answering.vote import (
     Ballots,
@@ -26,6 +27,7 @@ from eval.warehouse import main, with_further
 from smolrgpt_jax.data.records import RLE, BadRecords, Question
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 from smolrgpt_jax.errors import DataError
+from smolrgpt_jax.generation import AnswerOptions, GeneratedAnswer, generate_answers
 
 SIDE = "Is the pallet <mask> to the left or right of the pallet <mask>?"
 
@@ -192,16 +194,14 @@ def test_every_other_answer_is_of_the_mirrored_picture():
 
 
 def test_mirrored_answers_are_those_of_the_mirrored_picture(small_checkpoint, warehouse):
-    from smolrgpt_jax.generation import generate_answers
-
     model = smolrgpt_jax.load(small_checkpoint)
     picture = read_warehouse(warehouse, "val")[0]
-    found = further_answers(model, [picture], Ballots(2, mirrored=True), 4, 12)
+    found = further_answers(model, [picture], Ballots(2, mirrored=True), AnswerOptions(4, 12))
     assert all(given["mirrored"] and given["order"] == sorted(given["order"]) for [given] in found)
     questions = tuple(map(mirrored_question, picture.questions))
     turned = dataclasses.replace(picture, mirrored=True, questions=questions)
-    expected = generate_answers(model, [turned], batch_size=4, max_new_tokens=12)
-    assert [given["answer"] for [given] in found] == [expected[q.id] for q in questions]
+    expected = generate_answers(model, [turned], AnswerOptions(4, 12))
+    assert [given["answer"] for [given] in found] == [expected[q.id].text for q in questions]
 
 
 def test_only_questions_of_the_categories_are_asked_again():
@@ -218,25 +218,27 @@ def test_reordered_questions_are_answered_greedily_and_others_drawn(monkeypatch,
     pictures = read_warehouse(warehouse, "val")[:2]
     calls = []
 
-    def generate_answers(model, pictures, **settings):
-        calls.append((settings, pictures))
-        return {question.id: question.id for picture in pictures for question in picture.questions[1:]}
+    def generate_answers(model, pictures, options, kept):
+        calls.append((options, kept, pictures))
+        return {q.id: GeneratedAnswer(q.id) for picture in pictures for q in picture.questions[1:]}
 
     monkeypatch.setattr(smolrgpt_jax.generation, "generate_answers", generate_answers)
+    monkeypatch.setattr(journal, "open_journal", lambda path, *_: path)
     bad = BadRecords("report")
     ballots = Ballots(3, 0.5, seed=4)
-    found = further_answers(loaded_model, pictures, ballots, 2, 8, bad, out=Path("out"))
+    options = AnswerOptions(2, 8, on_bad_record=bad, closing="after_text")
+    found = further_answers(loaded_model, pictures, ballots, options, out=Path("out"))
     questions = [question for picture in pictures for question in picture.questions]
     assert [len(more) for more in found] == [len(asked_again(question, ballots)) for question in questions]
-    (first, reordered), (second, drawn) = calls
-    assert first["sampling"].temperature == 0 and first["journal"] == journal_path("out", "reordered")
-    sampling = second["sampling"]
-    assert (sampling.temperature, sampling.top_k, sampling.top_p, second["seed"]) == (0.5, 0, 1.0, 4)
-    assert second["journal"] == journal_path("out", "drawn")
+    (first, kept_first, reordered), (second, kept_second, drawn) = calls
+    assert first.sampling.temperature == 0 and kept_first == journal_path("out", "reordered")
+    sampling = second.sampling
+    assert (sampling.temperature, sampling.top_k, sampling.top_p, second.seed) == (0.5, 0, 1.0, 4)
+    assert kept_second == journal_path("out", "drawn") and first.closing is second.closing is None
     categories = [{q.category for picture in asked for q in picture.questions} for asked in (reordered, drawn)]
     assert "count" in categories[0] and categories[1] >= {"left_right", "distance"}
     # What could not be read was counted when the questions were asked first.
-    assert first["on_bad_record"] is not bad and first["on_bad_record"].policy == "report"
+    assert first.on_bad_record is not bad and first.on_bad_record.policy == "report"
     # The first question of each picture is left out.
     said = [given["answer"] for more in found for given in more]
     assert said.count("") == 2 * len(calls) and len(set(said)) == len(said) - said.count("") + 1
@@ -246,16 +248,14 @@ def test_a_model_gives_the_same_further_answers_in_any_company(small_checkpoint,
     model = smolrgpt_jax.load(small_checkpoint)
     pictures = read_warehouse(warehouse, "val")[:2]
     ballots = Ballots(3, temperature=1.0, seed=2)
-    found = further_answers(model, pictures, ballots, 4, 6)
+    found = further_answers(model, pictures, ballots, AnswerOptions(4, 6))
     drawn = [more for more in found if more and more[0]["order"] == list(range(len(more[0]["order"])))]
     assert len(drawn) >= 4 and sum(a["answer"] != b["answer"] for a, b in drawn) >= len(drawn) // 2
-    assert further_answers(model, pictures[1:], ballots, 2, 6) == found[4:]
-    assert further_answers(model, pictures, dataclasses.replace(ballots, seed=3), 4, 6) != found
+    assert further_answers(model, pictures[1:], ballots, AnswerOptions(2, 6)) == found[4:]
+    assert further_answers(model, pictures, dataclasses.replace(ballots, seed=3), AnswerOptions(4, 6)) != found
 
 
 def test_an_answer_to_reordered_masks_is_that_of_the_question_put_so(small_checkpoint, warehouse):
-    from smolrgpt_jax.generation import generate_answers
-
     model = smolrgpt_jax.load(small_checkpoint)
     pictures = read_warehouse(warehouse, "val")
     picture, question = next(
@@ -265,25 +265,23 @@ def test_an_answer_to_reordered_masks_is_that_of_the_question_put_so(small_check
         if mask_orders(question, Ballots(2))
     )
     alone = dataclasses.replace(picture, questions=(question,))
-    [[given]] = further_answers(model, [alone], Ballots(2), 4, 6)
+    [[given]] = further_answers(model, [alone], Ballots(2), AnswerOptions(4, 6))
     turned = dataclasses.replace(question, regions=tuple(question.regions[i] for i in given["order"]))
-    expected = generate_answers(
-        model, [dataclasses.replace(picture, questions=(turned,))], batch_size=4, max_new_tokens=6
-    )
-    assert given["answer"] == expected[question.id]
+    expected = generate_answers(model, [dataclasses.replace(picture, questions=(turned,))], AnswerOptions(4, 6))
+    assert given["answer"] == expected[question.id].text
 
 
 def test_the_command_scores_the_vote_and_keeps_its_answers(warehouse, tmp_path, loaded_model, monkeypatch, capsys):
     """All counts are wrong in the first answer and right in both further ones."""
     asked = {}
 
-    def first(model, pictures, **settings):
-        asked["first"] = settings["journal"]
+    def first(model, pictures, options, journal):
+        asked["first"] = journal
         questions = [question for picture in pictures for question in picture.questions]
         return ["There are 99 pallets." if q.category == "count" else q.answer for q in questions]
 
-    def further(model, pictures, ballots, **settings):
-        asked["out"], asked["ballots"] = settings["out"], ballots
+    def further(model, pictures, ballots, options, out):
+        asked["out"], asked["ballots"] = out, ballots
         questions = [question for picture in pictures for question in picture.questions]
         return [[{"answer": q.answer, "order": list(range(len(q.regions)))}] * 2 for q in questions]
 
