@@ -53,12 +53,16 @@ def model() -> Model:
     return small_model()
 
 
-@pytest.fixture(scope="session")
-def warehouse(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("generation") / "data"
+def small_warehouse(folder: Path) -> Path:
+    """Writes procedural questions into a new folder, and returns it."""
     config = WarehouseConfig(scenes=5, val_scenes=0, test_scenes=0, seed=3, width=96, height=54, max_pallets=5)
     make_warehouse(folder, config, workers=1)
     return folder
+
+
+@pytest.fixture(scope="session")
+def warehouse(tmp_path_factory) -> Path:
+    return small_warehouse(tmp_path_factory.mktemp("generation") / "data")
 
 
 @pytest.fixture(scope="session")

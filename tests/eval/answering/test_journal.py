@@ -10,7 +10,9 @@ import pytest
 
 from eval.answering.journal import open_journal, params_fingerprint
 from smolrgpt_jax import sharding
+from smolrgpt_jax.data.sources.warehouse import read_warehouse
 from smolrgpt_jax.generation import AnswerOptions, Sampling, answers
+from tests.generation.conftest import small_model, small_warehouse
 
 OPTIONS = AnswerOptions(8, 12, sampling=Sampling(temperature=1.0), progress=False)
 
@@ -18,6 +20,16 @@ OPTIONS = AnswerOptions(8, 12, sampling=Sampling(temperature=1.0), progress=Fals
 def answer(model, pictures, journal=None, options=OPTIONS):
     kept = None if journal is None else open_journal(journal, model, pictures, options)
     return answers.generate_answers(model, pictures, options, kept)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return small_model()
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    return read_warehouse(small_warehouse(tmp_path_factory.mktemp("journal") / "data"), "train")
 
 
 class Interrupted(Exception):
