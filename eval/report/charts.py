@@ -1,6 +1,6 @@
 """Numbers of the report's drawings, for the macros of templates/charts.html.
 
-``items`` are predictions as in predictions.json with "right" added: whether the answer counts.
+`items` are predictions as in predictions.json with "right" added: whether the answer counts.
 """
 
 from __future__ import annotations
@@ -17,34 +17,20 @@ _MOST_POINTS = 1500
 _MOST_CURVE_POINTS = 300
 _OTHER = "other"
 
+Points = list[tuple[float, float]]
+
 
 def confusion(category: str, items: Sequence[Mapping]) -> dict:
     """A confusion matrix. Rows: truth; columns: what was answered, with whatever no truth ever is as "other"."""
-    labels = sorted({item["truth"] for item in items})
-    counts = Counter(
-        (item["truth"], item["normalized_answer"] if item["normalized_answer"] in labels else _OTHER) for item in items
-    )
-    columns = labels + ([_OTHER] if any(answered == _OTHER for _, answered in counts) else [])
-    rows = []
-    for truth in labels:
-        total = sum(counts[truth, column] for column in columns)
-        rows.append(
-            {
-                "label": truth,
-                "total": total,
-                "cells": [
-                    {"count": counts[truth, column], "share": counts[truth, column] / total, "right": truth == column}
-                    for column in columns
-                ],
-            }
-        )
-    return {"category": category, "columns": columns, "rows": rows}
+    totals = dict(sorted(Counter(item["truth"] for item in items).items()))
+    answered = [item["normalized_answer"] if item["normalized_answer"] in totals else _OTHER for item in items]
+    counts = Counter(zip((item["truth"] for item in items), answered))
+    columns = [*totals, *[_OTHER] * (_OTHER in answered)]
+    return {"category": category, "totals": totals, "columns": columns, "counts": counts}
 
 
 def mcq_bars(items: Sequence[Mapping], pictures: Iterable[Picture]) -> list[dict]:
-    """Accuracy in percent of the mcq questions by the right region and by the number of regions."""
-    if not items:
-        return []
+    """Whether each mcq question was right, by the right region and by the number of regions."""
     regions = {question.id: len(question.regions) for picture in pictures for question in picture.questions}
     charts = []
     for title, key in (
@@ -53,19 +39,10 @@ def mcq_bars(items: Sequence[Mapping], pictures: Iterable[Picture]) -> list[dict
     ):
         groups: dict[int, list[bool]] = defaultdict(list)
         for item in items:
-            # A question that was not asked has no regions that are known.
-            if key(item) is not None:
-                groups[key(item)].append(item["right"])
-        charts.append(
-            {
-                "title": title,
-                "bars": [
-                    {"label": label, "n": len(rights), "value": 100 * sum(rights) / len(rights)}
-                    for label, rights in sorted(groups.items())
-                ],
-            }
-        )
-    return charts
+            groups[key(item)].append(item["right"])
+        groups.pop(None, None)  # a question that was not asked has no regions that are known
+        charts.append({"title": title, "groups": dict(sorted(groups.items()))})
+    return charts if items else []
 
 
 def scatter(items: Sequence[Mapping]) -> dict | None:
@@ -74,18 +51,8 @@ def scatter(items: Sequence[Mapping]) -> dict | None:
     if not readable:
         return None
     limit = max(1.0, 1.08 * max(item["truth"] for item in readable))
-    step = max(1, math.ceil(len(readable) / _MOST_POINTS))
-    points = [
-        {
-            "truth": item["truth"],
-            "answer": min(item["normalized_answer"], limit),
-            "right": item["right"],
-            "beyond": item["normalized_answer"] > limit,
-            "said": item["normalized_answer"],
-        }
-        for item in readable[::step]
-    ]
-    return {"limit": limit, "ticks": _ticks(0, limit), "points": points, "n": len(readable), "shown": len(points)}
+    points = readable[:: math.ceil(len(readable) / _MOST_POINTS)]
+    return {"limit": limit, "ticks": _ticks(0, limit), "points": points, "n": len(readable)}
 
 
 def curve(name: str, file: Path) -> dict | None:
@@ -96,18 +63,13 @@ def curve(name: str, file: Path) -> dict | None:
     except OSError:
         return None
     columns = {column: _points(rows, column) for column in (rows[0] if rows else {}) if column and column != "step"}
-    losses = {
-        label: columns[column]
-        for label, column in (("training", "loss"), ("validation", "validation_loss"))
-        if columns.get(column)
-    }
+    columns = {column: points for column, points in columns.items() if points}
+    named = {"training": "loss", "validation": "validation_loss"}
+    losses = {label: columns[column] for label, column in named.items() if column in columns}
     if not losses:
         return None
-    rates = {
-        column.removeprefix("lr_"): points for column, points in columns.items() if column.startswith("lr_") and points
-    }
-    steps = [step for points in losses.values() for step, _ in points]
-    values = sorted(value for points in losses.values() for _, value in points)
+    rates = {column.removeprefix("lr_"): points for column, points in columns.items() if column.startswith("lr_")}
+    steps, values = (sorted(all_) for all_ in zip(*sum(losses.values(), [])))
     # The first few losses of a run are often far above all others and would flatten the curve.
     top = min(values[-1], 1.5 * values[int(0.98 * (len(values) - 1))])
     low = min(0.0, values[0]) if values[0] < 0.35 * top else values[0] - 0.08 * (top - values[0])
@@ -115,9 +77,9 @@ def curve(name: str, file: Path) -> dict | None:
     return {
         "name": name,
         "last": {label: points[-1][1] for label, points in losses.items()},
-        "steps": (min(steps), max(max(steps), min(steps) + 1)),
+        "steps": (steps[0], max(steps[-1], steps[0] + 1)),
         "range": (low, top),
-        "x_ticks": _ticks(min(steps), max(steps)),
+        "x_ticks": _ticks(steps[0], steps[-1]),
         "y_ticks": _ticks(low, top),
         "losses": {label: _thinned(points) for label, points in losses.items()},
         "rates": {label: _thinned(points) for label, points in rates.items()},
@@ -125,31 +87,29 @@ def curve(name: str, file: Path) -> dict | None:
     }
 
 
-def _points(rows: Sequence[Mapping], column: str) -> list[tuple[float, float]]:
+def _points(rows: Sequence[Mapping], column: str) -> Points:
+    """(step, value) of the rows where both are finite numbers."""
     points = []
     for row in rows:
         try:
-            step, value = float(row["step"]), float(row[column])
+            points.append((float(row["step"]), float(row[column])))
         except (KeyError, TypeError, ValueError):
             continue
-        if math.isfinite(step) and math.isfinite(value):
-            points.append((step, value))
-    return points
+    return [point for point in points if all(map(math.isfinite, point))]
 
 
-def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+def _thinned(points: Points) -> Points:
     """At most _MOST_CURVE_POINTS points, each the mean of its neighbours."""
-    size = max(1, math.ceil(len(points) / _MOST_CURVE_POINTS))
+    size = math.ceil(len(points) / _MOST_CURVE_POINTS)
     chunks = [points[start : start + size] for start in range(0, len(points), size)]
     return [tuple(sum(values) / len(chunk) for values in zip(*chunk)) for chunk in chunks]
 
 
 def _ticks(low: float, high: float) -> list[float]:
     """About five round numbers between low and high."""
-    span = high - low
-    if span <= 0:
+    if high <= low:
         return [low]
-    rough = span / 5
+    rough = (high - low) / 5
     magnitude = 10 ** math.floor(math.log10(rough))
     step = next(factor * magnitude for factor in (1, 2, 2.5, 5, 10) if factor * magnitude >= rough * 0.999)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
@@ -157,25 +117,16 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def error_bars(bins: Sequence[Mapping]) -> dict | None:
-    """Mean and median error by true distance, from ``eval.scoring.breakdown.distance_errors``; None without any."""
-    bars = [
-        {
-            "label": "0" if not row["high"] else f"{row['low']:g}\u2013{row['high']:g}",
-            "mean": row["mean_absolute_error"],
-            "median": row["median_absolute_error"],
-            "n": row["readable"],
-        }
-        for row in bins
-        if row["readable"]
-    ]
+    """Mean and median error by true distance, from `eval.scoring.breakdown.distance_errors`; None without any."""
+    bars = [row for row in bins if row["readable"]]
     if not bars:
         return None
-    limit = max(0.1, 1.05 * max(bar["mean"] for bar in bars))
+    limit = max(0.1, 1.05 * max(bar["mean_absolute_error"] for bar in bars))
     return {"bars": bars, "limit": limit, "ticks": _ticks(0, limit)}
 
 
 def calibration_plot(name: str, unit: str, found: Mapping | None) -> dict | None:
-    """Mean answer and its quartiles against the truth, from ``eval.scoring.breakdown.calibration``; None without any."""
+    """Mean answer and its quartiles against the truth, from `eval.scoring.breakdown.calibration`; None without any."""
     if found is None:
         return None
     limit = max(1.0, 1.05 * max(max(group["truth"], group["upper"], group["answer"]) for group in found["groups"]))

@@ -7,26 +7,15 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFilter, ImageFont
 
 from smolrgpt_jax.data.masks import decode, encode
 from smolrgpt_jax.data.records import RLE, Picture, PreparedPicture, Question
 
 # Okabe and Ito's colours for colour-blind readers, brightened a little for dark pictures; black and
 # grey would vanish on a warehouse floor. More regions than colours start over.
-COLOURS = (
-    (255, 176, 0),
-    (86, 180, 233),
-    (0, 190, 130),
-    (245, 230, 66),
-    (60, 120, 255),
-    (240, 96, 24),
-    (225, 120, 190),
-    (170, 110, 255),
-    (0, 220, 220),
-    (255, 90, 110),
-)
-
+_HEX = "ffb000 56b4e9 00be82 f5e642 3c78ff f06018 e178be aa6eff 00dcdc ff5a6e"
+COLOURS = tuple(ImageColor.getrgb(f"#{colour}") for colour in _HEX.split())
 _TALLEST = 4  # times the width asked for: a picture one pixel wide would fill the memory
 
 
@@ -38,11 +27,7 @@ def draw_regions(picture: Image.Image, regions: Sequence[RLE], width: int | None
       regions: the i-th gets the label "Region i" and the colour COLOURS[i modulo their number].
       width: width of the result in pixels, less where it would be more than four times as high; None keeps the picture's.
 
-    Returns:
-      A new RGB picture.
-
-    Raises:
-      ValueError: a mask is unreadable.
+    Returns a new RGB picture; raises ValueError where a mask is unreadable.
     """
     picture = picture.convert("RGB")
     if width is not None and picture.width != width:
@@ -50,7 +35,8 @@ def draw_regions(picture: Image.Image, regions: Sequence[RLE], width: int | None
         size = tuple(max(1, round(side * scale)) for side in picture.size)
         picture = picture.resize(size, Image.Resampling.LANCZOS)
     pixels = np.array(picture)
-    masks = [_fitted(region, picture.size) for region in regions]
+    masks = [Image.fromarray(decode(region) * np.uint8(255)) for region in regions]
+    masks = [mask.resize(picture.size, Image.Resampling.NEAREST) for mask in masks]
     stroke = 1 + 2 * round(picture.width / 640)
     for index, mask in enumerate(masks):
         colour = np.asarray(colour_of(index), np.float32)
@@ -64,10 +50,9 @@ def draw_regions(picture: Image.Image, regions: Sequence[RLE], width: int | None
 
 
 def draw_question(picture: Picture, question: Question, width: int | None = None) -> Image.Image:
-    """Opens a picture, from its file or from prepared data, and draws a question's regions; see ``draw_regions``.
+    """Opens a picture, from its file or from prepared data, and draws a question's regions; see `draw_regions`.
 
-    Raises:
-      DataError, OSError, SyntaxError, ValueError: the picture or a mask cannot be read.
+    Raises OSError, SyntaxError or ValueError where the picture or a mask cannot be read.
     """
     if not isinstance(picture, PreparedPicture):
         with Image.open(picture.image) as image:
@@ -93,11 +78,6 @@ def colour_of(index: int) -> tuple[int, int, int]:
     return COLOURS[index % len(COLOURS)]
 
 
-def _fitted(region: RLE, size: tuple[int, int]) -> Image.Image:
-    mask = Image.fromarray(decode(region) * np.uint8(255))
-    return mask if mask.size == size else mask.resize(size, Image.Resampling.NEAREST)
-
-
 def _label(picture: Image.Image, masks: Sequence[Image.Image]) -> None:
     """Writes the names over the regions' middles, moved up or down where two would overlap."""
     draw = ImageDraw.Draw(picture)
@@ -114,8 +94,7 @@ def _label(picture: Image.Image, masks: Sequence[Image.Image]) -> None:
         middle = float(rows.mean() - high / 2)
         heights = [middle + sign * step * (high + 1) for step in range(12) for sign in ((1, -1) if step else (1,))]
         inside = [y for y in heights if 0 <= y <= picture.height - high] or [0.0]
-        free = [y for y in inside if not any(_overlap((x, y, x + wide, y + high), box) for box in taken)]
-        y = (free or inside)[0]
+        y = next((y for y in inside if not any(_overlap((x, y, x + wide, y + high), box) for box in taken)), inside[0])
         taken.append((x, y, x + wide, y + high))
         draw.rectangle((x, y, x + wide - 1, y + high - 1), fill=(18, 20, 24), outline=colour_of(index))
         draw.text((x + 3 - left, y + 3 - top), text, font=font, fill=(255, 255, 255))

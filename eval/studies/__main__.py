@@ -8,6 +8,7 @@ from pathlib import Path
 
 from configs import studies as configs
 from eval import add_answer_length, positive
+from eval.report import plots
 from eval.studies import answered, shift, sizes, trained
 from eval.studies.results import Found, describe
 from smolrgpt_jax.data.records import BadRecords
@@ -46,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     print(f"study {args.study}, writing to {args.out}")
     try:
+        plots.require()
         found, differences = args.run(args)
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from None

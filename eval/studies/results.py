@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from eval.report.svg import percent_axis
+from eval.report.plots import COLOURS, percent_plot
 from eval.scoring.intervals import category_intervals, describe_interval, student_intervals
 from eval.scoring.official import is_correct
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
 from smolrgpt_jax.files import read_json, results_folder, write_json
 
 SCORES = ("S1", *WAREHOUSE_CATEGORIES)
-COLOURS = ("#3465a4", "#c17d11", "#4e9a06", "#a40000", "#75507b", "#555753")
 
 # Score -> value in percent (or percentage points) and the ends of its 95 % interval; None where there is none.
 Scores = Mapping[str, tuple[float | None, tuple[float, float] | None]]
@@ -134,7 +133,7 @@ def write_study(out: Path, found: Found, differences: Found | None = None, **det
         write_json(aside / "study.json", {"command": command, **details, **written})
         text = f"{describe(found, differences)}\n\n    {command}\n"
         (aside / "table.md").write_text(text, encoding="utf-8")
-        (aside / "plot.svg").write_text(plot(found), encoding="utf-8")
+        plot(found, aside / "plot.svg")
 
 
 def _scores(found: Found) -> list[str]:
@@ -167,42 +166,22 @@ def table(found: Found, title: str = "variant", form: str = ".1f") -> str:
     return "\n".join(lines)
 
 
-def plot(found: Found) -> str:
-    """An SVG of bars with their values, one group per score, one bar per variant, with whiskers for the intervals.
+def plot(found: Found, path: Path) -> None:
+    """Draws bars with their values, one group per score, one bar per variant, with whiskers for the intervals.
 
     Bars and whiskers end at 100 %.
     """
-    width, left, bottom = 720, 44, 226
     names = _scores(found)
-    group = (width - left) / len(names)
-    bar = 0.88 * group / len(found)
-    height = bottom + 40 + 18 * -(-len(found) // 3)
-    parts = percent_axis(width, height, left, width, bottom - 200, bottom)
-
-    def at(percent: float) -> float:
-        return bottom - 2 * min(percent, 100)
-
-    for g, name in enumerate(names):
-        parts.append(f'<text x="{left + (g + 0.5) * group:.0f}" y="{bottom + 18}" text-anchor="middle">{name}</text>')
-        for v, (variant, scores) in enumerate(found.items()):
-            value, interval = scores[name]
-            if value is None:
-                continue
-            x, top = left + g * group + 0.06 * group + v * bar, at(value)
-            parts.append(
-                f'<rect x="{x:.1f}" y="{top:.1f}" width="{bar - 2:.1f}" height="{bottom - top:.1f}" fill="{COLOURS[v]}">'
-                f"<title>{variant}: {value:.1f} %</title></rect>"
-            )
-            if interval is not None:
-                low, high = map(at, interval)
-                parts.append(f'<path d="M{x + bar / 2 - 1:.1f} {low:.1f}V{high:.1f}" stroke="black"/>')
-                top = min(top, high)
-            parts.append(
-                f'<text x="{x + bar / 2 - 1:.1f}" y="{top - 3:.1f}" text-anchor="middle" font-size="9">{value:.0f}</text>'
-            )
-    for v, variant in enumerate(found):
-        x, y = left + 225 * (v % 3), bottom + 30 + 18 * (v // 3)
-        parts.append(
-            f'<rect x="{x}" y="{y}" width="10" height="10" fill="{COLOURS[v]}"/><text x="{x + 15}" y="{y + 9}">{variant}</text>'
-        )
-    return "\n".join([*parts, "</svg>\n"])
+    width = 0.88 / len(found)
+    with percent_plot(path) as axes:
+        axes.set_xticks(range(len(names)), names)
+        for v, ((variant, scores), colour) in enumerate(zip(found.items(), COLOURS)):
+            axes.bar(0, 0, color=colour, label=variant)
+            for i, name in enumerate(names):
+                value, interval = scores[name]
+                if value is not None:
+                    x = i + (v - (len(found) - 1) / 2) * width
+                    low, high = np.minimum(interval or (value, value), 100)
+                    axes.bar(x, min(value, 100), 0.9 * width, color=colour)
+                    axes.vlines(x, low, high, "black", linewidth=1)
+                    axes.annotate(f"{value:.0f}", (x, high), (0, 2), textcoords="offset points", ha="center", size=7)

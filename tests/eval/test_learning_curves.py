@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from xml.etree import ElementTree
 
 import numpy as np
@@ -35,16 +36,21 @@ def runs(tmp_path):
 
 def test_means_and_intervals_over_runs(runs):
     curves = learning_curves.read_curves(runs)
-    assert list(curves) == ["S1", "left_right"]
-    steps, values = curves["S1"]
-    assert steps == [20, 40] and values.shape == (2, 3)
-    mean, low, high = learning_curves.intervals(values)
-    np.testing.assert_allclose(mean, [33, 54])
+    assert curves == {"S1": {20: [30, 36, 33], 40: [50, 52, 60]}, "left_right": {20: [90] * 3, 40: [100] * 3}}
+    found = learning_curves.by_step(curves)
+    mean, (low, high) = found[20]["S1"]
     # Three runs: 4.303 (t, two degrees of freedom) times the standard error.
-    np.testing.assert_allclose(high - mean, [4.303 * 3 / np.sqrt(3), 4.303 * np.sqrt(28 / 3)], rtol=1e-3)
-    np.testing.assert_allclose(mean - low, high - mean)
-    mean, low, high = learning_curves.intervals(np.array([[99.0, 90.0]]))
-    assert (low[0] >= 0, high[0]) == (True, 100)
+    assert mean == 33 and high - mean == mean - low == pytest.approx(4.303 * 3 / np.sqrt(3), rel=1e-3)
+    mean, (low, high) = found[40]["S1"]
+    assert mean == 54 and high - mean == pytest.approx(4.303 * np.sqrt(28 / 3), rel=1e-3)
+    assert found[40]["left_right"] == (100, (100, 100))
+
+
+def test_a_score_that_was_not_measured_at_a_step_has_a_gap():
+    found = learning_curves.by_step({"S1": {20: [1.0, 2.0], 40: [3.0, 4.0]}, "count": {40: [99.0, 90.0]}})
+    assert found[20]["count"] == (None, None)
+    mean, (low, high) = found[40]["count"]
+    assert (mean, high) == (94.5, 100) and low >= 0
 
 
 def test_files(runs, tmp_path, monkeypatch, capsys):
@@ -56,10 +62,15 @@ def test_files(runs, tmp_path, monkeypatch, capsys):
     found = json.loads((out / "curves.json").read_text())
     assert found["scores"]["S1"] == {"steps": [20, 40], "values": [[30, 36, 33], [50, 52, 60]]}
     assert str(runs[0]) in found["command"]
-    picture = ElementTree.parse(out / "plot.svg").getroot()
-    namespace = "{http://www.w3.org/2000/svg}"
-    assert len(picture.findall(f"{namespace}polyline")) == 2 * (3 + 1)
-    assert len(picture.findall(f"{namespace}polygon")) == 2
+    texts = {e.text for e in ElementTree.parse(out / "plot.svg").iter("{http://www.w3.org/2000/svg}text")}
+    assert {"step", "S1 54.0", "left_right 100.0", "100 %"} <= texts
+
+
+def test_without_matplotlib_one_sentence_says_what_to_install(runs, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(SystemExit, match=r"pip install 'smolrgpt_jax\[plots\]'"):
+        learning_curves.main([*map(str, runs), "--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
 
 
 def test_runs_that_cannot_be_compared(runs, tmp_path, capsys):

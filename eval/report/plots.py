@@ -1,0 +1,42 @@
+"""Stand-alone plots of scores in percent, as SVG files, by matplotlib."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from smolrgpt_jax.errors import RunError
+
+COLOURS = ("#3465a4", "#c17d11", "#4e9a06", "#a40000", "#75507b", "#555753")
+
+
+def require() -> None:
+    """Raises RunError where matplotlib is not installed."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise RunError("plots need matplotlib, install it with: pip install 'smolrgpt_jax[plots]'") from None
+
+
+@contextmanager
+def percent_plot(path: Path) -> Iterator[Any]:
+    """Matplotlib's axes from 0 to 100 % to draw into; the legend is added and the file written at the end.
+
+    Raises RunError where matplotlib is not installed.
+    """
+    require()
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "smolrgpt_jax", "font.size": 9}):
+        figure = Figure(figsize=(8, 4), layout="constrained")
+        axes = figure.subplots()
+        axes.set(ylim=(0, 100), yticks=range(0, 101, 25), axisbelow=True)
+        axes.yaxis.set_major_formatter("{x:.0f} %")
+        axes.grid(axis="y", color="#ddd")
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        yield axes
+        figure.legend(loc="outside lower center", ncols=3, frameon=False)
+        figure.savefig(path, format="svg", metadata={"Date": None})
