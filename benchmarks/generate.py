@@ -151,7 +151,7 @@ def answer_with_engine(model: Model, case: Case, tokenizer: ChatTokenizer, batch
     decoding = Decoding(batch_size, STEPS, NO_TOKEN, budget=lambda question: case.lengths[question.id])
     return {
         question: ids.tolist()
-        for finished in answer_prompts(model.config, model.params, prompts, decoding)
+        for finished in answer_prompts(model.config, model.params, prompts, decoding, compute=model.compute)
         for question, ids in finished.items()
     }
 

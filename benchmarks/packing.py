@@ -20,7 +20,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from smolrgpt_jax.config import PRESETS, SmolRGPTConfig
+from smolrgpt_jax.config import PRESETS, Compute, SmolRGPTConfig
 from smolrgpt_jax.data.batches import PackedRows
 from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.records import Picture
@@ -87,7 +87,7 @@ def measure(config: SmolRGPTConfig, measured: Sequence[Case], rounds: int) -> No
     params = init_params(config, jax.random.key(0))
     trained = {name: params.pop(name) for name in names}
     state = jax.jit(optimizer.init)(trained)
-    step = jax.jit(make_train_step(config, optimizer), donate_argnums=(0, 2))
+    step = jax.jit(make_train_step(config, optimizer, compute=Compute.of(config, remat="full")), donate_argnums=(0, 2))
     batches = [jax.device_put(case.batch) for case in measured]
     for number in range(rounds + 1):
         for case_, batch in zip(measured, batches):
@@ -121,7 +121,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="file for the table, too")
     a = parser.parse_args(arguments)
     print(f"making {a.scenes} scenes, then timing {a.rounds} steps of {1 + len(ROWS)} kinds of rows", flush=True)
-    config = PRESETS[a.preset].replace(remat="full")
+    config = PRESETS[a.preset]
     tokenizer = ChatTokenizer.load(TOKENIZER)
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"

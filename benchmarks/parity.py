@@ -261,7 +261,7 @@ def compare_modules(model: Model, batch: Conversations, store: Store) -> Iterato
     config, grid = model.config, model.config.mask_grid
 
     def run(function, *inputs: np.ndarray) -> np.ndarray:
-        program = jax.jit(lambda p, x: function(bind(config, p), *x))
+        program = jax.jit(lambda p, x: function(bind(config, p, model.compute), *x))
         return np.asarray(program(model.params, [jnp.asarray(x) for x in inputs]))
 
     yield compare(
@@ -321,10 +321,10 @@ def compare_gradients(model: Model, batch: Conversations, store: Store) -> Itera
     few = batch.first(GRADIENT_ROWS)
     arrays = model._batch(few.ids, few.attention_mask, *few.pictures)
     arrays["tokens"] = arrays.pop("input_ids")
-    config = model.config.replace(remat="full")
+    config, compute = model.config, model.compute.replace(remat="full")
 
     def mean_loss(params):
-        sums, counts = loss_sums(bind(config, params)(arrays)["logits"], few.targets)
+        sums, counts = loss_sums(bind(config, params, compute)(arrays)["logits"], few.targets)
         return sums.sum() / counts.sum()
 
     loss, gradients = jax.jit(jax.value_and_grad(mean_loss))(model.params)

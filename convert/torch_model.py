@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from smolrgpt_jax.checkpoint.config_json import config_to_torch
 from smolrgpt_jax.checkpoint.torch import read_config
-from smolrgpt_jax.config import SmolRGPTConfig, config_to_torch
+from smolrgpt_jax.config import SmolRGPTConfig
 from smolrgpt_jax.errors import CheckpointError
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"

@@ -86,7 +86,7 @@ def predicted_right(model: Model, rows: PackedRows) -> dict[str, np.ndarray]:
 
     @jax.jit
     def right(params, batch):
-        logits = bind(model.config, params)(batch)["logits"]
+        logits = bind(model.config, params, model.compute)(batch)["logits"]
         return logits.argmax(-1) == batch["targets"]
 
     found = {}

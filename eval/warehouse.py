@@ -190,7 +190,7 @@ def run_details(model: Model, module: str = "eval.warehouse", **details: Any) ->
     from eval.answering.journal import params_fingerprint
 
     command = shlex.join(["python", "-m", module, *sys.argv[1:]])
-    config = {"model": model.config.to_dict()}
+    config = {"model": model.config.to_dict(), "compute": dataclasses.asdict(model.compute)}
     if model.run is not None:
         config["training"] = model.run
         details["seed"] = config["training"].get("run", {}).get("seed")

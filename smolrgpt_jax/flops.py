@@ -54,8 +54,8 @@ def row_flops(config: SmolRGPTConfig, shape: RowShape) -> RowFlops:
     )
 
 
-def train_flops(config: SmolRGPTConfig, shape: RowShape, stage: Stage) -> tuple[float, float]:
-    """FLOPs of one packed row in training: (those the model needs, those computed with rematerialisation `full`).
+def train_flops(config: SmolRGPTConfig, shape: RowShape, stage: Stage, remat: bool) -> tuple[float, float]:
+    """FLOPs of one packed row in training: (those the model needs, those computed, with rematerialisation of everything or none).
 
     Backward, a trained product costs twice its forward; one that only passes a gradient on, or whose inputs need none, once.
     What feeds nothing trained has no backward at all. The difference of the two is the blocks' second forward, without each
@@ -89,7 +89,7 @@ def train_flops(config: SmolRGPTConfig, shape: RowShape, stage: Stage) -> tuple[
     if "encoder" in trained:
         pictures = shape.pictures * (2 if shape.regions else 1)
         again += parts.encoder - pictures * 2 * v.grid**2 * v.layers * v.width * v.mlp_width
-    return needed, needed + (again if config.remat == "full" else 0.0)
+    return needed, needed + (again if remat else 0.0)
 
 
 # A parameter of each part, by which its stage group is found.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from smolrgpt_jax.checkpoint.load import Checkpoint, read_checkpoint
-from smolrgpt_jax.config import SmolRGPTConfig
+from smolrgpt_jax.config import Compute, SmolRGPTConfig
 from smolrgpt_jax.data.masks import resample
 from smolrgpt_jax.generation.decode import GREEDY, Sampling, generate
 from smolrgpt_jax.generation.streaming import stream
@@ -22,13 +23,18 @@ from smolrgpt_jax.models.smolrgpt import Params, bind
 EOS_ID = 2  # <|im_end|> in SmolLM2's tokenizer
 
 
-@functools.partial(jax.jit, static_argnames="config")
-def _forward(config: SmolRGPTConfig, params: Params, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    return bind(config, params)(batch)
+@functools.partial(jax.jit, static_argnames=("config", "compute"))
+def _forward(
+    config: SmolRGPTConfig, compute: Compute, params: Params, batch: dict[str, jax.Array]
+) -> dict[str, jax.Array]:
+    return bind(config, params, compute)(batch)
 
 
+@dataclass(frozen=True)
 class Model(Checkpoint):
-    """A checkpoint that computes: forward pass and greedy or sampled answers, NumPy in and out."""
+    """A checkpoint that computes, as `compute` says: forward pass and greedy or sampled answers, NumPy in and out."""
+
+    compute: Compute = Compute()
 
     def forward(
         self,
@@ -50,7 +56,8 @@ class Model(Checkpoint):
         masks = _mask_arrays(masks)
         batch = self._batch(input_ids, attention_mask, images, depths, masks)
         batch["tokens"] = batch.pop("input_ids")
-        out = {name: np.asarray(value, np.float32) for name, value in _forward(self.config, self.params, batch).items()}
+        found = _forward(self.config, self.compute, self.params, batch)
+        out = {name: np.asarray(value, np.float32) for name, value in found.items()}
         out["logits"] = out["logits"][..., : self.config.decoder.vocab_size]
         for name in ("region_rgb", "region_depth"):
             if name in out:
@@ -79,6 +86,7 @@ class Model(Checkpoint):
             max_new_tokens=max_new_tokens,
             eos_id=self.eos_id,
             sampling=sampling,
+            compute=self.compute,
         )
         return np.asarray(ids)
 
@@ -94,7 +102,9 @@ class Model(Checkpoint):
         """Yields the columns of the greedy `generate`, int32[B] each, as they are made, until every row has ended."""
         _check_prompts(attention_mask, max_new_tokens)
         batch = self._batch(input_ids, attention_mask, images, depths, _mask_arrays(masks))
-        return stream(self.config, self.params, batch, max_new_tokens=max_new_tokens, eos_id=self.eos_id)
+        return stream(
+            self.config, self.params, batch, max_new_tokens=max_new_tokens, eos_id=self.eos_id, compute=self.compute
+        )
 
     @property
     def eos_id(self) -> int:
@@ -195,5 +205,5 @@ def load(path: str | Path, compute_dtype: str = "float32", mesh: Mesh | None = N
     Raises CheckpointError for a folder that holds no checkpoint or a damaged one.
     """
     read = read_checkpoint(path).on_devices(mesh)
-    config = read.config.replace(compute_dtype=compute_dtype, remat="none")
-    return Model(config, read.params, read.tokenizer, read.source, read.layout, read.run)
+    compute = Compute.of(read.config, dtype=compute_dtype)
+    return Model(read.config, read.params, read.tokenizer, read.source, read.layout, read.run, compute)

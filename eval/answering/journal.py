@@ -108,6 +108,7 @@ def run_identity(model: Model, pictures: Sequence[Picture], options: AnswerOptio
     return {
         "parameters": params_fingerprint(model.params),
         "configuration": model.config.to_dict() | {"chat_format": model.tokenizer.chat_format},
+        "compute": dataclasses.asdict(model.compute),
         "decoding": {
             "max_new_tokens": options.max_new_tokens,
             "sampling": dataclasses.asdict(options.sampling),

@@ -12,12 +12,12 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from smolrgpt_jax import sharding
-from smolrgpt_jax.config import PRESETS, SmolRGPTConfig
+from smolrgpt_jax.config import PRESETS, Compute, SmolRGPTConfig
 from smolrgpt_jax.data.rows import RowShape, empty_batch
 from smolrgpt_jax.flops import row_flops, train_flops
 from smolrgpt_jax.generation.decode import generate
 from smolrgpt_jax.models.smolrgpt import abstract_params
-from smolrgpt_jax.training.data import model_config, row_shape
+from smolrgpt_jax.training.data import row_shape, run_compute
 from smolrgpt_jax.training.optimizer import OptimizerConfig, make_optimizer
 from smolrgpt_jax.training.settings import check_names
 from smolrgpt_jax.training.stages import STAGES
@@ -58,7 +58,8 @@ def make_program(run: Mapping[str, Any], mesh: Mesh, what: What = "train", new_t
     if not run["data"]["row_tokens"]:
         raise ValueError("without data no row length can be chosen: give config.data.row_tokens")
     platform = mesh.devices.flat[0].platform
-    config = model_config(PRESETS[run["model"]["preset"]], run, platform, run["data"]["row_tokens"])
+    config = PRESETS[run["model"]["preset"]]
+    compute = run_compute(config, run, platform, run["data"]["row_tokens"])
     shape = row_shape(config, run["data"], stage.regions)
     rows, accumulation = run["batch_rows"], run["accumulation"] if what == "train" else 1
     sharding.check_batch_rows(rows, mesh, accumulation)
@@ -67,7 +68,7 @@ def make_program(run: Mapping[str, Any], mesh: Mesh, what: What = "train", new_t
     params = _placed(shapes, sharding.param_shardings(shapes, mesh, strategy))
     batch = abstract_batch(rows, shape, mesh)
     if what != "train":
-        return _generation(config, params, batch, shape, rows, mesh, new_tokens if what == "decode" else 1)
+        return _generation(config, compute, params, batch, shape, rows, mesh, new_tokens if what == "decode" else 1)
     trained = {n: params[n] for n in stage.trained(params)}
     frozen = {n: p for n, p in params.items() if n not in trained}
     settings = OptimizerConfig(**{k: v for k, v in run["optimizer"].items() if k != "peaks"})
@@ -75,9 +76,11 @@ def make_program(run: Mapping[str, Any], mesh: Mesh, what: What = "train", new_t
     state = _placed(
         jax.eval_shape(optimizer.init, trained), sharding.optimizer_shardings(optimizer, trained, mesh, strategy)
     )
-    needed, computed = train_flops(config, shape, stage)
+    needed, computed = train_flops(config, shape, stage, compute.remat == "full")
     return ProgramToCompile(
-        function=jit_train_step(config, optimizer, trained, mesh, strategy, accumulation, run["question_balance"]),
+        function=jit_train_step(
+            config, optimizer, trained, mesh, strategy, accumulation, run["question_balance"], compute
+        ),
         arguments=(trained, frozen, state, batch),
         kept={
             "trained parameters": device_bytes(trained),
@@ -93,6 +96,7 @@ def make_program(run: Mapping[str, Any], mesh: Mesh, what: What = "train", new_t
 
 def _generation(
     config: SmolRGPTConfig,
+    compute: Compute,
     params: Mapping[str, Any],
     batch: dict[str, Any],
     shape: RowShape,
@@ -105,7 +109,7 @@ def _generation(
 
     def run(params: Any, batch: Any, key: jax.Array) -> jax.Array:
         with sharding.over(mesh):
-            return generate(config, params, batch, key, max_new_tokens=new_tokens, eos_id=EOS_ID)
+            return generate(config, params, batch, key, max_new_tokens=new_tokens, eos_id=EOS_ID, compute=compute)
 
     key = jax.eval_shape(lambda: jax.random.key(0))
     key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=sharding.replicated(mesh))

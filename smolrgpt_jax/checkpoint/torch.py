@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from smolrgpt_jax.checkpoint.config_json import config_from_torch, config_to_torch
 from smolrgpt_jax.checkpoint.mapping import INV_FREQ, TIED_NAMES, entries, rotary_buffer
 from smolrgpt_jax.checkpoint.safetensors_file import DTYPES, SafetensorsFile, SafetensorsWriter
 from smolrgpt_jax.checkpoint.streaming import StreamedParams, params_from_tensors, read_ahead, streamed
-from smolrgpt_jax.config import SmolRGPTConfig, config_from_torch, config_to_torch
+from smolrgpt_jax.config import SmolRGPTConfig
 from smolrgpt_jax.errors import CheckpointError, ConfigError
 from smolrgpt_jax.files import new_folder
 

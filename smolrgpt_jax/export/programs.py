@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
-from smolrgpt_jax.config import SmolRGPTConfig
+from smolrgpt_jax.config import Compute, SmolRGPTConfig
 from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.models.attention import packed_attention_mask
 from smolrgpt_jax.models.smolrgpt import Params, abstract_params, bind
@@ -76,12 +76,14 @@ class ExportSettings:
             )
 
 
-def make_programs(config: SmolRGPTConfig, settings: ExportSettings, tokenizer: ChatTokenizer) -> dict[str, Program]:
+def make_programs(
+    config: SmolRGPTConfig, compute: Compute, settings: ExportSettings, tokenizer: ChatTokenizer
+) -> dict[str, Program]:
     """The programs by name; their number of rows is the symbol b if it is left open."""
     rows = settings.batch or jax.export.symbolic_shape("b")[0]
     tokens, regions = settings.prompt_tokens, settings.regions
     total = tokens + settings.new_tokens
-    decoder, dtype = config.decoder, jnp.dtype(config.compute_dtype)
+    decoder, dtype = config.decoder, jnp.dtype(compute.dtype)
     absent = abstract_params(config)
 
     def array(shape: Sequence[int], of: Any = jnp.int32) -> jax.ShapeDtypeStruct:
@@ -93,14 +95,14 @@ def make_programs(config: SmolRGPTConfig, settings: ExportSettings, tokenizer: C
 
     def encode(params: Params, inputs: Arrays) -> Arrays:
         pictures = [inputs[name][:, None] for name in ("images", "depths", "region_masks")]
-        return {"features": bind(config, absent | params).encode(*pictures)["features"]}
+        return {"features": bind(config, absent | params, compute).encode(*pictures)["features"]}
 
     def encode_rgb(params: Params, inputs: Arrays) -> Arrays:
-        features = bind(config, absent | params).encode(inputs["images"][:, None], None, None)["features"]
+        features = bind(config, absent | params, compute).encode(inputs["images"][:, None], None, None)["features"]
         return {"features": jnp.pad(features, ((0, 0), (0, 2 * regions), (0, 0)))}
 
     def prefill(params: Params, inputs: Arrays) -> Arrays:
-        model = bind(config, absent | params)
+        model = bind(config, absent | params, compute)
         prompt = (inputs["attention_mask"] != 0).astype(jnp.int32)
         index = _feature_index(inputs["input_ids"], prompt, inputs["regions"], config, regions, tokenizer)
         x = model.embed(inputs["input_ids"], index, inputs["features"])
@@ -113,7 +115,7 @@ def make_programs(config: SmolRGPTConfig, settings: ExportSettings, tokenizer: C
         return {"logits": logits, "cache_keys": keys, "cache_values": values}
 
     def decode(params: Params, inputs: Arrays) -> Arrays:
-        model = bind(config, absent | params)
+        model = bind(config, absent | params, compute)
         prompt, step = inputs["attention_mask"] != 0, inputs["step"]
         slots = jnp.arange(total)
         in_prompt = jnp.pad(prompt, ((0, 0), (0, settings.new_tokens)))
@@ -193,7 +195,7 @@ def export_programs(
     `on_program` is told each name before its turn. Raises ValueError as `ExportSettings.check`.
     """
     settings.check(config, tokenizer)
-    config = config.replace(compute_dtype=settings.dtype, remat="none", attention="xla")
+    compute = Compute.of(config, dtype=settings.dtype)
     shapes = abstract_params(config)
     params = {
         name: jax.ShapeDtypeStruct(shape.shape, stored_dtype(name, settings.dtype, shapes))
@@ -203,7 +205,7 @@ def export_programs(
     # GPUs and TPUs would round float32 products; a float32 export is asked for to have them exact.
     precision = "highest" if settings.dtype == "float32" else "default"
     with jax.default_matmul_precision(precision):
-        for name, program in make_programs(config, settings, tokenizer).items():
+        for name, program in make_programs(config, compute, settings, tokenizer).items():
             on_program(name)
             needed = {n: shape for n, shape in params.items() if n.split("/")[0] in program.parts}
             lower = jax.export.export(jax.jit(program.function), platforms=settings.platforms)

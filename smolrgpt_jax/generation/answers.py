@@ -128,7 +128,13 @@ def generate_answers(
     shown = options.progress and jax.process_index() == 0
     with tqdm(total=questions, desc="answers", unit="question", disable=not shown) as bar:
         for ids in answer_prompts(
-            config, model.params, prompts, decoding, closing=closing, on_bad_record=options.on_bad_record
+            config,
+            model.params,
+            prompts,
+            decoding,
+            closing=closing,
+            on_bad_record=options.on_bad_record,
+            compute=model.compute,
         ):
             finished = {question: tokenizer.decode(tokens) for question, tokens in ids.items()}
             cut_now = {question for question, tokens in ids.items() if _is_cut(tokens, decoding, closing)}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from smolrgpt_jax.config import SmolRGPTConfig
+from smolrgpt_jax.config import Compute, SmolRGPTConfig
 from smolrgpt_jax.models.attention import MASKED, packed_attention_mask
 from smolrgpt_jax.models.smolrgpt import Params, bind
 
@@ -41,7 +41,7 @@ def choose(logits: jax.Array, sampling: Sampling, keys: jax.Array) -> jax.Array:
     return jnp.take_along_axis(tokens, draw(keys, values)[:, None], axis=1)[:, 0].astype(jnp.int32)
 
 
-@functools.partial(jax.jit, static_argnames=("config", "max_new_tokens", "eos_id", "sampling"))
+@functools.partial(jax.jit, static_argnames=("config", "max_new_tokens", "eos_id", "sampling", "compute"))
 def generate(
     config: SmolRGPTConfig,
     params: Params,
@@ -51,6 +51,7 @@ def generate(
     max_new_tokens: int,
     eos_id: int,
     sampling: Sampling = GREEDY,
+    compute: Compute = Compute(),
 ) -> jax.Array:
     """Continues left-padded prompts.
 
@@ -58,7 +59,7 @@ def generate(
     float[B, P, H, W, 3]; optionally depths and region_masks. Returns int32[B, max_new_tokens]: everything after a row's
     first eos is eos. The loop ends when every row has.
     """
-    model = bind(config, params)
+    model = bind(config, params, compute)
     tokens = batch["input_ids"]
     rows, length = tokens.shape
     out = model.encode(batch["images"], batch.get("depths"), batch.get("region_masks"))

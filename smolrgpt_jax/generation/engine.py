@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from smolrgpt_jax import sharding
-from smolrgpt_jax.config import SmolRGPTConfig
+from smolrgpt_jax.config import Compute, SmolRGPTConfig
 from smolrgpt_jax.data.pictures import FileLoader, Loader
 from smolrgpt_jax.data.prompts import PromptBatch, Prompts, prompt_batches
 from smolrgpt_jax.data.records import BadRecords, Question
@@ -89,6 +89,7 @@ def answer_prompts(
     closing: Closing | None = None,
     load: Loader | None = None,
     on_bad_record: BadRecords | None = None,
+    compute: Compute = Compute(),
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yields the ids of answers {question id: int32[N]}, eos included, as soon as they have ended; each question once.
 
@@ -105,7 +106,7 @@ def answer_prompts(
         multiple=ways,
         on_bad_record=on_bad_record,
     )
-    scheduler = _Scheduler(config, params, mesh, ways, prompts, decoding, closing)
+    scheduler = _Scheduler(config, compute, params, mesh, ways, prompts, decoding, closing)
     yield from scheduler.run(_ahead(batches))
 
 
@@ -131,6 +132,7 @@ class _Scheduler:
     def __init__(
         self,
         config: SmolRGPTConfig,
+        compute: Compute,
         params: Params,
         mesh: Mesh | None,
         ways: int,
@@ -138,15 +140,15 @@ class _Scheduler:
         decoding: Decoding,
         closing: Closing | None,
     ):
-        self.config, self.params, self.mesh, self.ways = config, params, mesh, ways
+        self.config, self.compute, self.params, self.mesh, self.ways = config, compute, params, mesh, ways
         self.prompts, self.decoding, self.closing = prompts, decoding, closing
-        self.weights = device.decode_weights(config, params)
+        self.weights = device.decode_weights(compute, params)
         self.tables = None if closing is None else closing.tables
         questions = sum(len(row.lengths) for row in prompts.rows)
         count = min(decoding.batch_size, 2 ** (questions - 1).bit_length())
         self.count = -(-count // ways) * ways
         answer = decoding.max_new_tokens + (0 if closing is None else closing.automaton.longest)
-        self.slots = device.empty_slots(config, mesh, self.count, prompts.longest, answer)
+        self.slots = device.empty_slots(config, compute, mesh, self.count, prompts.longest, answer)
         self.questions: list[Question | None] = [None] * self.count
 
     def run(self, batches: Iterator[PromptBatch]) -> Iterator[dict[str, np.ndarray]]:
@@ -173,7 +175,7 @@ class _Scheduler:
                 return None
             if batch.asked:
                 arrays = self._put(batch.arrays)
-                prefilled = device.prefill(self.config, self.mesh, self.params, arrays)
+                prefilled = device.prefill(self.config, self.compute, self.mesh, self.params, arrays)
                 waiting = _Waiting(batch, prefilled, arrays["tokens"])
         return waiting
 
@@ -213,6 +215,7 @@ class _Scheduler:
         """Runs until so many slots have ended; returns the answers that have."""
         self.slots = device.decode(
             self.config,
+            self.compute,
             self.mesh,
             self.weights,
             self.slots,

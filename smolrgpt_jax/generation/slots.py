@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from smolrgpt_jax import sharding
-from smolrgpt_jax.config import SmolRGPTConfig
+from smolrgpt_jax.config import Compute, SmolRGPTConfig
 from smolrgpt_jax.generation.decode import Sampling, choose
 from smolrgpt_jax.models.attention import MASKED, packed_attention_mask
 from smolrgpt_jax.models.smollm import KVCache, unstacked_blocks, unstacked_params
@@ -88,22 +88,24 @@ class Weights(NamedTuple):
     layers: list[Params]
 
 
-def decode_weights(config: SmolRGPTConfig, params: Params) -> Weights:
+def decode_weights(compute: Compute, params: Params) -> Weights:
     """The weights of products in the dtype they are computed in, so that no step converts them."""
-    dtype = config.compute_dtype
+    dtype = compute.dtype
     blocks = {name.removeprefix(BLOCKS): p for name, p in params.items() if name.startswith(BLOCKS)}
     tables = {name: params[name].astype(dtype) for name in TABLES if name in params}
     return Weights(dict(params) | tables, unstacked_params(blocks, dtype))
 
 
-@functools.partial(jax.jit, static_argnames=("config", "mesh", "count", "tokens", "answer_tokens"))
-def empty_slots(config: SmolRGPTConfig, mesh: Mesh | None, count: int, tokens: int, answer_tokens: int) -> Slots:
+@functools.partial(jax.jit, static_argnames=("config", "compute", "mesh", "count", "tokens", "answer_tokens"))
+def empty_slots(
+    config: SmolRGPTConfig, compute: Compute, mesh: Mesh | None, count: int, tokens: int, answer_tokens: int
+) -> Slots:
     """`count` free slots for prompts of at most `tokens` and answers of at most `answer_tokens`."""
     c = config.decoder
     zeros = jnp.zeros(count, jnp.int32)
     with sharding.over(mesh):
         columns = tokens + answer_tokens
-        keys = jnp.zeros((count, c.kv_heads, c.head_dim, columns), config.compute_dtype)
+        keys = jnp.zeros((count, c.kv_heads, c.head_dim, columns), compute.dtype)
         return _placed(
             Slots(
                 token=zeros,
@@ -127,11 +129,13 @@ def _placed(slots: Slots) -> Slots:
     return slots._replace(**{name: constrain_batch(value) for name, value in rest.items()}, cache=cache)
 
 
-@functools.partial(jax.jit, static_argnames=("config", "mesh"))
-def prefill(config: SmolRGPTConfig, mesh: Mesh | None, params: Params, batch: Mapping[str, jax.Array]) -> KVCache:
+@functools.partial(jax.jit, static_argnames=("config", "compute", "mesh"))
+def prefill(
+    config: SmolRGPTConfig, compute: Compute, mesh: Mesh | None, params: Params, batch: Mapping[str, jax.Array]
+) -> KVCache:
     """Keys and values of rows of questions (see `data.prompts`), float[L, R, S, G, D] each."""
     with sharding.over(mesh):
-        model = bind(config, params)
+        model = bind(config, params, compute)
         out = model.encode(batch["images"], batch.get("depths"), batch.get("region_masks"))
         x = model.embed(batch["tokens"], batch["feature_index"], out["features"])
         mask = packed_attention_mask(batch["picture_ids"], batch["question_ids"])
@@ -188,9 +192,12 @@ def keep(mesh: Mesh | None, slots: Slots, chosen: jax.Array) -> Slots:
         return _placed(jax.tree.map(lambda a: a[chosen] if a.ndim else a, slots))
 
 
-@functools.partial(jax.jit, static_argnames=("config", "mesh", "eos_id", "sampling"), donate_argnames="slots")
+@functools.partial(
+    jax.jit, static_argnames=("config", "compute", "mesh", "eos_id", "sampling"), donate_argnames="slots"
+)
 def decode(
     config: SmolRGPTConfig,
+    compute: Compute,
     mesh: Mesh | None,
     weights: Weights,
     slots: Slots,
@@ -203,7 +210,7 @@ def decode(
     """Writes tokens until so many slots have ended (int32[], at least one more than now)."""
     with sharding.over(mesh):
         blocks = unstacked_blocks(config.decoder, weights.layers)
-        decoder = bind(config, weights.params).decoder
+        decoder = bind(config, weights.params, compute).decoder
 
         def step(slots: Slots) -> Slots:
             ring = slots.written.shape[1]
@@ -217,7 +224,7 @@ def decode(
                 visible,
                 slots.cache,
                 before + slots.column,
-                config.compute_dtype,
+                compute.dtype,
             )
             logits = decoder.logits(hidden)
             if tables is not None:

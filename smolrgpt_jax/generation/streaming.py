@@ -9,14 +9,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from smolrgpt_jax.config import SmolRGPTConfig
+from smolrgpt_jax.config import Compute, SmolRGPTConfig
 from smolrgpt_jax.models.attention import packed_attention_mask
 from smolrgpt_jax.models.smollm import KVCache
 from smolrgpt_jax.models.smolrgpt import Params, bind
 
 
 def stream(
-    config: SmolRGPTConfig, params: Params, batch: Mapping[str, jax.Array], *, max_new_tokens: int, eos_id: int
+    config: SmolRGPTConfig,
+    params: Params,
+    batch: Mapping[str, jax.Array],
+    *,
+    max_new_tokens: int,
+    eos_id: int,
+    compute: Compute = Compute(),
 ) -> Iterator[np.ndarray]:
     """Continues left-padded prompts, yielding each token once it is known.
 
@@ -26,7 +32,7 @@ def stream(
       int32[B], the rows' next tokens, at most max_new_tokens times; eos after a row's first eos. Ends once every row has ended.
     """
     prompt = batch["picture_ids"] != 0
-    token, cache = _prefill(config, params, dict(batch), max_new_tokens)
+    token, cache = _prefill(config, compute, params, dict(batch), max_new_tokens)
     position = batch["positions"][:, -1]
     ended = np.zeros(len(token), bool)
     for step in range(max_new_tokens):
@@ -35,14 +41,14 @@ def stream(
         ended |= written == eos_id
         if ended.all() or step + 1 == max_new_tokens:
             return
-        token, cache = _next(config, params, cache, prompt, written, position + step + 1, np.int32(step))
+        token, cache = _next(config, compute, params, cache, prompt, written, position + step + 1, np.int32(step))
 
 
-@functools.partial(jax.jit, static_argnames=("config", "max_new_tokens"))
+@functools.partial(jax.jit, static_argnames=("config", "compute", "max_new_tokens"))
 def _prefill(
-    config: SmolRGPTConfig, params: Params, batch: dict[str, jax.Array], max_new_tokens: int
+    config: SmolRGPTConfig, compute: Compute, params: Params, batch: dict[str, jax.Array], max_new_tokens: int
 ) -> tuple[jax.Array, KVCache]:
-    model = bind(config, params)
+    model = bind(config, params, compute)
     rows, length = batch["input_ids"].shape
     out = model.encode(batch["images"], batch.get("depths"), batch.get("region_masks"))
     x = model.embed(batch["input_ids"], batch["feature_index"], out["features"])
@@ -53,9 +59,10 @@ def _prefill(
     return jnp.argmax(model.decoder.logits(hidden[:, -1]), axis=-1).astype(jnp.int32), cache
 
 
-@functools.partial(jax.jit, static_argnames="config", donate_argnames="cache")
+@functools.partial(jax.jit, static_argnames=("config", "compute"), donate_argnames="cache")
 def _next(
     config: SmolRGPTConfig,
+    compute: Compute,
     params: Params,
     cache: KVCache,
     prompt: jax.Array,
@@ -67,7 +74,7 @@ def _next(
 
     prompt: bool[B, S], False on padding.
     """
-    model = bind(config, params)
+    model = bind(config, params, compute)
     length, total = prompt.shape[1], cache[0].shape[2]
     slots = jnp.arange(total)
     visible = jnp.where(slots < length, jnp.pad(prompt, ((0, 0), (0, total - length))), slots <= length + step)

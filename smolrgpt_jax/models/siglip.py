@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from smolrgpt_jax.config import AttentionImplementation, RematPolicy, VisionConfig
+from smolrgpt_jax.config import AttentionImplementation, Compute, VisionConfig
 from smolrgpt_jax.models.attention import attention
 from smolrgpt_jax.models.layers import Dense, LayerNorm, run_blocks, stack_blocks
 
@@ -53,15 +53,7 @@ class VisionBlock(nnx.Module):
 class VisionEncoder(nnx.Module):
     """Pictures to patch features."""
 
-    def __init__(
-        self,
-        config: VisionConfig,
-        *,
-        scan: bool,
-        remat: RematPolicy,
-        attention: AttentionImplementation,
-        rngs: nnx.Rngs,
-    ):
+    def __init__(self, config: VisionConfig, compute: Compute, rngs: nnx.Rngs):
         patch = config.patch_size
         self.patch_embedding = Dense(
             (patch, patch, 3), (config.width,), bias=True, rngs=rngs, init_scale=PATCH_INIT_SCALE
@@ -72,7 +64,7 @@ class VisionEncoder(nnx.Module):
         self.blocks = stack_blocks(lambda r: VisionBlock(config, r), config.layers, rngs)
         self.norm = LayerNorm(config.width, config.layer_norm_eps)
         self.grid, self.patch_size = config.grid, patch
-        self.scan, self.remat, self.attention = scan, remat, attention
+        self.compute = compute
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """images: float[B, H, W, 3] in [-1, 1] -> features float[B, grid * grid, D], row-major, in the images' dtype."""
@@ -82,7 +74,7 @@ class VisionEncoder(nnx.Module):
         x = x + self.position_embedding[...].astype(x.dtype)
 
         def step(block: VisionBlock, x: jax.Array, _: Any) -> tuple[jax.Array, None]:
-            return block(x, self.attention), None
+            return block(x, self.compute.attention), None
 
-        x, _ = run_blocks(self.blocks, x, step, scan=self.scan, remat=self.remat)
+        x, _ = run_blocks(self.blocks, x, step, scan=self.compute.scan_layers, remat=self.compute.remat)
         return self.norm(x)

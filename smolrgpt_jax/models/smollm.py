@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from smolrgpt_jax.config import AttentionImplementation, DecoderConfig, RematPolicy
+from smolrgpt_jax.config import AttentionImplementation, Compute, DecoderConfig
 from smolrgpt_jax.models.attention import MASKED, PackedSpans, attention, cache_attention
 from smolrgpt_jax.models.layers import (
     Dense,
@@ -121,15 +121,7 @@ class DecoderBlock(nnx.Module):
 class Decoder(nnx.Module):
     """Embeddings in, logits out; token lookup is separate so that image and region features can take a token's place."""
 
-    def __init__(
-        self,
-        config: DecoderConfig,
-        *,
-        scan: bool,
-        remat: RematPolicy,
-        attention: AttentionImplementation,
-        rngs: nnx.Rngs,
-    ):
+    def __init__(self, config: DecoderConfig, compute: Compute, rngs: nnx.Rngs):
         shape = (config.padded_vocab_size, config.width)
         # Rows past the vocabulary are zero: they are never looked up, and export trims them.
         used = (jnp.arange(shape[0]) < config.vocab_size)[:, None]
@@ -140,7 +132,7 @@ class Decoder(nnx.Module):
         )
         self.blocks = stack_blocks(lambda r: DecoderBlock(config, r), config.layers, rngs)
         self.norm = RMSNorm(config.width, config.rms_norm_eps)
-        self.config, self.scan, self.remat, self.attention = config, scan, remat, attention
+        self.config, self.compute = config, compute
 
     def embed(self, tokens: jax.Array, dtype: Any) -> jax.Array:
         """tokens: int32[B, S] -> float[B, S, D]."""
@@ -175,12 +167,12 @@ class Decoder(nnx.Module):
         longest = x.shape[1] if isinstance(mask, PackedSpans) else mask.shape[-1]
         angles = rotary_angles(positions, self.config, longest)
         # The fused kernels take as many keys as queries; over a cache there are more.
-        implementation = "xla" if cache is not None else self.attention
+        implementation = "xla" if cache is not None else self.compute.attention
 
         def step(block: DecoderBlock, x: jax.Array, layer_cache: KVCache | None) -> tuple[jax.Array, KVCache | None]:
             return block(x, angles, mask, implementation, layer_cache, cache_index)
 
-        x, cache = run_blocks(self.blocks, x, step, cache, scan=self.scan, remat=self.remat)
+        x, cache = run_blocks(self.blocks, x, step, cache, scan=self.compute.scan_layers, remat=self.compute.remat)
         return self.norm(x), cache
 
     def decode(

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from smolrgpt_jax.config import SmolRGPTConfig
+from smolrgpt_jax.config import Compute, SmolRGPTConfig
 from smolrgpt_jax.models.attention import packed_attention_mask, packed_spans
 from smolrgpt_jax.models.connector import Connector
 from smolrgpt_jax.models.layers import Params, bind_params, flat_params
@@ -23,10 +23,9 @@ from smolrgpt_jax.sharding import constrain_batch
 
 
 class SmolRGPT(nnx.Module):
-    def __init__(self, config: SmolRGPTConfig, rngs: nnx.Rngs):
-        stack = {"scan": config.scan_layers, "remat": config.remat, "attention": config.attention}
+    def __init__(self, config: SmolRGPTConfig, compute: Compute, rngs: nnx.Rngs):
         width = config.decoder.width
-        self.vision_encoder = VisionEncoder(config.vision, **stack, rngs=rngs)
+        self.vision_encoder = VisionEncoder(config.vision, compute, rngs)
         self.rgb_connector = Connector(config.vision.width, width, config.shuffle_factor, rngs)
         if config.depth_pathway in ("separate", "shared_refiner"):
             self.depth_connector = Connector(config.vision.width, width, config.shuffle_factor, rngs)
@@ -36,8 +35,8 @@ class SmolRGPT(nnx.Module):
                 self.depth_refiner = Refiner(width, rngs)
         if config.region_extent:
             self.region_extent = RegionExtent(width, rngs)
-        self.decoder = Decoder(config.decoder, **stack, rngs=rngs)
-        self.dtype, self.attention = config.compute_dtype, config.attention
+        self.decoder = Decoder(config.decoder, compute, rngs)
+        self.compute = compute
         self.depth_pathway, self.picture_tokens = config.depth_pathway, config.picture_tokens
 
     def encode(
@@ -50,13 +49,13 @@ class SmolRGPT(nnx.Module):
         `feature_index`: image tokens, then RGB regions, then depth regions, each picture by picture.
         """
         batch, pictures = images.shape[:2]
-        flat = images.reshape(batch * pictures, *images.shape[2:]).astype(self.dtype)
+        flat = images.reshape(batch * pictures, *images.shape[2:]).astype(self.compute.dtype)
         regions = depths is not None and region_masks is not None
         with_depth = regions and self.depth_pathway != "none"
         if with_depth:
             # One pass over RGB and depth together: the same weights encode both. A picture and its depth lie side by
             # side, so that both stay on the device that has the row.
-            pairs = jnp.stack([flat, depths.reshape(flat.shape).astype(self.dtype)], axis=1)
+            pairs = jnp.stack([flat, depths.reshape(flat.shape).astype(self.compute.dtype)], axis=1)
             both = self.vision_encoder(constrain_batch(pairs.reshape(-1, *flat.shape[1:])))
             both = both.reshape(flat.shape[0], 2, *both.shape[1:])
             rgb_features, depth_features = both[:, 0], both[:, 1]
@@ -78,7 +77,7 @@ class SmolRGPT(nnx.Module):
             out["region_depth"] = mask_pooling(out["depth_refined"], masks)
         if regions and hasattr(self, "region_extent"):
             extent = self.region_extent(masks, depths.reshape(flat.shape) if with_depth else None)
-            out["region_rgb"] += extent.astype(self.dtype)
+            out["region_rgb"] += extent.astype(self.compute.dtype)
         if regions:
             parts += [out["region_rgb"], out["region_depth"]]
         width = parts[0].shape[-1]
@@ -105,7 +104,7 @@ class SmolRGPT(nnx.Module):
         """
         out = self.encode(batch["images"], batch.get("depths"), batch.get("region_masks"))
         x = self.embed(batch["tokens"], batch["feature_index"], out["features"])
-        make_mask = packed_spans if self.attention == "splash" else packed_attention_mask
+        make_mask = packed_spans if self.compute.attention == "splash" else packed_attention_mask
         mask = make_mask(batch["picture_ids"], batch["question_ids"])
         out["hidden"], _ = self.decoder(x, batch["positions"], mask)
         out["logits"] = self.decoder.logits(out["hidden"])
@@ -113,24 +112,24 @@ class SmolRGPT(nnx.Module):
 
 
 @functools.lru_cache(maxsize=16)
-def _abstract(config: SmolRGPTConfig) -> tuple[Any, dict[str, jax.ShapeDtypeStruct]]:
-    graphdef, state = nnx.split(nnx.eval_shape(lambda: SmolRGPT(config, nnx.Rngs(0))), graph=False)
+def _abstract(config: SmolRGPTConfig, compute: Compute) -> tuple[Any, dict[str, jax.ShapeDtypeStruct]]:
+    graphdef, state = nnx.split(nnx.eval_shape(lambda: SmolRGPT(config, compute, nnx.Rngs(0))), graph=False)
     return graphdef, flat_params(state)
 
 
 def abstract_params(config: SmolRGPTConfig) -> dict[str, jax.ShapeDtypeStruct]:
     """Names, shapes and dtypes of all parameters, without making any array."""
-    return dict(_abstract(config)[1])
+    return dict(_abstract(config, Compute())[1])
 
 
 def init_params(config: SmolRGPTConfig, key: jax.Array) -> Params:
     """Random parameters from one key; float32."""
-    return flat_params(nnx.split(SmolRGPT(config, nnx.Rngs(key)), graph=False)[1])
+    return flat_params(nnx.split(SmolRGPT(config, Compute(), nnx.Rngs(key)), graph=False)[1])
 
 
-def bind(config: SmolRGPTConfig, params: Mapping[str, jax.Array]) -> SmolRGPT:
+def bind(config: SmolRGPTConfig, params: Mapping[str, jax.Array], compute: Compute = Compute()) -> SmolRGPT:
     """The model over these parameters; cheap, made to be called inside jit. Raises KeyError on missing or unexpected names."""
-    return bind_params(*_abstract(config), params)
+    return bind_params(*_abstract(config, compute), params)
 
 
 def loss_sums(logits: jax.Array, targets: jax.Array, weights: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from smolrgpt_jax.checkpoint.load import read_checkpoint
 from smolrgpt_jax.checkpoint.torch import TorchLayout
-from smolrgpt_jax.config import PRESETS, SmolRGPTConfig
+from smolrgpt_jax.config import PRESETS, Compute, SmolRGPTConfig
 from smolrgpt_jax.data.batches import PackedRows
 from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.pictures import FileLoader
@@ -90,20 +90,14 @@ def _check_order(run: Mapping[str, Any], previous: str | None) -> None:
         raise RunError(str(error)) from None
 
 
-def model_config(config: SmolRGPTConfig, run: Mapping[str, Any], platform: str, row_tokens: int) -> SmolRGPTConfig:
-    """The model as a run computes it on devices of a platform ("tpu", "gpu", "cpu"), in rows of so many tokens.
+def run_compute(config: SmolRGPTConfig, run: Mapping[str, Any], platform: str, row_tokens: int) -> Compute:
+    """How a run computes the model on devices of a platform ("tpu", "gpu", "cpu"), in rows of so many tokens.
 
-    Whether layers are scanned is the run's preset's to say: what parameters come from, a PyTorch folder say, does not know it.
     Raises ValueError for an attention that the platform does not have.
     """
     model = run["model"]
     attention = resolve_attention(model["attention"], platform, row_tokens)
-    return config.replace(
-        compute_dtype=model["compute_dtype"],
-        remat=model["remat"],
-        attention=attention,
-        scan_layers=PRESETS[model["preset"]].scan_layers,
-    )
+    return Compute.of(config, dtype=model["compute_dtype"], remat=model["remat"], attention=attention)
 
 
 Tokenised = tuple[Sequence[Picture], TokenisedQuestions]

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from smolrgpt_jax import sharding
 from smolrgpt_jax.checkpoint.orbax import Meta, TrainingCheckpoints
 from smolrgpt_jax.checkpoint.tokenizer_files import tokenizer_files
+from smolrgpt_jax.config import Compute
 from smolrgpt_jax.data.batches import PackedRows, batch_questions, train_batches
 from smolrgpt_jax.data.records import BadRecords
 from smolrgpt_jax.data.rows import RowShape
@@ -34,12 +35,12 @@ from smolrgpt_jax.training.data import (
     Start,
     drawn_anew,
     last_step,
-    model_config,
     naming,
     packed_rows,
     read_data,
     read_start,
     row_shape,
+    run_compute,
     total_steps,
 )
 from smolrgpt_jax.training.metrics import MetricsWriter
@@ -59,13 +60,14 @@ BAD_STEP = "nonfinite_step.json"
 class Run:
     """What stays the same over the steps of a run.
 
-    settings: the configuration; start: what it starts from; rows, bad: its data and the records left out of it; shape: of a
+    settings: the configuration; start: what it starts from; compute: how the model is computed; rows, bad: its data and the records left out of it; shape: of a
     packed row; steps: until the run ends; rates: schedule per trained group; validation: None without validation sources.
     """
 
     settings: Mapping[str, Any]
     stage: Stage
     start: Start
+    compute: Compute
     mesh: Mesh
     rows: list[PackedRows]
     shape: RowShape
@@ -104,14 +106,13 @@ def train(run: Mapping[str, Any], workdir: str | Path, scorer: AnswerScorer | No
         rows = packed_rows(run["data"], tokenised, start.tokenizer, shape, bad)
     del tokenised  # with their texts, which the rows do not keep
     with naming("model"):
-        config = model_config(start.config, run, jax.default_backend(), shape.tokens)
-    start = dataclasses.replace(start, config=config)
+        compute = run_compute(start.config, run, jax.default_backend(), shape.tokens)
     steps = total_steps(run, rows)
     trained = stage.trained(abstract_params(start.config))
     settings = plain(run)
     validation = None
     if run["validation_sources"]:
-        validation = Validation(settings, start.config, start.tokenizer, shape, mesh, bad, scorer)
+        validation = Validation(settings, start.config, compute, start.tokenizer, shape, mesh, bad, scorer)
     if (run["patience"] or run["validation_answers"]) and validation is None:
         raise RunError("config.patience and config.validation_answers need config.validation_sources")
     if validation is not None and run["best_metric"] not in validation.columns:
@@ -121,6 +122,7 @@ def train(run: Mapping[str, Any], workdir: str | Path, scorer: AnswerScorer | No
         settings=settings,
         stage=stage,
         start=start,
+        compute=compute,
         mesh=mesh,
         rows=rows,
         shape=shape,
@@ -246,12 +248,9 @@ def _run_steps(
         run["strategy"],
         run["accumulation"],
         run["question_balance"],
+        this.compute,
     )
-    meta = Meta(
-        this.start.config.replace(remat="none", attention="xla"),
-        tokenizer_files(this.start.tokenizer),
-        this.start.layout,
-    )
+    meta = Meta(this.start.config, tokenizer_files(this.start.tokenizer), this.start.layout)
     last: dict[str, float] = {}
 
     def save() -> None:
@@ -264,7 +263,7 @@ def _run_steps(
     def due(every: int) -> bool:
         return step == steps or (every > 0 and step % every == 0)
 
-    step_flops = train_flops(this.start.config, this.shape, this.stage)[0] * run["batch_rows"]
+    step_flops = train_flops(this.start.config, this.shape, this.stage, False)[0] * run["batch_rows"]
     devices = this.mesh.devices
     rates = speed.Speed(devices.size, jax.process_count(), step_flops, this.mesh.local_devices[0])
     together = StopTogether(this.mesh)

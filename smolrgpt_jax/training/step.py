@@ -11,7 +11,7 @@ import optax
 from jax.sharding import Mesh
 
 from smolrgpt_jax import sharding
-from smolrgpt_jax.config import SmolRGPTConfig
+from smolrgpt_jax.config import Compute, SmolRGPTConfig
 from smolrgpt_jax.models.smolrgpt import Params, bind, loss_sums
 from smolrgpt_jax.sharding import Strategy, constrain_batch
 
@@ -30,13 +30,18 @@ def token_weights(targets: jax.Array, question_ids: jax.Array, balance: float) -
 
 
 def batch_loss(
-    config: SmolRGPTConfig, trained: Params, frozen: Params, batch: Batch, balance: float = 0.0
+    config: SmolRGPTConfig,
+    trained: Params,
+    frozen: Params,
+    batch: Batch,
+    balance: float = 0.0,
+    compute: Compute = Compute(),
 ) -> tuple[jax.Array, jax.Array]:
     """Summed cross-entropy over the batch's answer tokens and their number, weighted as `token_weights` says.
 
     batch: as in `SmolRGPT.__call__` with targets int32[B, S].
     """
-    logits = bind(config, {**trained, **frozen})(batch)["logits"]
+    logits = bind(config, {**trained, **frozen}, compute)(batch)["logits"]
     targets = batch["targets"]
     weights = token_weights(targets, batch["question_ids"], balance) if balance else None
     losses, counts = loss_sums(logits, targets, weights)
@@ -51,6 +56,7 @@ def gradients(
     accumulation: int = 1,
     shardings: Mapping[str, jax.sharding.Sharding] | None = None,
     balance: float = 0.0,
+    compute: Compute = Compute(),
 ) -> tuple[Params, jax.Array]:
     """Gradients and value of the mean loss per answer token over the whole batch, weighted as `token_weights` says.
 
@@ -60,7 +66,9 @@ def gradients(
     """
 
     def part(trained: Params, rows: Batch) -> tuple[tuple[jax.Array, jax.Array], Params]:
-        sums, grads = jax.value_and_grad(lambda t: batch_loss(config, t, frozen, rows, balance), has_aux=True)(trained)
+        sums, grads = jax.value_and_grad(lambda t: batch_loss(config, t, frozen, rows, balance, compute), has_aux=True)(
+            trained
+        )
         if shardings is not None:
             grads = {n: jax.lax.with_sharding_constraint(g, shardings[n]) for n, g in grads.items()}
         return sums, grads
@@ -89,13 +97,14 @@ def make_train_step(
     mesh: Mesh | None = None,
     strategy: Strategy = "data",
     balance: float = 0.0,
+    compute: Compute = Compute(),
 ) -> Callable[[Params, Params, Any, Batch], tuple[Params, Any, dict[str, jax.Array]]]:
     """step(trained, frozen, opt_state, batch) -> (trained, opt_state, {loss, grad_norm}); to be jitted with donation."""
 
     def step(trained: Params, frozen: Params, opt_state: Any, batch: Batch) -> tuple[Params, Any, dict[str, jax.Array]]:
         shardings = None if mesh is None else sharding.grad_shardings(trained, mesh, strategy)
         with sharding.over(mesh):
-            grads, loss = gradients(config, trained, frozen, batch, accumulation, shardings, balance)
+            grads, loss = gradients(config, trained, frozen, batch, accumulation, shardings, balance, compute)
             updates, opt_state = optimizer.update(grads, opt_state, trained)
             metrics = {"loss": loss, "grad_norm": optax.global_norm(grads)}
             return optax.apply_updates(trained, updates), opt_state, metrics
@@ -111,6 +120,7 @@ def jit_train_step(
     strategy: Strategy,
     accumulation: int = 1,
     balance: float = 0.0,
+    compute: Compute = Compute(),
 ) -> Any:
     """`make_train_step` compiled for a mesh: parameters and optimiser state are donated and keep their shardings.
 
@@ -121,17 +131,17 @@ def jit_train_step(
         sharding.optimizer_shardings(optimizer, trained, mesh, strategy),
         sharding.replicated(mesh),
     )
-    step = make_train_step(config, optimizer, accumulation, mesh, strategy, balance)
+    step = make_train_step(config, optimizer, accumulation, mesh, strategy, balance, compute)
     return jax.jit(step, donate_argnums=(0, 2), out_shardings=kept)
 
 
 def make_eval_step(
-    config: SmolRGPTConfig, mesh: Mesh | None = None
+    config: SmolRGPTConfig, mesh: Mesh | None = None, compute: Compute = Compute()
 ) -> Callable[[Params, Batch], tuple[jax.Array, jax.Array]]:
     """step(params, batch) -> (summed loss, number of answer tokens)."""
 
     def step(params: Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
         with sharding.over(mesh):
-            return batch_loss(config, params, {}, batch)
+            return batch_loss(config, params, {}, batch, compute=compute)
 
     return step

@@ -15,7 +15,7 @@ from jax.experimental.multihost_utils import process_allgather
 from jax.sharding import Mesh
 
 from smolrgpt_jax import sharding
-from smolrgpt_jax.config import SmolRGPTConfig
+from smolrgpt_jax.config import Compute, SmolRGPTConfig
 from smolrgpt_jax.data.batches import train_batches
 from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.records import BadRecords, Picture
@@ -53,6 +53,7 @@ class Validation:
         self,
         run: Mapping[str, Any],
         config: SmolRGPTConfig,
+        compute: Compute,
         tokenizer: ChatTokenizer,
         shape: RowShape,
         mesh: Mesh,
@@ -65,6 +66,7 @@ class Validation:
         record under "error".
         """
         self._run, self._config, self._tokenizer, self._mesh, self._bad = run, config, tokenizer, mesh, bad
+        self._compute = compute
         data = {**run["data"], "weights": {}}
         # A mean over no rows would be 0, the best of all losses.
         if run["validation_rows"] < 1:
@@ -72,7 +74,7 @@ class Validation:
         with naming("validation_sources"):
             tokenised = read_data(data, run["validation_sources"], tokenizer, bad)
             self._rows = packed_rows(data, tokenised, tokenizer, shape, bad)
-        self._eval_step = jax.jit(make_eval_step(config, mesh))
+        self._eval_step = jax.jit(make_eval_step(config, mesh, compute))
         self._scorer = scorer if run["validation_answers"] else None
         self._asked: list[Picture] = []
         if run["validation_answers"]:
@@ -90,8 +92,8 @@ class Validation:
     def __call__(self, params: Params) -> dict[str, float]:
         found = {LOSS: self._loss(params)}
         if self._scorer is not None:
-            config = self._config.replace(remat="none", attention="xla")
-            model = Model(config, _on_this_process(params), self._tokenizer)
+            compute = self._compute.replace(remat="none", attention="xla")
+            model = Model(self._config, _on_this_process(params), self._tokenizer, compute=compute)
             options = AnswerOptions(
                 ANSWER_ROWS,
                 self._run["validation_answer_tokens"],

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from smolrgpt_jax.checkpoint.config_json import config_from_torch, config_to_torch
 from smolrgpt_jax.checkpoint.mapping import INV_FREQ, entries
 from smolrgpt_jax.checkpoint.safetensors_file import SafetensorsWriter
 from smolrgpt_jax.checkpoint.torch import (
@@ -20,7 +21,7 @@ from smolrgpt_jax.checkpoint.torch import (
     with_shards,
     write_folder,
 )
-from smolrgpt_jax.config import PRESETS, config_from_torch, config_to_torch
+from smolrgpt_jax.config import PRESETS
 from smolrgpt_jax.errors import CheckpointError
 from smolrgpt_jax.models.smolrgpt import abstract_params
 

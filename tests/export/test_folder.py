@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 
 import smolrgpt_jax.export
 from launch.export import main
+from smolrgpt_jax.config import Compute
 from smolrgpt_jax.data.chat import FORMAT_FILE, ChatTokenizer
 from smolrgpt_jax.export import PLATFORMS, ExportSettings, write_export
 from smolrgpt_jax.export.programs import export_programs, make_programs, stored_dtype
@@ -69,9 +70,8 @@ def test_the_manifest_names_tokens_and_sizes(exported, model, small_tokenizer):
 
 
 def test_bfloat16_parameters_give_the_same_bits_as_float32_ones_cast_when_used(model):
-    config = model.config.replace(compute_dtype="bfloat16")
     settings = ExportSettings(prompt_tokens=40, regions=2, new_tokens=4, dtype="bfloat16")
-    program = make_programs(config, settings, model.tokenizer)["prefill"]
+    program = make_programs(model.config, Compute(dtype="bfloat16"), settings, model.tokenizer)["prefill"]
     rng = np.random.default_rng(0)
     inputs = {
         "input_ids": rng.integers(3, 500, (2, 40)),

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from smolrgpt_jax import sharding
+from smolrgpt_jax.config import Compute
 from smolrgpt_jax.data.prompts import choose_lengths
 from smolrgpt_jax.data.records import BadRecords
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
@@ -71,8 +72,8 @@ def test_golden_greedy_tokens(golden):
     tokens = batch.pop("input_ids")
     batch["tokens"] = tokens
     count, steps = len(ids), out["greedy_ids"].shape[1]
-    state = slots.empty_slots(model.config, None, count + 1, int(lengths.max()), steps)
-    prefilled = slots.prefill(model.config, None, model.params, batch)
+    state = slots.empty_slots(model.config, model.compute, None, count + 1, int(lengths.max()), steps)
+    prefilled = slots.prefill(model.config, model.compute, None, model.params, batch)
     numbers = np.arange(count, dtype=np.int32)
     asked = slots.Asked(
         slot=count - numbers,
@@ -85,9 +86,17 @@ def test_golden_greedy_tokens(golden):
         value_state=np.zeros(count, np.int32),
     )
     state = slots.admit(None, state, prefilled, tokens, asked, prefix=5, longest=int(lengths.max()))
-    weights = slots.decode_weights(model.config, model.params)
+    weights = slots.decode_weights(model.compute, model.params)
     state = slots.decode(
-        model.config, None, weights, state, None, np.int32(count + 1), eos_id=model.eos_id, sampling=GREEDY
+        model.config,
+        model.compute,
+        None,
+        weights,
+        state,
+        None,
+        np.int32(count + 1),
+        eos_id=model.eos_id,
+        sampling=GREEDY,
     )
     for number in numbers:
         expected = out["greedy_ids"][number]
@@ -166,7 +175,7 @@ def test_eight_devices_answer_as_one(model, pictures, shape, sampling):
 
 def test_bfloat16_answers(model, pictures):
     """The engine in bfloat16 against the simple path in bfloat16: first tokens, since rounding differs later."""
-    half = dataclasses.replace(model, config=model.config.replace(compute_dtype="bfloat16"))
+    half = dataclasses.replace(model, compute=Compute(dtype="bfloat16"))
     found = answer_ids(half, pictures, decoding(model, 64))
     expected = answer_each(half, pictures, 1)
     same = sum(found[name][0] == ids[0] for name, ids in expected.items())

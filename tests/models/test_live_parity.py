@@ -17,7 +17,7 @@ from transformers import DynamicCache
 from convert.torch_model import random_torch
 from smolrgpt_jax import load
 from smolrgpt_jax.checkpoint.mapping import entries
-from smolrgpt_jax.config import DecoderConfig, SmolRGPTConfig, VisionConfig
+from smolrgpt_jax.config import Compute, DecoderConfig, SmolRGPTConfig, VisionConfig
 from smolrgpt_jax.models.attention import packed_attention_mask
 from smolrgpt_jax.models.mask_pooling import mask_pooling
 from smolrgpt_jax.models.smolrgpt import bind, loss_sums
@@ -72,7 +72,7 @@ class Pair:
         self.jax = load(folder)
         self.config = self.jax.config
 
-    def run(self, ours, theirs, inputs, *, config=None, weight=None, tolerance=MODULE_TOLERANCE):
+    def run(self, ours, theirs, inputs, *, compute=Compute(), weight=None, tolerance=MODULE_TOLERANCE):
         """Compares outputs, and the gradients of sum(output * random weights) to every parameter and input.
 
         ours: (model, *inputs) -> array in JAX; theirs: (*inputs) -> tensor; inputs: float32 arrays;
@@ -84,11 +84,10 @@ class Pair:
         cotangent = np.random.default_rng(1).standard_normal(expected.shape).astype(np.float32)
         counted = np.ones_like(cotangent) if weight is None else np.broadcast_to(weight, expected.shape)
         (expected * torch.tensor(cotangent * counted)).sum().backward()
-        config = config or self.config
 
         @functools.partial(jax.jit, compiler_options=QUICK)
         def both(params, inputs):
-            out, pull = jax.vjp(lambda p, x: ours(bind(config, p), *x), params, inputs)
+            out, pull = jax.vjp(lambda p, x: ours(bind(self.config, p, compute), *x), params, inputs)
             return out, pull(jnp.asarray(cotangent * counted))
 
         out, (gradients, input_gradients) = both(self.jax.params, list(inputs))
@@ -149,7 +148,7 @@ def test_encoder_of_every_depth(tmp_path, name, layers, scan):
     base = CONFIGS[name]
     config = base.replace(vision=dataclasses.replace(base.vision, layers=layers))
     pair = Pair(config, tmp_path / "torch")
-    pair.run(encode, pair.torch.encode, [pictures(config, 2)], config=pair.config.replace(scan_layers=scan))
+    pair.run(encode, pair.torch.encode, [pictures(config, 2)], compute=Compute(scan_layers=scan))
 
 
 @pytest.mark.parametrize("kind", ["rgb", "depth"])
@@ -203,7 +202,7 @@ def test_decoder_of_every_depth(tmp_path, name, layers, scan):
         decode,
         lambda x: pair.torch.decode(x, torch.tensor(PADDING)),
         [normal(2, 11, config.decoder.width)],
-        config=pair.config.replace(scan_layers=scan),
+        compute=Compute(scan_layers=scan),
         weight=PADDING[..., None],
     )
 
@@ -360,14 +359,14 @@ def test_loss_and_its_gradients(pair):
         logits.flatten(0, 1), torch.tensor(batch.targets, dtype=torch.int64).flatten()
     )
     expected.backward()
-    config = pair.config.replace(scan_layers=not pair.config.decoder.tied_head)
+    compute = Compute(scan_layers=not pair.config.decoder.tied_head)
     arrays = pair.jax._batch(*batch.arguments)
     arrays["tokens"] = arrays.pop("input_ids")
 
     @functools.partial(jax.jit, compiler_options=QUICK)
     def both(params, images, depths):
         def loss(params, images, depths):
-            out = bind(config, params)({**arrays, "images": images, "depths": depths})
+            out = bind(pair.config, params, compute)({**arrays, "images": images, "depths": depths})
             sums, counts = loss_sums(out["logits"], batch.targets)
             return sums.sum() / counts.sum()
 
@@ -402,8 +401,8 @@ def test_bfloat16_is_as_exact_as_pytorch(tmp_path, name, scan):
     valid = batch.mask != 0
     exact = pair.torch.forward(*batch.arguments)
     theirs = pair.torch.to_bfloat16().forward(*batch.arguments)
-    config = pair.config.replace(compute_dtype="bfloat16", scan_layers=scan)
-    ours = dataclasses.replace(pair.jax, config=config).forward(*batch.arguments)
+    compute = Compute(dtype="bfloat16", scan_layers=scan)
+    ours = dataclasses.replace(pair.jax, compute=compute).forward(*batch.arguments)
 
     def error(out, output):
         got, expected = out[output], exact[output]

@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from smolrgpt_jax.config import PRESETS, DecoderConfig, VisionConfig, config_to_torch
+from smolrgpt_jax.checkpoint.config_json import config_to_torch
+from smolrgpt_jax.config import PRESETS, DecoderConfig, VisionConfig
 from smolrgpt_jax.errors import ConfigError
 from smolrgpt_jax.models.smolrgpt import abstract_params, bind, init_params
 

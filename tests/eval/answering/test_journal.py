@@ -10,6 +10,7 @@ import pytest
 
 from eval.answering.journal import open_journal, params_fingerprint
 from smolrgpt_jax import sharding
+from smolrgpt_jax.config import Compute
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 from smolrgpt_jax.generation import AnswerOptions, Sampling, answers
 from tests.generation.conftest import small_model, small_warehouse
@@ -103,12 +104,11 @@ def test_a_journal_of_another_run_is_refused(watched, model, pictures, tmp_path)
     interrupt(watched, model, pictures, journal)
     name = "decoder/norm/scale"
     changed = model.params | {name: model.params[name].at[0].multiply(1.0001)}
-    half = model.config.replace(compute_dtype="bfloat16")
     cases = [
         ("decoding", model, pictures, {"seed": 1}),
         ("decoding", model, pictures, {"max_new_tokens": 13}),
         ("parameters", dataclasses.replace(model, params=changed), pictures, {}),
-        ("configuration", dataclasses.replace(model, config=half), pictures, {}),
+        ("compute", dataclasses.replace(model, compute=Compute(dtype="bfloat16")), pictures, {}),
         ("data", model, pictures[1:], {}),
         ("data", model, [dataclasses.replace(picture, mirrored=True) for picture in pictures], {}),
     ]
