@@ -285,11 +285,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         default=list(Ballots.categories),
         help="of the questions that are asked several times (default: all)",
     )
-    vote.add_argument(
-        "--vote_mirrored",
-        action="store_true",
-        help="every other answer is one to the question about the mirrored picture, left for right",
-    )
     args = parser.parse_args(arguments)
 
     try:
@@ -317,13 +312,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         methods = build_methods(args)
         ballots = None
         if "vote" in methods:
-            ballots = Ballots(
-                args.vote_answers,
-                args.vote_temperature,
-                args.vote_seed,
-                tuple(args.vote_categories),
-                args.vote_mirrored,
-            )
+            ballots = Ballots(args.vote_answers, args.vote_temperature, args.vote_seed, tuple(args.vote_categories))
         with distributed.end_on_error():
             model = load_model(args.checkpoint, args.dtype)
             ask = _answerer(model, records, args, ballots, bad)

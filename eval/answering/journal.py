@@ -147,7 +147,7 @@ def pictures_fingerprint(pictures: Sequence[Picture]) -> str:
                 (r.height, r.width, r.counts.decode("ascii", "replace")) if isinstance(r, RLE) else r.number
                 for r in question.regions
             ]
-            entries.append((picture.id, picture.mirrored, question.id, question.category, asked, regions))
+            entries.append((picture.id, question.id, question.category, asked, regions))
     return _digest(entries)
 
 

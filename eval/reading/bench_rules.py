@@ -1,9 +1,9 @@
 """From free text to the answers of SpatialRGPT-Bench, by rules.
 
-The benchmark asks four kinds of questions, told by their category: a predicate ("Is Region [0] above
-Region [1]?", answered with yes or no or with what is the case), a choice between two regions, a length
-("Region [0] is 26.25 centimeters in width."), and a clock direction. Its original evaluation has GPT-4
-compare and convert; here rules do, so that a score needs no server and is the same every time.
+The benchmark asks four kinds of questions, told by their category: a predicate ("Is Region [0] above Region [1]?", answered with
+yes or no or with what is the case), a choice between two regions, a length ("Region [0] is 26.25 centimeters in width."), and a
+clock direction. Its original evaluation has GPT-4 compare and convert; here rules do, so that a score needs no server and is the
+same every time.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from eval.reading.pieces import (
     REGION,
     SENTENCE_END,
     is_garbage,
+    marked_objects,
     one_line,
-    region_number,
+    regex,
     verdict,
     without_denied,
 )
@@ -27,14 +28,8 @@ from eval.reading.pieces import (
 BenchAnswer = bool | int | float | None
 
 # The columns of the paper's qualitative table; the two names of each are opposite.
-QUALITATIVE = {
-    "below/above": ("below", "above"),
-    "left/right": ("left", "right"),
-    "big/small": ("big", "small"),
-    "tall/short": ("tall", "short"),
-    "wide/thin": ("wide", "thin"),
-    "behind/front": ("behind", "front"),
-}
+_COLUMNS = ("below/above", "left/right", "big/small", "tall/short", "wide/thin", "behind/front")
+QUALITATIVE = {column: tuple(column.split("/")) for column in _COLUMNS}
 # The columns of its quantitative table.
 QUANTITATIVE = {
     "direct_distance": "distance_data",
@@ -84,21 +79,18 @@ def _pattern(name: str) -> str:
 
 
 _RELATIONS = {
-    name: re.compile(rf"\b(?:(?P<own>{_pattern(name)})|(?P<other>{_pattern(other)}))\b", re.IGNORECASE)
-    for name, other in _OPPOSITE.items()
+    name: regex(rf"\b(?:(?P<own>{_pattern(name)})|(?P<other>{_pattern(other)}))\b") for name, other in _OPPOSITE.items()
 }
-_NEGATED = re.compile(NEGATION, re.IGNORECASE)
-_UNDECIDED = re.compile(r"\b(?:neither|aligned|equal\w*|same|identical)\b", re.IGNORECASE)
-_CLAUSE_END = re.compile(
-    rf"{SENTENCE_END.pattern}|[,;]\s+(?:but|while|whereas|and)\b|\bwhile\b|\bwhereas\b", re.IGNORECASE
-)
-_PAIR = re.compile(r"\b(?:between|of|among|comparing)\s+@\d+@\s+(?:and|or)\s+@\d+@\s*,?", re.IGNORECASE)
-_REFERENCE = re.compile(r"\s*(?:of|than|to|from)?\s*@(\d+)@", re.IGNORECASE)
+_NEGATED = regex(NEGATION)
+_UNDECIDED = regex(r"\b(?:neither|aligned|equal\w*|same|identical)\b")
+_CLAUSE_END = regex(rf"{SENTENCE_END.pattern}|[,;]\s+(?:but|while|whereas|and)\b|\bwhile\b|\bwhereas\b")
+_PAIR = regex(r"\b(?:between|of|among|comparing)\s+@\d+@\s+(?:and|or)\s+@\d+@\s*,?")
+_REFERENCE = regex(r"\s*(?:of|than|to|from)?\s*@(\d+)@")
 _HOUR_NUMBER = rf"\b(?:[0-9]{{1,2}}|{'|'.join(NUMBER_WORDS)})"
 _CLOCK = r"\s*(?:o\s*'?\s*clock\b|:00\b)"
-_HOUR = re.compile(rf"({_HOUR_NUMBER}){_CLOCK}", re.IGNORECASE)
+_HOUR = regex(rf"({_HOUR_NUMBER}){_CLOCK}")
 # "between 2 and 3 o'clock" says neither.
-_HOURS = re.compile(rf"{_HOUR_NUMBER}(?:{_CLOCK})?\s*(?:and|to|or|-)\s*{_HOUR_NUMBER}{_CLOCK}", re.IGNORECASE)
+_HOURS = regex(rf"{_HOUR_NUMBER}(?:{_CLOCK})?\s*(?:and|to|or|-)\s*{_HOUR_NUMBER}{_CLOCK}")
 
 
 def bench_answer(category: str, answer: str) -> BenchAnswer:
@@ -106,13 +98,11 @@ def bench_answer(category: str, answer: str) -> BenchAnswer:
 
     Args:
       category: one of CATEGORIES.
-      answer: free text that calls the question's regions "Region [0]" and "Region [1]", in the order
-        in which the question names them.
+      answer: free text that calls the question's regions "Region [0]" and "Region [1]", in the order in which it names them.
 
     Returns:
-      bool: whether the relation asked about holds (predicates); int: the region chosen, 0 or 1
-      (choices), or the hour, 1 to 12 (direction); float: metres (a number without unit is taken as
-      metres); None where the text states no value.
+      bool: whether the relation asked about holds (predicates); int: the region chosen, 0 or 1 (choices), or the hour, 1 to 12
+      (direction); float: metres, also of a number without unit; None where the text states no value.
 
     Raises:
       ValueError: unknown category.
@@ -127,18 +117,11 @@ def bench_answer(category: str, answer: str) -> BenchAnswer:
     if category in QUANTITATIVE.values():
         return _read_length(text)
     name, form = category.rsplit("_", 1)
-    marked = re.sub(r"\b(?:first|former)\b", "@0@", REGION.sub(_mark, text), flags=re.IGNORECASE)
-    marked = re.sub(r"\b(?:second|latter)\b", "@1@", marked, flags=re.IGNORECASE)
-    return _read_choice(name, marked) if form == "choice" else _read_predicate(name, marked)
-
-
-def _mark(match: re.Match) -> str:
-    return f" @{region_number(match)}@ "
+    return (_read_choice if form == "choice" else _read_predicate)(name, marked_objects(text))
 
 
 def _read_predicate(name: str, text: str) -> bool | None:
-    # Yes and no outrank what follows: a published wording says "No, [B] is in front of [A]" where A
-    # is not behind B.
+    # Yes and no outrank what follows: a published wording says "No, [B] is in front of [A]" where A is not behind B.
     said = verdict(text)
     if said is not None:
         return said
@@ -163,17 +146,14 @@ def _read_choice(name: str, text: str) -> int | None:
 
 
 def _read_relation(name: str, text: str) -> tuple[int | None, bool | None]:
-    """The first statement about a relation: the region it speaks of, None if unnamed, and whether the
-    relation holds of that region; None if there is no statement."""
+    """The region that the first statement about a relation speaks of (None if unnamed), and whether the relation holds of it."""
     for clause in _CLAUSE_END.split(_PAIR.sub(" ", text)):
         if _UNDECIDED.search(clause):
             return None, None
         match = _RELATIONS[name].search(clause)
         if match is None:
             continue
-        holds = match.group("own") is not None
-        if _NEGATED.search(clause, 0, match.end()):
-            holds = not holds
+        holds = (match["own"] is not None) != bool(_NEGATED.search(clause, 0, match.end()))
         before = re.findall(r"@(\d+)@", clause[: match.end()])
         if before:
             return int(before[-1]), holds
@@ -197,10 +177,8 @@ def _read_length(text: str) -> float | None:
 
 def _read_hour(text: str) -> int | None:
     text = _HOURS.sub(" ", REGION.sub(" ", without_denied(text)))
-    found = [match.group(1) for match in _HOUR.finditer(text)]
-    if not found:
-        found = [match.group() for match in COUNT.finditer(text)]
-        if len(found) != 1:
-            return None
-    hour = int(decimal(found[-1]))
+    stated, numbers = _HOUR.findall(text), [match.group() for match in COUNT.finditer(text)]
+    if not stated and len(numbers) != 1:
+        return None
+    hour = int(decimal((stated or numbers)[-1]))
     return hour if 1 <= hour <= 12 else None

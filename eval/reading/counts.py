@@ -8,21 +8,21 @@ from eval.reading.pieces import (
     COUNT,
     KIND,
     NEGATION,
-    REGION,
     SENTENCE_END,
     WORD_ALTERNATIVES,
-    region_number,
+    marked,
+    regex,
     whole,
     without_denied,
     without_pronouns,
 )
 
-_ASKED = re.compile(rf"\b(?:how\s+many|count\s+of|number\s+of)\s+(?:\w+\s+)??{KIND.pattern}", re.IGNORECASE)
+_ASKED = regex(rf"\b(?:how\s+many|count\s+of|number\s+of)\s+(?:\w+\s+)??{KIND.pattern}")
 # All rules are about "things", the noun that the question counts, and "stuff", all others.
 _NOT_ADJECTIVES = rf"and|or|but|the|an?|of|with|in|is|are|has|contains|holds|stores|stuff|{WORD_ALTERNATIVES}"
 _THINGS = rf"(?:(?!(?:{_NOT_ADJECTIVES})\b)[a-z-]+\s+){{0,2}}?things?\b"
 _REWORDED = [
-    (re.compile(pattern, re.IGNORECASE), instead)
+    (regex(pattern), instead)
     for pattern, instead in (
         (r"\b(?:an?|the)\s+(?:pair|couple)\s+of\b", "two"),
         (r"\bhalf\s+a\s+dozen\b", "six"),
@@ -50,21 +50,17 @@ _SINGLE = (
     r"\bsingle\s+thing\b|\b(?:is|there's|holds?|has|contains?|stores?|holding|containing|storing)\s+(?:just\s+|only\s+)?"
     r"an?\s+thing\b(?!.*\band\s+an)"
 )
-_COUNTED = re.compile(
-    rf"(?P<none>{_NONE})|(?P<single>{_SINGLE})|(?P<number>{COUNT.pattern})\s+(?:of\s+them\b|{_THINGS})", re.IGNORECASE
-)
-_CLAUSE_END = re.compile(r"[,;:]\s|\bbut\b|\bwhile\b|\band\b(?!\s+an)", re.IGNORECASE)
-_ELSEWHERE = re.compile(
+_COUNTED = regex(rf"(?P<none>{_NONE})|(?P<single>{_SINGLE})|(?P<number>{COUNT.pattern})\s+(?:of\s+them\b|{_THINGS})")
+_CLAUSE_END = regex(r"[,;:]\s|\bbut\b|\bwhile\b|\band\b(?!\s+an)")
+_ELSEWHERE = regex(
     rf"\boutside\b|\belsewhere\b|(?:\bnot|n't)\s+(?:in|inside|within)\b|"
-    rf"\b(?:other|remaining)\s+(?:(?:{WORD_ALTERNATIVES}|[0-9]+)\s+)?(?:things?|stuff|ones)\b",
-    re.IGNORECASE,
+    rf"\b(?:other|remaining)\s+(?:(?:{WORD_ALTERNATIVES}|[0-9]+)\s+)?(?:things?|stuff|ones)\b"
 )
-_OF_OTHERS = re.compile(
+_OF_OTHERS = regex(
     r"\s+(?:of\s+(?:\w+\s+){0,2}?)?(?:(?!(?:in|inside|within|at|on|is|are)\b)\w+\s+)?stuff\b|"
-    r"\s*[ckm]?m\b|\s*\w*met(?:er|re)s?\b",
-    re.IGNORECASE,
+    r"\s*[ckm]?m\b|\s*\w*met(?:er|re)s?\b"
 )
-_LISTED = re.compile(r"(?<!among the )\b(things?)\s*((?:(?:,|and|\s)*@[0-9]+@)+)", re.IGNORECASE)
+_LISTED = regex(r"(?<!among the )\b(things?)\s*((?:(?:,|and|\s)*@[0-9]+@)+)")
 
 
 def count_readings(question: str, text: str) -> list[int]:
@@ -74,7 +70,7 @@ def count_readings(question: str, text: str) -> list[int]:
     """
     asked = _ASKED.search(question)
     kind = asked.lastgroup if asked else "pallet"
-    text = REGION.sub(lambda match: f" @{region_number(match)}@ ", without_denied(without_pronouns(text)))
+    text = marked(without_denied(without_pronouns(text)))
     return _counts(text, {kind}) or _counts(text, {kind, "object"})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from eval.reading.pieces import is_garbage, one_line
@@ -27,12 +28,9 @@ _SEVERAL = {
 
 
 def answer_doubt(category: str, question: str, answer: str, value: object) -> tuple[str, str] | None:
-    """Returns what is wrong with an answer, ("unreadable" or "ambiguous", the reason), None if nothing is.
+    """What is wrong with an answer, ("unreadable" or "ambiguous", the reason), None if nothing is.
 
-    Args:
-      category: "left_right", "count", "mcq" or "distance".
-      question, answer: the texts.
-      value: the value the answer was scored with, None for an unreadable one.
+    value: what the answer was scored with, None for an unreadable one.
     """
     found = readings(category, question, answer)
     if value is not None:
@@ -59,39 +57,29 @@ def readability(items: Sequence[Mapping]) -> dict[str, dict]:
       items: as in predictions.json; each has a category.
 
     Returns:
-      {category: questions, unreadable, ambiguous (numbers), reasons: list of {kind ("unreadable" or
-      "ambiguous"), reason, answers (their number), examples: at most EXAMPLES dicts of id, question,
-      answer, normalized_answer}}, unreadable ones first, the most frequent first; categories without
-      questions are left out.
+      {category: questions, unreadable, ambiguous (numbers), reasons: list of {kind ("unreadable" or "ambiguous"),
+      reason, answers (their number), examples: at most EXAMPLES dicts of id, question, answer, normalized_answer}},
+      unreadable ones first, the most frequent first; categories without questions are left out.
     """
     table: dict[str, dict] = {}
     for category in WAREHOUSE_CATEGORIES:
         members = [item for item in items if item["category"] == category]
-        if not members:
-            continue
-        doubts: dict[tuple[str, str], list[Mapping]] = {}
+        doubts: dict[tuple[str, str], list[dict]] = defaultdict(list)
         for item in members:
-            doubt = answer_doubt(category, item["question"], item["answer"], item["normalized_answer"])
-            if doubt is not None:
-                doubts.setdefault(doubt, []).append(item)
-        ordered = sorted(doubts.items(), key=lambda entry: (entry[0][0] != UNREADABLE, -len(entry[1])))
-        table[category] = {
-            "questions": len(members),
-            **{
-                name: sum(len(found) for (kind, _), found in ordered if kind == name)
-                for name in (UNREADABLE, AMBIGUOUS)
-            },
-            "reasons": [
-                {
-                    "kind": kind,
-                    "reason": reason,
-                    "answers": len(found),
-                    "examples": [
-                        {key: item[key] for key in ("id", "question", "answer", "normalized_answer")}
-                        for item in found[:EXAMPLES]
-                    ],
-                }
-                for (kind, reason), found in ordered
-            ],
-        }
+            shown = {key: item[key] for key in ("id", "question", "answer", "normalized_answer")}
+            if doubt := answer_doubt(category, *list(shown.values())[1:]):
+                doubts[doubt].append(shown)
+        if members:
+            kinds = Counter(kind for (kind, _), found in doubts.items() for _ in found)
+            table[category] = {
+                "questions": len(members),
+                UNREADABLE: kinds[UNREADABLE],
+                AMBIGUOUS: kinds[AMBIGUOUS],
+                "reasons": [
+                    {"kind": kind, "reason": reason, "answers": len(found), "examples": found[:EXAMPLES]}
+                    for (kind, reason), found in sorted(
+                        doubts.items(), key=lambda entry: (entry[0][0] != UNREADABLE, -len(entry[1]))
+                    )
+                ],
+            }
     return table

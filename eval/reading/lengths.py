@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import re
 
-from eval.reading.pieces import NUMBER_WORDS, WORD_ALTERNATIVES, alternatives
+from eval.reading.pieces import (
+    NEGATION,
+    NUMBER_WORDS,
+    OF_THINGS,
+    REGION,
+    SENTENCE_END,
+    WORD_ALTERNATIVES,
+    alternatives,
+    regex,
+    without_denied,
+)
 
 _METRES = {
     1.0: "m meter meters metre metres mtr mtrs",
@@ -20,47 +30,58 @@ _INCH, _FOOT = _UNITS["inch"], _UNITS["foot"]
 _UNIT = rf"(?:{alternatives(_UNITS)})\b"
 _SMALL_UNIT = rf"(?:{alternatives(word for word, metres in _UNITS.items() if metres < 0.1)})\b"
 _NUMBER = rf"(?<![\w./])(?:[0-9]{{1,9}}(?:[.,][0-9]{{1,9}})?|\.[0-9]{{1,9}}|{WORD_ALTERNATIVES})(?!\.?[0-9]|/)"
-BARE_DECIMAL = re.compile(rf"({_NUMBER})(?![\w])", re.IGNORECASE)
+BARE_DECIMAL = regex(rf"({_NUMBER})(?![\w])")
 # "in" is an inch only where nothing follows it or what it measures: "they are 3 in front" is none.
-_LENGTH = re.compile(
+_LENGTH = regex(
     rf"({_NUMBER})\s*-?\s*({alternatives(_UNITS)}|"
-    rf"in(?=\.?\s*(?:[,;)]|$)|\.?\s+(?:in|tall|high|wide|long|deep|thick|apart|away|from|above|below)\b))\b",
-    re.IGNORECASE,
+    rf"in(?=\.?\s*(?:[,;)]|$)|\.?\s+(?:in|tall|high|wide|long|deep|thick|apart|away|from|above|below)\b))\b"
 )
 # The second part of a length in two units: "5 feet 3 inches", "3 meters and 50 centimeters".
 _COMPOUND = {_FOOT: _INCH, _UNITS["m"]: _UNITS["cm"]}
-_LENGTH_AND = re.compile(r"\s*,?\s*(?:and\s+)?", re.IGNORECASE)
-_RANGE = re.compile(
+_LENGTH_AND = regex(r"\s*,?\s*(?:and\s+)?")
+_RANGE = regex(
     rf"(?P<between>\b(?:between|from)\s+)?(?P<low>{_NUMBER})(?:\s*-?\s*(?P<own>{_UNIT}))?\s*"
-    rf"(?(between)(?:and|to)|(?:to|or|[-\u2013](?=\s*[0-9])))\s*(?P<high>{_NUMBER})\s*-?\s*(?P<unit>{_UNIT})",
-    re.IGNORECASE,
+    rf"(?(between)(?:and|to)|(?:to|or|[-\u2013](?=\s*[0-9])))\s*(?P<high>{_NUMBER})\s*-?\s*(?P<unit>{_UNIT})"
 )
-_TOLERANCE = re.compile(
-    rf"(?:\u00b1|\+\s*/?\s*-|\bplus\s+or\s+minus\b|\bgive\s+or\s+take\b)\s*{_NUMBER}", re.IGNORECASE
-)
+_TOLERANCE = regex(rf"(?:\u00b1|\+\s*/?\s*-|\bplus\s+or\s+minus\b|\bgive\s+or\s+take\b)\s*{_NUMBER}")
 # A comma is a decimal one ("7,27 meters", "2,500 m"), as nothing here is thousands of metres away. It is not before three
 # digits with a point, another such group or a small unit behind them: "1,204.5", "1,200 mm".
-_THOUSANDS = re.compile(
-    r"(?<![\w.,])[1-9][0-9]{0,2}(?:(?:,[0-9]{3}){2,}(?![0-9])|"
-    rf",[0-9]{{3}}(?=\.[0-9]|\s*-?\s*{_SMALL_UNIT}))",
-    re.IGNORECASE,
+_THOUSANDS = regex(
+    rf"(?<![\w.,])[1-9][0-9]{{0,2}}(?:(?:,[0-9]{{3}}){{2,}}(?![0-9])|,[0-9]{{3}}(?=\.[0-9]|\s*-?\s*{_SMALL_UNIT}))"
 )
 _QUOTED = re.compile(r"(?<![\w.])([\"'])([^\"']*)\1(?!\w)")
 _INCH_MARK = re.compile(r"(?<=[0-9])\s*(?:\"|'')")
-_FOOT_MARK = re.compile(r"(?<=[0-9])\s*'(?!\w*[a-z])", re.IGNORECASE)
-_HUNDRED = re.compile(
-    rf"\b(an?|[1-9]|{'|'.join(list(NUMBER_WORDS)[1:10])})\s+hundred\b(?:\s+(?:and\s+)?({WORD_ALTERNATIVES})\b)?",
-    re.IGNORECASE,
+_FOOT_MARK = regex(r"(?<=[0-9])\s*'(?!\w*[a-z])")
+_HUNDRED = regex(
+    rf"\b(an?|[1-9]|{'|'.join(list(NUMBER_WORDS)[1:10])})\s+hundred\b(?:\s+(?:and\s+)?({WORD_ALTERNATIVES})\b)?"
 )
-_POINT = re.compile(
-    rf"\b({WORD_ALTERNATIVES})\s+point\s+((?:(?:{'|'.join(list(NUMBER_WORDS)[:10])})\b\s*)+)", re.IGNORECASE
-)
+_POINT = regex(rf"\b({WORD_ALTERNATIVES})\s+point\s+((?:(?:{'|'.join(list(NUMBER_WORDS)[:10])})\b\s*)+)")
 _PARTS = {"half": 1 / 2, "third": 1 / 3, "quarter": 1 / 4}
 _PART = r"(?:(an?|one|two|three)\s+)?(half|third|quarter)s?\b"
-_AND_PART = re.compile(rf"({_NUMBER})\s+and\s+{_PART}", re.IGNORECASE)
-_UNIT_AND_PART = re.compile(rf"({_NUMBER})\s*({_UNIT})\s+and\s+{_PART}(?!\s*{_UNIT})", re.IGNORECASE)
-_PART_OF_ONE = re.compile(rf"\b{_PART}[\s-]+(?:(?:of\s+)?(?:an?|one)\s+)?(?={_UNIT})", re.IGNORECASE)
-_ONE_UNIT = re.compile(rf"\ban?\s+(?={_UNIT})", re.IGNORECASE)
+_AND_PART = regex(rf"({_NUMBER})\s+and\s+{_PART}")
+_UNIT_AND_PART = regex(rf"({_NUMBER})\s*({_UNIT})\s+and\s+{_PART}(?!\s*{_UNIT})")
+_PART_OF_ONE = regex(rf"\b{_PART}[\s-]+(?:(?:of\s+)?(?:an?|one)\s+)?(?={_UNIT})")
+_ONE_UNIT = regex(rf"\ban?\s+(?={_UNIT})")
+# What a thing at no distance is in: "the leftmost buffer", not "front of the buffer" or "another buffer".
+# An area or zone by itself may be any place: "in the area next to the shelf".
+_NOT_IN = "the|an?|of|front|line|between|with|to|other|another|different|next|shelf|pallet|transporter"
+_BUFFER = (
+    r"(?:(?:\s+top|\s+the\s+(?:bounds|boundaries|limits))?\s+of)?(?:\s+(?:the|an?|this|that|its))?"
+    rf"(?:\s+(?!(?:{_NOT_IN})\b)[a-z-]+){{0,2}}?\s+"
+    r"(?:buffer\b(?!\s+(?:regions|areas|zones))|"
+    r"(?:zone|area|region)\b(?!\s+(?:\w+\s+)?(?:of|next|near|between|behind|front|close)\b))"
+)
+_IS = (
+    r"(?:is|are|lies|lying|located|positioned|situated|placed|contained|standing|stands|parked|sit(?:s|ting)|stored|"
+    r"rests|resting|remains|stays|found)\s+(?:(?:right|now|already|\w+ly)\s+){0,2}"
+)
+_INSIDE = regex(
+    rf"\b(?:(?:inside|within)(?:{_BUFFER}|(?:\s+of)?\s+(?:@|it\b))|inside\s*(?:[.!]|$)|"
+    rf"{_IS}(?:in|on)(?:{_BUFFER}|\s+@)|"
+    rf"occup(?:y|ies|ying){_BUFFER}|overlap\w*|touch(?:es|ing)?\b|no\s+(?:distance|gap|space)\b)"
+)
+_DENIES = regex(rf"{NEGATION}|\b(?:rather\s+than|instead\s+of|opposed\s+to|almost|nearly|outside)\b")
+_CLAUSE_END = regex(r"[,:;]\s+|\bbut\b")
 
 
 def decimal(text: str) -> float:
@@ -98,12 +119,10 @@ def _point_digits(match: re.Match) -> str:
 def find_lengths(text: str) -> list[tuple[float, float]]:
     """Returns (metres, metres of the unit) of every number with a unit of length, in the text's order.
 
-    Whole feet with inches behind them ("5 feet 3 inches") are one length, in feet; so are metres with
-    centimetres that make no whole metre. Both ends of a range ("3 to 4 meters") are lengths.
+    Whole feet with inches behind them ("5 feet 3 inches") are one length, in feet; so are metres with centimetres that make no
+    whole metre. Both ends of a range ("3 to 4 meters") are lengths.
     """
-    text = _RANGE.sub(
-        lambda match: f"{match['low']} {match['own'] or match['unit']}, {match['high']} {match['unit']}", text
-    )
+    text = _RANGE.sub(lambda m: f"{m['low']} {m['own'] or m['unit']}, {m['high']} {m['unit']}", text)
     found: list[tuple[float, float]] = []
     end, whole = None, False
     for match in _LENGTH.finditer(text):
@@ -128,3 +147,26 @@ def without_ranges(text: str) -> str:
         return " " if _UNITS[own.lower()] == _UNITS[match["unit"].lower()] else match.group()
 
     return _RANGE.sub(kept, text)
+
+
+def distance_readings(question: str, text: str) -> list[float]:
+    """The lengths that the text states, the best reading last; else the last sentence's bare numbers, or 0 for "inside"."""
+    del question
+    text = re.sub(r"\s+", " ", REGION.sub(" @ ", without_denied(in_digits(text))))
+    lengths = find_lengths(text)
+    if lengths:
+        # "15 meters (49 feet)": metres are what the question asks for.
+        return [length for length, unit in lengths if unit == 1] or [length for length, _ in lengths]
+    for sentence in reversed(SENTENCE_END.split(text)):
+        bare = [match for match in BARE_DECIMAL.finditer(sentence) if match[1].lower() not in ("one", "none")]
+        numbers = [decimal(match[1]) for match in bare if not OF_THINGS.match(sentence, match.end())]
+        if numbers:
+            return numbers
+        if any(_is_inside(clause) for clause in _CLAUSE_END.split(sentence)):
+            return [0.0]
+    return []
+
+
+def _is_inside(clause: str) -> bool:
+    inside = _INSIDE.search(clause)
+    return inside is not None and not _DENIES.search(clause, 0, inside.start())

@@ -4,9 +4,9 @@
     router    as the published pipeline: Longformer classifiers say which kind of value it is, rules read it
     server    a language model behind an OpenAI-compatible server, see eval.reading.server
     closing   the value that the model itself wrote behind its answer, where it was trained to
-    vote      the value that several answers to the question elect, see eval.answering.vote
+    vote      the value that several answers to the question elect, see eval.reading.vote
 
-A method is a function from predictions to values, so that another one is an entry of ``build_methods``.
+A method is a function from predictions to values, so that another one is an entry of `build_methods`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from eval import positive
-from eval.answering.vote import read_by_vote
 from eval.reading.rules import Answer, normalized_answer, parse_normalized, question_category
-from eval.reading.server import KEY_VARIABLE, AnswerServer, ServerConfig
+from eval.reading.server import KEY_VARIABLE, AnswerServer
+from eval.reading.vote import read_by_vote
 from smolrgpt_jax.errors import DataError
 
 METHODS = ("rules", "router", "server", "closing", "vote")
@@ -27,7 +26,7 @@ Method = Callable[[Sequence[Mapping]], Sequence[Answer]]
 
 
 def read_by_rules(items: Sequence[Mapping]) -> list[Answer]:
-    """See ``eval.reading.rules.normalized_answer``."""
+    """See `eval.reading.rules.normalized_answer`."""
     return [normalized_answer(item["category"], item["question"], item["answer"]) for item in items]
 
 
@@ -37,28 +36,23 @@ RULES: Mapping[str, Method] = {"rules": read_by_rules}
 def read_closings(items: Sequence[Mapping]) -> list[Answer]:
     """The value each item holds as "closing" (text or number, None where its answer was not closed).
 
-    Raises:
-      DataError: no item has one.
+    Raises DataError where no item has one.
     """
     if all(item.get("closing") is None for item in items):
         raise DataError("no answer is closed with its value: the model was not trained to, or not asked to")
-    values = []
-    for item in items:
-        category = item["category"] or question_category(item["question"])
-        values.append(None if category is None else parse_normalized(category, item.get("closing")))
-    return values
+    categories = [item["category"] or question_category(item["question"]) for item in items]
+    return [category and parse_normalized(category, item.get("closing")) for category, item in zip(categories, items)]
 
 
 def router_method(folders: Sequence[Path]) -> Method:
     """The published pipeline's routing with our rules in place of its language model.
 
     Args:
-      folders: of ``launch.train_router`` or Hugging Face: the classifier of questions and, to check the
-        answer's kind against the question's, the classifier of answers.
+      folders: of `launch.train_router` or Hugging Face: the classifier of questions and, to check the answer's kind
+        against the question's, the classifier of answers.
 
     Returns:
-      The method; it takes no notice of published categories, but a value that is none of its question's
-      category is None.
+      The method; it takes no notice of published categories, but a value that is none of its question's category is None.
 
     Raises:
       ValueError: a folder holds no router, or not the one wanted.
@@ -83,17 +77,16 @@ def router_method(folders: Sequence[Path]) -> Method:
     return read
 
 
-def server_method(config: ServerConfig) -> Method:
-    """Asks a server, see ``eval.reading.server``; raises ServerError at once if it cannot be reached."""
-    server = AnswerServer(config)
+def server_method(server: AnswerServer) -> Method:
+    """Asks a server; raises ServerError at once if it cannot be reached."""
     server.check()
 
     def read(items: Sequence[Mapping]) -> list[Answer]:
         values = server.values(items)
-        if server.violations:
+        if server.unusable:
             print(
-                f"{server.violations} answers got no reply of {config.url} that follows the schema in "
-                f"{config.retries + 1} tries; they count as unreadable"
+                f"{len(server.unusable)} answers got no reply of {server.url} that follows the schema in "
+                f"{server.retries + 1} tries and count as unreadable; the first reply: {server.unusable[0]}"
             )
         return values
 
@@ -101,7 +94,7 @@ def server_method(config: ServerConfig) -> Method:
 
 
 def add_method_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the command line's options that ``build_methods`` reads."""
+    """Adds the command line's options that `build_methods` reads."""
     group = parser.add_argument_group("reading answers")
     group.add_argument(
         "--answers",
@@ -115,63 +108,48 @@ def add_method_arguments(parser: argparse.ArgumentParser) -> None:
         "--router",
         type=Path,
         nargs="+",
+        default=[],
         metavar="DIR",
         help="router: the classifier of questions and, optionally, that of answers (launch.train_router)",
     )
-    group.add_argument(
-        "--server",
-        metavar="URL",
-        help=f"server: base of its API, as http://localhost:11434/v1 for Ollama; a key is taken from {KEY_VARIABLE}",
-    )
+    key = f"a key is taken from {KEY_VARIABLE} and sent to https or this machine only"
+    group.add_argument("--server", help=f"server: base URL, as http://localhost:11434/v1 for Ollama; {key}")
     group.add_argument("--server_model", metavar="NAME", help="server: the model's name there")
     group.add_argument(
-        "--server_cache",
-        type=Path,
-        metavar="FILE",
-        help="server: what it said (default: server_answers.sqlite in --out)",
+        "--server_cache", type=Path, metavar="DIR", help="server: what it said (default: server_answers in --out)"
     )
-    group.add_argument("--server_workers", type=positive, default=4, help="server: requests at once (default 4)")
+    group.add_argument("--server_workers", type=int, default=4, help="server: requests at once (default 4)")
     group.add_argument("--server_retries", type=int, default=5, help="server: further tries (default 5)")
-    group.add_argument(
-        "--server_timeout", type=float, default=120.0, help="server: seconds to wait for an answer (default 120)"
-    )
+    group.add_argument("--server_timeout", type=float, default=120.0, help="server: seconds to wait (default 120)")
 
 
 def build_methods(args: argparse.Namespace) -> dict[str, Method]:
-    """Returns the methods of the command line in its order.
+    """The methods of the command line in its order.
 
     Args:
-      args: with the options of ``add_method_arguments`` and out, the folder of the results.
+      args: with the options of `add_method_arguments` and out, the folder of the results.
 
     Raises:
       ValueError: an option is missing, a router cannot be loaded or the server cannot be reached.
     """
-    methods: dict[str, Method] = {}
-    for name in dict.fromkeys(args.answers):
-        if name == "rules":
-            methods[name] = read_by_rules
-        elif name == "closing":
-            methods[name] = read_closings
-        elif name == "vote":
-            methods[name] = read_by_vote
-        elif name == "router":
-            if not args.router or len(args.router) > 2:
-                raise ValueError("--answers router needs --router DIR, one or two folders")
-            methods[name] = router_method(args.router)
-        else:
-            if not args.server or not args.server_model:
-                raise ValueError("--answers server needs --server URL and --server_model NAME")
-            cache = args.server_cache or args.out / "server_answers.sqlite"
-            methods[name] = server_method(
-                ServerConfig(
-                    args.server, args.server_model, cache, args.server_workers, args.server_retries, args.server_timeout
-                )
-            )
-    return methods
+    if "router" in args.answers and len(args.router) not in (1, 2):
+        raise ValueError("--answers router needs --router DIR, one or two folders")
+    if "server" in args.answers and not (args.server and args.server_model):
+        raise ValueError("--answers server needs --server URL and --server_model NAME")
+    cache = args.server_cache or args.out / "server_answers"
+    asked = (args.server, args.server_model, cache, args.server_workers, args.server_retries, args.server_timeout)
+    makers: Mapping[str, Callable[[], Method]] = {
+        "rules": lambda: read_by_rules,
+        "closing": lambda: read_closings,
+        "vote": lambda: read_by_vote,
+        "router": lambda: router_method(args.router),
+        "server": lambda: server_method(AnswerServer(*asked)),
+    }
+    return {name: makers[name]() for name in args.answers}
 
 
 def read_values(items: Sequence[Mapping], methods: Mapping[str, Method]) -> list[dict]:
-    """Returns the items with normalized_answer, the first method's value, before their truth.
+    """The items with normalized_answer, the first method's value, before their truth.
 
     With several methods each also gets values: {method: value}.
     """

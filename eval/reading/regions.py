@@ -11,42 +11,34 @@ from eval.reading.pieces import (
     OF_THINGS,
     REGION,
     SENTENCE_END,
+    regex,
     region_number,
     whole,
     without_denied,
     without_pronouns,
 )
 
-_CHOSEN = re.compile(
-    r"\b(?:closest|nearest|shortest|best|optimal|ideal|most|easiest|suitable|logical|leftmost|"
-    r"rightmost|middle|extreme|left|right|choose|chosen|choice|select(?:ed)?|should|pick(?:ed)?|"
-    r"recommend(?:ed)?|candidate)\b",
-    re.IGNORECASE,
+_CHOSEN = regex(
+    r"\b(?:closest|nearest|shortest|best|optimal|ideal|most|easiest|suitable|logical|leftmost|rightmost|middle|extreme|left|right|"
+    r"choose|chosen|choice|select(?:ed)?|should|pick(?:ed)?|recommend(?:ed)?|candidate)\b"
 )
-_NOT_CHOSEN = re.compile(
-    rf"(?:{NEGATION}\s+(?:[\w-]+\s+){{0,3}}|\b(?:second|third|fourth|next|least|less)[\s-]+(?:most\s+)?)$",
-    re.IGNORECASE,
+_NOT_CHOSEN = regex(
+    rf"(?:{NEGATION}\s+(?:[\w-]+\s+){{0,3}}|\b(?:second|third|fourth|next|least|less)[\s-]+(?:most\s+)?)$"
 )
-_CLAUSE_END = re.compile(
+_CLAUSE_END = regex(
     r"[,;:]\s|\b(?:so|but|while|whereas|although|though|because|since)\b|"
-    r"\band\b(?=\s+(?:the|it|pallet|buffer|region|\[))",
-    re.IGNORECASE,
+    r"\band\b(?=\s+(?:the|it|pallet|buffer|region|\[))"
 )
-_MEASURED_FROM = re.compile(
-    r"\b(?:closest|nearest|closer|nearer|next|distance)\s+(?:to|from)\s+(?:the\s+)?(?:\w+\s+)?$", re.IGNORECASE
-)
+_MEASURED_FROM = regex(r"\b(?:closest|nearest|closer|nearer|next|distance)\s+(?:to|from)\s+(?:the\s+)?(?:\w+\s+)?$")
 # What the choice is compared with: "than the pallet [Region 5]", "than [Region 1], [Region 2] and [Region 4]".
-_THAN = re.compile(
-    rf"\b(?:than|over)\s+(?:\w+\s+){{0,3}}?{REGION.pattern}(?:(?:\s*,\s*{REGION.pattern})*\s*,?\s*(?:and|or)\s+(?:\w+\s+){{0,2}}?{REGION.pattern})?",
-    re.IGNORECASE,
+_THAN = regex(
+    rf"\b(?:than|over)\s+(?:\w+\s+){{0,3}}?{REGION.pattern}"
+    rf"(?:(?:\s*,\s*{REGION.pattern})*\s*,?\s*(?:and|or)\s+(?:\w+\s+){{0,2}}?{REGION.pattern})?"
 )
-_LABEL = re.compile(rf"{KIND.pattern}\s*(?:(?:at|in|with)\s+)?$", re.IGNORECASE)
-_GOES_ON = re.compile(r"[\s,]*(?:and|or)?\s*", re.IGNORECASE)
-_ASKED = re.compile(
-    rf"\bwh(?:ich|at)\s+(?:one\s+)?(?:(?:of|among)\s+)?(?:(?:the|these)\s+)?(?:available\s+)?{KIND.pattern}",
-    re.IGNORECASE,
-)
-_UNNAMED_REFERENCE = re.compile(r"\b(?:to|for)\s+$", re.IGNORECASE)
+_LABEL = regex(rf"{KIND.pattern}\s*(?:(?:at|in|with)\s+)?$")
+_GOES_ON = regex(r"[\s,]*(?:and|or)?\s*")
+_ASKED = regex(rf"\bwh(?:ich|at)\s+(?:one\s+)?(?:(?:of|among)\s+)?(?:(?:the|these)\s+)?(?:available\s+)?{KIND.pattern}")
+_UNNAMED_REFERENCE = regex(r"\b(?:to|for)\s+$")
 
 
 def region_readings(question: str, text: str) -> list[int]:

@@ -1,10 +1,8 @@
 """From free text to the warehouse benchmark's normalised answers, by rules.
 
-The published data states an answer in one or more sentences ("The buffer region [Region 2] is the
-leftmost buffer region. ... Hence, there are two pallets in the buffer area [Region 2].") and gives
-its value beside it (2). ``normalized_answer`` reads the value off such a text, also off a model's
-imitation of it; ``parse_normalized`` reads values that are normalised already, as the official
-scorer does.
+The published data states an answer in one or more sentences ("The buffer region [Region 2] is the leftmost buffer region. ...
+Hence, there are two pallets in the buffer area [Region 2].") and gives its value beside it (2). `normalized_answer` reads the value
+off such a text, also off a model's imitation of it; `parse_normalized` reads values that are normalised already.
 """
 
 from __future__ import annotations
@@ -12,14 +10,21 @@ from __future__ import annotations
 import re
 
 from eval.reading.counts import count_readings
-from eval.reading.distances import distance_readings
-from eval.reading.pieces import NUMBER_WORDS, WORD_ALTERNATIVES, is_garbage, one_line, with_regions
+from eval.reading.lengths import distance_readings
+from eval.reading.pieces import NUMBER_WORDS, WORD_ALTERNATIVES, is_garbage, one_line, regex, with_regions
 from eval.reading.regions import region_readings
 from eval.reading.sides import side_readings
 
 Answer = str | int | float | None
 
-_STATED = re.compile(r"\b(?:final\s+)?answer\b\s*(?:is\b)?\s*[:=]?\s*(?=\S)", re.IGNORECASE)
+_STATED = regex(r"\b(?:final\s+)?answer\b\s*(?:is\b)?\s*[:=]?\s*(?=\S)")
+_CATEGORIES = {  # of questions, in the order in which their words decide
+    "count": regex(r"\bhow many\b|\bcount\b|\b(?:total )?number of\b"),
+    "mcq": regex(r"\bwhich\b"),
+    "distance": regex(r"\bdistance\b|\bdistant\b|\bhow (?:far|close|near)\b|\bmeasure"),
+    "left_right": regex(r"\b(?:left|right)\b"),
+}
+_READERS = {"left_right": side_readings, "count": count_readings, "mcq": region_readings, "distance": distance_readings}
 
 
 def question_category(question: str) -> str | None:
@@ -28,31 +33,20 @@ def question_category(question: str) -> str | None:
     For questions without one: the test split's, and those that people type.
     """
     text = question.lower()
-    if re.search(r"\bhow many\b|\bcount\b|\b(?:total )?number of\b", text):
-        return "count"
-    if re.search(r"\bwhich\b", text):
-        return "mcq"
-    if re.search(r"\bdistance\b|\bdistant\b|\bhow (?:far|close|near)\b|\bmeasure", text):
-        return "distance"
-    if re.search(r"\b(?:left|right)\b", text):
-        return "left_right"
-    return None
+    return next((category for category, words in _CATEGORIES.items() if words.search(text)), None)
 
 
 def normalized_answer(category: str | None, question: str, answer: str) -> Answer:
     """Reads the normalised value off a free-text answer; never raises on any text.
 
     Args:
-      category: "left_right", "count", "mcq" or "distance"; empty or None takes the category from
-        the question's wording.
-      question: the question, with a "<mask>" per region; decides what "yes" means, which things
-        are counted and which regions an mcq question can mean.
+      category: "left_right", "count", "mcq" or "distance"; empty or None takes it from the question's wording.
+      question: with a "<mask>" per region; decides what "yes" means, which things are counted and which regions can be chosen.
       answer: the text to read.
 
     Returns:
-      "left" or "right": side of the question's first object; int: a count, or a region's number
-      (mcq); float: a distance in metres, 0.0 for "inside the buffer"; None where the text states
-      no value or is a loop of the same few words.
+      "left" or "right": side of the question's first object; int: a count, or a region's number (mcq); float: a distance in
+      metres, 0.0 for "inside the buffer"; None where the text states no value or is a loop of the same few words.
 
     Raises:
       ValueError: unknown category.
@@ -62,7 +56,7 @@ def normalized_answer(category: str | None, question: str, answer: str) -> Answe
 
 
 def readings(category: str | None, question: str, answer: str) -> list[str | int | float]:
-    """All values that a free-text answer can be read as, the best one last; see ``normalized_answer``.
+    """All values that a free-text answer can be read as, the best one last; see `normalized_answer`.
 
     Different values are an ambiguous answer, none an unreadable one.
     """
@@ -86,15 +80,8 @@ def readings(category: str | None, question: str, answer: str) -> list[str | int
 def parse_normalized(category: str, value: object) -> Answer:
     """Reads a value that is normalised already, as the official scorer does.
 
-    "LEFT", "left-hand", "l"; 9, "9", "9.0", "nine", "Region 9", "[Region 9]" (the first number
-    counts, "none" is zero); 3.5 and "3.5". Anything else is None.
-
-    Args:
-      category: "left_right", "count", "mcq" or "distance".
-      value: a JSON value.
-
-    Returns:
-      "left" or "right", a number (float unless whole and not a distance), or None.
+    "LEFT", "left-hand", "l"; 9, "9", "9.0", "nine", "Region 9", "[Region 9]" (the first number counts, "none" is zero); 3.5 and
+    "3.5". Returns "left" or "right", a number (float unless whole and not a distance), or None for any other JSON value.
     """
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         return None
@@ -102,22 +89,13 @@ def parse_normalized(category: str, value: object) -> Answer:
     if category == "left_right":
         match = re.match(r"(?:l|r|left|right)(?![a-z])", text)
         return {"l": "left", "r": "right"}[match.group()[0]] if match else None
-    number = re.search(rf"(?<![0-9.])[0-9]{{1,9}}(?:\.[0-9]+)?(?![0-9])|\b(?:{WORD_ALTERNATIVES})\b", text)
-    if isinstance(value, str) and number is not None:
-        found = number.group()
-        parsed = float(NUMBER_WORDS[found]) if found in NUMBER_WORDS else float(found)
-        negative = number.start() > 0 and text[number.start() - 1] == "-" and category != "mcq"
-        parsed = -parsed if negative else parsed
-    elif isinstance(value, str):
-        return None
-    else:
-        try:
-            parsed = float(value)
-        except OverflowError:
+    if isinstance(value, str):
+        number = re.search(rf"(?<![0-9.])[0-9]{{1,9}}(?:\.[0-9]+)?(?![0-9])|\b(?:{WORD_ALTERNATIVES})\b", text)
+        if number is None:
             return None
-    if not abs(parsed) < 1e9:  # not a number, or none that means anything
+        found = number.group()
+        negative = number.start() > 0 and text[number.start() - 1] == "-" and category != "mcq"
+        value = float(NUMBER_WORDS.get(found, found)) * (-1 if negative else 1)
+    if not abs(value) < 1e9:  # not a number, or none that means anything
         return None
-    return int(parsed) if category != "distance" and parsed == int(parsed) else parsed
-
-
-_READERS = {"left_right": side_readings, "count": count_readings, "mcq": region_readings, "distance": distance_readings}
+    return int(value) if category != "distance" and value == int(value) else float(value)

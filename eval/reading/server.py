@@ -1,13 +1,8 @@
 """Values of free-text answers by a language model behind an OpenAI-compatible server (Ollama, vLLM, ...).
 
-The published pipeline asks Qwen2.5-14B in Ollama for the value of each answer, in a JSON schema of the
-question's category. So does this, with prompts of its own. What the server said is kept in a SQLite file
-under a hash of model, prompt and schema, so that an interrupted run goes on where it was and a repeated
-one asks nothing.
-
-The protocol: POST {url}/chat/completions with {model, messages, temperature, response_format:
-{type: "json_schema", json_schema: {name, strict, schema}}}, answered with
-{choices: [{message: {content: JSON text}}]}.
+The published pipeline asks Qwen2.5-14B in Ollama for the value of each answer, in a JSON schema of the question's
+category. So does this, with prompts of its own. What the server said is kept in a folder under a hash of address,
+model, prompt and schema, so that an interrupted run goes on where it was and a repeated one asks nothing.
 """
 
 from __future__ import annotations
@@ -16,15 +11,16 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import sqlite3
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
+from urllib.parse import urlsplit
 
-import requests
 from tqdm import tqdm
 
 from eval.reading.rules import Answer, question_category
@@ -32,8 +28,7 @@ from smolrgpt_jax.data.records import normalize_answer
 from smolrgpt_jax.errors import DataError
 
 KEY_VARIABLE = "OPENAI_API_KEY"
-T = TypeVar("T")
-LONGEST_PAUSE = 60.0  # seconds between two tries
+FIRST_ANSWERS = 3  # to get an unusable reply each: then no other is asked for
 _INSTRUCTIONS = (
     "You are given a question about numbered regions of a picture of a warehouse, and somebody's answer to it. "
     "Report the value that the answer states as JSON. Do not answer the question yourself and do not correct "
@@ -43,7 +38,7 @@ _VALUES = {
     "left_right": "The value is the side, left or right, on which the answer puts the question's first object.",
     "count": "The value is the number of objects that the answer arrives at.",
     "mcq": "The value is the number of the region that the answer chooses: 7 for [Region 7].",
-    "distance": "The value is the distance that the answer arrives at, in metres; 0 if one thing is inside of the other.",
+    "distance": "The value is the distance that the answer arrives at, in metres; 0 if one thing is inside the other.",
 }
 _TYPES = {
     "left_right": {"type": ["string", "null"], "enum": ["left", "right", None]},
@@ -57,76 +52,18 @@ class ServerError(DataError):
     """The server cannot be used; the message names its URL."""
 
 
-class _Refused(ServerError):
-    """The server answers, but not to this; status: its HTTP status."""
-
-    def __init__(self, reason: str, status: int):
-        super().__init__(reason)
-        self.status = status
+class _Unusable(Exception):
+    """No reply to a request follows the schema; the message is the first one."""
 
 
-class _Stopped(Exception):
-    """Another request found that the server cannot be used, or the run was interrupted."""
-
-
-class _Violation(Exception):
-    """A reply that does not follow the protocol or the schema."""
-
-
-class _Transient(Exception):
-    """Another try may help; pause: seconds that the server asked for."""
-
-    def __init__(self, reason: str, retry_after: str = ""):
-        super().__init__(reason)
-        self.pause = float(retry_after) if retry_after.isdecimal() else 0.0
-
-
-@dataclass(frozen=True)
-class ServerConfig:
-    """How to ask.
-
-    Attributes:
-      url: the API's base, "http://localhost:11434/v1" for Ollama on this machine.
-      model: the server's name of the model.
-      cache: SQLite file of the answers so far; made if it is not there.
-      workers: requests under way at once.
-      retries: tries after the first one, for a server that does not answer, is busy (429), fails (5xx) or
-        answers with something else than the schema.
-      timeout: seconds to wait for an answer.
-      pause: seconds before the first retry, twice as long before each further one.
-    """
-
-    url: str
-    model: str
-    cache: Path
-    workers: int = 4
-    retries: int = 5
-    timeout: float = 120.0
-    pause: float = 1.0
-
-    def __post_init__(self):
-        if self.workers < 1 or self.retries < 0 or not 0 < self.timeout < float("inf"):
-            raise ValueError(
-                f"{self.workers} requests at once, {self.retries} retries and {self.timeout:g} seconds to wait for an "
-                "answer are no way to ask a server"
-            )
-
-
-def value_schema(category: str) -> dict:
-    """Returns the JSON schema {"value": ...} of a category's value."""
-    return {
+def make_request(model: str, category: str, question: str, answer: str, attempt: int = 0) -> dict:
+    """The request for one answer's value: greedy first, then drawn, as a greedy reply would only come out the same."""
+    schema = {
         "type": "object",
         "properties": {"value": _TYPES[category]},
         "required": ["value"],
         "additionalProperties": False,
     }
-
-
-def make_request(model: str, category: str, question: str, answer: str, attempt: int = 0) -> dict:
-    """Returns the body of the request for one answer's value.
-
-    The first attempt is greedy; later ones are drawn, as a greedy answer would only come out the same again.
-    """
     return {
         "model": model,
         "messages": [
@@ -135,94 +72,91 @@ def make_request(model: str, category: str, question: str, answer: str, attempt:
         ],
         "temperature": 0.7 if attempt else 0,
         "seed": attempt,
-        "response_format": {
-            "type": "json_schema",
-            "json_schema": {"name": category, "strict": True, "schema": value_schema(category)},
-        },
+        "response_format": {"type": "json_schema", "json_schema": {"name": category, "strict": True, "schema": schema}},
     }
 
 
-def parse_reply(category: str, reply: object) -> Answer:
-    """Returns the value of a server's reply, None for a stated null.
+def parse_reply(category: str, reply: str) -> Answer:
+    """The value in a server's reply, None for a stated null.
 
-    Raises:
-      ValueError: the reply is none of the protocol's, or its content does not follow the schema.
+    The message is JSON, alone or in a fence or prose, behind thoughts or in place of them (`reasoning_content`).
+
+    Raises ValueError for a reply that is none of the protocol's or holds no such value.
     """
     try:
-        content = reply["choices"][0]["message"]["content"]
-        value = json.loads(content)["value"]
-    except (KeyError, IndexError, TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"the server's reply holds no value ({type(error).__name__}: {error})") from error
-    return normalize_answer(category, value)
+        message = json.loads(reply)["choices"][0]["message"]
+        texts = [message.get(name) or "" for name in ("content", "reasoning_content", "reasoning")]
+        found = [value for text in texts for value in _stated_values(text.rpartition("</think>")[2])]
+    except (KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError("the reply is none of the protocol's") from error
+    if not found:
+        raise ValueError("the reply holds no value")
+    return normalize_answer(category, found[0])
 
 
-class AnswerCache:
-    """Values by the hash of what was asked, in a SQLite file; each is on disk once ``put`` returns."""
-
-    def __init__(self, file: Path):
-        """Opens or makes the file; raises DataError if it is something else."""
-        self._file, self._lock = file, threading.Lock()
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._connection = sqlite3.connect(file, timeout=60, check_same_thread=False)
-            with self._connection:
-                self._connection.execute(
-                    "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, value TEXT NOT NULL)"
-                )
-        except sqlite3.Error as error:
-            raise DataError(f"{file}: cannot be used as a cache of answers ({error})") from error
-
-    def get(self, key: str) -> tuple[Answer] | None:
-        """Returns the value in a tuple, None if it is not known."""
-        row = self._execute("SELECT value FROM answers WHERE key = ?", (key,)).fetchone()
-        return None if row is None else (json.loads(row[0]),)
-
-    def put(self, key: str, value: Answer) -> None:
-        self._execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, json.dumps(value)))
-
-    def close(self) -> None:
-        self._connection.close()
-
-    def _execute(self, statement: str, values: tuple) -> sqlite3.Cursor:
-        try:
-            with self._lock, self._connection:
-                return self._connection.execute(statement, values)
-        except sqlite3.Error as error:
-            raise DataError(f"{self._file}: the cache of answers fails ({error})") from error
+def _stated_values(text: str) -> list[Any]:
+    """The "value" of each JSON object in a text, the last one first."""
+    values, end = [], 0
+    for brace in re.finditer(r"\{", text):
+        if brace.start() >= end:
+            with contextlib.suppress(ValueError):
+                found, end = json.JSONDecoder().raw_decode(text, brace.start())
+                values += [found["value"]] if "value" in found else []
+    return values[::-1]
 
 
-def _cache_key(request: Mapping) -> str:
-    asked = {name: request[name] for name in ("model", "messages", "response_format")}
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
-
-
+@dataclass
 class AnswerServer:
     """Asks one server.
 
-    violations: how many answers of the last ``values`` got no reply that follows the schema.
+    Attributes:
+      url: the API's base, "http://localhost:11434/v1" for Ollama on this machine.
+      model: the server's name of the model.
+      cache: folder of the answers so far; made if it is not there.
+      workers: requests under way at once.
+      retries: tries after the first one, where the server does not answer, is busy, fails or does not follow the schema.
+      timeout: seconds to wait for an answer.
+      unusable: of the last `values`, a reply to each answer that got none that follows the schema.
     """
 
-    def __init__(self, config: ServerConfig):
-        self.config, self.violations = config, 0
-        self._stop = threading.Event()
-        self._session = requests.Session()
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=config.workers))
-        key = os.environ.get(KEY_VARIABLE)
-        if key:
-            # What a header cannot carry; the message must not tell the key.
-            if not (key.isascii() and key.isprintable()):
-                raise ServerError(f"{KEY_VARIABLE} holds a character that no key has, expected printable ASCII alone")
-            self._session.headers["Authorization"] = f"Bearer {key}"
+    url: str
+    model: str
+    cache: Path
+    workers: int = 4
+    retries: int = 5
+    timeout: float = 120.0
+    unusable: list[str] = field(default_factory=list, init=False)
+
+    def __post_init__(self):
+        """Raises ValueError for settings that no request can have, and where the extra "server" is not installed."""
+        if self.workers < 1 or self.retries < 0 or not 0 < self.timeout < float("inf"):
+            raise ValueError(
+                f"{self.workers} requests at once, {self.retries} retries and {self.timeout:g} seconds to wait for an "
+                "answer are no way to ask a server"
+            )
+        address, key = urlsplit(self.url), os.environ.get(KEY_VARIABLE, "")
+        if address.scheme not in ("http", "https") or not address.hostname or address.port == 0:
+            raise ServerError(f"{self.url!r} cannot be asked, expected a URL such as http://localhost:11434/v1")
+        if not (key.isascii() and key.isprintable()):  # the message must not tell it
+            raise ServerError(f"{KEY_VARIABLE} holds a character that no key has, expected printable ASCII alone")
+        try:
+            import openai
+        except ImportError as error:
+            raise ServerError('--answers server needs an extra: pip install "smolrgpt_jax[server]"') from error
+        loopback = address.hostname == "localhost" or address.hostname == "::1" or address.hostname.startswith("127.")
+        if not (loopback or address.scheme == "https"):
+            key = ""  # not in the clear
+        # A proxy would look for a loopback address on its own machine.
+        http = openai.DefaultHttpxClient(trust_env=not loopback)
+        self._headers = {} if key else {"Authorization": openai.omit}
+        self._client = openai.OpenAI(
+            base_url=self.url, api_key=key or "none", timeout=self.timeout, max_retries=self.retries, http_client=http
+        )
 
     def check(self) -> None:
         """Raises ServerError if nothing answers there or the key is refused; for the time before hours of other work."""
-        try:
-            self._retried(lambda attempt: self._send("GET", "models", None))
-        except _Refused as error:
-            # Not every server lists its models.
-            if error.status in (401, 403):
-                raise
+        with self._told(ignored=(400, 404, 405)):  # not every server lists its models
+            self._client.models.with_raw_response.list(extra_headers=self._headers)
 
     def values(self, items: Sequence[Mapping], *, progress: bool = True) -> list[Answer]:
         """The value of each answer, None where it states none or no reply followed the schema.
@@ -232,110 +166,91 @@ class AnswerServer:
           progress: whether to show a bar.
 
         Raises:
-          ServerError: the server cannot be reached, refuses, or keeps failing after all retries. What it
-            said before is in the cache.
+          ServerError: the server cannot be reached, refuses, keeps failing after all retries, or follows the schema in
+            none of its first replies. What it said before is in the cache.
+          DataError: the cache fails.
         """
-        keys: list[str | None] = []
-        asked: dict[str, tuple[str, str, str]] = {}
-        for item in items:
-            category = item["category"] or question_category(item["question"])
-            if category is None or not item["answer"].strip():
-                keys.append(None)
-                continue
-            texts = (category, item["question"], item["answer"])
-            keys.append(_cache_key(make_request(self.config.model, *texts)))
-            asked[keys[-1]] = texts
-        with contextlib.closing(AnswerCache(self.config.cache)) as cache:
-            values = {key: known[0] for key in asked if (known := cache.get(key)) is not None}
-            with tqdm(total=len(asked), initial=len(values), desc="server", unit="answer", disable=not progress) as bar:
-                missing = {key: texts for key, texts in asked.items() if key not in values}
-                self._ask_all(missing, values, cache, bar)
-        return [None if key is None else values.get(key) for key in keys]
+        import diskcache
 
-    def _ask_all(
-        self, missing: Mapping[str, tuple[str, str, str]], values: dict, cache: AnswerCache, bar: tqdm
-    ) -> None:
-        """Puts what is missing into the cache and into ``values``."""
-
-        def ask(key: str, texts: tuple[str, str, str]) -> None:
-            try:
-                value = self._ask(*texts)
-            except ServerError:
-                self._stop.set()
-                raise
-            cache.put(key, value)
-            values[key] = value
-
-        self._stop.clear()
-        self.violations = 0
-        pool = ThreadPoolExecutor(self.config.workers)
-        known = len(values)
+        texts = [
+            (item["category"] or question_category(item["question"]), item["question"], item["answer"])
+            for item in items
+        ]
+        keys = [self._key(*asked) if asked[0] and asked[2].strip() else None for asked in texts]
         try:
-            for future in as_completed([pool.submit(ask, *entry) for entry in missing.items()]):
-                try:
-                    future.result()
-                except _Violation:
-                    self.violations += 1
-                except _Stopped:
-                    continue  # the request that found the server unusable is still to come
-                bar.update()
-        except BaseException as error:
-            self._stop.set()
-            # Requests under way still bring their answers into the cache.
-            pool.shutdown(cancel_futures=True)
-            if isinstance(error, ServerError):
-                raise ServerError(
-                    f"{error}; {len(values) - known} of {len(missing)} new answers are kept in "
-                    f"{self.config.cache}, from where the same command goes on"
-                ) from None
-            raise
-        pool.shutdown()
+            # JSON, as a pickled value of somebody's file could run code.
+            with diskcache.Cache(self.cache, disk=diskcache.JSONDisk, eviction_policy="none") as cache:
+                missing = {key: asked for key, asked in zip(keys, texts) if key and key not in cache}
+                self._ask_all(missing, cache, progress)
+                return [cache.get(key) if key else None for key in keys]
+        except (OSError, sqlite3.Error) as error:
+            raise DataError(f"{self.cache}: cannot be used as a cache of answers ({error})") from error
+
+    def _key(self, *texts: str) -> str:
+        request = make_request(self.model, *texts)
+        asked = [self.url.rstrip("/"), *(request[name] for name in ("model", "messages", "response_format"))]
+        return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+
+    def _ask_all(self, missing: Mapping[str, tuple[str, str, str]], cache: Any, progress: bool) -> None:
+        """Puts what is missing into the cache."""
+        self.unusable, kept, failed = [], [], threading.Event()
+
+        def ask(key: str) -> None:
+            if failed.is_set():
+                return
+            try:
+                cache[key] = self._ask(*missing[key])
+                kept.append(key)
+            except _Unusable as reply:
+                self.unusable.append(str(reply))
+            except ServerError:
+                failed.set()
+                raise
+            if len(self.unusable) >= FIRST_ANSWERS and not kept:
+                failed.set()
+                raise ServerError(f"{self.url} does not reply in the schema but with {self.unusable[0]}")
+
+        # After an error requests under way still bring their answers into the cache; the others are cancelled.
+        with ThreadPoolExecutor(self.workers) as pool:
+            said = pool.map(ask, missing)
+            try:
+                for _ in tqdm(said, total=len(missing), desc="server", unit="answer", disable=not progress):
+                    pass
+            except BaseException as error:
+                pool.shutdown(cancel_futures=True)
+                if not isinstance(error, ServerError):
+                    raise
+                many = f"{len(kept)} of {len(missing)} new answers are kept in {self.cache}"
+                raise ServerError(f"{error}; {many}, from where the same command goes on") from None
 
     def _ask(self, category: str, question: str, answer: str) -> Answer:
-        def attempt(number: int) -> Answer:
-            request = make_request(self.config.model, category, question, answer, number)
-            response = self._send("POST", "chat/completions", request)
+        first = ""
+        for attempt in range(self.retries + 1):
+            request = make_request(self.model, category, question, answer, attempt)
+            with self._told():
+                reply = self._client.chat.completions.with_raw_response.create(**request, extra_headers=self._headers)
             try:
-                return parse_reply(category, response.json())
-            except ValueError as error:
-                raise _Violation(str(error)) from error
+                return parse_reply(category, reply.text)
+            except ValueError:
+                first = first or _quoted(reply.text)
+        raise _Unusable(first)
 
-        return self._retried(attempt)
+    @contextlib.contextmanager
+    def _told(self, ignored: Collection[int] = ()) -> Iterator[None]:
+        """Turns what fails after all retries into a ServerError."""
+        import openai
 
-    def _retried(self, attempt: Callable[[int], T]) -> T:
-        """Calls ``attempt`` with 0, 1, ... until it neither is transient nor violates the schema."""
-        pause = 0.0
-        for number in range(self.config.retries + 1):
-            if self._stop.wait(pause):
-                raise _Stopped
-            try:
-                return attempt(number)
-            except (_Transient, _Violation) as error:
-                problem = error
-                wanted = max(self.config.pause * 2**number, getattr(error, "pause", 0.0))
-                pause = min(wanted, LONGEST_PAUSE)
-        if isinstance(problem, _Violation):
-            raise problem
-        raise ServerError(
-            f"{self.config.url} cannot be asked ({self.config.retries + 1} tries, the last one: {problem})"
-        )
-
-    def _send(self, method: str, path: str, request: dict | None) -> requests.Response:
-        """One request. Raises _Transient where another try may help, _Refused where it will not."""
-        url = f"{self.config.url.rstrip('/')}/{path}"
         try:
-            response = self._session.request(method, url, json=request, timeout=self.config.timeout)
-        except requests.Timeout as error:
-            raise _Transient(f"no answer within {self.config.timeout:g} s") from error
-        except requests.RequestException as error:
-            reason = " ".join(str(error).split())
-            if isinstance(error, ValueError):  # not a URL
-                raise ServerError(f"{url} cannot be asked ({reason})") from error
-            # "HTTPConnectionPool(...): ... (Caused by NewConnectionError('...: [Errno 111] Connection refused'))"
-            raise _Transient(reason.rsplit(": ", 1)[-1].strip("'\")")) from error
-        if response.status_code == 429 or response.status_code >= 500:
-            raise _Transient(f"HTTP {response.status_code}", response.headers.get("Retry-After", ""))
-        if not response.ok:
-            said = " ".join(response.text.split())[:200]
-            raise _Refused(f"{url} refuses with HTTP {response.status_code}: {said}", response.status_code)
-        return response
+            yield
+        except openai.APIError as error:
+            status = getattr(error, "status_code", 0)
+            if status in ignored:
+                return
+            if 0 < status < 500 and status != 429:
+                raise ServerError(f"{self.url} refuses with HTTP {status}: {_quoted(error.response.text)}") from None
+            last = f"HTTP {status}" if status else _quoted(str(error.__cause__ or error))
+            raise ServerError(f"{self.url} cannot be asked ({self.retries + 1} tries, the last one: {last})") from None
+
+
+def _quoted(reply: str) -> str:
+    return " ".join(reply.split())[:200] or "an empty reply"

@@ -4,60 +4,48 @@ from __future__ import annotations
 
 import re
 
-from eval.reading.pieces import NEGATION, REGION, SENTENCE_END, region_number, verdict
+from eval.reading.pieces import NEGATION, SENTENCE_END, marked_objects, regex, verdict
 
-_WORD = re.compile(r"[a-z]+", re.IGNORECASE)
+_WORD = regex(r"[a-z]+")
 # Words of their own that would pass for a misspelt or run-together "left" or "right".
 _NOT_SIDES = {"let", "cleft", "bright", "alright", "upright", "copyright"}
 _BETWEEN_SIDES = r"\s*(?:or|and|nor|/)\s*(?:(?:to|on|at)\s+)?(?:the\s+)?"
-BOTH_SIDES = re.compile(rf"\bleft{_BETWEEN_SIDES}right\b|\bright{_BETWEEN_SIDES}left\b", re.IGNORECASE)
-RIGHT_OTHERWISE = re.compile(
-    r"(?<!the )\bright(?=\s+(?:now|away|here|there|next|behind|beside|before|in\s+front)\b)|\ball\s+right\b",
-    re.IGNORECASE,
+BOTH_SIDES = regex(rf"\bleft{_BETWEEN_SIDES}right\b|\bright{_BETWEEN_SIDES}left\b")
+RIGHT_OTHERWISE = regex(
+    r"(?<!the )\bright(?=\s+(?:now|away|here|there|next|behind|beside|before|in\s+front)\b)|\ball\s+right\b"
 )
 # "right" where the question is answered by yes or no.
-_RIGHT_AGREES = re.compile(
+_RIGHT_AGREES = regex(
     r"^\W*right\s*[,.!]\s*(?=\w)|^\W*(?:yes|no)\W+(?:it\s+is\s+)?(?:not\s+)?(?:\w+ly\s+)?right\W*$|"
-    r"\b(?:that|this|you)(?:'s|'re|\s+is|\s+are)(?:n't|\s+not)?\s+(?:\w+ly\s+)?"
-    r"right\b(?!\s+(?:of|side|hand)\b|-)",
-    re.IGNORECASE,
+    r"\b(?:that|this|you)(?:'s|'re|\s+is|\s+are)(?:n't|\s+not)?\s+(?:\w+ly\s+)?right\b(?!\s+(?:of|side|hand)\b|-)"
 )
-# The question's objects, marked @0@ and @1@.
-_OBJECT = re.compile(rf"{REGION.pattern}|\b(first|former|second|latter)\b", re.IGNORECASE)
 _MARK = re.compile(r"@(\d+)@")
 _TO_MARK = r"(?:(?!(?:is|are|lies|stands|than|of|two|both)\b)\w+\s+){0,3}?@\d+@"
 # What is said besides: "compared to @1@", "between @0@ and @1@", "the left edge of @1@".
-_ASIDE = re.compile(
+_ASIDE = regex(
     rf"\b(?:compared|relative|in\s+comparison|in\s+relation|with\s+respect|next|close)\s+(?:to|with)\s+{_TO_MARK}|"
     rf"\b(?:between|among|comparing)\s+{_TO_MARK}\s+(?:and|or|to|with)\s+{_TO_MARK}|"
-    rf"\b(?:left|right)\w*\s+(?:edge|corner|end|border|boundary|part|half)\s+of\s+{_TO_MARK}",
-    re.IGNORECASE,
+    rf"\b(?:left|right)\w*\s+(?:edge|corner|end|border|boundary|part|half)\s+of\s+{_TO_MARK}"
 )
 # "From left to right you see @0@, @1@": the first is on the left.
-_IN_ORDER = re.compile(
-    r"\bfrom\s+(?:the\s+)?(left|right)\s+to\s+(?:the\s+)?(?:left|right)\b[^\w@]*(?=[^.;]*@)", re.IGNORECASE
-)
+_IN_ORDER = regex(r"\bfrom\s+(?:the\s+)?(left|right)\s+to\s+(?:the\s+)?(?:left|right)\b[^\w@]*(?=[^.;]*@)")
 # "To the left of @0@, there is @1@" is one clause.
-_OPENING_SIDE = re.compile(
+_OPENING_SIDE = regex(
     r"((?:^|[.;!?,]\s+|\band\s+)(?:on|to|at)\s+(?:the|its)\s+(?:\w+\s+)?(?:left|right)\w*(?:\s+side)?"
-    rf"(?:\s+of\s+{_TO_MARK})?),",
-    re.IGNORECASE,
+    rf"(?:\s+of\s+{_TO_MARK})?),"
 )
-_CLAUSE_END = re.compile(r"[.!?;,]\s+|\bbut\b|\bwhile\b|\bwhereas\b|\band\b(?=\s+(?:the|it|on|to|@))|\n", re.IGNORECASE)
+_CLAUSE_END = regex(r"[.!?;,]\s+|\bbut\b|\bwhile\b|\bwhereas\b|\band\b(?=\s+(?:the|it|on|to|@))|\n")
 # "[Region 1], seen from here, is on the left": a clause about what the sentence began with.
-_GOES_ON = re.compile(
-    r"\s*(?:(?:and|so|slightly|just)\s+)*(?:is|are|appears|lies|stands|sits|on|to|at)\b", re.IGNORECASE
-)
-_TURNED = re.compile(rf"{NEGATION}|\b(?:less|rather\s+than|instead\s+of|opposed\s+to|opposite\s+of)\b", re.IGNORECASE)
+_GOES_ON = regex(r"\s*(?:(?:and|so|slightly|just)\s+)*(?:is|are|appears|lies|stands|sits|on|to|at)\b")
+_TURNED = regex(rf"{NEGATION}|\b(?:less|rather\s+than|instead\s+of|opposed\s+to|opposite\s+of)\b")
 # "@1@ has @0@ on its left": what is on the left was named last.
-_HAS = re.compile(r"\b(?:has|have|having)\b", re.IGNORECASE)
-_ITS = re.compile(r"\bits\s+(?:\w+\s+)?$", re.IGNORECASE)
-_OF_MARK = re.compile(rf"(?:[\s-]+(?:hand|side))*\s+(?:of|from|to|than)\s+{_TO_MARK}", re.IGNORECASE)
+_HAS = regex(r"\b(?:has|have|having)\b")
+_ITS = regex(r"\bits\s+(?:\w+\s+)?$")
+_OF_MARK = regex(rf"(?:[\s-]+(?:hand|side))*\s+(?:of|from|to|than)\s+{_TO_MARK}")
 # "The one on the left is @0@", "on the left you see @0@", "on the left the pallet @0@"
-_THEN_MARK = re.compile(
+_THEN_MARK = regex(
     r"(?:[^@]*?\b(?:is|are|stands?|lies|sits|see|find|there)\b)?"
-    r"(?:[^\w@]+(?!(?:of|from|to|than|behind|near|beside|by|with|at|in)\b)\w+){0,4}?[^\w@]+@(\d+)@",
-    re.IGNORECASE,
+    r"(?:[^\w@]+(?!(?:of|from|to|than|behind|near|beside|by|with|at|in)\b)\w+){0,4}?[^\w@]+@(\d+)@"
 )
 OPPOSITE = {"left": "right", "right": "left"}
 
@@ -74,7 +62,8 @@ def side_readings(question: str, text: str) -> list[str]:
     agrees = verdict(text)
     if asked:
         text = _RIGHT_AGREES.sub(" ", text)
-    text = _OBJECT.sub(lambda match: f" @{_number(match)}@ ", RIGHT_OTHERWISE.sub(" ", text))
+    # The question's objects are @0@ and @1@ from here on.
+    text = marked_objects(RIGHT_OTHERWISE.sub(" ", text))
     text = _IN_ORDER.sub(r"on the \1 is ", _ASIDE.sub(" ", re.sub(r"\s+", " ", text)))
     text = BOTH_SIDES.sub(" ", _OPENING_SIDE.sub(r"\1 ", text))
     named, unnamed = [], []
@@ -130,12 +119,6 @@ def _subject(clause: str, begin: int, end: int) -> int | None:
     return int(then.group(1)) if then else None
 
 
-def _number(match: re.Match) -> int:
-    if match.group(3):
-        return 0 if match.group(3).lower() in ("first", "former") else 1
-    return region_number(match)
-
-
 def _side_of(word: str) -> str | None:
     if word in _NOT_SIDES:
         return None
@@ -146,7 +129,7 @@ def _side_of(word: str) -> str | None:
 
 
 def _one_slip(word: str, target: str) -> bool:
-    """Whether dropping, doubling or swapping neighbours of one letter makes ``target``."""
+    """Whether dropping, doubling or swapping neighbours of one letter makes `target`."""
     if abs(len(word) - len(target)) > 1 or len(word) < 3 or word[0] != target[0]:
         return False
     drops = {target[:i] + target[i + 1 :] for i in range(len(target))}

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING
 
 from configs import demo
 from eval import journal_path, remove_journal
-from eval.answering.vote import Ballots, further_answers, read_by_vote
+from eval.answering.vote import Ballots, further_answers
 from eval.reading.methods import read_by_rules
 from eval.reading.rules import normalized_answer
+from eval.reading.vote import read_by_vote
 from eval.scoring.blind import BlindBaseline, read_training_questions
 from eval.scoring.results import describe_metrics
 from eval.scoring.validation import WAREHOUSE_SCORES
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 METHODS = {"vote": read_by_vote, "rules": read_by_rules}
 # Sides are told as well by one answer; what the others gain is in docs/learning.md.
-BALLOTS = Ballots(number=13, temperature=0.5, categories=("count", "mcq", "distance"), mirrored=True)
+BALLOTS = Ballots(number=13, temperature=0.5, categories=("count", "mcq", "distance"))
 RESULTS = ("metrics.json", "report.html", "predictions.json")
 REAL = Path("tests/data_files/real_warehouse")  # eleven published records, one of them with its picture
 

@@ -30,11 +30,6 @@ class Pixels:
     depth: np.ndarray | None
     masks: np.ndarray
 
-    def mirrored(self) -> Pixels:
-        """The same flipped left to right."""
-        depth = None if self.depth is None else self.depth[:, ::-1]
-        return Pixels(self.image[:, ::-1], depth, self.masks[:, :, ::-1])
-
 
 # Reads a picture and the given ones of its regions; raises DataError.
 Loader = Callable[[Picture, Sequence[Region]], Pixels]
@@ -72,12 +67,8 @@ class FileLoader:
         for region in regions:
             if region not in known:
                 known[region] = masks.resample_rle(region, grid)
-        found = Pixels(
-            image,
-            depth,
-            np.stack([known[region] for region in regions]) if regions else np.zeros((0, grid, grid), np.float32),
-        )
-        return found.mirrored() if picture.mirrored else found
+        empty = np.zeros((0, grid, grid), np.float32)
+        return Pixels(image, depth, np.stack([known[region] for region in regions]) if regions else empty)
 
     def _pixels(self, picture: Picture) -> tuple[np.ndarray, np.ndarray | None, dict]:
         key = picture.image

@@ -126,15 +126,12 @@ class Picture:
       image: the RGB file.
       depth: the depth file, None where the data set has none.
       questions: in the order of the source file.
-      mirrored: whether the picture, and with it the regions of its questions, is seen in a mirror: what is loaded is flipped
-        left to right, the files and records are as without.
     """
 
     id: str
     image: Path
     depth: Path | None
     questions: tuple[Question, ...]
-    mirrored: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

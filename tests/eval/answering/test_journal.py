@@ -110,7 +110,6 @@ def test_a_journal_of_another_run_is_refused(watched, model, pictures, tmp_path)
         ("parameters", dataclasses.replace(model, params=changed), pictures, {}),
         ("compute", dataclasses.replace(model, compute=Compute(dtype="bfloat16")), pictures, {}),
         ("data", model, pictures[1:], {}),
-        ("data", model, [dataclasses.replace(picture, mirrored=True) for picture in pictures], {}),
     ]
     before = journal.read_bytes()
     for what, other, asked, options in cases:

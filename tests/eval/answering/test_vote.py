@@ -10,23 +10,11 @@ import eval.warehouse as command
 import smolrgpt_jax
 from eval import JOURNAL_PARTS, journal_path, remove_journal
 from eval.answering import journal
-from eval.answering.mirror import mirrored_question
-from eval.answering.vote import (
-    Ballots,
-    asked_again,
-    ballots_of,
-    describe_ballots,
-    elected,
-    further_answers,
-    mask_groups,
-    mask_orders,
-    read_by_vote,
-)
+from eval.answering.vote import Ballots, asked_again, further_answers, mask_groups, mask_orders
 from eval.normalize import main as normalize_main
 from eval.warehouse import main, with_further
 from smolrgpt_jax.data.records import RLE, BadRecords, Question
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
-from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.generation import AnswerOptions, GeneratedAnswer, generate_answers
 
 SIDE = "Is the pallet <mask> to the left or right of the pallet <mask>?"
@@ -35,111 +23,9 @@ SIDE = "Is the pallet <mask> to the left or right of the pallet <mask>?"
 CHOICE = "From the pallets <mask> <mask> <mask>, which is closest to the shelf <mask>?"
 
 
-def item(category: str, question: str, answer: str, *more: str, order=(0,)) -> dict:
-    fields = {"id": "a", "image": "a.png", "category": category, "question": question, "answer": answer}
-    return {**fields, "further": [{"answer": text, "order": list(order)} for text in more], "truth": None}
-
-
 def asked(category: str, prompt: str, **more) -> Question:
     regions = tuple(RLE(4, 4, bytes([i])) for i in range(prompt.count("<mask>")))
     return Question("q", category, prompt, None, None, regions, **more)
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        (["left", "right", "right"], "right"),
-        # Of equally many votes the greedy answer's value wins, else the one named first.
-        ([3, 2, 2, 3], 3),
-        ([None, 2, 4, 4, 2], 2),
-        ([None, None, 1], 1),
-        ([None, None], None),
-        ([0, 0, 5], 0),
-        # 2.0 of the five is neither the mean (3.2) nor what most say.
-        ([1.0, 9.0, 2.0, 1.0, 3.0], 2.0),
-        ([1.0, None, 2.0], 1.5),
-        ([0.0, 0.0, 4.0], 0.0),
-    ],
-)
-def test_the_elected_value(values, expected):
-    found = elected(values)
-    assert found == expected and type(found) is type(expected)
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ([2, 1, 2, None, 2], "2 (3 times), 1, none"),
-        (["left"], "left"),
-        ([None, None], "none (2 times)"),
-        ([4.75, 5.6, None, 0.0], "0 to 5.6, none"),
-        ([2.5, 2.5], "2.5"),
-    ],
-)
-def test_ballots_in_few_words(values, expected):
-    assert describe_ballots(values) == expected
-
-
-def test_answers_are_read_one_by_one_and_elect_a_value():
-    items = [
-        item("left_right", SIDE, "It is left.", "It is right.", "It is right."),
-        item("count", "How many?", "There are two pallets.", "unclear", "There are three pallets."),
-        item("distance", "How far?", "They are 3.5 m apart.", "They are 4.5 m apart.", "They are 4.0 m apart."),
-        {key: value for key, value in item("count", "How many?", "").items() if key != "further"},
-    ]
-    assert ballots_of(items[1]) == [2, None, 3]
-    assert read_by_vote(items) == ["right", 2, 4.0, None]
-
-
-@pytest.mark.parametrize("category", ["mcq", ""])
-def test_a_region_is_known_under_the_number_it_has_in_the_question(category):
-    closest = "The pallet [Region 1] is the closest to the shelf [Region 3]."
-    found = item(category, CHOICE, closest, "The pallet [Region 0] is the closest.", closest, order=(2, 0, 1, 3))
-    # In the other order the question's region 2 comes first and its region 0 second.
-    assert ballots_of(found) == [1, 2, 0]
-
-
-@pytest.mark.parametrize(
-    ("category", "question", "answers", "expected"),
-    [
-        # In the mirror the question's "left" is "right" and the answer's side the other one.
-        ("left_right", SIDE, ["It is left.", "It is right."], ["left", "left"]),
-        (
-            "left_right",
-            "Is the pallet <mask> to the left of the pallet <mask>?",
-            ["Yes, it is.", "Yes, it is."],
-            ["left", "left"],
-        ),
-        ("count", "How many in the leftmost buffer?", ["There are two.", "There are three."], [2, 3]),
-        ("distance", "How far?", ["2.5 m.", "3.5 m."], [2.5, 3.5]),
-        ("mcq", CHOICE, ["[Region 1] is the closest.", "[Region 0] is the closest."], [1, 2]),
-    ],
-)
-def test_what_is_said_of_the_mirrored_picture_is_turned_back(category, question, answers, expected):
-    found = item(category, question, *answers, order=(2, 0, 1, 3))
-    found["further"][0]["mirrored"] = True
-    assert ballots_of(found) == expected
-
-
-def test_without_further_answers_there_is_no_vote():
-    with pytest.raises(DataError, match="no further answers"):
-        read_by_vote([item("count", "How many?", "There are two pallets.")])
-
-
-@pytest.mark.parametrize(
-    "further",
-    [
-        "two",
-        [{"answer": "two"}],
-        [{"order": [0]}],
-        [{"answer": "two", "order": [1, 2]}],
-        [{"answer": "", "order": "0"}],
-        [{"answer": "two", "order": [0], "mirrored": "yes"}],
-    ],
-)
-def test_damaged_ballots_name_their_record(further):
-    with pytest.raises(DataError, match="record 'a': further is no list of answers"):
-        read_by_vote([item("count", "How many?", "two") | {"further": further}])
 
 
 @pytest.mark.parametrize(
@@ -177,31 +63,6 @@ def test_questions_without_such_masks_are_drawn():
     # Marks of earlier turns come first: which stand side by side in this one is not asked.
     later = asked("count", "How many of <mask> <mask>?", earlier=(("Where?", "There."),))
     assert all(a.drawn for a in asked_again(later, Ballots(3)))
-
-
-def test_every_other_answer_is_of_the_mirrored_picture():
-    question = asked("count", "How many pallets <mask> <mask> are in the leftmost buffer <mask>?")
-    again = asked_again(question, Ballots(6, mirrored=True))
-    own, other = (0, 1, 2), (1, 0, 2)
-    ways = [(own, True, False), (other, False, False), (other, True, False)]
-    assert [(a.order, a.mirrored, a.drawn) for a in again] == [*ways, (own, False, True), (own, True, True)]
-    for a in again:
-        assert ("rightmost" in a.question.prompt, "leftmost" in a.question.prompt) == (a.mirrored, not a.mirrored)
-        assert a.question.regions == tuple(question.regions[i] for i in a.order)
-    assert not any(a.mirrored for a in asked_again(question, Ballots(6)))
-    assert "every other one about the mirrored picture" in str(Ballots(6, mirrored=True))
-    assert "mirrored" not in str(Ballots(6))
-
-
-def test_mirrored_answers_are_those_of_the_mirrored_picture(small_checkpoint, warehouse):
-    model = smolrgpt_jax.load(small_checkpoint)
-    picture = read_warehouse(warehouse, "val")[0]
-    found = further_answers(model, [picture], Ballots(2, mirrored=True), AnswerOptions(4, 12))
-    assert all(given["mirrored"] and given["order"] == sorted(given["order"]) for [given] in found)
-    questions = tuple(map(mirrored_question, picture.questions))
-    turned = dataclasses.replace(picture, mirrored=True, questions=questions)
-    expected = generate_answers(model, [turned], AnswerOptions(4, 12))
-    assert [given["answer"] for [given] in found] == [expected[q.id].text for q in questions]
 
 
 def test_only_questions_of_the_categories_are_asked_again():
@@ -289,8 +150,8 @@ def test_the_command_scores_the_vote_and_keeps_its_answers(warehouse, tmp_path, 
     monkeypatch.setattr(command, "further_answers", further)
     out = tmp_path / "out"
     line = ["--checkpoint", "anywhere", "--data", str(warehouse), "--out", str(out)]
-    main([*line, "--answers", "vote", "rules", "--vote_answers", "3", "--vote_seed", "7", "--vote_mirrored"])
-    assert asked == {"first": journal_path(out), "out": out, "ballots": Ballots(3, 0.7, 7, mirrored=True)}
+    main([*line, "--answers", "vote", "rules", "--vote_answers", "3", "--vote_seed", "7"])
+    assert asked == {"first": journal_path(out), "out": out, "ballots": Ballots(3, 0.7, 7)}
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["read_by"] == ["vote", "rules"]
     assert metrics["S1"] == 100 and metrics["agreement"]["scores"]["rules"]["count"] == 0
@@ -299,7 +160,7 @@ def test_the_command_scores_the_vote_and_keeps_its_answers(warehouse, tmp_path, 
     assert count["values"]["vote"] == count["truth"] and len(count["further"]) == 2
     report = (out / "report.html").read_text(encoding="utf-8")
     assert f"{count['truth']} (2 times), 99<" in report
-    assert f"{Ballots(3, 0.7, 7, mirrored=True)}" in report and "temperature 0.7, seed 7" in report
+    assert f"{Ballots(3, 0.7, 7)}" in report and "temperature 0.7, seed 7" in report
     assert "vote and rules" in capsys.readouterr().out
     # The ballots travel with the predictions.
     normalize_main(["--predictions", str(out / "predictions.json"), "--answers", "vote", "--out", str(tmp_path / "b")])

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import email.utils
 import json
 import socket
-import sqlite3
+import sys
 import threading
+import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import jsonschema
 import pytest
 
-from eval.reading.server import AnswerServer, ServerConfig, ServerError, make_request, parse_reply, value_schema
+import eval.reading.server as module
+from eval.reading.methods import server_method
+from eval.reading.server import AnswerServer, ServerError, make_request, parse_reply
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
 from smolrgpt_jax.errors import DataError
 
@@ -18,7 +22,7 @@ VALUES = {"left_right": "left", "count": 3, "mcq": 7, "distance": 2.5}
 
 
 class FakeServer:
-    """A real HTTP server on a free port; ``reply(number, body)`` gives (status, headers, body) for the
+    """A real HTTP server on a free port; `reply(number, body)` gives (status, headers, body) for the
     number-th request of the same question, counted from 0."""
 
     def __init__(self):
@@ -50,7 +54,8 @@ class FakeServer:
             def send(self, status, headers, text):
                 data = text.encode()
                 self.send_response(status)
-                for name, value in {**headers, "Content-Length": str(len(data))}.items():
+                given = {"Content-Type": "application/json", **headers, "Content-Length": str(len(data))}
+                for name, value in given.items():
                     self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(data)
@@ -79,7 +84,6 @@ def value_of(body: dict):
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     fake = FakeServer()
     yield fake
@@ -87,10 +91,14 @@ def server(monkeypatch):
 
 
 @pytest.fixture
-def config(server, tmp_path):
-    def build(**settings) -> ServerConfig:
-        given = {"workers": 3, "retries": 2, "timeout": 30.0, "pause": 0.001, **settings}
-        return ServerConfig(given.pop("url", server.url), "small", tmp_path / "new" / "cache.sqlite", **given)
+def config(server, tmp_path, monkeypatch):
+    """Makes askers of the server, which wait a millisecond before they try again."""
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.001)
+    monkeypatch.setattr("openai._base_client.MAX_RETRY_DELAY", 0.001)
+
+    def build(**settings) -> AnswerServer:
+        given = {"workers": 3, "retries": 2, "timeout": 30.0, **settings}
+        return AnswerServer(given.pop("url", server.url), "small", tmp_path / "new" / "cache", **given)
 
     return build
 
@@ -99,8 +107,8 @@ def item(number: int, category: str = "count") -> dict:
     return {"id": str(number), "category": category, "question": f"How many? {number}", "answer": f"Some {number}."}
 
 
-def ask(config: ServerConfig, items: list[dict]) -> list:
-    return AnswerServer(config).values(items, progress=False)
+def ask(asker: AnswerServer, items: list[dict]) -> list:
+    return asker.values(items, progress=False)
 
 
 def test_each_category_is_asked_with_a_schema_of_its_own(server, config):
@@ -119,7 +127,9 @@ def test_each_category_is_asked_with_a_schema_of_its_own(server, config):
 def test_the_schemas_take_values_of_their_category_and_null_only(category):
     fits = {"left_right": ["left", "right"], "count": [0, 4], "mcq": [0, 12], "distance": [0, 3.25]}
     others = {"left_right": ["up", 1], "count": [1.5, "left"], "mcq": [0.5, "3"], "distance": ["3 m", "left"]}
-    check = jsonschema.Draft202012Validator(value_schema(category))
+    check = jsonschema.Draft202012Validator(
+        make_request("m", category, "Q", "A")["response_format"]["json_schema"]["schema"]
+    )
     for value in [*fits[category], None]:
         assert check.is_valid({"value": value})
     for value in others[category]:
@@ -200,15 +210,95 @@ def test_a_reply_that_violates_the_schema_is_asked_for_again_and_drawn_anew(serv
     assert second["temperature"] > 0 and second["seed"] == 1
 
 
-def test_an_answer_whose_replies_never_follow_the_schema_is_unreadable_and_counted(server, config):
+def test_an_answer_whose_replies_never_follow_the_schema_is_unreadable_and_counted(server, config, capsys):
     server.reply = lambda number, body: (200, {}, server.content("many" if "1" in str(body["messages"]) else 4))
-    asker = AnswerServer(config())
+    asker = config()
     assert asker.values([item(1), item(2)], progress=False) == [None, 4]
-    assert asker.violations == 1 and len(server.requests) == 4
+    assert len(asker.unusable) == 1 and "many" in asker.unusable[0] and len(server.requests) == 4
+    assert server_method(asker)([item(1)]) == [None]
+    assert f"1 answers got no reply of {server.url} that follows the schema in 3 tries" in capsys.readouterr().out
     # It is not kept as an answer.
     server.reply = lambda number, body: (200, {}, server.content(5))
     assert asker.values([item(1), item(2)], progress=False) == [5, 4]
-    assert asker.violations == 0
+    assert asker.unusable == []
+
+
+@pytest.mark.parametrize(
+    "content, more",
+    [
+        ('<think>\nFirst {"value": 1}.\n</think>\n\nJSON', {}),
+        ("```json\nJSON\n```", {}),
+        ("Of {the two} here is the JSON:\nJSON", {}),
+        ("\ufeffJSON\n", {}),
+        (None, {"reasoning_content": "JSON"}),
+        ("", {"reasoning": "I think\nJSON"}),
+    ],
+)
+def test_the_value_is_found_in_fences_thoughts_and_prose(server, config, content, more):
+    def reply(number, body):
+        value = json.dumps({"value": value_of(body)})
+        message = {"content": content, **more}
+        message = {name: text and text.replace("JSON", value) for name, text in message.items()}
+        return 200, {}, json.dumps({"choices": [{"message": message}]})
+
+    server.reply = reply
+    items = [item(n, category) for n, category in enumerate(WAREHOUSE_CATEGORIES)]
+    assert ask(config(), items) == [VALUES[category] for category in WAREHOUSE_CATEGORIES]
+    assert len(server.requests) == len(items)
+
+
+@pytest.mark.parametrize(
+    "kind, reply",
+    [
+        ("text/html", "<html>please log in</html>"),
+        ("application/json", json.dumps({"error": {"message": "model not found"}})),
+        ("application/json", FakeServer.content("2.5 m")),
+        ("application/json", '{"choices": [{"message": {"content": "{\\"value\\": NaN}"}}]}'),
+    ],
+)
+def test_a_server_that_never_follows_the_schema_is_quoted_after_a_few_answers(server, config, kind, reply):
+    server.reply = lambda number, body: (200, {"Content-Type": kind}, reply)
+    with pytest.raises(ServerError) as error:
+        ask(config(workers=2), [item(n) for n in range(50)])
+    assert f"{server.url} does not reply in the schema but with {reply}" in str(error.value)
+    assert "0 of 50 new answers are kept" in str(error.value) and len(server.requests) <= 3 * 6
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["1", " 1.5 ", lambda: email.utils.formatdate(time.time() + 2, usegmt=True)],
+    ids=["whole", "part", "date"],
+)
+def test_a_busy_server_is_waited_for_as_long_as_it_says(server, config, header):
+    times = []
+
+    def reply(number, body):
+        times.append(time.monotonic())
+        wait = header() if callable(header) else header
+        return (200, {}, server.content(1)) if number else (429, {"Retry-After": wait}, "slow down")
+
+    server.reply = reply
+    assert ask(config(), [item(1)]) == [1]
+    assert 0.9 <= times[1] - times[0] < 20
+
+
+def test_a_loopback_address_is_asked_without_the_proxy(server, config, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    config().check()
+    assert ask(config(), [item(1)]) == [3]
+
+
+def test_another_address_is_another_cache(server, config):
+    assert ask(config(), [item(1)]) == [3]
+    assert ask(config(url=server.url.replace("127.0.0.1", "localhost")), [item(1)]) == [3]
+    assert len(server.requests) == 2
+
+
+def test_without_the_extra_what_to_install_is_told(server, config, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openai", None)
+    with pytest.raises(ServerError, match=r'pip install "smolrgpt_jax\[server\]"'):
+        config()
 
 
 def test_a_reply_that_takes_too_long_is_asked_for_again(server, config):
@@ -241,23 +331,21 @@ def test_a_server_that_keeps_failing_ends_the_run_and_the_cache_keeps_what_it_sa
 
 
 def test_a_run_that_is_interrupted_keeps_its_answers(server, config, monkeypatch):
-    import eval.reading.server as module
-
-    def interrupted(futures):
-        for number, future in enumerate(real(futures)):
+    def interrupted(values, **settings):
+        for number, value in enumerate(values):
             if number == 2:
                 raise KeyboardInterrupt
-            yield future
+            yield value
 
-    real = module.as_completed
-    monkeypatch.setattr(module, "as_completed", interrupted)
+    monkeypatch.setattr(module, "tqdm", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        ask(config(workers=1), [item(n) for n in range(5)])
+        ask(config(workers=1), [item(n) for n in range(30)])
     before = len(server.requests)
-    assert before >= 3
-    monkeypatch.setattr(module, "as_completed", real)
-    assert ask(config(), [item(n) for n in range(5)]) == [3] * 5
-    assert len(server.requests) == 5
+    assert 3 <= before < 30
+    monkeypatch.undo()
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    assert ask(config(), [item(n) for n in range(30)]) == [3] * 30
+    assert len(server.requests) == 30
 
 
 def test_a_server_that_is_not_there_is_one_sentence_with_its_url(config):
@@ -266,15 +354,15 @@ def test_a_server_that_is_not_there_is_one_sentence_with_its_url(config):
         silent.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
         with pytest.raises(ServerError) as error:
-            AnswerServer(config(url=url)).check()
+            config(url=url).check()
     assert str(error.value).startswith(f"{url} cannot be asked (3 tries, the last one: [Errno ")
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("url", ["localhost:1/v1", "", "http://"])
-def test_a_url_that_is_none_is_refused_without_further_tries(config, url):
-    with pytest.raises(ServerError, match="cannot be asked"):
-        AnswerServer(config(url=url, pause=1e6)).check()
+@pytest.mark.parametrize("url", ["localhost:1/v1", "", "http://", "http://localhost:x/v1", "http://[/v1"])
+def test_a_url_that_is_none_is_refused_at_once(config, url):
+    with pytest.raises(ValueError, match="cannot be asked|Port|Invalid"):
+        config(url=url)
 
 
 def test_a_server_that_refuses_is_not_asked_again_and_quoted(server, config):
@@ -285,47 +373,50 @@ def test_a_server_that_refuses_is_not_asked_again_and_quoted(server, config):
 
 
 def test_a_server_without_a_list_of_models_can_be_reached(server, config):
-    AnswerServer(config(url=server.url.removesuffix("/v1"))).check()
-    AnswerServer(config()).check()
+    config(url=server.url.removesuffix("/v1")).check()
+    config().check()
 
 
 def test_a_key_that_is_refused_is_told_before_anything_is_asked(server, config):
     server.models = 401
-    with pytest.raises(ServerError, match=f"{server.url}/models refuses with HTTP 401"):
-        AnswerServer(config()).check()
+    with pytest.raises(ServerError, match=f"{server.url} refuses with HTTP 401"):
+        config().check()
 
 
 def test_the_key_comes_from_the_environment(server, config, monkeypatch):
     ask(config(), [item(1)])
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     ask(config(), [item(2)])
-    assert [headers.get("Authorization") for headers in server.headers] == [None, "Bearer secret"]
+    given = [{name.lower(): value for name, value in headers.items()} for headers in server.headers]
+    assert [headers.get("authorization") for headers in given] == [None, "Bearer secret"]
+
+
+@pytest.mark.parametrize("url, sent", [("http://example.org/v1", False), ("https://example.org/v1", True)])
+def test_the_key_does_not_leave_this_machine_in_the_clear(config, monkeypatch, url, sent):
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    assert (config(url=url)._client.api_key == "secret") == sent
 
 
 @pytest.mark.parametrize("key", ["schl\N{HEAVY CHECK MARK}ssel", "secret\n"])
 def test_a_key_that_no_request_can_carry_is_one_sentence(config, monkeypatch, key):
     monkeypatch.setenv("OPENAI_API_KEY", key)
     with pytest.raises(ServerError, match="^OPENAI_API_KEY holds a character that no key has") as caught:
-        AnswerServer(config())
+        config()
     assert "\n" not in str(caught.value) and "secret" not in str(caught.value)
 
 
 def test_a_cache_that_is_something_else_is_refused(server, config):
-    settings = config()
-    settings.cache.parent.mkdir()
-    settings.cache.write_text("no database, but a text that is long enough to be looked at. " * 9)
-    with pytest.raises(DataError, match="cache.sqlite: cannot be used as a cache of answers"):
-        ask(settings, [item(1)])
-    assert settings.cache.read_text().startswith("no database") and not server.requests
-
-
-def test_the_cache_is_a_table_of_values_in_json(server, config):
-    settings = config()
-    ask(settings, [item(1, "left_right")])
-    with sqlite3.connect(settings.cache) as connection:
-        rows = connection.execute("SELECT value FROM answers").fetchall()
-    connection.close()
-    assert rows == [('"left"',)]
+    asker = config()
+    asker.cache.parent.mkdir()
+    asker.cache.write_text("no folder")
+    with pytest.raises(DataError, match="cache: cannot be used as a cache of answers"):
+        ask(asker, [item(1)])
+    assert asker.cache.read_text() == "no folder" and not server.requests
+    asker.cache.unlink()
+    asker.cache.mkdir()
+    (asker.cache / "cache.db").write_text("no database, but a text that is long enough to be looked at. " * 9)
+    with pytest.raises(DataError, match="cache: cannot be used as a cache of answers"):
+        ask(asker, [item(1)])
 
 
 @pytest.mark.parametrize("settings", [{"workers": 0}, {"retries": -1}, {"timeout": 0}, {"timeout": float("nan")}])
@@ -336,4 +427,4 @@ def test_settings_that_ask_nothing_are_refused(config, settings):
 
 def test_a_request_says_what_the_value_is():
     said = make_request("m", "distance", "Q", "A")["messages"][0]["content"]
-    assert "metres" in said and parse_reply("distance", json.loads(FakeServer.content("3.5"))) == 3.5
+    assert "metres" in said and parse_reply("distance", FakeServer.content("3.5")) == 3.5
