@@ -25,8 +25,8 @@ from eval import DTYPES, add_answer_length
 from eval.answering.one_picture import answer, check_marks, read_regions
 from eval.report.overlay import draw_regions
 from smolrgpt_jax.data.images import open_picture, picture_size
+from smolrgpt_jax.data.masks import read_rles
 from smolrgpt_jax.data.records import IMAGE, MASK, RLE
-from smolrgpt_jax.data.sources.collect import Regions
 from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.files import read_json
 
@@ -55,7 +55,7 @@ def read_masks(path: str | Path, record_id: str | None = None) -> tuple[tuple[RL
         raise DataError(f"{path}: holds {len(records)} records, name one with --record")
     masks = content.get("rle") if isinstance(content, dict) else content
     try:
-        return Regions().read(masks), _asked(content)
+        return read_rles(masks), _asked(content)
     except ValueError as error:
         raise DataError(f"{path}: {error}") from error
 

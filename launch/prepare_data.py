@@ -20,9 +20,15 @@ from smolrgpt_jax.data.sources.captions import read_captions
 from smolrgpt_jax.data.sources.osd import read_bench, read_osd
 from smolrgpt_jax.data.sources.smolrgpt_parquet import read_smolrgpt
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
-from smolrgpt_jax.errors import DataError
+from smolrgpt_jax.errors import ConfigError, DataError, told
 
-SOURCES = ("warehouse", "osd", "llava", "smolrgpt", "bench")
+READERS = {
+    "warehouse": read_warehouse,
+    "osd": read_osd,
+    "llava": read_captions,
+    "smolrgpt": read_smolrgpt,
+    "bench": read_bench,
+}
 
 
 def read(source: str, root: Path, split: str, annotations: str | None, bad: BadRecords) -> list[Picture]:
@@ -31,31 +37,30 @@ def read(source: str, root: Path, split: str, annotations: str | None, bad: BadR
     if source == "warehouse":
         for kind in ("images", "depths"):
             unpack_chunks(root / split / kind)
-        return read_warehouse(root, split, on_bad_record=bad, **named)
+        named["split"] = split
     if source == "smolrgpt":
-        return read_smolrgpt(root, split if split in ("train", "val") else None, on_bad_record=bad)
-    reader = {"osd": read_osd, "llava": read_captions, "bench": read_bench}[source]
-    return reader(root, on_bad_record=bad, **named)
+        named = {"split": split if split in ("train", "val") else None}
+    return READERS[source](root, on_bad_record=bad, **named)
 
 
+@told("interrupted; started again, it goes on where it was")
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m launch.prepare_data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--source", choices=SOURCES, required=True, help="format of the data set")
+    number = {"type": int, "help": "default %(default)s"}
+    parser.add_argument("--source", choices=READERS, required=True, help="format of the data set")
     parser.add_argument("--root", type=Path, required=True, help="its folder")
     parser.add_argument("--out", type=Path, required=True, help="new folder")
     parser.add_argument(
         "--splits", nargs="+", help="default: train and val of a warehouse, all of another source as train"
     )
     parser.add_argument("--annotations", help="file name under --root, where it is not the published one")
-    parser.add_argument("--image_size", type=int, default=PrepareConfig.image_size, help="default %(default)s")
-    parser.add_argument("--mask_grid", type=int, default=PrepareConfig.mask_grid, help="default %(default)s")
+    parser.add_argument("--image_size", default=PrepareConfig.image_size, **number)
+    parser.add_argument("--mask_grid", default=PrepareConfig.mask_grid, **number)
     parser.add_argument("--depth_mode", choices=DEPTH_MODES, default=PrepareConfig.depth_mode)
-    parser.add_argument(
-        "--pictures_per_shard", type=int, default=PrepareConfig.pictures_per_shard, help="default %(default)s"
-    )
+    parser.add_argument("--pictures_per_shard", default=PrepareConfig.pictures_per_shard, **number)
     parser.add_argument(
         "--on_bad_record",
         choices=BadRecords.POLICIES,
@@ -66,25 +71,20 @@ def main() -> None:
     a = parser.parse_args()
     splits = a.splits or (["train", "val"] if a.source == "warehouse" else ["train"])
     started = time.monotonic()
-    try:
-        if len(splits) > 1 and (a.source not in ("warehouse", "smolrgpt") or a.annotations):
-            raise ValueError(f"several splits of {a.source} would be the same questions")
-        if a.workers is not None and a.workers < 1:
-            raise ValueError(f"{a.workers} workers are too few")
-        config = PrepareConfig(a.image_size, a.mask_grid, a.depth_mode, a.pictures_per_shard)
-        bad = BadRecords(a.on_bad_record)
-        print(f"preparing {', '.join(splits)} of {a.root} ({a.source}) into {a.out}", flush=True)
-        pictures = {split: read(a.source, a.root, split, a.annotations, bad) for split in splits}
-        for split, found in pictures.items():
-            print(f"{split}: {describe(found)}", flush=True)
-            if not found:
-                first = f", the first reason: {bad.reasons[0]}" if bad.reasons else ""
-                raise DataError(f"{a.root} holds no usable question of {split}{first}")
-        summary = prepare(pictures, a.out, config, workers=a.workers, on_bad_record=bad)
-    except (DataError, ValueError) as error:
-        raise SystemExit(f"error: {error}") from None
-    except OSError as error:
-        raise SystemExit(f"error: {a.out} cannot be written ({error.strerror or error})") from None
+    if len(splits) > 1 and (a.source not in ("warehouse", "smolrgpt") or a.annotations):
+        raise ConfigError(f"several splits of {a.source} would be the same questions")
+    if a.workers is not None and a.workers < 1:
+        raise ConfigError(f"{a.workers} workers are too few")
+    config = PrepareConfig(a.image_size, a.mask_grid, a.depth_mode, a.pictures_per_shard)
+    bad = BadRecords(a.on_bad_record)
+    print(f"preparing {', '.join(splits)} of {a.root} ({a.source}) into {a.out}", flush=True)
+    pictures = {split: read(a.source, a.root, split, a.annotations, bad) for split in splits}
+    for split, found in pictures.items():
+        print(f"{split}: {describe(found)}", flush=True)
+        if not found:
+            first = f", the first reason: {bad.reasons[0]}" if bad.reasons else ""
+            raise DataError(f"{a.root} holds no usable question of {split}{first}")
+    summary = prepare(pictures, a.out, config, workers=a.workers, on_bad_record=bad)
     for split, found in summary.items():
         parts = ", ".join(f"{name} {number}" for name, number in found["categories"].items())
         print(

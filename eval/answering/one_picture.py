@@ -23,9 +23,8 @@ from PIL import Image
 from eval import answer_length
 from eval.reading.rules import normalized_answer, question_category
 from smolrgpt_jax.data.images import load_depth, load_rgb, open_picture, picture_size
-from smolrgpt_jax.data.masks import box_mask, encode, resample_rle
+from smolrgpt_jax.data.masks import box_mask, encode, read_rles, resample_rle
 from smolrgpt_jax.data.records import MASK, RLE, Question, check_question
-from smolrgpt_jax.data.sources.collect import Regions
 from smolrgpt_jax.errors import DataError
 
 if TYPE_CHECKING:
@@ -187,7 +186,7 @@ def _mask_region(mask: MaskLike, index: int) -> RLE:
         counts = mask.get("counts")
         text = counts.decode("ascii", "replace") if isinstance(counts, bytes) else counts
         try:
-            return Regions().read([{**mask, "counts": text}])[0]
+            return read_rles([{**mask, "counts": text}])[0]
         except ValueError as error:
             raise DataError(str(error).replace("mask 0", f"mask {index}")) from error
     if isinstance(mask, np.ndarray):

@@ -1,13 +1,13 @@
 """Picture files -> arrays as the towers expect them.
 
-A file is decoded and resized in 8 bits (``read_rgb``, ``read_depth``), which is also what prepared
-data stores; scaling to floats is a table look-up afterwards.
+A file is decoded and resized in 8 bits (`read_rgb`, `read_depth`), which is also what prepared data stores; scaling to floats is a
+table look-up afterwards.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,11 +18,11 @@ from smolrgpt_jax.errors import DataError
 
 DEPTH_MODES = ("training", "submission")
 
-# Largest picture that is decoded, in pixels: a file of a few kilobytes can ask for all memory. Below the size
-# at which Pillow begins to warn.
+# Largest picture that is decoded, in pixels: a file of a few kilobytes can ask for all memory. Below the size at which Pillow begins
+# to warn.
 MOST_PIXELS = 80_000_000
 
-# A file, or a picture that Pillow has opened already.
+# A file, or a picture that Pillow has opened already and whose caller closes it.
 Source = str | Path | Image.Image
 
 # The arithmetic of transformers' SigLIP processor: rescale by 1/255, then mean 0.5, std 0.5.
@@ -36,7 +36,7 @@ def picture_size(path: Source) -> tuple[int, int]:
     Raises:
       DataError: the file is missing, is not a picture or has more than MOST_PIXELS.
     """
-    with _opened(path) as picture:
+    with _opened(path) as (picture, _):
         return picture.height, picture.width
 
 
@@ -51,8 +51,8 @@ def read_rgb(path: Source, size: int) -> np.ndarray:
       uint8[size, size, 3].
 
     Raises:
-      DataError: the file is missing, truncated, corrupt, too large or of one channel with more than 8 bits, which
-        Pillow would clip to white. Of colours with 16 bits it takes the upper 8.
+      DataError: the file is missing, truncated, corrupt, too large or of one channel with more than 8 bits, which Pillow would clip
+        to white. Of colours with 16 bits it takes the upper 8.
     """
     return _decode(path, _rgb, size, Image.Resampling.BILINEAR)
 
@@ -60,14 +60,14 @@ def read_rgb(path: Source, size: int) -> np.ndarray:
 def read_depth(path: Source, size: int, mode: str = "training") -> np.ndarray:
     """Decodes an 8-bit depth picture (one channel, or three equal ones), squashed to a square.
 
-    Depth with 16 bits in one channel is refused: it holds metres or millimetres, not the grey scaled within each
-    picture that the model was trained on. So are colours, which are someone's colour map.
+    Depth with 16 bits in one channel is refused: it holds metres or millimetres, not the grey scaled within each picture that the
+    model was trained on. So are colours, which are someone's colour map.
 
     Args:
       path: the file or an opened picture; near is dark, far is bright, scaled within each picture.
       size: height and width of the result in pixels.
-      mode: "training" takes the nearest pixel, as the published model was trained; "submission"
-        filters bilinearly, as the published challenge submission did.
+      mode: "training" takes the nearest pixel, as the published model was trained; "submission" filters bilinearly, as the
+        published challenge submission did.
 
     Returns:
       uint8[size, size].
@@ -87,21 +87,18 @@ def scale_rgb(pixels: np.ndarray) -> np.ndarray:
 
 
 def scale_depth(pixels: np.ndarray, mode: str = "training") -> np.ndarray:
-    """uint8[H, W] -> float32[H, W, 3], three equal channels.
-
-    "training" gives [0, 1], "submission" [-1, 1]; see ``read_depth``.
-    """
+    """uint8[H, W] -> float32[H, W, 3], three equal channels in [0, 1] ("training") or [-1, 1] ("submission")."""
     table = _UNIT if mode == "training" else _SIGNED
     return np.repeat(table[pixels][..., None], 3, axis=-1)
 
 
 def load_rgb(path: Source, size: int) -> np.ndarray:
-    """Returns the picture as float32[size, size, 3] in [-1, 1]; see ``read_rgb``."""
+    """Returns the picture as float32[size, size, 3] in [-1, 1]; see `read_rgb`."""
     return scale_rgb(read_rgb(path, size))
 
 
 def load_depth(path: Source, size: int, mode: str = "training") -> np.ndarray:
-    """Returns float32[size, size, 3] in [0, 1] ("training") or [-1, 1]; see ``read_depth``."""
+    """Returns float32[size, size, 3] in [0, 1] ("training") or [-1, 1]; see `read_depth`."""
     return scale_depth(read_depth(path, size, mode), mode)
 
 
@@ -116,43 +113,40 @@ def open_picture(path: str | Path | BinaryIO, name: str | Path | None = None) ->
       DataError: the file is missing, is not a picture or has more than MOST_PIXELS.
     """
     name = path if name is None else name
-    # A process-wide switch of Pillow that other libraries turn on: grey halves of truncated
-    # pictures would be trained on without a word.
+    too_large = DataError(f"picture {name} has more than {MOST_PIXELS:,} pixels, the most that is decoded")
+    # A process-wide switch of Pillow that other libraries turn on: grey halves of truncated pictures would be trained on without a
+    # word.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
         picture = Image.open(path)
     except FileNotFoundError as error:
         raise DataError(f"picture {name} is missing") from error
     except Image.DecompressionBombError as error:
-        raise DataError(_too_large(name)) from error
+        raise too_large from error
     except (OSError, SyntaxError, ValueError) as error:
         raise DataError(f"picture {name} is not a picture file ({_one_line(error)})") from error
     if picture.width * picture.height > MOST_PIXELS:
         picture.close()
-        raise DataError(_too_large(name))
+        raise too_large
     # What later messages about its pixels call it.
     picture.filename = str(name)
     return picture
 
 
-def _too_large(name: object) -> str:
-    return f"picture {name} has more than {MOST_PIXELS:,} pixels, the most that is decoded"
-
-
-def _opened(source: Source) -> contextlib.AbstractContextManager[Image.Image]:
-    # An opened picture is its caller's to close.
-    return contextlib.nullcontext(source) if isinstance(source, Image.Image) else open_picture(source)
-
-
-def _name(source: Source) -> str:
-    return getattr(source, "filename", None) or "in memory" if isinstance(source, Image.Image) else str(source)
+@contextlib.contextmanager
+def _opened(source: Source) -> Iterator[tuple[Image.Image, str]]:
+    """The picture and what messages call it."""
+    if isinstance(source, Image.Image):
+        yield source, getattr(source, "filename", None) or "in memory"
+    else:
+        with open_picture(source) as picture:
+            yield picture, str(source)
 
 
 def _decode(
     source: Source, convert: Callable[[Image.Image, str], Image.Image], size: int, resampling: Image.Resampling
 ) -> np.ndarray:
-    name = _name(source)
-    with _opened(source) as picture:
+    with _opened(source) as (picture, name):
         try:
             picture = convert(picture, name)
         except DataError:

@@ -1,7 +1,8 @@
-"""Region masks: decoding, and resampling to the grid on which region features are pooled."""
+"""Region masks: reading, decoding, and resampling to the grid on which region features are pooled."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Sequence
@@ -9,7 +10,97 @@ from collections.abc import Sequence
 import numpy as np
 from pycocotools import mask as coco
 
-from smolrgpt_jax.data.records import RLE
+
+@dataclasses.dataclass(frozen=True)
+class RLE:
+    """A region mask in COCO's compressed run-length encoding.
+
+    Attributes:
+      height, width: size of the mask in pixels, that of its picture.
+      counts: the encoded run lengths. Pixels are counted column by column, top to bottom, and the first run is outside the region.
+    """
+
+    height: int
+    width: int
+    counts: bytes
+
+    def runs(self) -> np.ndarray:
+        """Returns the run lengths, int64[N] in pixels: outside, inside, outside, ...
+
+        The format is that of `rleFrString` in cocoapi's maskApi.c: every number is a group of characters that hold five bits each,
+        least significant first, 0x20 marking "more follow" and 0x10 in the last one the sign; from the fourth number on they are
+        differences to the number two places before.
+
+        Raises:
+          ValueError: the counts are not such a string, or do not add up to height x width.
+        """
+        codes = np.frombuffer(self.counts, np.uint8).astype(np.int64) - 48
+        if codes.size == 0 or codes.min() < 0 or codes.max() > 63:
+            raise ValueError("the counts hold characters that COCO's encoding does not use")
+        ends = np.flatnonzero((codes & 0x20) == 0)
+        if not ends.size or ends[-1] != codes.size - 1:
+            raise ValueError("the counts end in the middle of a number")
+        starts = np.concatenate(([0], ends[:-1] + 1))
+        sizes = ends - starts + 1
+        if sizes.max() > 12:  # 60 bits; no picture has runs that long
+            raise ValueError("the counts hold a number that is too large")
+        place = np.arange(codes.size) - np.repeat(starts, sizes)
+        values = np.add.reduceat((codes & 0x1F) << (5 * place), starts)
+        values -= np.where(codes[ends] & 0x10, 1 << (5 * sizes), 0)
+        values[1::2] = np.cumsum(values[1::2])
+        values[2::2] = np.cumsum(values[2::2])
+        pixels = self.height * self.width
+        # The largest run is looked at too: a sum of absurd runs wraps around.
+        if values.min() < 0 or values.max() > pixels or values.sum() != pixels:
+            raise ValueError(f"the runs do not fill a mask of {self.height}x{self.width} pixels")
+        return values
+
+
+def read_rles(masks: object, known: dict[RLE, RLE] | None = None) -> tuple[RLE, ...]:
+    """[{"size": [height, width], "counts": text}, ...] or None -> RLEs.
+
+    known: the RLEs read so far; equal ones share one object, and only new ones are checked.
+
+    Raises:
+      ValueError: a mask is unreadable.
+    """
+    if not isinstance(masks, list | None):
+        raise ValueError("rle is not a list")
+    known = {} if known is None else known
+    regions = []
+    for index, mask in enumerate(masks or ()):
+        try:
+            (height, width), counts = mask["size"], mask["counts"]
+            if type(height) is not int or type(width) is not int or min(height, width) < 1:
+                raise TypeError("no size in pixels")
+            region = RLE(height, width, counts.encode("ascii"))
+            if region not in known:
+                region.runs()
+                known[region] = region
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            reason = error if type(error) is ValueError else "expected {size, counts}"
+            raise ValueError(f"mask {index} is unreadable: {reason}") from error
+        regions.append(known[region])
+    return tuple(regions)
+
+
+def read_boxes(boxes: object, height: int, width: int) -> tuple[RLE, ...]:
+    """[[x1, y1, x2, y2], ...] or None in a picture of this size -> RLEs; see `box_mask`.
+
+    Raises:
+      ValueError: a box is unusable.
+    """
+    if boxes and not isinstance(boxes, list):
+        raise ValueError("bbox is not a list")
+    regions = []
+    for index, box in enumerate(boxes or ()):
+        try:
+            if not isinstance(box, list):
+                raise TypeError("expected [x1, y1, x2, y2]")
+            regions.append(encode(box_mask(box, height, width)))
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"box {index} is unusable: {error}") from error
+    return tuple(regions)
 
 
 def decode(rle: RLE) -> np.ndarray:
@@ -32,8 +123,8 @@ def encode(mask: np.ndarray) -> RLE:
 def resample(mask: np.ndarray, grid: int) -> np.ndarray:
     """Resizes a mask to a square grid: bilinear, half-pixel centres, no antialiasing.
 
-    The same numbers as ``torch.nn.functional.interpolate(mode="bilinear", align_corners=False,
-    antialias=False)`` in float32: to the bit on a grid that is a power of two, such as the published 64, where
+    The same numbers as `torch.nn.functional.interpolate(mode="bilinear", align_corners=False,
+    antialias=False)` in float32: to the bit on a grid that is a power of two, such as the published 64, where
     nothing is rounded. On other grids PyTorch's own kernels differ from one another in the last bits (with and
     without fused multiply-add), and from these numbers by as much.
 
@@ -54,7 +145,7 @@ def resample(mask: np.ndarray, grid: int) -> np.ndarray:
 
 
 def resample_rle(rle: RLE, grid: int) -> np.ndarray:
-    """Returns ``resample(decode(rle), grid)``, float32[grid, grid], without the dense mask.
+    """Returns `resample(decode(rle), grid)`, float32[grid, grid], without the dense mask.
 
     Raises:
       ValueError: the encoding is unreadable.
@@ -84,7 +175,7 @@ def corner_bits(rle: RLE, grid: int) -> np.ndarray:
 
 
 def weights(bits: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Interpolates a mask on the grid from the pixels that ``corner_bits`` found.
+    """Interpolates a mask on the grid from the pixels that `corner_bits` found.
 
     Args:
       bits: uint8[grid, grid] or uint8[R, grid, grid].
@@ -119,21 +210,6 @@ def box_mask(box: Sequence[float], height: int, width: int) -> np.ndarray:
     return mask
 
 
-def centroid(mask: np.ndarray) -> tuple[float, float]:
-    """Returns (x, y) of the mean of the mask's pixels, in pixels, pixel centres at whole numbers.
-
-    Args:
-      mask: [H, W], nonzero inside.
-
-    Raises:
-      ValueError: the mask is empty.
-    """
-    rows, columns = np.nonzero(mask)
-    if rows.size == 0:
-        raise ValueError("an empty mask has no centroid")
-    return float(columns.mean()), float(rows.mean())
-
-
 def _pixels(low: float, high: float, size: int) -> slice:
     first = max(0, int(np.ceil(low - 0.5)))
     last = min(size, int(np.ceil(high - 0.5)))
@@ -147,8 +223,8 @@ def _pixels(low: float, high: float, size: int) -> slice:
 def _taps(size: int, grid: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The two source positions of each target position and the second one's weight.
 
-    Rounded as PyTorch rounds (``area_pixel_compute_source_index`` and
-    ``compute_source_index_and_lambda`` in ATen/native/UpSample.h): float32 throughout, with
+    Rounded as PyTorch rounds (`area_pixel_compute_source_index` and
+    `compute_source_index_and_lambda` in ATen/native/UpSample.h): float32 throughout, with
     scale * (i + 0.5) - 0.5 as one fused operation, which is the float64 result rounded once.
     """
     scale = np.float64(np.float32(size) / np.float32(grid))

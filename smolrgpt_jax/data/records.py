@@ -1,7 +1,6 @@
 """What every data source is read into: a picture with its questions, and the checks on both.
 
-A source reader turns its files into ``Picture`` objects; everything after that (tokens, rows,
-batches, evaluation) knows only these.
+A source reader turns its files into `Picture` objects; everything after that (tokens, rows, batches, evaluation) knows only these.
 """
 
 from __future__ import annotations
@@ -12,8 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
-
+from smolrgpt_jax.data.masks import RLE
 from smolrgpt_jax.errors import DataError
 
 WAREHOUSE_CATEGORIES = ("left_right", "count", "mcq", "distance")
@@ -22,54 +20,6 @@ SPATIAL_CATEGORY = "spatial"  # of questions about regions whose source names no
 
 MASK = "<mask>"
 IMAGE = "<image>"
-
-
-@dataclasses.dataclass(frozen=True)
-class RLE:
-    """A region mask in COCO's compressed run-length encoding.
-
-    Attributes:
-      height, width: size of the mask in pixels, that of its picture.
-      counts: the encoded run lengths. Pixels are counted column by column, top to bottom, and the
-        first run is outside the region.
-    """
-
-    height: int
-    width: int
-    counts: bytes
-
-    def runs(self) -> np.ndarray:
-        """Returns the run lengths, int64[N] in pixels: outside, inside, outside, ...
-
-        The format is that of ``rleFrString`` in cocoapi's maskApi.c: every number is a group of
-        characters that hold five bits each, least significant first, 0x20 marking "more follow"
-        and 0x10 in the last one the sign; from the fourth number on they are differences to the
-        number two places before.
-
-        Raises:
-          ValueError: the counts are not such a string, or do not add up to height x width.
-        """
-        codes = np.frombuffer(self.counts, np.uint8).astype(np.int64) - 48
-        if codes.size == 0 or codes.min() < 0 or codes.max() > 63:
-            raise ValueError("the counts hold characters that COCO's encoding does not use")
-        last = (codes & 0x20) == 0
-        if not last[-1]:
-            raise ValueError("the counts end in the middle of a number")
-        ends = np.flatnonzero(last)
-        starts = np.concatenate(([0], ends[:-1] + 1))
-        sizes = ends - starts + 1
-        if sizes.max() > 12:  # 60 bits; no picture has runs that long
-            raise ValueError("the counts hold a number that is too large")
-        place = np.arange(codes.size) - np.repeat(starts, sizes)
-        values = np.add.reduceat((codes & 0x1F) << (5 * place), starts)
-        values -= np.where(codes[ends] & 0x10, 1 << (5 * sizes), 0)
-        values[1::2] = np.cumsum(values[1::2])
-        values[2::2] = np.cumsum(values[2::2])
-        pixels = self.height * self.width
-        # The largest run is looked at too: a sum of absurd runs wraps around.
-        if values.min() < 0 or values.max() > pixels or values.sum() != pixels:
-            raise ValueError(f"the runs do not fill a mask of {self.height}x{self.width} pixels")
-        return values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,8 +41,8 @@ class Question:
       category: one of the source's categories; "" where the source gives none (test records).
       prompt: the question's text with one "<mask>" per region, without "<image>".
       answer: the free-text answer, None where it is not published.
-      normalized_answer: "left" or "right" (left_right), int (count, and mcq: the region's
-        number), float metres (distance), None where there is none.
+      normalized_answer: "left" or "right" (left_right), int (count, and mcq: the region's number), float metres (distance), None
+        where there is none.
       regions: the i-th "<mask>" of the whole conversation is regions[i].
       earlier: (prompt, answer) of the turns before this one, where a record is a conversation.
     """
@@ -114,7 +64,7 @@ class Question:
     @property
     def mask_marks(self) -> int:
         """Number of "<mask>" in the user's turns."""
-        return self.prompt.count(MASK) + sum(prompt.count(MASK) for prompt, _ in self.earlier)
+        return sum(text.count(MASK) for text in self.turns[::2])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,11 +86,7 @@ class Picture:
 
 @dataclasses.dataclass(frozen=True)
 class PreparedPicture(Picture):
-    """A picture whose pixels and masks lie in prepared data; `image` is only its name.
-
-    Attributes:
-      folder, split, number: where.
-    """
+    """A picture whose pixels and masks lie in prepared data: the split's `number`-th; `image` is only its name."""
 
     folder: Path = Path()
     split: str = ""
@@ -148,11 +94,10 @@ class PreparedPicture(Picture):
 
 
 class BadRecords:
-    """What to do with records that cannot be used: a named policy and the reasons collected.
+    """What to do with records that cannot be used, and the reasons collected; safe to share between threads.
 
-    "error" stops at the first one; "report" leaves it out, counts it and keeps the reason, for the
-    caller to print ``summary()``. A file that cannot be read at all stops under both, as nobody knows
-    how many records it held. Safe to share between threads.
+    "error" stops at the first one; "report" leaves it out, counts it and keeps the reason, for the caller to print `summary()`.
+    A file that cannot be read at all stops under both, as nobody knows how many records it held.
     """
 
     POLICIES = ("error", "report")
@@ -175,7 +120,7 @@ class BadRecords:
             return list(self._reasons)
 
     def reject(self, error: DataError, records: int = 1) -> None:
-        """Raises ``error`` under "error", else records its message and how many records it leaves out."""
+        """Raises `error` under "error", else records its message and how many records it leaves out."""
         if self.policy == "error":
             raise error
         with self._lock:
@@ -187,17 +132,12 @@ class BadRecords:
             reasons, records = list(self._reasons), sum(self._reasons.values())
         if not reasons:
             return "no bad records"
-        lines = [f"{records} bad records left out:"]
-        lines += [f"  {reason}" for reason in reasons[:shown]]
-        if len(reasons) > shown:
-            lines.append(f"  and {len(reasons) - shown} more reasons")
-        return "\n".join(lines)
+        more = [f"  and {len(reasons) - shown} more reasons"] if len(reasons) > shown else []
+        return "\n".join([f"{records} bad records left out:", *(f"  {r}" for r in reasons[:shown]), *more])
 
 
 def normalize_answer(category: str, value: object) -> str | int | float | None:
-    """Returns a published normalized answer in the type of its category.
-
-    Numbers may come as strings, as they do in the published files.
+    """Returns a published normalized answer in the type of its category; numbers may come as strings.
 
     Raises:
       ValueError: the value does not fit the category.
@@ -211,19 +151,19 @@ def normalize_answer(category: str, value: object) -> str | int | float | None:
         if text.lower() not in ("left", "right"):
             raise ValueError(f"normalized answer {value!r} is neither left nor right")
         return text.lower()
-    if category in ("mcq", "count", "distance"):
-        try:
-            number = float(text)
-        except ValueError:
-            number = float("nan")
-        if isinstance(value, bool) or not 0 <= number < float("inf"):
-            raise ValueError(f"normalized answer {value!r} of a {category} question is no number")
-        if category == "distance":
-            return number
-        if number != int(number):
-            raise ValueError(f"normalized answer {value!r} of a {category} question is not whole")
-        return int(number)
-    return text
+    if category not in ("mcq", "count", "distance"):
+        return text
+    try:
+        number = float(text)
+    except ValueError:
+        number = float("nan")
+    if isinstance(value, bool) or not 0 <= number < float("inf"):
+        raise ValueError(f"normalized answer {value!r} of a {category} question is no number")
+    if category == "distance":
+        return number
+    if number != int(number):
+        raise ValueError(f"normalized answer {value!r} of a {category} question is not whole")
+    return int(number)
 
 
 def record_id(value: object) -> str:
@@ -266,9 +206,8 @@ def check_question(
     marks = question.mask_marks
     if marks != len(question.regions):
         raise ValueError(f"the question holds {marks} {MASK} but {len(question.regions)} masks")
-    if question.category == "mcq" and question.normalized_answer is not None:
-        if question.normalized_answer >= marks:
-            raise ValueError(f"the answer is region {question.normalized_answer} of only {marks}")
+    if question.category == "mcq" and value is not None and value >= marks:
+        raise ValueError(f"the answer is region {value} of only {marks}")
     for index, region in enumerate(question.regions):
         if size is not None and (region.height, region.width) != tuple(size):
             raise ValueError(
@@ -279,16 +218,11 @@ def check_question(
 def merge_pictures(collections: Iterable[Sequence[Picture]], on_bad_record: BadRecords | None = None) -> list[Picture]:
     """Joins lists of pictures; questions about the same image file end up in one picture.
 
-    Pictures and questions keep the order of their first appearance. A picture has a depth file if
-    any of its occurrences has one.
-
-    Args:
-      collections: pictures of several sources.
-      on_bad_record: what to do with an occurrence of a picture that names another depth file; None
-        stops at the first one.
+    Pictures and questions keep the order of their first appearance. A picture has a depth file if any of its occurrences has one;
+    an occurrence that names another depth file is a bad record.
 
     Raises:
-      DataError: under "error", two occurrences of a picture name different depth files.
+      DataError: under "error", or without `on_bad_record`, two occurrences of a picture name different depth files.
     """
     on_bad_record = on_bad_record or BadRecords("error")
     merged: dict[Path, Picture] = {}

@@ -117,11 +117,3 @@ def test_box_mask_takes_the_pixels_whose_centres_it_covers():
     for box in (*outside, (0, 0, infinite, 1), (-infinite, 0, 1, 1), (0, unknown, 1, 1)):
         with pytest.raises(ValueError, match="box"):
             masks.box_mask(box, 2, 4)
-
-
-def test_centroid_is_x_and_y():
-    mask = np.zeros((4, 6))
-    mask[1, 2:5] = 1
-    assert masks.centroid(mask) == (3.0, 1.0)
-    with pytest.raises(ValueError, match="empty"):
-        masks.centroid(np.zeros((2, 2)))

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import json
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import tensorflow_datasets as tfds
 
 from smolrgpt_jax.data.prepared import schema
-from smolrgpt_jax.data.records import BadRecords, PreparedPicture, Question, StoredRegion, normalize_answer
+from smolrgpt_jax.data.records import BadRecords, PreparedPicture
 from smolrgpt_jax.errors import DataError
+from smolrgpt_jax.files import read_json
 
 
-@dataclasses.dataclass(frozen=True)
-class Stored:
+class Stored(NamedTuple):
     """One picture as prepared: image uint8[S, S, 3], depth uint8[S, S] or None, weights float32[R, g, g]."""
 
     image: np.ndarray
@@ -46,58 +46,34 @@ def read_prepared(root: str | Path, split: str, on_bad_record: BadRecords | None
         table = pq.read_table(file, schema=schema.QUESTION_COLUMNS)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{file}: is not a readable parquet file ({' '.join(str(error).split())})") from error
-    pictures: list[PreparedPicture] = []
-    for batch in table.to_batches(4096):
-        for row in batch.to_pylist():
-            question = _question(row)
-            if pictures and pictures[-1].number == row["picture"]:
-                last = pictures[-1]
-                pictures[-1] = dataclasses.replace(last, questions=(*last.questions, question))
-                continue
-            image = folder / split / str(row["picture"])
-            pictures.append(
-                PreparedPicture(
-                    id=row["name"],
-                    image=image,
-                    depth=image if row["has_depth"] else None,
-                    questions=(question,),
-                    folder=folder,
-                    split=split,
-                    number=row["picture"],
-                )
-            )
+    rows = (row for batch in table.to_batches(4096) for row in batch.to_pylist())
+    pictures = []
+    for (number, name, has_depth), asked in itertools.groupby(
+        rows, lambda row: (row["picture"], row["name"], row["has_depth"])
+    ):
+        image = folder / split / str(number)
+        questions = tuple(map(schema.question_of, asked))
+        depth = image if has_depth else None
+        pictures.append(PreparedPicture(name, image, depth, questions, folder=folder, split=split, number=number))
     return pictures
 
 
-def _question(row: dict) -> Question:
-    turns = row["turns"]
-    answer = turns[-1] if len(turns) % 2 == 0 else None
-    users = turns[::2]
-    return Question(
-        id=row["id"],
-        category=row["category"],
-        prompt=users[-1],
-        answer=answer,
-        normalized_answer=normalize_answer(row["category"], row["normalized_answer"]),
-        regions=tuple(StoredRegion(number) for number in row["regions"]),
-        earlier=tuple(zip(users[:-1], turns[1::2])),
-    )
-
-
 @functools.lru_cache(maxsize=64)
-def settings(folder: Path) -> dict:
+def settings(folder: Path) -> dict[str, Any]:
     """The sizes a folder was prepared with; raises DataError if it holds no prepared data."""
     try:
-        found = json.loads((folder / schema.SETTINGS_FILE).read_text())
+        found = read_json(folder / schema.SETTINGS_FILE, dict)
         return {name: found[name] for name in ("image_size", "mask_grid", "depth_mode")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (DataError, KeyError) as error:
         raise DataError(f"{folder} is no prepared data set (no readable {schema.SETTINGS_FILE})") from error
 
 
 @functools.lru_cache(maxsize=64)
-def _source(folder: Path, split: str) -> tfds.data_sources.PythonDataSource:
-    builder = tfds.builder_from_directory(folder)
-    return builder.as_data_source(split)
+def _source(folder: Path, split: str) -> Sequence[dict[str, Any]]:
+    # Imported where needed: it takes seconds.
+    import tensorflow_datasets as tfds
+
+    return tfds.builder_from_directory(folder).as_data_source(split)
 
 
 def load_stored(picture: PreparedPicture) -> Stored:
@@ -106,20 +82,15 @@ def load_stored(picture: PreparedPicture) -> Stored:
     Raises:
       DataError: the record cannot be read or is another picture's.
     """
+    where = f"{picture.folder}: picture {picture.number} of {picture.split}"
     try:
         found = _source(picture.folder, picture.split)[picture.number]
     except Exception as error:  # ArrayRecord's own errors have no common class
-        raise DataError(
-            f"{picture.folder}: picture {picture.number} of {picture.split} cannot be read ({error})"
-        ) from error
+        raise DataError(f"{where} cannot be read ({error})") from error
     name = found["picture"].decode() if isinstance(found["picture"], bytes) else str(found["picture"])
     if name != picture.id:
-        raise DataError(
-            f"{picture.folder}: picture {picture.number} of {picture.split} is {name!r}, the questions are about "
-            f"{picture.id!r}"
-        )
-    size = found["image"].shape[0]
-    depth = found["depth"].reshape(size, size) if found["depth"].size else None
+        raise DataError(f"{where} is {name!r}, the questions are about {picture.id!r}")
+    depth = found["depth"].reshape(found["image"].shape[:2]) if found["depth"].size else None
     return Stored(found["image"], depth, schema.unpack_masks(found["masks"], found["mask_sizes"]))
 
 

@@ -19,10 +19,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import tensorflow_datasets as tfds
 
 from smolrgpt_jax.data import masks
-from smolrgpt_jax.data.records import RLE, Picture
+from smolrgpt_jax.data.records import RLE, Picture, Question, StoredRegion, normalize_answer
 
 NAME = "prepared_pictures"
 VERSION = "1.0.0"
@@ -41,22 +40,6 @@ QUESTION_COLUMNS = pa.schema(
 )
 
 
-def features(image_size: int, grid: int) -> tfds.features.FeaturesDict:
-    """The TFDS features of an example; raises ValueError for an odd grid."""
-    if grid % 2:
-        raise ValueError(f"the mask grid is {grid}, must be even")
-    return tfds.features.FeaturesDict(
-        {
-            "picture": tfds.features.Text(),
-            "image": tfds.features.Tensor(shape=(image_size, image_size, 3), dtype=np.uint8, encoding="bytes"),
-            "depth": tfds.features.Tensor(shape=(None,), dtype=np.uint8, encoding="bytes"),
-            "masks": tfds.features.Tensor(shape=(None, grid, grid // 2), dtype=np.uint8, encoding="bytes"),
-            "mask_sizes": tfds.features.Tensor(shape=(None, 2), dtype=np.int32),
-            "questions": tfds.features.Text(),
-        }
-    )
-
-
 def pack_masks(regions: Sequence[RLE], grid: int) -> tuple[np.ndarray, np.ndarray]:
     """Masks -> (uint8[R, grid, grid / 2], int32[R, 2]), see the module's text."""
     bits = np.zeros((len(regions), grid, grid), np.uint8)
@@ -68,8 +51,7 @@ def pack_masks(regions: Sequence[RLE], grid: int) -> tuple[np.ndarray, np.ndarra
 
 def unpack_masks(packed: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """The inverse up to the interpolation: float32[R, grid, grid], what `masks.resample_rle` gives."""
-    bits = np.empty((*packed.shape[:2], 2 * packed.shape[2]), np.uint8)
-    bits[..., 0::2], bits[..., 1::2] = packed & 15, packed >> 4
+    bits = np.stack([packed & 15, packed >> 4], axis=-1).reshape(*packed.shape[:2], -1)
     weights = np.empty(bits.shape, np.float32)
     for height, width in np.unique(sizes, axis=0):
         same = (sizes == (height, width)).all(axis=1)
@@ -80,19 +62,31 @@ def unpack_masks(packed: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 def question_rows(picture: Picture) -> tuple[list[dict[str, Any]], list[RLE]]:
     """A picture's questions as plain values, and its distinct masks, which the questions' `regions` number."""
     numbers: dict[RLE, int] = {}
-    rows = []
-    for question in picture.questions:
-        value = question.normalized_answer
-        rows.append(
-            {
-                "id": question.id,
-                "category": question.category,
-                "turns": question.turns,
-                "normalized_answer": None if value is None else str(value),
-                "regions": [numbers.setdefault(region, len(numbers)) for region in question.regions],
-            }
-        )
+    rows = [
+        {
+            "id": question.id,
+            "category": question.category,
+            "turns": question.turns,
+            "normalized_answer": None if question.normalized_answer is None else str(question.normalized_answer),
+            "regions": [numbers.setdefault(region, len(numbers)) for region in question.regions],
+        }
+        for question in picture.questions
+    ]
     return rows, list(numbers)
+
+
+def question_of(row: dict[str, Any]) -> Question:
+    """The question that a row of `question_rows` holds."""
+    users, answers = row["turns"][::2], row["turns"][1::2]
+    return Question(
+        id=row["id"],
+        category=row["category"],
+        prompt=users[-1],
+        answer=answers[-1] if len(answers) == len(users) else None,
+        normalized_answer=normalize_answer(row["category"], row["normalized_answer"]),
+        regions=tuple(map(StoredRegion, row["regions"])),
+        earlier=tuple(zip(users[:-1], answers)),
+    )
 
 
 def to_json(rows: list[dict[str, Any]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -12,7 +13,7 @@ import shutil
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from smolrgpt_jax.data import images
 from smolrgpt_jax.data.prepared import schema
 from smolrgpt_jax.data.records import BadRecords, Picture, records_of
 from smolrgpt_jax.errors import DataError
+from smolrgpt_jax.files import file_aside, read_json, write_json, write_text
 
 # One record per group, so that random access reads nothing else; zstd's fastest level halves the size of pictures.
 WRITER_OPTIONS = "group_size:1,zstd:1"
@@ -52,23 +54,36 @@ class PrepareConfig:
     def __post_init__(self) -> None:
         if self.image_size < 16 or self.pictures_per_shard < 1:
             raise ValueError("image_size must be at least 16 and pictures_per_shard at least 1")
-        if self.mask_grid < 1:
-            raise ValueError(f"mask_grid is {self.mask_grid}, must be at least 1")
+        if self.mask_grid < 1 or self.mask_grid % 2:
+            raise ValueError(f"mask_grid is {self.mask_grid}, must be {'at least 1' if self.mask_grid < 1 else 'even'}")
         if self.depth_mode not in images.DEPTH_MODES:
             raise ValueError(f"depth mode is {self.depth_mode!r}, must be one of {images.DEPTH_MODES}")
-        schema.features(self.image_size, self.mask_grid)
+
+    def features(self) -> tfds.features.FeaturesDict:
+        """The TFDS features of an example, see `schema`."""
+        size, grid, tensor = self.image_size, self.mask_grid, tfds.features.Tensor
+        return tfds.features.FeaturesDict(
+            {
+                "picture": tfds.features.Text(),
+                "image": tensor(shape=(size, size, 3), dtype=np.uint8, encoding="bytes"),
+                "depth": tensor(shape=(None,), dtype=np.uint8, encoding="bytes"),
+                "masks": tensor(shape=(None, grid, grid // 2), dtype=np.uint8, encoding="bytes"),
+                "mask_sizes": tensor(shape=(None, 2), dtype=np.int32),
+                "questions": tfds.features.Text(),
+            }
+        )
 
 
 @dataclasses.dataclass(frozen=True)
 class _Job:
-    """One shard of one split: its pictures and where it goes."""
+    """One shard of one split: its pictures, where it goes, and beside it a note of what it holds, which says that it is whole."""
 
     file: Path
-    pictures: tuple[Picture, ...]
+    pictures: Sequence[Picture]
     config: PrepareConfig
 
     @property
-    def result(self) -> Path:
+    def note(self) -> Path:
         return self.file.with_name(f"{self.file.name}.json")
 
 
@@ -79,7 +94,7 @@ def prepare(
     *,
     workers: int | None = None,
     on_bad_record: BadRecords | None = None,
-) -> dict[str, Any]:
+) -> dict[str, dict[str, Any]]:
     """Prepares pictures with their questions.
 
     Args:
@@ -93,56 +108,43 @@ def prepare(
       {split: {"pictures", "questions", "masks", "bytes", "shards", "categories"}}.
 
     Raises:
-      DataError: the folder exists, the partial one is of other data or settings, or, under "error", a picture is bad;
-        or all pictures of a split are, then nothing is left behind.
+      DataError: the folder exists, the partial one is of other data or settings, or, under "error", a picture is bad; or all
+        pictures of a split are, then nothing is left behind.
     """
     out = Path(out).absolute()
-    on_bad_record = on_bad_record or BadRecords("error")
+    bad = on_bad_record or BadRecords("error")
     if out.exists():
         raise DataError(f"{out} exists already; nothing was written")
     aside = out.with_name(f"{out.name}.partial")
     aside.mkdir(parents=True, exist_ok=True)
     _check_settings(aside, splits, config)
-    jobs: dict[str, list[_Job]] = {}
-    for split, pictures in splits.items():
-        template = _template(split, aside)
-        size = config.pictures_per_shard
-        count = max(1, -(-len(pictures) // size))
-        jobs[split] = [
-            _Job(
-                Path(template.sharded_filepath(shard_index=i, num_shards=count)),
-                tuple(pictures[i * size : (i + 1) * size]),
-                config,
-            )
-            for i in range(count)
-        ]
-    _run([job for split in jobs.values() for job in split], workers, on_bad_record)
+    jobs = {split: _jobs(_template(split, aside), pictures, config) for split, pictures in splits.items()}
+    _run([job for todo in jobs.values() for job in todo], workers, bad.policy == "error")
+    infos, summary = [], {}
     for split, todo in jobs.items():
-        reasons = [reason for job in todo for reason, _ in _result(job)["reasons"]]
-        if reasons and not any(_result(job)["length"] for job in todo):
+        lengths, reasons, summary[split] = _finish_split(aside / f"questions-{split}.parquet", todo, bad)
+        if reasons and not any(lengths):
             shutil.rmtree(aside)
             raise DataError(f"no picture of {split} can be used, the first reason: {reasons[0]}")
-    summary = {split: _finish_split(split, todo, aside) for split, todo in jobs.items()}
-    infos = [
-        tfds.core.SplitInfo(
-            name=split,
-            shard_lengths=[_result(job)["length"] for job in todo],
-            num_bytes=summary[split]["bytes"],
-            filename_template=_template(split, aside),
+        infos.append(
+            tfds.core.SplitInfo(
+                name=split,
+                shard_lengths=lengths,
+                num_bytes=summary[split]["bytes"],
+                filename_template=_template(split, aside),
+            )
         )
-        for split, todo in jobs.items()
-    ]
     tfds.folder_dataset.write_metadata(
         data_dir=aside,
-        features=schema.features(config.image_size, config.mask_grid),
+        features=config.features(),
         split_infos=infos,
         version=schema.VERSION,
         filename_template=_template(None, aside),
         check_data=False,
     )
-    for todo in jobs.values():
-        for job in todo:
-            job.result.unlink()
+    notes = [job.note for todo in jobs.values() for job in todo]
+    for file in (*notes, *aside.glob(".*")):  # hidden: what a killed run was writing
+        file.unlink()
     aside.rename(out)
     return summary
 
@@ -151,6 +153,13 @@ def _template(split: str | None, folder: Path) -> tfds.core.ShardedFileTemplate:
     return tfds.core.ShardedFileTemplate(
         data_dir=folder, dataset_name=schema.NAME, split=split, filetype_suffix="array_record"
     )
+
+
+def _jobs(template: tfds.core.ShardedFileTemplate, pictures: Sequence[Picture], config: PrepareConfig) -> list[_Job]:
+    size = config.pictures_per_shard
+    count = max(1, -(-len(pictures) // size))
+    files = [Path(template.sharded_filepath(shard_index=i, num_shards=count)) for i in range(count)]
+    return [_Job(file, pictures[i * size : (i + 1) * size], config) for i, file in enumerate(files)]
 
 
 def _check_settings(aside: Path, splits: Mapping[str, Sequence[Picture]], config: PrepareConfig) -> None:
@@ -166,13 +175,10 @@ def _check_settings(aside: Path, splits: Mapping[str, Sequence[Picture]], config
             for split, pictures in splits.items()
         }
     }
-    if file.exists():
-        if json.loads(file.read_text()) != settings:
-            raise DataError(f"{aside} was begun with other data or settings; remove it or use another folder")
-        return
-    partial = file.with_suffix(".tmp")
-    partial.write_text(json.dumps(settings, indent=1) + "\n")
-    partial.rename(file)
+    if not file.exists():
+        write_json(file, settings)
+    elif read_json(file) != settings:
+        raise DataError(f"{aside} was begun with other data or settings; remove it or use another folder")
 
 
 def _digest(pictures: Sequence[Picture]) -> str:
@@ -183,37 +189,23 @@ def _digest(pictures: Sequence[Picture]) -> str:
     return digest.hexdigest()
 
 
-def _run(jobs: Sequence[_Job], workers: int | None, on_bad_record: BadRecords) -> None:
-    todo = [job for job in jobs if not job.result.exists()]
-    progress = tqdm(
-        total=sum(len(job.pictures) for job in jobs),
-        initial=sum(len(job.pictures) for job in jobs if job.result.exists()),
-        desc="pictures",
-        unit="picture",
-        mininterval=1.0,
-    )
-    strict = on_bad_record.policy == "error"
+def _run(jobs: Sequence[_Job], workers: int | None, strict: bool) -> None:
+    """Writes the shards that are missing; under `strict` raises DataError for the first bad picture."""
+    todo = [job for job in jobs if not job.note.exists()]
+    total, left = (sum(len(job.pictures) for job in some) for some in (jobs, todo))
     workers = min(workers or os.cpu_count() or 1, max(1, len(todo)))
-    with progress:
-        if workers == 1:
-            for job in todo:
-                _write_shard(job, strict)
-                progress.update(len(job.pictures))
-        else:
+    write = functools.partial(_write_shard, strict=strict)
+    with contextlib.ExitStack() as stack:
+        progress = tqdm(total=total, initial=total - left, desc="pictures", unit="picture", mininterval=1.0)
+        stack.enter_context(progress)
+        each = map
+        if workers > 1:
             # Spawned, not forked: the parent may have threads, which a fork would leave behind with their locks held.
             context = multiprocessing.get_context("spawn")
-            with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
-                running = {pool.submit(_write_shard, job, strict): job for job in todo}
-                try:
-                    for done in as_completed(running):
-                        done.result()
-                        progress.update(len(running[done].pictures))
-                except BaseException:
-                    pool.shutdown(cancel_futures=True)
-                    raise
-    for job in jobs:
-        for reason, questions in _result(job)["reasons"]:
-            on_bad_record.reject(DataError(reason), questions)
+            pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent)
+            each = stack.enter_context(pool).map
+        for job, _ in zip(todo, each(write, todo)):
+            progress.update(len(job.pictures))
 
 
 def _end_with_parent() -> None:
@@ -226,51 +218,39 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _result(job: _Job) -> dict[str, Any]:
-    return json.loads(job.result.read_text(encoding="utf-8"))
-
-
 @functools.lru_cache(maxsize=2)
-def _serializer(image_size: int, grid: int) -> tuple[tfds.features.FeaturesDict, Any]:
-    features = schema.features(image_size, grid)
+def _serializer(config: PrepareConfig) -> tuple[tfds.features.FeaturesDict, Any]:
+    features = config.features()
     return features, example_serializer.ExampleSerializer(features.get_serialized_info())
 
 
 def _write_shard(job: _Job, strict: bool) -> None:
-    """Writes one shard and then, beside it, what it holds: the second file says that the first is whole."""
-    config = job.config
-    features, serializer = _serializer(config.image_size, config.mask_grid)
-    partial = job.file.with_name(f"{job.file.name}.tmp")
-    writer = ArrayRecordWriter(str(partial), WRITER_OPTIONS)
-    result: dict[str, Any] = {"length": 0, "bytes": 0, "masks": 0, "reasons": [], "rows": []}
-    for picture in job.pictures:
-        try:
-            example, rows, distinct = _example(picture, config)
-        except DataError as error:
-            reason = f"{records_of(picture)}: {error}"
-            if strict:
-                raise DataError(reason) from error
-            result["reasons"].append((reason, len(picture.questions)))
-            continue
-        # The order of a protocol buffer's map changes from process to process unless it is asked for.
-        proto = serializer.get_tf_example(features.encode_example(example))
-        record = proto.SerializeToString(deterministic=True)
-        writer.write(record)
-        has_depth = bool(example["depth"].size)
-        result["rows"] += [
-            {"place": result["length"], "name": picture.id, "has_depth": has_depth, **row} for row in rows
-        ]
-        result["length"] += 1
-        result["bytes"] += len(record)
-        result["masks"] += distinct
-    writer.close()
-    partial.replace(job.file)
-    note = job.result.with_suffix(".tmp")
-    note.write_text(json.dumps(result), encoding="utf-8")
-    note.replace(job.result)
+    features, serializer = _serializer(job.config)
+    note: dict[str, Any] = {"length": 0, "bytes": 0, "masks": 0, "reasons": [], "rows": []}
+    with file_aside(job.file) as aside:
+        writer = ArrayRecordWriter(str(aside), WRITER_OPTIONS)
+        for picture in job.pictures:
+            try:
+                example, rows = _example(picture, job.config)
+            except DataError as error:
+                reason = f"{records_of(picture)}: {error}"
+                if strict:
+                    raise DataError(reason) from error
+                note["reasons"].append((reason, len(picture.questions)))
+                continue
+            # The order of a protocol buffer's map changes from process to process unless it is asked for.
+            record = serializer.get_tf_example(features.encode_example(example)).SerializeToString(deterministic=True)
+            writer.write(record)
+            own = {"place": note["length"], "name": picture.id, "has_depth": bool(example["depth"].size)}
+            note["rows"] += [own | row for row in rows]
+            note["length"] += 1
+            note["bytes"] += len(record)
+            note["masks"] += len(example["masks"])
+        writer.close()
+    write_text(job.note, json.dumps(note))
 
 
-def _example(picture: Picture, config: PrepareConfig) -> tuple[dict[str, Any], list[dict[str, Any]], int]:
+def _example(picture: Picture, config: PrepareConfig) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     rows, regions = schema.question_rows(picture)
     packed, sizes = schema.pack_masks(regions, config.mask_grid)
     depth = np.zeros(0, np.uint8)
@@ -284,24 +264,23 @@ def _example(picture: Picture, config: PrepareConfig) -> tuple[dict[str, Any], l
         "mask_sizes": sizes,
         "questions": schema.to_json(rows),
     }
-    return example, rows, len(regions)
+    return example, rows
 
 
-def _finish_split(split: str, jobs: Sequence[_Job], folder: Path) -> dict[str, Any]:
-    """Writes the split's questions and adds up what its shards hold."""
-    found: dict[str, Any] = {"pictures": 0, "questions": 0, "masks": 0, "bytes": 0, "shards": len(jobs)}
-    categories: Counter[str] = Counter()
-    file = folder / f"questions-{split}.parquet"
-    partial = file.with_suffix(".tmp")
-    with pq.ParquetWriter(partial, schema.QUESTION_COLUMNS, compression="zstd") as writer:
+def _finish_split(file: Path, jobs: Sequence[_Job], bad: BadRecords) -> tuple[list[int], list[str], dict[str, Any]]:
+    """Writes a split's questions; returns the pictures of its shards, why pictures were left out, and sums over the shards."""
+    lengths, reasons, sums, categories = [], [], Counter(), Counter()
+    with file_aside(file) as aside, pq.ParquetWriter(aside, schema.QUESTION_COLUMNS, compression="zstd") as writer:
         for job in jobs:
-            result = _result(job)
-            rows = [{"picture": found["pictures"] + row.pop("place"), **row} for row in result["rows"]]
+            note = read_json(job.note)
+            for reason, questions in note["reasons"]:
+                bad.reject(DataError(reason), questions)
+                reasons.append(reason)
+            rows = [{"picture": sum(lengths) + row.pop("place"), **row} for row in note["rows"]]
             writer.write_table(pa.Table.from_pylist(rows, schema.QUESTION_COLUMNS))
             categories.update(row["category"] or "without category" for row in rows)
-            found["pictures"] += result["length"]
-            found["questions"] += len(rows)
-            found["masks"] += result["masks"]
-            found["bytes"] += result["bytes"]
-    partial.replace(file)
-    return found | {"categories": dict(sorted(categories.items()))}
+            lengths.append(note["length"])
+            sums.update(
+                pictures=note["length"], questions=len(rows), masks=note["masks"], bytes=note["bytes"], shards=1
+            )
+    return lengths, reasons, {**sums, "categories": dict(sorted(categories.items()))}

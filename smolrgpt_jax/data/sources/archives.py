@@ -14,28 +14,22 @@ from smolrgpt_jax.errors import DataError
 
 
 def unpack_chunks(folder: Path) -> int:
-    """Unpacks every ``chunk_*.tar.gz`` of a folder into it, once.
+    """Unpacks every `chunk_*.tar.gz` of a folder into it, once; returns how many were unpacked now.
 
-    An archive is done when ``.<its name>.unpacked`` lies beside it, so an interrupted run goes on. Its entries can be neither
+    An archive is done when `.<its name>.unpacked` lies beside it, so an interrupted run goes on. Its entries can be neither
     links or devices nor paths that climb out of the folder (tarfile's "data" filter); pictures may stand in a folder of the
     archive, which is left away.
-
-    Returns:
-      The number of archives unpacked now; 0 where there are none.
 
     Raises:
       DataError: an archive is damaged or holds an entry that leaves the folder or would replace another file; names both.
     """
     archives = sorted(folder.glob("chunk_*.tar.gz"))
-    done = 0
-    for archive in tqdm(archives, desc=f"unpacking {folder}", disable=not archives):
-        mark = folder / f".{archive.name}.unpacked"
-        if mark.exists():
-            continue
+    marks = {archive: folder / f".{archive.name}.unpacked" for archive in archives}
+    todo = [archive for archive in archives if not marks[archive].exists()]
+    for archive in tqdm(todo, desc=f"unpacking {folder}", disable=not todo):
         _unpack(archive, folder)
-        mark.touch()
-        done += 1
-    return done
+        marks[archive].touch()
+    return len(todo)
 
 
 def _unpack(archive: Path, folder: Path) -> None:

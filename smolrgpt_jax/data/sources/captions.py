@@ -1,37 +1,30 @@
-"""Reader of picture captions in LLaVA-CC3M's chat format: pictures without depth and regions."""
+"""Picture captions in LLaVA-CC3M's chat format: pictures without depth and regions."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from smolrgpt_jax.data.records import BadRecords, Picture
-from smolrgpt_jax.data.sources.chat_json import read_chat_json
+from smolrgpt_jax.data.sources.collect import collect_pictures, json_records
+from smolrgpt_jax.data.sources.warehouse import chat_entry
 
 
 def read_captions(
     root: str | Path, annotations: str = "chat.json", images: str = "images", on_bad_record: BadRecords | None = None
 ) -> list[Picture]:
-    """Reads {id, image, conversations} records whose human turn starts or ends with "<image>".
+    """Reads {id, image, conversations} records as questions of the category "caption"; "<image>" starts or ends the human's turn.
 
     Args:
       root: the data set's folder.
-      annotations: the JSON file, relative to ``root`` (procedural warehouse:
-        "train_captions.json").
-      images: folder of the pictures, relative to ``root`` (procedural warehouse: "train/images").
-      on_bad_record: policy and collector of reasons; None stops at the first bad record.
-
-    Returns:
-      Pictures with depth None and questions of category "caption".
-
-    Raises:
-      DataError: the file is missing or unreadable, or, under "error", a record is bad.
+      annotations: the JSON file, relative to `root` (procedural warehouse: "train_captions.json").
+      images: folder of the pictures, relative to `root` (procedural warehouse: "train/images").
+      on_bad_record: see `collect_pictures`, as what is returned and raised.
     """
-    return read_chat_json(
-        Path(root),
-        annotations,
-        images=images,
-        depths=None,
+    return collect_pictures(
+        json_records(Path(root) / annotations),
+        lambda record: chat_entry(record, "caption"),
+        Path(root) / images,
+        None,
         categories=("caption",),
-        default_category="caption",
         on_bad_record=on_bad_record,
     )

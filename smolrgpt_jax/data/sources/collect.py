@@ -1,193 +1,142 @@
-"""What the readers share: JSON lists, picture files inside one folder, and grouping of records by picture."""
+"""What the readers share: from records as they stand in a file to pictures with checked questions."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
 from smolrgpt_jax.data.images import picture_size
-from smolrgpt_jax.data.records import RLE, BadRecords, Picture, Question, check_question, record_id
+from smolrgpt_jax.data.masks import RLE, read_boxes, read_rles
+from smolrgpt_jax.data.records import BadRecords, Picture, Question, check_question, normalize_answer, record_id
+from smolrgpt_jax.data.sources.conversation import split_turns
 from smolrgpt_jax.errors import DataError
+from smolrgpt_jax.files import read_json
 
 # Windows' separator, and what no file system takes or no terminal shows: control characters and halves of surrogate pairs.
 _NO_FILE_NAME = re.compile(r"[\\\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _HALF = 200  # characters of the beginning and of the end that are kept of a long message
 
-
-class PictureFiles:
-    """The picture files of one split; every file is looked at once, and none lies outside the two folders.
-
-    Args:
-      images: folder of the pictures.
-      depths: folder of the depth pictures, None where there are none.
-    """
-
-    def __init__(self, images: Path, depths: Path | None):
-        self._images, self._depths = images, depths
-        self._known: dict[tuple[str, str | None], tuple[int, int] | DataError] = {}
-
-    def image(self, name: str) -> Path:
-        return self._images / name
-
-    def depth(self, name: str | None) -> Path | None:
-        return None if self._depths is None or name is None else self._depths / name
-
-    def size(self, image: str, depth: str | None) -> tuple[int, int]:
-        """Returns (height, width) of a picture; raises DataError if it or its depth is missing."""
-        if (image, depth) not in self._known:
-            try:
-                self._known[image, depth] = self._check(image, depth)
-            except DataError as error:
-                self._known[image, depth] = error
-        known = self._known[image, depth]
-        if isinstance(known, DataError):
-            raise DataError(str(known))
-        return known
-
-    def _check(self, image: str, depth: str | None) -> tuple[int, int]:
-        for name in filter(None, (image, depth)):
-            path = PurePosixPath(name)
-            if path.is_absolute() or ".." in path.parts or _NO_FILE_NAME.search(name) or not path.name:
-                raise DataError(f"picture {name!r} is not a file inside the data folder")
-        for file in (self.image(image), self.depth(depth)):
-            try:
-                missing = file is not None and not file.is_file()
-            except OSError as error:
-                raise DataError(f"picture {file} cannot be looked up ({error.strerror})") from error
-            if missing:
-                raise DataError(f"picture {file} is missing")
-        return picture_size(self.image(image))
-
-
-class Regions:
-    """Masks of one picture's questions; equal masks share one object."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[int, int, str], RLE] = {}
-
-    def read(self, masks: object) -> tuple[RLE, ...]:
-        """[{"size": [height, width], "counts": text}, ...] or None -> RLEs; raises ValueError for an unreadable mask."""
-        if masks is None:
-            return ()
-        if not isinstance(masks, list):
-            raise ValueError("rle is not a list")
-        regions = []
-        for index, mask in enumerate(masks):
-            try:
-                (height, width), counts = mask["size"], mask["counts"]
-                if type(height) is not int or type(width) is not int or min(height, width) < 1:
-                    raise TypeError("no size in pixels")
-                key = (height, width, counts)
-                if key not in self._known:
-                    region = RLE(height, width, counts.encode("ascii"))
-                    region.runs()
-                    self._known[key] = region
-            except (KeyError, TypeError, AttributeError, ValueError) as error:
-                reason = error if type(error) is ValueError else "expected {size, counts}"
-                raise ValueError(f"mask {index} is unreadable: {reason}") from error
-            regions.append(self._known[key])
-        return tuple(regions)
+# A record of any type, the file it is from and its place there, counted from 0.
+Located = tuple[Path, int, Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A record as its reader understood it.
+    """A record as its reader found it, still unchecked; `id`, `image`, `depth` and `category` are texts.
 
     Attributes:
       image, depth: file names relative to the folders of the pictures; depth None where there is none.
-      questions: function from the picture's masks to the record's questions; raises ValueError.
+      texts: what the user and the assistant say in turn.
+      masks: a list of {size, counts}, and boxes: a list of [x1, y1, x2, y2], used where there are no masks.
     """
 
+    id: str
     image: str
     depth: str | None
-    questions: Callable[[Regions], Sequence[Question]]
+    category: str
+    texts: Sequence[object]
+    normalized_answer: object = None
+    masks: object = None
+    boxes: object = None
 
 
-class Located(NamedTuple):
-    """A record of any type, the file it is from and its place there, counted from 0."""
-
-    file: Path
-    place: int
-    record: Any
-
-
-def located(file: Path, records: Iterable[Any]) -> Iterator[Located]:
-    """The records of one file with their places."""
-    return (Located(file, place, record) for place, record in enumerate(records))
+def json_records(file: Path) -> Iterator[Located]:
+    """The records of a JSON list; raises DataError if it is unreadable."""
+    return ((file, place, record) for place, record in enumerate(read_json(file, list)))
 
 
 def collect_pictures(
     records: Iterable[Located],
     parse: Callable[[Any], Entry],
-    files: PictureFiles,
+    images: Path,
+    depths: Path | None,
     *,
-    picture_field: str,
     categories: Sequence[str] | None,
     need_answer: bool = True,
     on_bad_record: BadRecords | None = None,
 ) -> list[Picture]:
-    """Groups records by picture.
+    """Checks records and groups them by picture.
 
     Args:
-      records: with their places, by which messages name them beside the "id" (of a dict) or else the picture.
+      records: with their places, by which messages name them beside their "id" or else their picture.
       parse: raises ValueError for a record it cannot read.
-      files: where the pictures are.
-      picture_field: name of the field that holds the picture's file name; "a.b" is field b of field a.
+      images, depths: folders of the pictures, outside of which no file is looked at; depths None reads none.
       categories: the categories that may occur; None accepts any.
       need_answer: False for splits without answers.
-      on_bad_record: policy and collector of reasons; None stops at the first bad record. A record is used whole or not at all.
+      on_bad_record: policy and collector of reasons; None stops at the first bad record.
 
     Returns:
-      The pictures in the order of their first question.
+      The pictures in the order of their first question. Whether they can be decoded shows on decoding.
 
     Raises:
       DataError: under "error", naming file and record.
     """
     on_bad_record = on_bad_record or BadRecords("error")
-    grouped: dict[tuple[str, str | None], list[Question]] = {}
-    regions: dict[str, Regions] = {}
+    grouped: dict[tuple[Path, Path | None], list[Question]] = {}
+    known: dict[RLE, RLE] = {}
     seen: set[str] = set()
-    for found in records:
+
+    @functools.cache
+    def find(image: str, depth: str | None) -> tuple[tuple[Path, Path | None], tuple[int, int]]:
+        file = _inside(images, image)
+        return (file, None if depths is None or depth is None else _inside(depths, depth)), picture_size(file)
+
+    for file, place, record in records:
         try:
-            entry = parse(found.record)
-            size = files.size(entry.image, entry.depth)
-            image = str(PurePosixPath(entry.image))  # "./a.png" is "a.png"
-            questions = entry.questions(regions.setdefault(image, Regions()))
-            if any(question.id in seen for question in questions):
+            entry = parse(record)
+            files, size = find(entry.image, entry.depth)
+            earlier, prompt, answer = split_turns(entry.texts)
+            value = normalize_answer(entry.category, entry.normalized_answer)
+            boxed = entry.boxes is not None and not entry.masks
+            regions = read_boxes(entry.boxes, *size) if boxed else read_rles(entry.masks, known)
+            question = Question(entry.id, entry.category, prompt, answer, value, regions, earlier)
+            if question.id in seen:
                 raise ValueError("the id occurs twice")
-            for question in questions:
-                check_question(question, size=size, categories=categories, need_answer=need_answer)
+            check_question(question, size=size, categories=categories, need_answer=need_answer)
         except ValueError as error:
             reason = _shorten(" ".join(str(error).split()))
-            on_bad_record.reject(DataError(f"{found.file}: {_name(found, picture_field)}: {reason}"))
+            on_bad_record.reject(DataError(f"{file}: {_name(place, record)}: {reason}"))
             continue
-        seen.update(question.id for question in questions)
-        grouped.setdefault((image, entry.depth), []).extend(questions)
+        seen.add(question.id)
+        grouped.setdefault(files, []).append(question)
     return [
-        Picture(
-            id=str(PurePosixPath(image).with_suffix("")),
-            image=files.image(image),
-            depth=files.depth(depth),
-            questions=tuple(questions),
-        )
+        Picture(str(image.relative_to(images).with_suffix("")), image, depth, tuple(questions))
         for (image, depth), questions in grouped.items()
     ]
 
 
-def _name(found: Located, picture_field: str) -> str:
-    """How a message names a record: its id and place, or its picture and place where it has no usable id."""
-    if not isinstance(found.record, dict):
-        return f"record {found.place}"
+def _inside(folder: Path, name: str) -> Path:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or _NO_FILE_NAME.search(name) or not path.name:
+        raise DataError(f"picture {name!r} is not a file inside the data folder")
+    file = folder / path
     try:
-        return f"record {_shorten(repr(record_id(found.record.get('id'))))} (number {found.place})"
+        missing = not file.is_file()
+    except OSError as error:
+        raise DataError(f"picture {file} cannot be looked up ({error.strerror})") from error
+    if missing:
+        raise DataError(f"picture {file} is missing")
+    return file
+
+
+def _name(place: int, record: object) -> str:
+    """How a message names a record: its id and place, or its picture and place where it has no usable id."""
+    if not isinstance(record, dict):
+        return f"record {place}"
+    try:
+        return f"record {_shorten(repr(record_id(record.get('id'))))} (number {place})"
     except ValueError:
-        picture: Any = found.record
-    for field in picture_field.split("."):
-        picture = picture.get(field) if isinstance(picture, dict) else None
-    return f"record {found.place}" + (f" of picture {_shorten(repr(picture))}" if picture else "")
+        info = record.get("image_info")
+        fields = [
+            *map(record.get, ("image", "filename", "rgb_image")),
+            isinstance(info, dict) and info.get("file_path"),
+        ]
+        picture = next(filter(None, fields), None)
+        return f"record {place}" + (f" of picture {_shorten(repr(picture))}" if picture else "")
 
 
 def _shorten(text: str) -> str:

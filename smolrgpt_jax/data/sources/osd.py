@@ -1,15 +1,19 @@
-"""Readers of the Open Spatial Dataset and of SpatialRGPT-Bench, whose records name regions by masks or boxes."""
+"""Open Spatial Dataset and SpatialRGPT-Bench, JSON lists whose records name regions by masks or boxes.
+
+    {"filename", "conversations", "rle", "bbox"}                                      <images>/<filename>.jpg, <depths>/<filename>.png
+    {"id", "image_info": {"file_path"}, "qa_info": {"category"}, "conversations", "rle", "bbox"}    <images>/<file_path>, depth a .png
+
+Masks are in the order of the "<mask>" of the whole conversation; a record without them takes its boxes [x1, y1, x2, y2].
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
 from pathlib import Path, PurePosixPath
 
-from smolrgpt_jax.data.masks import box_mask, encode
-from smolrgpt_jax.data.records import RLE, SPATIAL_CATEGORY, BadRecords, Picture, Question, record_id
-from smolrgpt_jax.data.sources.collect import Entry, PictureFiles, Regions, collect_pictures, located
-from smolrgpt_jax.data.sources.conversation import chat_texts, split_turns
-from smolrgpt_jax.files import read_json
+from smolrgpt_jax.data.records import SPATIAL_CATEGORY, BadRecords, Picture, record_id
+from smolrgpt_jax.data.sources.collect import Entry, collect_pictures, json_records
+from smolrgpt_jax.data.sources.conversation import chat_texts
 
 
 def read_osd(
@@ -19,48 +23,32 @@ def read_osd(
     depths: str = "depths",
     on_bad_record: BadRecords | None = None,
 ) -> list[Picture]:
-    """Reads a JSON list of {filename, conversations, rle, bbox}.
+    """Reads the Open Spatial Dataset: one question per record, of category "spatial".
 
-    The picture is ``<images>/<filename>.jpg``, its depth ``<depths>/<filename>.png``. Masks are in the order of the "<mask>" of
-    the whole conversation; a record without them takes its boxes.
+    Ids are "<filename>" or, where a picture has several records, "<filename>#2" and so on.
 
     Args:
       root: the data set's folder.
-      annotations: the JSON file, relative to ``root``.
-      images, depths: folders of the pictures, relative to ``root``.
-      on_bad_record: policy and collector of reasons; None stops at the first bad record.
-
-    Returns:
-      Pictures with one question per record, of category "spatial"; ids are "<filename>" or, where a picture has several
-      records, "<filename>#2" and so on.
-
-    Raises:
-      DataError: the file is missing or unreadable, or, under "error", a record is bad.
+      annotations, images, depths: the JSON file and the folders of the pictures, relative to `root`.
+      on_bad_record: see `collect_pictures`, as what is returned and raised.
     """
-    root = Path(root)
-    file = root / annotations
-    files = PictureFiles(root / images, root / depths)
-    times: dict[str, int] = {}
+    times: Counter[str] = Counter()
 
     def parse(record: object) -> Entry:
         name = record.get("filename") if isinstance(record, dict) else None
         if not isinstance(name, str) or not name:
             raise ValueError("names no picture")
-        times[name] = times.get(name, 0) + 1
+        times[name] += 1
         own_id = name if times[name] == 1 else f"{name}#{times[name]}"
-        earlier, prompt, answer = split_turns(chat_texts(record.get("conversations")))
-
-        def questions(regions: Regions) -> Sequence[Question]:
-            masks = _masks_or_boxes(record, regions, files.size(f"{name}.jpg", f"{name}.png"))
-            return [Question(own_id, SPATIAL_CATEGORY, prompt, answer, None, masks, earlier)]
-
-        return Entry(f"{name}.jpg", f"{name}.png", questions)
+        texts = chat_texts(record.get("conversations"))
+        boxes = record.get("bbox") or []
+        return Entry(own_id, f"{name}.jpg", f"{name}.png", SPATIAL_CATEGORY, texts, None, record.get("rle"), boxes)
 
     return collect_pictures(
-        located(file, read_json(file, list)),
+        json_records(Path(root) / annotations),
         parse,
-        files,
-        picture_field="filename",
+        Path(root) / images,
+        Path(root) / depths,
         categories=(SPATIAL_CATEGORY,),
         on_bad_record=on_bad_record,
     )
@@ -73,26 +61,13 @@ def read_bench(
     depths: str | None = "depths",
     on_bad_record: BadRecords | None = None,
 ) -> list[Picture]:
-    """Reads SpatialRGPT-Bench: a list of {id, image_info, text_q, qa_info, conversations, bbox, rle}.
-
-    ``image_info.file_path`` is relative to ``images``; the depth picture has the same path under ``depths`` with the suffix
-    ".png". A record whose masks are missing takes its boxes.
+    """Reads SpatialRGPT-Bench; categories are the benchmark's ("left_predicate", "width_data", ...).
 
     Args:
       root: the benchmark's folder.
-      annotations: the JSON file, relative to ``root``.
-      images, depths: folders of the pictures, relative to ``root``; depths None reads none.
-      on_bad_record: policy and collector of reasons; None stops at the first bad record.
-
-    Returns:
-      Pictures whose questions have the benchmark's categories ("left_predicate", "width_data", ...).
-
-    Raises:
-      DataError: the file is missing or unreadable, or, under "error", a record is bad.
+      annotations, images, depths: the JSON file and the folders of the pictures, relative to `root`; depths None reads none.
+      on_bad_record: see `collect_pictures`, as what is returned and raised.
     """
-    root = Path(root)
-    file = root / annotations
-    files = PictureFiles(root / images, None if depths is None else root / depths)
 
     def parse(record: object) -> Entry:
         own_id = record_id(record.get("id") if isinstance(record, dict) else None)
@@ -101,37 +76,14 @@ def read_bench(
         category = qa.get("category") if isinstance(qa, dict) else None
         if not isinstance(path, str) or not isinstance(category, str):
             raise ValueError("names no picture or no category")
-        depth = None if depths is None else str(PurePosixPath(path).with_suffix(".png"))
-        earlier, prompt, answer = split_turns(chat_texts(record.get("conversations")))
-
-        def questions(regions: Regions) -> Sequence[Question]:
-            masks = _masks_or_boxes(record, regions, files.size(path, depth))
-            return [Question(own_id, category, prompt, answer, None, masks, earlier)]
-
-        return Entry(path, depth, questions)
+        depth, texts = str(PurePosixPath(path).with_suffix(".png")), chat_texts(record.get("conversations"))
+        return Entry(own_id, path, depth, category, texts, None, record.get("rle"), record.get("bbox") or [])
 
     return collect_pictures(
-        located(file, read_json(file, list)),
+        json_records(Path(root) / annotations),
         parse,
-        files,
-        picture_field="image_info.file_path",
+        Path(root) / images,
+        None if depths is None else Path(root) / depths,
         categories=None,
         on_bad_record=on_bad_record,
     )
-
-
-def _masks_or_boxes(record: dict, regions: Regions, size: tuple[int, int]) -> tuple[RLE, ...]:
-    if record.get("rle"):
-        return regions.read(record["rle"])
-    boxes = record.get("bbox") or []
-    if not isinstance(boxes, list):
-        raise ValueError("bbox is not a list")
-    masks = []
-    for index, box in enumerate(boxes):
-        try:
-            if not isinstance(box, list):
-                raise TypeError("expected [x1, y1, x2, y2]")
-            masks.append(encode(box_mask(box, *size)))
-        except (TypeError, ValueError, OverflowError) as error:
-            raise ValueError(f"box {index} is unusable: {error}") from error
-    return tuple(masks)

@@ -3,7 +3,7 @@
     <root>/data/{train-*,val*}.parquet  or  <root>/data/*.parquet
     <root>/[<split>/]{images,depths}/
 
-Columns: id_db, id, rgb_image, depth_image, rle, texts, category, normalized_answer, dataset_name. ``texts`` is one
+Columns: id_db, id, rgb_image, depth_image, rle, texts, category, normalized_answer, dataset_name. `texts` is one
 {user, assistant} or a list of them; the user's text writes a region "<mask_rgb><mask_depth>".
 """
 
@@ -15,9 +15,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from smolrgpt_jax.data.records import SPATIAL_CATEGORY, BadRecords, Picture, Question, normalize_answer, record_id
-from smolrgpt_jax.data.sources.collect import Entry, Located, PictureFiles, collect_pictures
-from smolrgpt_jax.data.sources.conversation import split_turns
+from smolrgpt_jax.data.records import SPATIAL_CATEGORY, BadRecords, Picture, record_id
+from smolrgpt_jax.data.sources.collect import Entry, Located, collect_pictures
 from smolrgpt_jax.errors import DataError
 
 COLUMNS = ("id", "rgb_image", "depth_image", "rle", "texts", "category", "normalized_answer")
@@ -28,7 +27,7 @@ def read_smolrgpt(root: str | Path, split: str | None = None, on_bad_record: Bad
     """Reads one of the parquet sets.
 
     Args:
-      root: the set's folder, which holds ``data``.
+      root: the set's folder, which holds `data`.
       split: "train" or "val" takes the files whose name begins with it; None takes all.
       on_bad_record: policy and collector of reasons; None stops at the first bad record.
 
@@ -39,19 +38,16 @@ def read_smolrgpt(root: str | Path, split: str | None = None, on_bad_record: Bad
     Raises:
       DataError: no files, a broken file, missing columns, or, under "error", a bad record.
     """
-    root = Path(root)
-    files = sorted((root / "data").glob("*.parquet" if split is None else f"{split}*.parquet"))
+    pattern = "*.parquet" if split is None else f"{split}*.parquet"
+    data = Path(root) / "data"
+    files = sorted(data.glob(pattern))
     if not files:
-        wanted = "*.parquet" if split is None else f"{split}*.parquet"
-        raise DataError(f"{root / 'data'} holds no file {wanted}")
-    pictures = root / split if split is not None and (root / split / "images").is_dir() else root
+        raise DataError(f"{data} holds no file {pattern}")
+    pictures = Path(root, split or "")
+    if not (pictures / "images").is_dir():
+        pictures = Path(root)
     return collect_pictures(
-        _rows(files),
-        _parse,
-        PictureFiles(pictures / "images", pictures / "depths"),
-        picture_field="rgb_image",
-        categories=None,
-        on_bad_record=on_bad_record,
+        _rows(files), _parse, pictures / "images", pictures / "depths", categories=None, on_bad_record=on_bad_record
     )
 
 
@@ -60,33 +56,36 @@ def _rows(files: list[Path]) -> Iterator[Located]:
         place = 0
         try:
             with pq.ParquetFile(file) as parquet:
-                missing = [name for name in COLUMNS[:5] if name not in parquet.schema_arrow.names]
+                names = parquet.schema_arrow.names
+                missing = [name for name in COLUMNS[:5] if name not in names]
                 if missing:
                     raise DataError(f"{file}: has no column {', '.join(missing)}")
-                columns = [name for name in COLUMNS if name in parquet.schema_arrow.names]
-                for batch in parquet.iter_batches(ROWS, columns=columns):
-                    rows = batch.to_pylist()
-                    yield from (Located(file, place + i, row) for i, row in enumerate(rows))
-                    place += len(rows)
+                for batch in parquet.iter_batches(ROWS, columns=[name for name in COLUMNS if name in names]):
+                    for row in batch.to_pylist():
+                        yield file, place, row
+                        place += 1
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise DataError(f"{file}: is not a readable parquet file ({' '.join(str(error).split())})") from error
 
 
 def _parse(row: dict) -> Entry:
     own_id = record_id(row["id"])
-    if not isinstance(row["rgb_image"], str) or not isinstance(row["depth_image"], (str, type(None))):
+    if not isinstance(row["rgb_image"], str) or not isinstance(row["depth_image"], str | None):
         raise ValueError("names no picture or a depth picture that is no text")
     texts = row["texts"] if isinstance(row["texts"], list) else [row["texts"]]
     if not all(isinstance(turn, dict) for turn in texts):
         raise ValueError("has no texts")
-    earlier, prompt, answer = split_turns([turn.get(who) for turn in texts for who in ("user", "assistant")])
+    texts = [turn.get(who) for turn in texts for who in ("user", "assistant")]
     category = row.get("category") or (SPATIAL_CATEGORY if row["rle"] else "caption")
     if not isinstance(category, str):
         raise ValueError(f"category {category!r} is no text")
-    answer_value = row.get("normalized_answer")
-    value = None if answer_value == "" else normalize_answer(category, answer_value)
+    answer = row.get("normalized_answer")
     return Entry(
+        own_id,
         row["rgb_image"],
         row["depth_image"] or None,
-        lambda regions: [Question(own_id, category, prompt, answer, value, regions.read(row["rle"]), earlier)],
+        category,
+        texts,
+        None if answer == "" else answer,
+        row["rle"],
     )

@@ -105,7 +105,7 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(prepared, filled, m
 
     def stop_at_the_second(job, strict):
         if written:
-            (job.file.with_name(f"{job.file.name}.tmp")).write_bytes(b"half a shard")
+            (job.file.with_name(f".123.{job.file.name}")).write_bytes(b"half a shard")
             raise KeyboardInterrupt
         written.append(job)
         whole(job, strict)
