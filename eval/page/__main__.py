@@ -18,15 +18,11 @@ from pathlib import Path
 from eval import DTYPES, add_answer_length, answer_length
 from smolrgpt_jax.data.records import BadRecords, Picture, describe
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
-from smolrgpt_jax.errors import DataError
+from smolrgpt_jax.errors import CheckpointError, DataError, RunError, told
 
 
 def read_examples(data: Path, split: str) -> list[Picture]:
-    """Returns the pictures of a split that people can choose, those with bad records left out.
-
-    Raises:
-      DataError: there is none.
-    """
+    """The pictures of a split that people can choose, those with bad records left out; raises DataError if there is none."""
     bad = BadRecords("report")
     pictures = read_warehouse(data, split, on_bad_record=bad)
     if not pictures:
@@ -36,25 +32,15 @@ def read_examples(data: Path, split: str) -> list[Picture]:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Returns a socket that listens at the address; port 0 takes any free one.
-
-    Raises:
-      ValueError: there is no such port.
-      OSError: the address is in use or not of this machine.
-    """
-    if not 0 <= port < 2**16:  # the system would take the remainder
-        raise ValueError(f"port {port} is not between 0 and {2**16 - 1}")
+    """A socket that listens at the address, port 0 taking any free one; raises RunError where that cannot be."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listening = socket.socket(family, kind, protocol)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-        listening.listen()
-    except OSError as error:
-        raise OSError(f"{host}:{port} cannot be listened at ({error})") from error
-    return listening
+        return socket.create_server((host, port), family=family)
+    except (OSError, OverflowError) as error:
+        raise RunError(f"{host}:{port} cannot be listened at ({error})") from error
 
 
+@told("stopped")
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m eval.page", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -70,26 +56,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="of the model's products")
     args = parser.parse_args(arguments)
 
-    print(
-        f"serving a page that asks {args.checkpoint}" + (f", examples of {args.data}" if args.data else ""), flush=True
-    )
+    examples = f", examples of {args.data}" if args.data else ""
+    print(f"serving a page that asks {args.checkpoint}{examples}", flush=True)
     try:
-        # Imported late: neither --help nor a mistyped path should wait for it, and it is optional.
+        # Imported late: --help should not wait for it, and it is optional.
         from eval.page.server import serve
     except ModuleNotFoundError as error:
-        raise SystemExit(
-            f'error: the page needs NiceGUI ({error.name} is missing), install it with: pip install "smolrgpt_jax[demo]"'
+        raise RunError(
+            f'the page needs NiceGUI ({error.name} is missing), install it with: pip install "smolrgpt_jax[demo]"'
         ) from None
-    try:
-        examples = read_examples(args.data, args.split) if args.data else []
-        from smolrgpt_jax import load
+    examples = read_examples(args.data, args.split) if args.data else []
+    from smolrgpt_jax import load
 
-        model = load(args.checkpoint, compute_dtype=args.dtype)
-        if model.tokenizer is None:
-            raise ValueError(f"{args.checkpoint} brings no tokenizer, answers cannot be read")
-        listening = listen(args.host, args.port)
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from None
+    model = load(args.checkpoint, compute_dtype=args.dtype)
+    if model.tokenizer is None:
+        raise CheckpointError(f"{args.checkpoint} brings no tokenizer, answers cannot be read")
+    listening = listen(args.host, args.port)
     host, port = listening.getsockname()[:2]
     print(f"page: http://{f'[{host}]' if ':' in host else host}:{port}/ (stop with Ctrl-C)", flush=True)
     serve(listening, model, str(args.checkpoint), examples, answer_length(model, args.max_new_tokens))

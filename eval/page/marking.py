@@ -1,4 +1,4 @@
-"""A picture in which someone marks regions: what the demo page knows beside its widgets."""
+"""A picture in which someone marks regions: what the page knows beside its widgets."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
+from scipy.ndimage import binary_erosion
 
 from eval.report.overlay import draw_regions
 from smolrgpt_jax.data.masks import box_mask, decode, encode
@@ -19,24 +20,14 @@ Point = tuple[float, float]
 
 
 class MarkedPicture:
-    """A picture, its depth, and the regions marked in it so far.
+    """A picture, its depth where there is one, and the `regions` marked in it so far; the i-th is "Region i".
 
-    Attributes:
-      image: RGB.
-      depth: the depth picture, None where there is none.
-      candidates: masks known of the picture, which can be picked by a point.
-      regions: the marked ones; the i-th is "Region i".
+    candidates: masks known of the picture, which can be picked by a point.
     """
 
-    def __init__(
-        self,
-        image: Image.Image,
-        depth: Image.Image | None = None,
-        candidates: Sequence[RLE] = (),
-        regions: Sequence[RLE] = (),
-    ):
+    def __init__(self, image: Image.Image, depth: Image.Image | None = None, candidates: Sequence[RLE] = ()):
         self.image, self.depth, self.candidates = image.convert("RGB"), depth, tuple(candidates)
-        self.regions = list(regions)
+        self.regions: list[RLE] = []
         self._masks: dict[RLE, np.ndarray] = {}
 
     @property
@@ -61,22 +52,22 @@ class MarkedPicture:
         """Marks the smallest candidate under a point of the shown picture, or unmarks it; False if there is none."""
         x, y = np.clip(point, 0, np.subtract(self.shown_size, 1)).astype(int)
         found = [mask for mask in self.candidates if self._inside(mask)[y, x]]
-        if not found:
-            return False
-        chosen = min(found, key=lambda mask: np.count_nonzero(self._inside(mask)))
-        if chosen in self.regions:
-            self.regions.remove(chosen)
-        else:
-            self.regions.append(chosen)
-        return True
+        if found:
+            smallest = min(found, key=lambda mask: np.count_nonzero(self._inside(mask)))
+            if smallest in self.regions:
+                self.regions.remove(smallest)
+            else:
+                self.regions.append(smallest)
+        return bool(found)
 
     def shown(self, candidates: bool) -> Image.Image:
-        """Returns the picture of ``shown_size`` with the regions drawn in and, if wanted, the candidates' outlines."""
+        """Returns the picture of `shown_size` with the regions drawn in and, if wanted, the candidates' outlines."""
         picture = self._resized
         if candidates:
             pixels = np.array(picture)
             for mask in self.candidates:
-                pixels[_outline(self._inside(mask))] = (255, 255, 255)
+                inside = self._inside(mask)
+                pixels[inside & ~binary_erosion(inside)] = (255, 255, 255)
             picture = Image.fromarray(pixels)
         return draw_regions(picture, self.regions)
 
@@ -90,10 +81,3 @@ class MarkedPicture:
             full = Image.fromarray(decode(mask))
             self._masks[mask] = np.asarray(full.resize(self.shown_size, Image.Resampling.NEAREST)) != 0
         return self._masks[mask]
-
-
-def _outline(inside: np.ndarray) -> np.ndarray:
-    """bool[H, W]: the pixels of a mask beside one that is not of it."""
-    padded = np.pad(inside, 1)
-    kept = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    return inside & ~kept

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import html
+import itertools
 import re
 from collections.abc import Generator
-from typing import TYPE_CHECKING
 
+from markupsafe import Markup, escape
 from nicegui import run, ui
 
 from eval.answering.one_picture import Answer, check_marks, stream_answer
 from eval.page.picture_panel import PicturePanel, say
-from eval.report.overlay import colour_of
+from eval.report.html import CATEGORY_TITLES, chip, with_chips
 from smolrgpt_jax.data.records import MASK, Question
 from smolrgpt_jax.errors import DataError
-
-if TYPE_CHECKING:
-    from smolrgpt_jax.model import Model
+from smolrgpt_jax.model import Model
 
 _SUGGESTIONS = {
     "How far?": f"How far is the pallet {MASK} from the pallet {MASK}?",
@@ -25,8 +23,6 @@ _SUGGESTIONS = {
     "How many?": f"How many pallets are in the buffer region {MASK}, given the pallets {MASK} {MASK}?",
     "Which one?": f"Which of the pallets {MASK} {MASK} {MASK} is the closest to the shelf {MASK}?",
 }
-_KINDS = {"left_right": "left or right", "count": "count", "mcq": "multiple choice", "distance": "distance"}
-_UNITS = {"distance": " m"}
 # Writes a mark at the cursor of the question, as if it were typed.
 _INSERT_MARK = (
     """() => {
@@ -39,20 +35,15 @@ _INSERT_MARK = (
 }"""
     % MASK
 )
-_SHOW_ANSWER = "document.querySelector('.answer').scrollIntoView({block: 'nearest', behavior: 'smooth'})"
 
 
 class QuestionPanel:
-    """Asks about the picture of a ``PicturePanel``."""
+    """Asks about the picture of a `PicturePanel`."""
 
     def __init__(self, model: Model, max_new_tokens: int, turn: asyncio.Lock, picture: PicturePanel):
         """Builds the panel inside the present element.
 
-        Args:
-          model: who answers.
-          max_new_tokens: longest answer, in tokens.
-          turn: held while the model answers, as two answers at once would only slow each other down.
-          picture: what is asked about.
+        max_new_tokens: longest answer. turn: held while the model answers, as two answers at once would only slow each other down.
         """
         self._model, self._max_new_tokens, self._turn, self._picture = model, max_new_tokens, turn, picture
         self._known: Question | None = None  # the example's question that was chosen
@@ -93,9 +84,7 @@ class QuestionPanel:
         example = self._picture.example
         self._known_select.set_visibility(example is not None)
         if example is not None:
-            self._known_select.set_options(
-                {number: _numbered(question.prompt) for number, question in enumerate(example.questions)}
-            )
+            self._known_select.set_options(dict(enumerate(_numbered(q.prompt) for q in example.questions)))
             self._known_select.set_value(0)
             self.choose_question(0)
         self.refresh_marks()
@@ -124,18 +113,19 @@ class QuestionPanel:
         regions = tuple(marked.regions)
         try:
             check_marks(question, regions)
-            if regions and marked.depth is None:
-                raise DataError("a question about regions needs the depth picture, open one with Depth")
         except DataError as error:
             return say(error)
+        if regions and marked.depth is None:
+            return say("A question about regions needs the depth picture, open one with Depth")
         self._answer.set_visibility(True)
-        self._asked.set_content(_question_with_chips(question))
+        self._asked.set_content(with_chips(question, itertools.count()))
         self._text.set_content('<span class="wait">thinking…</span>')
         self._values.set_content("")
         self._ask.props("loading")
-        ui.run_javascript(_SHOW_ANSWER)
-        how = {"depth": marked.depth, "masks": regions, "max_new_tokens": self._max_new_tokens}
-        texts = stream_answer(self._model, marked.image, question, **how)
+        ui.run_javascript("document.querySelector('.answer').scrollIntoView({block: 'nearest', behavior: 'smooth'})")
+        texts = stream_answer(
+            self._model, marked.image, question, depth=marked.depth, masks=regions, max_new_tokens=self._max_new_tokens
+        )
         try:
             async with self._turn:
                 while isinstance(found := await run.io_bound(_next, texts), str):
@@ -161,38 +151,26 @@ def _next(texts: Generator[str, None, Answer]) -> str | Answer:
 
 
 def _numbered(question: str) -> str:
-    """A question in few words for a list: its marks as numbers."""
-    first, *rest = question.split(MASK)
-    return first + "".join(f"[{index}]{part}" for index, part in enumerate(rest))
+    """A question in plain text for a list: its marks as numbers."""
+    numbers = itertools.count()
+    return re.sub(MASK, lambda _: f"[{next(numbers)}]", question)
 
 
-def _values(found: Answer, truth: str | float | None) -> str:
-    """The value read from an answer, the truth unless it is None, and whether the answer ended, as HTML."""
-    pairs = []
+def _values(found: Answer, truth: str | float | None) -> Markup:
+    """The value read from an answer, the truth unless it is None, and whether the answer ended."""
+    pairs = {}
     if found.category is not None:
-        unit = _UNITS.get(found.category, "")
+        unit = " m" if found.category == "distance" else ""
         value = found.normalized_answer
-        pairs.append(("read as", "unreadable" if value is None else f"{value}{unit}"))
+        pairs["read as"] = "unreadable" if value is None else f"{value}{unit}"
         if truth is not None:
-            pairs.append(("truth", f"{truth}{unit}"))
-        pairs.append(("kind of question", _KINDS[found.category]))
+            pairs["truth"] = f"{truth}{unit}"
+        pairs["kind of question"] = CATEGORY_TITLES[found.category].lower()
     if found.cut_off:
-        pairs.append(("longest answer reached", "cut off"))
-    return "".join(f"<div><dt>{name}</dt><dd>{html.escape(shown)}</dd></div>" for name, shown in pairs)
+        pairs["longest answer reached"] = "cut off"
+    return Markup("").join(Markup("<div><dt>{}</dt><dd>{}</dd></div>").format(*pair) for pair in pairs.items())
 
 
 def _answer_with_chips(text: str) -> str:
     """An answer as HTML, the regions it names on their colours."""
-    return re.sub(
-        r"\[(Region (\d{1,3}))\]", lambda match: _chip(int(match.group(2)), match.group(1)), html.escape(text)
-    )
-
-
-def _question_with_chips(question: str) -> str:
-    """A question as HTML, its marks as the numbers of their regions."""
-    first, *rest = html.escape(question).split(html.escape(MASK))
-    return first + "".join(_chip(index, str(index)) + part for index, part in enumerate(rest))
-
-
-def _chip(index: int, text: str) -> str:
-    return f'<span class="chip" style="background:rgb{colour_of(index)}">{text}</span>'
+    return re.sub(r"\[(Region (\d{1,3}))\]", lambda match: chip(int(match[2]), match[1]), str(escape(text)))

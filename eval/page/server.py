@@ -7,7 +7,6 @@ import contextlib
 import socket
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import uvicorn
 from fastapi import FastAPI
@@ -16,9 +15,7 @@ from nicegui import ui
 from eval.page.picture_panel import PicturePanel
 from eval.page.question_panel import QuestionPanel
 from smolrgpt_jax.data.records import Picture
-
-if TYPE_CHECKING:
-    from smolrgpt_jax.model import Model
+from smolrgpt_jax.model import Model
 
 _STYLE = Path(__file__).with_name("page.css")
 
@@ -26,37 +23,27 @@ _STYLE = Path(__file__).with_name("page.css")
 def serve(listening: socket.socket, model: Model, title: str, examples: Sequence[Picture], max_new_tokens: int) -> None:
     """Serves the page at a listening socket until the process is asked to stop.
 
-    Args:
-      model: who answers.
-      title: what the page calls it.
-      examples: pictures to choose from, with their questions.
-      max_new_tokens: longest answer, in tokens.
+    title: what the page calls the model. examples: pictures to choose from, with their questions. max_new_tokens: longest answer.
     """
     turn = asyncio.Lock()
+
+    def build_page() -> None:
+        """Builds one visitor's page."""
+        ui.add_css(_STYLE.read_text(encoding="utf-8"))
+        ui.colors(primary="#1668c7")
+        with ui.element("main").classes("page"):
+            with ui.element("header"):
+                ui.label("SmolRGPT").classes("name")
+                ui.label(title).classes("checkpoint")
+            with ui.element("section").classes("card picture"):
+                picture = PicturePanel(examples, model.config.vision.image_size)
+            with ui.element("div").classes("side"):
+                QuestionPanel(model, max_new_tokens, turn, picture)
+        if examples:
+            picture.choose_example(0)
+
     app = FastAPI()
-    ui.run_with(
-        app,
-        root=lambda: build_page(model, title, examples, max_new_tokens, turn),
-        title="SmolRGPT",
-        favicon="🟧",
-        show_welcome_message=False,
-    )
+    ui.run_with(app, root=build_page, title="SmolRGPT", favicon="🟧", show_welcome_message=False)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     with contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[listening])
-
-
-def build_page(model: Model, title: str, examples: Sequence[Picture], max_new_tokens: int, turn: asyncio.Lock) -> None:
-    """Builds one visitor's page; arguments as in ``serve`` and ``QuestionPanel``."""
-    ui.add_css(_STYLE.read_text(encoding="utf-8"))
-    ui.colors(primary="#1668c7")
-    with ui.element("main").classes("page"):
-        with ui.element("header"):
-            ui.label("SmolRGPT").classes("name")
-            ui.label(title).classes("checkpoint")
-        with ui.element("section").classes("card picture"):
-            picture = PicturePanel(examples, model.config.vision.image_size)
-        with ui.element("div").classes("side"):
-            QuestionPanel(model, max_new_tokens, turn, picture)
-    if examples:
-        picture.choose_example(0)

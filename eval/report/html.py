@@ -129,12 +129,12 @@ def shown_question(picture: Picture, question: Question) -> dict:
     """
     marked = draw_question(picture, question, _GALLERY_WIDTH)
     numbers = iter(range(question.mask_marks))
-    earlier = [(_with_chips(prompt, numbers), answer) for prompt, answer in question.earlier]
+    earlier = [(with_chips(prompt, numbers), answer) for prompt, answer in question.earlier]
     return {
         "picture": jpeg_data_uri(marked),
         "size": marked.size,
         "earlier": earlier,
-        "prompt": _with_chips(question.prompt, numbers),
+        "prompt": with_chips(question.prompt, numbers),
     }
 
 
@@ -153,12 +153,12 @@ def _with_regions(text: str) -> str:
     return template(text).replace(MASK, "[regions]")
 
 
-def _with_chips(text: str, numbers: Iterator[int]) -> Markup:
+def with_chips(text: str, numbers: Iterator[int]) -> Markup:
     """A question with every "<mask>" shown as its region's number, the next of `numbers`, on its colour."""
-    first, *rest = text.split(MASK)
-    chip = Markup('<span class="chip" style="--c:rgb({},{},{})">{}</span>')
-    shown = escape(first)
-    for part in rest:
-        number = next(numbers)
-        shown += chip.format(*colour_of(number), number) + escape(part)
-    return shown
+    first, *rest = map(escape, text.split(MASK))
+    return first + Markup("").join(chip(number, number) + part for part, number in zip(rest, numbers))
+
+
+def chip(index: int, text: object) -> Markup:
+    """A text on the colour of "Region index"."""
+    return Markup('<span class="chip" style="--c:rgb({},{},{})">{}</span>').format(*colour_of(index), text)

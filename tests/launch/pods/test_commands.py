@@ -29,6 +29,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
         "launch.xpk",
         "convert",
         "eval.compare",
+        "eval.demo",
         "eval.page",
         "eval.normalize",
         "eval.samples",
