@@ -31,7 +31,6 @@ BLOCK = 4 << 20  # bytes
 def make_checkpoint(folder: Path, preset: str, seed: int) -> int:
     """Writes a random float32 checkpoint as the PyTorch release would, tensor by tensor; returns its parameters."""
     from smolrgpt_jax.checkpoint.mapping import TIED_NAMES, entries
-    from smolrgpt_jax.checkpoint.safetensors_file import DTYPES
     from smolrgpt_jax.checkpoint.streaming import params_from_tensors
     from smolrgpt_jax.checkpoint.torch import torch_shapes, write_folder
     from smolrgpt_jax.config import PRESETS
@@ -44,7 +43,7 @@ def make_checkpoint(folder: Path, preset: str, seed: int) -> int:
         return rng.standard_normal(shapes[name], np.float32) * np.float32(0.02)
 
     table = entries(config)
-    write_folder(folder, config, params_from_tensors(table, lambda name: DTYPES["F32"], draw))
+    write_folder(folder, config, params_from_tensors(table, lambda name: np.dtype(np.float32), draw))
     names = {e.torch for e in table} - ({TIED_NAMES[0]} if config.decoder.tied_head else set())
     return sum(int(np.prod(shapes[n])) for n in names)
 

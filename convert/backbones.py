@@ -18,9 +18,9 @@ import numpy as np
 
 from smolrgpt_jax.checkpoint import orbax as checkpoints
 from smolrgpt_jax.checkpoint.mapping import entries
-from smolrgpt_jax.checkpoint.safetensors_file import DTYPES, SafetensorsFile
+from smolrgpt_jax.checkpoint.safetensors_file import StoredTensor
+from smolrgpt_jax.checkpoint.safetensors_folder import CONFIG_FILE, check_fit, is_finite, open_tensors, read_config_json
 from smolrgpt_jax.checkpoint.streaming import params_from_tensors
-from smolrgpt_jax.checkpoint.torch import listed, read_json, weight_files
 from smolrgpt_jax.config import DecoderConfig, SmolRGPTConfig, VisionConfig
 from smolrgpt_jax.errors import CheckpointError, ConfigError
 from smolrgpt_jax.models.smolrgpt import init_params
@@ -93,8 +93,7 @@ def vision_config(folder: Path) -> VisionConfig:
 
     Raises CheckpointError for what this encoder does not have.
     """
-    path = folder / "config.json"
-    values = read_json(path)
+    path, values = folder / CONFIG_FILE, read_config_json(folder)
     values = values.get("vision_config", values)
     kind = values.get("model_type", "siglip_vision_model")
     if kind != "siglip_vision_model" or "num_patches" in values:
@@ -118,8 +117,7 @@ def decoder_config(folder: Path) -> DecoderConfig:
 
     Raises CheckpointError for what this decoder does not have.
     """
-    path = folder / "config.json"
-    values = read_json(path)
+    path, values = folder / CONFIG_FILE, read_config_json(folder)
     _require(
         path,
         values,
@@ -177,16 +175,16 @@ def build(
     def read(name: str) -> np.ndarray:
         if name not in sources:
             return made[name].to_torch(fresh[made[name].jax])
-        parts = [file.read(part).astype(np.float32) for file, part in sources[name]]
-        for (file, part), array in zip(sources[name], parts):
-            if not np.isfinite(array).all():
-                raise CheckpointError(f"{file.path}: {part} holds NaN or infinite values")
+        parts = [part.read().astype(np.float32) for part in sources[name]]
+        for part, array in zip(sources[name], parts):
+            if not is_finite(array):
+                raise CheckpointError(f"{part.file}: {part.name} holds NaN or infinite values")
         if name in made:
             rows = config.decoder.vocab_size
             parts.append(fresh[made[name].jax][rows - EXTRA_TOKENS : rows])
         return np.concatenate(parts).reshape(shapes[name])
 
-    params = params_from_tensors(table, lambda name: DTYPES["F32"], read)
+    params = params_from_tensors(table, lambda name: np.dtype(np.float32), read)
     files = None
     if tokenizer is None and (tongue / "tokenizer.json").is_file():
         tokenizer = str(tongue)
@@ -208,40 +206,26 @@ def _fresh(config: SmolRGPTConfig, key: jax.Array) -> dict[str, jax.Array]:
 
 def _sources(
     config: SmolRGPTConfig, folder: Path, names: Mapping[str, tuple[str, ...]], ignored: re.Pattern[str], prefix: str
-) -> dict[str, list[tuple[SafetensorsFile, str]]]:
+) -> dict[str, list[StoredTensor]]:
     """{the release's tensor name: the tensors of Hugging Face's folder that make it}.
 
     Raises CheckpointError listing all missing, unexpected and wrongly shaped tensors.
     """
-    files, _ = weight_files(folder)
-    # Tensor name without its optional prefix -> file and name in it.
-    there = {n.removeprefix(prefix): (f, n) for f in files.values() for n in f.tensors}
-    problems: list[str] = []
-    used: set[str] = set()
-    sources = {}
+    there = {name.removeprefix(prefix): tensor for name, tensor in open_tensors(folder)[0].items()}
+    there = {name: tensor for name, tensor in there.items() if not ignored.match(name)}
+    if config.decoder.tied_head:
+        there.pop("lm_head.weight", None)  # stored beside its twin by some
+    expected, parts_of = {}, {}
     for entry in entries(config):
         pattern = entry.torch if entry.layer is None else entry.torch.replace(f".{entry.layer}.", ".{i}.", 1)
         if pattern not in names:
             continue
-        parts = [n.replace("{i}", str(entry.layer)) for n in names[pattern]]
-        used |= set(parts)
+        parts = parts_of[entry.torch] = [n.replace("{i}", str(entry.layer)) for n in names[pattern]]
         rows, *rest = entry.torch_shape
         if entry.kind == "vocabulary":
             rows -= EXTRA_TOKENS
         elif entry.kind == "positions":
             rows, *rest = rest
-        wanted = (rows // len(parts), *rest)
-        problems += [f"missing {n} {list(wanted)}" for n in parts if n not in there]
-        for file, name in (there[n] for n in parts if n in there):
-            info = file.tensors[name]
-            if info.dtype not in DTYPES:
-                problems.append(f"{name} has dtype {info.dtype}, only {', '.join(DTYPES)} are read")
-            elif info.shape != wanted:
-                problems.append(f"{name} has shape {list(info.shape)}, config.json asks for {list(wanted)}")
-        sources[entry.torch] = [there[n] for n in parts if n in there]
-    if config.decoder.tied_head:
-        used.add("lm_head.weight")  # stored beside its twin by some
-    problems += [f"unexpected {there[n][1]}" for n in sorted(there) if n not in used and not ignored.match(n)]
-    if problems:
-        raise CheckpointError(f"{folder} does not fit its config.json: {listed(problems)}")
-    return sources
+        expected |= dict.fromkeys(parts, (rows // len(parts), *rest))
+    check_fit(folder, there, expected)
+    return {name: [there[part] for part in parts] for name, parts in parts_of.items()}

@@ -13,7 +13,7 @@ from convert.parts import PARTS, part_of, table
 from smolrgpt_jax.checkpoint import orbax as checkpoints
 from smolrgpt_jax.checkpoint.mapping import INV_FREQ, entries
 from smolrgpt_jax.checkpoint.streaming import StreamedParams, pieces_of, read_ahead
-from smolrgpt_jax.checkpoint.torch import open_folder
+from smolrgpt_jax.checkpoint.torch import read_folder
 
 OUTPUT_TOLERANCE = 1e-4  # of the largest value of an output; float32 products in another order
 
@@ -53,8 +53,7 @@ def compare_tensors(torch_folder: Path, checkpoint: Path) -> Comparison:
     Fingerprints are the sha256 of a part's numbers as little-endian float32 in our order of names, layers and dimensions,
     without the vocabulary's padding. Raises CheckpointError for an unreadable folder.
     """
-    opened = open_folder(torch_folder, allow_nan=True)
-    config, ours = opened.config, opened.params
+    config, ours, layout = read_folder(torch_folder, allow_nan=True)
     meta = checkpoints.read_meta(checkpoint)
     theirs = checkpoints.load_params(checkpoint)
     problems = []
@@ -78,7 +77,7 @@ def compare_tensors(torch_folder: Path, checkpoint: Path) -> Comparison:
     for entry in entries(config):
         if entry.jax in common:
             parts[part_of(entry.jax)].tensors += 1
-    if meta.layout is not None and meta.layout.buffers.get(INV_FREQ) != opened.layout.buffers.get(INV_FREQ):
+    if meta.layout is not None and meta.layout.buffers.get(INV_FREQ) != layout.buffers.get(INV_FREQ):
         problems.append(f"{INV_FREQ}: the buffer that came with the checkpoint is another")
     return Comparison(parts, problems)
 

@@ -6,16 +6,8 @@ from pathlib import Path
 
 from convert.compare import compare_tensors
 from smolrgpt_jax.checkpoint import orbax as checkpoints
-from smolrgpt_jax.checkpoint.load import read_checkpoint
-from smolrgpt_jax.checkpoint.tokenizer_files import tokenizer_files
-from smolrgpt_jax.checkpoint.torch import (
-    default_layout,
-    open_folder,
-    read_folder,
-    with_dtype,
-    with_shards,
-    write_folder,
-)
+from smolrgpt_jax.checkpoint.load import read_checkpoint, tokenizer_files
+from smolrgpt_jax.checkpoint.torch import default_layout, read_folder, with_dtype, with_shards, write_folder
 from smolrgpt_jax.config import SmolRGPTConfig
 from smolrgpt_jax.errors import CheckpointError
 
@@ -43,12 +35,15 @@ def torch_to_jax(
     """
     if destination.exists():
         raise CheckpointError(f"{destination} exists already; nothing was written")
-    opened = open_folder(source, allow_nan=allow_nan)
+    config, params, layout = read_folder(source, allow_nan=allow_nan)
     if tokenizer is None and (source / "tokenizer.json").is_file():
         tokenizer = str(source)
-    files = None if tokenizer is None else fitting_tokenizer(tokenizer, opened.config, str(source))
-    checkpoints.save(destination, opened.params, checkpoints.Meta(opened.config, files, opened.layout))
-    return {"tensors": len(opened.files), "parameters": sum(info.size for info in opened.params.infos.values())}
+    files = None if tokenizer is None else fitting_tokenizer(tokenizer, config, str(source))
+    checkpoints.save(destination, params, checkpoints.Meta(config, files, layout))
+    return {
+        "tensors": sum(map(len, layout.files.values())),
+        "parameters": sum(info.size for info in params.infos.values()),
+    }
 
 
 def jax_to_torch(

@@ -10,12 +10,13 @@ from typing import Any
 
 from convert.parts import PARTS, part_of, table
 from smolrgpt_jax.checkpoint import orbax as checkpoints
+from smolrgpt_jax.checkpoint.load import read_checkpoint
 from smolrgpt_jax.checkpoint.mapping import TIED_NAMES, entries
+from smolrgpt_jax.checkpoint.safetensors_folder import SINGLE_FILE
 from smolrgpt_jax.checkpoint.streaming import ArrayInfo
-from smolrgpt_jax.checkpoint.torch import SINGLE_FILE, open_folder
+from smolrgpt_jax.checkpoint.torch import read_folder
 from smolrgpt_jax.config import SmolRGPTConfig
 from smolrgpt_jax.errors import CheckpointError
-from smolrgpt_jax.models.smolrgpt import abstract_params
 
 
 def describe(path: Path) -> str:
@@ -31,31 +32,28 @@ def describe(path: Path) -> str:
 
 
 def _describe_torch(path: Path) -> str:
-    opened = open_folder(path, allow_nan=True)
-    names = list(opened.layout.files)
+    config, params, layout = read_folder(path, allow_nan=True)
+    names = list(layout.files)
+    tensors = [name for held in layout.files.values() for name, _ in held]
     lines = ["format: PyTorch folder of the release (safetensors)"]
-    layout = "one file" if names == [SINGLE_FILE] else f"{len(names)} files and an index"
+    files = "one file" if names == [SINGLE_FILE] else f"{len(names)} files and an index"
     size = sum((path / n).stat().st_size for n in names)
-    lines.append(f"layout: {layout}, {size:,} bytes")
-    lines.append(f"tensors: {len(opened.files)}")
-    if opened.config.decoder.tied_head:
-        held = [n for n in TIED_NAMES if n in opened.files]
-        lines.append(f"tied head: stored under {' and '.join(held)}")
+    lines.append(f"layout: {files}, {size:,} bytes")
+    lines.append(f"tensors: {len(tensors)}")
+    if config.decoder.tied_head:
+        lines.append(f"tied head: stored under {' and '.join(n for n in TIED_NAMES if n in tensors)}")
     else:
         lines.append("head: not tied to the token embedding")
-    unused = sorted(n for n, metadata in opened.layout.metadata.items() if metadata)
-    lines += [f"metadata of {n}: {opened.layout.metadata[n]}" for n in unused[:1]]
+    unused = sorted(n for n, metadata in layout.metadata.items() if metadata)
+    lines += [f"metadata of {n}: {layout.metadata[n]}" for n in unused[:1]]
     lines.append(f"tokenizer: {'present' if (path / 'tokenizer.json').is_file() else 'not there'}")
-    return "\n".join([*lines, *_sizes(opened.config), "", _parameters(opened.config, opened.params.infos)])
+    return "\n".join([*lines, *_sizes(config), "", _parameters(config, params.infos)])
 
 
 def _describe_ours(path: Path) -> str:
     found = checkpoints.find_checkpoint(path)
     meta = checkpoints.read_meta(found)
-    infos = checkpoints.read_infos(found)
-    problems = checkpoints.misfits(infos, abstract_params(meta.config))
-    if problems:
-        raise CheckpointError(f"{found} does not fit its configuration: {'; '.join(problems)}")
+    infos = read_checkpoint(found).params.infos
     lines = []
     if meta.run is None:
         lines.append("format: checkpoint of ours (Orbax), no training state")

@@ -40,7 +40,7 @@ def load_torch(folder: Path) -> TorchModel:
     import safetensors
 
     folder = Path(folder)
-    config, _ = read_config(folder)
+    config = read_config(folder)
     files = [WEIGHTS]
     if not (folder / WEIGHTS).is_file() and (folder / INDEX).is_file():
         files = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))

@@ -33,8 +33,8 @@ from eval.studies.results import (
 )
 from eval.studies.scoring import score
 from smolrgpt_jax import load
+from smolrgpt_jax.checkpoint.load import tokenizer_files
 from smolrgpt_jax.checkpoint.orbax import Meta, save
-from smolrgpt_jax.checkpoint.tokenizer_files import tokenizer_files
 from smolrgpt_jax.checkpoint.torch import read_folder
 from smolrgpt_jax.config import SmolRGPTConfig
 from smolrgpt_jax.data.chat import ChatTokenizer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,11 +14,10 @@ from jax.sharding import Mesh
 
 from smolrgpt_jax import sharding
 from smolrgpt_jax.checkpoint import orbax
-from smolrgpt_jax.checkpoint.tokenizer_files import tokenizer_from_files
-from smolrgpt_jax.checkpoint.torch import TorchLayout, listed, open_folder
+from smolrgpt_jax.checkpoint.safetensors_folder import CONFIG_FILE, TorchLayout, check_fit
+from smolrgpt_jax.checkpoint.torch import read_folder
 from smolrgpt_jax.config import SmolRGPTConfig
 from smolrgpt_jax.data.chat import ANSWER_TOKENS, ChatTokenizer
-from smolrgpt_jax.errors import CheckpointError
 from smolrgpt_jax.models.smolrgpt import abstract_params
 
 
@@ -69,16 +69,15 @@ def read_checkpoint(path: str | Path, *, allow_nan: bool = False) -> Checkpoint:
     for one whose tensors do not fit its configuration, all of which are listed; DataError for a damaged tokenizer.
     """
     path = Path(path)
-    if (path / "config.json").is_file():
-        opened = open_folder(path, allow_nan=allow_nan)
+    if (path / CONFIG_FILE).is_file():
+        config, params, layout = read_folder(path, allow_nan=allow_nan)
         tokenizer = ChatTokenizer.load(path) if (path / "tokenizer.json").is_file() else None
-        return Checkpoint(opened.config, opened.params, tokenizer, path, opened.layout)
+        return Checkpoint(config, params, tokenizer, path, layout)
     path = orbax.find_checkpoint(path)
     meta = orbax.read_meta(path)
     params = orbax.load_params(path)
-    problems = orbax.misfits(params.infos, abstract_params(meta.config))
-    if problems:
-        raise CheckpointError(f"{path} does not fit its configuration: {listed(problems)}")
+    expected = {name: param.shape for name, param in abstract_params(meta.config).items()}
+    check_fit(path, params.infos, expected, "configuration")
     tokenizer = None
     if meta.tokenizer is not None:
         tokenizer = tokenizer_from_files(meta.tokenizer)
@@ -90,3 +89,19 @@ def read_checkpoint(path: str | Path, *, allow_nan: bool = False) -> Checkpoint:
 def _validated_tokens(run: Mapping[str, Any] | None) -> int | None:
     """Tokens that a training let its validation answers take; None if it does not say."""
     return ((run or {}).get("run") or {}).get("validation_answer_tokens")
+
+
+def tokenizer_files(tokenizer: ChatTokenizer) -> dict[str, str]:
+    """{file name: text} of the folder that `ChatTokenizer.save` writes."""
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent) / "tokenizer"
+        tokenizer.save(folder)
+        return {file.name: file.read_text(encoding="utf-8") for file in sorted(folder.iterdir())}
+
+
+def tokenizer_from_files(files: Mapping[str, str]) -> ChatTokenizer:
+    """The inverse of `tokenizer_files`; raises DataError for files that hold no tokenizer."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in files.items():
+            (Path(folder) / Path(name).name).write_text(text, encoding="utf-8")
+        return ChatTokenizer.load(folder)

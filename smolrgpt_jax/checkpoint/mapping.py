@@ -96,56 +96,50 @@ class Entry:
         """torch_shape -> jax_shape; the vocabulary is padded with zero rows."""
         if self.kind == "vocabulary":
             return np.pad(tensor, ((0, self.jax_shape[0] - tensor.shape[0]), (0, 0)))
-        if _PERMUTATION[self.kind](tensor.ndim) == (1, 0):
-            return _transposed(tensor).reshape(self.jax_shape)
-        return tensor.transpose(_PERMUTATION[self.kind](tensor.ndim)).reshape(self.jax_shape)
+        return _permuted(tensor, _PERMUTATIONS.get(self.kind)).reshape(self.jax_shape)
 
     def to_torch(self, array: np.ndarray) -> np.ndarray:
         """jax_shape -> torch_shape, C-contiguous."""
         if self.kind == "vocabulary":
             return np.ascontiguousarray(array[: self.torch_shape[0]])
-        permutation = _PERMUTATION[self.kind](len(self.torch_shape))
-        permuted = array.reshape([self.torch_shape[i] for i in permutation])
-        if permutation == (1, 0):
-            return _transposed(permuted)
-        return np.ascontiguousarray(permuted.transpose(np.argsort(permutation)))
+        permutation = _PERMUTATIONS.get(self.kind)
+        if permutation is None:
+            return np.ascontiguousarray(array.reshape(self.torch_shape))
+        array = array.reshape([self.torch_shape[axis] for axis in permutation])
+        return np.ascontiguousarray(_permuted(array, tuple(np.argsort(permutation))))
 
 
-def _transposed(matrix: np.ndarray) -> np.ndarray:
-    """[m, n] -> C-contiguous [n, m]; by strips of rows, which NumPy copies twice as fast as all at once."""
-    result = np.empty(matrix.shape[::-1], matrix.dtype)
-    for begin in range(0, len(matrix), 16):
-        result[:, begin : begin + 16] = matrix[begin : begin + 16].T
+# Dimension of the PyTorch tensor that each of ours is, in kinds that turn them round; several of ours may be one of PyTorch's.
+_PERMUTATIONS = {"linear": (1, 0), "linear_from_heads": (1, 0), "conv": (2, 3, 1, 0), "upconv": (0, 2, 3, 1)}
+
+
+def _permuted(array: np.ndarray, permutation: tuple[int, ...] | None) -> np.ndarray:
+    if permutation is None:
+        return array
+    if permutation != (1, 0):
+        return array.transpose(permutation)
+    # By strips of rows, which NumPy copies twice as fast as all at once.
+    result = np.empty(array.shape[::-1], array.dtype)
+    for begin in range(0, len(array), 16):
+        result[:, begin : begin + 16] = array[begin : begin + 16].T
     return result
 
 
-_PERMUTATION = {
-    "same": lambda n: tuple(range(n)),
-    "positions": lambda n: tuple(range(n)),
-    "table": lambda n: tuple(range(n)),
-    "linear": lambda n: (1, 0),
-    "linear_from_heads": lambda n: (1, 0),
-    "conv": lambda n: (2, 3, 1, 0),
-    "upconv": lambda n: (0, 2, 3, 1),
-}
-
-
 def _torch_shape(kind: str, shape: tuple[int, ...], vocab_size: int) -> tuple[int, ...]:
-    if kind == "same":
-        return (math.prod(shape),)
-    if kind == "positions":
-        return (1, *shape)
-    if kind == "table":
-        return shape
-    if kind == "linear":
-        return (math.prod(shape[1:]), shape[0])
-    if kind == "linear_from_heads":
-        return (shape[-1], math.prod(shape[:-1]))
-    if kind == "conv":
-        return (shape[3], shape[2], shape[0], shape[1])
-    if kind == "upconv":
-        return (shape[0], shape[3], shape[1], shape[2])
-    return (vocab_size, *shape[1:])
+    match kind:
+        case "same":
+            return (math.prod(shape),)
+        case "positions":
+            return (1, *shape)
+        case "table":
+            return shape
+        case "vocabulary":
+            return (vocab_size, *shape[1:])
+        case "linear":
+            shape = (shape[0], math.prod(shape[1:]))
+        case "linear_from_heads":
+            shape = (math.prod(shape[:-1]), shape[-1])
+    return tuple(shape[axis] for axis in np.argsort(_PERMUTATIONS[kind]))
 
 
 def entries(config: SmolRGPTConfig) -> list[Entry]:

@@ -12,7 +12,7 @@ import logging
 import re
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ import orbax.checkpoint as ocp
 import tensorstore as ts
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from smolrgpt_jax.checkpoint.safetensors_folder import TorchLayout
 from smolrgpt_jax.checkpoint.streaming import (
     ArrayInfo,
     Piece,
@@ -32,7 +33,6 @@ from smolrgpt_jax.checkpoint.streaming import (
     read_ahead,
     streamed,
 )
-from smolrgpt_jax.checkpoint.torch import TorchLayout
 from smolrgpt_jax.config import SmolRGPTConfig
 from smolrgpt_jax.errors import CheckpointError
 from smolrgpt_jax.files import new_folder
@@ -124,14 +124,6 @@ class _Leaf:
         self.shape, self.dtype, self.size = info.shape, info.dtype, info.size
         self.params, self.name = params, name
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Leaf:
-        # Orbax's protection against later changes; nothing changes here.
-        return self
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """The whole parameter, for an Orbax that writes it by other means than `_LeafHandler._open_and_write`."""
-        return np.asarray(self.params[self.name], dtype)
-
 
 class _LeafHandler(ocp.type_handlers.NumpyHandler):
     """Writes leaves one after the other and piece by piece; the files are those that NumPy arrays give."""
@@ -142,23 +134,33 @@ class _LeafHandler(ocp.type_handlers.NumpyHandler):
         infos: Sequence[ocp.type_handlers.ParamInfo],
         args: Sequence[ocp.SaveArgs] | None = None,
     ) -> Sequence[Any]:
-        for value, info in zip(values, infos, strict=True):
-            # One chunk per layer, so that layers can be written and read alone.
-            chunks = ocp.SaveArgs(shard_axes=(0,)) if is_stacked(value.name) else ocp.SaveArgs()
-            for written in await super().serialize([value], [info], [chunks]):
-                written.result()
+        for leaf, info in zip(values, infos, strict=True):
+            await info.await_path_creation()
+            # Plain chunks without compression: layers go straight to the disk, and trained float32 weights would shrink by a tenth
+            # at several times the cost of writing them. One chunk per layer, so that layers can be written and read alone.
+            chunk = (1, *leaf.shape[1:]) if is_stacked(leaf.name) else leaf.shape
+            array = await ts.open(
+                {**_zarr("file", f"{info.path}/"), "metadata": {"compressor": None}},
+                create=True,
+                dtype=ts.dtype(leaf.dtype),
+                shape=leaf.shape,
+                chunk_layout=ts.ChunkLayout(chunk_shape=chunk),
+                context=info.ts_context,
+            )
+            under_way: deque[Any] = deque()
+            for (_, layer), piece in read_ahead(leaf.params, pieces_of([leaf.name], leaf.params)):
+                target = array if layer is None else array[layer]
+                under_way.append(target.write(piece, can_reference_source_data_indefinitely=True))
+                if len(under_way) > WRITES_UNDER_WAY:
+                    await under_way.popleft()
+            for write in under_way:
+                await write
         return []
 
-    async def _open_and_write(self, value: _Leaf, tspec: dict[str, Any], ts_context: ts.Context) -> None:
-        array = await ts.open(ts.Spec(tspec), create=True, open=True, context=ts_context)
-        under_way: deque[Any] = deque()
-        for (_, layer), piece in read_ahead(value.params, pieces_of([value.name], value.params)):
-            target = array if layer is None else array[layer]
-            under_way.append(target.write(piece, can_reference_source_data_indefinitely=True))
-            if len(under_way) > WRITES_UNDER_WAY:
-                await under_way.popleft()
-        for write in under_way:
-            await write
+
+def _zarr(driver: str, path: str, **store: str) -> dict[str, Any]:
+    """TensorStore's name of an array that Orbax wrote."""
+    return {"driver": "zarr", "kvstore": {"driver": driver, "path": path, **store}}
 
 
 def save(path: str | Path, params: Mapping[str, Any], meta: Meta) -> None:
@@ -168,79 +170,46 @@ def save(path: str | Path, params: Mapping[str, Any], meta: Meta) -> None:
     what reading `params` raises.
     """
     params = streamed(params)
-    # Plain files without compression: layers go straight to the disk, and trained float32 weights would shrink by a tenth at
-    # several times the cost of writing them.
     handler = ocp.PyTreeCheckpointHandler(
-        use_compression=False,
-        use_ocdbt=False,
-        type_handler_registry=ocp.type_handlers.create_type_handler_registry((_Leaf, _LeafHandler())),
+        use_ocdbt=False, type_handler_registry=ocp.type_handlers.create_type_handler_registry((_Leaf, _LeafHandler()))
     )
-    with new_folder(Path(path)) as aside:
-        target = aside / "whole"
-        try:
-            with ocp.Checkpointer(
-                ocp.CompositeCheckpointHandler(params=handler, meta=ocp.JsonCheckpointHandler())
-            ) as checkpointer:
-                checkpointer.save(
-                    target,
-                    args=ocp.args.Composite(
-                        params=ocp.args.PyTreeSave({name: _Leaf(params, name) for name in params}),
-                        meta=ocp.args.JsonSave(meta.to_dict()),
-                    ),
-                )
-        except (CheckpointError, OSError):
-            raise
-        except (ValueError, RuntimeError) as error:
-            raise CheckpointError(f"{path} could not be written, nothing was left behind: {_reason(error)}") from error
-        for item in target.iterdir():
-            item.rename(aside / item.name)
-        target.rmdir()
-
-
-def _reason(error: BaseException) -> str:
-    """What went wrong in a few words: TensorStore wraps the system's own in its chain of calls."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    system = re.search(r"([^:]*) \[os_error_code", str(error))
-    return system[1].strip() if system else str(error).split("\n", 1)[0]
-
-
-def _reader() -> ocp.Checkpointer:
-    """Reads single items of a checkpoint folder, of a converted checkpoint as of a training step."""
-    trees = {name: ocp.PyTreeCheckpointHandler() for name in ("params", "opt_state")}
-    return ocp.Checkpointer(ocp.CompositeCheckpointHandler(**trees, meta=ocp.JsonCheckpointHandler()))
+    with new_folder(Path(path)) as aside, _named(f"{path} could not be written, nothing was left behind"):
+        with ocp.Checkpointer(handler) as checkpointer:
+            leaves = {name: _Leaf(params, name) for name in params}
+            checkpointer.save(aside / "params", args=ocp.args.PyTreeSave(leaves))
+        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
+            checkpointer.save(aside / "meta", args=ocp.args.JsonSave(meta.to_dict()))
 
 
 @contextmanager
-def _damage_named(path: Path) -> Iterator[None]:
-    """Turns what Orbax and TensorStore raise for a damaged folder into a CheckpointError."""
+def _named(what: str) -> Iterator[None]:
+    """Turns what Orbax and TensorStore raise, bare Exceptions among it, into a CheckpointError that begins with `what`."""
     try:
         yield
     except CheckpointError:
         raise
-    except Exception as error:  # Orbax raises bare ones
-        raise CheckpointError(f"{path} is damaged or no {FORMAT} checkpoint: {_reason(error)}") from error
+    except Exception as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        # TensorStore wraps the system's own words in its chain of calls.
+        system = re.search(r"([^:]*) \[os_error_code", str(cause))
+        reason = system[1].strip() if system else getattr(cause, "strerror", None) or str(cause).split("\n", 1)[0]
+        raise CheckpointError(f"{what}: {reason}") from error
+
+
+def _damage_named(path: Path) -> AbstractContextManager[None]:
+    return _named(f"{path} is damaged or no {FORMAT} checkpoint")
 
 
 def read_meta(path: str | Path) -> Meta:
-    """The `meta` item of a checkpoint folder; raises CheckpointError."""
+    """The `meta` item of the checkpoint that `find_checkpoint` finds; raises CheckpointError."""
     path = find_checkpoint(path)
-    with _damage_named(path):
-        with _reader() as checkpointer:
-            values = checkpointer.restore(path, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+    with _damage_named(path), ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
+        values = checkpointer.restore(path / "meta")
         if values.get("format") != FORMAT:
             raise CheckpointError(f"{path} is not a {FORMAT} checkpoint")
         return Meta.from_dict(values)
-
-
-def read_infos(path: str | Path) -> dict[str, ArrayInfo]:
-    """Shapes and dtypes of a checkpoint's parameters, from its metadata; raises CheckpointError."""
-    path = find_checkpoint(path)
-    with _damage_named(path), _reader() as checkpointer:
-        item = checkpointer.metadata(path).item_metadata["params"]
-        if item is None:
-            raise CheckpointError(f"{path} is damaged: it holds no parameters")
-        return {n: ArrayInfo(tuple(m.shape), np.dtype(m.dtype)) for n, m in item.tree.items()}
 
 
 def load_params(path: str | Path) -> StreamedParams:
@@ -249,42 +218,23 @@ def load_params(path: str | Path) -> StreamedParams:
     Raises CheckpointError, as does reading them from a damaged folder.
     """
     path = find_checkpoint(path)
-    return StreamedParams(read_infos(path), functools.partial(_read_piece, path / "params"))
-
-
-def misfits(saved: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
-    """One line per parameter that is missing, unexpected or wrongly shaped; both map names to anything with a shape."""
-    problems = [f"missing {n}" for n in expected if n not in saved]
-    problems += [f"unexpected {n}" for n in saved if n not in expected]
-    shapes = {n: (tuple(saved[n].shape), tuple(s.shape)) for n, s in expected.items() if n in saved}
-    return problems + [f"{n} has shape {has}, expected {wants}" for n, (has, wants) in shapes.items() if has != wants]
+    with _damage_named(path), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        tree = checkpointer.metadata(path / "params").item_metadata.tree
+        infos = {n: ArrayInfo(tuple(m.shape), np.dtype(m.dtype)) for n, m in tree.items()}
+    return StreamedParams(infos, functools.partial(_read_piece, path / "params"))
 
 
 def _read_piece(folder: Path, piece: Piece) -> np.ndarray:
     """One layer, or one whole parameter, from the `params` item: Orbax itself reads whole parameters only."""
     name, layer = piece
     if (folder / "manifest.ocdbt").is_file():
-        place = {"driver": "ocdbt", "base": f"file://{folder}/", "path": f"{name}/"}
+        place = _zarr("ocdbt", f"{name}/", base=f"file://{folder}/")
     else:
-        place = {"driver": "file", "path": f"{folder / name}/"}
+        place = _zarr("file", f"{folder / name}/")
     with _damage_named(folder.parent):
         # Without the last setting a lost file would read as zeros.
-        spec = {"driver": "zarr", "kvstore": place, "fill_missing_data_reads": False}
-        array = ts.open(spec, open=True, read=True).result()
+        array = ts.open({**place, "fill_missing_data_reads": False}, open=True, read=True).result()
         return (array if layer is None else array[layer]).read().result()
-
-
-@contextmanager
-def _failed_save_named(folder: Path) -> Iterator[None]:
-    """Turns what a save in the background raises, later, into a CheckpointError."""
-    try:
-        yield
-    except CheckpointError:
-        raise
-    except Exception as error:  # Orbax raises bare ones
-        raise CheckpointError(
-            f"a checkpoint under {folder} could not be written, the ones before it are kept: {_reason(error)}"
-        ) from error
 
 
 class _KeepStep(preservation_policy.PreservationPolicy):
@@ -316,6 +266,9 @@ class TrainingCheckpoints:
             ),
         )
 
+    def _failed_save_named(self) -> AbstractContextManager[None]:
+        return _named(f"a checkpoint under {self.folder} could not be written, the ones before it are kept")
+
     def latest_step(self) -> int | None:
         return self.manager.latest_step()
 
@@ -327,7 +280,7 @@ class TrainingCheckpoints:
         best_step: the step to keep besides the last ones. Raises CheckpointError if this or the save before failed.
         """
         self._best.step = best_step
-        with _failed_save_named(self.folder):
+        with self._failed_save_named():
             self.manager.save(
                 step,
                 args=ocp.args.Composite(
@@ -338,10 +291,7 @@ class TrainingCheckpoints:
             )
 
     def read_meta(self, step: int) -> Meta:
-        with _damage_named(self.folder / str(step)):
-            return Meta.from_dict(
-                self.manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
-            )
+        return read_meta(self.folder / str(step))
 
     def restore(self, step: int, params: Mapping[str, Any], opt_state: Any) -> tuple[dict[str, jax.Array], Any]:
         """Restores (params, opt_state) of a step into the given shapes and shardings."""
@@ -357,7 +307,7 @@ class TrainingCheckpoints:
     def close(self) -> None:
         """Waits for the saves under way; raises CheckpointError if one failed."""
         try:
-            with _failed_save_named(self.folder):
+            with self._failed_save_named():
                 self.manager.wait_until_finished()
         finally:
             self.manager.close()

@@ -5,8 +5,9 @@ A piece is what is read at a time: one layer of a stacked parameter, or a whole 
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -30,46 +31,33 @@ class ArrayInfo:
 
     @property
     def size(self) -> int:
-        return int(np.prod(self.shape))
+        return math.prod(self.shape)
 
 
-class StreamedParams(MutableMapping[str, np.ndarray]):
+class StreamedParams(Mapping[str, np.ndarray]):
     """{parameter name: NumPy array}, read anew at every access and not kept.
 
-    infos: {name: ArrayInfo}, known without reading. Assigning an array keeps that one in memory. Access raises what `read`
-    raises, CheckpointError for a file that is damaged or gone.
+    infos: {name: ArrayInfo}, known without reading. Access raises what `read` raises, CheckpointError for a file that is damaged or
+    gone.
     """
 
     def __init__(self, infos: Mapping[str, ArrayInfo], read: Callable[[Piece], np.ndarray]):
         """read: a piece -> its array; the layer None of a stacked parameter is never asked for."""
         self.infos = dict(infos)
         self._read = read
-        self._assigned: dict[str, np.ndarray] = {}
 
     def piece(self, piece: Piece) -> np.ndarray:
         """One layer of a stacked parameter, or a whole parameter."""
-        name, layer = piece
-        if name in self._assigned:
-            return self._assigned[name] if layer is None else self._assigned[name][layer]
         return self._read(piece)
 
     def __getitem__(self, name: str) -> np.ndarray:
-        if name not in self.infos:
-            raise KeyError(name)
-        if name in self._assigned or not is_stacked(name):
+        if not is_stacked(name):
+            self.infos[name]  # KeyError for a name that there is not
             return self.piece((name, None))
         array = np.empty(self.infos[name].shape, self.infos[name].dtype)
         for layer in range(len(array)):
-            array[layer] = self._read((name, layer))
+            array[layer] = self.piece((name, layer))
         return array
-
-    def __setitem__(self, name: str, value: np.ndarray) -> None:
-        self._assigned[name] = value
-        self.infos[name] = ArrayInfo(tuple(value.shape), value.dtype)
-
-    def __delitem__(self, name: str) -> None:
-        del self.infos[name]
-        self._assigned.pop(name, None)
 
     def __contains__(self, name: object) -> bool:
         return name in self.infos
@@ -95,8 +83,7 @@ def streamed(params: Mapping[str, Any]) -> StreamedParams:
         name, layer = piece
         return np.asarray(params[name] if layer is None else params[name][layer])
 
-    infos = {n: ArrayInfo(tuple(np.shape(v)), np.dtype(v.dtype)) for n, v in params.items()}
-    return StreamedParams(infos, read)
+    return StreamedParams({n: ArrayInfo(tuple(np.shape(v)), np.dtype(v.dtype)) for n, v in params.items()}, read)
 
 
 def pieces_of(names: Iterable[str], params: StreamedParams) -> list[Piece]:
@@ -128,16 +115,8 @@ def read_ahead(params: StreamedParams, pieces: Iterable[Piece]) -> Iterator[tupl
                 future.cancel()
 
 
-def entries_by_param(table: list[Entry]) -> dict[str, list[Entry]]:
-    """{parameter name: its PyTorch tensors}, one per layer for a stacked parameter, in layer order."""
-    grouped: dict[str, list[Entry]] = {}
-    for entry in table:
-        grouped.setdefault(entry.jax, []).append(entry)
-    return grouped
-
-
 def params_from_tensors(
-    table: list[Entry], dtype_of: Callable[[str], np.dtype], read: Callable[[str], np.ndarray]
+    table: Iterable[Entry], dtype_of: Callable[[str], np.dtype], read: Callable[[str], np.ndarray]
 ) -> StreamedParams:
     """Our parameters from PyTorch tensors, layers stacked.
 
@@ -145,15 +124,29 @@ def params_from_tensors(
     torch_shape. A stack is float32 where its layers' dtypes differ.
     """
     by_piece: dict[Piece, Entry] = {(e.jax, e.layer): e for e in table}
-    infos = {}
-    for name, members in entries_by_param(table).items():
-        dtypes = {dtype_of(e.torch) for e in members}
-        dtype = dtypes.pop() if len(dtypes) == 1 else np.dtype(np.float32)
-        stack = (len(members),) if is_stacked(name) else ()
-        infos[name] = ArrayInfo((*stack, *members[0].jax_shape), dtype)
+    dtypes: dict[str, list[np.dtype]] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for entry in by_piece.values():
+        dtypes.setdefault(entry.jax, []).append(dtype_of(entry.torch))
+        shapes[entry.jax] = entry.jax_shape
+    infos = {
+        name: ArrayInfo(
+            (len(found), *shapes[name]) if is_stacked(name) else shapes[name],
+            found[0] if len(set(found)) == 1 else np.dtype(np.float32),
+        )
+        for name, found in dtypes.items()
+    }
 
     def read_piece(piece: Piece) -> np.ndarray:
         entry = by_piece[piece]
         return entry.to_jax(read(entry.torch)).astype(infos[piece[0]].dtype, copy=False)
 
     return StreamedParams(infos, read_piece)
+
+
+def tensors_from_params(table: Iterable[Entry], params: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
+    """(name, tensor) of every PyTorch tensor of the table, one by one: the inverse of `params_from_tensors`."""
+    by_piece = {(entry.jax, entry.layer): entry for entry in table}
+    for piece, array in read_ahead(streamed(params), by_piece):
+        yield by_piece[piece].torch, by_piece[piece].to_torch(array)
+        del array

@@ -23,7 +23,7 @@ import jax
 import jax.export
 import numpy as np
 
-from smolrgpt_jax.checkpoint.safetensors_file import DTYPES, SafetensorsWriter
+from smolrgpt_jax.checkpoint.safetensors_file import DTYPES, write_file
 from smolrgpt_jax.data.chat import END, IMAGE_TOKEN, MASK_DEPTH_TOKEN, MASK_RGB_TOKEN, START
 from smolrgpt_jax.export import run
 from smolrgpt_jax.export.programs import ExportSettings, export_programs, stored_dtype
@@ -62,9 +62,9 @@ def _write_parameters(path: Path, params: Mapping[str, jax.Array], dtype: str) -
     stored = {name: stored_dtype(name, dtype, params) for name in params}
     names = {dtype: name for name, dtype in DTYPES.items()}
     tensors = [(name, names[stored[name]], params[name].shape) for name in sorted(params)]
-    with SafetensorsWriter(path, tensors, {"format": run.FORMAT}) as writer:
+    with write_file(path, tensors, {"format": run.FORMAT}) as write:
         for name in sorted(params):
-            writer.write(name, np.asarray(params[name]).astype(stored[name]))
+            write(name, np.asarray(params[name]).astype(stored[name]))
 
 
 def _sha256(file: Path) -> str:

@@ -16,11 +16,17 @@ import jax
 import numpy as np
 
 from smolrgpt_jax.checkpoint.mapping import Entry, Rule, dense_rules, entries_of, norm_rules
-from smolrgpt_jax.checkpoint.safetensors_file import DTYPES, SafetensorsWriter
-from smolrgpt_jax.checkpoint.streaming import params_from_tensors
-from smolrgpt_jax.checkpoint.torch import SINGLE_FILE, listed, read_json, weight_files, write_text
+from smolrgpt_jax.checkpoint.safetensors_folder import (
+    CONFIG_FILE,
+    SINGLE_FILE,
+    TorchLayout,
+    check_fit,
+    is_finite,
+    open_tensors,
+    write_tensors,
+)
+from smolrgpt_jax.checkpoint.streaming import params_from_tensors, tensors_from_params
 from smolrgpt_jax.errors import CheckpointError, ConfigError
-from smolrgpt_jax.files import new_folder
 from smolrgpt_jax.router.longformer import LongformerConfig, abstract_params
 
 _EMBEDDINGS, _LAYER = "longformer.embeddings", "longformer.encoder.layer.{i}"
@@ -78,12 +84,8 @@ def entries(config: LongformerConfig) -> list[Entry]:
     return entries_of(RULES, shapes, config.vocab_size)
 
 
-def read_longformer_config(folder: Path) -> tuple[LongformerConfig, dict[str, Any]]:
-    """The configuration of a Longformer folder and config.json's content; raises CheckpointError."""
-    path = folder / "config.json"
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; a Longformer is a folder with config.json and {SINGLE_FILE}")
-    values = read_json(path)
+def _config(path: Path, values: Mapping[str, Any]) -> LongformerConfig:
+    """The configuration of a Longformer that config.json describes; raises CheckpointError."""
     if values.get("model_type") != "longformer":
         raise CheckpointError(f"{path}: model type {values.get('model_type')!r} is no Longformer")
     if values.get("hidden_act", "gelu") != "gelu":
@@ -98,7 +100,7 @@ def read_longformer_config(folder: Path) -> tuple[LongformerConfig, dict[str, An
         if type(value) not in ((float, int) if name == "layer_norm_eps" else (int,)):
             raise CheckpointError(f"{path} holds {value!r} for {name}, expected a number")
     try:
-        return LongformerConfig(labels=_labels(values), **fields), values
+        return LongformerConfig(labels=_labels(values), **fields)
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from error
 
@@ -118,39 +120,26 @@ def read_longformer(folder: Path, *, encoder_only: bool = False) -> LongformerFo
     float16 and bfloat16 become float32. Raises CheckpointError for a folder that holds no Longformer, for an unreadable file, and
     for missing, unexpected, wrongly shaped or not finite tensors, of which it lists all.
     """
-    config, values = read_longformer_config(folder)
-    by_file, _ = weight_files(folder)
-    files = {tensor: file for file in by_file.values() for tensor in file.tensors}
-    files.pop(_POSITION_BUFFER, None)
+    tensors, layout = open_tensors(folder)
+    config = _config(folder / CONFIG_FILE, layout.config)
+    tensors.pop(_POSITION_BUFFER, None)
     table = entries(config)
     if encoder_only:
-        files = {name: file for name, file in files.items() if not name.startswith(_HEADS)}
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(_HEADS)}
         table = [entry for entry in table if not entry.torch.startswith(_HEADS)]
-    expected = {entry.torch: entry for entry in table}
+    expected = {entry.torch: entry.torch_shape for entry in table}
+    check_fit(folder, tensors, expected)
     problems = []
-    for name, file in files.items():
-        info = file.tensors[name]
-        if name not in expected:
-            problems.append(f"unexpected {name} {list(info.shape)}")
-        elif info.dtype not in DTYPES:
-            problems.append(f"{name} has dtype {info.dtype}, only {', '.join(DTYPES)} are read")
-        elif info.shape != expected[name].torch_shape:
-            wanted = list(expected[name].torch_shape)
-            problems.append(f"{name} has shape {list(info.shape)}, config.json asks for {wanted}")
-    problems += [f"missing {n} {list(e.torch_shape)}" for n, e in expected.items() if n not in files]
-    params = {}
-    if not problems:
 
-        def read(name: str) -> np.ndarray:
-            array = files[name].read(name).astype(np.float32, copy=False)
-            if not np.isfinite(array).all():
-                problems.append(f"{name} holds NaN or infinite values")
-            return array
+    def read(name: str) -> np.ndarray:
+        array = tensors[name].read().astype(np.float32, copy=False)
+        if not is_finite(array):
+            problems.append(f"{name} holds NaN or infinite values")
+        return array
 
-        params = dict(params_from_tensors(table, lambda name: np.dtype(np.float32), read))
-    if problems:
-        raise CheckpointError(f"{folder} does not fit its config.json: {listed(problems)}")
-    return LongformerFolder(config, params, values)
+    params = dict(params_from_tensors(table, lambda name: np.dtype(np.float32), read))
+    check_fit(folder, tensors, expected, problems=problems)
+    return LongformerFolder(config, params, layout.config)
 
 
 def longformer_config_values(config: LongformerConfig) -> dict[str, Any]:
@@ -180,14 +169,10 @@ def write_longformer(
     tokenizer. Tensors stand in the order that safetensors itself gives them, that of their names. Raises CheckpointError if the
     folder exists or cannot be written.
     """
-    table = sorted(entries(config), key=lambda entry: entry.torch)
-    arrays = {name: np.asarray(array, np.float32) for name, array in params.items()}
-    described = [(entry.torch, "F32", entry.torch_shape) for entry in table]
-    with new_folder(folder) as aside:
-        with SafetensorsWriter(aside / SINGLE_FILE, described, {"format": "pt"}) as writer:
-            for entry in table:
-                array = arrays[entry.jax]
-                writer.write(entry.torch, entry.to_torch(array if entry.layer is None else array[entry.layer]))
-        write_text(aside / "config.json", json.dumps(values, indent=2) + "\n")
-        for name, text in files.items():
-            write_text(aside / Path(name).name, text)
+    table = entries(config)
+    shapes = {entry.torch: entry.torch_shape for entry in table}
+    layout = TorchLayout(
+        dict(values), {SINGLE_FILE: [(name, "F32") for name in sorted(shapes)]}, {SINGLE_FILE: {"format": "pt"}}
+    )
+    texts = {CONFIG_FILE: json.dumps(values, indent=2) + "\n", **files}
+    write_tensors(folder, layout, shapes, tensors_from_params(table, params), texts)

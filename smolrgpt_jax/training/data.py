@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from smolrgpt_jax.checkpoint.load import read_checkpoint
-from smolrgpt_jax.checkpoint.torch import TorchLayout
+from smolrgpt_jax.checkpoint.safetensors_folder import TorchLayout
 from smolrgpt_jax.config import PRESETS, Compute, SmolRGPTConfig
 from smolrgpt_jax.data.batches import PackedRows
 from smolrgpt_jax.data.chat import ChatTokenizer

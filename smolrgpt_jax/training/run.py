@@ -20,8 +20,8 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from smolrgpt_jax import sharding
+from smolrgpt_jax.checkpoint.load import tokenizer_files
 from smolrgpt_jax.checkpoint.orbax import Meta, TrainingCheckpoints
-from smolrgpt_jax.checkpoint.tokenizer_files import tokenizer_files
 from smolrgpt_jax.config import Compute
 from smolrgpt_jax.data.batches import PackedRows, batch_questions, train_batches
 from smolrgpt_jax.data.records import BadRecords

@@ -39,7 +39,7 @@ def test_load_reads_both_kinds(golden, checkpoint):
 def test_verify_finds_a_changed_value(golden, checkpoint, tmp_path):
     assert folders.verify(golden.folder, checkpoint) == []
     config, params, layout = folders.read_folder(golden.folder)
-    params["decoder/norm/scale"] = params["decoder/norm/scale"].copy()
+    params = dict(params)
     params["decoder/norm/scale"][0] += 1
     folders.write_folder(tmp_path / "changed", config, params, layout)
     problems = folders.verify(tmp_path / "changed", checkpoint)

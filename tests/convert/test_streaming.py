@@ -12,6 +12,7 @@ import pytest
 from convert import folders
 from smolrgpt_jax import load, sharding
 from smolrgpt_jax.checkpoint import orbax as checkpoints
+from smolrgpt_jax.checkpoint.load import read_checkpoint
 from smolrgpt_jax.checkpoint.mapping import entries
 from smolrgpt_jax.checkpoint.streaming import (
     READ_AHEAD,
@@ -21,7 +22,7 @@ from smolrgpt_jax.checkpoint.streaming import (
     pieces_of,
     read_ahead,
 )
-from smolrgpt_jax.checkpoint.torch import open_folder, write_folder
+from smolrgpt_jax.checkpoint.torch import read_folder, write_folder
 from smolrgpt_jax.config import DecoderConfig, SmolRGPTConfig, VisionConfig
 from smolrgpt_jax.errors import CheckpointError
 
@@ -97,13 +98,6 @@ def test_streamed_params_are_read_at_every_access_and_not_before():
         params["d"]
 
 
-def test_an_assigned_array_replaces_what_is_read():
-    params, read = counting_params()
-    params["tower/blocks/b"] = np.arange(10.0).reshape(5, 2)
-    np.testing.assert_array_equal(params.piece(("tower/blocks/b", 3)), [6, 7])
-    assert params["tower/blocks/b"].sum() == 45 and read == []
-
-
 def test_read_ahead_keeps_the_order_and_stops_at_its_distance():
     params, read = counting_params()
     pieces = pieces_of(params, params)
@@ -134,9 +128,9 @@ def test_a_checkpoint_is_what_plain_orbax_reads(golden, tmp_path):
 
 def test_checkpoints_in_orbax_s_own_layout_stream_too(golden, tmp_path):
     """As training writes them: one OCDBT database, compressed, from device arrays."""
-    opened = open_folder(golden.folder)
+    config, _, layout = read_folder(golden.folder)
     saver = checkpoints.TrainingCheckpoints(tmp_path / "run", keep=1)
-    meta = checkpoints.Meta(opened.config, layout=opened.layout, run={"step": 7})
+    meta = checkpoints.Meta(config, layout=layout, run={"step": 7})
     saver.save(7, golden.model.params, {"count": np.zeros(1)}, meta)
     saver.close()
     folders.jax_to_torch(tmp_path / "run", tmp_path / "back")
@@ -169,11 +163,7 @@ def test_a_smaller_dtype_is_kept_there_and_back_and_loads_as_float32(golden, tmp
     assert {str(p.dtype) for p in load(tmp_path / "small_jax").params.values()} == {"float32"}
 
 
-def test_training_starts_from_a_folder_that_is_read_as_it_is_placed(golden):
-    _, params, _ = folders.read_folder(golden.folder)
-    assert isinstance(params, StreamedParams)
-
-
-def test_training_starts_from_a_checkpoint_that_is_read_as_it_is_placed(golden, tmp_path):
+def test_both_kinds_are_read_as_they_are_placed(golden, tmp_path):
     folders.torch_to_jax(golden.folder, tmp_path / "jax")
-    assert isinstance(checkpoints.load_params(tmp_path / "jax"), StreamedParams)
+    for path in (golden.folder, tmp_path / "jax"):
+        assert isinstance(read_checkpoint(path).params, StreamedParams)

@@ -141,7 +141,7 @@ def small_checkpoint(tmp_path_factory) -> Path:
     import jax
 
     from smolrgpt_jax.checkpoint import orbax as checkpoints
-    from smolrgpt_jax.checkpoint.tokenizer_files import tokenizer_files
+    from smolrgpt_jax.checkpoint.load import tokenizer_files
     from smolrgpt_jax.config import PRESETS, DecoderConfig, VisionConfig
     from smolrgpt_jax.data.chat import ChatTokenizer
     from smolrgpt_jax.models.smolrgpt import init_params

@@ -14,7 +14,7 @@ from eval.report.overlay import colour_of, draw_question
 from eval.samples import draw, main
 from smolrgpt_jax import load
 from smolrgpt_jax.checkpoint import orbax as checkpoints
-from smolrgpt_jax.checkpoint.tokenizer_files import tokenizer_files
+from smolrgpt_jax.checkpoint.load import tokenizer_files
 from smolrgpt_jax.config import DecoderConfig, SmolRGPTConfig, VisionConfig
 from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.images import load_rgb

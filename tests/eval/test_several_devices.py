@@ -14,7 +14,7 @@ import pytest
 
 from configs import demo
 from smolrgpt_jax.checkpoint import orbax as checkpoints
-from smolrgpt_jax.checkpoint.tokenizer_files import tokenizer_files
+from smolrgpt_jax.checkpoint.load import tokenizer_files
 from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.models.smolrgpt import init_params
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig

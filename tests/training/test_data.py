@@ -11,7 +11,7 @@ import pytest
 
 from configs import default, demo
 from smolrgpt_jax.checkpoint import orbax as checkpoints
-from smolrgpt_jax.checkpoint.tokenizer_files import tokenizer_files, tokenizer_from_files
+from smolrgpt_jax.checkpoint.load import tokenizer_files, tokenizer_from_files
 from smolrgpt_jax.config import PRESETS
 from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.errors import CheckpointError, RunError
@@ -78,7 +78,7 @@ def test_a_published_stage_does_not_start_from_random_parameters():
 def test_parameters_of_another_architecture_are_named(checkpoint_of):
     params = {name: np.zeros(s.shape, s.dtype) for name, s in abstract_params(PRESETS["demo"]).items()}
     params.pop("rgb_connector/proj/kernel")
-    with pytest.raises(CheckpointError, match="does not fit its configuration: missing rgb_connector/proj/kernel; "):
+    with pytest.raises(CheckpointError, match="does not fit its configuration: missing rgb_connector/proj/kernel "):
         read_start(settings("sft", checkpoint_of("refiner_alignment", params)))
 
 

@@ -1,0 +1,217 @@
+"""A folder with config.json and safetensors files, one or several with an index, as PyTorch programs write models.
+
+Reading is strict: every missing, unexpected or wrongly shaped tensor is reported in one error, from the headers alone. What the
+numbers do not say (config fields, tensor order, dtypes, metadata) is kept in a `TorchLayout`, so that writing gives back the same
+bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from smolrgpt_jax.checkpoint.safetensors_file import DTYPES, StoredTensor, read_header, tensor_bytes, write_file
+from smolrgpt_jax.errors import CheckpointError, DataError
+from smolrgpt_jax.files import new_folder, read_json, write_text
+
+CONFIG_FILE = "config.json"
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+MAX_LISTED = 40
+
+
+@dataclass(frozen=True)
+class TorchLayout:
+    """What a folder holds beside the numbers of its parameters.
+
+    config: content of config.json; files: (name, dtype as in safetensors) in file order, per file; metadata: the safetensors
+    metadata, per file; buffers: exact values of buffers that are no parameters; index_metadata: of the index, None without one.
+    """
+
+    config: dict[str, Any]
+    files: dict[str, list[tuple[str, str]]]
+    metadata: dict[str, dict[str, str] | None]
+    buffers: dict[str, list[float]] = field(default_factory=dict)
+    index_metadata: dict[str, Any] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TorchLayout:
+        files = {f: [(n, d) for n, d in tensors] for f, tensors in values["files"].items()}
+        return cls(**{**values, "files": files})
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A file with one JSON object; raises CheckpointError."""
+    try:
+        return read_json(path, dict)
+    except DataError as error:
+        raise CheckpointError(str(error)) from error
+
+
+def read_config_json(folder: Path) -> dict[str, Any]:
+    """The content of a folder's config.json; raises CheckpointError."""
+    if folder.is_file():
+        raise CheckpointError(f"{folder} is a file; a model is the folder that holds it")
+    if not (folder / CONFIG_FILE).is_file():
+        raise CheckpointError(
+            f"{folder / CONFIG_FILE}: no such file; a model is a folder with {CONFIG_FILE} and {SINGLE_FILE}"
+        )
+    return read_object(folder / CONFIG_FILE)
+
+
+def open_tensors(folder: Path) -> tuple[dict[str, StoredTensor], TorchLayout]:
+    """The tensors of a folder {name: StoredTensor}, and its layout.
+
+    Raises CheckpointError when there are none, or when the index is damaged or disagrees with the files.
+    """
+    config = read_config_json(folder)
+    index = None if (folder / SINGLE_FILE).is_file() else _read_index(folder)
+    names = [SINGLE_FILE] if index is None else sorted(set(index["weight_map"].values()))
+    headers = {name: read_header(folder / name) for name in names}
+    tensors = {tensor.name: tensor for held, _ in headers.values() for tensor in held.values()}
+    if index is not None:
+        listing = index["weight_map"]
+        problems = [
+            f"{tensor} is listed in {name} but "
+            + (f"lies in {tensors[tensor].file.name}" if tensor in tensors else "lies in no file")
+            for tensor, name in sorted(listing.items())
+            if tensor not in headers[name][0]
+        ]
+        for name, (held, _) in headers.items():
+            problems += [f"{tensor} lies in {name} but is not listed" for tensor in held if tensor not in listing]
+            problems += [
+                f"{tensor} lies in {name} and in {tensors[tensor].file.name}"
+                for tensor in held
+                if tensors[tensor].file.name != name
+            ]
+        if problems:
+            raise CheckpointError(f"{folder / INDEX_FILE} does not fit its files: {listed(problems)}")
+    return tensors, TorchLayout(
+        config,
+        {name: [(tensor.name, tensor.dtype) for tensor in held.values()] for name, (held, _) in headers.items()},
+        {name: metadata for name, (_, metadata) in headers.items()},
+        index_metadata=None if index is None else index.get("metadata", {}),
+    )
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+    """The index; raises CheckpointError if there is none, or one without {tensor name: name of a file that is there}."""
+    path = folder / INDEX_FILE
+    if not path.is_file():
+        pickles = sorted(p.name for p in folder.glob("*.bin")) + sorted(p.name for p in folder.glob("*.pt*"))
+        hint = f"; {pickles[0]} is a pickle, which is never loaded: save it as safetensors first" if pickles else ""
+        raise CheckpointError(f"{folder}: neither {SINGLE_FILE} nor {INDEX_FILE} is there{hint}")
+    index = read_object(path)
+    weight_map = index.get("weight_map")
+    if not weight_map or not isinstance(weight_map, dict) or not all(isinstance(f, str) for f in weight_map.values()):
+        raise CheckpointError(f"{path} has no weight_map from tensor names to file names")
+    if not isinstance(index.get("metadata", {}), dict):
+        raise CheckpointError(f"{path}: metadata is no JSON object")
+    for name in sorted(set(weight_map.values())):
+        if Path(name).name != name:
+            raise CheckpointError(f"{path} names a file outside its folder: {name!r}")
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder / name}: no such file, though {INDEX_FILE} names it")
+    return index
+
+
+def listed(problems: Sequence[str]) -> str:
+    """All problems in one sentence, the first MAX_LISTED by name."""
+    more = f"; and {len(problems) - MAX_LISTED} more" if len(problems) > MAX_LISTED else ""
+    return "; ".join(problems[:MAX_LISTED]) + more
+
+
+def check_fit(
+    folder: Path,
+    held: Mapping[str, Any],
+    expected: Mapping[str, Sequence[int]],
+    config: str = CONFIG_FILE,
+    problems: Sequence[str] = (),
+) -> None:
+    """Raises CheckpointError listing every array that is missing, unexpected, wrongly shaped or of a dtype that is not read.
+
+    held: {name: StoredTensor, or anything else with a shape}; expected: {name: shape}; config: what asks for these; problems: found
+    before, to be listed too.
+    """
+    problems = [*problems, *(f"missing {n} {list(shape)}" for n, shape in expected.items() if n not in held)]
+    for name, array in held.items():
+        if name not in expected:
+            problems.append(f"unexpected {name} {list(array.shape)}")
+        elif isinstance(array, StoredTensor) and array.dtype not in DTYPES:
+            problems.append(f"{name} has dtype {array.dtype}, only {', '.join(DTYPES)} are read")
+        elif tuple(array.shape) != tuple(expected[name]):
+            problems.append(f"{name} has shape {list(array.shape)}, {config} asks for {list(expected[name])}")
+    if problems:
+        raise CheckpointError(f"{folder} does not fit its {config}: {listed(problems)}")
+
+
+def is_finite(array: np.ndarray) -> bool:
+    """Whether there is neither NaN nor an infinite value."""
+    # The sum is NaN or infinite if any value is; it may overflow without one, which the full check settles.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(np.sum(array, dtype=np.float32)):
+            return True
+    return bool(np.isfinite(array.astype(np.float32, copy=False)).all())
+
+
+def write_tensors(
+    folder: Path,
+    layout: TorchLayout,
+    shapes: Mapping[str, Sequence[int]],
+    tensors: Iterable[tuple[str, np.ndarray]],
+    texts: Mapping[str, str],
+    *,
+    allow_nan: bool = True,
+) -> None:
+    """Writes a folder of this layout, whole or not at all.
+
+    shapes: of the layout's tensors; tensors: (name, array of any dtype) in any order, those that the layout lacks are left out;
+    texts: {name: content} of the files beside the weights, config.json among them. Raises CheckpointError if the folder exists
+    already or cannot be written, for a finite value that the layout's dtype cannot hold, and for NaN or infinite values unless
+    `allow_nan`.
+    """
+    with new_folder(folder) as aside, ExitStack() as stack:
+        weight_map: dict[str, str] = {}
+        # A tensor that stands in several files is written to each.
+        places: dict[str, list[tuple[Any, str]]] = {}
+        for file, held in layout.files.items():
+            described = [(name, dtype, shapes[name]) for name, dtype in held]
+            write = stack.enter_context(write_file(aside / file, described, layout.metadata.get(file)))
+            for name, dtype in held:
+                weight_map[name] = file
+                places.setdefault(name, []).append((write, dtype))
+        for name, tensor in tensors:
+            for write, dtype in places.get(name, ()):
+                write(name, _cast(tensor, dtype, name, allow_nan))
+            del tensor
+        if list(layout.files) != [SINGLE_FILE]:
+            metadata = {"total_size": None} if layout.index_metadata is None else layout.index_metadata
+            if metadata.get("total_size", 0) is None:
+                total = sum(tensor_bytes(shapes[n], dtype) for held in layout.files.values() for n, dtype in held)
+                metadata = {**metadata, "total_size": total}
+            index = {"metadata": metadata, "weight_map": dict(sorted(weight_map.items()))}
+            write_text(aside / INDEX_FILE, json.dumps(index, indent=2) + "\n")
+        for name, text in texts.items():
+            write_text(aside / Path(name).name, text)
+
+
+def _cast(tensor: np.ndarray, dtype: str, name: str, allow_nan: bool) -> np.ndarray:
+    """The tensor in the dtype that safetensors calls `dtype`."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        cast = tensor.astype(DTYPES[dtype], copy=False)
+    if cast is tensor and allow_nan or is_finite(cast):
+        return cast
+    if is_finite(tensor):
+        raise CheckpointError(f"{name} holds a value too large for {dtype}; nothing was written")
+    if not allow_nan:
+        raise CheckpointError(f"{name} holds NaN or infinite values; nothing was written")
+    return cast
