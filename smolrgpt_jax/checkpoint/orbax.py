@@ -218,8 +218,8 @@ def load_params(path: str | Path) -> StreamedParams:
     Raises CheckpointError, as does reading them from a damaged folder.
     """
     path = find_checkpoint(path)
-    with _damage_named(path), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        tree = checkpointer.metadata(path / "params").item_metadata.tree
+    with _damage_named(path):
+        tree = ocp.PyTreeCheckpointHandler().metadata(path / "params").tree
         infos = {n: ArrayInfo(tuple(m.shape), np.dtype(m.dtype)) for n, m in tree.items()}
     return StreamedParams(infos, functools.partial(_read_piece, path / "params"))
 
