@@ -10,8 +10,7 @@ thousandth of the data.
 from ml_collections import ConfigDict
 
 from configs import default
-from smolrgpt_jax.warehouse.words.captions import CaptionCounts
-from smolrgpt_jax.warehouse.words.questions import AnswerStyle
+from smolrgpt_jax.warehouse.parameters import AnswerStyle, CaptionCounts
 
 ROOT = "runs/demo"
 STAGES = ("stage1", "stage2", "stage3")

@@ -10,8 +10,7 @@ bare values.
 from ml_collections import ConfigDict
 
 from configs import default, demo
-from smolrgpt_jax.warehouse.words.captions import CaptionCounts
-from smolrgpt_jax.warehouse.words.questions import AnswerStyle
+from smolrgpt_jax.warehouse.parameters import AnswerStyle, CaptionCounts
 
 ROOT = "runs/demo_backbone"
 PHASES = ("see", "scan", "measure", "recall", "choose", "ask", "reckon", "conclude", "review")

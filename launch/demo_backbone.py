@@ -80,7 +80,7 @@ only: use it for the demo, tests and studies, for nothing else.
 - Trained by `python -m launch.demo_backbone` from `configs/demo_backbone.py`, batches of 8 rows, AdamW, peak rate 1e-3 (5e-4 in
   `recall`), everything trained. `{LOG}` holds the losses.
 - Data: captions of procedural scenes, made by the same command, none of them the demo's. The kinds are explained in
-  `smolrgpt_jax/warehouse/words/captions.py`. Some of them ask in the wordings of the benchmark's questions: `side`, `apart` and
+  `smolrgpt_jax/warehouse/parameters.py`. Some of them ask in the wordings of the benchmark's questions: `side`, `apart` and
   `how_many`, answered in a word, and the `worked_` kinds, answered by the workings and the bare value: encoder and decoder know
   the task before the demo begins. Whole answers of the benchmark are not among them, and no scene of the benchmark or the demo is.
   Captions of whole pictures are among `see`'s, and 15 % of the rows of `recall` and 5 % of those of the later phases.

@@ -9,11 +9,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from smolrgpt_jax.errors import DataError
+from smolrgpt_jax.errors import told
 from smolrgpt_jax.warehouse.parameters import MIXES, WarehouseConfig
 from smolrgpt_jax.warehouse.write import make_warehouse
 
-NUMBERS = {
+VALUES = {
     "scenes": "pictures of the training split",
     "val_scenes": "pictures of the validation split",
     "test_scenes": "pictures of the test split",
@@ -21,8 +21,9 @@ NUMBERS = {
     "width": "of the pictures, in pixels",
     "height": "of the pictures, in pixels",
     "max_pallets": "most pallets of a scene, 4 to 10",
+    "mix": "shares of the categories in the training split",
+    "appearance_variety": "how much lamps, surfaces, paint, clutter and camera pitch differ, 0 (one plain look) to 1",
 }
-
 FLAGS = {
     "bench": "also write questions in SpatialRGPT-Bench's format about the test split, in DIR/bench",
     "osd": "also write conversations in the Open Spatial Dataset's format about train and val, in DIR/osd",
@@ -31,6 +32,7 @@ FLAGS = {
 }
 
 
+@told()
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(
@@ -39,69 +41,47 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--out", type=Path, required=True, help="new folder")
-    for name, what in NUMBERS.items():
-        parser.add_argument(
-            f"--{name}", type=int, default=getattr(WarehouseConfig, name), help=f"{what} (default %(default)s)"
-        )
-    parser.add_argument(
-        "--mix",
-        choices=MIXES,
-        default=WarehouseConfig.mix,
-        help="shares of the categories in the training split (default %(default)s)",
-    )
-    parser.add_argument(
-        "--appearance_variety",
-        type=float,
-        default=WarehouseConfig.appearance_variety,
-        help="how much lamps, surfaces, paint, clutter and camera pitch differ, 0 (one plain look) to 1 "
-        "(default %(default)s)",
-    )
+    for name, what in VALUES.items():
+        default, choices = getattr(WarehouseConfig, name), MIXES if name == "mix" else None
+        what = f"{what} (default %(default)s)"
+        parser.add_argument(f"--{name}", type=type(default), default=default, choices=choices, help=what)
     for name, what in FLAGS.items():
         parser.add_argument(f"--{name}", action="store_true", help=what)
     parser.add_argument("--workers", type=int, help="processes, without effect on the result (default: one per core)")
     arguments = vars(parser.parse_args())
     out, workers = arguments.pop("out"), arguments.pop("workers")
-    try:
-        if workers is not None and workers < 1:
-            raise ValueError(f"{workers} workers are too few")
-        formats = tuple(name for name in FLAGS if arguments.pop(name))
-        config = WarehouseConfig(**arguments, formats=formats)
-        sizes = ", ".join(f"{size} {split}" for split, size in config.split_sizes().items())
-        print(
-            f"making a warehouse in {out}: scenes {sizes}; {config.width}x{config.height} pixels, "
-            f"seed {config.seed}" + "".join(f", {name}" for name in formats)
-        )
-        metadata = make_warehouse(out, config, workers)
-    except (DataError, ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from None
+    if workers is not None and workers < 1:
+        raise ValueError(f"{workers} workers are too few")
+    formats = tuple(name for name in FLAGS if arguments.pop(name))
+    config = WarehouseConfig(**arguments, formats=formats)
+    sizes = ", ".join(f"{size} {split}" for split, size in config.split_sizes().items())
+    print(
+        f"making a warehouse in {out}: scenes {sizes}; {config.width}x{config.height} pixels, "
+        f"seed {config.seed}" + "".join(f", {name}" for name in formats)
+    )
+    metadata = make_warehouse(out, config, workers)
     for split, found in metadata["splits"].items():
-        questions = ", ".join(f"{category} {number}" for category, number in found["questions"].items())
-        print(
-            f"{split}: {questions}; {found['region_captions']} region captions, "
-            f"{found['scene_captions']} scene captions"
-        )
+        captions = f"{found['region_captions']} region captions, {found['scene_captions']} scene captions"
+        print(f"{split}: {_listed(found['questions'])}; {captions}")
         if any(found["questions"].values()):
             print(f"  answers: {describe_answers(found)}")
     for name, counts in metadata["formats"].items():
-        print(f"{name}: {', '.join(f'{what} {number}' for what, number in counts.items())}")
+        print(f"{name}: {_listed(counts)}")
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{what} {number}" for what, number in counts.items())
 
 
 def describe_answers(found: dict) -> str:
     """One line on how the answers of a split are distributed, from its entry in metadata.json."""
-    parts = [
-        f"{category} " + " ".join(f"{answer}:{number}" for answer, number in found[key].items())
-        for category, key in (
-            ("left_right", "left_right_answers"),
-            ("count", "count_answers"),
-            ("mcq region", "mcq_answers"),
-        )
-    ]
-    metres = found.get("distance_metres")
-    if metres:
-        low, middle, high = metres["quartiles"]
-        parts.append(
-            f"distance quartiles {low} / {middle} / {high} m, largest {metres['largest']} m, {metres['zeros']} zeros"
-        )
+    parts = []
+    for category, name in (("left_right", "left_right"), ("count", "count"), ("mcq", "mcq region")):
+        counts = found[f"{category}_answers"].items()
+        parts.append(f"{name} " + " ".join(f"{answer}:{number}" for answer, number in counts))
+    if metres := found.get("distance_metres"):
+        quartiles = " / ".join(map(str, metres["quartiles"]))
+        parts.append(f"distance quartiles {quartiles} m, largest {metres['largest']} m, {metres['zeros']} zeros")
     return "; ".join(parts)
 
 

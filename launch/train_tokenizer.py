@@ -6,7 +6,6 @@ python -m launch.train_tokenizer --data DIR --vocab_size 640 --out configs/demo_
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -16,28 +15,15 @@ from transformers import PreTrainedTokenizerFast
 
 from smolrgpt_jax.data.chat import IMAGE_TOKEN, MASK_DEPTH_TOKEN, MASK_RGB_TOKEN, ChatTokenizer
 from smolrgpt_jax.data.records import IMAGE, MASK
-from smolrgpt_jax.errors import DataError
+from smolrgpt_jax.errors import DataError, told
+from smolrgpt_jax.files import read_json
 
 # SmolLM2's special tokens, in the order of their ids 0 to 16.
 SPECIAL_TOKENS = (
-    "<|endoftext|>",
-    "<|im_start|>",
-    "<|im_end|>",
-    "<repo_name>",
-    "<reponame>",
-    "<file_sep>",
-    "<filename>",
-    "<gh_stars>",
-    "<issue_start>",
-    "<issue_comment>",
-    "<issue_closed>",
-    "<jupyter_start>",
-    "<jupyter_text>",
-    "<jupyter_code>",
-    "<jupyter_output>",
-    "<jupyter_script>",
-    "<empty_output>",
-)
+    "<|endoftext|> <|im_start|> <|im_end|> <repo_name> <reponame> <file_sep> <filename> <gh_stars> <issue_start> "
+    "<issue_comment> <issue_closed> <jupyter_start> <jupyter_text> <jupyter_code> <jupyter_output> <jupyter_script> "
+    "<empty_output>"
+).split()
 EXTRA_TOKENS = (IMAGE_TOKEN, MASK_RGB_TOKEN, MASK_DEPTH_TOKEN)
 SMALLEST = len(SPECIAL_TOKENS) + 256 + len(EXTRA_TOKENS)
 
@@ -92,9 +78,8 @@ def pieces(files: Iterable[Path]) -> Iterator[str]:
     """
     for file in files:
         try:
-            records = json.loads(file.read_text(encoding="utf-8"))
-            conversations = [[turn["value"] for turn in record["conversations"]] for record in records]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            conversations = [[turn["value"] for turn in record["conversations"]] for record in read_json(file)]
+        except (KeyError, TypeError) as error:
             raise DataError(f"{file}: is not a list of records with conversations") from error
         for turns in conversations:
             yield "user\n"
@@ -105,7 +90,9 @@ def pieces(files: Iterable[Path]) -> Iterator[str]:
             yield "\n"
 
 
+@told()
 def main() -> None:
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder with train*.json")
     parser.add_argument("--vocab_size", type=int, default=640, help="number of tokens, the three of SmolRGPT included")
@@ -113,14 +100,10 @@ def main() -> None:
     args = parser.parse_args()
     files = sorted(args.data.glob("train*.json"))
     if not files:
-        raise SystemExit(f"error: {args.data} holds no train*.json")
+        raise DataError(f"{args.data} holds no train*.json")
     names = ", ".join(file.name for file in files)
     print(f"training a tokenizer of {args.vocab_size} tokens on {names} of {args.data}, writing it to {args.out}")
-    try:
-        tokenizer = train_tokenizer(tqdm(pieces(files), unit=" pieces"), args.vocab_size)
-        tokenizer.save(args.out)
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from error
+    train_tokenizer(tqdm(pieces(files), unit=" pieces"), args.vocab_size).save(args.out)
     print(f"wrote {args.out}")
 
 

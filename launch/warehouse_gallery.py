@@ -6,8 +6,9 @@ python -m launch.warehouse_gallery --data DIR --split train --out gallery.png [-
 from __future__ import annotations
 
 import argparse
-import os
+import re
 from collections.abc import Sequence
+from itertools import accumulate, count
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -15,7 +16,8 @@ from PIL import Image, ImageDraw, ImageFont
 from eval.report.overlay import draw_regions
 from smolrgpt_jax.data.records import MASK, WAREHOUSE_CATEGORIES, Picture, Question
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
-from smolrgpt_jax.errors import DataError
+from smolrgpt_jax.errors import DataError, told
+from smolrgpt_jax.files import file_aside
 
 WIDTH = 640  # pixels of each of the two pictures
 COLUMNS, GAP, FONT_SIZE = 2, 12, 15
@@ -36,21 +38,18 @@ def gallery(pairs: Sequence[tuple[Picture, Question]]) -> Image.Image:
     """The contact sheet; raises DataError where a picture cannot be opened."""
     tiles = [_tile(picture, question) for picture, question in pairs]
     rows = [tiles[i : i + COLUMNS] for i in range(0, len(tiles), COLUMNS)]
-    heights = [max(tile.height for tile in row) + GAP for row in rows]
-    sheet = Image.new("RGB", (COLUMNS * (tiles[0].width + GAP) + GAP, sum(heights) + GAP), PAPER)
-    top = GAP
-    for row, height in zip(rows, heights):
+    tops = list(accumulate((max(tile.height for tile in row) + GAP for row in rows), initial=GAP))
+    sheet = Image.new("RGB", (COLUMNS * (tiles[0].width + GAP) + GAP, tops[-1]), PAPER)
+    for row, top in zip(rows, tops):
         for column, tile in enumerate(row):
             sheet.paste(tile, (GAP + column * (tile.width + GAP), top))
-        top += height
     return sheet
 
 
 def readable(prompt: str) -> str:
     """A prompt in which every "<mask>" is named as in the answers: "[Region 0]", "[Region 1]", ..."""
-    for number in range(prompt.count(MASK)):
-        prompt = prompt.replace(MASK, f"[Region {number}]", 1)
-    return prompt
+    numbers = count()
+    return re.sub(MASK, lambda _: f"[Region {next(numbers)}]", prompt)
 
 
 def _tile(picture: Picture, question: Question) -> Image.Image:
@@ -87,17 +86,7 @@ def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
     return lines
 
 
-def _save(sheet: Image.Image, file: Path) -> None:
-    """Writes the file whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        sheet.save(aside, "PNG")
-        aside.replace(file)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
+@told()
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(
@@ -110,19 +99,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="PNG file")
     parser.add_argument("--scenes", type=int, default=12, help="pictures to show (default %(default)s)")
     arguments = parser.parse_args()
-    try:
-        if arguments.scenes < 1:
-            raise ValueError(f"{arguments.scenes} scenes are too few")
-        print(f"drawing {arguments.scenes} pictures of {arguments.data}/{arguments.split} into {arguments.out}")
-        answers = "test_answers.json"
-        with_answers = arguments.split == "test" and (arguments.data / answers).exists()
-        pictures = read_warehouse(arguments.data, arguments.split, answers if with_answers else None)
-        if not pictures:
-            raise DataError(f"{arguments.data} has no questions in the split {arguments.split}")
-        sheet = gallery(chosen(pictures, arguments.scenes))
-        _save(sheet, arguments.out)
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from None
+    if arguments.scenes < 1:
+        raise ValueError(f"{arguments.scenes} scenes are too few")
+    print(f"drawing {arguments.scenes} pictures of {arguments.data}/{arguments.split} into {arguments.out}")
+    answers = "test_answers.json"
+    with_answers = arguments.split == "test" and (arguments.data / answers).exists()
+    pictures = read_warehouse(arguments.data, arguments.split, answers if with_answers else None)
+    if not pictures:
+        raise DataError(f"{arguments.data} has no questions in the split {arguments.split}")
+    sheet = gallery(chosen(pictures, arguments.scenes))
+    with file_aside(arguments.out) as aside:
+        sheet.save(aside, "PNG")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,22 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: object) -> None:
     """Writes a value as JSON, whole or not at all."""
     write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def write_list(path: str | Path, records: Iterable[dict[str, Any]]) -> None:
+    """Writes a JSON list, one record per line, without holding all of it."""
+    with file_aside(path) as aside, open(aside, "w", encoding="utf-8") as file:
+        file.write("[")
+        file.writelines((",\n" if i else "\n") + json.dumps(record) for i, record in enumerate(records))
+        file.write("\n]\n")
+
+
+def link(source: Path, target: Path) -> None:
+    """Makes a file appear at a second place, as a copy where the file system has no hard links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def read_json(path: str | Path, kind: type | None = None) -> Any:

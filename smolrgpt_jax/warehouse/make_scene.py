@@ -10,28 +10,39 @@ import numpy as np
 from PIL import Image
 
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
-from smolrgpt_jax.warehouse.made import MadeScene
-from smolrgpt_jax.warehouse.other_formats import write_osd_pictures
 from smolrgpt_jax.warehouse.parameters import SPLITS, WarehouseConfig
-from smolrgpt_jax.warehouse.picture.render import Rendering, depth_to_grey, render
-from smolrgpt_jax.warehouse.picture.view import Region, visible_regions
+from smolrgpt_jax.warehouse.picture.view import Region, Rendering, depth_to_grey, render, visible_regions
+from smolrgpt_jax.warehouse.scene.geometry import Camera
 from smolrgpt_jax.warehouse.scene.layout import Scene, make_scene
-from smolrgpt_jax.warehouse.words.captions import Captioner, scene_captions
+from smolrgpt_jax.warehouse.words.captioning import Caption, Captioner, scene_captions
 from smolrgpt_jax.warehouse.words.questions import Asked, Asker
 from smolrgpt_jax.warehouse.words.spatial_questions import SpatialQuestion, benchmark_questions, conversation, solids
 
 DRAWS = 50  # of a scene, of which nearly always the first will do
+JPEG_QUALITY = 92
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """Scene ``index`` of a split; ``number`` names its pictures in ``folder``, the split's."""
+    """Scene `index` of a split; `number` names its pictures in `folder`, the split's."""
 
     folder: Path
     split: str
     index: int
     number: int
     config: WarehouseConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class MadeScene:
+    """A scene whose pictures are written, with all that is asked and said about it."""
+
+    name: str  # of its pictures, without suffix
+    camera: Camera
+    questions: list[Asked]  # more than a split takes
+    region_captions: list[Caption]
+    scene_captions: list[Caption]
+    spatial: list[SpatialQuestion]  # the benchmark's (test split) or the turns of a conversation (train and val)
 
 
 def draw_scene(
@@ -46,7 +57,7 @@ def draw_scene(
     # A view that shows hardly anything teaches nothing, and whether a pallet on a line counts as
     # inside nobody can tell; the generator's next scene replaces such a one.
     for _ in range(DRAWS):
-        scene = make_scene(rng, config.limits())
+        scene = make_scene(rng, config)
         if scene.half_inside(config.undivided()):
             continue
         rendering = render(scene, config.width, config.height)
@@ -64,9 +75,8 @@ def make_questions(
     config: WarehouseConfig, split: str, scene: Scene, regions: list[Region], rng: np.random.Generator
 ) -> list[Asked]:
     """Questions of every category, one or two more of each than the split takes on average."""
-    buffer = scene.things[scene.counted - 1]
     seen = {region.thing.number for region in regions}
-    hidden = any(pallet.number not in seen for pallet in scene.inside(buffer))
+    hidden = any(pallet.number not in seen for pallet in scene.inside(scene.things[scene.counted - 1]))
     asker = Asker(regions, 0 if hidden else scene.counted, rng, config.answers)
     return [
         question
@@ -81,26 +91,24 @@ def make_spatial(
     """Questions for the formats that have spatial ones, drawn with a child of the scene's generator."""
     if ("bench" if split == "test" else "osd") not in config.formats:
         return []
-    found = solids(scene, regions, config.width, config.height)
     draw = benchmark_questions if split == "test" else conversation
-    return draw(found, rng.spawn(1)[0])
+    return draw(solids(scene, regions, config.width, config.height), rng.spawn(1)[0])
 
 
 def make(job: Job) -> MadeScene:
-    """Makes a scene and writes its RGB and depth pictures."""
-    config = job.config
+    """Makes a scene and writes its RGB and depth pictures, also those of the Open Spatial Dataset's format."""
+    config, folder, name = job.config, job.folder, f"{job.number:06d}"
     scene, rendering, regions, rng = draw_scene(config, job.split, job.index)
-    name = f"{job.number:06d}"
-    Image.fromarray(rendering.rgb).save(job.folder / "images" / f"{name}.png", compress_level=1)
-    grey = depth_to_grey(rendering.depth)
-    Image.fromarray(grey).save(job.folder / "depths" / f"{name}_depth.png", compress_level=1)
-    questions = make_questions(config, job.split, scene, regions, rng)
-    region_captions, captions = [], []
+    rgb, grey = Image.fromarray(rendering.rgb), Image.fromarray(depth_to_grey(rendering.depth))
+    rgb.save(folder / "images" / f"{name}.png", compress_level=1)
+    grey.save(folder / "depths" / f"{name}_depth.png", compress_level=1)
+    questions, captions, overviews = make_questions(config, job.split, scene, regions, rng), [], []
     if job.split != "test":
-        captioner = Captioner(regions, config.max_caption_regions, rng, config.answers)
-        region_captions = captioner.captions(config.captions)
-        captions = scene_captions(regions, config.scene_captions, rng)
+        captions = Captioner(regions, config.max_caption_regions, rng, config.answers).captions(config.captions)
+        overviews = scene_captions(regions, config.scene_captions, rng)
+        if "osd" in config.formats:
+            rgb.save(folder.parent / "osd/images" / f"{name}.jpg", quality=JPEG_QUALITY)
+            # Three equal channels, as that set has them.
+            grey.convert("RGB").save(folder.parent / "osd/depths" / f"{name}.png", compress_level=1)
     spatial = make_spatial(config, job.split, scene, regions, rng)
-    if job.split != "test" and "osd" in config.formats:
-        write_osd_pictures(job.folder.parent, name, rendering.rgb, grey)
-    return MadeScene(name, scene.camera, tuple(questions), tuple(region_captions), tuple(captions), tuple(spatial))
+    return MadeScene(name, scene.camera, questions, captions, overviews, spatial)

@@ -8,9 +8,7 @@
     {train,val}_regions.json                    region captions, category "region_caption"
     metadata.json                               parameters and statistics
 
-and, where the configuration names them, the formats of exports.py.
-
-Pictures are numbered through all splits.
+and, where the configuration names them, the formats of other_formats.py. Pictures are numbered through all splits.
 """
 
 from __future__ import annotations
@@ -21,7 +19,6 @@ import json
 import math
 import multiprocessing
 import os
-import shutil
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -33,10 +30,9 @@ from tqdm import tqdm
 
 from smolrgpt_jax.data.records import IMAGE, WAREHOUSE_CATEGORIES
 from smolrgpt_jax.errors import DataError
-from smolrgpt_jax.warehouse.files import dump
-from smolrgpt_jax.warehouse.made import MadeScene
-from smolrgpt_jax.warehouse.make_scene import Job, make
-from smolrgpt_jax.warehouse.other_formats import make_folders, write_formats
+from smolrgpt_jax.files import new_folder, read_json, write_json, write_list
+from smolrgpt_jax.warehouse.make_scene import Job, MadeScene, make
+from smolrgpt_jax.warehouse.other_formats import write_formats
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
 from smolrgpt_jax.warehouse.picture.view import Region
 from smolrgpt_jax.warehouse.words.balance import choose
@@ -59,40 +55,34 @@ def make_warehouse(
       parameters: fields of the configuration to change.
 
     Raises:
-      DataError: ``out`` exists and is not an empty folder.
+      DataError: `out` exists and is not an empty folder.
+      CheckpointError: `out` could not be written.
       ValueError: impossible parameters.
     """
     out = Path(out)
     config = dataclasses.replace(config or WarehouseConfig(), **parameters)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out} exists already and is not an empty folder; nothing was written")
-    aside = out.with_name(f".{out.name}.partial-{os.getpid()}")
-    try:
-        made = _make_all(aside, config, workers or os.cpu_count() or 1)
-        metadata = _write_records(aside, config, made)
-        if out.exists():
-            out.rmdir()
-        aside.rename(out)
-        return metadata
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    if out.exists():
+        if not out.is_dir() or any(out.iterdir()):
+            raise DataError(f"{out} exists already and is not an empty folder; nothing was written")
+        out.rmdir()
+    with new_folder(out) as aside:
+        return _write_records(aside, config, _make_all(aside, config, workers or os.cpu_count() or 1))
 
 
 def ensure_warehouse(out: Path, config: WarehouseConfig) -> None:
     """Makes the warehouse unless it is there already.
 
     Raises:
-      DataError: ``out`` holds a warehouse made with other parameters, whose names are told, or something else.
-      ValueError: impossible parameters.
+      DataError: `out` holds a warehouse made with other parameters, whose names are told, or something else.
+      CheckpointError: `out` could not be written.
     """
     file = out / "metadata.json"
     if not file.exists():
-        out.parent.mkdir(parents=True, exist_ok=True)
         make_warehouse(out, config)
         return
     wanted = json.loads(json.dumps(dataclasses.asdict(config)))
     try:
-        metadata = json.loads(file.read_bytes())
+        metadata = read_json(file, dict)
         version, parameters = metadata["version"], dict(metadata["parameters"])
     except (ValueError, KeyError, TypeError):
         version, parameters = None, {}
@@ -106,12 +96,13 @@ def ensure_warehouse(out: Path, config: WarehouseConfig) -> None:
 def _make_all(folder: Path, config: WarehouseConfig, workers: int) -> dict[str, list[MadeScene]]:
     """Makes the scenes of all splits, in order, and their pictures."""
     jobs: list[Job] = []
-    make_folders(folder, config.formats)
+    made: dict[str, list[MadeScene]] = {}
     for split, size in config.split_sizes().items():
-        for kind in ("images", "depths"):
-            (folder / split / kind).mkdir(parents=True)
         jobs += [Job(folder / split, split, i, len(jobs) + i, config) for i in range(size)]
-    made: dict[str, list[MadeScene]] = {split: [] for split in config.split_sizes()}
+        made[split] = []
+    for name in (*made, *({"osd"} & {*config.formats})):
+        for kind in ("images", "depths"):
+            (folder / name / kind).mkdir(parents=True)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool:
         scenes = tqdm(pool.map(make, jobs, chunksize=8), total=len(jobs), desc="scenes", unit="scene")
@@ -127,44 +118,46 @@ def _write_records(folder: Path, config: WarehouseConfig, made: dict[str, list[M
         shares = dict(zip(WAREHOUSE_CATEGORIES, config.shares(split)))
         most = round(config.questions_per_picture * len(scenes))
         chosen = choose([scene.questions for scene in scenes], shares, most)
-        pairs = [(scene, scene.questions[i]) for scene, indices in zip(scenes, chosen) for i in indices]
+        records = [_question(scene, q, config) for scene, questions in zip(scenes, chosen) for q in questions]
         if split == "test":
-            dump(folder / "test_answers.json", (_question(scene, q, config) for scene, q in pairs))
-            dump(folder / "test.json", (_without_answer(_question(scene, q, config)) for scene, q in pairs))
+            write_list(folder / "test_answers.json", records)
+            write_list(folder / "test.json", map(_without_answer, records))
         else:
-            dump(folder / f"{split}.json", (_question(scene, q, config) for scene, q in pairs))
-            dump(
-                folder / f"{split}_regions.json",
-                (
-                    _record(scene.name, c.prompt, c.text, c.regions, config, category="region_caption")
-                    for scene in scenes
-                    for c in scene.region_captions
-                ),
+            write_list(folder / f"{split}.json", records)
+            regions = (
+                _record(scene.name, c.prompt, c.text, c.regions, config, category="region_caption")
+                for scene in scenes
+                for c in scene.region_captions
             )
-            dump(
-                folder / f"{split}_captions.json",
-                (
-                    _chat(scene.name, i, c.prompt, c.text)
-                    for scene in scenes
-                    for i, c in enumerate(scene.scene_captions)
-                ),
+            write_list(folder / f"{split}_regions.json", regions)
+            captions = (
+                {"id": f"{scene.name}-{i}", **_chat(scene.name, f"{IMAGE}\n{c.prompt}", c.text)}
+                for scene in scenes
+                for i, c in enumerate(scene.scene_captions)
             )
-        metadata["splits"][split] = _statistics(scenes, [question for _, question in pairs])
+            write_list(folder / f"{split}_captions.json", captions)
+        metadata["splits"][split] = _statistics(scenes, [question for questions in chosen for question in questions])
     metadata["formats"] = write_formats(folder, config, made)
-    (folder / "metadata.json").write_text(json.dumps(metadata, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / "metadata.json", metadata)
     return metadata
+
+
+def _chat(name: str, prompt: str, answer: str) -> dict[str, Any]:
+    return {
+        "image": f"{name}.png",
+        "conversations": [{"from": "human", "value": prompt}, {"from": "gpt", "value": answer}],
+    }
 
 
 def _record(
     name: str, prompt: str, answer: str, regions: Sequence[Region], config: WarehouseConfig, **more: Any
 ) -> dict[str, Any]:
     """A record of the published format; its id is a hash of what it says about which picture."""
-    size = [config.height, config.width]
     content = json.dumps([config.seed, name, prompt, answer, [region.counts for region in regions]])
+    size = [config.height, config.width]
     return {
         "id": hashlib.md5(content.encode(), usedforsecurity=False).hexdigest(),
-        "image": f"{name}.png",
-        "conversations": [{"from": "human", "value": prompt}, {"from": "gpt", "value": answer}],
+        **_chat(name, prompt, answer),
         "rle": [{"size": size, "counts": region.counts} for region in regions],
         **more,
     }
@@ -184,20 +177,8 @@ def _question(scene: MadeScene, asked: Asked, config: WarehouseConfig) -> dict[s
 
 
 def _without_answer(record: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "id": record["id"],
-        "image": record["image"],
-        "conversations": record["conversations"][:1],
-        "rle": record["rle"],
-    }
-
-
-def _chat(name: str, index: int, prompt: str, text: str) -> dict[str, Any]:
-    return {
-        "id": f"{name}-{index}",
-        "image": f"{name}.png",
-        "conversations": [{"from": "human", "value": f"{IMAGE}\n{prompt}"}, {"from": "gpt", "value": text}],
-    }
+    hidden = {name: record[name] for name in ("id", "image", "conversations", "rle")}
+    return hidden | {"conversations": record["conversations"][:1]}
 
 
 def _in_order(answer: str | int) -> tuple[int, str]:
@@ -225,14 +206,15 @@ def _statistics(scenes: Sequence[MadeScene], questions: Sequence[Asked]) -> dict
         result["distance_metres"] = {
             "mean": round(float(metres.mean()), 2),
             "zeros": int((metres == 0).sum()),
-            "quartiles": [round(float(q), 2) for q in np.quantile(metres, (0.25, 0.5, 0.75))],
+            "quartiles": [round(q, 2) for q in np.quantile(metres, (0.25, 0.5, 0.75)).tolist()],
             "largest": round(float(metres.max()), 2),
         }
-    if scenes:
-        for label, values in (
-            ("height_metres", [scene.camera.position[2] for scene in scenes]),
-            ("pitch_degrees", [math.degrees(scene.camera.pitch) for scene in scenes]),
-            ("focal_widths", [scene.camera.focal for scene in scenes]),
-        ):
+    for label, value in (
+        ("height_metres", lambda camera: camera.position[2]),
+        ("pitch_degrees", lambda camera: math.degrees(camera.pitch)),
+        ("focal_widths", lambda camera: camera.focal),
+    ):
+        values = [value(scene.camera) for scene in scenes]
+        if values:
             result[f"camera_{label}"] = [round(min(values), 2), round(max(values), 2)]
     return result

@@ -12,8 +12,8 @@ from eval import captions
 from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.records import Question
 from smolrgpt_jax.warehouse.make_scene import draw_scene
-from smolrgpt_jax.warehouse.parameters import WarehouseConfig
-from smolrgpt_jax.warehouse.words.captions import CaptionCounts, Captioner
+from smolrgpt_jax.warehouse.parameters import CaptionCounts, WarehouseConfig
+from smolrgpt_jax.warehouse.words.captioning import Captioner
 
 ANSWER = "0 stands 12 ahead 3 left. 1 at 5 ahead 4 right apart 7 across 7 along off 9 nearest 1 off 9."
 

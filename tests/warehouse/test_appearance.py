@@ -10,16 +10,25 @@ import pytest
 
 from configs import demo
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
-from smolrgpt_jax.warehouse.picture.appearance import WALLS, Lamp, Look, draw_look
-from smolrgpt_jax.warehouse.picture.floor_light import MARGIN, lamp_tone, light_map, look_up
-from smolrgpt_jax.warehouse.picture.patterns import TEXEL, TEXELS, floor_grain, grain, print_marks, wall_tone
-from smolrgpt_jax.warehouse.picture.render import render
+from smolrgpt_jax.warehouse.picture.surfaces import (
+    MARGIN,
+    TEXEL,
+    TEXELS,
+    floor_grain,
+    grain,
+    lamp_tone,
+    light_map,
+    look_up,
+    print_marks,
+    wall_tone,
+)
+from smolrgpt_jax.warehouse.picture.view import render
 from smolrgpt_jax.warehouse.scene.clutter import FREE
 from smolrgpt_jax.warehouse.scene.layout import make_scene
+from smolrgpt_jax.warehouse.scene.look import WALLS, Lamp, Look, draw_look
 from smolrgpt_jax.warehouse.scene.objects import Cuboid
-from smolrgpt_jax.warehouse.scene.placing import SceneLimits
 
-PLAIN = SceneLimits(appearance_variety=0.0)
+PLAIN = WarehouseConfig(appearance_variety=0.0)
 
 
 def plain_scene(seed: int = 0):
@@ -27,17 +36,16 @@ def plain_scene(seed: int = 0):
 
 
 def test_the_demo_keeps_the_plain_look():
-    limits = WarehouseConfig(**demo.WAREHOUSE).limits()
+    config = WarehouseConfig(**demo.WAREHOUSE)
     for seed in range(5):
-        scene = make_scene(np.random.default_rng(seed), limits)
-        assert scene.look == Look() and limits.appearance_variety == 0
+        assert make_scene(np.random.default_rng(seed), config).look == Look()
 
 
 def test_the_plain_look_spawns_no_generator_and_the_varied_one_takes_nothing_from_the_stream():
     plain, varied = np.random.default_rng(3), np.random.default_rng(3)
     first = make_scene(plain, PLAIN)
     assert plain.bit_generator.seed_seq.n_children_spawned == 0
-    second = make_scene(varied, SceneLimits(camera_variety=1.0))
+    second = make_scene(varied, WarehouseConfig(camera_variety=1.0))
     assert varied.bit_generator.seed_seq.n_children_spawned == 1
     # The room and the camera's place are drawn before anything depends on the view.
     assert first.room == second.room and first.camera.position[:2] == second.camera.position[:2]
@@ -156,7 +164,7 @@ def test_pictures_differ_more_than_with_the_plain_look():
     def spread(variety: float) -> float:
         means = []
         for seed in range(24):
-            scene = make_scene(np.random.default_rng(seed), SceneLimits(appearance_variety=variety))
+            scene = make_scene(np.random.default_rng(seed), WarehouseConfig(appearance_variety=variety))
             means.append(render(scene, 64, 36).rgb.mean((0, 1)))
         return float(np.std(means, axis=0).mean())
 
@@ -165,7 +173,7 @@ def test_pictures_differ_more_than_with_the_plain_look():
 
 def test_pitch_differs_more_and_the_middle_of_the_view_stays_on_the_floor():
     varied, plain = (
-        [make_scene(np.random.default_rng(seed), limits) for seed in range(80)] for limits in (SceneLimits(), PLAIN)
+        [make_scene(np.random.default_rng(seed), config) for seed in range(80)] for config in (WarehouseConfig(), PLAIN)
     )
     for scene in varied:
         x, y = scene.camera.floor_point(0.0, 0.0)
@@ -200,4 +208,4 @@ def test_the_shares_of_clutter_add_up():
 @pytest.mark.parametrize("variety", [-0.1, 1.1])
 def test_an_impossible_variety_is_refused(variety):
     with pytest.raises(ValueError, match="appearance_variety"):
-        SceneLimits(appearance_variety=variety)
+        WarehouseConfig(appearance_variety=variety)

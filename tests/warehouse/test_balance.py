@@ -19,8 +19,7 @@ EQUAL = dict.fromkeys(WAREHOUSE_CATEGORIES, 0.25)
 
 @pytest.fixture(scope="module")
 def chosen(samples):
-    picked = choose([sample.questions for sample in samples], EQUAL, round(6.4 * len(samples)))
-    return [[sample.questions[i] for i in indices] for sample, indices in zip(samples, picked)]
+    return choose([sample.questions for sample in samples], EQUAL, round(6.4 * len(samples)))
 
 
 def answers(chosen, category):
@@ -37,13 +36,13 @@ def test_shares_and_number(samples, chosen):
     # Hardly a picture goes without questions, and none hoards them.
     assert max(map(len, chosen)) <= 12 and sum(not questions for questions in chosen) < 0.02 * len(samples)
     uneven = choose([sample.questions for sample in samples], {"left_right": 0.1, "distance": 0.9}, 400)
-    kinds = Counter(samples[s].questions[i].category for s, indices in enumerate(uneven) for i in indices)
+    kinds = Counter(question.category for questions in uneven for question in questions)
     assert kinds == {"left_right": 40, "distance": 360}
 
 
 def test_a_hundred_questions_of_each_category_from_a_hundred_pictures(samples):
     picked = choose([sample.questions for sample in samples[:100]], EQUAL, 640)
-    kinds = Counter(samples[s].questions[i].category for s, indices in enumerate(picked) for i in indices)
+    kinds = Counter(question.category for questions in picked for question in questions)
     assert min(kinds[category] for category in WAREHOUSE_CATEGORIES) >= 100
 
 
@@ -58,7 +57,7 @@ def test_the_published_mix(samples):
         rng = np.random.default_rng(index)
         questions.append(make_questions(config, "train", sample.scene, sample.regions, rng))
     picked = choose(questions, shares, round(6.4 * 120))
-    kinds = Counter(questions[s][i].category for s, indices in enumerate(picked) for i in indices)
+    kinds = Counter(question.category for questions in picked for question in questions)
     assert sum(kinds.values()) == pytest.approx(6.4 * 120, abs=4)
     for category, share in published.items():
         assert kinds[category] / sum(kinds.values()) == pytest.approx(share, abs=0.01), category

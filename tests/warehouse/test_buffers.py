@@ -11,7 +11,7 @@ import pytest
 from configs import demo
 from smolrgpt_jax.warehouse.make_scene import draw_scene
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
-from smolrgpt_jax.warehouse.scene.layout import is_half_inside, make_scene
+from smolrgpt_jax.warehouse.scene.layout import make_scene
 from smolrgpt_jax.warehouse.scene.objects import PALLET, Thing
 
 BUFFER = Thing(1, "buffer", (0.0, 0.0), 0.0, (4.0, 2.0))
@@ -65,7 +65,7 @@ def test_pallets_of_the_demo_are_wholly_in_or_out():
 )
 def test_half_inside_by_hand(place, yaw, size, expected):
     thing = Thing(2, "pallet", place, yaw, size)
-    assert is_half_inside(thing, BUFFER) == expected
+    assert thing.is_half_inside(BUFFER) == expected
 
 
 def test_half_inside_agrees_with_counting_points():
@@ -76,7 +76,7 @@ def test_half_inside_agrees_with_counting_points():
         thing = Thing(2, "pallet", tuple(rng.uniform(-3, 3, 2)), float(rng.uniform(0, 6.3)), (1.2, 1.0))
         share = share_inside(thing, buffer)
         # The grid misses slivers thinner than its step.
-        if is_half_inside(thing, buffer) != (0 < share < 1):
+        if thing.is_half_inside(buffer) != (0 < share < 1):
             assert share < 0.002 or share > 0.998
         found.append(0 < share < 1)
     assert 50 < sum(found) < 350
@@ -84,15 +84,15 @@ def test_half_inside_agrees_with_counting_points():
 
 def test_a_loaded_transporter_is_as_wide_as_its_load():
     thing = Thing(2, "transporter", (0.0, 0.56), 0.0, (1.15, 0.75))
-    assert not is_half_inside(thing, BUFFER)
-    assert is_half_inside(dataclasses.replace(thing, carrying=True), BUFFER)
+    assert not thing.is_half_inside(BUFFER)
+    assert dataclasses.replace(thing, carrying=True).is_half_inside(BUFFER)
 
 
 def test_scenes_with_something_on_a_line_are_found_and_drawn_again():
     config = WarehouseConfig(width=64, height=36, seed=8)
     on_line = 0
     for index in range(120):
-        first = make_scene(np.random.default_rng(np.random.SeedSequence([8, 0, index])), config.limits())
+        first = make_scene(np.random.default_rng(np.random.SeedSequence([8, 0, index])), config)
         on_line += bool(first.half_inside(config.undivided()))
         assert not draw_scene(config, "train", index)[0].half_inside(config.undivided())
     assert on_line > 0

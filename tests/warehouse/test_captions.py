@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from smolrgpt_jax.data.records import MASK
+from smolrgpt_jax.warehouse.parameters import CaptionCounts
 from smolrgpt_jax.warehouse.picture.view import floor_distance, is_inside
-from smolrgpt_jax.warehouse.words.captions import CaptionCounts, Captioner, scene_captions
+from smolrgpt_jax.warehouse.words.captioning import Captioner, scene_captions
 
 KINDS = tuple(CaptionCounts.__dataclass_fields__)
 NAMES = {
@@ -101,7 +102,7 @@ def test_inside_or_not_is_answered_equally_often(captions):
         pallet, buffer = caption.regions
         assert (pallet.kind, buffer.kind) == ("pallet", "buffer")
         answers.append(caption.text)
-        assert (caption.text == "Yes.") == is_inside(pallet.thing, buffer.thing)
+        assert (caption.text == "Yes.") == is_inside(pallet, buffer)
     assert 0.4 < answers.count("Yes.") / len(answers) < 0.6
 
 
@@ -110,14 +111,14 @@ def test_the_number_of_pallets_inside(captions):
     for caption in captions["how_many"]:
         *pallets, buffer = caption.regions
         assert buffer.kind == "buffer" and {pallet.kind for pallet in pallets} == {"pallet"}
-        assert words.index(caption.text) == sum(is_inside(p.thing, buffer.thing) for p in pallets)
+        assert words.index(caption.text) == sum(is_inside(p, buffer) for p in pallets)
 
 
 def test_the_closest_of_several(captions):
     for caption in captions["closest"]:
         origin, *group = caption.regions
         best = int(re.fullmatch(r"\[Region (\d+)\] is\.", caption.text)[1])
-        distances = [floor_distance(origin.thing, region.thing) for region in group]
+        distances = [floor_distance(origin, region) for region in group]
         assert len(group) >= 2 and distances[best - 1] == min(distances)
 
 
@@ -199,7 +200,7 @@ def test_pallets_inside_a_buffer(captions):
         named = {int(n) for n in re.findall(r"\[Region (\d+)\]", caption.text)}
         buffer = caption.regions[0]
         assert buffer.kind == "buffer"
-        assert named == {i for i, r in enumerate(caption.regions) if i and is_inside(r.thing, buffer.thing)}
+        assert named == {i for i, r in enumerate(caption.regions) if i and is_inside(r, buffer)}
 
 
 def test_the_empty_transporter(captions):
@@ -220,14 +221,14 @@ def test_each_of_several_regions_in_turn(captions):
         buffer, *pallets = caption.regions
         found = re.findall(r"(\d+) (in|out)", caption.text)
         assert [int(number) for number, _ in found] == list(range(1, len(pallets) + 1))
-        inside = [is_inside(pallet.thing, buffer.thing) for pallet in pallets]
+        inside = [is_inside(pallet, buffer) for pallet in pallets]
         assert [word == "in" for _, word in found] == inside
         words = ("Zero", "One", "Two", "Three", "Four", "Five", "Six")
         assert words.index(caption.text.split()[-1].rstrip(".")) == sum(inside)
     clear = 0
     for caption in captions["near_each"]:
         origin, *group = caption.regions
-        metres = [floor_distance(origin.thing, region.thing) for region in group]
+        metres = [floor_distance(origin, region) for region in group]
         said = [float(text) for text in re.findall(r"\d+ off (\d+\.\d)", caption.text)]
         assert said == pytest.approx(metres, abs=0.051)
         if best := re.search(r"\[Region (\d+)\]\.$", caption.text):
@@ -286,7 +287,7 @@ def test_legs_of_a_distance(captions):
     for caption in captions["legs"]:
         a, b = caption.regions
         numbers = [float(text) for text in re.findall(r"\d+\.\d", caption.text)]
-        assert numbers[-1] == pytest.approx(floor_distance(a.thing, b.thing), abs=0.051)
+        assert numbers[-1] == pytest.approx(floor_distance(a, b), abs=0.051)
         if numbers[-1] > 0:
             legs = (abs(a.right - b.right), abs(a.ahead - b.ahead))
             assert numbers[:2] == pytest.approx(legs, abs=0.051)

@@ -15,7 +15,6 @@ from smolrgpt_jax.data.sources.captions import read_captions
 from smolrgpt_jax.data.sources.osd import read_bench, read_osd
 from smolrgpt_jax.data.sources.smolrgpt_parquet import read_smolrgpt
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
-from smolrgpt_jax.warehouse import files
 from smolrgpt_jax.warehouse.make_scene import draw_scene, make_spatial
 from smolrgpt_jax.warehouse.parameters import FORMATS, WarehouseConfig
 from smolrgpt_jax.warehouse.write import make_warehouse
@@ -197,16 +196,6 @@ def test_metadata_counts_the_formats(warehouse):
     turns = [len(p.questions[0].turns) // 2 for p in read_osd(warehouse / "osd")]
     assert counts["osd"]["train_turns"] == sum(turns)
     assert counts["parquet"]["osd-110k-smolRGPT"] == 8
-
-
-def test_pictures_are_copied_where_there_are_no_links(tmp_path, monkeypatch):
-    def refuse(*_):
-        raise OSError("no hard links here")
-
-    monkeypatch.setattr(files.os, "link", refuse)
-    (tmp_path / "a").write_bytes(b"picture")
-    files.link(tmp_path / "a", tmp_path / "b")
-    assert (tmp_path / "b").read_bytes() == b"picture"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ import pytest
 
 from eval.reading.rules import normalized_answer, question_category
 from smolrgpt_jax.data.records import IMAGE, MASK, WAREHOUSE_CATEGORIES
-from smolrgpt_jax.warehouse.words.questions import AnswerStyle, Asker
+from smolrgpt_jax.warehouse.parameters import AnswerStyle
+from smolrgpt_jax.warehouse.words.questions import Asker
 
 FEWEST = {"left_right": 2, "count": 3, "mcq": 3, "distance": 2}
 MOST = {"left_right": 2, "count": 15, "mcq": 13, "distance": 13}

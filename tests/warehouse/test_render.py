@@ -8,10 +8,10 @@ import math
 import numpy as np
 import pytest
 
-from smolrgpt_jax.warehouse.picture.appearance import Look
-from smolrgpt_jax.warehouse.picture.render import depth_to_grey, render
+from smolrgpt_jax.warehouse.picture.view import depth_to_grey, render
 from smolrgpt_jax.warehouse.scene.geometry import Camera
 from smolrgpt_jax.warehouse.scene.layout import Scene, make_scene
+from smolrgpt_jax.warehouse.scene.look import Colors, Look
 from smolrgpt_jax.warehouse.scene.objects import Cuboid, Thing
 
 LINE = Look().line
@@ -22,10 +22,7 @@ EMPTY = Scene(
     cuboids=(),
     camera=CAMERA,
     room=(20.0, 13.0, 8.0),
-    floor=(0.4, 0.4, 0.4),
-    wall=(0.8, 0.8, 0.8),
-    stripe=(0.1, 0.2, 0.6),
-    paint=(0.9, 0.7, 0.1),
+    colors=Colors(floor=(0.4, 0.4, 0.4), wall=(0.8, 0.8, 0.8), stripe=(0.1, 0.2, 0.6), paint=(0.9, 0.7, 0.1)),
     light=(0.0, 0.0, 1.0),
     ambient=0.5,
     tint=(1.0, 1.0, 1.0),

@@ -3,13 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from smolrgpt_jax.warehouse.parameters import WarehouseConfig
 from smolrgpt_jax.warehouse.scene.layout import make_scene
-from smolrgpt_jax.warehouse.scene.placing import SceneLimits
 
 
 def cameras(variety: float, number: int = 40):
-    limits = SceneLimits(camera_variety=variety)
-    return [make_scene(np.random.default_rng(seed), limits).camera for seed in range(number)]
+    config = WarehouseConfig(camera_variety=variety)
+    return [make_scene(np.random.default_rng(seed), config).camera for seed in range(number)]
 
 
 def spread(values) -> float:
@@ -31,4 +31,4 @@ def test_cameras_differ_as_much_as_asked():
 @pytest.mark.parametrize("variety", [-0.1, 1.1])
 def test_an_impossible_variety_is_refused(variety):
     with pytest.raises(ValueError, match="camera_variety"):
-        SceneLimits(camera_variety=variety)
+        WarehouseConfig(camera_variety=variety)

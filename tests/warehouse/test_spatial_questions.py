@@ -16,7 +16,7 @@ from smolrgpt_jax.warehouse.words.spatial_questions import (
     QUALITATIVE,
     QUANTITATIVE,
     Solid,
-    SpatialAsker,
+    ask,
     benchmark_questions,
     clock_hour,
     compared,
@@ -125,9 +125,7 @@ def test_directions_are_the_benchmarks_hours(asked):
     [(0.1, 5, 1), (-0.1, 5, 12), (5, 2, 3), (5, -2, 4), (1, -5, 6), (-1, -5, 7), (-5, 1, 10), (-5, -1, 9)],
 )
 def test_clock_hours_by_hand(right, ahead, hour):
-    a = Solid(None, (-1, -1, 0), (1, 1, 1), True)
-    b = Solid(None, (right - 1, ahead - 1, 0), (right + 1, ahead + 1, 1), True)
-    assert clock_hour(a, b)[0] == hour
+    assert clock_hour(right, ahead)[0] == hour
 
 
 def holds(name: str, a: np.ndarray, b: np.ndarray) -> bool:
@@ -252,5 +250,5 @@ def test_conversations_have_turns_of_different_categories(samples, config):
 
 
 def test_no_question_about_nothing():
-    asker = SpatialAsker([solid()], np.random.default_rng(0))
-    assert asker.ask("left_predicate", 3) == [] and len(asker.ask("width_data", 3)) == 1
+    rng = np.random.default_rng(0)
+    assert ask([solid()], rng, "left_predicate", 3) == [] and len(ask([solid()], rng, "width_data", 3)) == 1

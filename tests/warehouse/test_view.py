@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco
 
-from smolrgpt_jax.warehouse.picture.render import Rendering
-from smolrgpt_jax.warehouse.picture.view import floor_distance, visible_regions
+from smolrgpt_jax.warehouse.picture.view import Region, Rendering, floor_distance, visible_regions
 from smolrgpt_jax.warehouse.scene.geometry import Camera
 from smolrgpt_jax.warehouse.scene.layout import Scene, make_scene
 from smolrgpt_jax.warehouse.scene.objects import Thing
@@ -43,8 +42,11 @@ def test_masks_centroids_and_places(scene):
 
 
 def test_floor_distance():
-    assert floor_distance(PALLET, SHELF) == pytest.approx(5.0)
     # A quarter turn makes the buffer 6 m long in y.
     inside, outside = (dataclasses.replace(PALLET, position=p) for p in ((4.0, 11.9), (6.0, 9.0)))
-    assert floor_distance(inside, BUFFER) == floor_distance(BUFFER, inside) == 0
-    assert floor_distance(outside, BUFFER) == pytest.approx(2.0)
+    pallet, shelf, buffer, inside, outside = (
+        Region(thing, 0, "", 0.5, 0.5, 0.0, 0.0) for thing in (PALLET, SHELF, BUFFER, inside, outside)
+    )
+    assert floor_distance(pallet, shelf) == pytest.approx(5.0)
+    assert floor_distance(inside, buffer) == floor_distance(buffer, inside) == 0
+    assert floor_distance(outside, buffer) == pytest.approx(2.0)

@@ -9,9 +9,10 @@ import pytest
 
 from eval.reading.rules import normalized_answer
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
+from smolrgpt_jax.warehouse.parameters import AnswerStyle
 from smolrgpt_jax.warehouse.picture.view import floor_distance, is_inside
 from smolrgpt_jax.warehouse.words import worked
-from smolrgpt_jax.warehouse.words.questions import AnswerStyle, Asker
+from smolrgpt_jax.warehouse.words.questions import Asker
 
 
 def asked_both_ways(samples, **style: bool):
@@ -222,9 +223,9 @@ def test_lists_of_one_scene(samples):
     pallets = [r for r in regions if r.kind == "pallet"]
     buffer = next(r for r in regions if r.kind == "buffer")
     transporter = next(r for r in regions if r.kind == "transporter")
-    inside = said(worked.insides(pallets, buffer, 1), "in|out")
-    assert inside == {i: "in" if is_inside(p.thing, buffer.thing) else "out" for i, p in enumerate(pallets, start=1)}
+    inside = said(worked.insides(pallets, 1, buffer), "in|out")
+    assert inside == {i: "in" if is_inside(p, buffer) else "out" for i, p in enumerate(pallets, start=1)}
     state = "loaded" if transporter.thing.carrying else "empty"
     assert worked.loads([transporter], 4) == f"4 {state}. "
-    metres = floor_distance(transporter.thing, pallets[0].thing)
-    assert worked.nearness(transporter, pallets[:1], 0) == f"0 off {min(round(metres), 9)}. "
+    metres = floor_distance(transporter, pallets[0])
+    assert worked.nearness(pallets[:1], 0, transporter) == f"0 off {min(round(metres), 9)}. "

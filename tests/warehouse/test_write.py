@@ -17,7 +17,7 @@ from smolrgpt_jax.data.masks import decode
 from smolrgpt_jax.data.records import CAPTION_CATEGORIES, WAREHOUSE_CATEGORIES
 from smolrgpt_jax.data.sources.captions import read_captions
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
-from smolrgpt_jax.errors import DataError
+from smolrgpt_jax.errors import CheckpointError, DataError
 from smolrgpt_jax.warehouse import write
 from smolrgpt_jax.warehouse.make_scene import draw_scene
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
@@ -223,7 +223,7 @@ def test_a_failure_leaves_nothing(tmp_path, monkeypatch):
         raise OSError("no space")
 
     monkeypatch.setattr(write, "_write_records", fail)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(CheckpointError, match="new could not be written, nothing was left behind: no space"):
         make_warehouse(tmp_path / "new", CONFIG, workers=1, scenes=1, val_scenes=0, test_scenes=0)
     assert list(tmp_path.iterdir()) == []
 
@@ -236,8 +236,8 @@ def test_a_threshold_that_nothing_passes_is_an_error():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"width": 9999}, "9999x90 pixels"),
-        ({"max_pallets": 2}, "4 to 10 pallets"),
+        ({"width": 9999}, "width is 9999"),
+        ({"max_pallets": 2}, "max_pallets is 2, must be 4 to 10"),
         ({"scenes": -1}, "must be positive"),
         ({"mix": "odd"}, "mix 'odd'"),
         ({"seed": -1}, "seed is -1"),

@@ -4,88 +4,65 @@ from __future__ import annotations
 
 import numpy as np
 
-from smolrgpt_jax.warehouse.picture.appearance import Look
-from smolrgpt_jax.warehouse.picture.faces import CEILING, FLOOR, ROOM_FACES, Faces
-from smolrgpt_jax.warehouse.picture.floor_light import lamp_map, lamp_tone, light_map, look_up
-from smolrgpt_jax.warehouse.picture.patterns import INK, LABEL, TAPE, floor_grain, on_digit, print_marks, wall_tone
+from smolrgpt_jax.warehouse.picture import surfaces
+from smolrgpt_jax.warehouse.picture.zbuffer import CEILING, FLOOR, ROOM_FACES, ROOM_NORMALS, Faces, Pixels
 from smolrgpt_jax.warehouse.scene.geometry import edge_distance, moved
 from smolrgpt_jax.warehouse.scene.layout import Scene
-from smolrgpt_jax.warehouse.scene.objects import WHITE, Color
+from smolrgpt_jax.warehouse.scene.look import Look
+from smolrgpt_jax.warehouse.scene.objects import WHITE, Color, palette
 
 FINEST, COARSE = 0.05, 0.5  # metres, cells of the maps of light
 PLATE = 0.6  # metres
-DARK: Color = (0.06, 0.06, 0.07)
-HAZARD: Color = (0.93, 0.76, 0.10)
+DARK, HAZARD, TAPE, LABEL, INK = palette("6 6 7, 93 76 10, 74 60 42, 86 85 82, 16 12 9")
 # Points (indices or bool), the colour laid on them, and how much of what is below it covers.
-Layer = tuple[np.ndarray, Color | np.ndarray, float]
+Layer = tuple[np.ndarray, Color, float]
 
 
-def shade(
-    scene: Scene,
-    faces: Faces,
-    shown: np.ndarray,
-    depth: np.ndarray,
-    columns: np.ndarray,
-    rows: np.ndarray,
-    focal: float,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Colours and ids of all pixels.
-
-    Args:
-      scene: what is seen.
-      faces: its boxes' faces.
-      shown: int32[H, W], the face each pixel shows: of the room, then ROOM_FACES + index in ``faces``.
-      depth: float32[H, W], metres along the optical axis.
-      columns, rows: float32[W] and float32[H], the pixels' places from the middle over the focal length.
-      focal: focal length in pixels.
-
-    Returns:
-      Colours uint8[H, W, 3] and numbers of the things seen int32[H, W].
-    """
+def shade(scene: Scene, pixels: Pixels) -> tuple[np.ndarray, np.ndarray]:
+    """Colours uint8[H, W, 3] of all pixels and numbers of the things seen, int32[H, W]."""
     axes = scene.camera.axes.astype(np.float32)
-    flat_depth, flat = depth.ravel(), shown.ravel()
-    across = (depth * columns).ravel()
-    down = (depth * rows[:, None]).ravel()
+    faces, depth, flat = pixels.faces, pixels.depth.ravel(), pixels.shown.ravel()
+    across = (pixels.depth * pixels.columns).ravel()
+    down = (pixels.depth * pixels.rows[:, None]).ravel()
     # Three coordinates kept apart: contiguous arrays are several times faster than [N, 3].
     hit = [
-        across * axes[0, k] + down * axes[1, k] + flat_depth * axes[2, k] + np.float32(scene.camera.position[k])
+        across * axes[0, k] + down * axes[1, k] + depth * axes[2, k] + np.float32(scene.camera.position[k])
         for k in range(3)
     ]
     tone = 1 + _stains(scene.texture_seed, hit)
     # Light falls off with distance, as under the lamps of the published pictures.
-    tone *= np.float32(1.06) - np.float32(0.012) * flat_depth
+    tone *= np.float32(1.06) - np.float32(0.012) * depth
     ids = np.zeros(flat.shape, np.int32)
     base, lit = _face_colors(scene, faces)
     color = base[flat]
 
     floor = np.flatnonzero(flat == FLOOR)
     x, y = hit[0][floor], hit[1][floor]
-    tone[floor] *= _floor_tone(scene, x, y, focal)
+    tone[floor] *= _floor_tone(scene, x, y, pixels.focal)
     ids[floor], layers = _floor_layers(scene, x, y)
-    light = (base[FLOOR] / np.array(scene.floor)).mean()
+    light = (base[FLOOR] / np.array(scene.colors.floor)).mean()
     for points, paint, cover in layers:
         color[floor[points]] = _covered(color[floor[points]], np.array(paint, np.float32) * light, cover)
 
     wall = np.flatnonzero((flat > CEILING) & (flat < ROOM_FACES))
     tone[wall] *= _wall_tone(scene, hit, wall)
     middle, half = scene.look.stripe
-    band = wall[np.abs(hit[2][wall] - middle) < half]
-    color[band] = np.array(scene.stripe, np.float32)
+    color[wall[np.abs(hit[2][wall] - middle) < half]] = np.array(scene.colors.stripe, np.float32)
 
     box = np.flatnonzero(flat >= ROOM_FACES)
     if box.size:
         face = flat[box] - ROOM_FACES
         owners = np.array([cuboid.owner for cuboid in scene.cuboids], np.int32)
         ids[box] = owners[faces.cuboid[face]]
-        seams, marks = _box_marks(scene, faces, face, [h[box] for h in hit], flat_depth[box], focal)
+        seams, layers = _box_marks(scene, faces, face, [h[box] for h in hit], depth[box], pixels.focal)
         tone[box] *= seams
-        for points, paint, cover in marks:
+        for points, paint, cover in layers:
             places = box[points]
-            color[places] = _covered(color[places], paint * lit[flat[places], None], cover)
+            color[places] = _covered(color[places], np.array(paint, np.float32) * lit[flat[places], None], cover)
 
     color *= tone[:, None] * np.array(scene.tint, np.float32) * 255
-    rgb = np.clip(color + 0.5, 0, 255).astype(np.uint8).reshape(*depth.shape, 3)
-    return _developed(scene.look, rgb), ids.reshape(depth.shape)
+    rgb = np.clip(color + 0.5, 0, 255).astype(np.uint8).reshape(*pixels.depth.shape, 3)
+    return _developed(scene.look, rgb), ids.reshape(pixels.depth.shape)
 
 
 def _covered(color: np.ndarray, paint: np.ndarray, cover: float) -> np.ndarray:
@@ -96,32 +73,29 @@ def _covered(color: np.ndarray, paint: np.ndarray, cover: float) -> np.ndarray:
 def _developed(look: Look, rgb: np.ndarray) -> np.ndarray:
     """The picture with the camera's tone curve and dark corners, uint8[H, W, 3]."""
     if look.vignette:
-        height, width, _ = rgb.shape
-        down = np.linspace(-1, 1, height, dtype=np.float32) ** 2
-        across = np.linspace(-1, 1, width, dtype=np.float32) ** 2
         dark = np.float32(0.5 * look.vignette)
-        rgb = (rgb * ((1 - dark * down)[:, None] * (1 - dark * across))[..., None]).astype(np.uint8)
+        down, across = (1 - dark * np.linspace(-1, 1, size, dtype=np.float32) ** 2 for size in rgb.shape[:2])
+        rgb = (rgb * (down[:, None] * across)[..., None]).astype(np.uint8)
     if look.gamma != 1:
-        curve = np.round(255 * (np.arange(256) / 255) ** look.gamma).astype(np.uint8)
-        rgb = curve[rgb]
+        rgb = np.round(255 * (np.arange(256) / 255) ** look.gamma).astype(np.uint8)[rgb]
     return rgb
 
 
 def _face_colors(scene: Scene, faces: Faces) -> tuple[np.ndarray, np.ndarray]:
     """Lit colour of every face without texture, float32[6 + F, 3], and its light, float32[6 + F]."""
-    normals = np.concatenate([[[0, 0, 1], [0, 0, -1], [1, 0, 0], [-1, 0, 0], [0, -1, 0], [0, 1, 0]], faces.normal])
+    normals = np.concatenate([ROOM_NORMALS, faces.normal])
     lit = scene.ambient + 0.45 * np.maximum(normals @ np.array(scene.light), 0.0)
     if scene.look.lamps and faces.cuboid.size:
         lit[ROOM_FACES:] = _lamp_light(scene, faces, lit[ROOM_FACES:])
     own = np.array([cuboid.color for cuboid in scene.cuboids]).reshape(-1, 3)
-    colors = np.concatenate([np.array([scene.floor] + 5 * [scene.wall]), own[faces.cuboid]])
+    colors = np.concatenate([np.array([scene.colors.floor] + 5 * [scene.colors.wall]), own[faces.cuboid]])
     return (colors * lit[:, None]).astype(np.float32), lit.astype(np.float32)
 
 
 def _lamp_light(scene: Scene, faces: Faces, even: np.ndarray) -> np.ndarray:
-    """Light on the boxes' faces under the lamps, float64[F]; ``even`` is that without them."""
+    """Light on the boxes' faces under the lamps, float64[F]; `even` is that without them."""
     centers = faces.centers[faces.cuboid]
-    light = even * lamp_tone(scene, centers[:, 0].astype(np.float32), centers[:, 1].astype(np.float32))
+    light = even * surfaces.lamp_tone(scene, *centers[:, :2].T.astype(np.float32))
     for lamp in scene.look.lamps:
         toward = np.array(lamp.position) - centers
         distance = np.linalg.norm(toward, axis=1)
@@ -149,25 +123,24 @@ def _floor_tone(scene: Scene, x: np.ndarray, y: np.ndarray, focal: float) -> np.
     joints = (np.abs(np.mod(x, slab) - slab / 2) < 0.02) | (np.abs(np.mod(y, slab) - slab / 2) < 0.02)
     tone[joints] = look.joint
     if look.grain:
-        tone *= 1 + np.float32(look.grain) * floor_grain(scene.texture_seed, x, y)
+        tone *= 1 + np.float32(look.grain) * surfaces.floor_grain(scene.texture_seed, x, y)
     if look.lamps:
         # About a pixel of a picture of the floor 8 metres away.
         cell = max(FINEST, 8 / focal)
-        return tone * look_up(light_map(scene, cell), scene, cell, x, y)
+        return tone * surfaces.look_up(surfaces.light_map(scene, cell), scene, cell, x, y)
     for thing in scene.things:
-        if thing.kind == "buffer":
-            continue
-        # The shadow leans away from the light.
-        lean = tuple(thing.position[k] - look.lean * scene.light[k] for k in range(2))
-        edge = edge_distance(x, y, lean, thing.size, thing.yaw)
-        near = np.flatnonzero(edge < look.soft)
-        tone[near] *= np.clip(1 - look.shadow + look.shadow / look.soft * np.maximum(edge[near], 0), 0, 1)
+        if thing.kind != "buffer":
+            # The shadow leans away from the light.
+            lean = tuple(thing.position[k] - look.lean * scene.light[k] for k in range(2))
+            edge = edge_distance(x, y, lean, thing.size, thing.yaw)
+            near = np.flatnonzero(edge < look.soft)
+            tone[near] *= np.clip(1 - look.shadow + look.shadow / look.soft * np.maximum(edge[near], 0), 0, 1)
     return tone
 
 
 def _floor_layers(scene: Scene, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, list[Layer]]:
     """For floor points: number of the buffer within whose line they lie, and what is painted on them."""
-    look = scene.look
+    look, paint = scene.look, scene.colors.paint
     numbers, lines = np.zeros(x.shape, np.int32), np.zeros(x.shape, bool)
     for buffer in scene.of_kind("buffer"):
         edge = edge_distance(x, y, buffer.position, buffer.size, buffer.yaw)
@@ -176,10 +149,8 @@ def _floor_layers(scene: Scene, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarra
     width, depth, _ = scene.room
     aisle = edge_distance(x, y, (0.0, depth / 2), (width - 3.0, depth - 3.0), 0.0)
     aisle = (np.abs(aisle) <= look.line) & (numbers == 0)
-    layers: list[Layer] = []
-    if look.fill:
-        layers.append((numbers > 0, scene.paint, look.fill))
-    layers.append((lines | aisle, scene.paint, 1.0))
+    layers: list[Layer] = [(numbers > 0, paint, look.fill)] if look.fill else []
+    layers.append((lines | aisle, paint, 1.0))
     if look.hazard:
         layers += [(aisle, HAZARD, 1.0), (aisle & (np.mod(x + y, np.float32(0.5)) < 0.25), DARK, 1.0)]
     if look.plates:
@@ -189,19 +160,18 @@ def _floor_layers(scene: Scene, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarra
             dx, dy = x[plate] - np.float32(center[0]), y[plate] - np.float32(center[1])
             cos, sin = np.float32(np.cos(buffer.yaw)), np.float32(np.sin(buffer.yaw))
             scale = np.float32(2 / PLATE)
-            stroke = on_digit(number, scale * (cos * dx + sin * dy), scale * (cos * dy - sin * dx))
+            stroke = surfaces.on_digit(number, scale * (cos * dx + sin * dy), scale * (cos * dy - sin * dx))
             layers += [(plate, DARK, 1.0), (plate[stroke], WHITE, 1.0)]
     return numbers, layers
 
 
 def _wall_tone(scene: Scene, hit: list[np.ndarray], wall: np.ndarray) -> np.ndarray:
     """Cladding above a darker base, under the lamps, float32[N]."""
-    look, high = scene.look, hit[2][wall]
-    base, dark = look.base
-    tone = np.where(high < base, np.float32(dark), wall_tone(look.wall, hit[0][wall] + hit[1][wall], high))
-    if look.lamps:
-        coarse = lamp_map(scene, COARSE)
-        tone *= look_up(coarse, scene, COARSE, hit[0][wall], hit[1][wall])
+    x, y, high = (coordinate[wall] for coordinate in hit)
+    base, dark = scene.look.base
+    tone = np.where(high < base, np.float32(dark), surfaces.wall_tone(scene.look.wall, x + y, high))
+    if scene.look.lamps:
+        tone *= surfaces.look_up(surfaces.lamp_map(scene, COARSE), scene, COARSE, x, y)
     return tone
 
 
@@ -216,60 +186,37 @@ def _box_marks(
     Returns:
       float32[N], darker at outlines and seams, which fade where thinner than a pixel; and the layers.
     """
-    cuboid = faces.cuboid[face]
+    cuboid, axis = faces.cuboid[face], faces.axis[face]
     centers, sizes, cos, sin = (
         table.astype(np.float32) for table in (faces.centers, faces.sizes, np.cos(faces.yaws), np.sin(faces.yaws))
     )
-    cells = np.array([box.cells for box in scene.cuboids], np.float32)
+    cells = sizes / np.array([box.cells for box in scene.cuboids], np.float32)
     dx, dy, dz = (hit[k] - centers[cuboid, k] for k in range(3))
     turn_cos, turn_sin = cos[cuboid], sin[cuboid]
-    local = (turn_cos * dx + turn_sin * dy, turn_cos * dy - turn_sin * dx, dz)
+    # From the box's lower end, half a size from its centre; seams are counted from there.
+    ends = [
+        local + (sizes[:, k] / 2)[cuboid]
+        for k, local in enumerate((turn_cos * dx + turn_sin * dy, turn_cos * dy - turn_sin * dx, dz))
+    ]
     nearest = np.full(face.shape, np.inf, np.float32)
-    axis = faces.axis[face]
-    for k in range(3):
-        width = (sizes[:, k] / cells[:, k])[cuboid]
-        # Seams are counted from the box's lower end, half a size from its centre.
-        place = local[k] + (sizes[:, k] / 2)[cuboid]
-        gap = np.abs(place - width * np.round(place / width))
+    for k, end in enumerate(ends):
+        width = cells[cuboid, k]
+        gap = np.abs(end - width * np.round(end / width))
         np.copyto(nearest, np.minimum(nearest, gap), where=axis != k)
     half = np.maximum(np.float32(0.012), 0.4 * depth / np.float32(focal))
     strength = np.float32(0.4) * np.minimum(np.float32(0.014) * np.float32(focal) / depth + np.float32(0.25), 1)
     seams = 1 - strength * (nearest < half)
     if not scene.look.prints:
         return seams, []
-    card = np.array([box.material == "card" for box in scene.cuboids])
-    points = np.flatnonzero(card[cuboid])
-    return seams, _prints(
-        scene.look.prints,
-        [values[points] for values in local],
-        (sizes / cells)[cuboid[points]],
-        sizes[cuboid[points]],
-        axis[points],
-        cuboid[points],
-        points,
-    )
-
-
-def _prints(
-    share: float,
-    local: list[np.ndarray],
-    cell: np.ndarray,
-    size: np.ndarray,
-    axis: np.ndarray,
-    cuboid: np.ndarray,
-    points: np.ndarray,
-) -> list[Layer]:
-    """Tape, labels and ink on cardboard; the arguments are those of its points alone, [N] or [N, 3]."""
-    across_axis, up_axis = np.where(axis == 0, 1, 0), np.where(axis == 2, 1, 2)
+    points = np.flatnonzero(np.array([box.material == "card" for box in scene.cuboids])[cuboid])
+    cuboid, axis, ends = cuboid[points], axis[points], np.stack([end[points] for end in ends])
     which = cuboid.astype(np.int32) * 131 + axis.astype(np.int32)
-    rows = np.arange(points.size)
-    coordinates = np.stack(local, -1)
     places, extents = [], []
-    for chosen in (across_axis, up_axis):
-        extent, place = cell[rows, chosen], coordinates[rows, chosen] + size[rows, chosen] / 2
-        number = np.minimum(np.floor(place / extent), np.round(size[rows, chosen] / extent) - 1)
+    for chosen in (np.where(axis == 0, 1, 0), np.where(axis == 2, 1, 2)):  # across the face and up it
+        extent, end = cells[cuboid, chosen], ends[chosen, np.arange(points.size)]
+        number = np.minimum(np.floor(end / extent), np.round(sizes[cuboid, chosen] / extent) - 1)
         which = which * 7 + number.astype(np.int32)
-        places.append(place - (number + np.float32(0.5)) * extent)
+        places.append(end - (number + np.float32(0.5)) * extent)
         extents.append(extent)
-    tape, label, ink = print_marks(share, *places, tuple(extents), which)
-    return [(points[tape], TAPE, 0.6), (points[label], LABEL, 1.0), (points[ink], INK, 0.6)]
+    tape, label, ink = surfaces.print_marks(scene.look.prints, *places, tuple(extents), which)
+    return seams, [(points[tape], TAPE, 0.6), (points[label], LABEL, 1.0), (points[ink], INK, 0.6)]

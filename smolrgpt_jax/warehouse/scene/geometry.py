@@ -14,44 +14,34 @@ from functools import cached_property
 import numpy as np
 
 Point = tuple[float, float]
+Vector = tuple[float, float, float]
 
 
 @dataclasses.dataclass(frozen=True)
 class Camera:
-    """A pinhole camera without roll.
+    """A pinhole camera without roll."""
 
-    Attributes:
-      position: metres.
-      yaw: heading, clockwise from the y axis.
-      pitch: below the horizon.
-      focal: focal length in picture widths.
-    """
-
-    position: tuple[float, float, float]
-    yaw: float
-    pitch: float
-    focal: float
+    position: Vector  # metres
+    yaw: float  # heading, clockwise from the y axis
+    pitch: float  # below the horizon
+    focal: float  # focal length in picture widths
 
     @cached_property
     def axes(self) -> np.ndarray:
         """Right, down and forward in the world, float64[3, 3], one per row."""
-        cos_yaw, sin_yaw = math.cos(self.yaw), math.sin(self.yaw)
-        cos_pitch, sin_pitch = math.cos(self.pitch), math.sin(self.pitch)
+        cos_yaw, sin_yaw, cos_pitch = math.cos(self.yaw), math.sin(self.yaw), math.cos(self.pitch)
         right = np.array([cos_yaw, -sin_yaw, 0.0])
-        forward = np.array([sin_yaw * cos_pitch, cos_yaw * cos_pitch, -sin_pitch])
+        forward = np.array([sin_yaw * cos_pitch, cos_yaw * cos_pitch, -math.sin(self.pitch)])
         return np.stack([right, np.cross(forward, right), forward])
 
-    def on_floor(self, point: Point) -> tuple[float, float]:
+    def on_floor(self, point: Point) -> Point:
         """A floor point as metres (ahead, right) of the point below the camera, by its heading."""
         dx, dy = point[0] - self.position[0], point[1] - self.position[1]
         cos, sin = math.cos(self.yaw), math.sin(self.yaw)
         return dx * sin + dy * cos, dx * cos - dy * sin
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """Projects world points.
-
-        Args:
-          points: float[N, 3], metres.
+        """Projects world points float[N, 3], in metres.
 
         Returns:
           float64[N, 3]: right and down of the picture's centre in picture widths, and the depth
@@ -76,15 +66,9 @@ def rotated(point: Point, yaw: float) -> Point:
 
 
 def moved(origin: Point, offset: Point, yaw: float) -> Point:
-    """``origin`` plus an offset given in a frame turned by ``yaw``."""
+    """`origin` plus an offset given in a frame turned by `yaw`."""
     dx, dy = rotated(offset, yaw)
     return origin[0] + dx, origin[1] + dy
-
-
-def in_rectangle(point: Point, center: Point, size: Point, yaw: float, margin: float = 0.0) -> bool:
-    """Whether a point lies in a turned rectangle that is widened by a margin, all in metres."""
-    across, along = rotated((point[0] - center[0], point[1] - center[1]), -yaw)
-    return abs(across) < size[0] / 2 + margin and abs(along) < size[1] / 2 + margin
 
 
 def corners(center: Point, size: Point, yaw: float) -> list[Point]:
@@ -99,19 +83,14 @@ def overlap(a: list[Point], b: list[Point]) -> bool:
     """
     for outline in (a, b):
         for (x0, y0), (x1, y1) in zip(outline, outline[1:] + outline[:1]):
-            normal = (y0 - y1, x1 - x0)
-            of_a, of_b = ([x * normal[0] + y * normal[1] for x, y in points] for points in (a, b))
+            of_a, of_b = ([x * (y0 - y1) + y * (x1 - x0) for x, y in points] for points in (a, b))
             if max(of_a) <= min(of_b) or max(of_b) <= min(of_a):
                 return False
     return True
 
 
 def edge_distance(x: np.ndarray, y: np.ndarray, center: Point, size: Point, yaw: float) -> np.ndarray:
-    """Metres outside a rectangle's nearest side, negative inside, all in metres.
-
-    Args:
-      x, y: float32 of any shapes that broadcast; the result has theirs together.
-    """
+    """Metres outside a rectangle's nearest side, negative inside, of float32 points whose shapes broadcast."""
     cos, sin = np.float32(np.cos(yaw)), np.float32(np.sin(yaw))
     dx, dy = x - np.float32(center[0]), y - np.float32(center[1])
     return np.maximum(

@@ -8,57 +8,31 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Collection
 
 import numpy as np
 
-from smolrgpt_jax.warehouse.picture.appearance import Colors, Look, draw_colors, draw_look, dress, vary_camera
-from smolrgpt_jax.warehouse.scene import objects
-from smolrgpt_jax.warehouse.scene.clutter import add_clutter
-from smolrgpt_jax.warehouse.scene.geometry import Camera, Point, corners, in_rectangle, overlap
+from smolrgpt_jax.warehouse.parameters import WarehouseConfig
+from smolrgpt_jax.warehouse.scene.geometry import Camera, Vector
+from smolrgpt_jax.warehouse.scene.look import Colors, Look, draw_colors, draw_look, dress, plain_colors, vary_camera
 from smolrgpt_jax.warehouse.scene.objects import Color, Cuboid, Thing
-from smolrgpt_jax.warehouse.scene.placing import (
-    Builder,
-    SceneLimits,
-    place_buffers,
-    place_clutter,
-    place_shelves,
-    place_transporters,
-)
-
-PAINTS: tuple[Color, ...] = ((0.92, 0.74, 0.12), (0.92, 0.74, 0.12), (0.15, 0.34, 0.66), (0.88, 0.45, 0.12))
+from smolrgpt_jax.warehouse.scene.placing import Builder
 
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """A closed room with things and clutter.
+    """A closed room with things and clutter."""
 
-    Attributes:
-      things: what can be asked about; things[i].number == i + 1.
-      cuboids: everything that stands, metres.
-      camera: the view.
-      room: width (x from -width/2), depth (y from 0) and height, metres.
-      floor, wall, stripe, paint: colours, RGB in 0..1.
-      light: unit vector towards the light; ambient: share of light that has no direction.
-      tint: factor for each colour channel.
-      texture_seed: of stains on floor and walls.
-      counted: number of the buffer in which the number of pallets is uniform.
-      look: what its surfaces look like.
-    """
-
-    things: tuple[Thing, ...]
-    cuboids: tuple[Cuboid, ...]
+    things: tuple[Thing, ...]  # what can be asked about; things[i].number == i + 1
+    cuboids: tuple[Cuboid, ...]  # everything that stands
     camera: Camera
-    room: tuple[float, float, float]
-    floor: Color
-    wall: Color
-    stripe: Color
-    paint: Color
-    light: tuple[float, float, float]
-    ambient: float
-    tint: Color
-    texture_seed: int
-    counted: int
+    room: Vector  # width (x from -width/2), depth (y from 0) and height, metres
+    colors: Colors
+    light: Vector  # unit vector towards the light
+    ambient: float  # share of light that has no direction
+    tint: Color  # factor for each colour channel
+    texture_seed: int  # of stains on floor and walls
+    counted: int  # number of the buffer in which the number of pallets is uniform
     look: Look = Look()
 
     def of_kind(self, kind: str) -> list[Thing]:
@@ -67,93 +41,61 @@ class Scene:
 
     def inside(self, buffer: Thing) -> list[Thing]:
         """The pallets that stand in a buffer."""
-        return [
-            pallet
-            for pallet in self.of_kind("pallet")
-            if in_rectangle(pallet.position, buffer.position, buffer.size, buffer.yaw)
-        ]
+        return [pallet for pallet in self.of_kind("pallet") if buffer.holds(pallet.position)]
 
-    def half_inside(self, kinds: Sequence[str] = ("pallet",)) -> list[Thing]:
+    def half_inside(self, kinds: Collection[str]) -> list[Thing]:
         """The things of some kinds that lie partly within a buffer, so that in or out is in doubt."""
-        return [
-            thing
-            for thing in self.things
-            if thing.kind in kinds and any(is_half_inside(thing, buffer) for buffer in self.of_kind("buffer"))
-        ]
+        buffers = self.of_kind("buffer")
+        return [thing for thing in self.things if thing.kind in kinds and any(map(thing.is_half_inside, buffers))]
 
 
-def footprint(thing: Thing) -> list[Point]:
-    """Corners of the floor below a thing, that of its load where that is larger."""
-    size = thing.size
-    if thing.carrying:
-        size = max(size[0], objects.PALLET[0]), max(size[1], objects.PALLET[1])
-    return corners(thing.position, size, thing.yaw)
-
-
-def is_half_inside(thing: Thing, buffer: Thing) -> bool:
-    """Whether a thing's footprint is neither wholly inside of a buffer's rectangle nor wholly outside."""
-    outline = footprint(thing)
-    if all(in_rectangle(point, buffer.position, buffer.size, buffer.yaw) for point in outline):
-        return False
-    return overlap(outline, footprint(buffer))
-
-
-def make_scene(rng: np.random.Generator, limits: SceneLimits = SceneLimits()) -> Scene:
+def make_scene(rng: np.random.Generator, config: WarehouseConfig = WarehouseConfig()) -> Scene:
     """Draws a scene: buffers with pallets, pallets beside them, transporters, shelves, clutter.
 
     At most one transporter is empty, and one pallet is clearly the closest to it. Pallets are
     placed inside or outside of buffers; the few that reach over a line all the same are for
-    ``half_inside`` to find. The number of pallets in the counted buffer is uniform over 1 to 4,
+    `half_inside` to find. The number of pallets in the counted buffer is uniform over 1 to 4,
     whatever their total.
     """
     room = (rng.uniform(15, 21), rng.uniform(15, 21), rng.uniform(7.5, 9.0))
-    camera = _camera(rng, room, limits.camera_variety)
-    variety = limits.appearance_variety
+    camera = _camera(rng, room, config.camera_variety)
+    variety = config.appearance_variety
     # A child of the seed: what is drawn with it takes nothing from the stream of all other draws.
     look_rng = rng.spawn(1)[0] if variety else None
     if look_rng is not None:
-        camera = vary_camera(look_rng, camera, room, variety * limits.camera_variety)
-    builder = Builder(rng, room, camera)
-    counted = place_buffers(builder, limits)
-    place_shelves(builder, limits)
-    place_transporters(builder, limits)
-    place_clutter(builder)
+        camera = vary_camera(look_rng, camera, room, variety * config.camera_variety)
+    builder = Builder(rng, room, camera, config)
+    counted = builder.place_buffers()
+    builder.place_shelves()
+    builder.place_transporters()
+    builder.place_furniture()
     grey = rng.uniform(0.34, 0.56)
     light = np.array([rng.uniform(-0.7, 0.7), rng.uniform(-0.8, 0.4), 1.0])
-    x, y, z = light / np.linalg.norm(light)
-    wall = rng.uniform(0.60, 0.92)
-    warmth = rng.uniform(-0.06, 0.06)
+    wall, warmth = rng.uniform(0.60, 0.92), rng.uniform(-0.06, 0.06)
     scene = Scene(
         things=tuple(builder.things),
         cuboids=tuple(builder.cuboids),
         camera=camera,
         room=room,
-        floor=objects.tinted(rng, (grey, grey, grey), 0.03),
-        wall=objects.tinted(rng, (wall, wall, wall), 0.03),
-        stripe=objects.tinted(rng, (0.10, 0.27, 0.62), 0.15),
-        paint=objects.tinted(rng, PAINTS[rng.integers(len(PAINTS))], 0.05),
-        light=(float(x), float(y), float(z)),
-        ambient=float(rng.uniform(0.5, 0.7)),
+        colors=plain_colors(rng, grey, wall),
+        light=tuple((light / np.linalg.norm(light)).tolist()),
+        ambient=rng.uniform(0.5, 0.7),
         tint=(1 + warmth, 1.0, 1 - warmth),
         texture_seed=int(rng.integers(2**31)),
         counted=counted,
     )
-    return scene if look_rng is None else _varied(scene, builder, look_rng, variety)
-
-
-def _varied(scene: Scene, builder: Builder, rng: np.random.Generator, variety: float) -> Scene:
-    """The same scene with more clutter and another look."""
-    add_clutter(builder, rng, variety)
-    colors = Colors(scene.floor, scene.wall, scene.stripe, scene.paint)
+    if look_rng is None:
+        return scene
+    builder.add_clutter(look_rng)
     return dataclasses.replace(
         scene,
-        cuboids=tuple(dress(rng, builder.cuboids, variety)),
-        look=draw_look(rng, scene.room, variety),
-        **dataclasses.asdict(draw_colors(rng, colors, variety)),
+        cuboids=tuple(dress(look_rng, builder.cuboids, variety)),
+        look=draw_look(look_rng, room, variety),
+        colors=draw_colors(look_rng, scene.colors, variety),
     )
 
 
-def _camera(rng: np.random.Generator, room: tuple[float, float, float], variety: float) -> Camera:
+def _camera(rng: np.random.Generator, room: Vector, variety: float) -> Camera:
     """High up by the front wall, looking down at a point in the middle of the floor."""
 
     def about_middle(low: float, high: float) -> float:
@@ -164,6 +106,5 @@ def _camera(rng: np.random.Generator, room: tuple[float, float, float], variety:
     x, y, z = rng.uniform(-0.3, 0.3) * width, rng.uniform(0.4, 2.0), about_middle(3.6, 6.8)
     reach = about_middle(5.0, min(8.5, 2.2 * z))
     target = rng.uniform(-0.12, 0.12) * width - 0.3 * x, min(y + reach, 0.6 * depth)
-    yaw = math.atan2(target[0] - x, target[1] - y)
     pitch = math.atan2(z, math.dist((x, y), target))
-    return Camera((x, y, z), yaw, pitch, about_middle(0.58, 0.80))
+    return Camera((x, y, z), math.atan2(target[0] - x, target[1] - y), pitch, about_middle(0.58, 0.80))

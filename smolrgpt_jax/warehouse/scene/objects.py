@@ -1,214 +1,170 @@
-"""What stands in the warehouse, as coloured boxes: pallets, transporters, shelves, clutter.
+"""What stands in the warehouse and can be asked about, as coloured boxes: pallets, transporters, shelves.
 
-Every function returns the cuboids of one object at a place on the floor; the generator decides
-its size, colour and load.
+Every drawing function returns the cuboids of one object; the generator decides its size, colour and load.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
-from smolrgpt_jax.warehouse.scene.geometry import Point, moved
+from smolrgpt_jax.warehouse.scene.geometry import Point, Vector, corners, moved, overlap, rotated
 
 KINDS = ("buffer", "pallet", "transporter", "shelf")
-Color = tuple[float, float, float]
+Color = tuple[float, float, float]  # RGB in 0..1
+T = TypeVar("T")
 
-PALLET = (1.2, 1.0, 0.14)  # metres: along, across, high
-TRANSPORTER = (1.15, 0.75, 0.24)
-PALLET_COLORS: tuple[Color, ...] = ((0.55, 0.42, 0.27), (0.14, 0.14, 0.15), (0.13, 0.25, 0.52), (0.15, 0.42, 0.45))
-SHELF_COLORS: tuple[Color, ...] = ((0.15, 0.28, 0.60), (0.62, 0.24, 0.14), (0.25, 0.30, 0.34))
-CLUTTER_COLORS: tuple[Color, ...] = ((0.45, 0.47, 0.50), (0.20, 0.35, 0.62), (0.28, 0.45, 0.30), (0.70, 0.70, 0.68))
-CARDBOARD: Color = (0.66, 0.50, 0.33)
-WHITE: Color = (0.82, 0.82, 0.80)
+
+def palette(text: str) -> tuple[Color, ...]:
+    """Colours given as percent of red, green and blue: "62 47 28, 55 14 12"."""
+    return tuple(tuple(int(part) / 100 for part in color.split()) for color in text.split(","))
+
+
+PALLET: Vector = (1.2, 1.0, 0.14)  # metres: along, across, high
+TRANSPORTER: Vector = (1.15, 0.75, 0.24)
+PALLETS = palette("55 42 27, 14 14 15, 13 25 52, 15 42 45")
+SHELVES = palette("15 28 60, 62 24 14, 25 30 34")
+CARDBOARD, WHITE, ORANGE = palette("66 50 33, 82 82 80, 93 68 10")
 
 
 @dataclasses.dataclass(frozen=True)
 class Thing:
-    """An object that questions can be about.
+    """An object that questions can be about."""
 
-    Attributes:
-      number: its id in the instance map, from 1.
-      kind: one of KINDS.
-      position: centre on the floor, metres.
-      yaw: counter-clockwise turn.
-      size: footprint (across, along), metres; for a buffer the middle of its painted line.
-      carrying: for a transporter, whether it carries a load.
-    """
+    number: int  # its id in the instance map, from 1
+    kind: str  # one of KINDS
+    position: Point  # centre on the floor, metres
+    yaw: float  # counter-clockwise turn
+    size: Point  # footprint (across, along), metres; for a buffer the middle of its painted line
+    carrying: bool = False  # for a transporter, whether it carries a load
 
-    number: int
-    kind: str
-    position: Point
-    yaw: float
-    size: Point
-    carrying: bool = False
+    def holds(self, point: Point, margin: float = 0.0) -> bool:
+        """Whether a floor point lies in its footprint, widened by a margin in metres."""
+        across, along = rotated((point[0] - self.position[0], point[1] - self.position[1]), -self.yaw)
+        return abs(across) < self.size[0] / 2 + margin and abs(along) < self.size[1] / 2 + margin
+
+    def outline(self) -> list[Point]:
+        """Corners of the floor below it, that of its load where that is larger."""
+        size = tuple(map(max, self.size, PALLET)) if self.carrying else self.size
+        return corners(self.position, size, self.yaw)
+
+    def is_half_inside(self, buffer: Thing) -> bool:
+        """Whether it is neither wholly inside of a buffer's rectangle nor wholly outside."""
+        outline = self.outline()
+        return not all(map(buffer.holds, outline)) and overlap(outline, buffer.outline())
 
 
 @dataclasses.dataclass(frozen=True)
 class Cuboid:
-    """A box standing upright.
+    """A box standing upright."""
 
-    Attributes:
-      center, size: metres; yaw: counter-clockwise turn.
-      color: RGB in 0..1.
-      owner: number of the thing it belongs to, 0 for none.
-      cells: into how many parts dark seams divide it along each of its axes.
-      material: "card" (cardboard), "wood" (a pallet) or "plain".
-    """
-
-    center: tuple[float, float, float]
-    size: tuple[float, float, float]
-    yaw: float
+    center: Vector  # metres
+    size: Vector  # metres
+    yaw: float  # counter-clockwise turn
     color: Color
-    owner: int = 0
-    cells: tuple[int, int, int] = (1, 1, 1)
-    material: str = "plain"
+    owner: int = 0  # number of the thing it belongs to, 0 for none
+    cells: tuple[int, int, int] = (1, 1, 1)  # into how many parts dark seams divide it along each of its axes
+    material: str = "plain"  # or "card" (cardboard) or "wood" (a pallet)
+
+    @property
+    def bottom(self) -> float:
+        """Metres above the floor."""
+        return self.center[2] - self.size[2] / 2
 
     def corners(self) -> np.ndarray:
         """Its eight corners, float64[8, 3], metres."""
-        along, across, high = (size / 2 for size in self.size)
-        points = []
-        for x, y in ((-along, -across), (along, -across), (along, across), (-along, across)):
-            place = moved(self.center[:2], (x, y), self.yaw)
-            points += [(*place, self.center[2] - high), (*place, self.center[2] + high)]
-        return np.array(points)
+        floor = corners(self.center[:2], self.size[:2], self.yaw)
+        return np.array([(*point, self.center[2] + side * self.size[2] / 2) for side in (-1, 1) for point in floor])
 
 
 Place = Callable[..., Cuboid]
 
 
-def tinted(rng: np.random.Generator, color: Color, spread: float = 0.1) -> Color:
-    """A colour with another brightness and a slight tint."""
-    shade = (1 + rng.normal(0, spread)) * (1 + rng.normal(0, 0.02, 3))
-    red, green, blue = np.clip(np.array(color) * shade, 0.02, 1.0)
-    return float(red), float(green), float(blue)
-
-
-def placer(origin: Point, yaw: float, owner: int) -> Place:
+def placer(origin: Point, yaw: float, owner: int = 0) -> Place:
     """Returns a function that puts a box, its bottom's centre given in the object's own frame."""
 
     def place(
-        offset: tuple[float, float, float],
-        size: tuple[float, float, float],
-        color: Color,
-        cells: tuple[int, int, int] = (1, 1, 1),
-        material: str = "plain",
+        offset: Vector, size: Vector, color: Color, cells: Sequence[int] = (1, 1, 1), material: str = "plain"
     ) -> Cuboid:
-        x, y = moved(origin, (offset[0], offset[1]), yaw)
-        along, across, high = (float(value) for value in size)
-        return Cuboid((x, y, offset[2] + high / 2), (along, across, high), yaw, color, owner, cells, material)
+        x, y = moved(origin, offset[:2], yaw)
+        along, across, high = map(float, size)
+        return Cuboid(
+            (x, y, offset[2] + high / 2), (along, across, high), yaw, color, owner, tuple(map(int, cells)), material
+        )
 
     return place
 
 
-def _load(rng: np.random.Generator, place: Place, base: float) -> list[Cuboid]:
-    """Cardboard boxes: a full block, two stacks, a half load, or loose boxes of several sizes."""
-    card = tinted(rng, CARDBOARD, 0.18)
-    style = rng.integers(4)
+def pick(rng: np.random.Generator, options: Sequence[T]) -> T:
+    """One of several, each as likely as the others."""
+    return options[rng.integers(len(options))]
+
+
+def tinted(rng: np.random.Generator, color: Color, spread: float = 0.1) -> Color:
+    """A colour with another brightness and a slight tint."""
+    shade = (1 + rng.normal(0, spread)) * (1 + rng.normal(0, 0.02, 3))
+    return tuple(np.clip(np.array(color) * shade, 0.02, 1.0).tolist())
+
+
+def pallet(rng: np.random.Generator, place: Place, _: Thing, base: float = 0.0) -> list[Cuboid]:
+    """A pallet and on it cardboard boxes: a full block, two stacks, a half load, or loose boxes of several sizes."""
+    wood = place((0, 0, base), PALLET, tinted(rng, pick(rng, PALLETS)), (6, 1, 1), "wood")
+    card, style, base = tinted(rng, CARDBOARD, 0.18), rng.integers(4), base + PALLET[2]
+    box = functools.partial(place, material="card")
     if style == 0:
-        size = (rng.uniform(0.95, 1.15), rng.uniform(0.8, 0.98), rng.uniform(0.5, 1.35))
-        cells = (int(rng.integers(1, 4)), int(rng.integers(1, 3)), int(rng.integers(1, 4)))
-        return [place((0, 0, base), size, card, cells, "card")]
+        size = rng.uniform((0.95, 0.8, 0.5), (1.15, 0.98, 1.35))
+        return [wood, box((0, 0, base), size, card, rng.integers(1, (4, 3, 4)))]
+    boxes = [wood]
     if style == 1:
-        return [
-            place(
-                (side * 0.29, rng.uniform(-0.05, 0.05), base),
-                (0.54, rng.uniform(0.7, 0.95), rng.uniform(0.35, 1.2)),
-                tinted(rng, card, 0.05),
-                (1, int(rng.integers(1, 3)), int(rng.integers(1, 4))),
-                "card",
-            )
-            for side in (-1, 1)
-        ]
-    if style == 2:
+        for side in (-1, 1):
+            place_across, wide, high = rng.uniform((-0.05, 0.7, 0.35), (0.05, 0.95, 1.2))
+            color, cells = tinted(rng, card, 0.05), (1, *rng.integers(1, (3, 4)))
+            boxes.append(box((side * 0.29, place_across, base), (0.54, wide, high), color, cells))
+    elif style == 2:
         side = 1 if rng.random() < 0.5 else -1
-        high = rng.uniform(0.5, 1.2)
-        boxes = [place((side * 0.27, 0, base), (0.58, 0.9, high), card, (1, 2, 2), "card")]
-        return boxes + [
-            place(
-                (-side * 0.3, rng.uniform(-0.2, 0.2), base),
-                (0.45, 0.5, rng.uniform(0.2, 0.45)),
-                tinted(rng, card, 0.08),
-                material="card",
-            )
-        ]
-    boxes = []
-    for along, across in ((-0.32, -0.24), (0.3, -0.22), (-0.3, 0.24), (0.32, 0.22)):
-        if rng.random() < 0.85 or not boxes:
-            size = (rng.uniform(0.38, 0.58), rng.uniform(0.34, 0.46), rng.uniform(0.2, 0.5))
-            boxes.append(place((along, across, base), size, tinted(rng, card, 0.08), material="card"))
-            if rng.random() < 0.5:
-                size_above = (rng.uniform(0.25, 0.4), rng.uniform(0.25, 0.36), rng.uniform(0.2, 0.4))
-                boxes.append(
-                    place((along, across, base + size[2]), size_above, tinted(rng, card, 0.08), material="card")
-                )
+        boxes.append(box((side * 0.27, 0, base), (0.58, 0.9, rng.uniform(0.5, 1.2)), card, (1, 2, 2)))
+        across, high = rng.uniform((-0.2, 0.2), (0.2, 0.45))
+        boxes.append(box((-side * 0.3, across, base), (0.45, 0.5, high), tinted(rng, card, 0.08)))
+    else:
+        for along, across in ((-0.32, -0.24), (0.3, -0.22), (-0.3, 0.24), (0.32, 0.22)):
+            if rng.random() < 0.85 or len(boxes) == 1:
+                size = rng.uniform((0.38, 0.34, 0.2), (0.58, 0.46, 0.5))
+                boxes.append(box((along, across, base), size, tinted(rng, card, 0.08)))
+                if rng.random() < 0.5:
+                    above = rng.uniform((0.25, 0.25, 0.2), (0.4, 0.36, 0.4))
+                    boxes.append(box((along, across, base + float(size[2])), above, tinted(rng, card, 0.08)))
     return boxes
 
 
-def pallet(rng: np.random.Generator, origin: Point, yaw: float, owner: int) -> list[Cuboid]:
-    """A loaded pallet."""
-    place = placer(origin, yaw, owner)
-    wood = tinted(rng, PALLET_COLORS[rng.integers(len(PALLET_COLORS))])
-    return [place((0, 0, 0), PALLET, wood, (6, 1, 1), "wood"), *_load(rng, place, PALLET[2])]
-
-
-def transporter(rng: np.random.Generator, origin: Point, yaw: float, owner: int, carrying: bool) -> list[Cuboid]:
+def transporter(rng: np.random.Generator, place: Place, thing: Thing) -> list[Cuboid]:
     """A flat yellow vehicle, with a white deck when empty and a loaded pallet on top when not."""
-    place = placer(origin, yaw, owner)
-    top = TRANSPORTER[2]
-    body = place((0, 0, 0), TRANSPORTER, tinted(rng, (0.93, 0.68, 0.10), 0.05))
-    if not carrying:
-        return [body, place((0, 0, top), (0.8, 0.55, 0.04), WHITE, (3, 1, 1))]
-    wood = tinted(rng, PALLET_COLORS[rng.integers(len(PALLET_COLORS))])
-    return [body, place((0, 0, top), PALLET, wood, (6, 1, 1), "wood"), *_load(rng, place, top + PALLET[2])]
+    body, top = place((0, 0, 0), TRANSPORTER, tinted(rng, ORANGE, 0.05)), TRANSPORTER[2]
+    if thing.carrying:
+        return [body, *pallet(rng, place, thing, top)]
+    return [body, place((0, 0, top), (0.8, 0.55, 0.04), WHITE, (3, 1, 1))]
 
 
-def shelf(rng: np.random.Generator, origin: Point, yaw: float, owner: int, length: float) -> list[Cuboid]:
+def shelf(rng: np.random.Generator, place: Place, thing: Thing) -> list[Cuboid]:
     """A rack of two or three boards, most of their places filled with boxes."""
-    place = placer(origin, yaw, owner)
-    frame = tinted(rng, SHELF_COLORS[rng.integers(len(SHELF_COLORS))])
-    levels, step, deep = int(rng.integers(2, 4)), rng.uniform(0.9, 1.15), 0.9
-    high = step * levels + 0.15
-    boxes = [place((x * length / 2, y * deep / 2, 0), (0.09, 0.09, high), frame) for x in (-1, 1) for y in (-1, 1)]
+    length, deep = thing.size
+    frame = tinted(rng, pick(rng, SHELVES))
+    levels, step = int(rng.integers(2, 4)), rng.uniform(0.9, 1.15)
+    post = (0.09, 0.09, step * levels + 0.15)
+    boxes = [place((x * length / 2, y * deep / 2, 0), post, frame) for x in (-1, 1) for y in (-1, 1)]
     slots = 2 if length < 2.6 else 3
-    for level in range(levels):
-        height = level * step + 0.12
+    wide = length / slots
+    for height in (level * step + 0.12 for level in range(levels)):
         boxes.append(place((0, 0, height), (length, deep, 0.08), frame))
         for slot in range(slots):
             if rng.random() < 0.9:
-                wide = length / slots
                 size = (wide * rng.uniform(0.7, 0.92), 0.75, step * rng.uniform(0.4, 0.75))
-                boxes.append(
-                    place(
-                        ((slot + 0.5) * wide - length / 2, 0, height + 0.08),
-                        size,
-                        tinted(rng, CARDBOARD, 0.2),
-                        (2, 1, 1),
-                        "card",
-                    )
-                )
+                offset = ((slot + 0.5) * wide - length / 2, 0, height + 0.08)
+                boxes.append(place(offset, size, tinted(rng, CARDBOARD, 0.2), (2, 1, 1), "card"))
     return boxes
 
 
-def clutter(rng: np.random.Generator, origin: Point, yaw: float) -> list[Cuboid]:
-    """A crate, a barrel-like bin or a table with things on it; nobody asks about these."""
-    place = placer(origin, yaw, 0)
-    color = tinted(rng, CLUTTER_COLORS[rng.integers(len(CLUTTER_COLORS))], 0.2)
-    style = rng.integers(3)
-    if style == 0:
-        return [place((0, 0, 0), tuple(rng.uniform(0.35, 0.8, 3)), color)]
-    if style == 1:
-        return [
-            place((0, 0, 0), (0.5, 0.5, rng.uniform(0.7, 1.0)), color),
-            place((0, 0, 1.0), (0.55, 0.55, 0.06), tinted(rng, color)),
-        ]
-    legs = [place((x * 0.65, y * 0.25, 0), (0.06, 0.06, 0.75), (0.3, 0.3, 0.32)) for x in (-1, 1) for y in (-1, 1)]
-    things = [
-        place(
-            (x, 0, 0.8), tuple(rng.uniform(0.2, 0.4, 3)), tinted(rng, CLUTTER_COLORS[rng.integers(len(CLUTTER_COLORS))])
-        )
-        for x in (-0.4, 0.35)
-    ]
-    return [*legs, place((0, 0, 0.75), (1.4, 0.6, 0.05), color), *things]
+DRAWN = {"pallet": pallet, "transporter": transporter, "shelf": shelf}

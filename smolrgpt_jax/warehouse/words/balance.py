@@ -26,7 +26,7 @@ def interleaved(items: Sequence[T], classes: Sequence[object]) -> list[T]:
     return [items[place] for _, place in sorted(turns)]
 
 
-def choose(scenes: Sequence[Sequence[Asked]], shares: dict[str, float], most: int) -> list[list[int]]:
+def choose(scenes: Sequence[Sequence[Asked]], shares: dict[str, float], most: int) -> list[list[Asked]]:
     """Chooses questions so that categories have their shares and answers are balanced.
 
     Sides and counts take turns, so that no constant answer does well; questions are taken from as
@@ -38,21 +38,19 @@ def choose(scenes: Sequence[Sequence[Asked]], shares: dict[str, float], most: in
       most: the number of questions wanted; fewer are chosen where a category runs out.
 
     Returns:
-      For each scene the indices of its chosen questions, ascending.
+      For each scene its chosen questions, in their order.
     """
-    pools: dict[str, list[tuple[int, int]]] = {}
+    pools: dict[str, list[tuple[int, int]]] = {}  # category -> (scene, question)
     for category in shares:
-        ranked = []
-        for scene, questions in enumerate(scenes):
-            own = [i for i, question in enumerate(questions) if question.category == category]
-            ranked += [(rank, scene, i) for rank, i in enumerate(own)]
-        pool = [(scene, i) for _, scene, i in sorted(ranked)]
+        own = [[i for i, question in enumerate(questions) if question.category == category] for questions in scenes]
+        ranked = sorted((rank, scene, i) for scene, places in enumerate(own) for rank, i in enumerate(places))
+        pool = [(scene, i) for _, scene, i in ranked]
         if category in ("left_right", "count"):
             pool = interleaved(pool, [scenes[scene][i].normalized_answer for scene, i in pool])
         pools[category] = pool
     total = min([most, *(len(pools[category]) / share for category, share in shares.items() if share)])
-    chosen: list[list[int]] = [[] for _ in scenes]
-    for category, share in shares.items():
-        for scene, i in pools[category][: int(total * share + 1e-6)]:
-            chosen[scene].append(i)
-    return [sorted(indices) for indices in chosen]
+    taken = {place for category, share in shares.items() for place in pools[category][: int(total * share + 1e-6)]}
+    return [
+        [question for i, question in enumerate(questions) if (scene, i) in taken]
+        for scene, questions in enumerate(scenes)
+    ]

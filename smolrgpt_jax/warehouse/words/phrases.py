@@ -31,6 +31,7 @@ NAMED = (
     "Among the {nouns}, {region} is the {which} {noun}. ",
 )
 
+SHELF = "The shelf {shelf} is the shelf on the {side}. "
 DISTANCE_OF_TWO = (
     "What is the distance between the pallet <mask> and the pallet <mask>?",
     "How far is the pallet <mask> from the pallet <mask>?",
@@ -62,6 +63,10 @@ DISTANCE_TO_ONE_SHELF = (
     "Given the pallets {pallets} and the shelves {shelves}, what is the distance between the {which} pallet and the shelf on the {side}?",
     "How far apart are the {which} pallet and the shelf on the {side} among the pallets {pallets} and shelves {shelves}?",
 )
+EXTREMES = tuple(
+    start + "{left} is the leftmost pallet, and {right} is the rightmost pallet. "
+    for start in ("", "From this viewpoint, ", "Looking from this angle, ")
+)
 DISTANCE_OF_TRANSPORTER = (
     "What is the distance between transporter <mask> and the {where} buffer area in {buffers}?",
     "How far is transporter <mask> from the {where} buffer region among {buffers}?",
@@ -87,7 +92,11 @@ COUNT_IN_ONE = (
     "Considering the pallets {pallets}, what is the total number of pallets in the buffer region <mask>?",
     "Given the pallets {pallets}, how many pallets are there in the buffer region <mask>?",
 )
-FOUND = ("The {pallets} inside the buffer region {buffer}. ", "The {pallets} located in the buffer region {buffer}. ")
+FOUND = (
+    "The {pallets} {listed} {are} inside the buffer region {buffer}. ",
+    "The {pallets} {listed} {are} located in the buffer region {buffer}. ",
+)
+NONE_FOUND = "There are no pallets inside the buffer region {buffer}. "
 TOTALS = (
     "Therefore, there {are} {count} {pallets} in the buffer area {buffer}.",
     "Thus, the buffer region {buffer} holds a total of {count} {pallets}.",

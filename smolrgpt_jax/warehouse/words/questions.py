@@ -13,7 +13,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from smolrgpt_jax.data.records import IMAGE, MASK
+from smolrgpt_jax.warehouse.parameters import AnswerStyle
 from smolrgpt_jax.warehouse.picture.view import Region, floor_distance, is_inside
+from smolrgpt_jax.warehouse.scene.objects import pick
 from smolrgpt_jax.warehouse.words import phrases, worked
 
 SIDE_MARGIN = 0.02  # of the picture's width, between two centroids that are compared
@@ -21,62 +23,29 @@ DISTANCE_MARGIN = 0.10  # relative, between the nearest and the next
 ZERO_SHARE = 0.18  # of the draws of a distance to a buffer; about 10 % are 0, as not all scenes have one
 PAIR_WITH_IMAGE = 0.2  # share of short questions that begin with "<image>", as published; long ones all do
 NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-PLACES = ("leftmost", "rightmost", "middle")
+ENDS = ("leftmost", "rightmost")
+PLACES = (*ENDS, "middle")
 NOUNS = {"pallet": "pallet", "buffer": "buffer region", "transporter": "transporter", "shelf": "shelf"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """A question with its answer.
+    """A question with its answer."""
 
-    Attributes:
-      category: one of records.WAREHOUSE_CATEGORIES.
-      prompt: with one "<mask>" per region, and "<image>" in front or not.
-      opening: what the answer says before it concludes: workings, see worked.py, and which region a place in the question means.
-      conclusion: the rest of it.
-      normalized_answer: "left" or "right"; int (count); region number as string (mcq); float (distance).
-      regions: in the order of the masks.
-      about: what is asked, apart from its wording; two questions of a scene never share it.
-    """
-
-    category: str
-    prompt: str
-    opening: str
-    conclusion: str
-    normalized_answer: str | int | float
-    regions: tuple[Region, ...]
-    about: tuple
+    category: str  # one of records.WAREHOUSE_CATEGORIES
+    prompt: str  # with one "<mask>" per region, and "<image>" in front or not
+    opening: str  # what the answer says before it concludes: workings, and which region a place in the question means
+    conclusion: str  # the rest of it
+    normalized_answer: (
+        str | int | float
+    )  # "left" or "right"; int (count); region number as string (mcq); float (distance)
+    regions: tuple[Region, ...]  # in the order of the masks
+    about: tuple  # what is asked, apart from its wording; two questions of a category and scene never share it
 
     @property
     def answer(self) -> str:
         """Free text."""
         return self.opening + self.conclusion
-
-
-@dataclasses.dataclass(frozen=True)
-class AnswerStyle:
-    """How answers are worded.
-
-    Attributes:
-      decimals: of distances in metres, 0 to 2.
-      settled: the wording of a question decides that of its answer, so that nothing in an answer is left to chance; small
-        models learn sooner from such answers. Otherwise the answer's wording is drawn anew.
-      worked: an answer first says of every region in turn what its conclusion needs, see worked.py. The published ones do not.
-      metres: workings place regions in whole metres on the floor, so that their distances follow from text; otherwise in tenths of
-        the picture.
-      summary: workings in metres also say what a conclusion is drawn from: the nearest so far after each of a list, and the distance
-        of a pair in whole metres.
-    """
-
-    decimals: int = 2
-    settled: bool = False
-    worked: bool = False
-    metres: bool = False
-    summary: bool = False
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.decimals <= 2:
-            raise ValueError(f"distances have 0 to 2 decimals, not {self.decimals}")
 
 
 def masks(regions: Sequence[Region]) -> str:
@@ -88,27 +57,124 @@ def named(number: int) -> str:
     return f"[Region {number}]"
 
 
-def outermost(group: Sequence[Region], which: str) -> int | None:
-    """Index of the leftmost, rightmost or middle region by centroid, None where it is not clear."""
-    order = sorted(range(len(group)), key=lambda i: group[i].u)
-    gaps = [group[b].u - group[a].u for a, b in zip(order, order[1:])]
+def side_of(a: Region, b: Region) -> str | None:
+    """Whether `a` is to the "left" or "right" of `b`, None where it is not clear."""
+    return None if abs(a.u - b.u) < SIDE_MARGIN else "left" if a.u < b.u else "right"
+
+
+def side_form(rng: np.random.Generator) -> tuple[str, Sequence[str]]:
+    """Draws how the side of one of two regions is asked for: the side that is named, if one is, and the wordings.
+
+    It is not looked up, so in every wording both answers are equally likely.
+    """
+    side = ("", "left", "right")[rng.integers(3)]
+    return side, phrases.IS_IT_THERE if side else phrases.LEFT_OR_RIGHT
+
+
+def outermost(group: Sequence[Region], which: str) -> Region | None:
+    """The leftmost, rightmost or middle region by centroid, None where it is not clear."""
+    order = sorted(group, key=lambda region: region.u)
+    gaps = [b.u - a.u for a, b in zip(order, order[1:])]
     if not gaps or (which == "middle" and len(group) != 3):
         return None
-    index, margin = {
-        "leftmost": (order[0], gaps[0]),
-        "rightmost": (order[-1], gaps[-1]),
-        "middle": (order[1], min(gaps)),
-    }[which]
-    return index if margin >= SIDE_MARGIN else None
+    place, margin = {"leftmost": (0, gaps[0]), "rightmost": (-1, gaps[-1]), "middle": (1, min(gaps))}[which]
+    return order[place] if margin >= SIDE_MARGIN else None
 
 
-def nearest(region: Region, group: Sequence[Region]) -> int | None:
-    """Index of the region of a group that is closest on the floor, None where it is not clear."""
-    distances = [floor_distance(region.thing, other.thing) for other in group]
-    order = sorted(range(len(group)), key=distances.__getitem__)
-    if len(order) < 2 or distances[order[1]] < distances[order[0]] * (1 + DISTANCE_MARGIN):
+def placed(group: Sequence[Region], places: Sequence[str] = PLACES) -> dict[str, Region]:
+    """The regions that words like "leftmost" clearly mean, by word."""
+    return {which: region for which in places if (region := outermost(group, which)) is not None}
+
+
+def nearest(region: Region, group: Sequence[Region]) -> Region | None:
+    """The region of a group that is closest on the floor, None where it is not clear."""
+    order = sorted((floor_distance(region, other), i) for i, other in enumerate(group))
+    if len(order) < 2 or order[1][0] < order[0][0] * (1 + DISTANCE_MARGIN):
         return None
-    return order[0]
+    return group[order[0][1]]
+
+
+class Draft:
+    """A question under way, and what its answer has said so far.
+
+    Args:
+      rng: draws the wordings.
+      style: of the answer.
+      wordings: of the question.
+      regions: asked about, in the order of the masks.
+      places: what the wordings leave open; of a list of regions their masks.
+    """
+
+    def __init__(
+        self,
+        rng: np.random.Generator,
+        style: AnswerStyle,
+        wordings: Sequence[str],
+        regions: Sequence[Region],
+        **places: str | list[Region],
+    ):
+        self.rng, self.style, self.regions, self.opening = rng, style, list(regions), ""
+        self.form = int(rng.integers(len(wordings)))
+        self.wording = wordings[self.form]
+        places = {name: masks(value) if isinstance(value, list) else value for name, value in places.items()}
+        self.prompt = self.wording.format(**places)
+
+    def number(self, region: Region) -> int:
+        return self.regions.index(region)
+
+    def name(self, region: Region) -> str:
+        return named(self.number(region))
+
+    def worded(self, wordings: Sequence[str], **places: str) -> str:
+        """A sentence of the answer, in a wording that is settled by the question's or drawn."""
+        text = wordings[self.form % len(wordings)] if self.style.settled else pick(self.rng, wordings)
+        return text.format(**places)
+
+    def say(self, wordings: Sequence[str], **places: str) -> None:
+        """Goes on with the answer before its conclusion."""
+        self.opening += self.worded(wordings, **places)
+
+    def introduce(self, region: Region, which: str) -> None:
+        """Says which region a place in the question means."""
+        noun = NOUNS[region.kind]
+        self.say(phrases.NAMED, region=self.name(region), which=which, noun=noun, nouns=f"{noun}s")
+
+    def work(self, text: Callable[..., str], group: Sequence[Region], *about: object) -> None:
+        """Says something of each of a group of regions, in answers that are worked; `text`: a function of worked.py."""
+        if self.style.worked:
+            self.opening += text(group, self.number(group[0]), *about)
+
+    def place(self, *regions: Region) -> None:
+        """Says where regions are, in answers that are worked."""
+        if self.style.worked:
+            text = worked.standing if self.style.metres else worked.located
+            self.opening += text({self.number(region): region for region in regions})
+
+    def compare(self, region: Region, group: Sequence[Region]) -> None:
+        """Says how far each of a group is from a region, in answers that are worked."""
+        self.place(region)
+        if self.style.metres:
+            self.work(worked.reckoned, group, region, self.style.summary)
+        else:
+            self.work(worked.nearness, group, region)
+
+    def distance(
+        self, a: Region, b: Region, about: tuple, wordings: Sequence[str] = (), with_image: float = 1.0
+    ) -> Asked:
+        """Concludes with the distance of two regions, after its legs where the answer is worked."""
+        self.place(a, b)
+        if self.style.worked:
+            self.opening += worked.legs(a, b, self.style.summary) if self.style.metres else worked.offset(a, b)
+        metres = round(floor_distance(a, b), self.style.decimals)
+        wordings = wordings or (phrases.DISTANCE_ANSWERS if metres else phrases.INSIDE_ANSWERS)
+        a, b = (f"{'' if r.kind == 'transporter' else 'the '}{NOUNS[r.kind]} {self.name(r)}" for r in (a, b))
+        text = self.worded(wordings, a=a, b=b, A=a[0].upper() + a[1:], metres=f"{metres:.{self.style.decimals}f}")
+        return self.asked("distance", text, metres, about, with_image)
+
+    def asked(self, category: str, conclusion: str, value: str | float, about: tuple, with_image: float = 1.0) -> Asked:
+        """The question with its answer; with_image: share of such questions that begin with "<image>"."""
+        prompt = f"{IMAGE}\n{self.prompt}" if with_image == 1 or self.rng.random() < with_image else self.prompt
+        return Asked(category, prompt, self.opening, conclusion, value, tuple(self.regions), about)
 
 
 class Asker:
@@ -125,8 +191,20 @@ class Asker:
         self, regions: Sequence[Region], counted: int, rng: np.random.Generator, style: AnswerStyle = AnswerStyle()
     ):
         self.regions, self.counted, self.rng, self.style = regions, counted, rng, style
-        self._wording = 0  # of the question under way, among those of its form
         self._shuffle()
+
+    def ask(self, category: str, most: int) -> list[Asked]:
+        """Up to `most` different questions of one category, in random order of their forms."""
+        forms, weights = zip(*FORMS[category])
+        asked: dict[tuple, Asked] = {}
+        for _ in range(6 * most):
+            if len(asked) == most:
+                break
+            self._shuffle()
+            question = forms[self.rng.choice(len(forms), p=weights)](self)
+            if question is not None:
+                asked.setdefault(question.about, question)
+        return list(asked.values())
 
     def _shuffle(self) -> None:
         order = [self.regions[i] for i in self.rng.permutation(len(self.regions))]
@@ -134,291 +212,145 @@ class Asker:
             [region for region in order if region.kind == kind] for kind in ("pallet", "buffer", "shelf", "transporter")
         )
 
-    def ask(self, category: str, most: int) -> list[Asked]:
-        """Up to ``most`` different questions of one category, in random order of their forms."""
-        forms, weights = zip(
-            *{
-                "left_right": ((self._left_right, 1.0),),
-                "count": ((self._count, 1.0),),
-                "mcq": (
-                    (self._pallet_for_one, 0.35),
-                    (self._pallet_for_empty, 0.35),
-                    (self._buffer_near, 0.14),
-                    (self._outermost, 0.16),
-                ),
-                "distance": (
-                    (self._distance_of_two, 0.35),
-                    (self._distance_of_extremes, 0.13),
-                    (self._distance_to_buffer, 0.2),
-                    (self._distance_to_shelf, 0.17),
-                    (self._distance_of_transporter, 0.15),
-                ),
-            }[category]
-        )
-        asked: dict[tuple, Asked] = {}
-        for _ in range(6 * most):
-            if len(asked) == most:
-                break
-            self._shuffle()
-            question = forms[self.rng.choice(len(forms), p=weights)]()
-            if question is not None:
-                asked.setdefault(question.about, question)
-        return list(asked.values())
-
-    def _pick(self, options: Sequence[str]) -> str:
-        return options[self.rng.integers(len(options))]
-
-    def _pick_question(self, wordings: Sequence[str]) -> str:
-        self._wording = int(self.rng.integers(len(wordings)))
-        return wordings[self._wording]
-
-    def _pick_answer(self, wordings: Sequence[str]) -> str:
-        if self.style.settled:
-            return wordings[self._wording % len(wordings)]
-        return self._pick(wordings)
-
-    def _worked(self, say: Callable[..., str], *about: object) -> str:
-        return say(*about) if self.style.worked else ""
-
-    def _nearness(self, number: int, region: Region, group: Sequence[Region], first: int) -> str:
-        said = self._placed({number: region})
-        if not self.style.metres:
-            return said + self._worked(worked.nearness, region, group, first)
-        return said + self._worked(worked.reckoned, region, group, first, self.style.summary)
-
-    def _legs(self, ends: dict[int, Region]) -> str:
-        if self.style.metres:
-            return self._placed(ends) + self._worked(worked.legs, *ends.values(), self.style.summary)
-        return self._placed(ends) + self._worked(worked.offset, *ends.values())
-
-    def _placed(self, regions: dict[int, Region]) -> str:
-        return self._worked(worked.standing if self.style.metres else worked.located, regions)
-
-    def _metres(self, a: Region, b: Region) -> float:
-        return round(floor_distance(a.thing, b.thing), self.style.decimals)
-
-    def _asked(
-        self,
-        category: str,
-        prompt: str,
-        opening: str,
-        conclusion: str,
-        value: str | float,
-        regions: Sequence[Region],
-        about: tuple,
-        short: bool = False,
-    ) -> Asked:
-        if not short or self.rng.random() < PAIR_WITH_IMAGE:
-            prompt = f"{IMAGE}\n{prompt}"
-        return Asked(category, prompt, opening, conclusion, value, tuple(regions), about)
-
-    def _named(self, number: int, which: str, noun: str) -> str:
-        text = self._pick_answer(phrases.NAMED)
-        return text.format(region=named(number), which=which, noun=noun, nouns=f"{noun}s")
-
-    def _distance(self, a: str, b: str, metres: float) -> str:
-        if metres == 0:
-            text = self._pick_answer(phrases.INSIDE_ANSWERS)
-        else:
-            text = self._pick_answer(phrases.DISTANCE_ANSWERS)
-        return text.format(a=a, b=b, A=a[0].upper() + a[1:], metres=f"{metres:.{self.style.decimals}f}")
+    def _draft(self, wordings: Sequence[str], regions: Sequence[Region], **places: str | list[Region]) -> Draft:
+        return Draft(self.rng, self.style, wordings, regions, **places)
 
     def _left_right(self) -> Asked | None:
         kind = "buffer" if self.rng.random() < 0.2 and len(self.buffers) > 1 else "pallet"
         pair = (self.buffers if kind == "buffer" else self.pallets)[:2]
-        if len(pair) < 2 or abs(pair[0].u - pair[1].u) < SIDE_MARGIN:
+        answer = side_of(*pair) if len(pair) == 2 else None
+        if answer is None:
             return None
-        noun, side = NOUNS[kind], "left" if pair[0].u < pair[1].u else "right"
-        # The order of the pair is random and the side asked about is not looked up, so in every
-        # wording both answers are equally likely.
-        form = self.rng.integers(3)
-        prompt = self._pick_question(phrases.LEFT_OR_RIGHT if form == 0 else phrases.IS_IT_THERE)
-        prompt = prompt.format(noun=noun, side=("", "left", "right")[form])
-        answer = self._pick_answer(phrases.SIDE_ANSWERS).format(noun=noun, side=side)
-        about = ("side", *sorted(region.index for region in pair))
-        return self._asked("left_right", prompt, "", answer, side, pair, about, short=True)
+        side, wordings = side_form(self.rng)
+        draft = self._draft(wordings, pair, noun=NOUNS[kind], side=side)
+        text = draft.worded(phrases.SIDE_ANSWERS, noun=NOUNS[kind], side=answer)
+        return draft.asked("left_right", text, answer, _pair(*pair), PAIR_WITH_IMAGE)
 
     def _distance_of_two(self) -> Asked | None:
         pair = self.pallets[:2]
         if len(pair) < 2:
             return None
-        metres = self._metres(*pair)
-        prompt = self._pick_question(phrases.DISTANCE_OF_TWO)
-        opening = self._legs(dict(enumerate(pair)))
-        answer = self._pick_answer(phrases.DISTANCE_OF_TWO_ANSWERS).format(metres=f"{metres:.{self.style.decimals}f}")
-        return self._asked(
-            "distance",
-            prompt,
-            opening,
-            answer,
-            metres,
-            pair,
-            ("two", *sorted(region.index for region in pair)),
-            short=True,
-        )
+        draft = self._draft(phrases.DISTANCE_OF_TWO, pair)
+        return draft.distance(*pair, _pair(*pair), phrases.DISTANCE_OF_TWO_ANSWERS, PAIR_WITH_IMAGE)
 
     def _distance_of_extremes(self) -> Asked | None:
-        left, right = outermost(self.pallets, "leftmost"), outermost(self.pallets, "rightmost")
-        if left is None or right is None:
+        ends = placed(self.pallets, ENDS)
+        if len(ends) < 2:
             return None
-        metres = self._metres(self.pallets[left], self.pallets[right])
-        prompt = self._pick_question(phrases.DISTANCE_OF_EXTREMES).format(pallets=masks(self.pallets))
-        opening = self._worked(worked.marks, len(self.pallets), {left: "leftmost", right: "rightmost"})
-        opening += self._pick_answer(("", "From this viewpoint, ", "Looking from this angle, "))
-        opening += f"{named(left)} is the leftmost pallet, and {named(right)} is the rightmost pallet. "
-        ends = {left: self.pallets[left], right: self.pallets[right]}
-        opening += self._legs(ends)
-        answer = self._distance(f"the pallet {named(left)}", f"the pallet {named(right)}", metres)
-        return self._asked("distance", prompt, opening, answer, metres, self.pallets, ("extremes",))
-
-    def _with_wanted_zero(self, cases: list[tuple]) -> tuple | None:
-        """One of the cases (metres, ...), a zero as often as ZERO_SHARE says."""
-        zero = self.rng.random() < ZERO_SHARE
-        cases = [case for case in cases if (case[0] == 0) == zero]
-        return cases[self.rng.integers(len(cases))] if cases else None
+        left, right = ends.values()
+        draft = self._draft(phrases.DISTANCE_OF_EXTREMES, self.pallets, pallets=self.pallets)
+        draft.work(worked.marks, self.pallets, {left: "leftmost", right: "rightmost"})
+        draft.say(phrases.EXTREMES, left=draft.name(left), right=draft.name(right))
+        return draft.distance(left, right, ("extremes",))
 
     def _distance_to_buffer(self) -> Asked | None:
         """From the leftmost or rightmost pallet to the leftmost, middle or rightmost buffer."""
-        cases = []
-        for which in ("leftmost", "rightmost"):
-            for where in PLACES:
-                pallet, buffer = outermost(self.pallets, which), outermost(self.buffers, where)
-                if pallet is not None and buffer is not None:
-                    metres = self._metres(self.pallets[pallet], self.buffers[buffer])
-                    cases.append((metres, which, where, pallet, buffer))
-        case = self._with_wanted_zero(cases)
+        pallets, buffers = placed(self.pallets, ENDS), placed(self.buffers)
+        case = self._with_wanted_zero(
+            [(p, b, which, where) for which, p in pallets.items() for where, b in buffers.items()]
+        )
         if case is None:
             return None
-        metres, which, where, pallet, buffer = case
-        ends = {len(self.buffers) + pallet: self.pallets[pallet], buffer: self.buffers[buffer]}
-        offset = self._legs(ends)
-        pallet += len(self.buffers)
-        prompt = self._pick_question(phrases.DISTANCE_TO_BUFFER).format(
-            buffers=masks(self.buffers), pallets=masks(self.pallets), which=which, where=where
+        pallet, buffer, which, where = case
+        regions = [*self.buffers, *self.pallets]
+        draft = self._draft(
+            phrases.DISTANCE_TO_BUFFER, regions, buffers=self.buffers, pallets=self.pallets, which=which, where=where
         )
-        marked = {buffer: where, pallet: which}
-        opening = self._worked(worked.marks, len(self.buffers) + len(self.pallets), marked)
-        opening += self._named(pallet, which, "pallet") + self._named(buffer, where, "buffer region") + offset
-        answer = self._distance(f"the pallet {named(pallet)}", f"the buffer region {named(buffer)}", metres)
-        return self._asked(
-            "distance",
-            prompt,
-            opening,
-            answer,
-            metres,
-            [*self.buffers, *self.pallets],
-            ("pallet to buffer", which, where),
+        draft.work(worked.marks, regions, {buffer: where, pallet: which})
+        draft.introduce(pallet, which)
+        draft.introduce(buffer, where)
+        return draft.distance(pallet, buffer, ("pallet to buffer", which, where))
+
+    def _distance_of_transporter(self) -> Asked | None:
+        buffers = placed(self.buffers)
+        case = self._with_wanted_zero([(own, b, where) for own in self.transporters for where, b in buffers.items()])
+        if case is None:
+            return None
+        transporter, buffer, where = case
+        draft = self._draft(
+            phrases.DISTANCE_OF_TRANSPORTER, [transporter, *self.buffers], where=where, buffers=self.buffers
         )
+        if draft.prompt.startswith("Among"):  # the buffers first
+            draft.regions = [*self.buffers, transporter]
+        draft.work(worked.marks, self.buffers, {buffer: where})
+        draft.introduce(buffer, where)
+        return draft.distance(transporter, buffer, ("transporter", where, transporter.index))
+
+    def _with_wanted_zero(self, cases: list[tuple]) -> tuple | None:
+        """One of the cases (two regions, ...), a distance of zero as often as ZERO_SHARE says."""
+        zero = self.rng.random() < ZERO_SHARE
+        cases = [case for case in cases if (round(floor_distance(*case[:2]), self.style.decimals) == 0) == zero]
+        return pick(self.rng, cases) if cases else None
 
     def _distance_to_shelf(self) -> Asked | None:
         """From the leftmost or rightmost pallet to a shelf, given alone or as the one on a side."""
-        which = self._pick(("leftmost", "rightmost"))
+        which = pick(self.rng, ENDS)
         pallet = outermost(self.pallets, which)
-        if pallet is None or not self.shelves:
+        found = self._some_shelf(0.5) if pallet is not None else None
+        if found is None:
             return None
-        many = len(self.shelves) == 2 and self.rng.random() < 0.5
-        side = self._pick(("left", "right"))
-        place = outermost(self.shelves, f"{side}most") if many else 0
-        if place is None:
-            return None
-        shelf = self.shelves[place]
-        shelves = self.shelves if many else [shelf]
-        number = len(self.pallets) + place
-        metres = self._metres(self.pallets[pallet], shelf)
-        prompt = self._pick_question(phrases.DISTANCE_TO_ONE_SHELF if many else phrases.DISTANCE_TO_SHELF).format(
-            pallets=masks(self.pallets), shelves=masks(shelves), which=which, side=side
+        shelf, shelves, side = found
+        draft = self._draft(
+            phrases.DISTANCE_TO_ONE_SHELF if side else phrases.DISTANCE_TO_SHELF,
+            [*self.pallets, *shelves],
+            pallets=self.pallets,
+            shelves=shelves,
+            which=which,
+            side=side,
         )
-        marked = {pallet: which} | ({number: f"{side}most"} if many else {})
-        opening = self._worked(worked.marks, len(self.pallets) + many * len(shelves), marked)
-        opening += self._named(pallet, which, "pallet")
-        if many:
-            opening += f"The shelf {named(number)} is the shelf on the {side}. "
-        ends = {pallet: self.pallets[pallet], number: shelf}
-        opening += self._legs(ends)
-        answer = self._distance(f"the pallet {named(pallet)}", f"the shelf {named(number)}", metres)
-        return self._asked(
-            "distance", prompt, opening, answer, metres, [*self.pallets, *shelves], ("shelf", which, shelf.index)
-        )
+        draft.work(worked.marks, draft.regions if side else self.pallets, {pallet: which, shelf: f"{side}most"})
+        draft.introduce(pallet, which)
+        if side:
+            draft.opening += phrases.SHELF.format(shelf=draft.name(shelf), side=side)
+        return draft.distance(pallet, shelf, ("shelf", which, shelf.index))
 
-    def _distance_of_transporter(self) -> Asked | None:
-        cases = []
-        for transporter in self.transporters:
-            for where in PLACES:
-                buffer = outermost(self.buffers, where)
-                if buffer is not None:
-                    metres = self._metres(transporter, self.buffers[buffer])
-                    cases.append((metres, transporter, where, buffer))
-        case = self._with_wanted_zero(cases)
-        if case is None:
+    def _some_shelf(self, by_side: float) -> tuple[Region, list[Region], str] | None:
+        """A shelf, those it is among, and its side; alone and without a side but for a share of the scenes with two."""
+        if not self.shelves:
             return None
-        metres, transporter, where, buffer = case
-        prompt = self._pick_question(phrases.DISTANCE_OF_TRANSPORTER).format(where=where, buffers=masks(self.buffers))
-        buffers_first = prompt.startswith("Among")
-        number, own = (buffer, len(self.buffers)) if buffers_first else (buffer + 1, 0)
-        regions = [*self.buffers, transporter] if buffers_first else [transporter, *self.buffers]
-        first = 0 if buffers_first else 1
-        ends = {own: transporter, number: self.buffers[buffer]}
-        opening = (
-            self._worked(worked.marks, len(self.buffers), {buffer: where}, first)
-            + self._named(number, where, "buffer region")
-            + self._legs(ends)
-        )
-        answer = self._distance(f"transporter {named(own)}", f"the buffer region {named(number)}", metres)
-        return self._asked(
-            "distance", prompt, opening, answer, metres, regions, ("transporter", where, transporter.index)
-        )
+        many = len(self.shelves) == 2 and self.rng.random() < by_side
+        side = pick(self.rng, ("left", "right"))
+        if not many:
+            return self.shelves[0], self.shelves[:1], ""
+        shelf = outermost(self.shelves, f"{side}most")
+        return None if shelf is None else (shelf, self.shelves, side)
 
     def _count(self) -> Asked | None:
         """Pallets in the counted buffer, which is given, or named by its place or by a shelf."""
-        target = next((i for i, region in enumerate(self.buffers) if region.thing.number == self.counted), None)
-        if target is None or len(self.pallets) < 2:
+        buffer = next((region for region in self.buffers if region.thing.number == self.counted), None)
+        if buffer is None or len(self.pallets) < 2:
             return None
-        buffer, inside = (
-            self.buffers[target],
-            [i for i, pallet in enumerate(self.pallets) if is_inside(pallet.thing, self.buffers[target].thing)],
-        )
-        first, number = len(self.buffers), target  # region numbers of the first pallet and of the buffer
-        regions = [*self.buffers, *self.pallets]
+        groups = {"buffers": self.buffers, "pallets": self.pallets}
+        regions, shelf = [*self.buffers, *self.pallets], self.shelves[0] if len(self.shelves) == 1 else None
         if len(self.buffers) == 1 or self.rng.random() < 0.15:
-            place, opening = "", ""
-            wording = self._pick_question(phrases.COUNT_IN_ONE)
-            first, number, regions = 0, len(self.pallets), [*self.pallets, buffer]
-        elif self.rng.random() < 0.25 and len(self.shelves) == 1 and nearest(self.shelves[0], self.buffers) == target:
-            place, shelf = "", len(regions)
-            wording = self._pick_question(phrases.COUNT_AT_SHELF)
-            opening = self._nearness(shelf, self.shelves[0], self.buffers, 0)
-            opening += self._pick_answer(phrases.BUFFER_ANSWERS).format(buffer=named(target), shelf=named(shelf))
-            opening += " "
-            regions.append(self.shelves[0])
+            draft = self._draft(phrases.COUNT_IN_ONE, [*self.pallets, buffer], **groups)
+        elif self.rng.random() < 0.25 and shelf is not None and nearest(shelf, self.buffers) is buffer:
+            draft = self._draft(phrases.COUNT_AT_SHELF, [*regions, shelf], **groups)
+            draft.compare(shelf, self.buffers)
+            draft.say(phrases.BUFFER_ANSWERS, buffer=draft.name(buffer), shelf=draft.name(shelf))
+            draft.opening += " "
         else:
-            place = next((where for where in PLACES if outermost(self.buffers, where) == target), "")
-            if not place:
+            place = next((where for where, region in placed(self.buffers).items() if region is buffer), None)
+            if place is None:
                 return None
-            wording = self._pick_question(phrases.COUNT)
-            opening = self._worked(worked.marks, len(self.buffers), {target: place})
-            opening += self._named(target, place, "buffer region")
-        prompt = wording.format(buffers=masks(self.buffers), pallets=masks(self.pallets), where=place)
-        opening += self._placed({number: buffer})
-        opening += self._worked(worked.insides, self.pallets, buffer, first)
-        count = len(inside)
-        listed = " ".join(named(first + i) for i in inside)
-        are, pallets = ("is", "pallet") if count == 1 else ("are", "pallets")
-        found = (
-            self._pick_answer(phrases.FOUND).format(pallets=f"{pallets} {listed} {are}", buffer=named(number))
-            if count
-            else f"There are no pallets inside the buffer region {named(number)}. "
-        )
-        total = self._pick_answer(phrases.TOTALS).format(
-            are=are, count=NUMBER_WORDS[count], pallets=pallets, buffer=named(number)
-        )
-        return self._asked("count", prompt, opening, found + total, count, regions, ("count", wording))
+            draft = self._draft(phrases.COUNT, regions, **groups, where=place)
+            draft.work(worked.marks, self.buffers, {buffer: place})
+            draft.introduce(buffer, place)
+        draft.place(buffer)
+        draft.work(worked.insides, self.pallets, buffer)
+        inside = [draft.name(pallet) for pallet in self.pallets if is_inside(pallet, buffer)]
+        are, pallets = ("is", "pallet") if len(inside) == 1 else ("are", "pallets")
+        words = {"are": are, "pallets": pallets, "buffer": draft.name(buffer), "count": NUMBER_WORDS[len(inside)]}
+        found = phrases.NONE_FOUND.format(**words)
+        if inside:
+            found = draft.worded(phrases.FOUND, **words, listed=" ".join(inside))
+        text = found + draft.worded(phrases.TOTALS, **words)
+        return draft.asked("count", text, len(inside), ("count", draft.wording))
 
-    def _closest_to_empty(self) -> tuple[int, int] | None:
-        """Indices of the one empty transporter and of the pallet that is clearly closest to it."""
-        empty = [i for i, region in enumerate(self.transporters) if not region.thing.carrying]
-        if len(empty) != 1:
-            return None
-        pallet = nearest(self.transporters[empty[0]], self.pallets)
+    def _closest_to_empty(self) -> tuple[Region, Region] | None:
+        """The one empty transporter and the pallet that is clearly closest to it."""
+        empty = [region for region in self.transporters if not region.thing.carrying]
+        pallet = nearest(empty[0], self.pallets) if len(empty) == 1 else None
         return None if pallet is None else (empty[0], pallet)
 
     def _pallet_for_one(self) -> Asked | None:
@@ -426,83 +358,78 @@ class Asker:
         if found is None:
             return None
         transporter, pallet = found
-        prompt = self._pick_question(phrases.PALLET_FOR_ONE).format(pallets=masks(self.pallets))
-        opening = self._nearness(len(self.pallets), self.transporters[transporter], self.pallets, 0)
-        answer = self._pick_answer(phrases.PALLET_ANSWERS).format(
-            pallet=named(pallet), transporter=named(len(self.pallets))
-        )
-        return self._asked(
-            "mcq",
-            prompt,
-            opening,
-            answer,
-            str(pallet),
-            [*self.pallets, self.transporters[transporter]],
-            ("pallet for one",),
-        )
+        draft = self._draft(phrases.PALLET_FOR_ONE, [*self.pallets, transporter], pallets=self.pallets)
+        return self._best_pallet(draft, transporter, pallet, "pallet for one")
 
     def _pallet_for_empty(self) -> Asked | None:
         found = self._closest_to_empty()
         if found is None or len(self.transporters) < 2:
             return None
         transporter, pallet = found
-        groups = {"transporters": masks(self.transporters), "pallets": masks(self.pallets)}
-        empty = self.transporters[transporter]
+        wordings, regions = phrases.PALLETS_FIRST, [*self.pallets, *self.transporters]
         if self.rng.random() < 0.5:
             wordings, regions = phrases.TRANSPORTERS_FIRST, [*self.transporters, *self.pallets]
-            first, first_pallet = 0, len(self.transporters)
-        else:
-            wordings, regions = phrases.PALLETS_FIRST, [*self.pallets, *self.transporters]
-            first, first_pallet = len(self.pallets), 0
-        transporter, pallet = transporter + first, pallet + first_pallet
-        prompt = self._pick_question(wordings).format(**groups)
-        names = {"pallet": named(pallet), "transporter": named(transporter)}
-        opening = (
-            self._worked(worked.loads, self.transporters, first)
-            + self._pick_answer(phrases.EMPTY).format(**names)
-            + self._nearness(transporter, empty, self.pallets, first_pallet)
-        )
-        answer = self._pick_answer(phrases.PALLET_ANSWERS).format(**names)
-        return self._asked("mcq", prompt, opening, answer, str(pallet), regions, ("pallet for empty",))
+        draft = self._draft(wordings, regions, transporters=self.transporters, pallets=self.pallets)
+        draft.work(worked.loads, self.transporters)
+        draft.say(phrases.EMPTY, transporter=draft.name(transporter))
+        return self._best_pallet(draft, transporter, pallet, "pallet for empty")
+
+    def _best_pallet(self, draft: Draft, transporter: Region, pallet: Region, about: str) -> Asked:
+        draft.compare(transporter, self.pallets)
+        names = {"pallet": draft.name(pallet), "transporter": draft.name(transporter)}
+        text = draft.worded(phrases.PALLET_ANSWERS, **names)
+        return draft.asked("mcq", text, str(draft.number(pallet)), (about,))
 
     def _buffer_near(self) -> Asked | None:
         """The buffer closest to a shelf, which is given alone or as the one on a side."""
-        if not self.shelves:
-            return None
-        many = len(self.shelves) == 2 and self.rng.random() < 0.4
-        side = self._pick(("left", "right"))
-        place = outermost(self.shelves, f"{side}most") if many else 0
-        if place is None:
-            return None
-        shelf = self.shelves[place]
-        buffer = nearest(shelf, self.buffers)
+        found = self._some_shelf(0.4)
+        buffer = nearest(found[0], self.buffers) if found else None
         if buffer is None:
             return None
-        shelves = self.shelves if many else [shelf]
-        number = len(self.buffers) + place
-        prompt = self._pick_question(phrases.BUFFER_NEAR_ONE if many else phrases.BUFFER_NEAR).format(
-            buffers=masks(self.buffers), side=side, shelves=masks(shelves)
-        )
-        opening = ""
-        if many:
-            opening = self._worked(worked.marks, len(shelves), {place: f"{side}most"}, len(self.buffers))
-            opening += f"The shelf {named(number)} is the shelf on the {side}. "
-        opening += self._nearness(number, shelf, self.buffers, 0)
-        answer = self._pick_answer(phrases.BUFFER_ANSWERS).format(buffer=named(buffer), shelf=named(number))
-        return self._asked(
-            "mcq", prompt, opening, answer, str(buffer), [*self.buffers, *shelves], ("buffer near", shelf.index)
-        )
+        shelf, shelves, side = found
+        wordings = phrases.BUFFER_NEAR_ONE if side else phrases.BUFFER_NEAR
+        draft = self._draft(wordings, [*self.buffers, *shelves], buffers=self.buffers, side=side, shelves=shelves)
+        if side:
+            draft.work(worked.marks, shelves, {shelf: f"{side}most"})
+            draft.opening += phrases.SHELF.format(shelf=draft.name(shelf), side=side)
+        draft.compare(shelf, self.buffers)
+        text = draft.worded(phrases.BUFFER_ANSWERS, buffer=draft.name(buffer), shelf=draft.name(shelf))
+        return draft.asked("mcq", text, str(draft.number(buffer)), ("buffer near", shelf.index))
 
     def _outermost(self) -> Asked | None:
         """The leftmost or rightmost of three pallets or buffers."""
         kind = "buffer" if self.rng.random() < 0.2 else "pallet"
-        which = self._pick(("leftmost", "rightmost"))
+        which = pick(self.rng, ENDS)
         group = (self.buffers if kind == "buffer" else self.pallets)[:3]
-        best = outermost(group, which)
-        if len(group) < 3 or best is None:
+        best = outermost(group, which) if len(group) == 3 else None
+        if best is None:
             return None
-        prompt = self._pick_question(phrases.OUTERMOST).format(noun=NOUNS[kind], which=which)
-        opening = self._worked(worked.marks, len(group), {best: which})
-        answer = self._pick_answer(phrases.OUTERMOST_ANSWERS).format(noun=NOUNS[kind], region=named(best), which=which)
-        about = ("outermost", kind)
-        return self._asked("mcq", prompt, opening, answer, str(best), group, about, short=True)
+        draft = self._draft(phrases.OUTERMOST, group, noun=NOUNS[kind], which=which)
+        draft.work(worked.marks, group, {best: which})
+        text = draft.worded(phrases.OUTERMOST_ANSWERS, noun=NOUNS[kind], region=draft.name(best), which=which)
+        return draft.asked("mcq", text, str(draft.number(best)), ("outermost", kind), PAIR_WITH_IMAGE)
+
+
+def _pair(a: Region, b: Region) -> tuple:
+    """What two questions about the same two regions share."""
+    return tuple(sorted((a.index, b.index)))
+
+
+# Ways to ask of each category, and how often each is drawn.
+FORMS = {
+    "left_right": ((Asker._left_right, 1.0),),
+    "count": ((Asker._count, 1.0),),
+    "mcq": (
+        (Asker._pallet_for_one, 0.35),
+        (Asker._pallet_for_empty, 0.35),
+        (Asker._buffer_near, 0.14),
+        (Asker._outermost, 0.16),
+    ),
+    "distance": (
+        (Asker._distance_of_two, 0.35),
+        (Asker._distance_of_extremes, 0.13),
+        (Asker._distance_to_buffer, 0.2),
+        (Asker._distance_to_shelf, 0.17),
+        (Asker._distance_of_transporter, 0.15),
+    ),
+}

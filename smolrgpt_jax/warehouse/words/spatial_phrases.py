@@ -6,95 +6,59 @@ sentences, so that what answers one can be asked the other.
 
 from __future__ import annotations
 
+# Predicate -> wordings of the question.
+_ASKED = {
+    "left": ("Is {a} to the left of {b} from the viewer's perspective?", "Can {a} be found left of {b}?"),
+    "right": ("Is {a} to the right of {b} from the viewer's perspective?", "Can {a} be found right of {b}?"),
+    "above": ("Is {a} higher up than {b}?", "Does {a} have a higher position than {b}?"),
+    "below": ("Is {a} lower down than {b}?", "Does {a} have a lower position than {b}?"),
+    "big": ("Is {a} bigger than {b}?", "Would you say that {a} is larger in size than {b}?"),
+    "small": ("Is {a} smaller than {b}?", "Would you say that {a} is smaller in size than {b}?"),
+    "tall": ("Is {a} taller than {b}?", "Does {a} reach a greater height than {b}?"),
+    "short": ("Is {a} shorter than {b}?", "Does {a} have less height than {b}?"),
+    "wide": ("Is {a} wider than {b}?", "Does {a} have a greater width than {b}?"),
+    "thin": ("Is {a} thinner than {b}?", "Does {a} have a smaller width than {b}?"),
+    "behind": ("Is {a} behind {b}?", "Does {a} stand farther back than {b}?"),
+    "front": ("Is {a} in front of {b}?", "Does {a} stand nearer to the viewer than {b}?"),
+}
+# Predicate -> what follows "Yes, " and "Indeed, " where it holds, and "No, " and "In fact, " where it does not.
+_ANSWERED = {
+    "left": ("{a} is to the left of", "{a} is positioned left of", "{a} is to the right of", "{a} is to the right of"),
+    "right": ("{a} is to the right of", "{a} is positioned right of", "{a} is to the left of", "{a} is to the left of"),
+    "above": ("{a} is above", "{a} is higher than", "{a} is below", "{a} is lower than"),
+    "below": ("{a} is below", "{a} is lower than", "{a} is above", "{a} is higher than"),
+    "big": ("{a} is bigger than", "{a} has a larger size than", "{a} is not bigger than", "{a} is smaller than"),
+    "small": ("{a} is smaller than", "{a} has a smaller size than", "{a} is not smaller than", "{a} is bigger than"),
+    "tall": ("{a} is taller than", "{a} has more height than", "{a} is not taller than", "{a} is shorter than"),
+    "short": ("{a} is shorter than", "{a} is not as tall as", "{a} is not shorter than", "{a} is taller than"),
+    "wide": ("{a} is wider than", "{a} has a greater width than", "{a} is not wider than", "{a} is thinner than"),
+    "thin": ("{a} is thinner than", "{a} is not as wide as", "{a} is not thinner than", "{a} is wider than"),
+    "behind": ("{a} is behind", "it is behind", "{a} is in front of", "it is in front of"),
+    "front": ("{a} is in front of", "it is in front of", "{a} is behind", "it is behind"),
+}
 # Predicate -> (wordings of the question, answers that agree, answers that disagree).
 PREDICATES: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
-    "left": (
-        ("Is {a} to the left of {b} from the viewer's perspective?", "Can {a} be found left of {b}?"),
-        ("Yes, {a} is to the left of {b}.", "Indeed, {a} is positioned left of {b}."),
-        ("No, {a} is to the right of {b}.", "In fact, {a} is to the right of {b}."),
-    ),
-    "right": (
-        ("Is {a} to the right of {b} from the viewer's perspective?", "Can {a} be found right of {b}?"),
-        ("Yes, {a} is to the right of {b}.", "Indeed, {a} is positioned right of {b}."),
-        ("No, {a} is to the left of {b}.", "In fact, {a} is to the left of {b}."),
-    ),
-    "above": (
-        ("Is {a} higher up than {b}?", "Does {a} have a higher position than {b}?"),
-        ("Yes, {a} is above {b}.", "Indeed, {a} is higher than {b}."),
-        ("No, {a} is below {b}.", "In fact, {a} is lower than {b}."),
-    ),
-    "below": (
-        ("Is {a} lower down than {b}?", "Does {a} have a lower position than {b}?"),
-        ("Yes, {a} is below {b}.", "Indeed, {a} is lower than {b}."),
-        ("No, {a} is above {b}.", "In fact, {a} is higher than {b}."),
-    ),
-    "big": (
-        ("Is {a} bigger than {b}?", "Would you say that {a} is larger in size than {b}?"),
-        ("Yes, {a} is bigger than {b}.", "Indeed, {a} has a larger size than {b}."),
-        ("No, {a} is not bigger than {b}.", "In fact, {a} is smaller than {b}."),
-    ),
-    "small": (
-        ("Is {a} smaller than {b}?", "Would you say that {a} is smaller in size than {b}?"),
-        ("Yes, {a} is smaller than {b}.", "Indeed, {a} has a smaller size than {b}."),
-        ("No, {a} is not smaller than {b}.", "In fact, {a} is bigger than {b}."),
-    ),
-    "tall": (
-        ("Is {a} taller than {b}?", "Does {a} reach a greater height than {b}?"),
-        ("Yes, {a} is taller than {b}.", "Indeed, {a} has more height than {b}."),
-        ("No, {a} is not taller than {b}.", "In fact, {a} is shorter than {b}."),
-    ),
-    "short": (
-        ("Is {a} shorter than {b}?", "Does {a} have less height than {b}?"),
-        ("Yes, {a} is shorter than {b}.", "Indeed, {a} is not as tall as {b}."),
-        ("No, {a} is not shorter than {b}.", "In fact, {a} is taller than {b}."),
-    ),
-    "wide": (
-        ("Is {a} wider than {b}?", "Does {a} have a greater width than {b}?"),
-        ("Yes, {a} is wider than {b}.", "Indeed, {a} has a greater width than {b}."),
-        ("No, {a} is not wider than {b}.", "In fact, {a} is thinner than {b}."),
-    ),
-    "thin": (
-        ("Is {a} thinner than {b}?", "Does {a} have a smaller width than {b}?"),
-        ("Yes, {a} is thinner than {b}.", "Indeed, {a} is not as wide as {b}."),
-        ("No, {a} is not thinner than {b}.", "In fact, {a} is wider than {b}."),
-    ),
-    "behind": (
-        ("Is {a} behind {b}?", "Does {a} stand farther back than {b}?"),
-        ("Yes, {a} is behind {b}.", "Indeed, it is behind {b}."),
-        ("No, {a} is in front of {b}.", "In fact, it is in front of {b}."),
-    ),
-    "front": (
-        ("Is {a} in front of {b}?", "Does {a} stand nearer to the viewer than {b}?"),
-        ("Yes, {a} is in front of {b}.", "Indeed, it is in front of {b}."),
-        ("No, {a} is behind {b}.", "In fact, it is behind {b}."),
-    ),
+    name: (
+        _ASKED[name],
+        (f"Yes, {yes} {{b}}.", f"Indeed, {indeed} {{b}}."),
+        (f"No, {no} {{b}}.", f"In fact, {in_fact} {{b}}."),
+    )
+    for name, (yes, indeed, no, in_fact) in _ANSWERED.items()
 }
 # Choice -> (wordings of the question, answers).
 CHOICES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "left": (
-        ("Which one is farther to the left, {a} or {b}?", "Of {a} and {b}, which appears more to the left?"),
-        ("{x} is more to the left.", "Farther to the left is {x}."),
-    ),
-    "right": (
-        ("Which one is farther to the right, {a} or {b}?", "Of {a} and {b}, which appears more to the right?"),
-        ("{x} is more to the right.", "Farther to the right is {x}."),
-    ),
-    "above": (
-        ("Which one is higher up, {a} or {b}?", "Of {a} and {b}, which is above the other?"),
-        ("{x} is above.", "Higher up is {x}."),
-    ),
-    "below": (
-        ("Which one is lower down, {a} or {b}?", "Of {a} and {b}, which is below the other?"),
-        ("{x} is below.", "Lower down is {x}."),
-    ),
-    "tall": (
-        ("Which one is taller, {a} or {b}?", "Of {a} and {b}, which has more height?"),
-        ("{x} is taller.", "The taller one is {x}."),
-    ),
-    "short": (
-        ("Which one is shorter, {a} or {b}?", "Of {a} and {b}, which has less height?"),
-        ("{x} is shorter.", "The shorter one is {x}."),
-    ),
+    name: (
+        (f"Which one is {more}, {{a}} or {{b}}?", f"Of {{a}} and {{b}}, which {has_more}?"),
+        (f"{{x}} is {is_more}.", f"{start} is {{x}}."),
+    )
+    for name, more, has_more, is_more, start in (
+        ("left", "farther to the left", "appears more to the left", "more to the left", "Farther to the left"),
+        ("right", "farther to the right", "appears more to the right", "more to the right", "Farther to the right"),
+        ("above", "higher up", "is above the other", "above", "Higher up"),
+        ("below", "lower down", "is below the other", "below", "Lower down"),
+        ("tall", "taller", "has more height", "taller", "The taller one"),
+        ("short", "shorter", "has less height", "shorter", "The shorter one"),
+    )
 }
 # Category -> (wordings of the question, answers).
 LENGTHS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {

@@ -16,12 +16,12 @@ from pycocotools import mask as coco
 
 from smolrgpt_jax.warehouse.picture.view import Region
 from smolrgpt_jax.warehouse.scene.layout import Scene
+from smolrgpt_jax.warehouse.scene.objects import pick
 from smolrgpt_jax.warehouse.words import spatial_phrases as phrases
 
-QUALITATIVE = tuple(
-    [f"{name}_predicate" for name in phrases.PREDICATES] + [f"{name}_choice" for name in phrases.CHOICES]
-)
+QUALITATIVE = (*(f"{name}_predicate" for name in phrases.PREDICATES), *(f"{name}_choice" for name in phrases.CHOICES))
 QUANTITATIVE = (*phrases.LENGTHS, "direction")
+OPPOSITES = {"right": "left", "below": "above", "small": "big", "short": "tall", "thin": "wide", "front": "behind"}
 SEEN_WHOLE = 0.9  # share of an object's box in the picture, across and down, that its mask must span to be measured
 SEEN_PART = 0.6  # the same, for an object to be placed
 SIZE_RATIO = 1.2  # between two heights or widths that are compared
@@ -36,18 +36,12 @@ NEAREST = 0.5  # metres on the floor, of a direction that is asked for
 
 @dataclasses.dataclass(frozen=True)
 class Solid:
-    """A visible object and the box round it.
+    """A visible object and the box round it."""
 
-    Attributes:
-      region: what is seen of it.
-      low, high: corners of the box, metres (right, ahead, up) of the point on the floor below the camera.
-      whole: whether all of it is in view and hardly anything hides it.
-    """
-
-    region: Region
-    low: tuple[float, float, float]
+    region: Region  # what is seen of it
+    low: tuple[float, float, float]  # corner of the box, metres (right, ahead, up) of the floor below the camera
     high: tuple[float, float, float]
-    whole: bool
+    whole: bool  # whether all of it is in view and hardly anything hides it
 
     @property
     def center(self) -> tuple[float, ...]:
@@ -59,29 +53,16 @@ class Solid:
         """Width, length and height in metres."""
         return tuple(b - a for a, b in zip(self.low, self.high))
 
-    @property
-    def volume(self) -> float:
-        """Of the box, cubic metres."""
-        return math.prod(self.size)
-
 
 @dataclasses.dataclass(frozen=True)
 class SpatialQuestion:
-    """A question about one or two regions.
+    """A question about one or two regions."""
 
-    Attributes:
-      category: of the benchmark, such as "left_predicate" or "width_data".
-      prompt: with {a} and {b} for the regions.
-      answer: with {a} and {b} too.
-      regions: a, or a and b.
-      value: the exact answer: bool (predicate), 0 or 1 for a or b (choice), metres, or the hour.
-    """
-
-    category: str
-    prompt: str
-    answer: str
-    regions: tuple[Region, ...]
-    value: bool | int | float
+    category: str  # of the benchmark, such as "left_predicate" or "width_data"
+    prompt: str  # with {a} and {b} for the regions
+    answer: str  # with {a} and {b} too
+    regions: tuple[Region, ...]  # a, or a and b
+    value: bool | int | float  # the exact answer: bool (predicate), 0 or 1 for a or b (choice), metres, or the hour
 
     @property
     def type(self) -> str:
@@ -89,7 +70,7 @@ class SpatialQuestion:
         return "qualitative" if self.category in QUALITATIVE else "quantitative"
 
     def texts(self, names: Sequence[str], first: int = 0) -> tuple[str, str]:
-        """Question and answer; ``names`` stand for the regions in the question, "Region [first + i]" in the answer."""
+        """Question and answer; `names` stand for the regions in the question, "Region [first + i]" in the answer."""
         numbered = [f"Region [{first + i}]" for i in range(len(self.regions))]
         return self.prompt.format(**dict(zip("ab", names))), self.answer.format(**dict(zip("ab", numbered)))
 
@@ -106,33 +87,16 @@ def solids(scene: Scene, regions: Sequence[Region], width: int, height: int) -> 
     cos, sin = math.cos(scene.camera.yaw), math.sin(scene.camera.yaw)
     heading = np.array([[cos, -sin], [sin, cos]])  # right and ahead, one per row
     for region in regions:
-        if region.kind == "buffer":
-            continue
-        points = np.concatenate([cuboid.corners() for cuboid in scene.cuboids if cuboid.owner == region.thing.number])
-        floor = (points[:, :2] - scene.camera.position[:2]) @ heading.T
-        placed = np.column_stack([floor, points[:, 2]])
-        share = _share_seen(scene, region, points, width, height)
-        if share >= SEEN_PART:
-            low, high = placed.min(0).tolist(), placed.max(0).tolist()
-            found.append(Solid(region, tuple(low), tuple(high), share >= SEEN_WHOLE))
+        if region.kind != "buffer":
+            boxes = [cuboid.corners() for cuboid in scene.cuboids if cuboid.owner == region.thing.number]
+            points = np.concatenate(boxes)
+            share = _share_seen(scene, region, points, width, height)
+            if share >= SEEN_PART:
+                floor = (points[:, :2] - scene.camera.position[:2]) @ heading.T
+                placed = np.column_stack([floor, points[:, 2]])
+                low, high = (tuple(corner.tolist()) for corner in (placed.min(0), placed.max(0)))
+                found.append(Solid(region, low, high, share >= SEEN_WHOLE))
     return found
-
-
-def benchmark_questions(found: Sequence[Solid], rng: np.random.Generator) -> list[SpatialQuestion]:
-    """About one scene, as many qualitative as quantitative ones: one and three of each category."""
-    asker = SpatialAsker(found, rng)
-    return [
-        question
-        for category in (*QUALITATIVE, *QUANTITATIVE)
-        for question in asker.ask(category, 1 if category in QUALITATIVE else 3)
-    ]
-
-
-def conversation(found: Sequence[Solid], rng: np.random.Generator) -> list[SpatialQuestion]:
-    """The turns of a conversation about one scene, each of another category."""
-    asker, categories = SpatialAsker(found, rng), (*QUALITATIVE, *QUANTITATIVE)
-    turns = [question for i in rng.permutation(len(categories))[: 2 * TURNS] for question in asker.ask(categories[i])]
-    return turns[:TURNS]
 
 
 def _share_seen(scene: Scene, region: Region, points: np.ndarray, width: int, height: int) -> float:
@@ -141,110 +105,79 @@ def _share_seen(scene: Scene, region: Region, points: np.ndarray, width: int, he
     if seen[:, 2].min() <= 0:
         return 0.0
     pixels = seen[:, :2] * width + (width / 2, height / 2)
-    whole = pixels.max(0) - pixels.min(0)
     _, _, *box = coco.toBbox({"size": [height, width], "counts": region.counts.encode()})
-    return float((np.array(box) / whole).min())
+    return float((np.array(box) / (pixels.max(0) - pixels.min(0))).min())
 
 
-def clock_hour(a: Solid, b: Solid) -> tuple[int, float]:
-    """The hour at which somebody at ``a`` who looks the camera's way finds ``b``.
-
-    As the benchmark's release counts, hour h is the sector that ends h * 30 degrees clockwise of
-    straight ahead, so 1 o'clock is from 0 to 30 degrees and 12 o'clock from 330 to 360.
-
-    Returns:
-      The hour, 1 to 12, and the degrees to the nearest border of its sector.
-    """
-    right, ahead = b.center[0] - a.center[0], b.center[1] - a.center[1]
-    degrees = math.degrees(math.atan2(right, ahead)) % 360
-    return math.ceil(degrees / 30) or 12, min(degrees % 30, 30 - degrees % 30)
+def benchmark_questions(found: Sequence[Solid], rng: np.random.Generator) -> list[SpatialQuestion]:
+    """About one scene, as many qualitative as quantitative ones: one and three of each category."""
+    numbers = dict.fromkeys(QUALITATIVE, 1) | dict.fromkeys(QUANTITATIVE, 3)
+    return [question for category, number in numbers.items() for question in ask(found, rng, category, number)]
 
 
-class SpatialAsker:
-    """Draws questions about one scene; all choices come from the generator.
+def conversation(found: Sequence[Solid], rng: np.random.Generator) -> list[SpatialQuestion]:
+    """The turns of a conversation about one scene, each of another category."""
+    categories = (*QUALITATIVE, *QUANTITATIVE)
+    chosen = [categories[i] for i in rng.permutation(len(categories))[: 2 * TURNS]]
+    return [question for category in chosen for question in ask(found, rng, category, 1)][:TURNS]
 
-    Args:
-      found: the objects that can be asked about.
-      rng: generator.
-    """
 
-    def __init__(self, found: Sequence[Solid], rng: np.random.Generator):
-        self.found, self.rng = found, rng
-
-    def ask(self, category: str, most: int = 1) -> list[SpatialQuestion]:
-        """Up to ``most`` questions of one category about different objects, fewer where pairs are ambiguous."""
-        asked: list[SpatialQuestion] = []
-        known: set[frozenset[int]] = set()
-        whole = category in ("width_data", "height_data")
-        groups = [(a,) for a in self.found] if whole else [(a, b) for a in self.found for b in self.found]
-        for i in self.rng.permutation(len(groups)):
-            group = groups[i]
-            if len(asked) == most:
-                break
-            objects = frozenset(solid.region.index for solid in group)
-            if len(objects) < len(group) or objects in known:
-                continue
-            question = self._question(category, group)
+def ask(found: Sequence[Solid], rng: np.random.Generator, category: str, most: int) -> list[SpatialQuestion]:
+    """Up to `most` questions of one category about different objects, fewer where pairs are ambiguous."""
+    asked: dict[frozenset[int], SpatialQuestion] = {}
+    whole = category in ("width_data", "height_data")
+    groups = [(a,) for a in found] if whole else [(a, b) for a in found for b in found]
+    for i in rng.permutation(len(groups)):
+        if len(asked) == most:
+            break
+        objects = frozenset(solid.region.index for solid in groups[i])
+        if len(objects) == len(groups[i]) and objects not in asked:
+            question = _question(category, groups[i], rng)
             if question is not None:
-                asked.append(question)
-                known.add(objects)
-        return asked
+                asked[objects] = question
+    return list(asked.values())
 
-    def _pick(self, options: Sequence[str]) -> str:
-        return options[self.rng.integers(len(options))]
 
-    def _question(self, category: str, group: Sequence[Solid]) -> SpatialQuestion | None:
-        regions = tuple(solid.region for solid in group)
-        if category in QUALITATIVE:
-            name, form = category.rsplit("_", 1)
-            holds = compared(name, *group)
-            if holds is None:
-                return None
-            if form == "choice":
-                questions, answers = phrases.CHOICES[name]
-                value: bool | int = 0 if holds else 1
-                answer = self._pick(answers).replace("{x}", "{a}" if holds else "{b}")
-            else:
-                questions, agree, disagree = phrases.PREDICATES[name]
-                value, answer = holds, self._pick(agree if holds else disagree)
-            return SpatialQuestion(category, self._pick(questions), answer, regions, value)
-        value = measured(category, group)
-        if value is None:
-            return None
+def _question(category: str, group: Sequence[Solid], rng: np.random.Generator) -> SpatialQuestion | None:
+    name, form = category.rsplit("_", 1) if category in QUALITATIVE else (category, "")
+    value = compared(name, *group) if form else measured(category, group)
+    if value is None:
+        return None
+    if form == "choice":
+        questions, answers = phrases.CHOICES[name]
+        answer = pick(rng, answers).replace("{x}", "{a}" if value else "{b}")
+        prompt, value = pick(rng, questions), 0 if value else 1
+    elif form == "predicate":
+        questions, agree, disagree = phrases.PREDICATES[name]
+        answer = pick(rng, agree if value else disagree)
+        prompt = pick(rng, questions)
+    else:
         questions, answers = phrases.DIRECTION if category == "direction" else phrases.LENGTHS[category]
-        text = str(value) if category == "direction" else self._length(value)
-        return SpatialQuestion(
-            category, self._pick(questions), self._pick(answers).replace("{x}", text), regions, value
-        )
-
-    def _length(self, metres: float) -> str:
-        unit = self._pick(tuple(phrases.UNITS))
-        return f"{metres / phrases.UNITS[unit]:.2f} {unit}"
+        text = str(value)
+        if category != "direction":
+            unit = pick(rng, tuple(phrases.UNITS))
+            text = f"{value / phrases.UNITS[unit]:.2f} {unit}"
+        prompt, answer = pick(rng, questions), pick(rng, answers).replace("{x}", text)
+    return SpatialQuestion(category, prompt, answer, tuple(solid.region for solid in group), value)
 
 
 def compared(name: str, a: Solid, b: Solid) -> bool | None:
-    """Whether a predicate holds of ``a`` and ``b``; None where they nearly agree or are not seen whole."""
-    opposite = {"right": "left", "below": "above", "small": "big", "short": "tall", "thin": "wide", "front": "behind"}
-    if name in opposite:
-        holds = compared(opposite[name], a, b)
+    """Whether a predicate holds of `a` and `b`; None where they nearly agree or are not seen whole."""
+    if name in OPPOSITES:
+        holds = compared(OPPOSITES[name], a, b)
         return None if holds is None else not holds
     if name in ("big", "tall", "wide"):
-        if not (a.whole and b.whole):
-            return None
-        sizes = [{"big": s.volume, "tall": s.size[2], "wide": s.size[0]}[name] for s in (a, b)]
-        ratio = VOLUME_RATIO if name == "big" else SIZE_RATIO
-        return None if max(sizes) < ratio * min(sizes) else sizes[0] > sizes[1]
+        sizes = [{"big": math.prod(s.size), "tall": s.size[2], "wide": s.size[0]}[name] for s in (a, b)]
+        clear = max(sizes) >= (VOLUME_RATIO if name == "big" else SIZE_RATIO) * min(sizes)
+        return sizes[0] > sizes[1] if a.whole and b.whole and clear else None
+    (a_right, a_ahead, a_up), (b_right, b_ahead, b_up) = a.center, b.center
     # What is farther left or higher must also look so: perspective can turn either round.
-    if name == "left":
-        return _agreed((b.center[0] - a.center[0], ASIDE), (b.region.u - a.region.u, PICTURE_MARGIN))
-    if name == "above":
-        return _agreed((a.center[2] - b.center[2], ABOVE), (b.region.v - a.region.v, PICTURE_MARGIN))
-    # By the nearest points, as in the release, and by the middles.
-    return _agreed((a.low[1] - b.low[1], AHEAD), (a.center[1] - b.center[1], AHEAD))
-
-
-def _agreed(*measures: tuple[float, float]) -> bool | None:
-    """True if every value is beyond its margin, False if every one is below minus it, else None."""
+    # What is behind is so by the nearest points, as in the release, and by the middles.
+    measures = {
+        "left": ((b_right - a_right, ASIDE), (b.region.u - a.region.u, PICTURE_MARGIN)),
+        "above": ((a_up - b_up, ABOVE), (b.region.v - a.region.v, PICTURE_MARGIN)),
+        "behind": ((a.low[1] - b.low[1], AHEAD), (a_ahead - b_ahead, AHEAD)),
+    }[name]
     if all(value >= margin for value, margin in measures):
         return True
     return False if all(value <= -margin for value, margin in measures) else None
@@ -256,13 +189,26 @@ def measured(category: str, group: Sequence[Solid]) -> float | int | None:
         (solid,) = group
         return solid.size[0 if category == "width_data" else 2] if solid.whole else None
     a, b = group
-    offset = [y - x for x, y in zip(a.center, b.center)]
+    right, ahead, up = (y - x for x, y in zip(a.center, b.center))
     if category == "direction":
-        hour, margin = clock_hour(a, b)
-        return hour if margin >= SECTOR_MARGIN and math.hypot(*offset[:2]) >= NEAREST else None
+        hour, margin = clock_hour(right, ahead)
+        return hour if margin >= SECTOR_MARGIN and math.hypot(right, ahead) >= NEAREST else None
     metres = {
-        "distance_data": math.hypot(*offset),
-        "horizontal_distance_data": math.hypot(*offset[:2]),
-        "vertical_distance_data": abs(offset[2]),
+        "distance_data": math.hypot(right, ahead, up),
+        "horizontal_distance_data": math.hypot(right, ahead),
+        "vertical_distance_data": abs(up),
     }[category]
     return metres if metres >= SHORTEST else None
+
+
+def clock_hour(right: float, ahead: float) -> tuple[int, float]:
+    """The hour at which somebody who looks the camera's way finds what is so many metres to the right and ahead.
+
+    As the benchmark's release counts, hour h is the sector that ends h * 30 degrees clockwise of
+    straight ahead, so 1 o'clock is from 0 to 30 degrees and 12 o'clock from 330 to 360.
+
+    Returns:
+      The hour, 1 to 12, and the degrees to the nearest border of its sector.
+    """
+    degrees = math.degrees(math.atan2(right, ahead)) % 360
+    return math.ceil(degrees / 30) or 12, min(degrees % 30, 30 - degrees % 30)

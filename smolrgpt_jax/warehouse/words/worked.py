@@ -8,19 +8,37 @@ text. Regions go by their numbers, in order, so that no name has to be found: "0
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from smolrgpt_jax.warehouse.picture.view import Region, floor_distance, is_inside
 
 
-def _in_turn(words: Sequence[str], first: int) -> str:
-    """ "3 in 4 out. " for the regions from number ``first`` on."""
-    return " ".join(f"{first + i} {word}" for i, word in enumerate(words)) + ". "
+def in_turn(group: Sequence[Region], first: int, word: Callable[[Region], str]) -> str:
+    """A word about each of the regions that are numbered from `first` on: "3 in 4 out. "."""
+    return " ".join(f"{first + i} {word(region)}" for i, region in enumerate(group)) + ". "
 
 
-def marks(count: int, marked: Mapping[int, str], first: int = 0) -> str:
-    """Which of so many regions a place in the question means, by their index: "0 no 1 leftmost 2 no. " for {1: "leftmost"}."""
-    return _in_turn([marked.get(i, "no") for i in range(count)], first)
+def marks(group: Sequence[Region], first: int, marked: Mapping[Region, str]) -> str:
+    """Which of the regions a place in the question means: "0 no 1 leftmost 2 no. "."""
+    return in_turn(group, first, lambda region: marked.get(region, "no"))
+
+
+def insides(pallets: Sequence[Region], first: int, buffer: Region) -> str:
+    """Which of them stand inside the buffer: "3 in 4 out. "."""
+    return in_turn(pallets, first, lambda pallet: "in" if is_inside(pallet, buffer) else "out")
+
+
+def loads(transporters: Sequence[Region], first: int) -> str:
+    """Which of them carry something: "0 loaded 1 empty. "."""
+    return in_turn(transporters, first, lambda region: "loaded" if region.thing.carrying else "empty")
+
+
+def nearness(group: Sequence[Region], first: int, region: Region) -> str:
+    """How far each of a group is from a region, in whole metres, 9 at most: "0 off 4 1 off 7. ".
+
+    Tenths would be guesses of a small model, and what it learns from would be lost among them.
+    """
+    return in_turn(group, first, lambda other: f"off {min(round(floor_distance(region, other)), 9)}")
 
 
 def coarse_place(region: Region) -> str:
@@ -37,78 +55,46 @@ def located(regions: Mapping[int, Region]) -> str:
     return " ".join(f"{number} at {coarse_place(region)}" for number, region in regions.items()) + ". "
 
 
-def _stands(region: Region) -> tuple[int, int]:
-    """Where it is said to stand: whole metres ahead of the camera, and to its right (negative to its left)."""
-    return round(region.ahead), round(region.right)
-
-
-def _in_metres(region: Region) -> str:
-    ahead, right = _stands(region)
-    return f"{ahead} ahead {abs(right)} {'left' if right < 0 else 'right'}"
-
-
-def _stated_legs(a: Region, b: Region) -> tuple[str, int, int]:
-    """Metres across and along the camera's heading, as they follow from what is said, so that all of it can be learned from text.
-
-    Before them a word, whether the two are on the same side of the camera, "with" each other, or "apart": what is across is the
-    difference of what they are aside or the sum. To find that out and to reckon in one step is not learned reliably.
-    """
-    (a_ahead, a_right), (b_ahead, b_right) = _stands(a), _stands(b)
-    side = "with" if (a_right < 0) == (b_right < 0) else "apart"
-    return side, abs(a_right - b_right), abs(a_ahead - b_ahead)
-
-
-def _stated_distance(a: Region, b: Region) -> float:
-    """Their distance in metres, as it follows from the legs that are said."""
-    _, across, along = _stated_legs(a, b)
-    return math.hypot(across, along)
-
-
-def _list_off(a: Region, b: Region) -> int:
-    """That distance as lists have it: whole metres, one digit."""
-    return min(round(_stated_distance(a, b)), 9)
-
-
 def standing(regions: Mapping[int, Region]) -> str:
-    """Where regions are, as ``located`` says it, but on the floor: "4 stands 5 ahead 2 left. "."""
+    """Where regions are, as `located` says it, but on the floor: "4 stands 5 ahead 2 left. "."""
     return "".join(f"{number} stands {_in_metres(region)}. " for number, region in regions.items())
 
 
-def insides(pallets: Sequence[Region], buffer: Region, first: int) -> str:
-    """Which of them stand inside the buffer: "3 in 4 out. "."""
-    return _in_turn(["in" if is_inside(p.thing, buffer.thing) else "out" for p in pallets], first)
+def _in_metres(region: Region) -> str:
+    right = round(region.right)
+    return f"{round(region.ahead)} ahead {abs(right)} {'left' if right < 0 else 'right'}"
 
 
-def loads(transporters: Sequence[Region], first: int) -> str:
-    """Which of them carry something: "0 loaded 1 empty. "."""
-    return _in_turn(["loaded" if t.thing.carrying else "empty" for t in transporters], first)
+def _stated(a: Region, b: Region) -> tuple[str, float]:
+    """The legs of their distance in whole metres, as they follow from the places that are said, and that distance.
 
-
-def nearness(region: Region, group: Sequence[Region], first: int) -> str:
-    """How far each of a group is from a region, in whole metres, 9 at most: "0 off 4 1 off 7. ".
-
-    Tenths would be guesses of a small model, and what it learns from would be lost among them.
+    Before the legs a word, whether the two are on the same side of the camera, "with" each other, or "apart": what is across is the
+    difference of what they are aside or the sum. To find that out and to reckon in one step is not learned reliably.
     """
-    return _in_turn([f"off {min(round(floor_distance(region.thing, o.thing)), 9)}" for o in group], first)
+    a_right, b_right = round(a.right), round(b.right)
+    across, along = abs(a_right - b_right), abs(round(a.ahead) - round(b.ahead))
+    side = "with" if (a_right < 0) == (b_right < 0) else "apart"
+    return f"{side} {across} across {along} along", math.hypot(across, along)
 
 
-def reckoned(region: Region, group: Sequence[Region], first: int, summary: bool = False) -> str:
+def reckoned(group: Sequence[Region], first: int, region: Region, summary: bool) -> str:
     """How far each of a group is from a region that was placed on the floor, step by step.
 
     "0 at 5 ahead 2 left apart 3 across 4 along off 5. "; all but the place follows from text, whole metres, 9 at most off. summary:
     after each the nearest so far and how far off it is, so that the last of them is the nearest of all: "0 at ... off 5 nearest 0 off
     5 1 at ... off 3 nearest 1 off 3. ". To look through all of them at the end is much harder.
     """
-    words, best = [], 0
-    for i, other in enumerate(group):
-        side, across, along = _stated_legs(region, other)
-        word = f"at {_in_metres(other)} {side} {across} across {along} along off {_list_off(region, other)}"
-        if summary:
-            if _stated_distance(region, other) < _stated_distance(region, group[best]):
-                best = i
-            word += f" nearest {first + best} off {_list_off(region, group[best])}"
-        words.append(word)
-    return _in_turn(words, first)
+    best, shortest = None, math.inf
+
+    def word(other: Region) -> str:
+        nonlocal best, shortest
+        legs, metres = _stated(region, other)
+        if metres < shortest:
+            best, shortest = other, metres
+        nearest = f" nearest {first + group.index(best)} off {min(round(shortest), 9)}" if summary else ""
+        return f"at {_in_metres(other)} {legs} off {min(round(metres), 9)}{nearest}"
+
+    return in_turn(group, first, word)
 
 
 def legs(a: Region, b: Region, summary: bool) -> str:
@@ -117,11 +103,10 @@ def legs(a: Region, b: Region, summary: bool) -> str:
     Nothing for a thing inside a buffer, whose distance is 0. summary: with the distance that follows from them, in whole metres: "with
     1 across 3 along off 3. ".
     """
-    if floor_distance(a.thing, b.thing) == 0:
+    if floor_distance(a, b) == 0:
         return ""
-    side, across, along = _stated_legs(a, b)
-    off = f" off {round(_stated_distance(a, b))}" if summary else ""
-    return f"{side} {across} across {along} along{off}. "
+    said, metres = _stated(a, b)
+    return f"{said} off {round(metres)}. " if summary else f"{said}. "
 
 
 def offset(a: Region, b: Region, decimals: int = 0) -> str:
@@ -129,7 +114,6 @@ def offset(a: Region, b: Region, decimals: int = 0) -> str:
 
     Nothing for a thing inside a buffer, whose distance is 0.
     """
-    if floor_distance(a.thing, b.thing) == 0:
+    if floor_distance(a, b) == 0:
         return ""
-    across, along = abs(a.right - b.right), abs(a.ahead - b.ahead)
-    return f"{across:.{decimals}f} across {along:.{decimals}f} along. "
+    return f"{abs(a.right - b.right):.{decimals}f} across {abs(a.ahead - b.ahead):.{decimals}f} along. "

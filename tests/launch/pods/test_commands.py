@@ -59,7 +59,7 @@ def test_help(module):
             ("launch.train", "--config=configs/stage3_sft.py", "--config.any_stage_order", "--workdir=out"),
             "config.tokenizer names no tokenizer",
         ),
-        (("launch.make_warehouse", "--out=out", "--width=5000"), "5000x1080 pixels are outside"),
+        (("launch.make_warehouse", "--out=out", "--width=5000"), "width is 5000, must be 32 to 1920"),
         (("launch.make_warehouse", "--out=out", "--appearance_variety=2"), "appearance_variety is 2.0, must be"),
         (("launch.make_warehouse", "--out=out", "--bench", "--test_scenes=0"), "bench is made of the test split"),
         (("launch.warehouse_gallery", "--data=nowhere", "--out=out"), "train.json: cannot be read"),
