@@ -148,7 +148,7 @@ def evaluate(model: Model, phase: str, scenes: int, out: Path) -> dict[str, dict
     pictures = read_source(default.warehouse(str(out / "data"), "val", "val_regions.json"))
     run = demo_backbone.get_config(phase)
     shape = row_shape(model.config, run.data, regions=True)
-    tokenizer = model.tokenizer.with_region_names(run.data.region_names)
+    tokenizer = model.tokenizer.with_format(region_names=run.data.region_names)
     right = predicted_right(model, PackedRows(pictures, tokenizer, shape))
     questions = [question for picture in pictures for question in picture.questions]
     spans = {question.id: tokenizer.spans(question.answer) for question in questions}

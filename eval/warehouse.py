@@ -205,7 +205,7 @@ def _answerer(
     def ask(pictures: Sequence[Picture]) -> Sequence[Answered]:
         asked = model
         if args.preprocessing == "submission":
-            from smolrgpt_jax.data.submission_prompts import SubmissionTokenizer, with_newlines
+            from eval.answering.submission_prompts import SubmissionTokenizer, with_newlines
 
             asked = dataclasses.replace(model, tokenizer=SubmissionTokenizer.of(model.tokenizer))
             pictures = with_newlines(pictures, records)

@@ -107,7 +107,7 @@ def run_identity(model: Model, pictures: Sequence[Picture], options: AnswerOptio
     """What answers depend on; equal for a run that may go on with them."""
     return {
         "parameters": params_fingerprint(model.params),
-        "configuration": model.config.to_dict() | {"chat_format": model.tokenizer.chat_format},
+        "configuration": model.config.to_dict() | {"chat_format": model.tokenizer.format.differences()},
         "compute": dataclasses.asdict(model.compute),
         "decoding": {
             "max_new_tokens": options.max_new_tokens,

@@ -40,7 +40,7 @@ class Checkpoint:
     @property
     def answer_tokens(self) -> int:
         """Tokens of the longest answer that the model was trained for."""
-        return ANSWER_TOKENS if self.tokenizer is None else self.tokenizer.answer_tokens
+        return ANSWER_TOKENS if self.tokenizer is None else self.tokenizer.format.answer_tokens
 
     @property
     def stage(self) -> str | None:
@@ -82,7 +82,8 @@ def read_checkpoint(path: str | Path, *, allow_nan: bool = False) -> Checkpoint:
     if meta.tokenizer is not None:
         tokenizer = tokenizer_from_files(meta.tokenizer)
         # The last training says how long answers are.
-        tokenizer.answer_tokens = _validated_tokens(meta.run) or tokenizer.answer_tokens
+        if tokens := _validated_tokens(meta.run):
+            tokenizer = tokenizer.with_format(answer_tokens=tokens)
     return Checkpoint(meta.config, params, tokenizer, path, meta.layout, meta.run)
 
 

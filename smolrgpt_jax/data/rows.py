@@ -20,8 +20,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from smolrgpt_jax.data.chat import IGNORE, ChatTokenizer
-from smolrgpt_jax.data.closing import closed_turns
-from smolrgpt_jax.data.records import Picture, Question, Region
+from smolrgpt_jax.data.records import Picture, Region
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,15 +52,10 @@ class TokenisedQuestions:
     """
 
     def __init__(self, pictures: Sequence[Picture], tokenizer: ChatTokenizer, with_answers: bool = True):
-        """Tokenises; ``with_answers`` False leaves generation prompts."""
-        questions = [question for picture in pictures for question in picture.questions]
-
-        def turns(question: Question) -> list[str]:
-            if not with_answers:
-                return question.turns if question.answer is None else question.turns[:-1]
-            return closed_turns(question) if tokenizer.closing_answer else question.turns
-
-        encoded = tokenizer.conversations([turns(question) for question in questions])
+        """Tokenises; `with_answers` False leaves generation prompts."""
+        encoded = tokenizer.conversations(
+            [tokenizer.format.turns(question, with_answers) for picture in pictures for question in picture.questions]
+        )
         self.tokenizer = tokenizer
         self._ids = np.concatenate([np.zeros(0, np.int32), *(ids for ids, _ in encoded)])
         self._counted = np.concatenate([np.zeros(0, bool), *(counted for _, counted in encoded)])
@@ -93,7 +87,7 @@ Row = tuple[PackedPicture, ...]
 def empty_batch(rows: int, shape: RowShape, pad_id: int, weights: bool = False) -> dict[str, np.ndarray]:
     """Returns a batch of padding rows; they attend to nothing and contribute no loss.
 
-    Keys and arrays, with B = rows and the letters of ``RowShape``:
+    Keys and arrays, with B = rows and the letters of `RowShape`:
       tokens int32[B, S]: input ids.
       targets int32[B, S]: id of the next token where that one is an answer's, else -100.
       weights float32[B, S]: what the target weighs in the loss; absent where all weigh the same.
@@ -140,10 +134,10 @@ def fill_text(
     """Writes the token arrays of one row.
 
     Args:
-      out: one row of ``empty_batch`` (each array without its first dimension), written in place.
+      out: one row of `empty_batch` (each array without its first dimension), written in place.
       row: its pictures and questions.
-      pictures, questions, shape: as given to ``plan_rows``.
-      question_balance: with "weights" in ``out`` each of an answer's n tokens weighs n ** -question_balance, so that long answers do
+      pictures, questions, shape: as given to `plan_rows`.
+      question_balance: with "weights" in `out` each of an answer's n tokens weighs n ** -question_balance, so that long answers do
         not drown short ones: 0 weighs every token alike, 1 every question.
 
     Returns:

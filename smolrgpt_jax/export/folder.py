@@ -98,7 +98,7 @@ def _manifest(model: Model, settings: ExportSettings, exported: Mapping[str, jax
             "user": f"{START}user\n",
             "image": IMAGE_TOKEN,
             "region": MASK_RGB_TOKEN + MASK_DEPTH_TOKEN,
-            "region_names": tokenizer.region_names,
+            "region_names": tokenizer.format.region_names,
             "end": f"{END}\n",
             "assistant": f"{START}assistant\n",
         },

@@ -67,8 +67,7 @@ def read_start(run: Mapping[str, Any]) -> Start:
     tokenizer = ChatTokenizer.load(run["tokenizer"]) if run["tokenizer"] else start.tokenizer
     if tokenizer is None:
         raise RunError("config.tokenizer names no tokenizer and init_from brings none")
-    tokenizer = tokenizer.with_region_names(run["data"]["region_names"])
-    tokenizer = tokenizer.with_closing_answer(run["data"]["closing_answer"])
+    tokenizer = tokenizer.with_format(**{name: run["data"][name] for name in ("region_names", "closing_answer")})
     if tokenizer.vocab_size != start.config.decoder.vocab_size:
         raise RunError(f"the tokenizer has {tokenizer.vocab_size} tokens, the model {start.config.decoder.vocab_size}")
     return dataclasses.replace(start, tokenizer=tokenizer)

@@ -8,20 +8,22 @@ import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from smolrgpt_jax.data.chat import FORMAT_FILE, ChatTokenizer, expand_masks
+from smolrgpt_jax.data.chat import FORMAT_FILE, ChatFormat, ChatTokenizer
+from smolrgpt_jax.data.records import Question
 from smolrgpt_jax.errors import DataError
+from tests.data.collator import collate, spelled_out
 
 TEXT = Path(__file__).parents[1] / "data_files" / "text"
 GOLDEN = json.loads((TEXT / "collated.json").read_text())
 BATCHES = {batch["max_length"]: batch for batch in GOLDEN["training_batches"]}
-IMAGE = "<|image|>"
+IMAGE, PAIR = "<|image|>", "<mask_rgb><mask_depth>"
 
 
 @pytest.mark.parametrize("max_length", BATCHES)
 @pytest.mark.parametrize("key", ["input_ids", "attention_mask", "labels"])
 def test_collates_as_the_pytorch_release(tokenizer, max_length, key):
     batch = BATCHES[max_length]
-    ours = tokenizer.collate(batch["conversations"], max_length)[key]
+    ours = collate(tokenizer, batch["conversations"], max_length)[key]
     assert ours.dtype == np.int32
     np.testing.assert_array_equal(ours, batch[key])
 
@@ -38,21 +40,19 @@ def test_ids_of_special_tokens(tokenizer):
 
 
 def test_generation_prompt(tokenizer):
-    user = BATCHES[512]["conversations"][0][0]
-    np.testing.assert_array_equal(
-        tokenizer.generation_prompt([user]), GOLDEN["generation_prompt_of_first_conversation"]
-    )
+    user = BATCHES[512]["conversations"][0][0].removeprefix(IMAGE * 64).replace(PAIR, "<mask>")
+    prompt = np.concatenate([tokenizer.prefix(64), tokenizer.question(user)[0]])
+    np.testing.assert_array_equal(prompt, GOLDEN["generation_prompt_of_first_conversation"])
 
 
 @pytest.mark.parametrize("index", range(10))
 def test_prefix_and_question_are_the_whole_conversation(tokenizer, index):
     user, answer = BATCHES[512]["conversations"][index]
-    prompt = user.removeprefix(IMAGE * 64).replace("<mask_rgb><mask_depth>", "<mask>")
+    prompt = user.removeprefix(IMAGE * 64).replace(PAIR, "<mask>")
     ids, before = tokenizer.question(prompt, answer)
-    whole, labels = tokenizer.encode([user, answer])
+    whole, labels = spelled_out(tokenizer, [user, answer])
     prefix = tokenizer.prefix(64)
     np.testing.assert_array_equal(np.concatenate([prefix, ids]), whole)
-    np.testing.assert_array_equal(np.concatenate([prefix, ids[:before]]), tokenizer.generation_prompt([user]))
     np.testing.assert_array_equal(labels[prefix.size + before - 1 : -1], ids[before:])
     np.testing.assert_array_equal(tokenizer.question(prompt)[0], ids[:before])
 
@@ -64,19 +64,18 @@ def test_generation_prompt_is_a_prefix_whatever_the_answer_starts_with(tokenizer
 
 
 def test_the_format_spelled_out(tokenizer):
-    whole, labels = tokenizer.encode(["hi", "a 12", "so?", "b"])
+    turns = ["hi", "a 12", "so?", "b"]
+    ((ids, counted),) = tokenizer.conversations([turns])
+    whole = np.concatenate([tokenizer.prefix(0), ids])
     vocabulary = PreTrainedTokenizerFast.from_pretrained(TEXT / "tokenizer")
     assert vocabulary.decode(whole) == (
         "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\na 12<|im_end|>\n"
         "<|im_start|>user\nso?<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n"
     )
-    assert vocabulary.decode(labels[labels >= 0]) == "a 12<|im_end|>\nb<|im_end|>\n"
-    where = np.flatnonzero(labels >= 0)
-    np.testing.assert_array_equal(labels[where], whole[where + 1])
+    assert vocabulary.decode(ids[counted]) == "a 12<|im_end|>\nb<|im_end|>\n"
 
 
 def test_masks_become_pairs_in_the_question_only(tokenizer):
-    assert expand_masks("a <mask>, <mask>") == "a <mask_rgb><mask_depth>, <mask_rgb><mask_depth>"
     ids, before = tokenizer.question("a <mask>", "the <mask>")
     pair = [tokenizer.mask_rgb_id, tokenizer.mask_depth_id]
     assert [id for id in ids[:before] if id in pair] == pair
@@ -91,12 +90,17 @@ def test_decode_stops_at_the_first_eos(tokenizer):
     assert tokenizer.decode(ids[0][ids[1] : ids[1] + 2]) == "4"
 
 
+def assert_same_ids(left, right, turns):
+    (ids, _), (expected, _) = (tokenizer.conversations([turns])[0] for tokenizer in (left, right))
+    np.testing.assert_array_equal(ids, expected)
+
+
 def test_saves_and_loads_an_equal_tokenizer(tokenizer, tmp_path):
     tokenizer.save(tmp_path / "new" / "tokenizer")
     again = ChatTokenizer.load(tmp_path / "new" / "tokenizer")
     assert again.vocab_size == tokenizer.vocab_size
     for turns in BATCHES[512]["conversations"]:
-        np.testing.assert_array_equal(again.encode(turns)[0], tokenizer.encode(turns)[0])
+        assert_same_ids(again, tokenizer, turns)
     assert sorted(file.name for file in (tmp_path / "new").iterdir()) == ["tokenizer"]
 
 
@@ -140,7 +144,7 @@ def test_without_the_hub_a_name_is_one_sentence_after_one_look(monkeypatch):
 
 
 def test_a_model_of_the_hub_is_fetched_and_loaded(tokenizer, tmp_path, monkeypatch):
-    tokenizer.with_region_names(True).save(tmp_path)
+    tokenizer.with_format(region_names=True).save(tmp_path)
     fetched = {}
 
     def fetch(name, allow_patterns):
@@ -149,13 +153,12 @@ def test_a_model_of_the_hub_is_fetched_and_loaded(tokenizer, tmp_path, monkeypat
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
     again = ChatTokenizer.load("owner/model")
-    assert again.vocab_size == tokenizer.vocab_size and again.region_names
+    assert again.vocab_size == tokenizer.vocab_size and again.format.region_names
     assert {"tokenizer.json", FORMAT_FILE} <= set(fetched["owner/model"])
 
 
 def test_region_names_stand_before_the_tokens_of_their_region(tokenizer):
-    named = tokenizer.with_region_names(True)
-    assert expand_masks("a <mask>, <mask>", True) == "a 0<mask_rgb><mask_depth>, 1<mask_rgb><mask_depth>"
+    named = tokenizer.with_format(region_names=True)
     prompt = "Is <mask> left of <mask>?"
     ids, before = named.question(prompt, "Yes.")
     plain, plain_before = tokenizer.question(prompt, "Yes.")
@@ -163,35 +166,34 @@ def test_region_names_stand_before_the_tokens_of_their_region(tokenizer):
     assert [named.decode([i]) for i in ids[regions - 1]] == ["0", "1"]
     np.testing.assert_array_equal(np.delete(ids, regions - 1), plain)
     assert before == plain_before + 2
-    assert not tokenizer.region_names
+    assert not tokenizer.format.region_names
 
 
 @pytest.mark.parametrize("closing_answer", [False, True])
 @pytest.mark.parametrize("region_names", [False, True])
 def test_the_chat_format_travels_with_the_tokenizer(tokenizer, tmp_path, region_names, closing_answer):
-    changed = tokenizer.with_region_names(region_names).with_closing_answer(closing_answer)
+    changed = tokenizer.with_format(region_names=region_names, closing_answer=closing_answer)
     changed.save(tmp_path / "saved")
     again = ChatTokenizer.load(tmp_path / "saved")
-    assert (again.region_names, again.closing_answer) == (region_names, closing_answer)
+    assert again.format == ChatFormat(region_names, closing_answer)
     assert (tmp_path / "saved" / FORMAT_FILE).exists() is (region_names or closing_answer)
-    assert again.chat_format == changed.chat_format
 
 
 def test_a_chat_format_without_closing_is_read(tokenizer, tmp_path):
     tokenizer.save(tmp_path)
     (tmp_path / FORMAT_FILE).write_text('{"region_names": true}')
     again = ChatTokenizer.load(tmp_path)
-    assert again.region_names and not again.closing_answer
+    assert again.format == ChatFormat(region_names=True)
 
 
 def test_the_length_of_answers_travels_with_the_tokenizer(tokenizer, tmp_path):
     tokenizer.save(tmp_path)
-    assert ChatTokenizer.load(tmp_path).answer_tokens == 120
+    assert ChatTokenizer.load(tmp_path).format.answer_tokens == 120
     (tmp_path / FORMAT_FILE).write_text('{"answer_tokens": 256}')
-    changed = ChatTokenizer.load(tmp_path).with_region_names(True).with_closing_answer(True)
+    changed = ChatTokenizer.load(tmp_path).with_format(region_names=True, closing_answer=True)
     changed.save(tmp_path)
     again = ChatTokenizer.load(tmp_path)
-    assert again.answer_tokens == 256 and again.region_names and again.closing_answer
+    assert again.format == ChatFormat(True, True, 256)
 
 
 @pytest.mark.parametrize(
@@ -206,11 +208,11 @@ def test_a_damaged_chat_format_is_named(tokenizer, tmp_path, text):
         ChatTokenizer.load(tmp_path)
 
 
-def test_conversations_of_several_turns_are_those_of_encode(tokenizer):
+def test_conversations_of_several_turns_are_their_messages_one_after_another(tokenizer):
     turns = ["Is <mask> left of <mask>?", "Yes.", "How far is <mask>?", "4.90 meters."]
     ((ids, counted),) = tokenizer.conversations([turns])
-    spelled = [expand_masks(text) if i % 2 == 0 else text for i, text in enumerate(turns)]
-    whole, labels = tokenizer.encode([IMAGE * 4 + spelled[0], *spelled[1:]])
+    spelled = [text.replace("<mask>", PAIR) for text in turns]
+    whole, labels = spelled_out(tokenizer, [IMAGE * 4 + spelled[0], *spelled[1:]])
     prefix = tokenizer.prefix(4)
     np.testing.assert_array_equal(np.concatenate([prefix, ids]), whole)
     where = prefix.size + np.flatnonzero(counted) - 1
@@ -223,7 +225,8 @@ def test_conversations_of_several_turns_are_those_of_encode(tokenizer):
 
 
 def test_regions_are_numbered_through_a_conversation(tokenizer):
-    named = tokenizer.with_region_names(True)
-    ((ids, _),) = named.conversations([["<mask> or <mask>?", "The first.", "And <mask>?", "No."]])
-    places = np.flatnonzero(ids == named.mask_rgb_id) - 1
-    assert [named.decode([i]) for i in ids[places]] == ["0", "1", "2"]
+    talk = Question("a", "", "And <mask>?", "No <mask>.", None, earlier=(("<mask> or <mask>?", "The first."),))
+    named = ["0<mask> or 1<mask>?", "The first.", "And 2<mask>?", "No <mask>."]
+    assert ChatFormat(region_names=True).turns(talk) == named
+    assert ChatFormat(region_names=True).turns(talk, with_answer=False) == named[:3]
+    assert ChatFormat().turns(talk) == talk.turns

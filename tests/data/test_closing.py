@@ -62,7 +62,7 @@ def test_training_rows_count_the_closing(tokenizer):
     pictures = [picture("p", *asked)]
     rows = {}
     for closing in (False, True):
-        questions = TokenisedQuestions(pictures, tokenizer.with_closing_answer(closing))
+        questions = TokenisedQuestions(pictures, tokenizer.with_format(closing_answer=closing))
         out = {name: value[0] for name, value in empty_batch(1, shape(), tokenizer.pad_id).items()}
         fill_text(out, (PackedPicture(0, (0,)),), pictures, questions, shape())
         rows[closing] = out
@@ -72,7 +72,7 @@ def test_training_rows_count_the_closing(tokenizer):
     assert closed == tokenizer.tokens("Far.") + tokenizer.tokens("\nAnswer: 4.20") + end
     # The prompt does not change, nor does what is asked in evaluation.
     prompts = [
-        TokenisedQuestions(pictures, tokenizer.with_closing_answer(c), with_answers=False)[0, 0][0]
+        TokenisedQuestions(pictures, tokenizer.with_format(closing_answer=c), with_answers=False)[0, 0][0]
         for c in (False, True)
     ]
     np.testing.assert_array_equal(*prompts)

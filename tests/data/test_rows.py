@@ -6,6 +6,7 @@ import pytest
 from smolrgpt_jax.data.plan import plan_rows
 from smolrgpt_jax.data.records import Question
 from smolrgpt_jax.data.rows import PackedPicture, TokenisedQuestions, empty_batch, fill_text
+from tests.data.collator import spelled_out
 from tests.data.row_cases import REGIONS, picture, question, shape
 
 
@@ -68,7 +69,7 @@ def test_targets_are_those_of_each_question_alone(tokenizer):
     prefix = tokenizer.prefix(4).size
     for number, asked in enumerate(pictures[0].questions):
         prompt = asked.prompt.replace("<mask>", "<mask_rgb><mask_depth>")
-        ids, labels = tokenizer.encode(["<|image|>" * 4 + prompt, asked.answer])
+        ids, labels = spelled_out(tokenizer, ["<|image|>" * 4 + prompt, asked.answer])
         own = out["question_ids"] == number + 1
         np.testing.assert_array_equal(out["tokens"][own], ids[prefix:])
         np.testing.assert_array_equal(out["targets"][own], labels[prefix:])
@@ -109,7 +110,7 @@ def test_a_conversation_is_trained_on_all_its_answers_and_regions(tokenizer):
     slots = fill_text(out, (PackedPicture(0, (0,)),), pictures, questions, shape())
     assert slots == [tuple(REGIONS[2:5])]
     texts = ["<|image|>" * 4 + "<mask_rgb><mask_depth> and <mask_rgb><mask_depth> a", "first answer"]
-    whole, labels = tokenizer.encode([*texts, "then <mask_rgb><mask_depth>", "second"])
+    whole, labels = spelled_out(tokenizer, [*texts, "then <mask_rgb><mask_depth>", "second"])
     np.testing.assert_array_equal(out["tokens"][: whole.size], whole)
     np.testing.assert_array_equal(out["targets"][: whole.size], labels)
     region_tokens = out["feature_index"][: whole.size][whole == tokenizer.mask_rgb_id]

@@ -11,13 +11,13 @@ import smolrgpt_jax
 from eval import journal_path
 from eval.answering import journal
 from eval.answering.journal import params_fingerprint
+from eval.answering.submission_prompts import SubmissionTokenizer
 from eval.normalize import main as normalize_main
 from eval.score_warehouse import main as score_main
 from eval.scoring.blind import BlindBaseline, read_training_questions
 from eval.warehouse import evaluate, limit_questions, main
 from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
-from smolrgpt_jax.data.submission_prompts import SubmissionTokenizer
 from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.generation import AnswerOptions, GeneratedAnswer
 

@@ -56,7 +56,7 @@ def test_everything_after_eos_is_eos(runner, golden, monkeypatch):
 def test_a_question_gets_the_ids_of_the_chat_format(runner, small_tokenizer, monkeypatch, region_names):
     monkeypatch.setitem(runner.manifest["chat"], "region_names", region_names)
     question = "How far is <mask> from 12 <mask>, in a picture?"
-    chat = small_tokenizer.with_region_names(region_names)
+    chat = small_tokenizer.with_format(region_names=region_names)
     expected = np.concatenate([chat.prefix(16), chat.question(question)[0]])
     np.testing.assert_array_equal(runner.prompt(question), expected)
 

@@ -60,7 +60,7 @@ def test_the_tokenizer_is_the_demos():
 
 
 def test_it_says_how_long_its_worked_answers_are():
-    assert ChatTokenizer.load(SHIPPED).answer_tokens == demo.LONGEST_ANSWER
+    assert ChatTokenizer.load(SHIPPED).format.answer_tokens == demo.LONGEST_ANSWER
     last = demo_backbone.get_config(demo_backbone.PHASES[-1])
     assert last.validation_answer_tokens == demo.LONGEST_ANSWER
 

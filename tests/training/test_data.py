@@ -110,8 +110,8 @@ def test_the_chat_format_comes_from_the_configuration(closing_answer):
     assert not run["data"]["closing_answer"]
     run["data"]["closing_answer"] = closing_answer
     tokenizer = read_start(run).tokenizer
-    assert tokenizer.closing_answer is closing_answer
-    assert tokenizer_from_files(tokenizer_files(tokenizer)).closing_answer is closing_answer
+    assert tokenizer.format.closing_answer is closing_answer
+    assert tokenizer_from_files(tokenizer_files(tokenizer)).format.closing_answer is closing_answer
 
 
 def test_a_pytorch_folder_brings_its_tokenizer(tmp_path):

@@ -24,10 +24,10 @@ class SubmissionTokenizer(ChatTokenizer):
 
     @classmethod
     def of(cls, tokenizer: ChatTokenizer) -> SubmissionTokenizer:
-        return cls(tokenizer._tokenizer, tokenizer.region_names, tokenizer.closing_answer, tokenizer.answer_tokens)
+        return cls(tokenizer._tokenizer, tokenizer.format)
 
     def conversations(self, conversations: Sequence[Sequence[str]]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """As ``ChatTokenizer.conversations``, except for conversations that end with the user."""
+        """As `ChatTokenizer.conversations`, except for conversations that end with the user."""
         closed = super().conversations([[*turns, ""] if len(turns) % 2 else turns for turns in conversations])
         return [
             (ids, np.zeros_like(counted) if len(turns) % 2 else counted)

@@ -1,20 +1,27 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from eval.answering.submission_prompts import SubmissionTokenizer, with_newlines
+from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.rows import TokenisedQuestions
-from smolrgpt_jax.data.sources.warehouse import read_warehouse
-from smolrgpt_jax.data.submission_prompts import SubmissionTokenizer, with_newlines
+from tests.data.row_cases import picture, question
 
 PROMPT = "How far is <mask> from <mask>?"
 
 
+@pytest.fixture(scope="module")
+def tokenizer():
+    return ChatTokenizer.load(Path(__file__).parents[2] / "data_files" / "text" / "tokenizer")
+
+
 @pytest.fixture
-def pictures(filled):
-    return read_warehouse(filled.root, "train")[1:]
+def pictures():
+    return [picture(name, *(question(f"{name}{i}", [i, 9]) for i in range(2))) for name in "ab"]
 
 
 def test_a_submission_prompt_spelled_out(tokenizer):
