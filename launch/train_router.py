@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from tqdm import tqdm
 
-from eval.router import load_router
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
-from smolrgpt_jax.errors import DataError
+from smolrgpt_jax.errors import DataError, told
+from smolrgpt_jax.router.classify import load_router
 from smolrgpt_jax.router.fitting import RouterTraining, train_router
 from smolrgpt_jax.router.hf_folder import longformer_config_values, read_longformer, write_longformer
 from smolrgpt_jax.router.longformer import LongformerConfig, init_params
@@ -27,7 +26,6 @@ from smolrgpt_jax.router.texts import (
     KIND_FIELD,
     TEXT_KINDS,
     TOKENIZER_FILE,
-    RouterText,
     RouterTokenizer,
     classifier_tokenizer_files,
     read_router_texts,
@@ -59,30 +57,25 @@ def starting_point(
         )
         special = {"bos_token_id": begin, "eos_token_id": end, "sep_token_id": end}
         return config, init_params(config, key), {**longformer_config_values(config), **special}, files
-    found = read_longformer(init, encoder_only=True)
-    config = dataclasses.replace(found.config, labels=WAREHOUSE_CATEGORIES)
-    values = {**found.values, **longformer_config_values(config)}
+    read, params, values = read_longformer(init, encoder_only=True)
+    config = dataclasses.replace(read, labels=WAREHOUSE_CATEGORIES)
+    values = {**values, **longformer_config_values(config)}
     # The name of "dtype" before transformers 5.
     values.pop("torch_dtype", None)
-    return config, {**init_params(config, key), **found.params}, values, read_tokenizer_files(init)
-
-
-def check_texts(texts: list[RouterText], data: Path) -> None:
-    """Raises DataError unless every category occurs: a class that is never shown is never answered."""
-    missing = [name for name in WAREHOUSE_CATEGORIES if all(text.category != name for text in texts)]
-    if missing:
-        raise DataError(f"{data} holds no record of category {', '.join(missing)}")
+    return config, {**init_params(config, key), **params}, values, read_tokenizer_files(init)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Trains and writes; raises ValueError or OSError with one sentence."""
+    """Trains and writes."""
     if arguments.out.exists():
         raise DataError(f"{arguments.out} exists already; nothing was trained")
     texts = read_router_texts(arguments.data, arguments.text)
-    check_texts(texts, arguments.data)
+    # A class that is never shown is never answered.
+    if missing := [name for name in WAREHOUSE_CATEGORIES if all(text.category != name for text in texts)]:
+        raise DataError(f"{arguments.data} holds no record of category {', '.join(missing)}")
     validation = [] if arguments.val is None else read_router_texts(arguments.val, arguments.text)
     config, params, values, files = starting_point(arguments.init, arguments.seed)
-    tokenizer = RouterTokenizer.for_model(files[TOKENIZER_FILE], config)
+    tokenizer = RouterTokenizer(files[TOKENIZER_FILE], config.longest, config.vocab_size)
     peak = arguments.learning_rate
     if peak is None:
         peak = PEAK_NEW if arguments.init is None else PEAK_PRETRAINED
@@ -98,13 +91,7 @@ def run(arguments: argparse.Namespace) -> None:
     if truncated:
         print(f"{truncated} {arguments.text}s are longer than {config.longest} tokens and are cut")
     labels = [config.labels.index(text.category) for text in texts]
-    with tqdm(total=training.steps, desc="training", unit=" steps") as bar:
-
-        def on_step(step: int, loss: float) -> None:
-            bar.update()
-            bar.set_postfix(loss=f"{loss:.4f}")
-
-        params = train_router(config, params, rows, labels, training, on_step)
+    params, _ = train_router(config, params, rows, labels, training)
     write_longformer(arguments.out, config, params, {**values, KIND_FIELD: arguments.text}, files)
     print(f"wrote {arguments.out}")
     if validation:
@@ -113,38 +100,23 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"{right} of {len(validation)} {arguments.text}s of {arguments.val} get their category")
 
 
+@told()
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m launch.train_router", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, required=True, help="annotation file to train on")
-    parser.add_argument("--out", type=Path, required=True, help="new folder")
-    parser.add_argument("--init", type=Path, help="Longformer folder to start from (default: a small new model)")
-    parser.add_argument(
-        "--text", choices=TEXT_KINDS, default=TEXT_KINDS[0], help="what is classified (default %(default)s)"
-    )
-    parser.add_argument("--val", type=Path, help="annotation file to count right categories on at the end")
-    parser.add_argument(
-        "--steps",
-        type=int,
-        default=200,
-        help="of a new model the default takes about a minute of CPU time (default %(default)s)",
-    )
-    parser.add_argument("--batch", type=int, default=32, help="texts per step (default %(default)s)")
-    parser.add_argument(
-        "--learning_rate",
-        type=float,
-        help=f"peak of the schedule (default {PEAK_NEW:g}, with --init {PEAK_PRETRAINED:g})",
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="of new parameters and the order of texts (default %(default)s)"
-    )
-    try:
-        run(parser.parse_args())
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from None
-    except KeyboardInterrupt:
-        raise SystemExit("interrupted; nothing was written") from None
+    add = parser.add_argument
+    add("--data", type=Path, required=True, help="annotation file to train on")
+    add("--out", type=Path, required=True, help="new folder")
+    add("--init", type=Path, help="Longformer folder to start from (default: a small new model)")
+    add("--text", choices=TEXT_KINDS, default=TEXT_KINDS[0], help="what is classified (default %(default)s)")
+    add("--val", type=Path, help="annotation file to count right categories on at the end")
+    add("--steps", type=int, default=200, help="of a new model 200, the default, take about a minute of CPU time")
+    add("--batch", type=int, default=32, help="texts per step (default %(default)s)")
+    peaks = f"default {PEAK_NEW:g}, with --init {PEAK_PRETRAINED:g}"
+    add("--learning_rate", type=float, help=f"peak of the schedule ({peaks})")
+    add("--seed", type=int, default=0, help="of new parameters and the order of texts (default %(default)s)")
+    run(parser.parse_args())
 
 
 if __name__ == "__main__":

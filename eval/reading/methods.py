@@ -45,36 +45,11 @@ def read_closings(items: Sequence[Mapping]) -> list[Answer]:
 
 
 def router_method(folders: Sequence[Path]) -> Method:
-    """The published pipeline's routing with our rules in place of its language model.
-
-    Args:
-      folders: of `launch.train_router` or Hugging Face: the classifier of questions and, to check the answer's kind
-        against the question's, the classifier of answers.
-
-    Returns:
-      The method; it takes no notice of published categories, but a value that is none of its question's category is None.
-
-    Raises:
-      ValueError: a folder holds no router, or not the one wanted.
-    """
+    """See `eval.reading.by_router.router_method`."""
     # Imported late: the other methods need no JAX.
-    from eval.router import load_router, routed_answer
+    from eval.reading import by_router
 
-    routers = [load_router(folder) for folder in folders]
-    for folder, router, kind in zip(folders, routers, ("question", "answer")):
-        if router.kind not in ("", kind):
-            raise DataError(f"{folder} is a router of {router.kind}s, expected one of {kind}s")
-
-    def read(items: Sequence[Mapping]) -> list[Answer]:
-        texts = [[item[field] for item in items] for field in ("question", "answer")]
-        routed = [router.categories(column, progress=True) for router, column in zip(routers, texts, strict=False)]
-        values = []
-        for item, asked, answered in zip(items, routed[0], routed[-1]):
-            value = routed_answer(asked, answered, item["question"], item["answer"])
-            values.append(parse_normalized(item["category"], value) if item["category"] else value)
-        return values
-
-    return read
+    return by_router.router_method(folders)
 
 
 def server_method(server: AnswerServer) -> Method:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from tqdm import tqdm
 
 from smolrgpt_jax.models.layers import Params
 from smolrgpt_jax.router.longformer import LongformerConfig, bind
-from smolrgpt_jax.router.texts import pad_rows, padded_length
+from smolrgpt_jax.router.texts import pad_rows
 from smolrgpt_jax.training.optimizer import OptimizerConfig, learning_rate
 
 
@@ -29,7 +31,7 @@ class RouterTraining:
     def __post_init__(self):
         if self.steps < 1 or self.batch < 1:
             raise ValueError(f"{self.steps} steps of {self.batch} texts are too few")
-        if not 0 < self.peak < float("inf"):
+        if not 0 < self.peak < math.inf:
             raise ValueError(f"a learning rate of {self.peak} is not positive")
         if self.seed < 0:
             raise ValueError(f"seed {self.seed} is negative")
@@ -52,29 +54,21 @@ def train_router(
     rows: Sequence[Sequence[int]],
     labels: Sequence[int],
     training: RouterTraining,
-    on_step: Callable[[int, float], None] = lambda step, loss: None,
-) -> Params:
-    """Trains every parameter with AdamW on the mean cross-entropy, and returns the parameters.
+) -> tuple[Params, list[float]]:
+    """Trains every parameter with AdamW on the mean cross-entropy; returns the parameters and the loss of every step.
 
-    rows: token ids of each text, not empty; labels: index of each text's label; on_step: told the step, from 1, and its loss.
-    Warm-up, decay, clipping and weight decay are those of SmolRGPT's training. The same arguments give the same parameters on the
-    same machine. Raises ValueError if the loss stops being finite.
+    rows: token ids of each text, not empty; labels: index of each text's label. Warm-up, decay, clipping and weight decay are those
+    of SmolRGPT's training. The same arguments give the same parameters on the same machine. Raises ValueError if the loss stops
+    being finite.
     """
     settings = OptimizerConfig()
+    rate = learning_rate(training.peak, training.steps, settings)
     optimizer = optax.chain(
         optax.clip_by_global_norm(settings.clip_norm),
-        optax.adamw(
-            learning_rate(training.peak, training.steps, settings),
-            settings.b1,
-            settings.b2,
-            settings.eps,
-            weight_decay=settings.weight_decay,
-        ),
+        optax.adamw(rate, settings.b1, settings.b2, settings.eps, weight_decay=settings.weight_decay),
     )
 
-    def step(
-        params: Params, state: Any, tokens: jax.Array, mask: jax.Array, labels: jax.Array
-    ) -> tuple[Params, Any, jax.Array]:
+    def step(params: Params, state: Any, tokens: jax.Array, mask: jax.Array, labels: jax.Array):
         def mean_loss(params: Params) -> jax.Array:
             logits = bind(config, params)(tokens, mask)["logits"]
             return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
@@ -89,12 +83,15 @@ def train_router(
     state = optimizer.init(params)
     labels = np.asarray(labels, np.int32)
     batches = shuffled_batches(len(rows), training.batch, training.seed)
-    for number in range(1, training.steps + 1):
-        chosen = next(batches)
-        texts = [rows[i] for i in chosen]
-        length = padded_length(max(map(len, texts)), config.longest)
-        params, state, loss = step(params, state, *pad_rows(texts, length, config.pad_id), labels[chosen])
-        if not np.isfinite(loss := float(loss)):
-            raise ValueError(f"the loss is {loss} at step {number}; a smaller learning rate helps")
-        on_step(number, loss)
-    return params
+    losses: list[float] = []
+    with tqdm(total=training.steps, desc="training", unit=" steps") as bar:
+        while len(losses) < training.steps:
+            chosen = next(batches)
+            tokens, mask = pad_rows([rows[i] for i in chosen], config.longest, config.pad_id)
+            params, state, loss = step(params, state, tokens, mask, labels[chosen])
+            losses.append(float(loss))
+            if not math.isfinite(losses[-1]):
+                raise ValueError(f"the loss is {loss} at step {len(losses)}; a smaller learning rate helps")
+            bar.update()
+            bar.set_postfix(loss=f"{losses[-1]:.4f}")
+    return params, losses

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -69,15 +68,6 @@ _FIELDS: dict[str, tuple[str, Any]] = {
 }
 
 
-@dataclass(frozen=True)
-class LongformerFolder:
-    """What a folder holds. params: float32, layers stacked; values: config.json as it stands."""
-
-    config: LongformerConfig
-    params: dict[str, np.ndarray]
-    values: dict[str, Any]
-
-
 def entries(config: LongformerConfig) -> list[Entry]:
     """Every tensor of a classifier of this configuration, in table order."""
     shapes = {name: tuple(param.shape) for name, param in abstract_params(config).items()}
@@ -114,8 +104,12 @@ def _labels(values: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(str(names[str(i)]) for i in range(len(names)))
 
 
-def read_longformer(folder: Path, *, encoder_only: bool = False) -> LongformerFolder:
+def read_longformer(
+    folder: Path, *, encoder_only: bool = False
+) -> tuple[LongformerConfig, dict[str, np.ndarray], dict[str, Any]]:
     """Reads a classifier, or the encoder of any Longformer, without its heads (`head_*` of the parameters).
+
+    Returns the configuration, the parameters (float32, layers stacked) and config.json as it stands.
 
     float16 and bfloat16 become float32. Raises CheckpointError for a folder that holds no Longformer, for an unreadable file, and
     for missing, unexpected, wrongly shaped or not finite tensors, of which it lists all.
@@ -139,7 +133,7 @@ def read_longformer(folder: Path, *, encoder_only: bool = False) -> LongformerFo
 
     params = dict(params_from_tensors(table, lambda name: np.dtype(np.float32), read))
     check_fit(folder, tensors, expected, problems=problems)
-    return LongformerFolder(config, params, layout.config)
+    return config, params, layout.config
 
 
 def longformer_config_values(config: LongformerConfig) -> dict[str, Any]:

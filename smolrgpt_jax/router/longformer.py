@@ -1,4 +1,4 @@
-"""Longformer sequence classifier: sliding-window attention, global attention on chosen tokens, a head on the first one.
+"""Longformer sequence classifier: sliding-window attention, global attention of the first token, a head on it.
 
 Beltagy, Peters and Cohan, "Longformer: The Long-Document Transformer" (arXiv 2004.05150), as transformers'
 LongformerForSequenceClassification computes it. It is the router of the published pipeline and no part of SmolRGPT.
@@ -55,8 +55,7 @@ class LongformerConfig:
     def __post_init__(self):
         if len(set(self.labels)) != len(self.labels) or not self.labels:
             raise ConfigError(f"the labels {list(self.labels)} are none or not distinct")
-        sizes = ("vocab_size", "positions", "token_types", "width", "mlp_width", "heads", "layers", "window")
-        for name in sizes:
+        for name in ("vocab_size", "positions", "token_types", "width", "mlp_width", "heads", "layers", "window"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, must be positive")
         if self.width % self.heads:
@@ -83,29 +82,18 @@ def position_ids(tokens: jax.Array, pad_id: int) -> jax.Array:
     return jnp.cumsum(real, axis=1) * real + pad_id
 
 
-def sliding_window_attention(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    in_window: jax.Array,
-    global_k: jax.Array,
-    global_v: jax.Array,
-    global_present: jax.Array,
-    reach: int,
-) -> jax.Array:
-    """Attention to the keys at most `reach` tokens away and to the global tokens, under one softmax in float32.
+def sliding_window_attention(q: jax.Array, k: jax.Array, v: jax.Array, valid: jax.Array, reach: int) -> jax.Array:
+    """Attention to the first token and to the keys at most `reach` tokens away, under one softmax in float32.
 
-    q, k, v: float[B, S, H, D], S a multiple of `reach`; in_window: bool[B, S], keys that windows may see (neither padding nor
-    global tokens, which would count twice); global_k, global_v: float[B, G, H, D]; global_present: bool[B, G].
-    Returns float[B, S, H, D]. A block of `reach` queries sees three blocks of keys, so that memory grows with S * reach. With
-    reach 2 the six queries see the keys
+    q, k, v: float[B, S, H, D], S a multiple of `reach`; valid: bool[B, S], False for paddings. Returns float[B, S, H, D]. A block of
+    `reach` queries sees three blocks of keys, so that memory grows with S * reach. With reach 2 the six queries see the keys
 
         1 1 1 . . .
         1 1 1 1 . .
         1 1 1 1 1 .
-        . 1 1 1 1 1
-        . . 1 1 1 1
-        . . . 1 1 1
+        1 1 1 1 1 1
+        1 . 1 1 1 1
+        1 . . 1 1 1
     """
     batch, length, heads, dim = q.shape
     blocks = length // reach
@@ -118,20 +106,14 @@ def sliding_window_attention(
 
     queries = q.reshape(batch, blocks, reach, heads, dim)
     offset = jnp.arange(3 * reach) - reach - jnp.arange(reach)[:, None]
-    visible = (jnp.abs(offset) <= reach) & three_blocks(in_window)[:, :, None, :]
+    # The first token would count twice.
+    visible = (jnp.abs(offset) <= reach) & three_blocks(valid.at[:, 0].set(False))[:, :, None, :]
     near = jnp.einsum("bnqhd,bnkhd->bnhqk", queries, three_blocks(k), preferred_element_type=jnp.float32)
-    far = jnp.einsum("bnqhd,bghd->bnhqg", queries, global_k, preferred_element_type=jnp.float32)
-    scores = jnp.concatenate(
-        [
-            jnp.where(global_present[:, None, None, None, :], far * dim**-0.5, MASKED),
-            jnp.where(visible[:, :, None], near * dim**-0.5, MASKED),
-        ],
-        axis=-1,
-    )
-    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-    far_weights, near_weights = jnp.split(weights, [global_k.shape[1]], axis=-1)
-    out = jnp.einsum("bnhqk,bnkhd->bnqhd", near_weights, three_blocks(v))
-    out = out + jnp.einsum("bnhqg,bghd->bnqhd", far_weights, global_v)
+    first = jnp.einsum("bnqhd,bhd->bnhq", queries, k[:, 0], preferred_element_type=jnp.float32)
+    near = jnp.where(visible[:, :, None], near * dim**-0.5, MASKED)
+    weights = jax.nn.softmax(jnp.concatenate([first[..., None] * dim**-0.5, near], axis=-1), axis=-1).astype(v.dtype)
+    out = jnp.einsum("bnhqk,bnkhd->bnqhd", weights[..., 1:], three_blocks(v))
+    out = out + jnp.einsum("bnhq,bhd->bnqhd", weights[..., 0], v[:, 0])
     return out.reshape(batch, length, heads, dim)
 
 
@@ -139,8 +121,7 @@ class LongformerBlock(nnx.Module):
     """Attention and MLP, each followed by the norm of its sum with its input."""
 
     def __init__(self, config: LongformerConfig, rngs: nnx.Rngs):
-        width, heads = config.width, config.heads
-        split = (heads, width // heads)
+        width, split = config.width, (config.heads, config.width // config.heads)
         self.query = Dense((width,), split, bias=True, rngs=rngs)
         self.key = Dense((width,), split, bias=True, rngs=rngs)
         self.value = Dense((width,), split, bias=True, rngs=rngs)
@@ -154,30 +135,17 @@ class LongformerBlock(nnx.Module):
         self.mlp_norm = LayerNorm(width, config.layer_norm_eps)
         self.reach = config.window // 2
 
-    def attend(self, x: jax.Array, valid: jax.Array, global_positions: jax.Array) -> jax.Array:
-        """Both kinds of attention; arguments as in `__call__`. Returns float[B, S, H, D / H], zeros for paddings."""
-        batch, length, _ = x.shape
-        rows = jnp.arange(batch)[:, None]
-        present = global_positions >= 0
-        # One past the end, where nothing is written, for the places that hold no global token.
-        written = jnp.where(present, global_positions, length)
-        read = jnp.where(present, global_positions, 0)
-        is_global = jnp.zeros((batch, length), bool).at[rows, written].set(True, mode="drop")
-        k, v = self.key(x), self.value(x)
-        out = sliding_window_attention(
-            self.query(x), k, v, valid & ~is_global, k[rows, read], v[rows, read], present, self.reach
-        )
+    def attend(self, x: jax.Array, valid: jax.Array) -> jax.Array:
+        """Both kinds of attention: float[B, S, H, D / H], zeros for paddings."""
+        out = sliding_window_attention(self.query(x), self.key(x), self.value(x), valid, self.reach)
         out = jnp.where(valid[:, :, None, None], out, 0)
-        attended = attention(
-            self.query_global(x[rows, read]), self.key_global(x), self.value_global(x), valid[:, None, :]
-        )
-        return out.at[rows, written].set(attended, mode="drop")
+        # The first token sees all, by projections of its own.
+        first = attention(self.query_global(x[:, :1]), self.key_global(x), self.value_global(x), valid[:, None, :])
+        return out.at[:, :1].set(first)
 
-    def __call__(self, x: jax.Array, valid: jax.Array, global_positions: jax.Array) -> jax.Array:
-        """x: float[B, S, D], S a multiple of half the window; valid: bool[B, S], False for paddings; global_positions:
-        int32[B, G], distinct places of the global tokens, -1 for none. Returns float[B, S, D].
-        """
-        x = self.attention_norm(x + self.out_proj(self.attend(x, valid, global_positions)))
+    def __call__(self, x: jax.Array, valid: jax.Array) -> jax.Array:
+        """x: float[B, S, D], S a multiple of half the window; valid: bool[B, S], False for paddings. Returns float[B, S, D]."""
+        x = self.attention_norm(x + self.out_proj(self.attend(x, valid)))
         return self.mlp_norm(x + self.fc2(jax.nn.gelu(self.fc1(x), approximate=False)))
 
 
@@ -208,29 +176,22 @@ class LongformerClassifier(nnx.Module):
         self.head_out = Dense((config.width,), (len(config.labels),), bias=True, rngs=rngs)
         self.reach, self.longest, self.pad_id = config.window // 2, config.longest, config.pad_id
 
-    def __call__(
-        self, tokens: jax.Array, attention_mask: jax.Array, global_positions: jax.Array | None = None
-    ) -> dict[str, jax.Array]:
+    def __call__(self, tokens: jax.Array, attention_mask: jax.Array) -> dict[str, jax.Array]:
         """Forward pass over texts padded on the right.
 
-        tokens: int32[B, S]; attention_mask: bool or int[B, S], 0 for paddings; global_positions: int32[B, G], distinct places
-        of unpadded tokens, -1 for none; by default the first token, as for classification.
-
-        Returns `embeddings` float32[B, S, D], `hidden_states` float32[layers, B, S, D], the last of which the head reads at
-        the first token, and `logits` float32[B, labels]. Raises ValueError for more tokens than positions.
+        tokens: int32[B, S]; attention_mask: bool or int[B, S], 0 for paddings. Returns `embeddings` float32[B, S, D],
+        `hidden_states` float32[layers, B, S, D], the last of which the head reads at the first token, and `logits`
+        float32[B, labels]. Raises ValueError for more tokens than positions.
         """
-        batch, length = tokens.shape
+        length = tokens.shape[1]
         if length > self.longest:
             raise ValueError(f"{length} tokens are more than the {self.longest} that have positions")
-        if global_positions is None:
-            global_positions = jnp.zeros((batch, 1), jnp.int32)
         padding = ((0, 0), (0, -length % self.reach))
-        tokens = jnp.pad(tokens, padding, constant_values=self.pad_id)
         valid = jnp.pad(attention_mask != 0, padding)
-        embeddings = self.encoder.embed(tokens)
+        embeddings = self.encoder.embed(jnp.pad(tokens, padding, constant_values=self.pad_id))
 
         def step(block: LongformerBlock, x: jax.Array, _: Any) -> tuple[jax.Array, jax.Array]:
-            x = block(x, valid, global_positions)
+            x = block(x, valid)
             return x, x
 
         x, hidden_states = run_blocks(self.encoder.blocks, embeddings, step, scan=True, remat="none")
@@ -243,8 +204,7 @@ class LongformerClassifier(nnx.Module):
 
 @functools.lru_cache(maxsize=16)
 def _abstract(config: LongformerConfig) -> tuple[Any, dict[str, jax.ShapeDtypeStruct]]:
-    model = nnx.eval_shape(lambda: LongformerClassifier(config, nnx.Rngs(0)))
-    graphdef, state = nnx.split(model, graph=False)
+    graphdef, state = nnx.split(nnx.eval_shape(lambda: LongformerClassifier(config, nnx.Rngs(0))), graph=False)
     return graphdef, flat_params(state)
 
 

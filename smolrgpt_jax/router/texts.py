@@ -19,22 +19,21 @@ from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, record_id
 from smolrgpt_jax.data.sources.conversation import chat_texts, split_turns
 from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.files import read_json
-from smolrgpt_jax.router.longformer import LongformerConfig
 
 TEXT_KINDS = ("question", "answer")
 KIND_FIELD = "router_text"  # of a router's config.json: which kind it was trained on
 TOKENIZER_FILE = "tokenizer.json"
+CONFIG_FILE = "tokenizer_config.json"
 # What Hugging Face folders hold for a tokenizer; all but the first only serve transformers.
 TOKENIZER_FILES = (
     TOKENIZER_FILE,
-    "tokenizer_config.json",
+    CONFIG_FILE,
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.json",
     "merges.txt",
 )
 SHORTEST = 32  # tokens; fewer would only make more shapes to compile
-_CHUNK = 4096  # texts tokenised at once
 
 
 @dataclass(frozen=True)
@@ -64,8 +63,7 @@ def read_router_texts(file: Path, kind: str, *, need_category: bool = True) -> l
                 raise ValueError(f"has no {kind}")
             category = record.get("category") or ""
             if category not in WAREHOUSE_CATEGORIES and (category or need_category):
-                expected = ", ".join(WAREHOUSE_CATEGORIES)
-                raise ValueError(f"has category {category!r}, expected one of {expected}")
+                raise ValueError(f"has category {category!r}, expected one of {', '.join(WAREHOUSE_CATEGORIES)}")
         except ValueError as error:
             known = record.get("id") if isinstance(record, dict) else None
             where = f"record {known!r}" if known else f"record number {index}"
@@ -79,8 +77,11 @@ def read_router_texts(file: Path, kind: str, *, need_category: bool = True) -> l
 class RouterTokenizer:
     """Texts to token ids with the special tokens around them, as the folder's tokenizer.json has it."""
 
-    def __init__(self, text: str, longest: int):
-        """text: content of tokenizer.json; longest: tokens after which a text is cut. Raises DataError."""
+    def __init__(self, text: str, longest: int, vocab_size: int | None = None):
+        """text: content of tokenizer.json; longest: tokens after which a text is cut; vocab_size: of the model.
+
+        Raises DataError for a text that is no tokenizer, for no room between the special tokens and for ids that the model lacks.
+        """
         try:
             self._tokenizer = Tokenizer.from_str(text)
         except Exception as error:  # tokenizers raises no other class
@@ -88,18 +89,10 @@ class RouterTokenizer:
         special = self._tokenizer.num_special_tokens_to_add(False)
         if special >= longest:
             raise DataError(f"{longest} tokens have no room for a text between {special} special tokens")
+        if vocab_size is not None and self.vocab_size > vocab_size:
+            raise DataError(f"the tokenizer has {self.vocab_size} tokens, the model's vocabulary only {vocab_size}")
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(longest)
-
-    @classmethod
-    def for_model(cls, text: str, config: LongformerConfig) -> RouterTokenizer:
-        """The tokenizer of a model; raises DataError if it has ids that the model's vocabulary lacks."""
-        tokenizer = cls(text, config.longest)
-        if tokenizer.vocab_size > config.vocab_size:
-            raise DataError(
-                f"the tokenizer has {tokenizer.vocab_size} tokens, the model's vocabulary only {config.vocab_size}"
-            )
-        return tokenizer
 
     @property
     def vocab_size(self) -> int:
@@ -114,12 +107,8 @@ class RouterTokenizer:
 
         A text is cut as transformers' tokenizers do it: its beginning is kept, and the closing special token still closes it.
         """
-        rows, truncated = [], 0
-        for begin in range(0, len(texts), _CHUNK):
-            for encoding in self._tokenizer.encode_batch(list(texts[begin : begin + _CHUNK])):
-                rows.append(encoding.ids)
-                truncated += bool(encoding.overflowing)
-        return rows, truncated
+        encodings = self._tokenizer.encode_batch(list(texts))
+        return [encoding.ids for encoding in encodings], sum(bool(encoding.overflowing) for encoding in encodings)
 
 
 def read_tokenizer_files(folder: Path) -> dict[str, str]:
@@ -147,19 +136,19 @@ def classifier_tokenizer_files(folder: Path, begin: str, end: str, pad: str) -> 
     tokenizer.post_processor = TemplateProcessing(
         single=f"{begin} $A {end}", special_tokens=[(begin, ids[begin]), (end, ids[end])]
     )
-    config = json.loads(files["tokenizer_config.json"]) if "tokenizer_config.json" in files else {}
+    config = json.loads(files.get(CONFIG_FILE, "{}"))
     config |= {"bos_token": begin, "cls_token": begin, "eos_token": end, "sep_token": end, "pad_token": pad}
-    return {TOKENIZER_FILE: tokenizer.to_str(pretty=True), "tokenizer_config.json": json.dumps(config, indent=2) + "\n"}
+    return {TOKENIZER_FILE: tokenizer.to_str(pretty=True), CONFIG_FILE: json.dumps(config, indent=2) + "\n"}
 
 
-def padded_length(tokens: int, longest: int) -> int:
-    """The next of 32, 64, 128, ..., at most `longest`: few lengths are few compilations."""
-    return min(max(SHORTEST, 1 << (tokens - 1).bit_length()), longest)
+def pad_rows(rows: Sequence[Sequence[int]], longest: int, pad_id: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of ids padded on the right -> tokens int32[B, S], attention mask bool[B, S].
 
-
-def pad_rows(rows: Sequence[Sequence[int]], length: int, pad_id: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of ids padded on the right -> tokens int32[B, length], attention mask bool[B, length]."""
+    S is the next of 32, 64, 128, ..., at most `longest`: few lengths are few compilations.
+    """
+    lengths = np.array([len(ids) for ids in rows])
+    length = min(max(SHORTEST, 1 << (int(lengths.max()) - 1).bit_length()), longest)
     tokens = np.full((len(rows), length), pad_id, np.int32)
     for row, ids in zip(tokens, rows):
         row[: len(ids)] = ids
-    return tokens, np.arange(length) < np.array([len(ids) for ids in rows])[:, None]
+    return tokens, np.arange(length) < lengths[:, None]

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from eval import router as command
-from eval.router import Router, agreement, describe_agreement, load_router, routed_answer
+from eval.reading.by_router import routed_answer
+from eval.router import agreement, describe_agreement
 from launch.train_router import BEGIN, DEMO_TOKENIZER, END, PAD
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
 from smolrgpt_jax.errors import CheckpointError, DataError
+from smolrgpt_jax.router.classify import Router, load_router
 from smolrgpt_jax.router.hf_folder import longformer_config_values, write_longformer
 from smolrgpt_jax.router.longformer import LongformerConfig, bind, init_params
 from smolrgpt_jax.router.texts import RouterText, RouterTokenizer, classifier_tokenizer_files, pad_rows
@@ -34,7 +36,7 @@ def write_router(folder: Path, params: dict, labels=WAREHOUSE_CATEGORIES, **valu
 
 
 def test_logits_do_not_depend_on_batches_and_padding(params):
-    tokenizer = RouterTokenizer.for_model(FILES["tokenizer.json"], CONFIG)
+    tokenizer = RouterTokenizer(FILES["tokenizer.json"], CONFIG.longest, CONFIG.vocab_size)
     router = Router(CONFIG, params, tokenizer, batch=2)
     texts = ["How many?", "Which of " + "<mask> " * 30, "left", "Is it far? " * 3, "right or left?", ""]
     found = router.logits(texts)
@@ -101,7 +103,7 @@ def test_the_command_refuses_other_classifiers(params, warehouse, tmp_path, monk
 
 
 def test_folders_that_hold_no_router_are_refused(params, tmp_path):
-    with pytest.raises(CheckpointError, match="no such file; a Longformer is a folder"):
+    with pytest.raises(CheckpointError, match="no such file; a model is a folder"):
         load_router(tmp_path)
     folder = write_router(tmp_path / "router", params)
     (folder / "tokenizer.json").unlink()

@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from eval.router import load_router
 from launch import train_router as command
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
+from smolrgpt_jax.router.classify import load_router
 from smolrgpt_jax.router.hf_folder import read_longformer
 
 QUESTIONS = {
@@ -85,15 +85,15 @@ def test_the_same_seed_gives_the_same_bytes(run, data, trained, tmp_path, capsys
 
 def test_training_goes_on_from_a_folder_with_its_tokenizer_and_a_new_head(run, data, trained, tmp_path):
     started = run(data=data, out=tmp_path / "started", init=trained, steps=1, learning_rate=1e-9, text="answer")
-    before, after = read_longformer(trained), read_longformer(started)
+    (_, before, _), (_, after, values) = read_longformer(trained), read_longformer(started)
     # Only the head differs by more than the one step of almost no length.
-    moved = {name for name, old in before.params.items() if np.max(np.abs(old - after.params[name])) > 1e-6}
+    moved = {name for name, old in before.items() if np.max(np.abs(old - after[name])) > 1e-6}
     assert (
         {"head_dense/kernel", "head_out/kernel"}
         <= moved
         <= {"head_dense/kernel", "head_dense/bias", "head_out/kernel", "head_out/bias"}
     )
-    assert after.values["router_text"] == "answer"
+    assert values["router_text"] == "answer"
     assert (started / "tokenizer.json").read_bytes() == (trained / "tokenizer.json").read_bytes()
 
 
@@ -103,7 +103,7 @@ def test_bad_input_ends_with_one_sentence_and_leaves_nothing(run, data, tmp_path
     with pytest.raises(SystemExit, match="error: .*few.json holds no record of category distance"):
         run(data=few, out=out)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SystemExit, match="error: .*config.json: no such file; a Longformer"):
+    with pytest.raises(SystemExit, match="error: .*config.json: no such file; a model"):
         run(data=data, out=out, init=tmp_path / "empty")
     with pytest.raises(SystemExit, match="error: a learning rate of 0.0 is not positive"):
         run(data=data, out=out, learning_rate=0.0)

@@ -39,16 +39,16 @@ def change_config(folder: Path, **changes) -> None:
 
 
 def test_a_folder_that_transformers_saved_is_written_back_byte_for_byte(saved, tmp_path):
-    found = read_longformer(saved)
-    write_longformer(tmp_path / "out", found.config, found.params, found.values, {"tokenizer.json": "{}"})
+    config, params, values = read_longformer(saved)
+    write_longformer(tmp_path / "out", config, params, values, {"tokenizer.json": "{}"})
     for name in ("model.safetensors", "config.json"):
         assert (tmp_path / "out" / name).read_bytes() == (saved / name).read_bytes()
     assert (tmp_path / "out" / "tokenizer.json").read_text() == "{}"
-    assert found.config.labels == LABELS
+    assert config.labels == LABELS
 
 
 def test_transformers_reads_the_described_configuration_as_its_own(saved):
-    config = read_longformer(saved).config
+    config, _, _ = read_longformer(saved)
     theirs = LongformerConfig(**longformer_config_values(config))
     assert theirs.id2label == dict(enumerate(LABELS))
     own = json.loads((saved / "config.json").read_text())
@@ -124,14 +124,13 @@ def test_the_encoder_of_a_language_model_is_read_without_its_head(tmp_path):
     model.save_pretrained(tmp_path / "mlm")
     with pytest.raises(CheckpointError, match="missing classifier.dense.weight"):
         read_longformer(tmp_path / "mlm")
-    found = read_longformer(tmp_path / "mlm", encoder_only=True)
-    assert not any(name.startswith("head_") for name in found.params)
+    _, params, _ = read_longformer(tmp_path / "mlm", encoder_only=True)
+    assert not any(name.startswith("head_") for name in params)
     wanted = model.longformer.encoder.layer[0].intermediate.dense.weight.detach().numpy()
-    assert np.array_equal(found.params["encoder/blocks/fc1/kernel"][0], wanted.T)
+    assert np.array_equal(params["encoder/blocks/fc1/kernel"][0], wanted.T)
 
 
 def test_a_folder_that_exists_is_not_written_over(saved, tmp_path):
-    found = read_longformer(saved)
     (tmp_path / "out").mkdir()
     with pytest.raises(CheckpointError, match="exists already"):
-        write_longformer(tmp_path / "out", found.config, found.params, found.values, {})
+        write_longformer(tmp_path / "out", *read_longformer(saved), {})

@@ -8,12 +8,10 @@ from transformers import AutoTokenizer
 
 from launch.train_router import BEGIN, DEMO_TOKENIZER, END, PAD
 from smolrgpt_jax.errors import DataError
-from smolrgpt_jax.router.longformer import LongformerConfig
 from smolrgpt_jax.router.texts import (
     RouterTokenizer,
     classifier_tokenizer_files,
     pad_rows,
-    padded_length,
     read_router_texts,
     read_tokenizer_files,
 )
@@ -79,9 +77,8 @@ def test_texts_get_the_ids_that_transformers_gives_them_cut_ones_too(tmp_path):
 
 def test_tokenizers_that_do_not_fit_are_refused(tmp_path):
     files = classifier_tokenizer_files(DEMO_TOKENIZER, BEGIN, END, PAD)
-    small = LongformerConfig(("a", "b"), vocab_size=600)
     with pytest.raises(DataError, match="640 tokens, the model's vocabulary only 600"):
-        RouterTokenizer.for_model(files["tokenizer.json"], small)
+        RouterTokenizer(files["tokenizer.json"], 16, vocab_size=600)
     with pytest.raises(DataError, match="no room"):
         RouterTokenizer(files["tokenizer.json"], 2)
     with pytest.raises(DataError, match="holds no tokenizer"):
@@ -93,7 +90,8 @@ def test_tokenizers_that_do_not_fit_are_refused(tmp_path):
 
 
 def test_lengths_are_powers_of_two_up_to_the_longest():
-    assert [padded_length(n, 100) for n in (1, 32, 33, 64, 65, 100)] == [32, 32, 64, 64, 100, 100]
+    lengths = [pad_rows([[5] * n], 100, 1)[0].shape[1] for n in (1, 32, 33, 64, 65, 100)]
+    assert lengths == [32, 32, 64, 64, 100, 100]
 
 
 def test_rows_are_padded_on_the_right():
