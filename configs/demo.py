@@ -1,9 +1,10 @@
 """The demo's trainings, for two CPU cores: the three published stages on a small backbone.
 
+    python -m convert fresh configs/backbone runs/demo/start
     python -m launch.train --config configs/demo.py:stage1 --workdir runs/demo/stage1
 
-`make demo` runs all of them. The backbone lies in configs/backbone and comes from configs/demo_backbone.py; the encoder stays
-frozen, as in the published curriculum. Learning rates are higher than published: the model is 200 times smaller and sees a
+`make demo` runs all of them. The backbone lies in configs/backbone and comes from configs/demo_backbone.py; as in the published
+curriculum what lies between encoder and decoder is learned in these stages, from random parameters, and the encoder stays frozen. Learning rates are higher than published: the model is 200 times smaller and sees a
 thousandth of the data.
 """
 
@@ -72,24 +73,19 @@ def common() -> ConfigDict:
 
 def get_config(stage: str = "stage3", root: str = ROOT) -> ConfigDict:
     data = f"{root}/data"
-    captions = {"format": "captions", "root": data, "annotations": "train_captions.json", "images": "train/images"}
     regions = default.warehouse(data, "train", "train_regions.json")
     questions = default.warehouse(data, "train")
 
     config = common()
     if stage == "stage1":
         config.stage = "connector_alignment"
-        config.init_from = BACKBONE
-        # As in the published curriculum, what lies between encoder and decoder is learned in these stages.
-        config.fresh = ("rgb_connector", "depth_connector", "refiners")
+        config.init_from = f"{root}/start"
         config.tokenizer = TOKENIZER
         config.steps = 60
         config.optimizer.peaks = {"rgb_connector": 2e-3}
-        config.data.sources = {"captions": captions}
+        config.data.sources = {"captions": default.captions(data, "train_captions.json", "train/images")}
         config.data.row_pictures = 3
-        config.validation_sources = {
-            "captions": {**captions, "annotations": "val_captions.json", "images": "val/images"}
-        }
+        config.validation_sources = {"captions": default.captions(data, "val_captions.json", "val/images")}
     elif stage == "stage2":
         config.stage = "refiner_alignment"
         config.init_from = f"{root}/stage1"

@@ -19,7 +19,5 @@ def get_config() -> ConfigDict:
     config.data.row_tokens = 512
     config.data.row_pictures = 4
     config.batch_rows = 60
-    config.data.sources = {
-        "captions": {"format": "captions", "root": "data/llava-cc3m", "annotations": "chat.json", "images": "images"}
-    }
+    config.data.sources = {"captions": default.captions("data/llava-cc3m", "chat.json", "images")}
     return config

@@ -3,6 +3,7 @@
 python -m convert torch-to-jax SRC DST [--tokenizer FOLDER_OR_HUB_ID]
 python -m convert jax-to-torch SRC DST [--dtype float32|float16|bfloat16] [--max_shard_size 500MB]
 python -m convert backbones --vision FOLDER_OR_HUB_ID --language FOLDER_OR_HUB_ID DST [--tokenizer ...] [--seed 0]
+python -m convert fresh SRC DST [--parts PART ...] [--seed 0]
 python -m convert verify TORCH JAX [--outputs]
 python -m convert inspect PATH
 """
@@ -79,6 +80,13 @@ def make_parser() -> argparse.ArgumentParser:
         "--tokenizer", metavar="FOLDER_OR_HUB_ID", help="default: the language folder's, if it holds one"
     )
     backbones.add_argument("--seed", type=int, default=0, help="of connectors, refiners and the extra tokens' rows")
+    fresh = commands.add_parser(
+        "fresh", help="any checkpoint to one of ours in which parts of the model are drawn anew"
+    )
+    fresh.add_argument("source", type=Path)
+    fresh.add_argument("destination", type=Path)
+    fresh.add_argument("--parts", nargs="+", metavar="PART", help="default: all connectors and refiners")
+    fresh.add_argument("--seed", type=int, default=0, help="of what is drawn (default %(default)s)")
     check = commands.add_parser("verify", help="compare every tensor of a PyTorch folder with a checkpoint of ours")
     check.add_argument("torch_folder", type=Path)
     check.add_argument("checkpoint", type=Path)
@@ -127,6 +135,13 @@ def run(arguments: argparse.Namespace) -> None:
             seed=arguments.seed,
         )
         print(describe(arguments.destination))
+    elif arguments.command == "fresh":
+        from smolrgpt_jax.checkpoint.fresh import BETWEEN, write_start
+
+        parts = arguments.parts or BETWEEN
+        print(f"drawing {', '.join(parts)} of {arguments.source} anew, seed {arguments.seed}", flush=True)
+        write_start(arguments.source, arguments.destination, parts, arguments.seed)
+        print(f"written to {arguments.destination}")
     elif arguments.command == "verify":
         verify(arguments.torch_folder, arguments.checkpoint, outputs=arguments.outputs)
     else:

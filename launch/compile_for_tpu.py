@@ -73,9 +73,7 @@ def compile_run(
     from launch.tpu_report.report import compile_program, report_on
     from launch.tpu_report.run_programs import make_program
     from smolrgpt_jax import sharding
-    from smolrgpt_jax.training.settings import check_values
 
-    check_values(run)
     mesh = sharding.make_mesh(run["mesh"], devices, run["strategy"])
     program = make_program(run, mesh, what, new_tokens)
     compiled, seconds = compile_program(program)

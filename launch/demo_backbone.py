@@ -11,13 +11,14 @@ import argparse
 import csv
 import hashlib
 import logging
-import shutil
+import tempfile
 from pathlib import Path
 
 from configs import demo_backbone
 from convert.folders import jax_to_torch
 from smolrgpt_jax.checkpoint.orbax import find_checkpoint
 from smolrgpt_jax.checkpoint.torch import read_folder
+from smolrgpt_jax.errors import told
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
 from smolrgpt_jax.warehouse.write import ensure_warehouse
 
@@ -41,17 +42,18 @@ def run(workdir: Path, out: Path) -> None:
 
 def ship(workdir: Path, out: Path) -> None:
     """Writes the trained model in bfloat16, the log of its phases and its model card into a new folder."""
-    aside = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    jax_to_torch(find_checkpoint(workdir / demo_backbone.PHASES[-1]), aside, dtype="BF16")
-    rows = []
-    for phase in demo_backbone.PHASES:
-        with open(workdir / phase / "metrics.csv", newline="") as file:
-            rows += [[phase, *(row[name] for name in LOGGED)] for row in csv.DictReader(file)]
-    with open(aside / LOG, "w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([("phase", *LOGGED), *rows])
-    (aside / CARD).write_text(model_card(aside))
-    aside.rename(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
+        aside = Path(folder) / out.name
+        jax_to_torch(find_checkpoint(workdir / list(demo_backbone.PHASES)[-1]), aside, dtype="BF16")
+        with open(aside / LOG, "w", newline="") as file:
+            log = csv.DictWriter(file, ("phase", *LOGGED), extrasaction="ignore", lineterminator="\n")
+            log.writeheader()
+            for phase in demo_backbone.PHASES:
+                with open(workdir / phase / "metrics.csv", newline="") as metrics:
+                    log.writerows({"phase": phase, **row} for row in csv.DictReader(metrics))
+        (aside / CARD).write_text(model_card(aside))
+        aside.rename(out)
 
 
 def model_card(folder: Path) -> str:
@@ -61,12 +63,12 @@ def model_card(folder: Path) -> str:
     with open(folder / LOG, newline="") as file:
         log = list(csv.DictReader(file))
     lines = []
-    for phase in demo_backbone.PHASES:
-        last = [row for row in log if row["phase"] == phase][-1]
-        kinds = ", ".join(f"{name} {n}" for name, n in demo_backbone.CAPTIONS[phase].items())
+    for name, phase in demo_backbone.PHASES.items():
+        last = [row for row in log if row["phase"] == name][-1]
+        kinds = ", ".join(f"{kind} {n}" for kind, n in phase.captions.items())
         lines.append(
-            f"| {phase} | {last['step']} | {demo_backbone.get_config(phase).data.row_tokens} | {demo_backbone.SCENES[phase]} "
-            f"| {demo_backbone.SEEDS[phase]} | {float(last['validation_loss']):.4f} | {kinds} |"
+            f"| {name} | {last['step']} | {phase.row_tokens} | {phase.scenes} | {phase.seed} "
+            f"| {float(last['validation_loss']):.4f} | {kinds} |"
         )
     phases = "\n".join(lines)
     return f"""# The demo's backbone
@@ -96,31 +98,25 @@ No third-party data or weights went into it.
 """
 
 
+@told("interrupted; the same command goes on from here")
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m launch.demo_backbone", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    root = Path(demo_backbone.ROOT)
     parser.add_argument(
-        "--workdir",
-        type=Path,
-        default=Path(demo_backbone.ROOT),
-        help="data and checkpoints of the phases go here (default %(default)s)",
+        "--workdir", type=Path, default=root, help="data and checkpoints of the phases go here (default %(default)s)"
     )
     parser.add_argument(
         "--out",
         type=Path,
-        default=Path(demo_backbone.ROOT) / "shipped",
+        default=root / "shipped",
         help="new folder for weights, log and model card (default %(default)s)",
     )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     print(f"training the phases {', '.join(demo_backbone.PHASES)} in {arguments.workdir}, writing {arguments.out}")
-    try:
-        run(arguments.workdir, arguments.out)
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from None
-    except KeyboardInterrupt:
-        raise SystemExit("interrupted; the same command goes on from here") from None
+    run(arguments.workdir, arguments.out)
 
 
 if __name__ == "__main__":

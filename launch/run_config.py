@@ -13,6 +13,9 @@ from typing import Any
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
+from smolrgpt_jax.errors import told
+from smolrgpt_jax.training.settings import describe
+
 FLAG = "config"
 HELP = ("--help", "-help", "-h", "-?", "--helpshort")
 
@@ -49,15 +52,13 @@ def _parse(doc: str, arguments: Sequence[str]) -> list[str]:
     if set(HELP) & set(arguments):
         # absl would leave --config out, which another module defines, and end with an error.
         own = flags.FLAGS.module_help(arguments[0]).split(":\n", 1)[-1]
-        print(f"{doc.strip()}\n\nflags:\n  --{FLAG}: {flags.FLAGS[FLAG].help}")
-        print(f"  --{FLAG}.any.key: another value of one of its settings\n{own}")
+        print(
+            f"{doc.strip()}\n\nflags:\n  --{FLAG}: {flags.FLAGS[FLAG].help}\n{own}\nsettings, with their defaults:\n{describe()}"
+        )
         raise SystemExit(0)
-    path = _path(arguments)
-    if path is not None:
-        try:
+    if path := _path(arguments):
+        with told():
             _check(flags.FLAGS, path, arguments)
-        except ValueError as error:
-            raise SystemExit(f"error: {error}") from None
     return app.parse_flags_with_usage(list(arguments))
 
 
@@ -92,20 +93,18 @@ def _path(arguments: Sequence[str]) -> str | None:
 def unknown_key(config: ConfigDict, name: str) -> str | None:
     """What is wrong with the name of a setting, such as data.row_tokens: None if it exists, else a sentence with the nearest."""
     known = list(_names(config))
-    if name in known or any(other.startswith(f"{name}.") for other in known):
+    if any(f"{other}.".startswith(f"{name}.") for other in known):
         return None
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
     # A key of the right name in another section is nearer than one that is spelt alike.
-    last = name.rpartition(".")[2]
-    same = [other for other in known if other.rpartition(".")[2] == last]
-    nearest = (same or near or [""])[0]
-    return f"the configuration has no key {name!r}" + (f", the nearest is {nearest!r}" if nearest else "")
+    same = [other for other in known if other.split(".")[-1] == name.split(".")[-1]]
+    near = same or difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+    return f"the configuration has no key {name!r}" + (f", the nearest is {near[0]!r}" if near else "")
 
 
 def _names(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     for key in config:
         value = config[key]
-        if isinstance(value, (ConfigDict, dict)) and value:
+        if isinstance(value, ConfigDict) and value:
             yield from _names(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}"

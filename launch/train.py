@@ -15,6 +15,7 @@ from absl import flags
 
 from launch import run_config
 from smolrgpt_jax import distributed
+from smolrgpt_jax.errors import RunError, told
 
 CONFIG = run_config.define()
 WORKDIR = flags.DEFINE_string("workdir", None, "where checkpoints and metrics go", required=True)
@@ -31,37 +32,31 @@ INITIALIZATION_TIMEOUT = flags.DEFINE_integer(
 )
 
 
+@told()
 def main(arguments: list[str]) -> None:
     if len(arguments) > 1:
-        raise SystemExit(f"error: unknown argument {arguments[1]!r}")
-    if "://" in WORKDIR.value:
-        raise SystemExit(
-            f"error: --workdir {WORKDIR.value} is a URL; mount the bucket and give the folder (launch/pods/README.md says how)"
+        raise RunError(f"unknown argument {arguments[1]!r}")
+    workdir = WORKDIR.value
+    if "://" in workdir:
+        raise RunError(
+            f"--workdir {workdir} is a URL; mount the bucket and give the folder (launch/pods/README.md says how)"
         )
-    try:
-        distributed.start(
-            COORDINATOR_ADDRESS.value,
-            NUM_PROCESSES.value,
-            PROCESS_ID.value,
-            initialization_timeout=INITIALIZATION_TIMEOUT.value,
-        )
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from None
+    distributed.start(
+        COORDINATOR_ADDRESS.value,
+        NUM_PROCESSES.value,
+        PROCESS_ID.value,
+        initialization_timeout=INITIALIZATION_TIMEOUT.value,
+    )
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    # Imported after the processes have found each other.
     from eval.scoring.validation import WAREHOUSE_SCORES
-    from smolrgpt_jax.errors import CheckpointError, DataError, RunError
     from smolrgpt_jax.training.run import train
 
-    print(f"training into {WORKDIR.value} with\n{CONFIG.value}")
-    with distributed.end_on_error():
-        try:
-            result = train(CONFIG.value.to_dict(), WORKDIR.value, WAREHOUSE_SCORES)
-        except (RunError, DataError, CheckpointError, OSError) as error:
-            raise SystemExit(f"error: {error}") from None
-    print(
-        f"step {result['step']} of {result['steps']}"
-        + "".join(f", {k} {result[k]:.4f}" for k in ("loss", "validation_loss") if k in result)
-    )
+    print(f"training into {workdir} with\n{CONFIG.value}")
+    with distributed.end_on_error(), told("interrupted; the same command goes on from the newest checkpoint"):
+        result = train(CONFIG.value.to_dict(), workdir, WAREHOUSE_SCORES)
+    values = "".join(f", {name} {result[name]:.4f}" for name in ("loss", "validation_loss") if name in result)
+    print(f"step {result['step']} of {result['steps']}{values}")
     if result["stopped"]:
         raise SystemExit("stopped by a signal; the same command goes on from here")
 

@@ -1,4 +1,4 @@
-"""Several processes as one run: start them together, end them together.
+"""Several processes as one run: start them together, stop them together, end them together.
 
 JAX ends a process with an abort, which Python cannot catch, when another one dies. A run of several processes therefore
 works in a child process, and its parent turns the abort into a sentence.
@@ -18,7 +18,11 @@ import threading
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    import jax
+    from jax.sharding import Mesh
 
 PORT = 8476  # JAX's default on TPUs, 8482, is often closed between hosts
 INITIALIZATION_TIMEOUT = 600  # seconds; hosts of a pod install and boot at different speeds
@@ -223,3 +227,46 @@ def end_on_error() -> Iterator[None]:
             f"error: {_this_process()} failed and ends the run; if the lines above speak of a connection, another process ended "
             f"first and its log has the first error; {GO_ON}"
         )
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM instead of dying of them, so that the step under way is finished and saved."""
+    received: list[int] = []
+    handlers = {s: signal.signal(s, lambda number, _: received.append(number)) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+class StopTogether:
+    """Whether any process wants to stop, with the same answer on all of them.
+
+    Processes that stopped at different steps would wait for each other for ever. Every call starts a small reduction over all
+    devices behind the step just dispatched and returns the result of the call before, so that nothing waits for it.
+    """
+
+    def __init__(self, mesh: Mesh):
+        import jax
+        from jax.sharding import NamedSharding, PartitionSpec
+
+        self._sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+        self._local = len(mesh.local_devices)
+        self._any = jax.jit(jax.numpy.max, out_shardings=NamedSharding(mesh, PartitionSpec()))
+        self._before: jax.Array | None = None
+
+    def __call__(self, wanted: bool) -> bool:
+        """Tells the others whether this process wants to stop; returns whether one of them wanted to at the last call.
+
+        To be called equally often by all processes. One process alone is answered at once.
+        """
+        import jax
+        import numpy as np
+
+        if jax.process_count() == 1:
+            return wanted
+        asked = jax.make_array_from_process_local_data(self._sharding, np.full(self._local, wanted, np.int32))
+        before, self._before = self._before, self._any(asked)
+        return before is not None and bool(before)

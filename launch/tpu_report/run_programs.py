@@ -19,7 +19,7 @@ from smolrgpt_jax.generation.decode import generate
 from smolrgpt_jax.models.smolrgpt import abstract_params
 from smolrgpt_jax.training.data import row_shape, run_compute
 from smolrgpt_jax.training.optimizer import OptimizerConfig, make_optimizer
-from smolrgpt_jax.training.settings import check_names
+from smolrgpt_jax.training.settings import check_values
 from smolrgpt_jax.training.stages import STAGES
 from smolrgpt_jax.training.step import jit_train_step
 
@@ -53,7 +53,7 @@ def make_program(run: Mapping[str, Any], mesh: Mesh, what: What = "train", new_t
     """
     if what not in get_args(What):
         raise ValueError(f"there is no program {what!r}, only {', '.join(get_args(What))}")
-    check_names(run)
+    check_values(run)
     stage = STAGES[run["stage"]].with_peaks(run["optimizer"]["peaks"])
     if not run["data"]["row_tokens"]:
         raise ValueError("without data no row length can be chosen: give config.data.row_tokens")
@@ -66,7 +66,7 @@ def make_program(run: Mapping[str, Any], mesh: Mesh, what: What = "train", new_t
     strategy = run["strategy"]
     shapes = abstract_params(config)
     params = _placed(shapes, sharding.param_shardings(shapes, mesh, strategy))
-    batch = abstract_batch(rows, shape, mesh)
+    batch = abstract_batch(rows, shape, mesh, weights=what == "train" and run["question_balance"] != 0)
     if what != "train":
         return _generation(config, compute, params, batch, shape, rows, mesh, new_tokens if what == "decode" else 1)
     trained = {n: params[n] for n in stage.trained(params)}
@@ -78,9 +78,7 @@ def make_program(run: Mapping[str, Any], mesh: Mesh, what: What = "train", new_t
     )
     needed, computed = train_flops(config, shape, stage, compute.remat == "full")
     return ProgramToCompile(
-        function=jit_train_step(
-            config, optimizer, trained, mesh, strategy, accumulation, run["question_balance"], compute
-        ),
+        function=jit_train_step(config, optimizer, trained, mesh, strategy, accumulation, compute),
         arguments=(trained, frozen, state, batch),
         kept={
             "trained parameters": device_bytes(trained),
@@ -136,12 +134,12 @@ def _attention_flops(config: SmolRGPTConfig, tokens: int) -> float:
     return config.decoder.layers * 4 * tokens**2 * config.decoder.width
 
 
-def abstract_batch(rows: int, shape: RowShape, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+def abstract_batch(rows: int, shape: RowShape, mesh: Mesh, weights: bool = False) -> dict[str, jax.ShapeDtypeStruct]:
     """The arrays of a packed batch (see `smolrgpt_jax.data.rows.empty_batch`), split over the mesh."""
     split = sharding.batch_sharding(mesh)
     return {
         name: jax.ShapeDtypeStruct((rows, *value.shape[1:]), value.dtype, sharding=split)
-        for name, value in empty_batch(1, shape, 0).items()
+        for name, value in empty_batch(1, shape, 0, weights).items()
     }
 
 

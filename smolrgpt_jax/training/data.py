@@ -8,11 +8,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import jax
-import numpy as np
-
-from smolrgpt_jax.checkpoint.load import read_checkpoint
-from smolrgpt_jax.checkpoint.safetensors_folder import TorchLayout
+from smolrgpt_jax.checkpoint.load import Checkpoint, read_checkpoint
 from smolrgpt_jax.config import PRESETS, Compute, SmolRGPTConfig
 from smolrgpt_jax.data.batches import PackedRows
 from smolrgpt_jax.data.chat import ChatTokenizer
@@ -23,9 +19,7 @@ from smolrgpt_jax.data.rows import RowShape, TokenisedQuestions
 from smolrgpt_jax.data.sources.formats import read_sources
 from smolrgpt_jax.errors import CheckpointError, DataError, RunError
 from smolrgpt_jax.models.attention import resolve_attention
-from smolrgpt_jax.models.smolrgpt import abstract_params, init_params
-from smolrgpt_jax.training.settings import check_order
-from smolrgpt_jax.training.stages import STAGES
+from smolrgpt_jax.training.stages import Stage
 
 
 @contextlib.contextmanager
@@ -39,31 +33,19 @@ def naming(setting: str) -> Iterator[None]:
         raise RunError(f"config.{setting}: {error}") from error
 
 
-@dataclasses.dataclass(frozen=True)
-class Start:
-    """What a run starts from: configuration, parameters (NumPy; None: random ones), tokenizer and the PyTorch layout."""
-
-    config: SmolRGPTConfig
-    params: Mapping[str, np.ndarray] | None
-    tokenizer: ChatTokenizer | None
-    layout: TorchLayout | None
-
-
-def read_start(run: Mapping[str, Any]) -> Start:
-    """Reads `init_from` (a PyTorch folder, a checkpoint or a work directory), or takes the preset with random parameters.
+def read_start(run: Mapping[str, Any], stage: Stage) -> Checkpoint:
+    """Reads `init_from` (a PyTorch folder, a checkpoint or a work directory), or takes the preset with no parameters: random ones.
 
     Raises RunError when the tokenizer does not fit the model's vocabulary or the stage makes no sense after that which the
     parameters come from, CheckpointError when these cannot be read or do not fit their configuration.
     """
-    if not run["init_from"]:
-        _check_order(run, None)
-        start = Start(PRESETS[run["model"]["preset"]], None, None, None)
+    if run["init_from"]:
+        start = read_checkpoint(run["init_from"])
     else:
-        read = read_checkpoint(run["init_from"])
-        # Imported checkpoints do not tell their stage.
-        if read.stage is not None:
-            _check_order(run, read.stage)
-        start = Start(read.config, read.params, read.tokenizer, read.layout)
+        start = Checkpoint(PRESETS[run["model"]["preset"]], {})
+    # Imported checkpoints do not tell their stage.
+    if not start.params or start.stage is not None:
+        stage.check_order(start.stage)
     tokenizer = ChatTokenizer.load(run["tokenizer"]) if run["tokenizer"] else start.tokenizer
     if tokenizer is None:
         raise RunError("config.tokenizer names no tokenizer and init_from brings none")
@@ -71,22 +53,6 @@ def read_start(run: Mapping[str, Any]) -> Start:
     if tokenizer.vocab_size != start.config.decoder.vocab_size:
         raise RunError(f"the tokenizer has {tokenizer.vocab_size} tokens, the model {start.config.decoder.vocab_size}")
     return dataclasses.replace(start, tokenizer=tokenizer)
-
-
-def drawn_anew(run: Mapping[str, Any], config: SmolRGPTConfig) -> dict[str, np.ndarray]:
-    """The parameters of the run's `fresh` groups, drawn from its seed; float32. Raises ValueError for a group that does not exist."""
-    stage = STAGES[run["stage"]]
-    names = {name for group in run["fresh"] for name in stage.members(group, abstract_params(config))}
-    # Compiled as a whole, so that nothing else is drawn.
-    draw = jax.jit(lambda key: {n: v for n, v in init_params(config, key).items() if n in names})
-    return {name: np.asarray(value) for name, value in draw(jax.random.key(run["seed"])).items()}
-
-
-def _check_order(run: Mapping[str, Any], previous: str | None) -> None:
-    try:
-        check_order(run, previous)
-    except ValueError as error:
-        raise RunError(str(error)) from None
 
 
 def run_compute(config: SmolRGPTConfig, run: Mapping[str, Any], platform: str, row_tokens: int) -> Compute:
@@ -129,13 +95,25 @@ def read_data(
 
 
 def packed_rows(
-    data: Mapping[str, Any], tokenised: Sequence[Tokenised], tokenizer: ChatTokenizer, shape: RowShape, bad: BadRecords
+    data: Mapping[str, Any],
+    tokenised: Sequence[Tokenised],
+    tokenizer: ChatTokenizer,
+    shape: RowShape,
+    bad: BadRecords,
+    question_balance: float = 0.0,
 ) -> list[PackedRows]:
     """The packed rows of each of `read_data`; raises ValueError if there are none."""
     load = FileLoader(shape, data["depth_mode"], cached_pictures=data["cached_pictures"])
     rows = [
         PackedRows(
-            pictures, tokenizer, shape, load=load, depth_mode=data["depth_mode"], on_bad_record=bad, questions=questions
+            pictures,
+            tokenizer,
+            shape,
+            load=load,
+            depth_mode=data["depth_mode"],
+            on_bad_record=bad,
+            questions=questions,
+            question_balance=question_balance,
         )
         for pictures, questions in tokenised
     ]
@@ -144,16 +122,11 @@ def packed_rows(
     return rows
 
 
-def total_steps(run: Mapping[str, Any], rows: list[PackedRows]) -> int:
-    """Steps that the learning rates are planned for: `steps`, or `epochs` over all packed rows."""
-    return int(run["steps"]) or _steps_of(run["epochs"], run, rows)
+def run_lengths(run: Mapping[str, Any], rows: Sequence[PackedRows]) -> tuple[int, int]:
+    """Steps that the learning rates are planned for, and those after which the run ends: fewer with `stop_epochs`."""
 
+    def steps_of(epochs: float) -> int:
+        return math.ceil(epochs * sum(map(len, rows)) / run["batch_rows"])
 
-def last_step(run: Mapping[str, Any], rows: list[PackedRows]) -> int:
-    """The step that the run ends with: that after `stop_epochs` where it is given and comes before the last planned one."""
-    planned = total_steps(run, rows)
-    return min(planned, _steps_of(run["stop_epochs"], run, rows)) if run["stop_epochs"] else planned
-
-
-def _steps_of(epochs: float, run: Mapping[str, Any], rows: list[PackedRows]) -> int:
-    return math.ceil(epochs * sum(map(len, rows)) / run["batch_rows"])
+    planned = int(run["steps"]) or steps_of(run["epochs"])
+    return planned, min(planned, steps_of(run["stop_epochs"])) if run["stop_epochs"] else planned

@@ -1,19 +1,25 @@
-"""Metrics of a run: a CSV file to plot from and TensorBoard events to watch."""
+"""What a run reports of itself: a CSV file to plot from, TensorBoard events to watch, its speed, and a profiler trace."""
 
 from __future__ import annotations
 
 import csv
+import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
 from tensorboardX import SummaryWriter
 
+from smolrgpt_jax.chips import peak_flops
 from smolrgpt_jax.errors import RunError
 
 CSV_NAME = "metrics.csv"
 WANDB_ID = "wandb_id"
+PROFILE = "profile"
+SPEED = ("samples_per_second", "tokens_per_second_per_chip", "step_seconds", "input_wait", "mfu", "memory_gib")
 
 
 class MetricsWriter:
@@ -25,8 +31,8 @@ class MetricsWriter:
 
     def __init__(
         self,
-        workdir: str | Path,
-        columns: list[str],
+        workdir: Path,
+        columns: Sequence[str],
         resumed_step: int = 0,
         active: bool = True,
         wandb_project: str = "",
@@ -36,14 +42,12 @@ class MetricsWriter:
         self.active = active
         if not active:
             return
-        workdir = Path(workdir)
         workdir.mkdir(parents=True, exist_ok=True)
         self.wandb = start_wandb(wandb_project, workdir, settings or {}) if wandb_project else None
-        self.columns = ["step", *columns]
         path = workdir / CSV_NAME
         kept = [row for row in _read_rows(path) if int(row["step"]) <= resumed_step] if path.exists() else []
         self.file = open(path, "w", newline="", encoding="utf-8")
-        self.csv = csv.DictWriter(self.file, self.columns, restval="", extrasaction="ignore")
+        self.csv = csv.DictWriter(self.file, ["step", *columns], restval="", extrasaction="ignore")
         self.csv.writeheader()
         self.csv.writerows(kept)
         self.file.flush()
@@ -98,3 +102,82 @@ def read_metrics(path: str | Path) -> list[dict[str, float]]:
 def _read_rows(path: str | Path) -> list[dict[str, str]]:
     with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+class Speed:
+    """Rates of the steps since the last report.
+
+    A report holds, of `SPEED`: samples_per_second (questions, all processes together), tokens_per_second_per_chip (without
+    padding), step_seconds (mean), input_wait (share of the time spent waiting for a batch), mfu (FLOPs that the model needs,
+    of forward and backward without rematerialisation, over the chips' peak), memory_gib (most that the first device held).
+    """
+
+    def __init__(self, chips: int, processes: int, step_flops: float, device: jax.Device):
+        """step_flops: of one step of all chips, see flops.train_flops."""
+        peak = peak_flops(device.device_kind)
+        self._chips, self._processes, self._device = chips, processes, device
+        self._mfu_seconds = None if peak is None else step_flops / peak / chips
+        self._restart()
+
+    def _restart(self) -> None:
+        self._since, self._waited, self._steps, self._questions, self._tokens = time.monotonic(), 0.0, 0, 0, 0
+
+    def step(self, questions: int, tokens: int, waited: float) -> None:
+        """Adds a step with this process's questions and tokens, and the seconds between asking for its batch and having it."""
+        self._steps += 1
+        self._questions += questions
+        self._tokens += tokens
+        self._waited += waited
+
+    def report(self) -> dict[str, float]:
+        """The rates since the last report, or since the beginning."""
+        seconds = max(time.monotonic() - self._since, 1e-9)
+        per_step = seconds / max(self._steps, 1)
+        values = {
+            # The processes have equal shares of every batch, up to chance.
+            "samples_per_second": self._questions * self._processes / seconds,
+            "tokens_per_second_per_chip": self._tokens * self._processes / seconds / self._chips,
+            "step_seconds": per_step,
+            "input_wait": self._waited / seconds,
+        }
+        if self._mfu_seconds is not None:
+            values["mfu"] = self._mfu_seconds / per_step
+        memory = (self._device.memory_stats() or {}).get("peak_bytes_in_use")
+        if memory is not None:
+            values["memory_gib"] = memory / 2**30
+        self._restart()
+        return values
+
+
+def counts(batch: Mapping[str, Any]) -> tuple[int, int]:
+    """Questions and tokens, padding not counted, in this process's rows of a packed batch."""
+    questions = sum(len(np.unique(row[row > 0])) for row in batch["question_ids"])
+    return questions, int(np.count_nonzero(batch["picture_ids"]))
+
+
+class StepsTrace:
+    """A profiler trace, for TensorBoard's profile page or Perfetto, of `steps` steps from step `first` (counted from 1); none if
+    either is 0."""
+
+    def __init__(self, workdir: Path, first: int, steps: int):
+        self._folder = workdir / PROFILE
+        self._first, self._last = (first, first + steps - 1) if first and steps else (0, 0)
+        self._running = False
+
+    def before(self, step: int) -> None:
+        """To be called before a step is started. A run that was resumed within the steps traces what is left of them."""
+        if not self._running and self._first <= step <= self._last:
+            jax.profiler.start_trace(self._folder)
+            self._running = True
+
+    def after(self, step: int, outputs: Any) -> None:
+        """To be called after a step was started, with what it will give."""
+        if self._running and step == self._last:
+            jax.block_until_ready(outputs)
+            self.close()
+
+    def close(self) -> None:
+        """Writes what was traced."""
+        if self._running:
+            jax.profiler.stop_trace()
+            self._running = False

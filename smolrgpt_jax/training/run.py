@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import json
 import logging
 import math
 import time
-from collections import ChainMap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,332 +14,274 @@ from typing import Any
 import grain
 import jax
 import numpy as np
-import optax
-from jax.sharding import Mesh
 from tqdm import tqdm
 
 from smolrgpt_jax import sharding
 from smolrgpt_jax.checkpoint.load import tokenizer_files
 from smolrgpt_jax.checkpoint.orbax import Meta, TrainingCheckpoints
-from smolrgpt_jax.config import Compute
-from smolrgpt_jax.data.batches import PackedRows, batch_questions, train_batches
+from smolrgpt_jax.data.batches import batch_questions, train_batches
 from smolrgpt_jax.data.records import BadRecords
-from smolrgpt_jax.data.rows import RowShape
+from smolrgpt_jax.distributed import StopTogether, stop_on_signal
 from smolrgpt_jax.errors import RunError
+from smolrgpt_jax.files import write_json
 from smolrgpt_jax.flops import train_flops
 from smolrgpt_jax.models.attention import resolve_attention
 from smolrgpt_jax.models.smolrgpt import Params, abstract_params, init_params
-from smolrgpt_jax.training import speed
-from smolrgpt_jax.training.data import (
-    Start,
-    drawn_anew,
-    last_step,
-    naming,
-    packed_rows,
-    read_data,
-    read_start,
-    row_shape,
-    run_compute,
-    total_steps,
-)
-from smolrgpt_jax.training.metrics import MetricsWriter
+from smolrgpt_jax.training.data import naming, packed_rows, read_data, read_start, row_shape, run_compute, run_lengths
+from smolrgpt_jax.training.metrics import SPEED, MetricsWriter, Speed, StepsTrace, counts
 from smolrgpt_jax.training.optimizer import OptimizerConfig, make_optimizer, schedules
-from smolrgpt_jax.training.profiling import StepsTrace
-from smolrgpt_jax.training.selection import Selection
-from smolrgpt_jax.training.settings import check, differences, plain
+from smolrgpt_jax.training.settings import check_values, differences, plain
 from smolrgpt_jax.training.stages import STAGES, Stage
 from smolrgpt_jax.training.step import jit_train_step
-from smolrgpt_jax.training.stopping import StopTogether, stop_on_signal
-from smolrgpt_jax.training.validation import LOSS, AnswerScorer, Validation
+from smolrgpt_jax.training.validation import LOSS, AnswerScorer, Selection, Validation
 
 BAD_STEP = "nonfinite_step.json"
+SHOWN = ("loss", LOSS, "S1", "samples_per_second")  # beside the progress bar
 
 
-@dataclasses.dataclass(frozen=True)
 class Run:
     """What stays the same over the steps of a run.
 
-    settings: the configuration; start: what it starts from; compute: how the model is computed; rows, bad: its data and the records left out of it; shape: of a
-    packed row; steps: until the run ends; rates: schedule per trained group; validation: None without validation sources.
+    settings: all of them; start: what it starts from; compute: how the model is computed; rows, bad: its data and the records left out of it; shape: of a packed row;
+    steps: until the run ends; rates: schedule per trained group; validation: None without validation sources.
     """
 
-    settings: Mapping[str, Any]
-    stage: Stage
-    start: Start
-    compute: Compute
-    mesh: Mesh
-    rows: list[PackedRows]
-    shape: RowShape
-    bad: BadRecords
-    steps: int
-    optimizer: optax.GradientTransformation
-    rates: Mapping[str, optax.Schedule]
-    validation: Validation | None
+    def __init__(self, settings: dict[str, Any], workdir: Path, scorer: AnswerScorer | None, stage: Stage | None):
+        """Checks the settings and reads all that the run needs; `train` has the arguments and what is raised."""
+        check_values(settings)
+        self.settings, self.workdir, data = settings, workdir, settings["data"]
+        self.mesh = sharding.make_mesh(settings["mesh"], strategy=settings["strategy"])
+        sharding.check_batch_rows(settings["batch_rows"], self.mesh, settings["accumulation"])
+        # Before the data is read, which can take minutes.
+        resolve_attention(settings["model"]["attention"], jax.default_backend(), data["row_tokens"])
+        self.stage = (stage or STAGES[settings["stage"]]).with_peaks(settings["optimizer"]["peaks"])
+        self.start = start = read_start(settings, self.stage)
+        self.bad = BadRecords(data["on_bad_record"])
+        with naming("data.sources"):
+            tokenised = read_data(data, data["sources"], start.tokenizer, self.bad)
+            self.shape = row_shape(start.config, data, self.stage.regions, tokenised)
+            balance = settings["question_balance"]
+            self.rows = packed_rows(data, tokenised, start.tokenizer, self.shape, self.bad, balance)
+        del tokenised  # with their texts, which the rows do not keep
+        with naming("model"):
+            self.compute = run_compute(start.config, settings, jax.default_backend(), self.shape.tokens)
+        self.validation = None
+        if settings["validation_sources"]:
+            self.validation = Validation(settings, start, self.compute, self.shape, self.mesh, self.bad, scorer)
+            Selection(settings["best_metric"]).check(self.validation.columns)
+        elif settings["patience"] or settings["validation_answers"]:
+            raise RunError("config.patience and config.validation_answers need config.validation_sources")
+        planned, self.steps = run_lengths(settings, self.rows)
+        optimizer = OptimizerConfig(**{k: v for k, v in settings["optimizer"].items() if k != "peaks"})
+        self.optimizer = make_optimizer(
+            self.stage, self.stage.trained(abstract_params(start.config)), planned, optimizer
+        )
+        self.rates = schedules(self.stage, planned, optimizer)
+
+    def print_start(self) -> None:
+        devices, parameters = self.mesh.devices, abstract_params(self.start.config)
+        size = f"{self.steps} steps of {self.settings['batch_rows']} rows"
+        print(f"stage {self.stage.name}: {size} on {devices.size} {devices.flat[0].device_kind} device(s)")
+        for packed in self.rows:
+            print(f"  training data: {packed.plan}, {self.shape.tokens} tokens each")
+        self.print_bad()
+        trained = self.stage.trained(parameters)
+        print(f"  training {len(trained)} of {len(parameters)} parameter arrays; the others are frozen")
+
+    def print_bad(self) -> None:
+        if self.bad.reasons:
+            print(f"  {self.bad.summary()}")
+
+    @property
+    def order(self) -> dict[str, Any]:
+        """What decides which rows a batch holds."""
+        weights = list(self.settings["data"]["weights"].values()) or None
+        return {"batch_rows": self.settings["batch_rows"], "seed": self.settings["seed"], "weights": weights}
 
 
-def train(run: Mapping[str, Any], workdir: str | Path, scorer: AnswerScorer | None = None) -> dict[str, Any]:
+@dataclasses.dataclass
+class State:
+    """What the steps change. metrics: those of the last report."""
+
+    trained: Params
+    frozen: Params
+    opt_state: Any
+    step: int
+    selection: Selection
+    metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    @property
+    def params(self) -> Params:
+        return {**self.trained, **self.frozen}
+
+
+def train(
+    settings: Mapping[str, Any], workdir: str | Path, scorer: AnswerScorer | None = None, stage: Stage | None = None
+) -> dict[str, Any]:
     """Trains one stage, or goes on with what `workdir` holds.
 
-    run: see configs/default.py for every field; scorer: of the answers to `validation_answers` questions. Returns {"step",
-    "steps", "loss", "validation_loss", "best_step", "stopped", "ended_early"}: stopped by a signal, or at the end of the patience
-    for a better validation. Writes checkpoints/<step>, metrics.csv and tensorboard/ under workdir. Raises RunError, DataError
-    or CheckpointError.
+    Writes checkpoints/<step>, metrics.csv and tensorboard/ under workdir.
+
+    Args:
+      settings: every one of `smolrgpt_jax.training.settings`.
+      workdir: folder of the run.
+      scorer: of the answers to `validation_answers` questions.
+      stage: in place of the published one that the settings name.
+
+    Returns:
+      {"step", "steps", "loss", "validation_loss", "best_step", "stopped", "ended_early"}: stopped by a signal, or at the end of
+      the patience for a better validation.
+
+    Raises:
+      ValueError: one sentence; RunError, DataError or CheckpointError where a setting, the data or a checkpoint is wrong.
     """
-    workdir = Path(workdir)
-    try:
-        check(run)
-        mesh = sharding.make_mesh(run["mesh"], strategy=run["strategy"])
-        sharding.check_batch_rows(run["batch_rows"], mesh, run["accumulation"])
-        # Before the data is read, which can take minutes.
-        resolve_attention(run["model"]["attention"], jax.default_backend(), run["data"]["row_tokens"])
-        stage = STAGES[run["stage"]].with_peaks(run["optimizer"]["peaks"])
-        for group in run["fresh"]:
-            stage.members(group, ())
-    except ValueError as error:
-        raise RunError(str(error)) from None
-    start = read_start(run)
-    bad = BadRecords(run["data"]["on_bad_record"])
-    with naming("data.sources"):
-        tokenised = read_data(run["data"], run["data"]["sources"], start.tokenizer, bad)
-        shape = row_shape(start.config, run["data"], stage.regions, tokenised)
-        rows = packed_rows(run["data"], tokenised, start.tokenizer, shape, bad)
-    del tokenised  # with their texts, which the rows do not keep
-    with naming("model"):
-        compute = run_compute(start.config, run, jax.default_backend(), shape.tokens)
-    steps = total_steps(run, rows)
-    trained = stage.trained(abstract_params(start.config))
-    settings = plain(run)
-    validation = None
-    if run["validation_sources"]:
-        validation = Validation(settings, start.config, compute, start.tokenizer, shape, mesh, bad, scorer)
-    if (run["patience"] or run["validation_answers"]) and validation is None:
-        raise RunError("config.patience and config.validation_answers need config.validation_sources")
-    if validation is not None and run["best_metric"] not in validation.columns:
-        raise RunError(f"config.best_metric {run['best_metric']!r} is not one of {', '.join(validation.columns)}")
-    optimizer_config = OptimizerConfig(**{k: v for k, v in run["optimizer"].items() if k != "peaks"})
-    this = Run(
-        settings=settings,
-        stage=stage,
-        start=start,
-        compute=compute,
-        mesh=mesh,
-        rows=rows,
-        shape=shape,
-        bad=bad,
-        steps=last_step(run, rows),
-        optimizer=make_optimizer(stage, trained, steps, optimizer_config),
-        rates=schedules(stage, steps, optimizer_config),
-        validation=validation,
-    )
-    devices = this.mesh.devices
-    print(
-        f"stage {stage.name}: {this.steps} steps of {run['batch_rows']} rows on {devices.size} "
-        f"{devices.flat[0].device_kind} device(s)"
-    )
-    for packed in rows:
-        print(f"  training data: {packed.plan}, {shape.tokens} tokens each")
-    _print_bad(bad)
-    print(f"  training {len(trained)} of {len(abstract_params(start.config))} parameter arrays; the others are frozen")
-    data = iter(
-        train_batches(
-            rows,
-            **_order(run),
+    this = Run(plain(settings), Path(workdir), scorer, stage)
+    this.print_start()
+    run = this.settings
+    with contextlib.ExitStack() as stack:
+        saver = stack.enter_context(contextlib.closing(TrainingCheckpoints(this.workdir, keep=run["keep"])))
+        batches = train_batches(
+            this.rows,
+            **this.order,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
             num_threads=run["data"]["threads"],
             workers=run["data"]["workers"],
-            put=lambda batch: (speed.counts(batch), sharding.put_batch(batch, this.mesh)),
+            put=lambda batch: (counts(batch), sharding.put_batch(batch, this.mesh)),
         )
-    )
-    saver = TrainingCheckpoints(workdir, keep=run["keep"])
-    try:
-        params, opt_state, step, selection = _initial_state(this, saver, data)
-        columns = [*(validation.columns if validation else ()), *(f"lr_{g}" for g in this.rates), *speed.COLUMNS]
+        data = stack.enter_context(contextlib.closing(iter(batches)))
+        state = _initial_state(this, saver, data)
+        stack.callback(this.print_bad)
+        validated = this.validation.columns if this.validation else ()
         writer = MetricsWriter(
-            workdir,
-            ["loss", "grad_norm", *columns],
-            resumed_step=step,
+            this.workdir,
+            ["loss", "grad_norm", *validated, *(f"lr_{group}" for group in this.rates), *SPEED],
+            resumed_step=state.step,
             active=jax.process_index() == 0,
             wandb_project=run["wandb_project"],
-            settings=settings,
+            settings=run,
         )
-        trace = StepsTrace(workdir, **run["profile"])
-        try:
-            return _run_steps(this, workdir, params, opt_state, step, selection, data, saver, writer, trace)
-        finally:
-            trace.close()
-            writer.close()
-            _print_bad(bad)
-    finally:
-        data.close()
-        saver.close()
+        stack.enter_context(contextlib.closing(writer))
+        trace = stack.enter_context(contextlib.closing(StepsTrace(this.workdir, **run["profile"])))
+        return _run_steps(this, state, data, saver, writer, trace)
 
 
-def _order(run: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides which rows a batch holds."""
-    weights = list(run["data"]["weights"].values()) or None
-    return {"batch_rows": run["batch_rows"], "seed": run["seed"], "weights": weights}
-
-
-def _print_bad(bad: BadRecords) -> None:
-    if bad.reasons:
-        print(f"  {bad.summary()}")
-
-
-def _initial_state(
-    this: Run, saver: TrainingCheckpoints, data: grain.DatasetIterator
-) -> tuple[Params, Any, int, Selection]:
-    """Parameters, optimiser state, step and validations so far: of the newest checkpoint in the work directory, else of the
-    start."""
+def _initial_state(this: Run, saver: TrainingCheckpoints, data: grain.DatasetIterator) -> State:
+    """The state of the newest checkpoint in the work directory, and `data` set to where it was; else that of the start."""
+    run, strategy = this.settings, this.settings["strategy"]
     expected = abstract_params(this.start.config)
-    strategy = this.settings["strategy"]
     shardings = sharding.param_shardings(expected, this.mesh, strategy)
-    trained = this.stage.trained(expected)
-    init_optimizer = jax.jit(
-        this.optimizer.init,
-        out_shardings=sharding.optimizer_shardings(
-            this.optimizer, {n: expected[n] for n in trained}, this.mesh, strategy
-        ),
-    )
-    selection = Selection(this.settings["best_metric"], this.settings["patience"])
+    trained = {n: expected[n] for n in this.stage.trained(expected)}
+    places = sharding.optimizer_shardings(this.optimizer, trained, this.mesh, strategy)
+    init_optimizer = jax.jit(this.optimizer.init, out_shardings=places)
+    selection = Selection(run["best_metric"], run["patience"])
     step = saver.latest_step()
     if step is None:
-        if this.start.params is None:
-            init = jax.jit(lambda key: init_params(this.start.config, key), out_shardings=shardings)
-            params = init(jax.random.key(this.settings["seed"]))
-        else:
-            given = ChainMap(drawn_anew(this.settings, this.start.config), this.start.params)
+        step, given = 0, this.start.params
+        if given:
             params = {n: jax.device_put(np.asarray(given[n], np.float32), shardings[n]) for n in expected}
-        return params, init_optimizer({n: params[n] for n in trained}), 0, selection
-    meta = saver.read_meta(step)
-    changed = differences(meta.run["run"], this.settings)
-    if changed:
-        raise RunError(
-            f"{saver.folder} was started with other settings ({'; '.join(changed)}); use another work directory"
-        )
-    like = {n: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=shardings[n]) for n, s in expected.items()}
-    params, opt_state = saver.restore(step, like, init_optimizer.eval_shape({n: like[n] for n in trained}))
-    data.set_state(meta.run["data"])
-    print(f"  going on from step {step}")
-    return params, opt_state, step, selection.restored(meta.run["selection"])
+        else:
+            init = jax.jit(lambda key: init_params(this.start.config, key), out_shardings=shardings)
+            params = init(jax.random.key(run["seed"]))
+        opt_state = init_optimizer({n: params[n] for n in trained})
+    else:
+        meta = saver.read_meta(step)
+        changed = differences(meta.run["run"], run)
+        if changed:
+            raise RunError(
+                f"{saver.folder} was started with other settings ({'; '.join(changed)}); use another work directory"
+            )
+        like = {n: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=shardings[n]) for n, s in expected.items()}
+        params, opt_state = saver.restore(step, like, init_optimizer.eval_shape({n: like[n] for n in trained}))
+        data.set_state(meta.run["data"])
+        selection = dataclasses.replace(selection, **meta.run["selection"])
+        print(f"  going on from step {step}")
+    frozen = {n: v for n, v in params.items() if n not in trained}
+    return State({n: params[n] for n in trained}, frozen, opt_state, step, selection)
 
 
 def _run_steps(
     this: Run,
-    workdir: Path,
-    params: Params,
-    opt_state: Any,
-    step: int,
-    selection: Selection,
+    state: State,
     data: grain.DatasetIterator,
     saver: TrainingCheckpoints,
     writer: MetricsWriter,
     trace: StepsTrace,
 ) -> dict[str, Any]:
-    run, steps = this.settings, this.steps
-    trained = {n: params[n] for n in this.stage.trained(params)}
-    frozen = {n: v for n, v in params.items() if n not in trained}
+    run, steps, selection, config = this.settings, this.steps, state.selection, this.start.config
     train_step = jit_train_step(
-        this.start.config,
-        this.optimizer,
-        trained,
-        this.mesh,
-        run["strategy"],
-        run["accumulation"],
-        run["question_balance"],
-        this.compute,
+        config, this.optimizer, state.trained, this.mesh, run["strategy"], run["accumulation"], this.compute
     )
-    meta = Meta(this.start.config, tokenizer_files(this.start.tokenizer), this.start.layout)
-    last: dict[str, float] = {}
+    step_flops = train_flops(config, this.shape, this.stage, False)[0] * run["batch_rows"]
+    speed = Speed(this.mesh.devices.size, jax.process_count(), step_flops, this.mesh.local_devices[0])
+    meta = Meta(config, tokenizer_files(this.start.tokenizer), this.start.layout)
 
     def save() -> None:
-        info = {"run": run, "stage": this.stage.name, "step": step, "steps": steps, "metrics": last}
+        info = {"run": run, "stage": this.stage.name, "step": state.step, "steps": steps, "metrics": state.metrics}
         info |= {"data": data.get_state(), "selection": selection.state()}
-        saver.save(
-            step, {**trained, **frozen}, opt_state, dataclasses.replace(meta, run=info), best_step=selection.best_step
-        )
+        about = dataclasses.replace(meta, run=info)
+        saver.save(state.step, state.params, state.opt_state, about, best_step=selection.best_step)
 
     def due(every: int) -> bool:
-        return step == steps or (every > 0 and step % every == 0)
+        return state.step == steps or (every > 0 and state.step % every == 0)
 
-    step_flops = train_flops(this.start.config, this.shape, this.stage, False)[0] * run["batch_rows"]
-    devices = this.mesh.devices
-    rates = speed.Speed(devices.size, jax.process_count(), step_flops, this.mesh.local_devices[0])
     together = StopTogether(this.mesh)
+    hidden = jax.process_index() > 0
     with (
         stop_on_signal() as signals,
         tqdm(
-            total=steps,
-            initial=step,
-            desc=this.stage.name,
-            unit="step",
-            mininterval=2.0,
-            disable=jax.process_index() > 0,
+            total=steps, initial=state.step, desc=this.stage.name, unit="step", mininterval=2.0, disable=hidden
         ) as bar,
     ):
-        while step < steps and not selection.exhausted and not together(bool(signals)):
+        while state.step < steps and not selection.exhausted and not together(bool(signals)):
             asked = time.monotonic()
             (questions, tokens), batch = next(data)
-            rates.waited(time.monotonic() - asked)
-            rates.step(questions, tokens)
-            trace.before(step + 1)
-            trained, opt_state, metrics = train_step(trained, frozen, opt_state, batch)
-            step += 1
-            trace.after(step, metrics)
+            speed.step(questions, tokens, time.monotonic() - asked)
+            trace.before(state.step + 1)
+            state.trained, state.opt_state, metrics = train_step(state.trained, state.frozen, state.opt_state, batch)
+            state.step += 1
+            trace.after(state.step, metrics)
             bar.update()
             best = False
             validating = this.validation is not None and due(run["validate_every"])
             if validating or due(run["log_every"]) or due(run["save_every"]):
-                last = {name: float(value) for name, value in metrics.items()}
-                if not (math.isfinite(last["loss"]) and math.isfinite(last["grad_norm"])):
-                    raise _not_finite(this, workdir, step, last)
-                last |= rates.report()
-                last |= {f"lr_{g}": float(rate(step - 1)) for g, rate in this.rates.items()}
+                state.metrics = {name: float(value) for name, value in metrics.items()}
+                if not all(map(math.isfinite, state.metrics.values())):
+                    raise _not_finite(this, state)
+                state.metrics |= speed.report()
+                state.metrics |= {f"lr_{g}": float(rate(state.step - 1)) for g, rate in this.rates.items()}
                 if validating:
-                    found = this.validation({**trained, **frozen})
-                    last |= found
-                    best = _select(selection, step, found)
-                    rates.report()  # what validation took is not the steps'
-                writer.write(step, last)
-                shown = ("loss", LOSS, "S1", "samples_per_second")
-                bar.set_postfix({name: f"{last[name]:.4g}" for name in shown if name in last})
+                    found = this.validation(state.params)
+                    state.metrics |= found
+                    best = selection.add(state.step, found)
+                    speed.report()  # what validation took is not the steps'
+                writer.write(state.step, state.metrics)
+                bar.set_postfix({name: f"{state.metrics[name]:.4g}" for name in SHOWN if name in state.metrics})
             if best or selection.exhausted or due(run["save_every"]):
                 save()
-        ended_early = selection.exhausted and step < steps
+        ended_early = selection.exhausted and state.step < steps
+        stopped = state.step < steps and not ended_early
         if ended_early:
-            print(f"  {selection}: ended at step {step}")
-        elif step < steps:
+            print(f"  {selection}: ended at step {state.step}")
+        if stopped:
             why = f"signal {signals[0]}" if signals else "another process was asked to stop"
-            logging.warning("%s: saving step %d and stopping", why, step)
+            logging.warning("%s: saving step %d and stopping", why, state.step)
             # The signal may have come in a step that was saved anyway.
-            if saver.latest_step() != step:
+            if saver.latest_step() != state.step:
                 save()
-    result = {"step": step, "steps": steps, "stopped": step < steps and not ended_early, "ended_early": ended_early}
+    result = {"step": state.step, "steps": steps, "stopped": stopped, "ended_early": ended_early}
     result |= {"best_step": selection.best_step}
-    return result | {name: last[name] for name in ("loss", LOSS) if name in last}
+    return result | {name: state.metrics[name] for name in ("loss", LOSS) if name in state.metrics}
 
 
-def _select(selection: Selection, step: int, found: Mapping[str, float]) -> bool:
-    try:
-        return selection.add(step, found)
-    except ValueError as error:
-        raise RunError(str(error)) from None
-
-
-def _not_finite(this: Run, workdir: Path, step: int, values: Mapping[str, float]) -> RunError:
+def _not_finite(this: Run, state: State) -> RunError:
     """Writes the steps since the last report and the records in their batches; returns the error that names the file."""
-    first = max(1, step - this.settings["log_every"] + 1)
-    found = {
-        "step": step,
-        "loss": str(values["loss"]),
-        "grad_norm": str(values["grad_norm"]),
-        "records": {
-            number: batch_questions(this.rows, number - 1, **_order(this.settings)) for number in range(first, step + 1)
-        },
-    }
+    loss, norm, file = state.metrics["loss"], state.metrics["grad_norm"], this.workdir / BAD_STEP
+    first = max(1, state.step - this.settings["log_every"] + 1)
+    records = {n: batch_questions(this.rows, n - 1, **this.order) for n in range(first, state.step + 1)}
     if jax.process_index() == 0:
-        (workdir / BAD_STEP).write_text(json.dumps(found, indent=1), encoding="utf-8")
+        write_json(file, {"step": state.step, "loss": str(loss), "grad_norm": str(norm), "records": records})
     return RunError(
-        f"the loss is {values['loss']} and the gradient's norm {values['grad_norm']} at step {step}; the records since the last "
-        f"finite report are in {workdir / BAD_STEP}, the last good checkpoint is kept"
+        f"the loss is {loss} and the gradient's norm {norm} at step {state.step}; the records since the last finite report are in "
+        f"{file}, the last good checkpoint is kept"
     )

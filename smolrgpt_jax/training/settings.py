@@ -1,99 +1,153 @@
-"""A run's settings: compared with those it was started with, and checked as far as no data are needed."""
+"""Every setting of a training run, declared once: default, what it may be, whether a resumed run may change it, and what it does.
+
+Defaults are the published values where the paper gives one. A name with dots is a key in a section: `data.row_tokens`.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any, get_args
 
 from smolrgpt_jax.config import PRESETS, RematPolicy
 from smolrgpt_jax.data.images import DEPTH_MODES
 from smolrgpt_jax.data.records import BadRecords
+from smolrgpt_jax.errors import RunError
+from smolrgpt_jax.training.optimizer import OptimizerConfig
 from smolrgpt_jax.training.stages import STAGES
 
-# Settings that do not change what is computed, so a resumed run may have others.
-CHANGEABLE = frozenset(
-    {
-        "log_every",
-        "save_every",
-        "keep",
-        "data.threads",
-        "data.workers",
-        "data.cached_pictures",
-        "mesh.data",
-        "mesh.fsdp",
-        "mesh.tensor",
-        "stop_epochs",
-        "strategy",
-        "model.attention",
-        "profile.first",
-        "profile.steps",
-        "wandb_project",
-    }
-)
-
 MAX_SEED = 2**31 - 1
-CHOICES = {
-    "model.compute_dtype": ("float32", "bfloat16"),
-    "model.remat": get_args(RematPolicy),
-    "data.depth_mode": DEPTH_MODES,
-    "data.on_bad_record": BadRecords.POLICIES,
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """The numbers that a setting may be: in words, and as a test."""
+
+    what: str
+    holds: Callable[[float], bool]
+
+
+POSITIVE = Range("above 0", lambda value: value > 0)
+AT_LEAST_0 = Range("at least 0", lambda value: value >= 0)
+AT_LEAST_1 = Range("at least 1", lambda value: value >= 1)
+SHARE = Range("from 0 to 1", lambda value: 0 <= value <= 1)
+DECAY = Range("at least 0 and below 1", lambda value: 0 <= value < 1)
+SEED = Range(f"from 0 to {MAX_SEED}", lambda value: 0 <= value <= MAX_SEED)
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One setting. allowed: the numbers, or the names, that it may be; changeable: in a resumed run, since no result depends on it."""
+
+    default: Any
+    doc: str
+    allowed: Range | Container[str] | None = None
+    changeable: bool = False
+
+    def check(self, name: str, value: Any) -> None:
+        """Raises RunError, one sentence, for a value that is not allowed."""
+        if isinstance(self.allowed, Range):
+            check_number(name, value, self.allowed)
+        elif self.allowed is not None and value not in self.allowed:
+            raise RunError(f"config.{name} {value!r} is not one of {', '.join(self.allowed)}")
+
+
+SETTINGS: dict[str, Setting] = {
+    "stage": Setting("sft", "what is trained, an entry of smolrgpt_jax/training/stages.py", STAGES),
+    "seed": Setting(0, "of random parameters and of the order of the rows", SEED),
+    "init_from": Setting("", "PyTorch folder, checkpoint or work directory to start from; empty: random parameters"),
+    "tokenizer": Setting("", "folder or hub id; empty: the one that init_from brings"),
+    "model.preset": Setting("smolrgpt", "sizes of a random model, and whether layers are scanned", PRESETS),
+    "model.compute_dtype": Setting("bfloat16", "of activations; parameters are float32", ("float32", "bfloat16")),
+    "model.remat": Setting("full", "what the backward pass computes again", get_args(RematPolicy)),
+    "model.attention": Setting("auto", "xla, splash (TPU), cudnn (GPU), or auto: the device's own", changeable=True),
+    "batch_rows": Setting(64, "packed rows of all devices together, per step", AT_LEAST_1),
+    "accumulation": Setting(1, "parts the rows of a step are taken in, one after another", AT_LEAST_1),
+    "question_balance": Setting(0.0, "x: each of an answer's n tokens weighs n ** -x in the loss", AT_LEAST_0),
+    "epochs": Setting(1.0, "length of the run in passes over the rows", AT_LEAST_0),
+    "steps": Setting(0, "length in steps, instead of epochs", AT_LEAST_0),
+    "stop_epochs": Setting(0.0, "ends the run early, at the rates of the whole length; 0: not", AT_LEAST_0, True),
+    "optimizer.warmup": Setting(OptimizerConfig.warmup, "share of the steps in which the rate rises", SHARE),
+    "optimizer.final": Setting(OptimizerConfig.final, "last learning rate as a share of the peak", AT_LEAST_0),
+    "optimizer.weight_decay": Setting(OptimizerConfig.weight_decay, "decoupled, of all that is trained", AT_LEAST_0),
+    "optimizer.clip_norm": Setting(OptimizerConfig.clip_norm, "largest global norm of the gradient", POSITIVE),
+    "optimizer.b1": Setting(OptimizerConfig.b1, "decay of the first moment", DECAY),
+    "optimizer.b2": Setting(OptimizerConfig.b2, "decay of the second moment", DECAY),
+    "optimizer.eps": Setting(OptimizerConfig.eps, "of AdamW", POSITIVE),
+    "optimizer.peaks": Setting({}, "group of the stage -> peak learning rate in place of the stage's own"),
+    "data.sources": Setting({}, "name -> source, as smolrgpt_jax.data.sources.formats.read_source takes it"),
+    "data.weights": Setting({}, "name -> share in a mixture without end; empty: every row once per epoch"),
+    # With two pictures of the published number of questions, rows of 768 tokens are 96 % filled.
+    "data.row_tokens": Setting(768, "length of a packed row; 0: that with the least padding", AT_LEAST_0),
+    "data.max_row_tokens": Setting(2048, "longest row that row_tokens=0 chooses", AT_LEAST_1),
+    "data.row_pictures": Setting(2, "most pictures in a row", AT_LEAST_1),
+    "data.row_regions": Setting(18, "most distinct regions of one picture in a row", AT_LEAST_0),
+    "data.depth_mode": Setting("training", "how depth is read, see smolrgpt_jax.data.images", DEPTH_MODES),
+    "data.region_names": Setting(False, "the number of each region before its tokens; published: not"),
+    "data.closing_answer": Setting(False, "answers end with their normalised value; published: not"),
+    "data.on_bad_record": Setting("error", "what a bad record does", BadRecords.POLICIES),
+    "data.cached_pictures": Setting(0, "decoded pictures kept in memory", AT_LEAST_0, True),
+    "data.threads": Setting(4, "that build batches, in each worker", AT_LEAST_1, True),
+    "data.workers": Setting(0, "processes that build batches; 0: the training process itself", AT_LEAST_0, True),
+    "validation_sources": Setting({}, "as data.sources; empty: no validation"),
+    "validation_rows": Setting(256, "rows of the validation loss", AT_LEAST_1),
+    "validate_every": Setting(500, "steps; 0: at the end only", AT_LEAST_0),
+    "validation_answers": Setting(0, "questions answered and scored at every validation", AT_LEAST_0),
+    "validation_answer_tokens": Setting(120, "longest of these answers", AT_LEAST_1),
+    "best_metric": Setting("validation_loss", "column of metrics.csv whose best checkpoint is kept as WORKDIR/best"),
+    "patience": Setting(0, "validations without a better value that end the run; 0: none do", AT_LEAST_0),
+    "strategy": Setting("zero1", "split over devices: data, zero1 or fsdp, see smolrgpt_jax.sharding", changeable=True),
+    "mesh.data": Setting(0, "devices of the axis; 0: as the strategy needs, -1: the rest", changeable=True),
+    "mesh.fsdp": Setting(0, "as mesh.data", changeable=True),
+    "mesh.tensor": Setting(0, "as mesh.data", changeable=True),
+    "log_every": Setting(20, "steps; 0: at the end only", AT_LEAST_0, True),
+    "save_every": Setting(500, "steps; 0: at the end only", AT_LEAST_0, True),
+    "keep": Setting(2, "newest checkpoints that stay", AT_LEAST_1, True),
+    "profile.first": Setting(0, "first step traced into WORKDIR/profile; 0: none", AT_LEAST_0, True),
+    "profile.steps": Setting(3, "steps traced", AT_LEAST_0, True),
+    "wandb_project": Setting("", "metrics also go there; needs the wandb extra", changeable=True),
 }
-# What numbers must be, and the settings that must be so. Where 0 is allowed for a count, it means "never", "none" or "chosen".
-RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
-    (
-        "at least 1",
-        lambda value: value >= 1,
-        (
-            "batch_rows",
-            "accumulation",
-            "keep",
-            "validation_rows",
-            "validation_answer_tokens",
-            "data.max_row_tokens",
-            "data.row_pictures",
-            "data.threads",
-        ),
-    ),
-    (
-        "at least 0",
-        lambda value: value >= 0,
-        (
-            "question_balance",
-            "epochs",
-            "steps",
-            "stop_epochs",
-            "log_every",
-            "save_every",
-            "validate_every",
-            "validation_answers",
-            "patience",
-            "profile.first",
-            "profile.steps",
-            "optimizer.final",
-            "optimizer.weight_decay",
-            "data.row_tokens",
-            "data.row_regions",
-            "data.cached_pictures",
-            "data.workers",
-        ),
-    ),
-    ("above 0", lambda value: value > 0, ("optimizer.clip_norm", "optimizer.eps")),
-    ("from 0 to 1", lambda value: 0 <= value <= 1, ("optimizer.warmup",)),
-    ("at least 0 and below 1", lambda value: 0 <= value < 1, ("optimizer.b1", "optimizer.b2")),
-    (f"from 0 to {MAX_SEED}", lambda value: 0 <= value <= MAX_SEED, ("seed",)),
-)
+# What runs of settings that do not exist any more had to have, for their computation to be the same.
+RETIRED: dict[str, Any] = {"fresh": [], "any_stage_order": False}
+
+
+def defaults() -> dict[str, Any]:
+    """All settings at their defaults, sections as nested dicts."""
+    run: dict[str, Any] = {}
+    for name, setting in SETTINGS.items():
+        *sections, key = name.split(".")
+        part = run
+        for section in sections:
+            part = part.setdefault(section, {})
+        part[key] = plain(setting.default)
+    return run
+
+
+def describe() -> str:
+    """One line per setting for `--help`: its flag, default, range and what it does."""
+    lines = []
+    for name, setting in SETTINGS.items():
+        allowed = setting.allowed
+        what = "" if allowed is None else allowed.what if isinstance(allowed, Range) else "|".join(allowed)
+        lines.append(f"  --config.{name}={setting.default}: {setting.doc}{what and f' ({what})'}")
+    return "\n".join(lines)
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """One phrase per setting that differs and is not `CHANGEABLE`."""
+    """One phrase per setting that differs and may not change on resume.
+
+    A setting that one side does not know counts as its default, or for a retired one as the value that means the same as without.
+    """
     found = []
     for key in sorted(old.keys() | new.keys()):
-        a, b = old.get(key), new.get(key)
+        name = f"{prefix}{key}"
+        neutral = SETTINGS[name].default if name in SETTINGS else RETIRED.get(name)
+        a, b = (plain(side.get(key, neutral)) for side in (old, new))
         if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found += differences(a, b, f"{prefix}{key}.")
-        elif a != b and f"{prefix}{key}" not in CHANGEABLE:
-            found.append(f"{prefix}{key} was {a!r}, is {b!r}")
+            found += differences(a, b, f"{name}.")
+        elif a != b and not (name in SETTINGS and SETTINGS[name].changeable):
+            found.append(f"{name} was {a!r}, is {b!r}")
     return found
 
 
@@ -106,54 +160,31 @@ def plain(value: Any) -> Any:
     return value
 
 
-def check_names(run: Mapping[str, Any]) -> None:
-    """Raises ValueError if a stage or preset of that name does not exist."""
-    for name, value, known in (("stage", run["stage"], STAGES), ("model.preset", run["model"]["preset"], PRESETS)):
-        if value not in known:
-            raise ValueError(f"config.{name} {value!r} is not one of {', '.join(known)}")
+def check(run: Mapping[str, Any]) -> None:
+    """Raises RunError for all that can be seen to be wrong with a run of a published stage before anything is read."""
+    check_values(run)
+    if not run["init_from"]:
+        STAGES[run["stage"]].check_order(None)
 
 
 def check_values(run: Mapping[str, Any]) -> None:
-    """Raises ValueError for a choice that does not exist or a number that means nothing."""
-    for name, known in CHOICES.items():
-        value = _setting(run, name)
-        if value not in known:
-            raise ValueError(f"config.{name} {value!r} is not one of {', '.join(known)}")
-    for what, holds, names in RANGES:
-        for name in names:
-            _check_number(name, _setting(run, name), what, holds)
+    """Raises RunError, one sentence, for a choice that does not exist or a number that means nothing."""
+    for name, setting in SETTINGS.items():
+        value: Any = run
+        for key in name.split("."):
+            value = value[key]
+        setting.check(name, value)
     for group, peak in run["optimizer"]["peaks"].items():
-        _check_number(f"optimizer.peaks.{group}", peak, "at least 0", lambda value: value >= 0)
+        check_number(f"optimizer.peaks.{group}", peak, AT_LEAST_0)
     for name, weight in run["data"]["weights"].items():
         if name not in run["data"]["sources"]:
-            raise ValueError(f"config.data.weights has {name!r}, which is not in config.data.sources")
-        _check_number(f"data.weights.{name}", weight, "above 0", lambda value: value > 0)
+            raise RunError(f"config.data.weights has {name!r}, which is not in config.data.sources")
+        check_number(f"data.weights.{name}", weight, POSITIVE)
     if not run["steps"] and not run["epochs"]:
-        raise ValueError("config.steps and config.epochs are both 0, one of them must be above 0")
+        raise RunError("config.steps and config.epochs are both 0, one of them must be above 0")
 
 
-def check_order(run: Mapping[str, Any], previous: str | None) -> None:
-    """Raises ValueError if the run's stage makes no sense after the stage named `previous` (None: after random parameters) and
-    config.any_stage_order does not allow it."""
-    if not run["any_stage_order"]:
-        STAGES[run["stage"]].check_order(previous)
-
-
-def check(run: Mapping[str, Any]) -> None:
-    """Raises ValueError, one sentence, for all that can be seen to be wrong with a run before anything is read."""
-    check_names(run)
-    check_values(run)
-    if not run["init_from"]:
-        check_order(run, None)
-
-
-def _setting(run: Mapping[str, Any], name: str) -> Any:
-    value: Any = run
-    for key in name.split("."):
-        value = value[key]
-    return value
-
-
-def _check_number(name: str, value: float, what: str, holds: Callable[[float], bool]) -> None:
-    if not (math.isfinite(value) and holds(value)):
-        raise ValueError(f"config.{name} is {value!r}, it must be a number {what}")
+def check_number(name: str, value: float, allowed: Range) -> None:
+    """Raises RunError if the setting's value is not in the range."""
+    if not (math.isfinite(value) and allowed.holds(value)):
+        raise RunError(f"config.{name} is {value!r}, it must be a number {allowed.what}")

@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from smolrgpt_jax.errors import RunError
+
 FROZEN = None
 
 
@@ -36,26 +38,20 @@ class Stage:
     after: tuple[str, ...] = ()
 
     def check_order(self, previous: str | None) -> None:
-        """Raises ValueError if this stage makes no sense after the stage named `previous`; None: after random parameters."""
-        if not self.after or previous in self.after:
-            return
-        found = "random parameters" if previous is None else f"stage {previous}"
-        raise ValueError(
-            f"stage {self.name} follows {' or '.join(self.after)}, not {found}: give another config.init_from, "
-            "or config.any_stage_order=True if this is meant"
-        )
+        """Raises RunError if this stage makes no sense after the stage named `previous`; None: after random parameters."""
+        if self.after and previous not in self.after:
+            found = "random parameters" if previous is None else f"stage {previous}"
+            raise RunError(
+                f"stage {self.name} follows {' or '.join(self.after)}, not {found}: give another config.init_from"
+            )
 
     def with_peaks(self, peaks: Mapping[str, float]) -> Stage:
-        """The stage with other peak learning rates for the named groups; raises ValueError for a group it does not train."""
+        """The stage with other peak learning rates for the named groups; raises RunError for a group it does not train."""
         unknown = sorted(set(peaks) - {g.name for g in self.groups if g.peak is not FROZEN})
         if unknown:
-            raise ValueError(f"stage {self.name} trains no group named {unknown[0]!r}")
-        return replace(
-            self,
-            groups=tuple(
-                replace(g, peak=float(peaks.get(g.name, g.peak))) if g.name in peaks else g for g in self.groups
-            ),
-        )
+            raise RunError(f"stage {self.name} trains no group named {unknown[0]!r}")
+        groups = (replace(g, peak=float(peaks[g.name])) if g.name in peaks else g for g in self.groups)
+        return replace(self, groups=tuple(groups))
 
     def group_of(self, parameter: str) -> Group:
         """The group that decides over a parameter; raises ValueError if none does."""
@@ -64,62 +60,37 @@ class Stage:
                 return group
         raise ValueError(f"stage {self.name} says nothing of parameter {parameter!r}")
 
-    def members(self, group: str, parameters: Iterable[str]) -> list[str]:
-        """The names of the parameters of a group, trained or frozen; raises ValueError for a group that does not exist."""
-        known = [g.name for g in self.groups]
-        if group not in known:
-            raise ValueError(f"stage {self.name} has no group {group!r}, only {', '.join(known)}")
-        return [p for p in parameters if self.group_of(p).name == group]
-
     def trained(self, parameters: Iterable[str]) -> list[str]:
         """The names of the parameters that this stage trains."""
         return [p for p in parameters if self.group_of(p).peak is not FROZEN]
 
 
-def _published(
-    name: str, after: tuple[str, ...], *, rgb_connector, depth_connector, refiners, decoder, regions: bool = True
-) -> Stage:
-    groups = (
-        Group("vision_encoder", "vision_encoder/", FROZEN),
-        Group("rgb_connector", "rgb_connector/", rgb_connector),
-        Group("depth_connector", "depth_connector/", depth_connector),
-        Group("refiners", "((rgb|depth)_refiner|region_extent)/", refiners),
-        Group("decoder", "decoder/", decoder),
-    )
+PARTS = {
+    "vision_encoder": "vision_encoder/",
+    "rgb_connector": "rgb_connector/",
+    "depth_connector": "depth_connector/",
+    "refiners": "((rgb|depth)_refiner|region_extent)/",
+    "decoder": "decoder/",
+}
+
+
+def _published(name: str, after: tuple[str, ...], peaks: Mapping[str, float], regions: bool = True) -> Stage:
+    groups = tuple(Group(part, pattern, peaks.get(part, FROZEN)) for part, pattern in PARTS.items())
     return Stage(name, groups, regions, after)
 
 
+_ALL = dict.fromkeys(("rgb_connector", "depth_connector", "refiners", "decoder"), 5e-5)
 STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
         Stage("backbone", (Group("all", "", 2e-3),)),
-        _published(
-            "connector_alignment",
-            ("backbone", "connector_alignment"),
-            rgb_connector=1e-4,
-            depth_connector=FROZEN,
-            refiners=FROZEN,
-            decoder=FROZEN,
-            regions=False,
-        ),
+        _published("connector_alignment", ("backbone", "connector_alignment"), {"rgb_connector": 1e-4}, regions=False),
         _published(
             "refiner_alignment",
             ("connector_alignment", "refiner_alignment"),
-            rgb_connector=5e-5,
-            depth_connector=5e-5,
-            refiners=1e-4,
-            decoder=FROZEN,
+            {"rgb_connector": 5e-5, "depth_connector": 5e-5, "refiners": 1e-4},
         ),
-        *(
-            _published(
-                name,
-                ("refiner_alignment", "sft", "mixed"),
-                rgb_connector=5e-5,
-                depth_connector=5e-5,
-                refiners=5e-5,
-                decoder=5e-5,
-            )
-            for name in ("sft", "mixed")
-        ),
+        _published("sft", ("refiner_alignment", "sft", "mixed"), _ALL),
+        _published("mixed", ("refiner_alignment", "sft", "mixed"), _ALL),
     )
 }

@@ -18,33 +18,15 @@ from smolrgpt_jax.sharding import Strategy, constrain_batch
 Batch = Mapping[str, jax.Array]
 
 
-def token_weights(targets: jax.Array, question_ids: jax.Array, balance: float) -> jax.Array:
-    """float32[B, S]: n ** -balance for the n answer tokens of a question, so that long answers do not drown short ones.
-
-    targets: int32[B, S], -100 where there is no loss; question_ids: int32[B, S]. 0 weighs every token alike, 1 every question.
-    """
-    counted = (targets >= 0).astype(jnp.float32)
-    most = targets.shape[1]  # a row has fewer questions than tokens
-    lengths = jax.vmap(lambda c, q: jax.ops.segment_sum(c, q, num_segments=most)[q])(counted, question_ids)
-    return jnp.maximum(lengths, 1.0) ** -balance
-
-
 def batch_loss(
-    config: SmolRGPTConfig,
-    trained: Params,
-    frozen: Params,
-    batch: Batch,
-    balance: float = 0.0,
-    compute: Compute = Compute(),
+    config: SmolRGPTConfig, trained: Params, frozen: Params, batch: Batch, compute: Compute = Compute()
 ) -> tuple[jax.Array, jax.Array]:
-    """Summed cross-entropy over the batch's answer tokens and their number, weighted as `token_weights` says.
+    """Summed cross-entropy over the batch's answer tokens and their number.
 
-    batch: as in `SmolRGPT.__call__` with targets int32[B, S].
+    batch: as in `SmolRGPT.__call__` with targets int32[B, S], and weights float32[B, S] of the tokens in both sums; 1 without.
     """
     logits = bind(config, {**trained, **frozen}, compute)(batch)["logits"]
-    targets = batch["targets"]
-    weights = token_weights(targets, batch["question_ids"], balance) if balance else None
-    losses, counts = loss_sums(logits, targets, weights)
+    losses, counts = loss_sums(logits, batch["targets"], batch.get("weights"))
     return jnp.sum(losses), jnp.sum(counts)
 
 
@@ -55,10 +37,9 @@ def gradients(
     batch: Batch,
     accumulation: int = 1,
     shardings: Mapping[str, jax.sharding.Sharding] | None = None,
-    balance: float = 0.0,
     compute: Compute = Compute(),
 ) -> tuple[Params, jax.Array]:
-    """Gradients and value of the mean loss per answer token over the whole batch, weighted as `token_weights` says.
+    """Gradients and value of the mean loss per answer token over the whole batch, weighted where the batch has weights.
 
     With accumulation the rows are taken in that many parts, one after another; sums are divided by the number of answer
     tokens of all parts together, so the result does not depend on how the rows are split. `shardings`: where each gradient
@@ -66,9 +47,8 @@ def gradients(
     """
 
     def part(trained: Params, rows: Batch) -> tuple[tuple[jax.Array, jax.Array], Params]:
-        sums, grads = jax.value_and_grad(lambda t: batch_loss(config, t, frozen, rows, balance, compute), has_aux=True)(
-            trained
-        )
+        loss = jax.value_and_grad(lambda t: batch_loss(config, t, frozen, rows, compute), has_aux=True)
+        sums, grads = loss(trained)
         if shardings is not None:
             grads = {n: jax.lax.with_sharding_constraint(g, shardings[n]) for n, g in grads.items()}
         return sums, grads
@@ -96,7 +76,6 @@ def make_train_step(
     accumulation: int = 1,
     mesh: Mesh | None = None,
     strategy: Strategy = "data",
-    balance: float = 0.0,
     compute: Compute = Compute(),
 ) -> Callable[[Params, Params, Any, Batch], tuple[Params, Any, dict[str, jax.Array]]]:
     """step(trained, frozen, opt_state, batch) -> (trained, opt_state, {loss, grad_norm}); to be jitted with donation."""
@@ -104,7 +83,7 @@ def make_train_step(
     def step(trained: Params, frozen: Params, opt_state: Any, batch: Batch) -> tuple[Params, Any, dict[str, jax.Array]]:
         shardings = None if mesh is None else sharding.grad_shardings(trained, mesh, strategy)
         with sharding.over(mesh):
-            grads, loss = gradients(config, trained, frozen, batch, accumulation, shardings, balance, compute)
+            grads, loss = gradients(config, trained, frozen, batch, accumulation, shardings, compute)
             updates, opt_state = optimizer.update(grads, opt_state, trained)
             metrics = {"loss": loss, "grad_norm": optax.global_norm(grads)}
             return optax.apply_updates(trained, updates), opt_state, metrics
@@ -119,7 +98,6 @@ def jit_train_step(
     mesh: Mesh,
     strategy: Strategy,
     accumulation: int = 1,
-    balance: float = 0.0,
     compute: Compute = Compute(),
 ) -> Any:
     """`make_train_step` compiled for a mesh: parameters and optimiser state are donated and keep their shardings.
@@ -131,17 +109,5 @@ def jit_train_step(
         sharding.optimizer_shardings(optimizer, trained, mesh, strategy),
         sharding.replicated(mesh),
     )
-    step = make_train_step(config, optimizer, accumulation, mesh, strategy, balance, compute)
+    step = make_train_step(config, optimizer, accumulation, mesh, strategy, compute)
     return jax.jit(step, donate_argnums=(0, 2), out_shardings=kept)
-
-
-def make_eval_step(
-    config: SmolRGPTConfig, mesh: Mesh | None = None, compute: Compute = Compute()
-) -> Callable[[Params, Batch], tuple[jax.Array, jax.Array]]:
-    """step(params, batch) -> (summed loss, number of answer tokens)."""
-
-    def step(params: Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        with sharding.over(mesh):
-            return batch_loss(config, params, {}, batch, compute=compute)
-
-    return step

@@ -1,4 +1,4 @@
-"""Validation during training: the loss on held-out rows, and scores of generated answers."""
+"""Validation during training: the loss on held-out rows, scores of generated answers, and which validation was the best."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,9 +15,9 @@ from jax.experimental.multihost_utils import process_allgather
 from jax.sharding import Mesh
 
 from smolrgpt_jax import sharding
-from smolrgpt_jax.config import Compute, SmolRGPTConfig
+from smolrgpt_jax.checkpoint.load import Checkpoint
+from smolrgpt_jax.config import Compute
 from smolrgpt_jax.data.batches import train_batches
-from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.records import BadRecords, Picture
 from smolrgpt_jax.data.rows import RowShape
 from smolrgpt_jax.errors import RunError
@@ -25,7 +25,7 @@ from smolrgpt_jax.generation import AnswerOptions, generate_answers
 from smolrgpt_jax.model import Model
 from smolrgpt_jax.models.smolrgpt import Params
 from smolrgpt_jax.training.data import naming, packed_rows, read_data
-from smolrgpt_jax.training.step import make_eval_step
+from smolrgpt_jax.training.step import Batch, batch_loss
 
 LOSS = "validation_loss"
 ANSWER_ROWS = 64  # questions answered at once
@@ -52,9 +52,8 @@ class Validation:
     def __init__(
         self,
         run: Mapping[str, Any],
-        config: SmolRGPTConfig,
+        start: Checkpoint,
         compute: Compute,
-        tokenizer: ChatTokenizer,
         shape: RowShape,
         mesh: Mesh,
         bad: BadRecords,
@@ -65,16 +64,18 @@ class Validation:
         Raises RunError if there is nothing to validate with or answers are to be scored without a scorer, DataError for a bad
         record under "error".
         """
-        self._run, self._config, self._tokenizer, self._mesh, self._bad = run, config, tokenizer, mesh, bad
-        self._compute = compute
+        self._run, self._start, self._compute, self._mesh, self._bad = run, start, compute, mesh, bad
         data = {**run["data"], "weights": {}}
-        # A mean over no rows would be 0, the best of all losses.
-        if run["validation_rows"] < 1:
-            raise RunError(f"config.validation_rows is {run['validation_rows']}, it must be at least 1")
         with naming("validation_sources"):
-            tokenised = read_data(data, run["validation_sources"], tokenizer, bad)
-            self._rows = packed_rows(data, tokenised, tokenizer, shape, bad)
-        self._eval_step = jax.jit(make_eval_step(config, mesh, compute))
+            tokenised = read_data(data, run["validation_sources"], start.tokenizer, bad)
+            self._rows = packed_rows(data, tokenised, start.tokenizer, shape, bad)
+
+        @jax.jit
+        def loss_sums(params: Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
+            with sharding.over(mesh):
+                return batch_loss(start.config, params, {}, batch, compute)
+
+        self._eval_step = loss_sums
         self._scorer = scorer if run["validation_answers"] else None
         self._asked: list[Picture] = []
         if run["validation_answers"]:
@@ -93,7 +94,7 @@ class Validation:
         found = {LOSS: self._loss(params)}
         if self._scorer is not None:
             compute = self._compute.replace(remat="none", attention="xla")
-            model = Model(self._config, _on_this_process(params), self._tokenizer, compute=compute)
+            model = Model(self._start.config, _on_this_process(params), self._start.tokenizer, compute=compute)
             options = AnswerOptions(
                 ANSWER_ROWS,
                 self._run["validation_answer_tokens"],
@@ -124,6 +125,7 @@ class Validation:
             for batch in itertools.islice(taken, math.ceil(limit / rows)):
                 loss, tokens = self._eval_step(params, batch)
                 total, count = total + float(loss), count + float(tokens)
+        # A mean over no tokens would be 0, the best of all losses.
         if not count:
             raise RunError(f"config.validation_sources: the first {limit} rows hold no token of an answer")
         return total / count
@@ -151,3 +153,48 @@ def draw_questions(pictures: Sequence[Picture], count: int) -> list[Picture]:
         taken[index] = dataclasses.replace(known[index], questions=known[index].questions[:count])
         count -= len(taken[index].questions)
     return [taken[index] for index in sorted(taken)]
+
+
+@dataclasses.dataclass
+class Selection:
+    """The course of one metric over the validations: which was the best, and when to stop waiting for a better one.
+
+    metric: its name; of a loss lower is better, of anything else higher. patience: validations without a better one that end the
+    run, 0 for no end. best, best_step: its best value and when; worse: validations since then.
+    """
+
+    metric: str
+    patience: int = 0
+    best: float | None = None
+    best_step: int | None = None
+    worse: int = 0
+
+    def check(self, columns: Collection[str]) -> None:
+        """Raises RunError if validations do not have the metric."""
+        if self.metric not in columns:
+            raise RunError(f"config.best_metric {self.metric!r} is not one of {', '.join(columns)}")
+
+    def add(self, step: int, values: Mapping[str, float]) -> bool:
+        """Takes in a validation; returns whether it is the best so far. NaN never is. Raises RunError if the metric is missing."""
+        self.check(values)
+        value = values[self.metric]
+        sign = 1.0 if self.metric.endswith("loss") else -1.0
+        if not math.isnan(value) and (self.best is None or sign * value < sign * self.best):
+            self.best, self.best_step, self.worse = float(value), step, 0
+            return True
+        self.worse += 1
+        return False
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the patience is over."""
+        return 0 < self.patience <= self.worse
+
+    def __str__(self) -> str:
+        if self.best is None:
+            return f"no {self.metric} that is a number in {self.worse} validations"
+        return f"no better {self.metric} in {self.worse} validations than {self.best:.4g} at step {self.best_step}"
+
+    def state(self) -> dict[str, Any]:
+        """What a later run gives to `dataclasses.replace` to go on from here; JSON types."""
+        return {"best": self.best, "best_step": self.best_step, "worse": self.worse}

@@ -50,7 +50,7 @@ def test_a_caption_is_right_where_all_its_tokens_are(tokenizer):
 
 
 def test_the_kind_is_told_by_the_prompt():
-    trained = {kind for counts in demo_backbone.CAPTIONS.values() for kind in counts}
+    trained = {kind for phase in demo_backbone.PHASES.values() for kind in phase.captions}
     config = WarehouseConfig(**{**demo_backbone.warehouse("review"), "width": 96, "height": 54})
     seen = set()
     for index in range(40):

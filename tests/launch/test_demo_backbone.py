@@ -52,7 +52,7 @@ def test_the_card_has_the_fingerprint_and_is_the_one_the_command_writes():
 def test_the_log_holds_every_phase_to_its_last_step(log):
     for phase in demo_backbone.PHASES:
         steps = [int(row["step"]) for row in log if row["phase"] == phase]
-        assert steps == sorted(set(steps)) and steps[-1] == demo_backbone.STEPS[phase]
+        assert steps == sorted(set(steps)) and steps[-1] == demo_backbone.PHASES[phase].steps
 
 
 def test_the_tokenizer_is_the_demos():
@@ -61,16 +61,16 @@ def test_the_tokenizer_is_the_demos():
 
 def test_it_says_how_long_its_worked_answers_are():
     assert ChatTokenizer.load(SHIPPED).format.answer_tokens == demo.LONGEST_ANSWER
-    last = demo_backbone.get_config(demo_backbone.PHASES[-1])
+    last = demo_backbone.get_config(list(demo_backbone.PHASES)[-1])
     assert last.validation_answer_tokens == demo.LONGEST_ANSWER
 
 
 @pytest.mark.parametrize("phase", demo_backbone.PHASES)
 def test_every_phase_has_a_configuration_and_scenes_of_its_own(phase):
     config = demo_backbone.get_config(phase)
-    assert config.steps == demo_backbone.STEPS[phase] and "regions" in config.data.sources
-    assert WarehouseConfig(**demo_backbone.warehouse(phase)).seed == demo_backbone.SEEDS[phase]
-    assert len(set(demo_backbone.SEEDS.values())) == len(demo_backbone.PHASES)
+    assert config.steps == demo_backbone.PHASES[phase].steps and "regions" in config.data.sources
+    assert WarehouseConfig(**demo_backbone.warehouse(phase)).seed == demo_backbone.PHASES[phase].seed
+    assert len({phase.seed for phase in demo_backbone.PHASES.values()}) == len(demo_backbone.PHASES)
     assert "questions" not in config.data.sources  # captions only
 
 

@@ -53,9 +53,9 @@ def test_commands_end_with_one_sentence(tmp_path, arguments, message):
 def test_a_configuration_is_loaded_with_its_changes():
     config = load(
         str(ROOT / "configs" / "demo.py") + ":stage1",
-        ["--config.steps=7", "--config.seed", "3", "--config.any_stage_order", "--coordinator_address=a"],
+        ["--config.steps=7", "--config.seed", "3", "--config.data.region_names", "--coordinator_address=a"],
     )
-    assert (config.steps, config.seed, config.any_stage_order) == (7, 3, True)
+    assert (config.steps, config.seed, config.data.region_names) == (7, 3, True)
     assert config.stage == "connector_alignment"
 
 
@@ -78,4 +78,5 @@ def test_help_has_the_docstring_and_all_flags(module, flag):
     done = subprocess.run([sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0
     assert f"python -m {module} --config configs/stage3_sft.py" in done.stdout
-    assert all(f"\n  {name}: " in done.stdout for name in ("--config", "--config.any.key", flag))
+    assert all(f"\n  {name}: " in done.stdout for name in ("--config", flag))
+    assert "\n  --config.batch_rows=64: " in done.stdout

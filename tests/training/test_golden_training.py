@@ -9,7 +9,7 @@ import pytest
 from smolrgpt_jax.checkpoint.mapping import entries
 from smolrgpt_jax.training.optimizer import OptimizerConfig, make_optimizer, schedules
 from smolrgpt_jax.training.stages import STAGES
-from smolrgpt_jax.training.step import gradients, make_train_step, token_weights
+from smolrgpt_jax.training.step import gradients, make_train_step
 
 STEPS = 40
 TOLERANCE = 1e-4
@@ -104,19 +104,13 @@ def test_accumulation_does_not_change_gradients(golden):
         np.testing.assert_allclose(parts[name], whole[name], atol=1e-5 * float(np.abs(whole[name]).max()), err_msg=name)
 
 
-def test_a_balance_of_1_weighs_every_question_alike(golden):
+def test_weights_can_make_every_question_count_alike(golden):
     """One question per row: the mean of PyTorch's losses of the samples."""
     _, trained, frozen = setting(golden, "sft")
-    _, loss = gradients(golden.model.config, trained, frozen, golden.batch(), balance=1.0)
+    batch = golden.batch()
+    counted = np.asarray(batch["targets"]) >= 0
+    batch["weights"] = (counted / counted.sum(1, keepdims=True)).astype(np.float32)
+    _, loss = gradients(golden.model.config, trained, frozen, batch)
     np.testing.assert_allclose(loss, np.mean(golden.outputs["loss_per_sample"]), rtol=1e-5)
-    _, halves = gradients(golden.model.config, trained, frozen, golden.batch(), 2, balance=1.0)
+    _, halves = gradients(golden.model.config, trained, frozen, batch, 2)
     np.testing.assert_allclose(halves, loss, rtol=1e-6)
-
-
-def test_token_weights_are_those_of_each_question():
-    targets = np.array([[-100, 7, 7, -100, 7, 7, 7, 7, -100]])
-    questions = np.array([[0, 1, 1, 2, 2, 2, 2, 2, 0]])
-    weights = np.asarray(token_weights(targets, questions, 0.5))
-    counted = targets >= 0
-    np.testing.assert_allclose(weights[counted], [2**-0.5] * 2 + [4**-0.5] * 4)
-    np.testing.assert_array_equal(np.asarray(token_weights(targets, questions, 0.0))[counted], 1)

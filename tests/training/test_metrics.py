@@ -3,10 +3,13 @@ from __future__ import annotations
 import sys
 import types
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from smolrgpt_jax.errors import RunError
-from smolrgpt_jax.training.metrics import MetricsWriter, read_metrics
+from smolrgpt_jax.training import metrics
+from smolrgpt_jax.training.metrics import PROFILE, SPEED, MetricsWriter, Speed, StepsTrace, counts, read_metrics
 
 
 class FakeRun:
@@ -60,3 +63,81 @@ def test_a_project_without_wandb_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(RunError, match="config.wandb_project needs wandb, .* pip install wandb"):
         MetricsWriter(tmp_path, ["loss"], wandb_project="smol")
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(metrics.time, "monotonic", lambda: now[0])
+    return now
+
+
+def device(kind, memory=None):
+    return types.SimpleNamespace(device_kind=kind, memory_stats=lambda: memory)
+
+
+def test_a_report_is_of_the_steps_since_the_last_one(clock):
+    # Four chips on two processes; a step that the model needs 788e12 FLOPs for takes at least one second on them.
+    rates = Speed(4, 2, 788e12, device("TPU v5 lite", {"peak_bytes_in_use": 3 * 2**30}))
+    for _ in range(5):
+        rates.step(questions=10, tokens=200, waited=0.1)
+        clock[0] += 2.0
+    assert rates.report() == pytest.approx(
+        {
+            "samples_per_second": 10.0,
+            "tokens_per_second_per_chip": 50.0,
+            "step_seconds": 2.0,
+            "input_wait": 0.05,
+            "mfu": 0.5,
+            "memory_gib": 3.0,
+        }
+    )
+    rates.step(questions=1, tokens=7, waited=0.0)
+    clock[0] += 1.0
+    again = rates.report()
+    assert (again["samples_per_second"], again["step_seconds"], again["input_wait"]) == (2.0, 1.0, 0.0)
+
+
+def test_unknown_chips_have_no_utilisation(clock):
+    rates = Speed(1, 1, 1e12, device("cpu"))
+    rates.step(1, 1, 0.0)
+    clock[0] += 1.0
+    assert set(SPEED) - rates.report().keys() == {"mfu", "memory_gib"}
+
+
+def test_questions_and_tokens_are_counted_without_padding():
+    batch = {
+        "question_ids": np.array([[0, 0, 1, 1, 2, 0], [0, 1, 1, 0, 2, 3], [0, 0, 0, 0, 0, 0]]),
+        "picture_ids": np.array([[1, 1, 1, 1, 1, 0], [1, 1, 1, 2, 2, 2], [0, 0, 0, 0, 0, 0]]),
+    }
+    assert counts(batch) == (5, 11)
+
+
+def traces(folder):
+    return list((folder / PROFILE).rglob("*.xplane.pb"))
+
+
+def run(folder, first, steps, begin, end):
+    trace = StepsTrace(folder, first, steps)
+    written = []
+    for step in range(begin, end + 1):
+        trace.before(step)
+        trace.after(step, jnp.ones(4) + step)
+        written.append(len(traces(folder)))
+    trace.close()
+    return written
+
+
+def test_the_trace_is_written_after_the_last_of_its_steps(tmp_path):
+    assert run(tmp_path, first=3, steps=2, begin=1, end=6) == [0, 0, 0, 1, 1, 1]
+
+
+def test_a_run_that_ends_within_the_steps_writes_what_it_has(tmp_path):
+    assert run(tmp_path, first=3, steps=9, begin=1, end=4) == [0, 0, 0, 0]
+    assert len(traces(tmp_path)) == 1
+
+
+def test_nothing_is_traced_unless_asked_for(tmp_path):
+    run(tmp_path, first=0, steps=3, begin=1, end=5)
+    run(tmp_path, first=9, steps=2, begin=1, end=5)
+    assert not (tmp_path / PROFILE).exists()

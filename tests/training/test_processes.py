@@ -31,7 +31,7 @@ PROGRAM = """
     distributed.start(initialization_timeout=300)
     from eval.scoring.validation import WAREHOUSE_SCORES
     from smolrgpt_jax.config import PRESETS
-    from smolrgpt_jax.training import loop
+    from smolrgpt_jax.training.run import train
     from tests.training.test_run import TINY, run_config
 
     if __name__ == "__main__":
@@ -39,7 +39,7 @@ PROGRAM = """
         PRESETS["tiny"] = TINY
         with distributed.end_on_error():
             run = run_config(data, **json.loads(changes))
-            print("RESULT", json.dumps(loop.train(run, workdir, WAREHOUSE_SCORES)), flush=True)
+            print("RESULT", json.dumps(train(run, workdir, WAREHOUSE_SCORES)), flush=True)
 """
 pytestmark = pytest.mark.slow
 

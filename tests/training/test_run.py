@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import os
 import shutil
@@ -180,20 +181,6 @@ def test_stages_follow_each_other_and_freeze_what_they_say(data, finished, tmp_p
     assert load(previous).tokenizer.vocab_size == VOCAB
 
 
-def test_fresh_parts_do_not_come_from_the_start(data, finished, tmp_path):
-    run = run_config(
-        data, stage="sft", init_from=str(finished[0]), tokenizer="", steps=1, validation_sources={},
-        any_stage_order=True, fresh=("depth_connector",),
-    )  # fmt: skip
-    run["optimizer"] = {**run["optimizer"], "peaks": dict.fromkeys(run["optimizer"]["peaks"], 1e-9)}
-    loop.train(run, tmp_path / "run")
-    before, after = params_of(finished[0]), params_of(tmp_path / "run")
-    changed = {n.split("/")[0] for n in after if np.abs(after[n] - before[n]).max() > 1e-3}
-    assert changed == {"depth_connector"}
-    with pytest.raises(loop.RunError, match="no group 'connectors'"):
-        loop.train({**run, "fresh": ("connectors",)}, tmp_path / "other")
-
-
 @pytest.mark.slow
 def test_a_run_ends_after_its_epochs_with_the_rates_of_all(data, tmp_path):
     changes = {"steps": 0, "epochs": 4.0, "validation_sources": {}}
@@ -207,13 +194,14 @@ def test_a_run_ends_after_its_epochs_with_the_rates_of_all(data, tmp_path):
 
 
 def test_mixing_by_weight(data, tmp_path):
-    run = run_config(data, stage="mixed", any_stage_order=True, steps=2, validation_sources={})
+    run = run_config(data, stage="mixed", steps=2, validation_sources={})
     sources = {
         "questions": default.warehouse(str(data), "train"),
         "regions": default.warehouse(str(data), "train", "train_regions.json"),
     }
     run["data"] = {**run["data"], "sources": sources, "weights": {"questions": 0.5, "regions": 0.5}}
-    assert loop.train(run, tmp_path / "mixed")["step"] == 2
+    stage = dataclasses.replace(STAGES["mixed"], after=())
+    assert loop.train(run, tmp_path / "mixed", stage=stage)["step"] == 2
 
 
 def test_a_tokenizer_of_another_size_is_refused(data, tmp_path, monkeypatch):

@@ -33,13 +33,3 @@ def test_the_encoder_is_frozen_in_every_published_stage(name):
 def test_a_rate_for_a_group_that_is_not_trained_is_an_error():
     with pytest.raises(ValueError, match="connector_alignment trains no group named 'decoder'"):
         STAGES["connector_alignment"].with_peaks({"decoder": 1e-3})
-
-
-def test_the_members_of_a_group_are_named_whether_trained_or_not():
-    names = list(abstract_params(PRESETS["demo"]))
-    stage = STAGES["connector_alignment"]
-    groups = [stage.members(group.name, names) for group in stage.groups]
-    assert sorted(name for members in groups for name in members) == sorted(names)
-    assert stage.members("depth_connector", names) == [n for n in names if n.startswith("depth_connector/")]
-    with pytest.raises(ValueError, match="connector_alignment has no group 'refiner', only .*refiners"):
-        stage.members("refiner", names)

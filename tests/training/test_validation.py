@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from smolrgpt_jax.generation import AnswerOptions, generate_answers
 from smolrgpt_jax.training import run as loop
 from smolrgpt_jax.training import validation
 from smolrgpt_jax.training.metrics import read_metrics
-from smolrgpt_jax.training.validation import Validation, draw_questions
+from smolrgpt_jax.training.validation import Selection, Validation, draw_questions
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
 from smolrgpt_jax.warehouse.write import make_warehouse
 from tests.training.test_run import TINY, run_config
@@ -173,3 +174,42 @@ def test_without_validation_there_is_no_best(data, tmp_path):
     loop.train(run_config(data, validation_sources={}, steps=1), tmp_path / "run")
     with pytest.raises(CheckpointError, match="was not validated yet"):
         load(tmp_path / "run" / "best")
+
+
+def test_of_a_loss_lower_is_better_and_of_a_score_higher():
+    loss, score = Selection("validation_loss"), Selection("S1")
+    values = [3.0, 2.0, 2.0, 2.5, 1.0]
+    assert [loss.add(i, {"validation_loss": v}) for i, v in enumerate(values)] == [True, True, False, False, True]
+    assert [score.add(i, {"S1": v}) for i, v in enumerate(values)] == [True, False, False, False, False]
+    assert (loss.best, loss.best_step, score.best, score.best_step) == (1.0, 4, 3.0, 0)
+
+
+def test_nan_is_never_the_best():
+    selection = Selection("validation_loss")
+    assert not selection.add(1, {"validation_loss": math.nan}) and selection.best_step is None
+    assert selection.add(2, {"validation_loss": 5.0})
+
+
+def test_patience_counts_validations_since_the_best_and_survives_a_restart():
+    selection = Selection("validation_loss", patience=2)
+    for step, value in enumerate([2.0, 3.0]):
+        selection.add(step, {"validation_loss": value})
+    assert not selection.exhausted
+    again = Selection("validation_loss", 2, **selection.state())
+    assert not again.add(2, {"validation_loss": 2.1}) and again.exhausted and again.best_step == 0
+    endless = Selection("validation_loss", 0, **again.state())
+    assert not endless.exhausted
+
+
+def test_what_was_waited_for_is_said_even_if_nothing_was_a_number():
+    selection = Selection("S1", patience=1)
+    selection.add(1, {"S1": math.nan})
+    assert selection.exhausted and str(selection) == "no S1 that is a number in 1 validations"
+    selection.add(2, {"S1": 40.0})
+    selection.add(3, {"S1": 39.0})
+    assert str(selection) == "no better S1 in 1 validations than 40 at step 2"
+
+
+def test_an_unknown_metric_is_named_with_those_there_are():
+    with pytest.raises(ValueError, match="config.best_metric 'S2' is not one of validation_loss, S1"):
+        Selection("S2").add(1, {"validation_loss": 1.0, "S1": 2.0})

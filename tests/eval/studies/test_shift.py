@@ -105,7 +105,7 @@ def test_every_variant_is_answered_and_scored(tmp_path, monkeypatch, loaded_mode
 
 
 def test_no_training_of_the_demo_sees_the_test_scenes(tmp_path):
-    reserved = [*demo_backbone.SEEDS.values(), studies.SHIFT_SEED, studies.SIZE_TEST_SEED]
+    reserved = [*(phase.seed for phase in demo_backbone.PHASES.values()), studies.SHIFT_SEED, studies.SIZE_TEST_SEED]
     assert len(set(reserved)) == len(reserved) and min(reserved) >= demo.RESERVED_SEEDS
     with pytest.raises(ValueError, match="the seed is 910001, it must be from 0 to 899999"):
         run_demo(tmp_path / "demo", studies.SHIFT_SEED)
