@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Sequence
@@ -14,33 +15,9 @@ from launch.tpu_report.hlo import Array, Computation, Instruction, Program
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 # Instructions that move nothing, or whose traffic is that of their inner instructions or of their -start.
 _FREE = frozenset(
-    [
-        "parameter",
-        "constant",
-        "tuple",
-        "get-tuple-element",
-        "bitcast",
-        "while",
-        "conditional",
-        "call",
-        "after-all",
-        "partition-id",
-        "replica-id",
-        "iota",
-        "async-start",
-        "async-update",
-        "async-done",
-        "copy-done",
-        "slice-done",
-        "all-gather-done",
-        "all-reduce-done",
-        "collective-permute-done",
-        "send",
-        "recv",
-        "send-done",
-        "recv-done",
-        "opt-barrier",
-    ]
+    "parameter constant tuple get-tuple-element bitcast while conditional call after-all partition-id replica-id iota "
+    "async-start async-update async-done copy-done slice-done all-gather-done all-reduce-done collective-permute-done "
+    "send recv send-done recv-done opt-barrier".split()
 )
 
 
@@ -107,23 +84,18 @@ def work(program: Program) -> list[Work]:
 
 
 def _flops_of(program: Program, computation: Computation, instruction: Instruction) -> float:
-    if instruction.opcode == "dot":
-        return dot_flops(computation, instruction)
-    if instruction.opcode == "convolution":
-        return convolution_flops(computation, instruction)
-    if instruction.opcode == "custom-call":
-        return kernel_flops(computation, instruction)
-    callee = instruction.called("calls") if instruction.opcode == "fusion" else None
-    inner = program.computations.get(callee) if callee else None
+    count = {"dot": dot_flops, "convolution": convolution_flops, "custom-call": kernel_flops}.get(instruction.opcode)
+    if count is not None:
+        return count(computation, instruction)
+    inner = program.callee(instruction) if instruction.opcode == "fusion" else None
     return 0.0 if inner is None else sum(_flops_of(program, inner, i) for i in inner.instructions.values())
 
 
 def dot_flops(computation: Computation, instruction: Instruction) -> float:
     """Two per multiply-add of a matrix product."""
-    left = computation.operand(instruction, 0).result[0].shape
+    left = computation.operands(instruction)[0].result[0].shape
     contracted = instruction.attribute(r"lhs_contracting_dims=\{([\d,]*)\}") or ""
-    depth = math.prod(left[int(d)] for d in contracted.split(",") if d)
-    return 2.0 * math.prod(instruction.result[0].shape) * depth
+    return 2.0 * math.prod(instruction.result[0].shape) * math.prod(left[d] for d in _numbers(contracted))
 
 
 def convolution_flops(computation: Computation, instruction: Instruction) -> float:
@@ -131,33 +103,26 @@ def convolution_flops(computation: Computation, instruction: Instruction) -> flo
 
     XLA on TPU writes matrix products as convolutions, batch dimensions as strided and dilated spatial ones.
     """
-    left, right = (computation.operand(instruction, i).result[0].shape for i in (0, 1))
+    left, right = (operand.result[0].shape for operand in computation.operands(instruction))
     out = instruction.result[0].shape
     left_dims, right_dims, out_dims = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.text).groups()
-    window = _window(instruction, len(out) - 2)
+    window = dict(part.split("=") for part in (instruction.attribute(r"window=\{([^}]*)\}") or "").split())
+    ones = "x".join("1" * (len(out) - 2))
+    stride, holes, spread = (_numbers(window.get(name, ones), "x") for name in ("stride", "lhs_dilate", "rhs_dilate"))
+    pad = [int(p.split("_")[0]) for p in window["pad"].split("x")] if "pad" in window else [0] * len(stride)
     valid = 1
     for d in range(len(out) - 2):
-        size = left[left_dims.index(str(d))]
-        kernel = right[right_dims.index(str(d))]
-        places = out[out_dims.index(str(d))]
-        position = np.arange(places)[:, None] * window["stride"][d] - window["pad"][d]
-        position = position + np.arange(kernel)[None] * window["rhs_dilate"][d]
-        inside = (position >= 0) & (position <= (size - 1) * window["lhs_dilate"][d])
-        valid *= int(np.count_nonzero(inside & (position % window["lhs_dilate"][d] == 0)))
+        size, kernel, places = (
+            left[left_dims.index(str(d))],
+            right[right_dims.index(str(d))],
+            out[out_dims.index(str(d))],
+        )
+        position = np.arange(places)[:, None] * stride[d] - pad[d] + np.arange(kernel) * spread[d]
+        inside = (position >= 0) & (position <= (size - 1) * holes[d])
+        valid *= int(np.count_nonzero(inside & (position % holes[d] == 0)))
     groups = int(instruction.attribute(r"batch_group_count=(\d+)") or 1)
     features = right[right_dims.index("i")]
     return 2.0 * valid * out[out_dims.index("f")] * out[out_dims.index("b")] * features / groups
-
-
-def _window(instruction: Instruction, dims: int) -> dict[str, list[int]]:
-    text = instruction.attribute(r"window=\{([^}]*)\}") or ""
-    given = dict(part.split("=") for part in text.split())
-    window = {
-        name: [int(v) for v in given[name].split("x")] if name in given else [1] * dims
-        for name in ("stride", "lhs_dilate", "rhs_dilate")
-    }
-    window["pad"] = [int(p.split("_")[0]) for p in given["pad"].split("x")] if "pad" in given else [0] * dims
-    return window
 
 
 def kernel_flops(computation: Computation, instruction: Instruction) -> float:
@@ -167,12 +132,8 @@ def kernel_flops(computation: Computation, instruction: Instruction) -> float:
     """
     if not instruction.name.startswith("splash_"):
         return 0.0
-    shapes = [computation.operand(instruction, i) for i in range(len(instruction.operands))]
-    floats = [
-        s.result[0].shape
-        for s in shapes
-        if s is not None and s.result and s.result[0].dtype in ("bf16", "f32") and len(s.result[0].shape) >= 3
-    ]
+    arrays = [o.result[0] for o in computation.operands(instruction) if o is not None and o.result]
+    floats = [a.shape for a in arrays if a.dtype in ("bf16", "f32") and len(a.shape) >= 3]
     if len(floats) < 2:
         return 0.0
     (*heads, queries, dim), keys = floats[0], floats[1][-2]
@@ -182,29 +143,27 @@ def kernel_flops(computation: Computation, instruction: Instruction) -> float:
 def _traffic(program: Program, computation: Computation, instruction: Instruction) -> float:
     """Bytes read from and written to the device's main memory."""
     out = sum(a.hbm_bytes for a in instruction.result)
-    operands = [computation.operand(instruction, i) for i in range(len(instruction.operands))]
+    operands = computation.operands(instruction)
     if instruction.opcode in ("copy-start", "slice-start"):
-        target, source = instruction.result[0], operands[0].result[0] if operands[0] else None
-        if instruction.opcode == "slice-start":
-            target = instruction.result[-2] if len(instruction.result) > 2 else target
-        moved = target.bytes
-        return target.hbm_bytes + (moved if source is not None and not source.memory else 0)
+        several = instruction.opcode == "slice-start" and len(instruction.result) > 2
+        target = instruction.result[-2 if several else 0]
+        from_hbm = operands[0] is not None and not operands[0].result[0].memory
+        return target.hbm_bytes + (target.bytes if from_hbm else 0)
     if instruction.opcode in ("dynamic-slice", "slice", "gather"):
         return out + sum(a.bytes for a in instruction.result)
     if instruction.opcode == "dynamic-update-slice":
         return 2 * (operands[1].result[0].hbm_bytes if operands[1] else 0)
-    if instruction.opcode == "fusion":
-        inner = program.computations.get(instruction.called("calls"))
-        if inner is not None:
-            return _fusion_traffic(program, inner, instruction, operands)
+    inner = program.callee(instruction) if instruction.opcode == "fusion" else None
+    if inner is not None:
+        return _fusion_traffic(program, inner, instruction, operands)
     return out + sum(a.hbm_bytes for o in operands if o is not None for a in o.result)
 
 
 def _fusion_traffic(
     program: Program, inner: Computation, instruction: Instruction, operands: Sequence[Instruction | None]
 ) -> float:
-    parameters = _parameters(inner)
-    updates = [i for i in inner.instructions.values() if i.opcode == "dynamic-update-slice"]
+    parameters = {parameter.number: parameter for parameter in inner.of("parameter")}
+    updates = inner.of("dynamic-update-slice")
     total = 0.0
     aliased: list[Array] = []
     for number, operand in enumerate(operands):
@@ -223,7 +182,7 @@ def _fusion_traffic(
         else:
             aliased.remove(same)
             update = next(u for u in updates if u.result[0].bytes == array.bytes)
-            made = inner.operand(update, 1)
+            made = inner.operands(update)[1]
             total += 0 if array.memory or made is None else 2 * made.result[0].bytes
     return total
 
@@ -235,16 +194,12 @@ def _read(program: Program, inner: Computation, parameter: Instruction, array: A
         if user.opcode in ("dynamic-slice", "slice", "gather"):
             total += user.result[0].bytes
             continue
-        nested = program.computations.get(user.called("calls") or "") if user.opcode == "fusion" else None
+        nested = program.callee(user) if user.opcode == "fusion" else None
         if nested is None:
             return array.bytes
-        numbers = [i for i, name in enumerate(user.operands) if _stands_for(inner, name, parameter.name)]
-        total += sum(_read(program, nested, _parameters(nested)[i], array) for i in numbers)
+        given = [inner.source(operand, "bitcast") for operand in inner.operands(user)]
+        total += sum(_read(program, nested, p, array) for p in nested.of("parameter") if given[p.number] is parameter)
     return min(total, array.bytes)
-
-
-def _parameters(computation: Computation) -> dict[int, Instruction]:
-    return {int(i.attribute(r"^\((\d+)\)")): i for i in computation.instructions.values() if i.opcode == "parameter"}
 
 
 def _users(computation: Computation, name: str) -> list[Instruction]:
@@ -256,12 +211,6 @@ def _users(computation: Computation, name: str) -> list[Instruction]:
     return found
 
 
-def _stands_for(computation: Computation, name: str, original: str) -> bool:
-    while name != original and computation.instructions[name].opcode == "bitcast":
-        name = computation.instructions[name].operands[0]
-    return name == original
-
-
 def collectives(program: Program, slice_of: Sequence[int] = ()) -> list[Collective]:
     """The program's collectives, one per kind and channel.
 
@@ -270,7 +219,7 @@ def collectives(program: Program, slice_of: Sequence[int] = ()) -> list[Collecti
     host, after a reduction within the slice.
     """
     found: dict[tuple[str, int], Collective] = {}
-    anonymous = -1
+    without_channel = itertools.count(-1, -1)
     for computation, instruction, times in program:
         kind = instruction.opcode.removesuffix("-start")
         if kind == "send" and "megascale" in instruction.text:
@@ -278,28 +227,21 @@ def collectives(program: Program, slice_of: Sequence[int] = ()) -> list[Collecti
             found[between.kind, between.channel] = between
         if kind not in COLLECTIVES:
             continue
-        channel = int(instruction.attribute(r"channel_id=(\d+)") or 0)
-        if not channel:
-            channel, anonymous = anonymous, anonymous - 1
-        groups = replica_groups(instruction.text)
-        if kind == "collective-permute":
-            groups = _pairs(instruction.text)
-        size = len(groups[0]) if groups else 1
-        spans = 1
-        if len(slice_of) and groups:
-            spans = max(len({slice_of[d] for d in group}) for group in groups)
-        operand = computation.operand(instruction, 0)
-        given = [computation.operand(instruction, i) for i in range(len(instruction.operands))]
-        taken = sum(a.bytes for o in given if o is not None for a in o.result)
-        made = sum(a.bytes for a in instruction.result)
-        if instruction.opcode.endswith("-start") and kind in ("all-gather", "collective-permute"):
+        channel = int(instruction.attribute(r"channel_id=(\d+)") or 0) or next(without_channel)
+        groups = _pairs(instruction.text) if kind == "collective-permute" else replica_groups(instruction.text)
+        spans = max((len({slice_of[d] for d in group}) for group in groups), default=1) if len(slice_of) else 1
+        amount = sum(a.bytes for a in instruction.result)
+        if kind in ("all-gather", "collective-permute") and kind != instruction.opcode and len(instruction.result) > 1:
             # The result of these starts holds the operands besides.
-            made = instruction.result[1].bytes if len(instruction.result) > 1 else made
+            amount = instruction.result[1].bytes
         if computation.name.startswith("all-reduce-scatter") and kind == "all-reduce":
             kind = "reduce-scatter"
-        amount = taken if kind == "reduce-scatter" and operand is not None else made
+        taken = [a.bytes for o in computation.operands(instruction) if o is not None for a in o.result]
+        if kind == "reduce-scatter" and taken:
+            amount = sum(taken)
         known = found.get((kind, channel))
         if known is None or known.times < times:
+            size = len(groups[0]) if groups else 1
             found[kind, channel] = Collective(kind, channel, times, size, amount, spans)
     return list(found.values())
 
@@ -307,16 +249,11 @@ def collectives(program: Program, slice_of: Sequence[int] = ()) -> list[Collecti
 def _between_slices(send: Instruction, times: int) -> Collective:
     kind = (send.attribute(r'_xla_megascale_transfer_type="(\w+)"') or "").lower().replace("_", "-")
     members = send.attribute(r'_xla_megascale_target="\{([\d,:]+)\}') or "0:1"
-    ends = [part.split(":") for part in members.split(",")]
-    slices = sum(int(end[-1]) - int(end[0]) + 1 for end in ends)
-    return Collective(
-        kind=kind if kind in COLLECTIVES else "collective-permute",
-        channel=int(send.attribute(r"channel_id=(\d+)") or 0),
-        times=times,
-        size=slices,
-        bytes=send.result[0].bytes,
-        slices=slices,
-    )
+    ends = [_numbers(part, ":") for part in members.split(",")]
+    slices = sum(end[-1] - end[0] + 1 for end in ends)
+    kind = kind if kind in COLLECTIVES else "collective-permute"
+    channel = int(send.attribute(r"channel_id=(\d+)") or 0)
+    return Collective(kind, channel, times, size=slices, bytes=send.result[0].bytes, slices=slices)
 
 
 def replica_groups(text: str) -> list[list[int]]:
@@ -327,12 +264,11 @@ def replica_groups(text: str) -> list[list[int]]:
     """
     listed = re.search(r"replica_groups=\{(\{[\d,{} ]*\})\}", text)
     if listed:
-        return [[int(n) for n in g.split(",")] for g in re.findall(r"\{([\d, ]+)\}", listed.group(1))]
+        return [_numbers(group) for group in re.findall(r"\{([\d, ]+)\}", listed.group(1))]
     iota = re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text)
     if iota:
-        shape, dims, order = ([int(n) for n in g.split(",")] if g else None for g in iota.groups())
-        ids = np.arange(math.prod(dims)).reshape(dims)
-        return (ids if order is None else ids.transpose(order)).reshape(shape).tolist()
+        shape, dims, order = map(_numbers, iota.groups())
+        return _iota(dims, order).reshape(shape).tolist()
     mesh = re.search(
         r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\((?:\[([\d,]+)\](?:T\(([\d,]+)\))?|([\d,]+))\))? "
         r"\{([^}:]*)\}",
@@ -341,19 +277,23 @@ def replica_groups(text: str) -> list[list[int]]:
     if mesh:
         axes, dims, order, ids, chosen = mesh.groups()
         sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", axes)}
-        ids = np.array([int(n) for n in ids.split(",")] if ids else np.arange(math.prod(sizes.values())))
-        if dims:
-            ids = ids.reshape([int(n) for n in dims.split(",")])
-            ids = ids.transpose([int(n) for n in order.split(",")] if order else None)
-        names = list(sizes)
-        inner = [names.index(name) for name in re.findall(r"'([^']+)'", chosen)]
-        outer = [i for i in range(len(names)) if i not in inner]
-        width = math.prod(sizes[names[i]] for i in inner)
-        return ids.reshape(list(sizes.values())).transpose(outer + inner).reshape(-1, width).tolist()
+        devices = np.array(_numbers(ids)) if ids else _iota(_numbers(dims) or [*sizes.values()], _numbers(order))
+        inner = [list(sizes).index(name) for name in re.findall(r"'([^']+)'", chosen)]
+        moved = np.moveaxis(devices.reshape([*sizes.values()]), inner, range(-len(inner), 0))
+        return moved.reshape(-1, math.prod(moved.shape[len(sizes) - len(inner) :])).tolist()
     form = re.search(r"replica_groups=.{0,80}", text)
     if form:
         raise ValueError(f"device groups in an unknown form: {form.group(0)}")
     return []
+
+
+def _numbers(text: str | None, separator: str = ",") -> list[int]:
+    return [int(number) for number in text.split(separator)] if text else []
+
+
+def _iota(dims: Sequence[int], order: Sequence[int]) -> np.ndarray:
+    """0, 1, 2, ... in an array of these sizes, its axes in that order."""
+    return np.arange(math.prod(dims)).reshape(dims).transpose(order or range(len(dims)))
 
 
 def _pairs(text: str) -> list[list[int]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -20,7 +20,6 @@ BYTES = {
 _ARRAY = re.compile(r"([a-z]+[0-9]*[a-z0-9]*)\[([0-9,]*)\](\{[^}]*\})?")
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
 _INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*)$")
-_CALLED = re.compile(r"(calls|body|condition|to_apply)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"(?:branch_computations|called_computations)=\{([^}]*)\}")
 
 
@@ -53,13 +52,19 @@ class Instruction:
     root: bool = False
 
     def called(self, kind: str) -> str | None:
-        """The computation named by an attribute (calls, body, condition, to_apply)."""
-        return next((name for k, name in _CALLED.findall(self.text) if k == kind), None)
+        """The computation named by an attribute: calls, body, condition, to_apply."""
+        return self.attribute(rf"\b{kind}=%?([\w.\-]+)")
 
     def attribute(self, pattern: str) -> str | None:
         """The first group of a pattern in the printed attributes."""
         found = re.search(pattern, self.text)
         return found and found.group(1)
+
+    @property
+    def number(self) -> int | None:
+        """The whole number in the parentheses: of a parameter, or the value of a constant."""
+        found = self.attribute(r"^\((-?\d+)\)")
+        return None if found is None else int(found)
 
 
 @dataclass
@@ -67,26 +72,34 @@ class Computation:
     name: str
     instructions: dict[str, Instruction] = field(default_factory=dict)
 
-    @property
-    def root(self) -> Instruction:
-        return next(i for i in self.instructions.values() if i.root)
+    def of(self, opcode: str) -> list[Instruction]:
+        """The instructions of one kind."""
+        return [i for i in self.instructions.values() if i.opcode == opcode]
 
-    def operand(self, instruction: Instruction, index: int) -> Instruction | None:
-        """The instruction that makes an operand; None for one printed without a name."""
-        if index >= len(instruction.operands):
-            return None
-        return self.instructions.get(instruction.operands[index])
+    def operands(self, instruction: Instruction) -> list[Instruction | None]:
+        """The instructions that make an instruction's operands; None for one printed without a name."""
+        return [self.instructions.get(name) for name in instruction.operands]
+
+    def source(self, instruction: Instruction | None, *through: str) -> Instruction | None:
+        """The instruction that a value comes from, past those of the given opcodes."""
+        while instruction is not None and instruction.opcode in through:
+            instruction = self.instructions.get(instruction.operands[0]) if instruction.operands else None
+        return instruction
 
 
 @dataclass
 class Program:
-    """A parsed module. fused: computations that are bodies of fusions, whose intermediate results are never in memory."""
+    """A parsed module.
+
+    runs: computation -> runs per step. fused: bodies of fusions, whose intermediate results are never in memory. loops: body
+    runs of each by its name; those of unknown length count once.
+    """
 
     computations: dict[str, Computation]
     entry: str
+    runs: Counter[str] = field(default_factory=Counter)
     fused: set[str] = field(default_factory=set)
-    runs: dict[str, int] = field(default_factory=dict)
-    loops: list[tuple[str, str, int]] = field(default_factory=list)
+    loops: list[tuple[str, int]] = field(default_factory=list)
     unknown_loops: list[str] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[tuple[Computation, Instruction, int]]:
@@ -95,12 +108,39 @@ class Program:
             for instruction in self.computations[name].instructions.values():
                 yield self.computations[name], instruction, times
 
+    def callee(self, instruction: Instruction) -> Computation | None:
+        """The body of a fusion or an asynchronous operation."""
+        return self.computations.get(instruction.called("calls") or "")
+
+    def count(self, name: str, times: int = 1, fused: bool = False) -> None:
+        """Adds the runs of a computation and of all that it calls."""
+        self.runs[name] += times
+        if fused:
+            self.fused.add(name)
+        computation = self.computations[name]
+        for instruction in computation.instructions.values():
+            if instruction.opcode == "while":
+                trips = trip_count(self, computation, instruction)
+                if trips is None:
+                    self.unknown_loops.append(instruction.name)
+                    trips = 1
+                self.loops.append((instruction.name, times * trips))
+                self.count(instruction.called("body"), times * trips, fused)
+                self.count(instruction.called("condition"), times * trips, fused)
+                continue
+            called = [instruction.called("calls")]
+            called += [instruction.called("to_apply")] if instruction.opcode == "call" else []
+            for group in _BRANCHES.findall(instruction.text):
+                called += re.findall(r"%?([\w.\-]+)", group)
+            for callee in called:
+                if callee in self.computations:
+                    self.count(callee, times, fused or instruction.opcode == "fusion")
+
 
 def parse(text: str) -> Program:
     """Parses `compiled.as_text()`; raises ValueError if it holds no entry computation.
 
-    A loop's number of runs comes from its known trip count, or from the bound its counter is compared with; loops with
-    neither count once and are listed in `unknown_loops`.
+    A loop's number of runs comes from its known trip count, or from the bound its counter is compared with.
     """
     computations: dict[str, Computation] = {}
     entry = current = last = None
@@ -108,8 +148,7 @@ def parse(text: str) -> Program:
         header = _HEADER.match(line)
         if header:
             current = computations.setdefault(header.group(2), Computation(header.group(2)))
-            if header.group(1):
-                entry = current.name
+            entry = current.name if header.group(1) else entry
         elif current is not None and line == "}":
             current = last = None
         elif current is not None:
@@ -122,7 +161,7 @@ def parse(text: str) -> Program:
     if entry is None:
         raise ValueError("the text holds no entry computation of a compiled program")
     program = Program(computations, entry)
-    _count_runs(program)
+    program.count(entry)
     return program
 
 
@@ -130,17 +169,14 @@ def _instruction(line: str) -> Instruction | None:
     match = _INSTRUCTION.match(line)
     if not match:
         return None
-    rest = match.group(3)
+    root, name, rest = match.groups()
     end = _closing(rest, 0) + 1 if rest.startswith("(") else rest.find(" ")
     result, rest = rest[:end], rest[end:].lstrip()
     opening = rest.find("(")
     if opening < 0:
         return None
-    closing = _closing(rest, opening)
-    operands = re.findall(r"%([\w.\-]+)", rest[opening : closing + 1])
-    return Instruction(
-        match.group(2), rest[:opening], arrays(result), tuple(operands), rest[opening:], bool(match.group(1))
-    )
+    operands = re.findall(r"%([\w.\-]+)", rest[opening : _closing(rest, opening) + 1])
+    return Instruction(name, rest[:opening], arrays(result), tuple(operands), rest[opening:], bool(root))
 
 
 def _closing(text: str, opening: int) -> int:
@@ -162,108 +198,46 @@ def arrays(text: str) -> tuple[Array, ...]:
     return tuple(found)
 
 
-def _count_runs(program: Program) -> None:
-    runs: dict[str, int] = defaultdict(int)
-
-    def visit(name: str, times: int, fused: bool) -> None:
-        runs[name] += times
-        if fused:
-            program.fused.add(name)
-        computation = program.computations[name]
-        for instruction in computation.instructions.values():
-            if instruction.opcode == "while":
-                body, condition = instruction.called("body"), instruction.called("condition")
-                trips = trip_count(program, computation, instruction)
-                if trips is None:
-                    program.unknown_loops.append(instruction.name)
-                    trips = 1
-                program.loops.append((instruction.name, body, times * trips))
-                visit(body, times * trips, fused)
-                visit(condition, times * trips, fused)
-                continue
-            inner = [instruction.called("calls")]
-            if instruction.opcode == "call":
-                inner.append(instruction.called("to_apply"))
-            for group in _BRANCHES.findall(instruction.text):
-                inner += re.findall(r"%?([\w.\-]+)", group)
-            for callee in inner:
-                if callee in program.computations:
-                    visit(callee, times, fused or instruction.opcode == "fusion")
-
-    visit(program.entry, 1, False)
-    program.runs = dict(runs)
-
-
 def trip_count(program: Program, computation: Computation, loop: Instruction) -> int | None:
     """How often a loop's body runs at most; None if its text does not tell."""
     known = loop.attribute(r'known_trip_count":\{"n":"(\d+)"')
     if known:
         return int(known)
-    body, condition = (program.computations[loop.called(k)] for k in ("body", "condition"))
-    for compare in _compares(program, condition):
-        owner, instruction, inputs = compare
-        left, right = (_source(owner, instruction, i, inputs) for i in (0, 1))
-        if instruction.attribute(r"direction=(LT)") is None or left is None or right is None:
-            continue
-        index = left.attribute(r"index=(\d+)") if left.opcode == "get-tuple-element" else None
-        bound = _constant(right) if right.opcode == "constant" else _initial(computation, loop, right)
-        if index is None or bound is None:
-            continue
-        start = _initial(computation, loop, left)
-        step = _step(body, int(index))
-        return max(0, -(-(bound - (start or 0)) // step))
+    (state,) = computation.operands(loop) or [None]
+    for counter, bound in _comparisons(program, program.computations[loop.called("condition")]):
+        index = counter.attribute(r"index=(\d+)") if counter.opcode == "get-tuple-element" else None
+        stop = bound.number if bound.opcode == "constant" else _initial(computation, state, bound)
+        if index is not None and stop is not None:
+            start = _initial(computation, state, counter) or 0
+            return max(0, -(-(stop - start) // _step(program.computations[loop.called("body")], int(index))))
     return None
 
 
-def _compares(program: Program, condition: Computation):
-    """Comparisons in a condition or its fusions: (computation, comparison, what the fusion's parameters stand for)."""
-    for instruction in condition.instructions.values():
-        if instruction.opcode == "compare":
-            yield condition, instruction, None
-        elif instruction.opcode == "fusion":
-            inner = program.computations[instruction.called("calls")]
-            inputs = [condition.operand(instruction, i) for i in range(len(instruction.operands))]
-            for i in inner.instructions.values():
-                if i.opcode == "compare":
-                    yield inner, i, inputs
+def _comparisons(program: Program, condition: Computation) -> Iterator[tuple[Instruction, Instruction]]:
+    """What a condition, or a fusion in it, compares by "less than": elements of the loop's state, constants."""
+    for fusion in (None, *condition.of("fusion")):
+        owner = condition if fusion is None else program.callee(fusion)
+        for compare in owner.of("compare"):
+            sides = [owner.source(side, "bitcast", "copy", "broadcast", "convert") for side in owner.operands(compare)]
+            if fusion is not None:
+                given = condition.operands(fusion)
+                sides = [given[s.number] if s is not None and s.opcode == "parameter" else s for s in sides]
+            if "direction=LT" in compare.text and None not in sides:
+                yield tuple(sides)
 
 
-def _source(
-    owner: Computation, instruction: Instruction, index: int, inputs: list[Instruction | None] | None
-) -> Instruction | None:
-    found = owner.operand(instruction, index)
-    while found is not None and found.opcode in ("bitcast", "copy", "broadcast", "convert"):
-        found = owner.operand(found, 0)
-    if found is not None and found.opcode == "parameter" and inputs is not None:
-        return inputs[int(found.attribute(r"^\((\d+)\)"))]
-    return found
-
-
-def _constant(instruction: Instruction) -> int | None:
-    value = instruction.attribute(r"^\((-?\d+)\)")
-    return None if value is None else int(value)
-
-
-def _initial(computation: Computation, loop: Instruction, element: Instruction) -> int | None:
+def _initial(computation: Computation, state: Instruction | None, element: Instruction) -> int | None:
     """The constant that an element of a loop's state starts from."""
     index = element.attribute(r"index=(\d+)")
-    state = computation.operand(loop, 0)
     if index is None or state is None or state.opcode != "tuple":
         return None
-    start = computation.operand(state, int(index))
-    while start is not None and start.opcode in ("copy", "bitcast"):
-        start = computation.operand(start, 0)
-    return None if start is None or start.opcode != "constant" else _constant(start)
+    start = computation.source(computation.operands(state)[int(index)], "copy", "bitcast")
+    return start.number if start is not None and start.opcode == "constant" else None
 
 
 def _step(body: Computation, index: int) -> int:
     """By how much a loop's counter grows; 1 unless the body adds another constant to it."""
-    if body.root.opcode != "tuple":
-        return 1
-    new = body.operand(body.root, index)
-    if new is not None and new.opcode == "add":
-        for i in (0, 1):
-            added = body.operand(new, i)
-            if added is not None and added.opcode == "constant":
-                return _constant(added) or 1
-    return 1
+    root = next(i for i in body.instructions.values() if i.root)
+    new = body.operands(root)[index] if root.opcode == "tuple" else None
+    added = body.operands(new) if new is not None and new.opcode == "add" else []
+    return next((i.number or 1 for i in added if i is not None and i.opcode == "constant"), 1)

@@ -62,7 +62,7 @@ def report_on(program: ProgramToCompile, compiled: Any, mesh: Mesh, chip: Chip |
             "needed_by_the_model": program.model_flops / devices,
         },
         "hbm_traffic_bytes": sum(w.bytes * w.times for w in work),
-        "loops": [{"name": n, "runs": t} for n, _, t in parsed.loops],
+        "loops": [{"name": n, "runs": t} for n, t in parsed.loops],
         "loops_of_unknown_length": parsed.unknown_loops,
         "collectives": summed(found),
     }

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[3]
 CHIP = Chip("test", 100.0, 64, 10.0, 5.0, 1.0, "nowhere")
 TINY = SmolRGPTConfig(
     vision=VisionConfig(width=32, mlp_width=64, heads=2, layers=2, patch_size=16, image_size=64),
-    decoder=DecoderConfig(width=64, mlp_width=128, heads=4, kv_heads=2, layers=3, vocab_size=128),
+    decoder=DecoderConfig(width=64, mlp_width=128, heads=4, kv_heads=2, layers=5, vocab_size=128),
 )
 
 
