@@ -1,14 +1,11 @@
-"""Compiles a program for a topology and reports on it."""
+"""What a compiled program needs of a chip, as JSON values and as text."""
 
 from __future__ import annotations
 
 import dataclasses
-import re
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 from jax.sharding import Mesh
 
 from launch.tpu_report import costs, hlo
@@ -19,26 +16,8 @@ from smolrgpt_jax.chips import Chip
 GIB = 2**30
 
 
-class DoesNotFit(ValueError):
-    """The program needs more memory than a chip has; one sentence."""
-
-
-def compile_program(program: ProgramToCompile) -> tuple[Any, float]:
-    """The compiled program and the seconds it took; raises DoesNotFit if the compiler finds too little memory."""
-    started = time.monotonic()
-    try:
-        compiled = program.function.lower(*program.arguments).compile()
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        used = re.search(r"Used ([\d.]+\w?) of ([\d.]+\w?) (\w+)", str(error))
-        detail = f": {used.group(1)} of {used.group(2)} {used.group(3)}" if used else ""
-        raise DoesNotFit(f"a step of {program.rows} rows needs more memory than a chip has{detail}") from None
-    return compiled, time.monotonic() - started
-
-
-def report_on(program: ProgramToCompile, compiled: Any, mesh: Mesh, chip: Chip | None) -> dict[str, Any]:
-    """Plain JSON values: memory, collectives, FLOPs, and with a chip an estimate of the time.
+def report_on(program: ProgramToCompile, compiled: Any, mesh: Mesh, chip: Chip) -> dict[str, Any]:
+    """Plain JSON values: memory, collectives, FLOPs, and an estimate of the time.
 
     Bytes and FLOPs are of one device and one run, unless named otherwise.
     """
@@ -48,13 +27,13 @@ def report_on(program: ProgramToCompile, compiled: Any, mesh: Mesh, chip: Chip |
     found = costs.collectives(parsed, slices)
     devices = mesh.devices.size
     flops = sum(w.flops * w.times for w in work)
-    report = {
+    return {
         "run": "compiled, not run",
         "devices": devices,
         "mesh": dict(mesh.shape),
         "slices": len(set(slices)),
         "rows": program.rows,
-        "memory": memory(compiled, program.kept, chip),
+        "memory": memory(compiled, program.argument_bytes(), chip),
         "flops": {
             "of_compiled_program": flops,
             "analytic": program.computed_flops / devices,
@@ -65,15 +44,13 @@ def report_on(program: ProgramToCompile, compiled: Any, mesh: Mesh, chip: Chip |
         "loops": [{"name": n, "runs": t} for n, t in parsed.loops],
         "loops_of_unknown_length": parsed.unknown_loops,
         "collectives": summed(found),
+        "estimate": dataclasses.asdict(estimate(chip, work, found, program.model_flops / devices)),
+        "chip": dataclasses.asdict(chip),
+        "assumptions": list(ASSUMPTIONS),
     }
-    if chip is not None:
-        report["estimate"] = dataclasses.asdict(estimate(chip, work, found, program.model_flops / devices))
-        report["chip"] = dataclasses.asdict(chip)
-        report["assumptions"] = list(ASSUMPTIONS)
-    return report
 
 
-def memory(compiled: Any, kept: Mapping[str, int], chip: Chip | None) -> dict[str, Any]:
+def memory(compiled: Any, kept: Mapping[str, int], chip: Chip) -> dict[str, Any]:
     """Bytes on one device by kind; `total` counts arguments and outputs that share memory once."""
     stats = compiled.memory_analysis()
     named = {
@@ -84,10 +61,7 @@ def memory(compiled: Any, kept: Mapping[str, int], chip: Chip | None) -> dict[st
         "code": stats.generated_code_size_in_bytes,
     }
     total = named["arguments"] + named["outputs"] - named["donated"] + named["temporaries"]
-    named |= {"total": total, "arguments_by_kind": dict(kept)}
-    if chip is not None:
-        named["chip_hbm"] = chip.hbm_bytes
-    return named
+    return named | {"total": total, "arguments_by_kind": dict(kept), "chip_hbm": chip.hbm_bytes}
 
 
 def summed(collectives: Sequence[costs.Collective]) -> list[dict[str, Any]]:
@@ -110,38 +84,16 @@ def summed(collectives: Sequence[costs.Collective]) -> list[dict[str, Any]]:
     ]
 
 
-def largest_fitting(fits: Callable[[int], bool], start: int = 1, limit: int = 4096) -> int:
-    """The largest number for which `fits` holds, to within an eighth; 0 if not even 1 fits.
-
-    `fits` must hold below any number that it holds for. Doubles or halves from `start`, then bisects.
-    """
-    low, high = 0, None
-    trial = max(1, start)
-    while high is None and trial <= limit:
-        if fits(trial):
-            low, trial = trial, 2 * trial
-        else:
-            high = trial
-    if high is None:
-        return low
-    while high - low > max(1, low // 8):
-        trial = (low + high) // 2
-        if fits(trial):
-            low = trial
-        else:
-            high = trial
-    return low
-
-
 def as_text(report: Mapping[str, Any]) -> str:
     """The report in a few lines for people."""
     memory, flops = report["memory"], report["flops"]
+    e, chip = report["estimate"], report["chip"]
+    dcn = "unknown" if e["dcn"] is None else f"{e['dcn'] * 1e3:.1f} ms"
     mesh = " x ".join(f"{axis} {size}" for axis, size in report["mesh"].items())
     lines = [
         f"{report['run']}: {report['rows']} rows on {report['devices']} devices, {mesh}, {report['slices']} slice(s)",
-        f"memory per chip {memory['total'] / GIB:.2f} GiB"
-        + (f" of {memory['chip_hbm'] / GIB:.2f}" if "chip_hbm" in memory else "")
-        + f": arguments {memory['arguments'] / GIB:.2f}, outputs {memory['outputs'] / GIB:.2f} "
+        f"memory per chip {memory['total'] / GIB:.2f} GiB of {memory['chip_hbm'] / GIB:.2f}: "
+        f"arguments {memory['arguments'] / GIB:.2f}, outputs {memory['outputs'] / GIB:.2f} "
         f"({memory['donated'] / GIB:.2f} of them in donated arguments), temporaries {memory['temporaries'] / GIB:.2f}",
         "  " + ", ".join(f"{k} {v / GIB:.3f}" for k, v in memory["arguments_by_kind"].items()),
         f"FLOPs per chip {flops['of_compiled_program']:.4g}, {flops['compiled_over_analytic']:.3f} x the analytic count",
@@ -154,15 +106,12 @@ def as_text(report: Mapping[str, Any]) -> str:
         )
     if report["loops_of_unknown_length"]:
         lines.append(f"  loops of unknown length, counted once: {', '.join(report['loops_of_unknown_length'])}")
-    if "estimate" in report:
-        e = report["estimate"]
-        dcn = "unknown" if e["dcn"] is None else f"{e['dcn'] * 1e3:.1f} ms"
-        lines += [
-            f"estimated for {report['chip']['name']}: compute {e['compute'] * 1e3:.1f} ms, HBM {e['hbm'] * 1e3:.1f} ms, "
-            f"ICI {e['ici'] * 1e3:.1f} ms, between slices {dcn}",
-            f"  {e['seconds'] * 1e3:.1f} ms and {e['mfu']:.1%} MFU with communication hidden, "
-            f"{e['seconds_no_overlap'] * 1e3:.1f} ms and {e['mfu_no_overlap']:.1%} with none hidden",
-            *(f"  assumed: {a}" for a in report["assumptions"]),
-            f"  figures: {report['chip']['source']}",
-        ]
+    lines += [
+        f"estimated for {chip['name']}: compute {e['compute'] * 1e3:.1f} ms, HBM {e['hbm'] * 1e3:.1f} ms, "
+        f"ICI {e['ici'] * 1e3:.1f} ms, between slices {dcn}",
+        f"  {e['seconds'] * 1e3:.1f} ms and {e['mfu']:.1%} MFU with communication hidden, "
+        f"{e['seconds_no_overlap'] * 1e3:.1f} ms and {e['mfu_no_overlap']:.1%} with none hidden",
+        *(f"  assumed: {a}" for a in report["assumptions"]),
+        f"  figures: {chip['source']}",
+    ]
     return "\n".join(lines)

@@ -49,17 +49,6 @@ def estimate(chip: Chip, work: Sequence[Work], collectives: Sequence[Collective]
     busy = max(serial, hbm)
     seconds = max(busy, ici, dcn or 0.0)
     apart = busy + ici + (dcn or 0.0)
-    return Estimate(
-        compute=compute,
-        hbm=hbm,
-        ici=ici,
-        dcn=dcn,
-        seconds=seconds,
-        seconds_no_overlap=apart,
-        mfu=_share(model_flops, chip, seconds),
-        mfu_no_overlap=_share(model_flops, chip, apart),
-    )
-
-
-def _share(flops: float, chip: Chip, seconds: float) -> float:
-    return flops / chip.flops / seconds if seconds else 0.0
+    needed = model_flops / chip.flops
+    shares = (needed / time if time else 0.0 for time in (seconds, apart))
+    return Estimate(compute, hbm, ici, dcn, seconds, apart, *shares)

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from smolrgpt_jax import sharding
-from smolrgpt_jax.config import PRESETS, Compute, SmolRGPTConfig
+from smolrgpt_jax.config import PRESETS, SmolRGPTConfig
 from smolrgpt_jax.data.rows import RowShape, empty_batch
 from smolrgpt_jax.flops import row_flops, train_flops
 from smolrgpt_jax.generation.decode import generate
@@ -31,18 +30,25 @@ EOS_ID = 2
 
 @dataclass(frozen=True)
 class ProgramToCompile:
-    """A jitted function with its abstract arguments.
+    """A jitted function with its abstract arguments, by what they are.
 
-    kept: bytes on one device by kind of argument. model_flops: FLOPs of one run on all devices together that the model needs;
-    computed_flops: with what rematerialisation computes again.
+    model_flops: FLOPs of one run on all devices together that the model needs; computed_flops: with what rematerialisation
+    computes again.
     """
 
     function: Callable[..., Any]
-    arguments: tuple[Any, ...]
-    kept: Mapping[str, int]
+    arguments: Mapping[str, Any]
     rows: int
     model_flops: float
     computed_flops: float
+
+    def argument_bytes(self) -> dict[str, int]:
+        """Bytes on one device by kind of argument."""
+        return {
+            kind: sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
+            for kind, tree in self.arguments.items()
+            if kind != "key"
+        }
 
 
 def make_program(run: Mapping[str, Any], mesh: Mesh, what: What = "train", new_tokens: int = 64) -> ProgramToCompile:
@@ -66,9 +72,24 @@ def make_program(run: Mapping[str, Any], mesh: Mesh, what: What = "train", new_t
     strategy = run["strategy"]
     shapes = abstract_params(config)
     params = _placed(shapes, sharding.param_shardings(shapes, mesh, strategy))
-    batch = abstract_batch(rows, shape, mesh, weights=what == "train" and run["question_balance"] != 0)
+    split = sharding.batch_sharding(mesh)
+    batch = {
+        name: jax.ShapeDtypeStruct((rows, *value.shape[1:]), value.dtype, sharding=split)
+        for name, value in empty_batch(1, shape, 0, what == "train" and run["question_balance"] != 0).items()
+    }
     if what != "train":
-        return _generation(config, compute, params, batch, shape, rows, mesh, new_tokens if what == "decode" else 1)
+        new_tokens = new_tokens if what == "decode" else 1
+        batch["input_ids"] = batch.pop("tokens")
+        del batch["targets"]
+
+        def run_generation(params: Any, batch: Any, key: jax.Array) -> jax.Array:
+            with sharding.over(mesh):
+                return generate(config, params, batch, key, max_new_tokens=new_tokens, eos_id=EOS_ID, compute=compute)
+
+        key = _placed(jax.eval_shape(lambda: jax.random.key(0)), sharding.replicated(mesh))
+        flops = rows * generation_flops(config, shape, new_tokens)
+        arguments = {"parameters": params, "batch": batch, "key": key}
+        return ProgramToCompile(jax.jit(run_generation), arguments, rows, flops, flops)
     trained = {n: params[n] for n in stage.trained(params)}
     frozen = {n: p for n, p in params.items() if n not in trained}
     settings = OptimizerConfig(**{k: v for k, v in run["optimizer"].items() if k != "peaks"})
@@ -78,75 +99,30 @@ def make_program(run: Mapping[str, Any], mesh: Mesh, what: What = "train", new_t
     )
     needed, computed = train_flops(config, shape, stage, compute.remat == "full")
     return ProgramToCompile(
-        function=jit_train_step(config, optimizer, trained, mesh, strategy, accumulation, compute),
-        arguments=(trained, frozen, state, batch),
-        kept={
-            "trained parameters": device_bytes(trained),
-            "frozen parameters": device_bytes(frozen),
-            "optimiser state": device_bytes(state),
-            "batch": device_bytes(batch),
-        },
-        rows=rows,
-        model_flops=needed * rows,
-        computed_flops=computed * rows,
+        jit_train_step(config, optimizer, trained, mesh, strategy, accumulation, compute),
+        {"trained parameters": trained, "frozen parameters": frozen, "optimiser state": state, "batch": batch},
+        rows,
+        needed * rows,
+        computed * rows,
     )
 
 
-def _generation(
-    config: SmolRGPTConfig,
-    compute: Compute,
-    params: Mapping[str, Any],
-    batch: dict[str, Any],
-    shape: RowShape,
-    rows: int,
-    mesh: Mesh,
-    new_tokens: int,
-) -> ProgramToCompile:
-    batch = dict(batch, input_ids=batch["tokens"])
-    del batch["tokens"], batch["targets"]
+def generation_flops(config: SmolRGPTConfig, shape: RowShape, new_tokens: int) -> float:
+    """FLOPs of one row that reads a prompt of shape.tokens and adds `new_tokens`.
 
-    def run(params: Any, batch: Any, key: jax.Array) -> jax.Array:
-        with sharding.over(mesh):
-            return generate(config, params, batch, key, max_new_tokens=new_tokens, eos_id=EOS_ID, compute=compute)
-
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=sharding.replicated(mesh))
-    prompt = row_flops(config, shape)
-    per_token = (prompt.blocks - _attention_flops(config, shape.tokens)) / shape.tokens
-    per_token += prompt.head / shape.tokens
-    longest = shape.tokens + new_tokens
-    attended = 4 * config.decoder.layers * longest * config.decoder.width
-    # Prefill attends over the cache's whole length, and only its last token goes through the head.
-    first = prompt.total - prompt.head + prompt.head / shape.tokens
-    first += _attention_flops(config, shape.tokens) * (longest / shape.tokens - 1)
-    flops = rows * (first + (new_tokens - 1) * (per_token + attended))
-    return ProgramToCompile(
-        function=jax.jit(run),
-        arguments=(params, batch, key),
-        kept={"parameters": device_bytes(params), "batch": device_bytes(batch)},
-        rows=rows,
-        model_flops=flops,
-        computed_flops=flops,
+    Every token attends over the cache's whole length; of the prompt only the last goes through the head.
+    """
+    prompt, tokens = row_flops(config, shape), shape.tokens
+    per_pair = 4 * config.decoder.layers * config.decoder.width  # of tokens that attend to each other
+    per_token = prompt.blocks / tokens + per_pair * new_tokens
+    return (
+        prompt.total
+        - prompt.blocks
+        - prompt.head
+        + (tokens + new_tokens - 1) * per_token
+        + new_tokens * prompt.head / tokens
     )
-
-
-def _attention_flops(config: SmolRGPTConfig, tokens: int) -> float:
-    return config.decoder.layers * 4 * tokens**2 * config.decoder.width
-
-
-def abstract_batch(rows: int, shape: RowShape, mesh: Mesh, weights: bool = False) -> dict[str, jax.ShapeDtypeStruct]:
-    """The arrays of a packed batch (see `smolrgpt_jax.data.rows.empty_batch`), split over the mesh."""
-    split = sharding.batch_sharding(mesh)
-    return {
-        name: jax.ShapeDtypeStruct((rows, *value.shape[1:]), value.dtype, sharding=split)
-        for name, value in empty_batch(1, shape, 0, weights).items()
-    }
 
 
 def _placed(shapes: Any, shardings: Any) -> Any:
     return jax.tree.map(lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), shapes, shardings)
-
-
-def device_bytes(tree: Any) -> int:
-    """Bytes that one device holds of abstract arrays with shardings."""
-    return sum(math.prod(x.sharding.shard_shape(x.shape)) * jnp.dtype(x.dtype).itemsize for x in jax.tree.leaves(tree))

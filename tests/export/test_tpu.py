@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import sys
 from pathlib import Path
-from launch.compile_for_tpu import topology_devices
+from launch.tpu_report.compiling import topology_devices
 import jax, jax.export
 
 place = jax.sharding.SingleDeviceSharding(topology_devices("v5e:2x2")[0])

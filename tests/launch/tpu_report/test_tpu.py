@@ -31,7 +31,7 @@ def test_the_demos_step_for_eight_chips(tmp_path):
 
 def test_slices_lie_along_the_data_axis():
     code = (
-        "from launch.compile_for_tpu import topology_devices; from smolrgpt_jax import sharding\n"
+        "from launch.tpu_report.compiling import topology_devices; from smolrgpt_jax import sharding\n"
         "mesh = sharding.make_mesh({}, topology_devices('v5e:4x4', 2), 'zero1')\n"
         "print(dict(mesh.shape), [sorted({d.slice_index for d in row.flat}) for row in mesh.devices])\n"
         "sharding.make_mesh({'data': 1, 'fsdp': 32}, topology_devices('v5e:4x4', 2))"
@@ -44,7 +44,7 @@ def test_slices_lie_along_the_data_axis():
 @pytest.mark.parametrize("topology", ["v5e:16x16", "v6e:16x16", "v5p:4x4x4", "v4:4x4x4"])
 def test_the_default_mesh_fits_every_kind_of_torus(topology):
     code = (
-        "from launch.compile_for_tpu import topology_devices; from smolrgpt_jax import sharding\n"
+        "from launch.tpu_report.compiling import topology_devices; from smolrgpt_jax import sharding\n"
         f"mesh = sharding.make_mesh({{}}, topology_devices({topology!r}), 'zero1')\n"
         "print(dict(mesh.shape))"
     )
