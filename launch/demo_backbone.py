@@ -103,15 +103,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m launch.demo_backbone", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    root = Path(demo_backbone.ROOT)
+    root, default = Path(demo_backbone.ROOT), "(default %(default)s)"
+    parser.add_argument("--workdir", type=Path, default=root, help=f"of the phases' data and checkpoints {default}")
     parser.add_argument(
-        "--workdir", type=Path, default=root, help="data and checkpoints of the phases go here (default %(default)s)"
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=root / "shipped",
-        help="new folder for weights, log and model card (default %(default)s)",
+        "--out", type=Path, default=root / "shipped", help=f"new folder for weights, log and model card {default}"
     )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import functools
 import re
@@ -52,11 +53,11 @@ def _parse(doc: str, arguments: Sequence[str]) -> list[str]:
     if set(HELP) & set(arguments):
         # absl would leave --config out, which another module defines, and end with an error.
         own = flags.FLAGS.module_help(arguments[0]).split(":\n", 1)[-1]
-        print(
-            f"{doc.strip()}\n\nflags:\n  --{FLAG}: {flags.FLAGS[FLAG].help}\n{own}\nsettings, with their defaults:\n{describe()}"
-        )
+        print(f"{doc.strip()}\n\nflags:\n  --{FLAG}: {flags.FLAGS[FLAG].help}\n{own}\nsettings:\n{describe()}")
         raise SystemExit(0)
-    if path := _path(arguments):
+    config = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    config.add_argument(f"--{FLAG}", nargs="?")
+    if path := config.parse_known_args(arguments[1:])[0].config:
         with told():
             _check(flags.FLAGS, path, arguments)
     return app.parse_flags_with_usage(list(arguments))
@@ -77,17 +78,6 @@ def _check(values: flags.FlagValues, path: str, arguments: Sequence[str]) -> Non
         problem = setting and unknown_key(config, setting[1])
         if problem:
             raise ValueError(problem)
-
-
-def _path(arguments: Sequence[str]) -> str | None:
-    """The last value of the flag on a command line."""
-    found = None
-    for argument, following in zip(arguments, [*arguments[1:], None]):
-        if argument == f"--{FLAG}":
-            found = following
-        elif argument.startswith(f"--{FLAG}="):
-            found = argument.partition("=")[2]
-    return found
 
 
 def unknown_key(config: ConfigDict, name: str) -> str | None:

@@ -160,19 +160,21 @@ class StepsTrace:
     either is 0."""
 
     def __init__(self, workdir: Path, first: int, steps: int):
-        self._folder = workdir / PROFILE
-        self._first, self._last = (first, first + steps - 1) if first and steps else (0, 0)
-        self._running = False
+        self._folder, self._steps, self._running = (
+            workdir / PROFILE,
+            range(first, first + steps if first else first),
+            False,
+        )
 
     def before(self, step: int) -> None:
         """To be called before a step is started. A run that was resumed within the steps traces what is left of them."""
-        if not self._running and self._first <= step <= self._last:
+        if step in self._steps and not self._running:
             jax.profiler.start_trace(self._folder)
             self._running = True
 
     def after(self, step: int, outputs: Any) -> None:
         """To be called after a step was started, with what it will give."""
-        if self._running and step == self._last:
+        if self._running and step == self._steps[-1]:
             jax.block_until_ready(outputs)
             self.close()
 

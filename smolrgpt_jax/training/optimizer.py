@@ -4,26 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from smolrgpt_jax.training.settings import OptimizerConfig
 from smolrgpt_jax.training.stages import Stage
-
-
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """Published values. warmup: fraction of the steps; final: last learning rate as a fraction of the peak."""
-
-    warmup: float = 0.03
-    final: float = 0.1
-    weight_decay: float = 0.01
-    clip_norm: float = 1.0
-    b1: float = 0.9
-    b2: float = 0.999
-    eps: float = 1e-8
 
 
 def learning_rate(peak: float, steps: int, config: OptimizerConfig) -> optax.Schedule:

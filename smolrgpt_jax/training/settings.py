@@ -14,10 +14,22 @@ from smolrgpt_jax.config import PRESETS, RematPolicy
 from smolrgpt_jax.data.images import DEPTH_MODES
 from smolrgpt_jax.data.records import BadRecords
 from smolrgpt_jax.errors import RunError
-from smolrgpt_jax.training.optimizer import OptimizerConfig
 from smolrgpt_jax.training.stages import STAGES
 
 MAX_SEED = 2**31 - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """Published values. warmup: fraction of the steps; final: last learning rate as a fraction of the peak."""
+
+    warmup: float = 0.03
+    final: float = 0.1
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
 
 
 @dataclasses.dataclass(frozen=True)

@@ -76,19 +76,17 @@ class Validation:
                 return batch_loss(start.config, params, {}, batch, compute)
 
         self._eval_step = loss_sums
-        self._scorer = scorer if run["validation_answers"] else None
-        self._asked: list[Picture] = []
+        self.columns: tuple[str, ...] = (LOSS,)
+        self._scorer, self._asked = None, []
         if run["validation_answers"]:
             if scorer is None:
                 raise RunError("config.validation_answers needs a scorer of answers, which this program has not")
+            self._scorer = scorer
+            self.columns += scorer.columns
             pictures = [picture for pictures, _ in tokenised for picture in pictures]
             self._asked = draw_questions(pictures, run["validation_answers"])
             if not self._asked:
                 raise RunError("config.validation_answers: no validation question has a normalized answer")
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return (LOSS, *(self._scorer.columns if self._scorer else ()))
 
     def __call__(self, params: Params) -> dict[str, float]:
         found = {LOSS: self._loss(params)}

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from configs import demo as demo_config
-from launch.demo import whole_way as demo
+from launch import demo
 
 FEW = {**demo_config.WAREHOUSE, "scenes": 12, "val_scenes": 2, "test_scenes": 4, "width": 96, "height": 54}
 

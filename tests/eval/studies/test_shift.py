@@ -11,7 +11,7 @@ from PIL import Image
 
 from configs import demo, demo_backbone, studies
 from eval.studies import scoring, shift
-from launch.demo.whole_way import run as run_demo
+from launch.demo import run as run_demo
 from smolrgpt_jax.data.masks import decode
 from smolrgpt_jax.data.records import RLE
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig

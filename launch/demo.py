@@ -45,13 +45,13 @@ def run(workdir: Path, seed: int) -> None:
     from smolrgpt_jax.training.run import train
 
     if not 0 <= seed < demo.RESERVED_SEEDS:
-        raise ValueError(
-            f"the seed is {seed}, it must be from 0 to {demo.RESERVED_SEEDS - 1}: scenes of others are the backbone's or tested on"
-        )
+        allowed = f"from 0 to {demo.RESERVED_SEEDS - 1}: scenes of others are the backbone's or tested on"
+        raise ValueError(f"the seed is {seed}, it must be {allowed}")
     started = time.monotonic()
     data, start, results = workdir / "data", workdir / "start", workdir / "eval"
+    stages = ", ".join(demo.STAGES)
     print(
-        f"demo in {workdir}: a procedural warehouse, the stages {', '.join(demo.STAGES)}, evaluation on unseen scenes, report",
+        f"demo in {workdir}: a procedural warehouse, the stages {stages}, evaluation on unseen scenes, report",
         flush=True,
     )
     ensure_warehouse(data, WarehouseConfig(seed=seed, **demo.WAREHOUSE))
@@ -93,14 +93,10 @@ def real_sides(model: Model, folder: Path, asked: AnswerOptions) -> str:
     pictures = read_warehouse(folder, "val", on_bad_record=asked.on_bad_record)
     questions = [question for picture in pictures for question in picture.questions]
     answers = answer_questions(model, pictures, asked)
-    right = sum(
-        normalized_answer("left_right", question.prompt, answer["answer"]) == question.normalized_answer
-        for question, answer in zip(questions, map(described, answers), strict=True)
-    )
-    share = right / len(questions)
-    return (
-        f"{right} of {len(questions)} right ({share:.0%}; chance 50 %), eleven published records, one with its picture"
-    )
+    read = [normalized_answer("left_right", q.prompt, described(a)["answer"]) for q, a in zip(questions, answers)]
+    right = sum(value == question.normalized_answer for value, question in zip(read, questions))
+    share = f"{right} of {len(questions)} right ({right / len(questions):.0%}; chance 50 %)"
+    return f"{share}, eleven published records, one with its picture"
 
 
 @told("interrupted; the same command goes on from here")
@@ -109,14 +105,13 @@ def main() -> None:
         prog="python -m launch.demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--workdir",
-        type=Path,
-        default=Path(demo.ROOT),
-        help="everything the demo makes goes here (default %(default)s)",
+        "--workdir", type=Path, default=Path(demo.ROOT), help="of everything made (default %(default)s)"
     )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="seed of the warehouse and of the training (default %(default)s)"
-    )
+    parser.add_argument("--seed", type=int, default=0, help="of warehouse and training (default %(default)s)")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     run(arguments.workdir, arguments.seed)
+
+
+if __name__ == "__main__":
+    main()

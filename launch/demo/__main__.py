@@ -1,3 +1,0 @@
-from launch.demo.whole_way import main
-
-main()
