@@ -2,10 +2,10 @@
 
     python -m eval.captions --checkpoint configs/backbone --phase review --out runs/captions
 
-Makes scenes as a phase of configs/demo_backbone.py has them, from a seed of its own, and predicts every token of their captions from
-those before it (teacher forcing). A caption is right where all its tokens are. Steps are what worked answers consist of (see
-smolrgpt_jax/warehouse/words/worked.py): numbers and words that occur in them, wherever they occur. Writes captions.json and prints
-two tables.
+Makes scenes as a phase of configs/demo_backbone.py has them, from a seed of its own, and predicts every token of their
+captions from those before it (teacher forcing). A caption is right where all its tokens are. Steps are what worked answers
+consist of (see smolrgpt_jax/warehouse/words/worked.py): numbers and words that occur in them, wherever they occur. Writes
+captions.json and prints two tables.
 """
 
 from __future__ import annotations
@@ -13,18 +13,19 @@ from __future__ import annotations
 import argparse
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 
 from configs import default, demo_backbone
-from eval import positive
+from eval.answering.model import positive
 from eval.reading.rules import question_category
 from smolrgpt_jax.data.batches import PackedRows
 from smolrgpt_jax.data.records import Question
 from smolrgpt_jax.data.sources.formats import read_source
+from smolrgpt_jax.errors import CheckpointError, told
 from smolrgpt_jax.files import write_json
 from smolrgpt_jax.model import Model, load
 from smolrgpt_jax.models.smolrgpt import bind
@@ -32,6 +33,8 @@ from smolrgpt_jax.training.data import row_shape
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
 from smolrgpt_jax.warehouse.write import ensure_warehouse
 
+# Name -> {"right": percent, "of": number}.
+Shares = Mapping[str, Mapping[str, float]]
 SEED = 990_001
 BATCH_ROWS = 16
 # Kind -> how its prompts begin, for those of the phases that do not ask as the benchmark does.
@@ -105,44 +108,35 @@ def predicted_right(model: Model, rows: PackedRows) -> dict[str, np.ndarray]:
     return found
 
 
-def rights(
+def shares_right(
     questions: Iterable[Question], right: Mapping[str, np.ndarray], spans: Mapping[str, Sequence[tuple[int, int]]]
-) -> Iterator[tuple[str, str, bool]]:
-    """("kind", name, right) for every caption and ("step", name, right) for everything in it that is one.
+) -> dict[str, Shares]:
+    """{"kind": of captions, "step": of everything in them that is one}.
 
     Args:
       questions: the captions.
-      right: by id, see ``predicted_right``.
+      right: by id, see `predicted_right`.
       spans: by id, characters (begin, end) of each token of the answer.
     """
+    counted: dict[str, dict[str, list[bool]]] = {"kind": defaultdict(list), "step": defaultdict(list)}
     for question in questions:
         hits = right[question.id]
-        yield "kind", caption_kind(question.prompt, question.answer), bool(hits.all())
+        counted["kind"][caption_kind(question.prompt, question.answer)].append(hits.all())
         for name, pattern in STEPS.items():
             for match in re.finditer(pattern, question.answer):
                 begin, end = match.span(1)
                 touched = [i for i, (b, e) in enumerate(spans[question.id]) if b < end and e > begin]
-                yield "step", name, bool(hits[touched].all())
-
-
-def share_right(found: Iterable[tuple[str, str, bool]]) -> dict[str, dict[str, dict[str, float]]]:
-    """{"kind" or "step": {name: {"right": percent, "of": number}}}."""
-    counted: dict[str, dict[str, list[bool]]] = {"kind": defaultdict(list), "step": defaultdict(list)}
-    for table, name, right in found:
-        counted[table][name].append(right)
+                counted["step"][name].append(hits[touched].all())
     return {
         table: {name: {"right": 100 * float(np.mean(all_)), "of": len(all_)} for name, all_ in sorted(rows.items())}
         for table, rows in counted.items()
     }
 
 
-def evaluate(model: Model, phase: str, scenes: int, out: Path) -> dict[str, dict[str, dict[str, float]]]:
-    """Makes the scenes under ``out`` unless they are there, and writes captions.json; raises ValueError or OSError.
-
-    Returns the shares of ``share_right``, in percent.
-    """
+def evaluate(model: Model, phase: str, scenes: int, out: Path) -> dict[str, Shares]:
+    """Makes the scenes under `out` unless they are there, and writes captions.json; returns `shares_right`."""
     if model.tokenizer is None:
-        raise ValueError(f"{model.source} has no tokenizer, which captions take")
+        raise CheckpointError(f"{model.source} has no tokenizer, which captions take")
     warehouse = {**demo_backbone.warehouse(phase), "scenes": 0, "val_scenes": scenes, "seed": SEED}
     ensure_warehouse(out / "data", WarehouseConfig(**warehouse))
     pictures = read_source(default.warehouse(str(out / "data"), "val", "val_regions.json"))
@@ -152,17 +146,18 @@ def evaluate(model: Model, phase: str, scenes: int, out: Path) -> dict[str, dict
     right = predicted_right(model, PackedRows(pictures, tokenizer, shape))
     questions = [question for picture in pictures for question in picture.questions]
     spans = {question.id: tokenizer.spans(question.answer) for question in questions}
-    shares = share_right(rights(questions, right, spans))
+    shares = shares_right(questions, right, spans)
     write_json(out / "captions.json", {"phase": phase, "scenes": scenes, **shares})
     return shares
 
 
-def table(title: str, rows: Mapping[str, Mapping[str, float]]) -> str:
-    """One of the shares of ``share_right`` as a Markdown table."""
+def table(title: str, shares: Shares) -> str:
+    """Shares as a Markdown table."""
     lines = [f"| {title} | right, % | of |", "|---|---|---|"]
-    return "\n".join(lines + [f"| {name} | {row['right']:.1f} | {row['of']} |" for name, row in rows.items()])
+    return "\n".join(lines + [f"| {name} | {row['right']:.1f} | {row['of']} |" for name, row in shares.items()])
 
 
+@told()
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m eval.captions", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -173,10 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", required=True, type=Path, help="folder for scenes and results")
     args = parser.parse_args(arguments)
     print(f"captions of {args.scenes} scenes as in {args.phase}, writing to {args.out}")
-    try:
-        found = evaluate(load(args.checkpoint), args.phase, args.scenes, args.out)
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from None
+    found = evaluate(load(args.checkpoint), args.phase, args.scenes, args.out)
     print(table("caption", found["kind"]), table("step", found["step"]), sep="\n\n")
 
 

@@ -2,12 +2,11 @@
 
     python -m eval.compare RUN_A RUN_B [--out FILE.md]
 
-A run is a folder of eval.warehouse, or its predictions.json. The table holds both accuracies, the
-difference B - A with its 95 % interval, the numbers of questions only one run answered rightly, and
-the exact McNemar test's p-value. The interval draws whole pictures, see eval.scoring.intervals; the test takes
-questions as independent, so that its p-value is somewhat too small where a picture has many questions.
-S1 is a mean of four accuracies, so that it has an interval but no such test; "all questions" counts
-every question once.
+A run is a folder of eval.warehouse, or its predictions.json. The table holds both accuracies, the difference B - A with
+its 95 % interval, the numbers of questions only one run answered rightly, and the exact McNemar test's p-value. The
+interval draws whole pictures, see eval.scoring.intervals; the test takes questions as independent, so that its p-value is
+somewhat too small where a picture has many questions. S1 is a mean of four accuracies, so that it has an interval but no
+such test; "all questions" counts every question once.
 """
 
 from __future__ import annotations
@@ -16,117 +15,80 @@ import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from eval import check_unique
-from eval.score_warehouse import describe_differing
 from eval.scoring.intervals import category_intervals, describe_bootstrap, describe_interval, mcnemar
 from eval.scoring.official import is_correct
-from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, normalize_answer, record_id
-from smolrgpt_jax.errors import DataError
-from smolrgpt_jax.files import read_json, write_text
+from eval.scoring.records import check_same, read_records, read_value
+from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
+from smolrgpt_jax.errors import DataError, told
+from smolrgpt_jax.files import write_text
 
 ALL = "all questions"
-_FIELDS = ("id", "image", "category", "normalized_answer", "truth")
 
 
 def read_run(path: str | Path) -> dict[str, dict]:
-    """Reads a run's predictions: {id: dict with id, image, category, normalized_answer and truth}.
+    """A run's predictions: {id: dict with id, image, category, normalized_answer and truth}.
 
     Args:
       path: a folder with predictions.json, or such a file.
 
     Raises:
-      DataError: the file is unreadable, a record lacks a field or has no truth, or ids occur twice.
+      DataError: the file is unreadable or empty, a record lacks a field or has no truth, or ids occur twice.
     """
-    path = Path(path)
-    file = path / "predictions.json" if path.is_dir() else path
+    file = Path(path, "predictions.json") if Path(path).is_dir() else Path(path)
     run: dict[str, dict] = {}
-    items = read_json(file, list)
-    for index, item in enumerate(items):
-        missing = [field for field in _FIELDS if not isinstance(item, dict) or field not in item]
-        if missing:
-            raise DataError(f"{file}: record {index} has no {missing[0]!r}")
-        category = item["category"]
-        try:
-            name = record_id(item["id"])
-        except ValueError as error:
-            raise DataError(
-                f"{file}: record {index} has the id {item['id']!r}, expected text or a whole number"
-            ) from error
-        if category not in WAREHOUSE_CATEGORIES:
-            raise DataError(f"{file}: record {name!r}: unknown category {category!r}")
-        try:
-            truth, answer = (normalize_answer(category, item[key]) for key in ("truth", "normalized_answer"))
-        except ValueError as error:
-            raise DataError(f"{file}: record {name!r}: {error}") from error
-        if truth is None:
-            raise DataError(f"{file}: record {name!r} has no published answer to compare with")
-        run[name] = {**item, "image": str(item["image"]), "truth": truth, "normalized_answer": answer}
-    check_unique(file, (str(item["id"]) for item in items))
-    if not run:
-        raise DataError(f"{file}: holds no question")
+    for item in read_records(file, ("image", "category", "normalized_answer", "truth")):
+        values = {field: read_value(file, item, field) for field in ("truth", "normalized_answer")}
+        if values["truth"] is None:
+            raise DataError(f"{file}: record {item['id']!r} has no published answer to compare with")
+        run[item["id"]] = {**item, "image": str(item["image"]), **values}
     return run
 
 
 def compare_runs(
-    first: Mapping[str, dict], second: Mapping[str, dict], names: tuple[str, str], listing: Path | None = None
+    first: Mapping[str, dict], second: Mapping[str, dict], names: tuple[str, str], out: Path | None = None
 ) -> list[dict]:
-    """Compares two runs as ``read_run`` gives them.
+    """Compares two runs as `read_run` gives them.
 
     Args:
       first, second: the runs, "A" and "B".
       names: of the runs, for messages.
-      listing: file for very many ids, see ``eval.score_warehouse.describe_differing``.
+      out: file beside which very many ids are listed, see `check_same`.
 
     Returns:
-      A dict for S1, for each category that occurs and for all questions: name, questions, a and b
-      (percent), difference (b - a, points), interval of the difference [low, high], and, except for
-      S1, only_a, only_b and p.
+      A dict for S1, for each category that occurs and for all questions: name, questions, a and b (percent), difference
+      (b - a, points), interval of the difference [low, high], and, except for S1, only_a, only_b and p.
 
     Raises:
       DataError: the runs' questions differ; all ids are listed.
     """
-    differing = describe_differing(first, second, names, listing) or _describe_changed(first, second)
-    if differing:
-        raise DataError(f"the runs cannot be compared: {differing}")
+    check_same(first, second, names, out, "the runs cannot be compared: ")
+    fields = ("image", "category", "truth")
+    changed = [name for name in first if any(first[name][field] != second[name][field] for field in fields)]
+    if changed:
+        listed = ", ".join(map(repr, changed))
+        raise DataError(f"the runs cannot be compared: another picture, category or truth has id {listed}")
     items = [(first[name], second[name]) for name in first]
     clusters = [a["image"] for a, _ in items]
     categories = [a["category"] for a, _ in items]
-    right = [tuple(_is_right(item) for item in pair) for pair in items]
+    right = [tuple(is_correct(i["category"], i["normalized_answer"], i["truth"]) for i in pair) for pair in items]
     gains = [float(b) - float(a) for a, b in right]
     present = [name for name in WAREHOUSE_CATEGORIES if name in categories]
     intervals = category_intervals(clusters, categories, gains, present)
-    overall = category_intervals(clusters, [ALL] * len(items), gains, [ALL])
+    intervals |= category_intervals(clusters, [ALL] * len(items), gains, [ALL]) | {"S1": intervals["mean"]}
     rows = []
     for name in (*present, ALL):
         pairs = [pair for pair, category in zip(right, categories) if name in (category, ALL)]
         a, b = (100 * sum(values) / len(pairs) for values in zip(*pairs))
         only_a, only_b = pairs.count((True, False)), pairs.count((False, True))
-        rows.append(
-            {
-                "name": name,
-                "questions": len(pairs),
-                "a": a,
-                "b": b,
-                "difference": b - a,
-                "interval": (intervals | overall)[name],
-                "only_a": only_a,
-                "only_b": only_b,
-                "p": mcnemar(only_a, only_b),
-            }
-        )
+        row = {"name": name, "questions": len(pairs), "a": a, "b": b}
+        rows.append(row | {"only_a": only_a, "only_b": only_b, "p": mcnemar(only_a, only_b)})
     a, b = (sum(row[run] for row in rows[:-1]) / len(present) for run in "ab")
-    s1 = {"name": "S1", "questions": len(items), "a": a, "b": b, "difference": b - a}
-    return [s1 | {"interval": intervals["mean"]}, *rows]
+    rows.insert(0, {"name": "S1", "questions": len(items), "a": a, "b": b})
+    return [row | {"difference": row["b"] - row["a"], "interval": intervals[row["name"]]} for row in rows]
 
 
 def describe_comparison(rows: Sequence[Mapping], names: tuple[str, str], pictures: Sequence[str]) -> str:
-    """Returns the comparison as Markdown.
-
-    Args:
-      rows: of ``compare_runs``.
-      names: of the runs.
-      pictures: the picture of each question.
-    """
+    """The comparison as Markdown; rows: of `compare_runs`; pictures: that of each question."""
     lines = [
         f"A: `{names[0]}`  ",
         f"B: `{names[1]}`",
@@ -156,21 +118,7 @@ def describe_comparison(rows: Sequence[Mapping], names: tuple[str, str], picture
     return "\n".join(lines) + "\n"
 
 
-def _describe_changed(first: Mapping[str, dict], second: Mapping[str, dict]) -> str | None:
-    """A sentence on the ids that stand for another question in the other run."""
-    changed = [
-        name
-        for name in first
-        if any(first[name][field] != second[name][field] for field in ("image", "category", "truth"))
-    ]
-    listed = ", ".join(map(repr, changed))
-    return f"another picture, category or truth has id {listed}" if changed else None
-
-
-def _is_right(item: Mapping) -> bool:
-    return is_correct(item["category"], item["normalized_answer"], item["truth"])
-
-
+@told()
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m eval.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -182,17 +130,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     names = (str(args.run_a), str(args.run_b))
     print(f"comparing {names[0]} with {names[1]}" + (f", writing {args.out}" if args.out else ""))
-    try:
-        runs = read_run(args.run_a), read_run(args.run_b)
-        listing = args.out.with_name(f"{args.out.stem}_differing_ids.json") if args.out else None
-        rows = compare_runs(*runs, names, listing)
-        text = describe_comparison(rows, names, [item["image"] for item in runs[0].values()])
-        if args.out:
-            write_text(args.out, text)
-    except DataError as error:
-        raise SystemExit(f"error: {error}") from None
-    except OSError as error:
-        raise SystemExit(f"error: {args.out} cannot be written ({error.strerror})") from None
+    first, second = read_run(args.run_a), read_run(args.run_b)
+    rows = compare_runs(first, second, names, args.out)
+    text = describe_comparison(rows, names, [item["image"] for item in first.values()])
+    if args.out:
+        write_text(args.out, text)
     print(f"\n{text}", end="")
 
 

@@ -5,41 +5,38 @@
     python -m eval.predict --checkpoint DIR --image I.png --depth D.png --masks first.png second.png --question "..."
     python -m eval.predict --checkpoint DIR --image I.png --depth D.png --masks val.json --record ID
 
-The question holds one "<mask>" per region, in the order of the masks or boxes. --masks is PNG files, one
-per region, black outside of it; or a JSON file with a list of {size, counts} (COCO's compressed encoding),
-one record with such a list under "rle", or a list of records, of which --record names one; a record also
-brings its question. From Python: ``eval.answering.one_picture.answer``.
+The question holds one "<mask>" per region, in the order of the masks or boxes. --masks is PNG files, one per region, black
+outside of it; or a JSON file with a list of {size, counts} (COCO's compressed encoding), one record with such a list under
+"rle", or a list of records, of which --record names one; a record also brings its question. From Python:
+`eval.answering.answer`.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
 
-from eval import DTYPES, add_answer_length
+from eval.answering.model import add_model_arguments
 from eval.answering.one_picture import answer, check_marks, read_regions
 from eval.report.overlay import draw_regions
 from smolrgpt_jax.data.images import open_picture, picture_size
 from smolrgpt_jax.data.masks import read_rles
 from smolrgpt_jax.data.records import IMAGE, MASK, RLE
-from smolrgpt_jax.errors import DataError
-from smolrgpt_jax.files import read_json
+from smolrgpt_jax.data.sources.conversation import first_text
+from smolrgpt_jax.errors import DataError, told
+from smolrgpt_jax.files import file_aside, read_json
 
 
 def read_masks(path: str | Path, record_id: str | None = None) -> tuple[tuple[RLE, ...], str | None]:
-    """Reads regions, and the question if the file has one.
+    """The regions of a JSON file, and the question without "<image>" if it has one.
 
     Args:
-      path: JSON: a list of {size, counts}, a record with "rle", or a list of records.
+      path: a list of {size, counts}, a record with "rle", or a list of records.
       record_id: which of a list of records.
-
-    Returns:
-      The regions and the record's question without "<image>", None if there is none.
 
     Raises:
       DataError: the file is unreadable or holds neither masks nor that record.
@@ -55,25 +52,18 @@ def read_masks(path: str | Path, record_id: str | None = None) -> tuple[tuple[RL
         raise DataError(f"{path}: holds {len(records)} records, name one with --record")
     masks = content.get("rle") if isinstance(content, dict) else content
     try:
-        return read_rles(masks), _asked(content)
+        return read_rles(masks), first_text(content).replace(IMAGE, "").strip() or None
     except ValueError as error:
         raise DataError(f"{path}: {error}") from error
-
-
-def _asked(record: object) -> str | None:
-    try:
-        return record["conversations"][0]["value"].replace(IMAGE, "").strip()
-    except (KeyError, IndexError, TypeError, AttributeError):
-        return None
 
 
 def find_regions(
     masks: Sequence[Path], record_id: str | None, boxes: Sequence[str], size: tuple[int, int]
 ) -> tuple[tuple[RLE, ...], str | None]:
-    """Returns the regions the command line names, and the question of their record if they have one.
+    """The regions the command line names, and the question of their record if they have one.
 
     Args:
-      masks: PNG files, or one JSON file; see ``read_masks``.
+      masks: PNG files, or one JSON file; see `read_masks`.
       record_id: which of its records.
       boxes: texts "x1,y1,x2,y2" in pixels, instead of masks.
       size: (height, width) of the picture in pixels.
@@ -82,13 +72,11 @@ def find_regions(
       DataError: a file or box cannot be used for a picture of that size.
     """
     pictures = [file for file in masks if file.suffix.lower() == ".png"]
-    if masks and not pictures:
+    if len(pictures) < len(masks):
         if len(masks) > 1:
             raise DataError("--masks takes one JSON file, or PNG files")
         regions, question = read_masks(masks[0], record_id)
         return read_regions(regions, None, size), question
-    if len(pictures) < len(masks):
-        raise DataError("--masks takes one JSON file, or PNG files")
     if record_id is not None:
         raise DataError("--record names a record of a JSON file, give one with --masks")
     return read_regions(pictures, [_numbers(box) for box in boxes], size), None
@@ -102,33 +90,17 @@ def _numbers(box: str) -> tuple[float, ...]:
 
 
 def picture_format(path: Path) -> str:
-    """Returns Pillow's name of the format that a file's suffix stands for.
-
-    Raises:
-      DataError: there is none that can be written.
-    """
+    """Pillow's name of the format that a file's suffix stands for; raises DataError where there is none to write."""
     kind = Image.registered_extensions().get(path.suffix.lower())
     if kind not in Image.SAVE:
         raise DataError(f"{path}: {path.suffix or 'no suffix'} is not the suffix of a picture format")
     return kind
 
 
-def save_picture(picture: Image.Image, path: Path) -> None:
-    """Writes a picture in the format of the file's suffix, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        picture.save(aside, picture_format(path))
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
+@told()
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--checkpoint", required=True, type=Path, help="checkpoint of ours, training folder or PyTorch folder"
-    )
+    add_model_arguments(parser)
     parser.add_argument("--image", required=True, type=Path, help="RGB picture")
     parser.add_argument("--depth", type=Path, help="8-bit grey depth picture; needed with regions")
     where = parser.add_mutually_exclusive_group()
@@ -138,42 +110,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
     where.add_argument("--boxes", nargs="+", default=[], metavar="X1,Y1,X2,Y2", help="the regions as boxes, in pixels")
     parser.add_argument("--record", help="id of the record to take from a JSON file of --masks")
     parser.add_argument("--question", help=f"the question with one {MASK} per region; a record may bring it")
-    add_answer_length(parser)
-    parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="of the model's products")
     parser.add_argument("--out", type=Path, help="where to write the picture with its regions drawn in")
     args = parser.parse_args(arguments)
 
     # Pictures that are too large are refused by us, in one sentence.
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     print(f"asking {args.checkpoint} about {args.image}" + (f", writing {args.out}" if args.out else ""))
-    try:
-        if args.out:
-            picture_format(args.out)
-        regions, question = find_regions(args.masks, args.record, args.boxes, picture_size(args.image))
-        question = args.question or question
-        if not question:
-            raise DataError("there is no question, give one with --question")
-        if args.depth is not None:
-            picture_size(args.depth)
-        elif regions:
-            raise DataError("regions need a depth picture, give one with --depth")
-        check_marks(question, regions)
-        # Imported late: neither --help nor a mistyped path should wait for JAX.
-        from smolrgpt_jax import load
+    if args.out:
+        picture_format(args.out)
+    regions, question = find_regions(args.masks, args.record, args.boxes, picture_size(args.image))
+    question = args.question or question
+    if not question:
+        raise DataError("there is no question, give one with --question")
+    if args.depth is not None:
+        picture_size(args.depth)
+    elif regions:
+        raise DataError("regions need a depth picture, give one with --depth")
+    check_marks(question, regions)
+    # Imported late: neither --help nor a mistyped path should wait for JAX.
+    from smolrgpt_jax import load
 
-        found = answer(
-            load(args.checkpoint, compute_dtype=args.dtype),
-            args.image,
-            question,
-            depth=args.depth,
-            masks=regions,
-            max_new_tokens=args.max_new_tokens,
-        )
-        if args.out:
-            with open_picture(args.image) as image:
-                save_picture(draw_regions(image, regions), args.out)
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from None
+    model = load(args.checkpoint, compute_dtype=args.dtype)
+    how = {"depth": args.depth, "masks": regions, "max_new_tokens": args.max_new_tokens}
+    found = answer(model, args.image, question, **how)
+    if args.out:
+        with open_picture(args.image) as image, file_aside(args.out) as aside:
+            draw_regions(image, regions).save(aside, picture_format(args.out))
     print(f"question: {question}\nanswer: {found.text}")
     if found.category is not None:
         value = "unreadable" if found.normalized_answer is None else found.normalized_answer

@@ -4,19 +4,17 @@
         --pictures tests/data_files/real_warehouse/val --out runs/real_sides
     python -m eval.warehouse --checkpoint DIR --data runs/real_sides --split val --out runs/real_sides/eval
 
-Writes a folder in the published layout. Every two regions of one kind of a record that are not one above the other are asked
-about, in both orders, so that both answers are equally often right. A record whose picture is not among --pictures gets a grey
-one and a grey depth.
+Writes a folder in the published layout. Every two regions of one kind of a record that are not one above the other are
+asked about, in both orders, so that both answers are equally often right. A record whose picture is not among --pictures
+gets a grey one and a grey depth.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import re
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,8 +23,8 @@ from PIL import Image
 
 from smolrgpt_jax.data import masks
 from smolrgpt_jax.data.records import MASK, RLE
-from smolrgpt_jax.errors import DataError
-from smolrgpt_jax.files import read_json
+from smolrgpt_jax.errors import DataError, told
+from smolrgpt_jax.files import new_folder, read_json, write_json
 
 KINDS = ("pallet", "buffer", "transporter", "shelf", "shelves")
 MARGIN = 0.02  # of the picture's width, between two centroids that are compared
@@ -72,57 +70,50 @@ def side_questions(record: dict) -> list[dict]:
     questions = []
     for a, b in pairs:
         noun, side = NOUNS.get(kinds[a], kinds[a]), "left" if centres[a] < centres[b] else "right"
+        answer = f"The first {noun} is on the {side}."
+        turns = (("human", QUESTION.format(noun=noun)), ("gpt", answer))
         questions.append(
             {
                 "id": f"{record['id']}-{a}-{b}",
                 "image": record["image"],
-                "conversations": [
-                    {"from": "human", "value": QUESTION.format(noun=noun)},
-                    {"from": "gpt", "value": f"The first {noun} is on the {side}."},
-                ],
+                "conversations": [{"from": speaker, "value": text} for speaker, text in turns],
                 "rle": [record["rle"][a], record["rle"][b]],
                 "category": "left_right",
                 "normalized_answer": side,
-                "freeform_answer": f"The first {noun} is on the {side}.",
+                "freeform_answer": answer,
             }
         )
     return questions
 
 
 def write_side_questions(records: Sequence[dict], out: Path, pictures: Path | None = None) -> tuple[int, int]:
-    """Writes the folder ``out``, whole or not at all; returns the numbers of questions and of records with a picture.
+    """Writes the folder `out`, whole or not at all; returns the numbers of questions and of records with a picture.
 
     pictures: folder with images/ and depths/ of some of the records, or None.
 
-    Raises DataError for masks that cannot be read, records that give no question, and an ``out`` that exists.
+    Raises DataError for masks that cannot be read and records that give no question, CheckpointError for an `out` that
+    exists.
     """
-    if out.exists():
-        raise DataError(f"{out} exists already; nothing was written")
     questions = [question for record in records for question in side_questions(record)]
     if not questions:
         raise DataError("no two regions of one kind stand beside each other in the records")
-    out.parent.mkdir(parents=True, exist_ok=True)
     seen = 0
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as aside:
-        whole = Path(aside) / "whole"
-        for kind in ("images", "depths"):
-            (whole / "val" / kind).mkdir(parents=True)
+    with new_folder(out) as whole:
         for record in records:
             name, (height, width) = Path(record["image"]).stem, record["rle"][0]["size"]
-            for kind, file in (("images", f"{name}.png"), ("depths", f"{name}_depth.png")):
-                source = None if pictures is None else pictures / kind / file
-                if source is not None and source.is_file():
-                    shutil.copyfile(source, whole / "val" / kind / file)
-                    seen += kind == "images"
+            for file, mode in ((f"images/{name}.png", "RGB"), (f"depths/{name}_depth.png", "L")):
+                target = whole / "val" / file
+                target.parent.mkdir(parents=True, exist_ok=True)
+                if pictures is not None and (pictures / file).is_file():
+                    shutil.copyfile(pictures / file, target)
+                    seen += mode == "RGB"
                 else:
-                    mode = "RGB" if kind == "images" else "L"
-                    grey = (GREY,) * 3 if mode == "RGB" else GREY
-                    Image.new(mode, (width, height), grey).save(whole / "val" / kind / file)
-        (whole / "val.json").write_text(json.dumps(questions) + "\n", encoding="utf-8")
-        whole.rename(out)
+                    Image.new("L", (width, height), GREY).convert(mode).save(target)
+        write_json(whole / "val.json", questions)
     return len(questions), seen
 
 
+@told()
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", required=True, type=Path, help="JSON list of records with masks")
@@ -130,11 +121,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", required=True, type=Path, help="new folder")
     args = parser.parse_args(arguments)
     print(f"writing questions about the masks of {args.records} to {args.out}")
-    try:
-        records = read_json(args.records, list)
-        number, seen = write_side_questions(records, args.out, args.pictures)
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from None
+    records = read_json(args.records, list)
+    number, seen = write_side_questions(records, args.out, args.pictures)
     print(f"{number} questions about {len(records)} records, {seen} of them with their picture")
 
 

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs import demo
-from eval import journal_path, remove_journal
+from eval.answering.model import run_details
+from eval.answering.questions import answer_questions, described, remove_journal
+from eval.answering.warehouse import evaluate
 from eval.reading.rules import normalized_answer
 from eval.scoring.blind import BlindBaseline, read_training_questions
 from eval.scoring.results import describe_metrics
 from eval.scoring.validation import WAREHOUSE_SCORES
 from eval.side_questions import write_side_questions
-from eval.warehouse import answer_questions, described, evaluate, run_details
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 from smolrgpt_jax.errors import told
 from smolrgpt_jax.files import read_json
@@ -70,7 +71,7 @@ def run(workdir: Path, seed: int) -> None:
         details["left or right on real masks"] = real_sides(model, workdir / "real_sides", asked)
         evaluate(
             read_warehouse(data, "test", annotations="test_answers.json", on_bad_record=asked.on_bad_record),
-            lambda pictures: answer_questions(model, pictures, asked, journal=journal_path(results)),
+            lambda pictures: answer_questions(model, pictures, asked, results),
             results,
             blind=BlindBaseline(read_training_questions(data / "train.json")),
             loss_curves={stage: workdir / stage / "metrics.csv" for stage in demo.STAGES},

@@ -110,6 +110,12 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
                     parent.rmdir()
 
 
+def check_folder(path: str | Path) -> None:
+    """Raises DataError where `path` is something else than a folder; for the time before hours of work."""
+    if os.path.exists(path) and not os.path.isdir(path):
+        raise DataError(f"{path} exists and is not a folder")
+
+
 @contextmanager
 def results_folder(out: str | Path, own: Collection[str] = ()) -> Iterator[Path]:
     """An empty folder to write results into; at the end its files are moved to the folder `out`.

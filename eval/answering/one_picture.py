@@ -1,6 +1,6 @@
 """One question about one picture, from Python.
 
-from eval.answering.one_picture import answer
+from eval.answering import answer
 from smolrgpt_jax import load
 model = load("runs/demo/stage3")
 found = answer(model, "a.png", "How far is the pallet <mask> from the shelf <mask>?",
@@ -11,7 +11,6 @@ draw_regions(Image.open("a.png"), found.regions)     # of eval.report.overlay
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from eval import answer_length
 from eval.reading.rules import normalized_answer, question_category
 from smolrgpt_jax.data.images import load_depth, load_rgb, open_picture, picture_size
 from smolrgpt_jax.data.masks import box_mask, encode, read_rles, resample_rle
@@ -72,13 +70,13 @@ def answer(
     """Asks a model one question about one picture; greedy.
 
     Args:
-      model: from ``smolrgpt_jax.load``.
+      model: from `smolrgpt_jax.load`.
       image: the RGB picture, of any size.
       question: with one "<mask>" per region, in the order of the regions.
       depth: the 8-bit depth picture; needed with regions, not used without.
       masks: the regions; RLEs, {size, counts}, PNG files or arrays, nonzero inside, of the picture's size.
       boxes: the regions as (x1, y1, x2, y2) in pixels, instead of masks.
-      max_new_tokens: longest answer, in tokens; None for what ``eval.answer_length`` says.
+      max_new_tokens: longest answer, in tokens; None for `Model.answer_tokens`.
 
     Raises:
       DataError: a file or region cannot be used, or question and regions do not fit together.
@@ -86,9 +84,8 @@ def answer(
     """
     regions = read_regions(masks, boxes, picture_size(_picture(image, "image")))
     prompt = _prompt(model, image, question, depth, regions)
-    ids = model.generate(**prompt, max_new_tokens=answer_length(model, max_new_tokens))[0]
-    found = read_answer(question, model.tokenizer.decode(ids), regions)
-    return dataclasses.replace(found, cut_off=bool(model.eos_id not in ids))
+    ids = model.generate(**prompt, max_new_tokens=_length(model, max_new_tokens))[0]
+    return read_answer(question, model.tokenizer.decode(ids), regions, cut_off=bool(model.eos_id not in ids))
 
 
 def stream_answer(
@@ -101,26 +98,25 @@ def stream_answer(
     boxes: Sequence[Sequence[float]] | None = None,
     max_new_tokens: int | None = None,
 ) -> Generator[str, None, Answer]:
-    """As ``answer``, yielding the text so far after each token; the last is the answer's text, and what ``answer`` gives is returned."""
+    """As `answer`, yielding the text so far after each token; the last is the answer's text, and the answer is returned."""
     regions = read_regions(masks, boxes, picture_size(_picture(image, "image")))
     prompt = _prompt(model, image, question, depth, regions)
     ids: list[int] = []
     text = ""
-    for tokens in model.stream(**prompt, max_new_tokens=answer_length(model, max_new_tokens)):
+    for tokens in model.stream(**prompt, max_new_tokens=_length(model, max_new_tokens)):
         ids.append(int(tokens[0]))
         text = model.tokenizer.decode(ids)
         # A character of several tokens is not there before its last one.
         yield text.rstrip(_UNFINISHED)
     if text.endswith(_UNFINISHED):
         yield text
-    return dataclasses.replace(read_answer(question, text, regions), cut_off=model.eos_id not in ids)
+    return read_answer(question, text, regions, cut_off=model.eos_id not in ids)
 
 
-def read_answer(question: str, text: str, regions: Sequence[RLE] = ()) -> Answer:
+def read_answer(question: str, text: str, regions: Sequence[RLE] = (), *, cut_off: bool = False) -> Answer:
     """Reads the value of a text that answers a question, by the question's wording."""
     category = question_category(question)
-    value = None if category is None else normalized_answer(category, question, text)
-    return Answer(text, category, value, tuple(regions))
+    return Answer(text, category, normalized_answer(category, question, text), tuple(regions), cut_off)
 
 
 def read_regions(
@@ -132,14 +128,15 @@ def read_regions(
       DataError: a mask or box cannot be read, is empty, or has another size than or lies outside the picture; or both
         masks and boxes are given.
     """
-    if masks is not None and len(masks) and boxes is not None and len(boxes):
+    masks, boxes = ([] if given is None else given for given in (masks, boxes))
+    if len(masks) and len(boxes):
         raise DataError("regions are given both as masks and as boxes, expected one of them")
-    if boxes is not None and len(boxes):
-        return tuple(_box_region(box, *size) for box in boxes)
-    regions = [_mask_region(mask, index) for index, mask in enumerate(masks if masks is not None else ())]
+    regions = tuple(_mask_region(mask, index) for index, mask in enumerate(masks))
     for index, region in enumerate(regions):
-        _check_size(f"mask {index}", (region.height, region.width), size)
-    return tuple(regions)
+        if (region.height, region.width) != tuple(size):
+            found = f"mask {index} is {region.width}x{region.height} pixels (width x height)"
+            raise DataError(f"{found} but the picture is {size[1]}x{size[0]}")
+    return regions + tuple(_box_region(box, *size) for box in boxes)
 
 
 def check_marks(question: str, regions: Sequence[RLE]) -> None:
@@ -157,11 +154,8 @@ def check_marks(question: str, regions: Sequence[RLE]) -> None:
         raise DataError(str(error)) from error
 
 
-def _check_size(name: str, found: tuple[int, int], size: tuple[int, int]) -> None:
-    if found != tuple(size):
-        raise DataError(
-            f"{name} is {found[1]}x{found[0]} pixels (width x height) but the picture is {size[1]}x{size[0]}"
-        )
+def _length(model: Model, stated: int | None) -> int:
+    return model.answer_tokens if stated is None else stated
 
 
 def _box_region(box: Sequence[float], height: int, width: int) -> RLE:
@@ -169,14 +163,11 @@ def _box_region(box: Sequence[float], height: int, width: int) -> RLE:
         x1, y1, x2, y2 = box
         return encode(box_mask((x1, y1, x2, y2), height, width))
     except (TypeError, ValueError) as error:
-        raise DataError(
-            f"box {_shown(box)} is not x1,y1,x2,y2 with x1 < x2 and y1 < y2 inside the picture of "
-            f"{width}x{height} pixels"
-        ) from error
-
-
-def _shown(box: object) -> str:
-    return ",".join(f"{v:g}" if isinstance(v, float) else str(v) for v in box) if np.iterable(box) else repr(box)
+        shown = repr(box)
+        if np.iterable(box):
+            shown = ",".join(f"{value:g}" if isinstance(value, float) else str(value) for value in box)
+        wanted = f"x1,y1,x2,y2 with x1 < x2 and y1 < y2 inside the picture of {width}x{height} pixels"
+        raise DataError(f"box {shown} is not {wanted}") from error
 
 
 def _mask_region(mask: MaskLike, index: int) -> RLE:
@@ -201,7 +192,7 @@ def _mask_region(mask: MaskLike, index: int) -> RLE:
 
 
 def _mask_pixels(file: str | Path) -> np.ndarray:
-    """Returns uint8[H, W] or bool[H, W], nonzero inside, of a picture that is black outside of the region."""
+    """uint8[H, W] or bool[H, W], nonzero inside, of a picture that is black outside of the region."""
     with open_picture(file) as picture:
         try:
             return np.asarray(picture.convert("RGB")).any(axis=-1)
@@ -222,7 +213,7 @@ def _picture(picture: PictureLike, name: str) -> str | Path | Image.Image:
 def _prompt(
     model: Model, image: PictureLike, question: str, depth: PictureLike | None, regions: tuple[RLE, ...]
 ) -> dict[str, Any]:
-    """What ``Model.generate`` takes, a batch of one row."""
+    """What `Model.generate` takes, a batch of one row."""
     image = _picture(image, "image")
     check_marks(question, regions)
     if regions and depth is None:

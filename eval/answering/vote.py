@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from eval import DRAWN, REORDERED, journal_path
-from eval.reading.rules import question_category
+from eval.answering.questions import DRAWN, REORDERED, Answered, answer_questions, asked_category, described
 from smolrgpt_jax.data.records import MASK, WAREHOUSE_CATEGORIES, BadRecords, Picture, Question
 
 if TYPE_CHECKING:
@@ -76,21 +75,17 @@ class Again:
 
 def asked_again(question: Question, ballots: Ballots) -> list[Again]:
     """How a question is put for its further answers: in every other order once, then in all in turn, to be drawn."""
-    if (question.category or question_category(question.prompt)) not in ballots.categories:
+    if asked_category(question) not in ballots.categories:
         return []
     others = mask_orders(question, ballots)
     orders = [tuple(range(len(question.regions))), *others]
     ways = itertools.chain(((order, False) for order in others), ((order, True) for order in itertools.cycle(orders)))
-    return [
-        Again(
-            dataclasses.replace(
-                question, id=f"{question.id}#{number}", regions=tuple(question.regions[i] for i in order)
-            ),
-            order,
-            drawn,
-        )
-        for number, (order, drawn) in zip(range(1, ballots.number), ways)
-    ]
+    again = []
+    for number, (order, drawn) in zip(range(1, ballots.number), ways):
+        regions = tuple(question.regions[i] for i in order)
+        put = dataclasses.replace(question, id=f"{question.id}#{number}", regions=regions)
+        again.append(Again(put, order, drawn))
+    return again
 
 
 def mask_orders(question: Question, ballots: Ballots) -> list[tuple[int, ...]]:
@@ -111,12 +106,8 @@ def mask_orders(question: Question, ballots: Ballots) -> list[tuple[int, ...]]:
 
 def mask_groups(question: str) -> list[list[int]]:
     """The numbers of a question's regions, those together whose marks stand side by side."""
-    groups, first = [], 0
-    for found in _SIDE_BY_SIDE.finditer(question):
-        count = found.group().count(MASK)
-        groups.append(list(range(first, first + count)))
-        first += count
-    return groups
+    numbers = itertools.count()
+    return [[next(numbers) for _ in range(found.group().count(MASK))] for found in _SIDE_BY_SIDE.finditer(question)]
 
 
 def further_answers(
@@ -125,36 +116,35 @@ def further_answers(
     """The further answers to every question, in the questions' order.
 
     Args:
-      options: as for the first answers, but for sampling, seed and closing. The policy of `on_bad_record` is followed; what it has
-        collected stays as it is, as these pictures have been read before.
-      out: folder of the run's results, beside which finished answers are kept (`eval.remove_journal`).
+      options: as for the first answers, but for sampling, seed and closing. The policy of `on_bad_record` is followed; what
+        it has collected stays as it is, as these pictures have been read before.
+      out: see `answer_questions`.
 
     Returns:
       Dicts of answer, its text ("" where it could not be asked), and order, the question's own numbers of the regions
       that the text calls 0, 1, ...
     """
-    from eval.answering.journal import open_journal
-    from smolrgpt_jax.generation import Sampling, generate_answers
+    from smolrgpt_jax.generation import Sampling
 
     again = [[asked_again(question, ballots) for question in picture.questions] for picture in pictures]
-    answers: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for part, sampling in ((REORDERED, Sampling()), (DRAWN, Sampling(ballots.temperature, 0, 1.0))):
         copies = []
         for picture, questions in zip(pictures, again):
             asked = tuple(a.question for found in questions for a in found if a.drawn == (part == DRAWN))
-            if asked:
-                copies.append(dataclasses.replace(picture, questions=asked))
-        how = dataclasses.replace(
-            options,
-            sampling=sampling,
-            seed=ballots.seed,
-            closing=None,
-            on_bad_record=BadRecords(options.on_bad_record.policy),
-        )
-        kept = None if out is None else open_journal(journal_path(out, part), model, copies, how)
-        answers |= {name: given.text for name, given in generate_answers(model, copies, how, kept).items()}
+            copies += [dataclasses.replace(picture, questions=asked)] if asked else []
+        bad = BadRecords(options.on_bad_record.policy)
+        how = dataclasses.replace(options, sampling=sampling, seed=ballots.seed, closing=None, on_bad_record=bad)
+        said = answer_questions(model, copies, how, out, part)
+        names = (question.id for picture in copies for question in picture.questions)
+        texts |= {name: str(described(answer)["answer"]) for name, answer in zip(names, said, strict=True)}
     return [
-        [{"answer": answers.get(a.question.id, ""), "order": list(a.order)} for a in found]
+        [{"answer": texts[a.question.id], "order": list(a.order)} for a in found]
         for questions in again
         for found in questions
     ]
+
+
+def with_further(answers: Sequence[Answered], further: Sequence[Sequence[dict]]) -> list[Answered]:
+    """The answers, each with the further ones to the same question."""
+    return [{**described(answer), "further": list(more)} for answer, more in zip(answers, further, strict=True)]

@@ -15,7 +15,7 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval import DTYPES, add_answer_length, answer_length
+from eval.answering.model import add_model_arguments
 from smolrgpt_jax.data.records import BadRecords, Picture, describe
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 from smolrgpt_jax.errors import CheckpointError, DataError, RunError, told
@@ -45,15 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m eval.page", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--checkpoint", required=True, type=Path, help="checkpoint of ours, training folder or PyTorch folder"
-    )
+    add_model_arguments(parser)
     parser.add_argument("--data", type=Path, help="folder in the published layout, for examples")
     parser.add_argument("--split", default="val", help="train, val or test of --data")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at, by default of this machine alone")
     parser.add_argument("--port", type=int, default=0, help="port to listen at, by default any free one")
-    add_answer_length(parser)
-    parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="of the model's products")
     args = parser.parse_args(arguments)
 
     examples = f", examples of {args.data}" if args.data else ""
@@ -74,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     listening = listen(args.host, args.port)
     host, port = listening.getsockname()[:2]
     print(f"page: http://{f'[{host}]' if ':' in host else host}:{port}/ (stop with Ctrl-C)", flush=True)
-    serve(listening, model, str(args.checkpoint), examples, answer_length(model, args.max_new_tokens))
+    serve(listening, model, str(args.checkpoint), examples, args.max_new_tokens or model.answer_tokens)
 
 
 if __name__ == "__main__":

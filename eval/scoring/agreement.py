@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 
 from eval.reading.rules import Answer, question_category
+from eval.scoring.intervals import cell
 from eval.scoring.official import score
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, Question
 
@@ -19,16 +20,15 @@ def agreement(items: Sequence[Mapping]) -> dict:
     Two values agree if they are equal, distances to the millimetre; "unreadable" (None) is a value too.
 
     Args:
-      items: as in predictions.json: id, category, question, answer, truth (None where it is not
-        published) and values: {method: value}, the same methods everywhere.
+      items: as in predictions.json: id, category, question, answer, truth (None where it is not published) and values:
+        {method: value}, the same methods everywhere.
 
     Returns:
-      methods: their names, the first one scores; scores: {method: S1, the four categories and unreadable},
-      without truths absent; all: the share of answers on which all methods agree, see below; pairs: list of
-      {methods: two names, all, categories: {category: share}, examples: at most EXAMPLES differences per
-      category, dicts of id, category, question, answer, the two values under the methods' names, truth}.
-      A share is {questions, agree, percent, kappa: Cohen's, None where chance alone agrees always}; that of
-      all methods has no kappa.
+      methods: their names, the first one scores; scores: {method: S1, the four categories and unreadable}, absent without
+      truths; all: the share of answers on which all methods agree; pairs: list of {methods: two names, all, categories:
+      {category: share}, examples: at most EXAMPLES differences per category, dicts of id, category, question, answer, the
+      two values under the methods' names, truth}. A share is {questions, agree, percent, kappa: Cohen's, None where
+      chance alone agrees always}; that of all methods has no kappa.
     """
     methods = list(items[0]["values"])
     agreeing = sum(len({_label(item["values"][name]) for name in methods}) == 1 for item in items)
@@ -43,13 +43,11 @@ def agreement(items: Sequence[Mapping]) -> dict:
 
 
 def _pair(items: Sequence[Mapping], first: str, second: str) -> dict:
-    groups = {
-        category: members
-        for category in WAREHOUSE_CATEGORIES
-        if (members := [item for item in items if _category(item) == category])
-    }
-    examples = []
-    for category, members in groups.items():
+    shares, examples = {}, []
+    for category in WAREHOUSE_CATEGORIES:
+        members = [item for item in items if _category(item) == category]
+        if members:
+            shares[category] = _share(members, first, second)
         differing = [i for i in members if _label(i["values"][first]) != _label(i["values"][second])]
         examples += [
             {"id": item["id"], "category": category, "question": item["question"], "answer": item["answer"]}
@@ -57,12 +55,8 @@ def _pair(items: Sequence[Mapping], first: str, second: str) -> dict:
             | {"truth": item["truth"]}
             for item in differing[:EXAMPLES]
         ]
-    return {
-        "methods": [first, second],
-        "all": _share(items, first, second),
-        "categories": {category: _share(members, first, second) for category, members in groups.items()},
-        "examples": examples,
-    }
+    pair = {"methods": [first, second], "all": _share(items, first, second)}
+    return pair | {"categories": shares, "examples": examples}
 
 
 def _category(item: Mapping) -> str | None:
@@ -78,8 +72,8 @@ def _share(items: Sequence[Mapping], first: str, second: str) -> dict:
 def cohens_kappa(pairs: Sequence[tuple[Hashable, Hashable]]) -> float | None:
     """Agreement beyond chance of two raters' labels (Cohen, Educational and Psychological Measurement 20, 1960).
 
-    (observed - expected) / (1 - expected), where "expected" is how often two raters with these two
-    distributions of labels agree by chance; None where that is always.
+    (observed - expected) / (1 - expected), where "expected" is how often two raters with these two distributions of
+    labels agree by chance; None where that is always.
     """
     total = len(pairs)
     first, second = (Counter(labels) for labels in zip(*pairs))
@@ -99,26 +93,21 @@ def _scores(items: Sequence[Mapping], method: str) -> dict:
 
 
 def describe_agreement(found: Mapping) -> str:
-    """Returns a table for people: scores of the methods, and agreement of each pair by category."""
+    """A table for people: scores of the methods, and agreement of each pair by category."""
     lines = []
     if "scores" in found:
         names = ("S1", *WAREHOUSE_CATEGORIES)
         lines.append(f"{'read by':<20}" + "".join(f"{name:>12}" for name in names) + f"{'unreadable':>12}")
         for method, row in found["scores"].items():
-            cells = "".join(f"{_cell(row[name], '.2f'):>12}" for name in names)
+            cells = "".join(f"{cell(row[name]):>12}" for name in names)
             lines.append(f"{method:<20}{cells}{row['unreadable']:>12}")
     lines.append(f"{'agreement':<20}{'questions':>12}{'equal, %':>12}{'kappa':>12}")
     for pair in found["pairs"]:
         for name, share in [(" and ".join(pair["methods"]), pair["all"]), *pair["categories"].items()]:
             label = name if share is pair["all"] else f"  {name}"
-            lines.append(
-                f"{label:<20}{share['questions']:>12}{share['percent']:>12.2f}{_cell(share['kappa'], '.3f'):>12}"
-            )
+            kappa = cell(share["kappa"], ".3f")
+            lines.append(f"{label:<20}{share['questions']:>12}{share['percent']:>12.2f}{kappa:>12}")
     if len(found["methods"]) > 2:
         share = found["all"]
         lines.append(f"{'all methods':<20}{share['questions']:>12}{share['percent']:>12.2f}")
     return "\n".join(lines)
-
-
-def _cell(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)

@@ -1,21 +1,20 @@
 """Success rates and errors of SpatialRGPT-Bench, in the layout of the paper's two tables.
 
-Thresholds are those of the benchmark's public evaluation script
-(AnjieCheng/SpatialRGPT, scripts/srgpt/eval/evaluate_spatial_with_gpt4.py): a length succeeds from 75 %
-to 125 % of the truth, both included; a clock direction succeeds within one hour, counted around the
-dial. The error of a length is |answer - truth| / (truth + 1e-4), that of a direction the hours between
-them, given in degrees (30 per hour) as in the paper. An answer that cannot be read is a failure and has
-no error. What differs is the judge: there GPT-4 compares qualitative answers and extracts numbers, here
-the rules of ``eval.reading.bench_rules`` do.
+Thresholds are those of the benchmark's public evaluation script (AnjieCheng/SpatialRGPT,
+scripts/srgpt/eval/evaluate_spatial_with_gpt4.py): a length succeeds from 75 % to 125 % of the truth, both included; a
+clock direction succeeds within one hour, counted around the dial. The error of a length is |answer - truth| / (truth +
+1e-4), that of a direction the hours between them, given in degrees (30 per hour) as in the paper. An answer that cannot
+be read is a failure and has no error. What differs is the judge: there GPT-4 compares qualitative answers and extracts
+numbers, here the rules of `eval.reading.bench_rules` do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from eval import check_unique
 from eval.reading.bench_rules import CATEGORIES, QUALITATIVE, QUANTITATIVE, BenchAnswer
-from eval.scoring.intervals import category_intervals, describe_bootstrap, describe_interval
+from eval.scoring.intervals import category_intervals, cell, describe_bootstrap, describe_interval
+from eval.scoring.records import check_unique
 from smolrgpt_jax.errors import DataError
 
 JUDGE = "rules (the original evaluation asks GPT-4, so that its numbers are not quite comparable)"
@@ -25,16 +24,14 @@ _DEGREES_PER_HOUR = 30.0
 
 
 def group_of(category: str) -> str:
-    """Returns the column of the paper's tables that a category belongs to."""
-    for column, name in QUANTITATIVE.items():
-        if category == name:
-            return column
+    """The column of the paper's tables that a category belongs to."""
     name = category.rsplit("_", 1)[0]
-    return next(column for column, names in QUALITATIVE.items() if name in names)
+    columns = {column: (category,) for column, own in QUANTITATIVE.items() if own == category} | QUALITATIVE
+    return next(column for column, names in columns.items() if category in names or name in names)
 
 
 def is_success(category: str, answer: BenchAnswer, truth: BenchAnswer) -> bool:
-    """Whether an answer counts; values as of ``eval.reading.bench_rules.bench_answer``, None never does."""
+    """Whether an answer counts; values as of `bench_answer`, None never does."""
     if answer is None or truth is None:
         return False
     if category == "direction":
@@ -63,16 +60,15 @@ def score_bench(items: Sequence[Mapping]) -> dict:
     """Scores answers.
 
     Args:
-      items: one per question: id, image, category (of CATEGORIES), value and truth_value (as of
-        ``bench_answer``, None where unreadable).
+      items: one per question: id, image, category (of CATEGORIES), value and truth_value (as of `bench_answer`, None where
+        unreadable).
 
     Returns:
-      judge; qualitative: {column: percent, "average": percent of all qualitative questions};
-      quantitative: {column: {success: percent, error: mean relative error, or degrees}}, None without
-      questions or without readable answers; intervals: 95 % of the same percentages; bootstrap: how
-      they were made; columns and categories: {name: {questions, correct, unreadable, success}};
-      questions, unreadable; cut_off: answers that the longest length cut; unreadable_truths: ids whose published
-      answer the rules cannot read, which count as failures.
+      judge; qualitative: {column: percent, "average": percent of all qualitative questions}; quantitative: {column:
+      {success: percent, error: mean relative error, or degrees}}, None without questions or without readable answers;
+      intervals: 95 % of the same percentages; bootstrap: how they were made; columns and categories: {name: {questions,
+      correct, unreadable, success}}; questions, unreadable; cut_off: answers that the longest length cut;
+      unreadable_truths: ids whose published answer the rules cannot read, which count as failures.
 
     Raises:
       DataError: there is no question, or ids occur twice.
@@ -80,22 +76,33 @@ def score_bench(items: Sequence[Mapping]) -> dict:
     if not items:
         raise DataError("there is no question to score")
     check_unique("the questions", (item["id"] for item in items))
-    columns = {
-        name: _count(items, lambda item, name=name: group_of(item["category"]) == name)
-        for name in (*QUALITATIVE, *QUANTITATIVE)
-    }
-    average = _count(items, lambda item: group_of(item["category"]) in QUALITATIVE)
+    names = [group_of(item["category"]) for item in items]
+    rights = [is_success(item["category"], item["value"], item["truth_value"]) for item in items]
+    averaged = [AVERAGE if name in QUALITATIVE else "" for name in names]
+
+    def count(labels: Sequence[str], label: str) -> dict:
+        found = [i for i, own in enumerate(labels) if own == label]
+        correct = sum(rights[i] for i in found)
+        unreadable = sum(items[i]["value"] is None for i in found)
+        success = 100 * correct / len(found) if found else None
+        return {"questions": len(found), "correct": correct, "unreadable": unreadable, "success": success}
+
+    images = [item["image"] for item in items]
+    columns = {name: count(names, name) for name in (*QUALITATIVE, *QUANTITATIVE)}
+    intervals = category_intervals(images, names, rights, tuple(columns))
+    intervals |= category_intervals(images, averaged, rights, (AVERAGE,))
+    qualitative = {name: columns[name]["success"] for name in QUALITATIVE}
     return {
         "judge": JUDGE,
-        "qualitative": {name: columns[name]["success"] for name in QUALITATIVE} | {AVERAGE: average["success"]},
+        "qualitative": qualitative | {AVERAGE: count(averaged, AVERAGE)["success"]},
         "quantitative": {
             name: {"success": columns[name]["success"], "error": _mean_error(items, category)}
             for name, category in QUANTITATIVE.items()
         },
-        "intervals": _intervals(items),
-        "bootstrap": describe_bootstrap([item["image"] for item in items]),
+        "intervals": {name: intervals[name] for name in (*QUALITATIVE, AVERAGE, *QUANTITATIVE)},
+        "bootstrap": describe_bootstrap(images),
         "columns": columns,
-        "categories": {name: _count(items, lambda item, name=name: item["category"] == name) for name in CATEGORIES},
+        "categories": {name: count([item["category"] for item in items], name) for name in CATEGORIES},
         "questions": len(items),
         "unreadable": sum(item["value"] is None for item in items),
         "cut_off": sum(item.get("cut_off", False) for item in items),
@@ -104,70 +111,36 @@ def score_bench(items: Sequence[Mapping]) -> dict:
 
 
 def describe_bench(metrics: Mapping) -> str:
-    """Returns both tables for people, with 95 % intervals of the success rates."""
-    qualitative, quantitative = metrics["qualitative"], metrics["quantitative"]
-    counts = metrics["columns"]
+    """Both tables for people, with 95 % intervals of the success rates."""
+    counts = {name: column["questions"] for name, column in metrics["columns"].items()}
+    counts[AVERAGE] = sum(counts[name] for name in QUALITATIVE)
+
+    def row(name: str, success: float | None) -> str:
+        return f"{name:<22}{cell(success):>11}{describe_interval(metrics['intervals'][name]):>17}{counts[name]:>6}"
+
     lines = [f"{'qualitative':<22}{'success, %':>11}{'95 % interval':>17}{'n':>6}"]
-    for name, value in qualitative.items():
-        total = sum(counts[column]["questions"] for column in (QUALITATIVE if name == AVERAGE else (name,)))
-        lines.append(
-            f"{name:<22}{_cell(value, '.2f'):>11}{describe_interval(metrics['intervals'][name]):>17}{total:>6}"
-        )
-    lines.append("")
-    lines.append(f"{'quantitative':<22}{'success, %':>11}{'95 % interval':>17}{'n':>6}{'error':>12}")
-    for name, row in quantitative.items():
-        error = _cell(row["error"], ".1f" if name == "direction" else ".2f")
-        error += " deg" if name == "direction" and row["error"] is not None else ""
-        lines.append(
-            f"{name:<22}{_cell(row['success'], '.2f'):>11}{describe_interval(metrics['intervals'][name]):>17}"
-            f"{counts[name]['questions']:>6}{error:>12}"
-        )
+    lines += [row(name, success) for name, success in metrics["qualitative"].items()]
+    lines += ["", f"{'quantitative':<22}{'success, %':>11}{'95 % interval':>17}{'n':>6}{'error':>12}"]
+    for name, found in metrics["quantitative"].items():
+        error = cell(found["error"], ".1f" if name == "direction" else ".2f")
+        error += " deg" if name == "direction" and found["error"] is not None else ""
+        lines.append(f"{row(name, found['success'])}{error:>12}")
+    made = metrics["bootstrap"]
     lines += [
         "",
         f"{metrics['questions']} questions, {metrics['unreadable']} answers unreadable; judged by {metrics['judge']}",
-        f"intervals: {metrics['bootstrap']['method']} ({metrics['bootstrap']['clusters']} pictures); "
-        f"{metrics['bootstrap']['limits']}",
+        f"intervals: {made['method']} ({made['clusters']} pictures); {made['limits']}",
     ]
     if metrics["cut_off"]:
         lines.append(f"{metrics['cut_off']} answers were cut off at the longest length (--max_new_tokens)")
-    if metrics["unreadable_truths"]:
-        listed = ", ".join(map(repr, metrics["unreadable_truths"]))
-        lines.append(
-            f"{len(metrics['unreadable_truths'])} published answers are unreadable and count as failures: {listed}"
-        )
+    if unread := metrics["unreadable_truths"]:
+        listed = ", ".join(map(repr, unread))
+        lines.append(f"{len(unread)} published answers are unreadable and count as failures: {listed}")
     return "\n".join(lines)
 
 
-def _count(items: Sequence[Mapping], belongs: Callable[[Mapping], bool]) -> dict:
-    found = [item for item in items if belongs(item)]
-    correct = sum(is_success(item["category"], item["value"], item["truth_value"]) for item in found)
-    return {
-        "questions": len(found),
-        "correct": correct,
-        "unreadable": sum(item["value"] is None for item in found),
-        "success": 100 * correct / len(found) if found else None,
-    }
-
-
 def _mean_error(items: Sequence[Mapping], category: str) -> float | None:
-    errors = [
-        error
-        for item in items
-        if item["category"] == category
-        and (error := answer_error(category, item["value"], item["truth_value"])) is not None
-    ]
-    return sum(errors) / len(errors) if errors else None
-
-
-def _intervals(items: Sequence[Mapping]) -> dict[str, list[float] | None]:
-    columns = [group_of(item["category"]) for item in items]
-    right = [is_success(item["category"], item["value"], item["truth_value"]) for item in items]
-    images = [item["image"] for item in items]
-    intervals = category_intervals(images, columns, right, (*QUALITATIVE, *QUANTITATIVE))
-    kinds = [AVERAGE if column in QUALITATIVE else "" for column in columns]
-    intervals[AVERAGE] = category_intervals(images, kinds, right, (AVERAGE,))[AVERAGE]
-    return {name: intervals[name] for name in (*QUALITATIVE, AVERAGE, *QUANTITATIVE)}
-
-
-def _cell(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
+    members = [item for item in items if item["category"] == category]
+    errors = [answer_error(category, item["value"], item["truth_value"]) for item in members]
+    readable = [error for error in errors if error is not None]
+    return sum(readable) / len(readable) if readable else None

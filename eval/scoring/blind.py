@@ -16,41 +16,38 @@ _MASKS = re.compile(r"<mask>(?:[\s,]*<mask>)*")
 
 
 def template(prompt: str) -> str:
-    """Returns the question with each run of consecutive "<mask>" collapsed to one."""
+    """The question with each run of consecutive "<mask>" collapsed to one."""
     return " ".join(_MASKS.sub("<mask>", prompt.replace(IMAGE, "")).split())
 
 
 class BlindBaseline:
     """The best constant answer per question template, learned from training questions.
 
-    For left_right, count and mcq it is the most frequent normalized answer, for distance a value
-    within 10 % of as many training answers as possible. A template that training did not show
-    gets the best constant of its category.
+    For left_right, count and mcq it is the most frequent normalized answer, for distance a value within 10 % of as many
+    training answers as possible. A template that training did not show gets the best constant of its category.
     """
 
     def __init__(self, training: Iterable[Question]):
-        """Args: training: questions with normalized answers; those without one are left out."""
-        by_category: dict[str, list] = defaultdict(list)
-        by_template: dict[tuple[str, str], list] = defaultdict(list)
+        """training: questions; those without a normalized answer are left out."""
+        answers: dict[tuple[str, str | None], list] = defaultdict(list)
         for question in training:
             if question.normalized_answer is not None:
-                by_category[question.category].append(question.normalized_answer)
-                by_template[question.category, template(question.prompt)].append(question.normalized_answer)
-        self._category = {name: best_constant(name, answers) for name, answers in by_category.items()}
-        self._template = {key: best_constant(key[0], answers) for key, answers in by_template.items()}
+                for words in (template(question.prompt), None):
+                    answers[question.category, words].append(question.normalized_answer)
+        self._best = {key: best_constant(key[0], found) for key, found in answers.items()}
 
     def predict(self, question: Question) -> Answer:
-        """Returns the constant for a question, None if its category never occurred in training."""
-        key = (question.category, template(question.prompt))
-        return self._template.get(key, self._category.get(question.category))
+        """The constant for a question, None if its category never occurred in training."""
+        whole_category = self._best.get((question.category, None))
+        return self._best.get((question.category, template(question.prompt)), whole_category)
 
 
 def best_constant(category: str, answers: Sequence[str | int | float]) -> str | int | float:
-    """Returns the answer that is right for most of ``answers`` (at least one), the smaller of equals."""
+    """The answer that is right for most of `answers` (at least one), the smaller of equals."""
     if category != "distance":
         return min(Counter(answers).items(), key=lambda item: (-item[1], item[0]))[0]
-    # A constant is right for an answer t between 0.9 t and 1.1 t, so that the best one lies in the
-    # deepest overlap of these intervals, which starts where one of them does.
+    # A constant is right for an answer t between 0.9 t and 1.1 t, so that the best one lies in the deepest overlap of these
+    # intervals, which starts where one of them does.
     edges = sorted([(0.9 * answer, 0) for answer in answers] + [(1.1 * answer, 1) for answer in answers])
     depth = deepest = 0
     best = 0.0
@@ -62,16 +59,12 @@ def best_constant(category: str, answers: Sequence[str | int | float]) -> str | 
 
 
 def read_training_questions(path: str | Path) -> list[Question]:
-    """Reads prompts and normalized answers of an annotation file; neither pictures nor masks.
+    """Prompts and normalized answers of an annotation file; neither pictures nor masks.
 
-    Records that a reader of the whole data set would refuse are left out.
-
-    Raises:
-      DataError: the file is unreadable or is not a list.
+    Records that a reader of the whole data set would refuse are left out. Raises DataError for a file that is no list.
     """
-    records = read_json(Path(path), list)
     questions = []
-    for record in records:
+    for record in read_json(path, list):
         try:
             category, prompt = record["category"], record["conversations"][0]["value"]
             answer = normalize_answer(category, record["normalized_answer"])

@@ -1,7 +1,7 @@
 """Where a score comes from: by question template, by true distance, and how answers are calibrated.
 
-All functions take questions as ``eval.warehouse`` writes them to predictions.json: mappings with
-category, question, normalized_answer (None where unreadable) and truth.
+All functions take questions as in predictions.json: mappings with category, question, normalized_answer (None where
+unreadable) and truth.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
 
 # Metres; an object inside the buffer has distance 0 and a bin of its own.
 DISTANCE_EDGES = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 15.0, 20.0)
+_ERRORS = ("mean_error", "mean_absolute_error", "median_absolute_error", "mean_relative_error")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
@@ -28,13 +29,12 @@ def describe_details(items: Sequence[Mapping]) -> dict:
     """What metrics.json holds beside the scores.
 
     Args:
-      items: questions with answers; those with "image" are grouped by it, see ``eval.scoring.intervals``,
-        those without "question" get no templates, those without "answer", its text, no readability.
+      items: questions with answers; those with "image" are grouped by it, those without "question" get no templates,
+        those without "answer", its text, no readability.
 
     Returns:
-      intervals {S1 and category: [low, high] in percent or None}, bootstrap (how they were made),
-      templates, distance_errors, calibration (see the functions of these names) and readability (see
-      ``eval.reading.doubt``).
+      intervals {S1 and category: [low, high] in percent or None}, bootstrap (how they were made), templates,
+      distance_errors, calibration and readability, see the functions of these names.
     """
     by_picture = all(item.get("image") is not None for item in items)
     clusters = [item["image"] if by_picture else item["id"] for item in items]
@@ -51,31 +51,26 @@ def describe_details(items: Sequence[Mapping]) -> dict:
 
 
 def abstracted(question: str) -> str:
-    """Returns a question's template: runs of "<mask>" as one, numbers as "#"."""
+    """A question's template: runs of "<mask>" as one, numbers as "#"."""
     return _NUMBER.sub("#", template(question))
 
 
 def template_scores(items: Sequence[Mapping]) -> list[dict]:
     """Right answers of each question template, those of a category together, the most frequent first.
 
-    Returns:
-      Dicts of category, template, questions, correct, accuracy (percent).
+    Returns dicts of category, template, questions, correct, accuracy (percent).
     """
     rights: dict[tuple[str, str], list[bool]] = defaultdict(list)
     for item, right in zip(items, _rights(items)):
         rights[item["category"], abstracted(item["question"])].append(right)
-    order = {category: number for number, category in enumerate(WAREHOUSE_CATEGORIES)}
+
+    def order(key: tuple[str, str]) -> tuple:
+        return WAREHOUSE_CATEGORIES.index(key[0]), -len(rights[key]), key[1]
+
     return [
-        {
-            "category": category,
-            "template": words,
-            "questions": len(found),
-            "correct": sum(found),
-            "accuracy": 100 * sum(found) / len(found),
-        }
-        for (category, words), found in sorted(
-            rights.items(), key=lambda entry: (order[entry[0][0]], -len(entry[1]), entry[0][1])
-        )
+        {"category": key[0], "template": key[1], "questions": len(rights[key]), "correct": sum(rights[key])}
+        | {"accuracy": 100 * sum(rights[key]) / len(rights[key])}
+        for key in sorted(rights, key=order)
     ]
 
 
@@ -83,30 +78,23 @@ def distance_errors(items: Sequence[Mapping]) -> list[dict]:
     """Errors of the distance questions by true distance; bins without questions are left out.
 
     Returns:
-      Dicts of low and high (metres; the bin holds low < truth <= high, the first one only 0),
-      questions, readable, accuracy (percent, unreadable answers are wrong) and, over the readable
-      answers, None without one: mean_error (answer - truth), mean_absolute_error and
-      median_absolute_error in metres, mean_relative_error in percent (None for the bin of 0).
+      Dicts of low and high (metres; the bin holds low < truth <= high, the first one only 0), questions, readable,
+      accuracy (percent, unreadable answers are wrong) and, over the readable answers, None without one: mean_error
+      (answer - truth), mean_absolute_error and median_absolute_error in metres, mean_relative_error in percent (None for
+      the bin of 0).
     """
     rows = []
     for (low, high), found in _by_distance(items):
         answers, truths = _readable(found)
         error = answers - truths
         absolute = np.abs(error)
-        relative = high > 0 and len(error) > 0
-        rows.append(
-            {
-                "low": low,
-                "high": high,
-                "questions": len(found),
-                "readable": len(error),
-                "accuracy": 100 * sum(_rights(found)) / len(found),
-                "mean_error": _statistic(np.mean, error),
-                "mean_absolute_error": _statistic(np.mean, absolute),
-                "median_absolute_error": _statistic(np.median, absolute),
-                "mean_relative_error": 100 * float((absolute / truths).mean()) if relative else None,
-            }
-        )
+        accuracy = 100 * sum(_rights(found)) / len(found)
+        row = {"low": low, "high": high, "questions": len(found), "readable": len(error), "accuracy": accuracy}
+        statistics = (None,) * len(_ERRORS)
+        if error.size:
+            relative = 100 * float((absolute / truths).mean()) if high > 0 else None
+            statistics = float(error.mean()), float(absolute.mean()), float(np.median(absolute)), relative
+        rows.append(row | dict(zip(_ERRORS, statistics)))
     return rows
 
 
@@ -114,9 +102,9 @@ def calibration(items: Sequence[Mapping]) -> dict[str, dict | None]:
     """Answers against the truth, for distance by bins of the true distance and for count by the true count.
 
     Returns:
-      {"distance" or "count": None without a readable answer, else slope and intercept of the
-      least-squares line answer = intercept + slope * truth (None where all truths are equal) and
-      groups: dicts of truth (mean), answer (mean), lower and upper (quartiles of the answers), n}.
+      {"distance" or "count": None without a readable answer, else slope and intercept of the least-squares line answer =
+      intercept + slope * truth (None where all truths are equal) and groups: dicts of truth (mean), answer (mean), lower
+      and upper (quartiles of the answers), n}.
     """
     distances = [found for _, found in _by_distance(items)]
     counts: dict[int, list[Mapping]] = defaultdict(list)
@@ -169,7 +157,3 @@ def _readable(items: Sequence[Mapping]) -> tuple[np.ndarray, np.ndarray]:
 
 def _rights(items: Sequence[Mapping]) -> list[bool]:
     return [is_correct(item["category"], item["normalized_answer"], item["truth"]) for item in items]
-
-
-def _statistic(function: Callable[[np.ndarray], float], values: np.ndarray) -> float | None:
-    return float(function(values)) if values.size else None

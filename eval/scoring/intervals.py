@@ -1,11 +1,10 @@
 """How sure a score is: bootstrap intervals and the paired test of two runs.
 
-Questions about one picture are answered from the same features and tend to be right or wrong
-together, so that they are not independent. The bootstrap therefore draws whole pictures with
-replacement, each with all its questions (the cluster bootstrap: Davison and Hinkley, Bootstrap
-Methods and their Application, 1997, section 3.8), and its intervals are wider than those that count
-every question as an own observation. What it cannot tell: an accuracy of 0 or 100 % is the same in
-every resample, so that its interval has no width, and a handful of pictures gives too narrow ones.
+Questions about one picture are answered from the same features and tend to be right or wrong together, so that they are
+not independent. The bootstrap therefore draws whole pictures with replacement, each with all its questions (the cluster
+bootstrap: Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8), and its intervals are wider
+than those that count every question as an own observation. What it cannot tell: an accuracy of 0 or 100 % is the same
+in every resample, so that its interval has no width, and a handful of pictures gives too narrow ones.
 """
 
 from __future__ import annotations
@@ -33,14 +32,12 @@ def bootstrap(
       clusters: [N], the cluster of each observation; at least one.
       values: float64[N, K], what a draw adds up.
       statistic: float64[R, K] sums of R resamples -> float64[R, M] statistics.
-      resamples: number of resamples.
-      seed: of the draws; the same seed gives the same resamples.
 
     Returns:
-      float64[resamples, M].
+      float64[resamples, M]; the same seed gives the same resamples.
     """
-    numbers: dict[Hashable, int] = {}
-    index = np.array([numbers.setdefault(cluster, len(numbers)) for cluster in clusters])
+    numbers = {cluster: number for number, cluster in enumerate(dict.fromkeys(clusters))}
+    index = [numbers[cluster] for cluster in clusters]
     sums = np.zeros((len(numbers), values.shape[1]))
     np.add.at(sums, index, values)
     rng = np.random.default_rng(seed)
@@ -55,10 +52,7 @@ def bootstrap(
 
 
 def percentile_intervals(samples: np.ndarray, level: float = LEVEL) -> list[list[float] | None]:
-    """Returns the percentile interval [low, high] of each column of float64[R, M].
-
-    Resamples in which a statistic has no value (NaN) are left out; None where it never has one.
-    """
+    """[low, high] of each column of float64[R, M], None where a statistic has no value (NaN) in any resample."""
     tail = 50 * (1 - level)
     intervals: list[list[float] | None] = []
     for column in samples.T:
@@ -68,12 +62,12 @@ def percentile_intervals(samples: np.ndarray, level: float = LEVEL) -> list[list
 
 
 def ratios(parts: np.ndarray, wholes: np.ndarray) -> np.ndarray:
-    """Returns parts / wholes, NaN where there is no whole."""
+    """parts / wholes, NaN where there is no whole."""
     return np.divide(parts, wholes, out=np.full(np.shape(parts), np.nan), where=np.asarray(wholes) != 0)
 
 
 def row_means(values: np.ndarray) -> np.ndarray:
-    """Returns float64[R, 1], the mean of each row of float64[R, C] over its values that are not NaN."""
+    """float64[R, 1], the mean of each row of float64[R, C] over its values that are not NaN."""
     present = ~np.isnan(values)
     return ratios(np.where(present, values, 0).sum(1, keepdims=True), present.sum(1, keepdims=True))
 
@@ -83,13 +77,12 @@ def category_intervals(
 ) -> dict[str, list[float] | None]:
     """Intervals of each category's mean value in percent, and of "mean", the mean of these.
 
-    A category's value is the sum over its questions by their number, both as drawn; the mean is over
-    the categories that a resample holds.
+    A category's value is the sum over its questions by their number, both as drawn; the mean is over the categories that
+    a resample holds.
 
     Args:
       clusters, categories: one per question: its picture and its category.
-      values: one per question: 1 for a right answer, 0 for a wrong one; or, to compare two runs on the
-        same questions, the difference of the two.
+      values: one per question: 1 for a right answer, 0 for a wrong one; to compare two runs, the difference of the two.
       names: the categories to report.
 
     Returns:
@@ -135,16 +128,20 @@ def describe_bootstrap(clusters: Sequence[Hashable], unit: str = "picture") -> d
 
 
 def describe_interval(interval: Sequence[float] | None, form: str = ".2f") -> str:
-    """Returns "low to high" for people, "-" for None."""
+    """ "low to high" for people, "-" for None."""
     return "-" if interval is None else " to ".join(format(end, form) for end in interval)
+
+
+def cell(value: float | None, form: str = ".2f") -> str:
+    """A value for people, "-" for None."""
+    return "-" if value is None else format(value, form)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
     """The exact McNemar test: the two-sided p-value that two runs are equally often right.
 
-    Under the null hypothesis a question that exactly one run answers rightly is as likely the
-    first's as the second's, so their number is binomial with 1/2 (McNemar, Psychometrika 12, 1947).
-    It takes questions as independent.
+    Under the null hypothesis a question that exactly one run answers rightly is as likely the first's as the second's,
+    so their number is binomial with 1/2 (McNemar, Psychometrika 12, 1947). It takes questions as independent.
 
     Args:
       only_first, only_second: numbers of questions that only one of the runs answered rightly.

@@ -1,9 +1,9 @@
 """The warehouse benchmark's official numbers, and S1.
 
-The rules are those that reproduce the official scorer's output to the last digit on the golden
-files under tests/data_files/warehouse_scores. Three of its names need care: "rmse" is the mean
-absolute error, "err" is a mean relative error in percent (a count is compared with at least 1),
-and "absrel" divides by truth + 1e-8, so that one wrong count of zero pallets makes it huge.
+The rules are those that reproduce the official scorer's output to the last digit on the golden files under
+tests/data_files/warehouse_scores. Three of its names need care: "rmse" is the mean absolute error, "err" is a mean
+relative error in percent (a count is compared with at least 1), and "absrel" divides by truth + 1e-8, so that one wrong
+count of zero pallets makes it huge.
 """
 
 from __future__ import annotations
@@ -33,62 +33,51 @@ def is_correct(category: str, predicted: Answer, truth: str | float) -> bool:
 def score(questions: Iterable[Question], predictions: Mapping[str, object]) -> dict:
     """Scores predictions against the questions' normalized answers.
 
-    A question without prediction, or with an unreadable one, is wrong, and is left out of the
-    error means (err, absrel, rmse), which have no number for it.
+    A question without prediction, or with an unreadable one, is wrong, and is left out of the error means (err, absrel,
+    rmse), which have no number for it.
 
     Args:
       questions: with category and normalized answer; every one of them is scored.
-      predictions: normalised answer per question id, as ``parse_normalized`` reads them.
+      predictions: normalised answer per question id, as `parse_normalized` reads them.
 
     Returns:
-      S1 and the four category accuracies in percent (S1 is the mean over the categories that
-      occur; a category that does not is None); questions, missing, unreadable: numbers of
-      questions; official: dict of the official numbers under their official names.
+      S1 and the four category accuracies in percent (S1 is the mean over the categories that occur; a category that does
+      not is None); questions, missing, unreadable: numbers of questions; official: {official name: number}.
 
     Raises:
-      DataError: there is no question, a question has no answer, its id occurs twice, or a
-        prediction's id is not among the questions'.
+      DataError: there is no question, a question has no answer, its id occurs twice, or a prediction's id is not among
+        the questions'.
     """
     truths: dict[str, list[float | str]] = {category: [] for category in WAREHOUSE_CATEGORIES}
     parsed: dict[str, list[Answer]] = {category: [] for category in WAREHOUSE_CATEGORIES}
     seen: set[str] = set()
-    missing = 0
     for question in questions:
+        where = f"question {question.id!r}"
         if question.category not in truths:
-            raise DataError(
-                f"question {question.id!r} is of category {question.category!r}, expected one of {list(truths)}"
-            )
+            raise DataError(f"{where} is of category {question.category!r}, expected one of {list(truths)}")
         if question.normalized_answer is None:
-            raise DataError(f"question {question.id!r} has no normalized answer to score against")
+            raise DataError(f"{where} has no normalized answer to score against")
         if question.id in seen:
-            raise DataError(f"question id {question.id!r} occurs twice in the ground truth")
+            raise DataError(f"{where} occurs twice in the ground truth")
         seen.add(question.id)
-        missing += question.id not in predictions
         truths[question.category].append(question.normalized_answer)
         parsed[question.category].append(parse_normalized(question.category, predictions.get(question.id)))
     if not seen:
         raise DataError("there is no question to score")
     unknown = [name for name in predictions if name not in seen]
     if unknown:
-        raise DataError(
-            f"{len(unknown)} predictions belong to no question of the ground truth: {', '.join(map(repr, unknown))}"
-        )
-
-    correct = {
-        category: sum(is_correct(category, p, t) for p, t in zip(parsed[category], truths[category]))
-        for category in truths
-    }
-    total = {category: len(truths[category]) for category in truths}
-    accuracy = {
-        category: _percent(correct[category], total[category]) if total[category] else None for category in truths
-    }
-    unreadable = sum(answer is None for answers in parsed.values() for answer in answers) - missing
+        listed = ", ".join(map(repr, unknown))
+        raise DataError(f"{len(unknown)} predictions belong to no question of the ground truth: {listed}")
+    correct = {name: sum(is_correct(name, p, t) for p, t in zip(parsed[name], truths[name])) for name in truths}
+    total = {name: len(truths[name]) for name in truths}
+    accuracy = {name: _percent(correct[name], total[name]) if total[name] else None for name in truths}
+    missing = len(seen) - len(predictions)
     return {
         "S1": _mean_score(accuracy),
         **accuracy,
         "questions": len(seen),
         "missing": missing,
-        "unreadable": unreadable,
+        "unreadable": sum(answers.count(None) for answers in parsed.values()) - missing,
         "official": _official(truths, parsed, correct, total, accuracy),
     }
 

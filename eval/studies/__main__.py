@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from configs import studies as configs
-from eval import add_answer_length, positive
+from eval.answering.model import add_answer_length, positive
 from eval.report import plots
 from eval.studies import answered, shift, sizes, trained
 from eval.studies.results import Found, describe

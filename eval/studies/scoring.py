@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval import answer_length
-from eval.warehouse import answer_questions, evaluate, run_details
+from eval.answering.model import run_details
+from eval.answering.questions import answer_questions
+from eval.answering.warehouse import evaluate
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 from smolrgpt_jax.errors import DataError
 
@@ -29,7 +30,7 @@ def score(
     """Answers a split of a folder in the published layout and writes into ``out`` what eval.warehouse writes.
 
     Args:
-      max_new_tokens: longest answer, None for what ``eval.answer_length`` says.
+      max_new_tokens: longest answer, None for what `Model.answer_tokens` says.
       annotations: file under ``root`` with the questions, None for SPLIT.json.
       loss_curves: name -> metrics.csv, for the report.
       details: what the report says of the run.
@@ -42,7 +43,7 @@ def score(
     """
     from smolrgpt_jax.generation import AnswerOptions
 
-    options = AnswerOptions(batch_size, answer_length(model, max_new_tokens))
+    options = AnswerOptions(batch_size, max_new_tokens or model.answer_tokens)
     metrics = evaluate(
         read_warehouse(root, split, annotations=annotations),
         lambda asked: answer_questions(model, asked, options),

@@ -19,13 +19,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs import studies as configs
-from eval import answer_length
+from eval.answering.bench import evaluate
+from eval.answering.model import run_details
+from eval.answering.questions import answer_questions
 from eval.reading.bench_rules import bench_answer
 from eval.scoring.bench_scores import answer_error, is_success
-from eval.spatialrgpt_bench import evaluate
 from eval.studies.results import Scores, value_intervals
 from eval.studies.trained import Task, Values
-from eval.warehouse import answer_questions, run_details
 from smolrgpt_jax.data.records import BadRecords, Picture
 from smolrgpt_jax.data.sources.osd import read_bench
 from smolrgpt_jax.files import read_json, write_json
@@ -86,7 +86,7 @@ def _test(
 ) -> Mapping[str, Any]:
     from smolrgpt_jax.generation import AnswerOptions
 
-    options = AnswerOptions(batch_size, answer_length(model, max_new_tokens))
+    options = AnswerOptions(batch_size, max_new_tokens or model.answer_tokens)
     return evaluate(
         _pictures(root, "test"),
         lambda asked: answer_questions(model, asked, options),

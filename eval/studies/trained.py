@@ -161,7 +161,7 @@ def run_study(
       seeds: one training of each variant per seed.
       size: a key of configs.studies.SIZES.
       batch_size: questions answered at once.
-      max_new_tokens: longest answer, None for what ``eval.answer_length`` says.
+      max_new_tokens: longest answer, None for what `Model.answer_tokens` says.
 
     Returns:
       The mean scores of each variant, with 95 % intervals over seeds, and what the others score more than the first; of one seed its

@@ -30,7 +30,7 @@ def shares_with_wrong(tokenizer, *wrong: str):
     for text in wrong:
         right[[i for i, (b, e) in enumerate(spans) if b <= ANSWER.rindex(text) < e]] = False
     question = Question("q", "region_caption", "Reckon <mask> to <mask>.", ANSWER, None)
-    return captions.share_right(captions.rights([question], {"q": right}, {"q": spans}))
+    return captions.shares_right([question], {"q": right}, {"q": spans})
 
 
 def test_spans_are_those_of_the_tokens(tokenizer):

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from eval.answering.warehouse import evaluate
 from eval.compare import compare_runs, main, read_run
-from eval.warehouse import evaluate
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 from smolrgpt_jax.errors import DataError
 
@@ -125,7 +125,7 @@ def test_an_id_that_means_another_question_is_refused(runs):
         ("[{", "is not valid JSON"),
         ("7", "holds a int, expected a list of records"),
         ([{"id": "c0"}], "record 0 has no 'image'"),
-        ([3], "record 0 has no 'id'"),
+        ([3], "record 0 is a int, expected an object"),
         ([], "holds no question"),
         (None, "cannot be read"),
     ],

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from eval import journal_path, spatialrgpt_bench
+from eval import spatialrgpt_bench
 from eval import warehouse as warehouse_command
+from eval.answering.questions import journal_path
 
 
 @pytest.fixture(params=["warehouse", "bench"])
@@ -21,9 +22,9 @@ def test_the_journal_lives_until_the_results_are_written(command, tmp_path, monk
     journal = tmp_path / "results" / ".run.journal"
     fail = True
 
-    def answer(model, pictures, *_, journal, **__):
-        path = journal
-        assert path == journal_path(out) == tmp_path / "results" / ".run.journal"
+    def answer(model, pictures, options, folder):
+        path = journal_path(folder)
+        assert path == tmp_path / "results" / ".run.journal"
         path.parent.mkdir(exist_ok=True)
         path.write_text("kept")
         path.with_name(f"{path.name}.1").write_text("another process's")

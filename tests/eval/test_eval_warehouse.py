@@ -8,14 +8,15 @@ import pytest
 
 import eval.warehouse as command
 import smolrgpt_jax
-from eval import journal_path
 from eval.answering import journal
 from eval.answering.journal import params_fingerprint
+from eval.answering.questions import limit_questions
 from eval.answering.submission_prompts import SubmissionTokenizer
+from eval.answering.warehouse import evaluate
 from eval.normalize import main as normalize_main
 from eval.score_warehouse import main as score_main
 from eval.scoring.blind import BlindBaseline, read_training_questions
-from eval.warehouse import evaluate, limit_questions, main
+from eval.warehouse import main
 from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 from smolrgpt_jax.errors import DataError
@@ -265,14 +266,14 @@ def test_a_test_split_gives_the_published_submission_format(warehouse, tmp_path,
 def test_several_methods_are_scored_and_their_agreement_reported(warehouse, tmp_path, fake_model, monkeypatch, capsys):
     asked = {}
 
-    def answer(model, pictures, options, journal):
-        asked.update(closing=options.closing, journal=journal)
+    def answer(model, pictures, options, out):
+        asked.update(closing=options.closing, out=out)
         texts = [*truthful(pictures)[:-1], ""]
         return [{"answer": text, "closing": "1" if text else None} for text in texts]
 
     monkeypatch.setattr(command, "answer_questions", answer)
     main(command_line(warehouse, tmp_path, "--answers", "rules", "closing", "--closing", "alone"))
-    assert asked["closing"] == "alone" and asked["journal"] == journal_path(tmp_path / "out")
+    assert asked["closing"] == "alone" and asked["out"] == tmp_path / "out"
     metrics, predictions = read(tmp_path / "out", "metrics.json"), read(tmp_path / "out", "predictions.json")
     assert predictions[1]["values"] == {"rules": 0, "closing": 1} and predictions[1]["closing"] == "1"
     assert predictions[-1]["values"] == {"rules": None, "closing": None}
@@ -320,7 +321,7 @@ def test_the_submissions_preprocessing_changes_depth_and_prompts_only(
     class WithTokenizer(type(loaded_model)):
         tokenizer: object
 
-    def answer(model, pictures, options, journal):
+    def answer(model, pictures, options, out):
         prompts = {question.id: question.prompt for picture in pictures for question in picture.questions}
         asked.update(tokenizer=model.tokenizer, prompts=prompts, depth_mode=options.depth_mode)
         return truthful(pictures)

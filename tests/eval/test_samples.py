@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 import smolrgpt_jax.generation
+from eval.answering.samples import draw
 from eval.report.html import shown_question
 from eval.report.overlay import colour_of, draw_question
-from eval.samples import draw, main
+from eval.samples import main
 from smolrgpt_jax import load
 from smolrgpt_jax.checkpoint import orbax as checkpoints
 from smolrgpt_jax.checkpoint.load import tokenizer_files

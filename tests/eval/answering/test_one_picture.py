@@ -13,9 +13,8 @@ from eval.answering.one_picture import answer, read_answer, read_regions, stream
 from smolrgpt_jax import load
 from smolrgpt_jax.data.masks import box_mask, decode, encode, resample
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
-from smolrgpt_jax.errors import DataError
+from smolrgpt_jax.errors import CheckpointError, DataError
 from smolrgpt_jax.generation import AnswerOptions, generate_answers
-from smolrgpt_jax.model import CheckpointError
 
 FAR = "How far is the pallet <mask> from the pallet <mask>?"
 # The same everywhere: a program is compiled for each longest answer.

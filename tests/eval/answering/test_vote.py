@@ -8,8 +8,8 @@ import pytest
 
 import eval.warehouse as command
 import smolrgpt_jax
-from eval import JOURNAL_PARTS, journal_path, remove_journal
 from eval.answering import journal
+from eval.answering.questions import JOURNAL_PARTS, journal_path, remove_journal
 from eval.answering.vote import Ballots, asked_again, further_answers, mask_groups, mask_orders
 from eval.normalize import main as normalize_main
 from eval.warehouse import main, with_further
@@ -136,8 +136,8 @@ def test_the_command_scores_the_vote_and_keeps_its_answers(warehouse, tmp_path, 
     """All counts are wrong in the first answer and right in both further ones."""
     asked = {}
 
-    def first(model, pictures, options, journal):
-        asked["first"] = journal
+    def first(model, pictures, options, out):
+        asked["first"] = out
         questions = [question for picture in pictures for question in picture.questions]
         return ["There are 99 pallets." if q.category == "count" else q.answer for q in questions]
 
@@ -151,7 +151,7 @@ def test_the_command_scores_the_vote_and_keeps_its_answers(warehouse, tmp_path, 
     out = tmp_path / "out"
     line = ["--checkpoint", "anywhere", "--data", str(warehouse), "--out", str(out)]
     main([*line, "--answers", "vote", "rules", "--vote_answers", "3", "--vote_seed", "7"])
-    assert asked == {"first": journal_path(out), "out": out, "ballots": Ballots(3, 0.7, 7)}
+    assert asked == {"first": out, "out": out, "ballots": Ballots(3, 0.7, 7)}
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["read_by"] == ["vote", "rules"]
     assert metrics["S1"] == 100 and metrics["agreement"]["scores"]["rules"]["count"] == 0

@@ -5,11 +5,11 @@ from html.parser import HTMLParser
 
 import pytest
 
+from eval.answering.warehouse import list_answers
 from eval.reading.methods import read_by_rules, read_values
 from eval.report.html import GALLERY_PER_CATEGORY, write_report
 from eval.scoring.blind import BlindBaseline, read_training_questions
 from eval.scoring.results import compute_metrics
-from eval.warehouse import list_answers
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 

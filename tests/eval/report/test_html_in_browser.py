@@ -7,10 +7,10 @@ import json
 import pytest
 from selenium.webdriver.common.by import By
 
+from eval.answering.warehouse import list_answers
 from eval.reading.methods import RULES, read_values
 from eval.report.html import write_report
 from eval.scoring.results import compute_metrics
-from eval.warehouse import list_answers
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 
 pytestmark = pytest.mark.slow

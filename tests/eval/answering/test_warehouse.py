@@ -4,9 +4,7 @@ import json
 
 import pytest
 
-from eval.answering.left_out import left_out_answers
-from eval.scoring.submission import record_ids
-from eval.warehouse import evaluate
+from eval.answering.warehouse import evaluate, left_out_answers
 from smolrgpt_jax.data.records import BadRecords
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 
@@ -30,9 +28,7 @@ def half(warehouse):
 
 def test_records_that_cannot_be_asked_count_as_wrong(half, tmp_path):
     records, pictures = half
-    metrics = evaluate(
-        pictures, truthful, tmp_path / "out", ids=record_ids(records), left_out=left_out_answers(records, pictures)
-    )
+    metrics = evaluate(pictures, truthful, tmp_path / "out", records=records)
     assert (metrics["questions"], metrics["left_out"], metrics["unreadable"]) == (8, 4, 4)
     # A picture's four questions are one of each category.
     assert metrics["S1"] == metrics["count"] == 50

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from convert.folders import jax_to_torch, torch_to_jax
-from eval import answer_length, predict
+from eval import predict
 from eval.answering.one_picture import _prompt, answer, stream_answer
 from smolrgpt_jax import load
 from smolrgpt_jax.checkpoint import orbax as checkpoints
@@ -19,7 +19,7 @@ from smolrgpt_jax.data.chat import FORMAT_FILE
 
 def test_a_model_that_is_not_of_our_training_answers_as_long_as_the_release(small_checkpoint):
     model = load(small_checkpoint)
-    assert answer_length(model) == 120 and answer_length(model, 7) == 7
+    assert model.answer_tokens == 120
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def trained(small_checkpoint, tmp_path):
 
 def test_a_checkpoint_of_a_training_answers_as_long_as_its_validation_did(trained):
     model = load(trained)
-    assert answer_length(model) == 9 and answer_length(model, 7) == 7
+    assert model.answer_tokens == 9
     picture = np.zeros((8, 8, 3), np.uint8)
     # One text per token, and perhaps one more for a character that the last token leaves unfinished.
     assert 9 <= len(list(stream_answer(model, picture, "What is there?"))) <= 10
@@ -43,9 +43,9 @@ def test_a_checkpoint_of_a_training_answers_as_long_as_its_validation_did(traine
 def test_the_length_survives_conversion_both_ways(trained, tmp_path):
     jax_to_torch(trained, tmp_path / "torch")
     assert json.loads((tmp_path / "torch" / FORMAT_FILE).read_text()) == {"answer_tokens": 9}
-    assert answer_length(load(tmp_path / "torch")) == 9
+    assert load(tmp_path / "torch").answer_tokens == 9
     torch_to_jax(tmp_path / "torch", tmp_path / "jax")
-    assert answer_length(load(tmp_path / "jax")) == 9
+    assert load(tmp_path / "jax").answer_tokens == 9
     jax_to_torch(tmp_path / "jax", tmp_path / "again")
     assert (tmp_path / "again" / FORMAT_FILE).read_bytes() == (tmp_path / "torch" / FORMAT_FILE).read_bytes()
 
@@ -73,7 +73,7 @@ def test_commands_go_by_the_checkpoint_unless_told(trained, monkeypatch, tmp_pat
     asked = []
 
     def answer(model, *rest, max_new_tokens, **more):
-        asked.append(answer_length(model, max_new_tokens))
+        asked.append(max_new_tokens)
         return SimpleNamespace(text="left", category=None, normalized_answer=None, cut_off=True)
 
     monkeypatch.setattr(predict, "answer", answer)
@@ -82,5 +82,5 @@ def test_commands_go_by_the_checkpoint_unless_told(trained, monkeypatch, tmp_pat
     command = ["--checkpoint", str(trained), "--image", str(picture), "--question", "What is there?"]
     predict.main(command)
     predict.main([*command, "--max_new_tokens", "7"])
-    assert asked == [9, 7]
+    assert asked == [None, 7]
     assert capsys.readouterr().out.count("cut off at the longest length") == 2

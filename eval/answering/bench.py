@@ -1,0 +1,91 @@
+"""SpatialRGPT-Bench: questions answered, read, scored and written."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from eval.answering.model import is_first_process
+from eval.answering.questions import Answered, Answerer, described
+from eval.reading.bench_rules import CATEGORIES, QUALITATIVE, QUANTITATIVE, bench_answer
+from eval.report.html import gallery, render
+from eval.scoring.bench_scores import AVERAGE, answer_error, group_of, is_success, score_bench
+from smolrgpt_jax.data.records import BadRecords, Picture
+from smolrgpt_jax.errors import DataError
+from smolrgpt_jax.files import results_folder, write_json
+
+_TITLES = {name: name for name in QUALITATIVE} | {name: name.replace("_", " ").capitalize() for name in QUANTITATIVE}
+
+
+def known_questions(pictures: Sequence[Picture], bad: BadRecords) -> list[Picture]:
+    """The pictures with the questions of the benchmark's categories; others are rejected."""
+    kept = []
+    for picture in pictures:
+        questions = tuple(question for question in picture.questions if question.category in CATEGORIES)
+        for question in picture.questions:
+            if question.category not in CATEGORIES:
+                reason = f"unknown category {question.category!r}, expected one of {list(CATEGORIES)}"
+                bad.reject(DataError(f"record {question.id!r}: {reason}"))
+        if questions:
+            kept.append(dataclasses.replace(picture, questions=questions))
+    return kept
+
+
+def make_predictions(pictures: Sequence[Picture], answers: Sequence[Answered]) -> list[dict]:
+    """One dict per question: id, image (below the pictures' common folder), category, question, answer, cut_off (where it
+    is), value, truth, truth_value, right and error (relative error of a length, degrees of a direction, else None)."""
+    folder = os.path.commonpath([picture.image.parent for picture in pictures])
+    asked = [(picture, question) for picture in pictures for question in picture.questions]
+    predictions = []
+    for (picture, question), answer in zip(asked, answers, strict=True):
+        said, category = described(answer), question.category
+        value, truth = (bench_answer(category, text) for text in (said["answer"], question.answer))
+        predictions.append(
+            {
+                "id": question.id,
+                "image": picture.image.relative_to(folder).as_posix(),
+                "category": category,
+                "question": question.prompt,
+                **said,
+                "value": value,
+                "truth": question.answer,
+                "truth_value": truth,
+                "right": is_success(category, value, truth),
+                "error": answer_error(category, value, truth),
+            }
+        )
+    return predictions
+
+
+def evaluate(
+    pictures: Sequence[Picture], answerer: Answerer, out: str | Path, run_info: Mapping | None = None
+) -> dict | None:
+    """Answers, scores and writes predictions.json, metrics.json and report.html; returns the metrics.
+
+    Args:
+      pictures: with questions of the benchmark's categories.
+      answerer: pictures -> what is answered to each question, in their order.
+      out: folder of the results; its files of the same names are replaced once all are complete.
+      run_info: see `eval.report.html.write_report`.
+
+    Returns:
+      The metrics, None in all processes but the first, which only answer.
+    """
+    answers = answerer(pictures)
+    if not is_first_process():
+        return None
+    predictions = make_predictions(pictures, answers)
+    metrics = score_bench(predictions)
+    groups: dict[str, list[dict]] = {name: [] for name in _TITLES}
+    for item in predictions:
+        column = group_of(item["category"])
+        groups[column].append(item | {"category": column, "normalized_answer": item["value"]})
+    shown = gallery({name: items for name, items in groups.items() if items}, pictures)
+    with results_folder(out) as aside:
+        write_json(aside / "predictions.json", predictions)
+        write_json(aside / "metrics.json", metrics)
+        report = aside / "report.html"
+        render(report, "bench.html", run_info, titles=_TITLES, average=AVERAGE, metrics=metrics, gallery=shown)
+    return metrics

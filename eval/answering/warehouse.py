@@ -1,0 +1,129 @@
+"""The warehouse benchmark: questions answered, read, scored and written.
+
+A submission has to hold the ids of questions that could not be asked, and the official scorer counts them; a score that
+passed over them would be another number. So they are answered with nothing, which is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from eval.answering.model import FINGERPRINT, is_first_process
+from eval.answering.questions import Answered, Answerer, described
+from eval.reading.methods import RULES, Method, read_values
+from eval.report.html import write_report
+from eval.scoring.blind import BlindBaseline
+from eval.scoring.records import record_ids
+from eval.scoring.results import RESULT_FILES, compute_metrics, write_results
+from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, Picture, normalize_answer
+from smolrgpt_jax.data.sources.conversation import first_text, user_text
+from smolrgpt_jax.errors import DataError
+from smolrgpt_jax.files import results_folder, write_json
+
+
+def evaluate(
+    pictures: Sequence[Picture],
+    answerer: Answerer,
+    out: str | Path,
+    *,
+    methods: Mapping[str, Method] = RULES,
+    records: Sequence[object] | None = None,
+    blind: BlindBaseline | None = None,
+    loss_curves: Mapping[str, str | Path] | None = None,
+    run_info: Mapping[str, Any] | None = None,
+) -> dict | None:
+    """Answers, scores and writes the files that the docstring of `eval.warehouse` names.
+
+    Args:
+      pictures: with the questions to ask, at least one.
+      answerer: pictures -> what is answered to each question, in their order.
+      out: folder of the results; those of an earlier run are replaced once all are complete.
+      methods: ways of reading values off the answers, see `eval.reading.methods`; the first one scores.
+      records: of the annotation file, which may hold more than could be read: all their ids are in the submission, and
+        those with a published answer count as wrong. None for those of the pictures.
+      blind: the baseline to score beside the answers.
+      loss_curves, run_info: see `eval.report.html.write_report`.
+
+    Returns:
+      The metrics, or None (and neither metrics.json nor report.html) if no question has a published answer, or in all
+      processes but the first, which only answer.
+
+    Raises:
+      DataError: only some questions have a published answer (nothing was asked then), or a method fails; then `out` holds
+        answers.json, which `eval.normalize` reads.
+    """
+    truths = [question.normalized_answer for picture in pictures for question in picture.questions]
+    if None in truths and any(truth is not None for truth in truths):
+        raise DataError(f"{truths.count(None)} of {len(truths)} questions have no published answer to score against")
+    given = answerer(pictures)
+    if not is_first_process():
+        return None
+    answers = list_answers(pictures, given) + left_out_answers(records or (), pictures)
+    try:
+        predictions = read_values(answers, methods)
+    except BaseException as error:
+        with results_folder(out) as aside:
+            write_json(aside / "answers.json", answers)
+        if isinstance(error, ValueError):
+            raise DataError(f"{error}; the answers are in {out}/answers.json, which eval.normalize reads") from error
+        raise
+    metrics = compute_metrics(predictions, blind, methods)
+    if metrics is not None and run_info and FINGERPRINT in run_info:
+        metrics["checkpoint_fingerprint"] = run_info[FINGERPRINT]
+    with results_folder(out, RESULT_FILES) as aside:
+        write_results(aside, predictions, None if records is None else record_ids(records), metrics)
+        if metrics is not None:
+            write_report(aside / "report.html", metrics, predictions, pictures, loss_curves, run_info)
+    return metrics
+
+
+def list_answers(pictures: Sequence[Picture], answers: Sequence[Answered]) -> list[dict]:
+    """One dict per question: id, image, category, question, what is said, and truth."""
+    asked = [(picture, question) for picture in pictures for question in picture.questions]
+    return [
+        {
+            "id": question.id,
+            "image": picture.image.name,
+            "category": question.category,
+            "question": question.prompt,
+            **described(answer),
+            "truth": question.normalized_answer,
+        }
+        for (picture, question), answer in zip(asked, answers, strict=True)
+    ]
+
+
+def left_out_answers(records: Sequence[object], pictures: Sequence[Picture]) -> list[dict]:
+    """Items as in predictions.json, with an empty answer and "left_out", for records with a published answer not asked.
+
+    Args:
+      records: of an annotation file.
+      pictures: with the questions that are asked.
+
+    Returns:
+      One item per id, in the records' order. Records that state no usable answer are not among them: there is nothing to
+      score.
+    """
+    known = {question.id for picture in pictures for question in picture.questions}
+    items = []
+    for record in records:
+        try:
+            name, category = record["id"], record["category"]
+            truth = normalize_answer(category, record["normalized_answer"])
+        except (KeyError, TypeError, ValueError):
+            continue
+        usable = isinstance(name, (str, int)) and category in WAREHOUSE_CATEGORIES and truth is not None
+        if not usable or str(name) in known:
+            continue
+        known.add(str(name))
+        question = first_text(record)
+        try:
+            question = user_text(question)
+        except ValueError:
+            pass  # shown as it stands
+        image = PurePosixPath(str(record.get("image", ""))).name
+        item = {"id": str(name), "image": image, "category": category, "question": question, "answer": ""}
+        items.append(item | {"truth": truth, "left_out": True})
+    return items
