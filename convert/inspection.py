@@ -112,7 +112,7 @@ def _parameters(config: SmolRGPTConfig, infos: Mapping[str, ArrayInfo]) -> str:
         dtypes.setdefault(part_of(name), set()).add(info.dtype.name)
     rows = [
         [part, f"{counted[part]:,}", f"{padded[part]:,}", "+".join(sorted(dtypes[part]))]
-        for part in PARTS
+        for part in [*PARTS, *sorted(dtypes.keys() - PARTS)]
         if part in dtypes
     ]
     every = "+".join(sorted(set().union(*dtypes.values())))

@@ -11,7 +11,6 @@ PARTS = {
     "depth connector": "depth_connector/",
     "RGB refiner": "rgb_refiner/",
     "depth refiner": "depth_refiner/",
-    "region extent": "region_extent/",
     "decoder embedding": "decoder/token_embedding",
     "decoder blocks": "decoder/blocks/",
     "decoder norm": "decoder/norm/",
@@ -21,7 +20,8 @@ PARTS = {
 
 def part_of(name: str) -> str:
     """The part a parameter belongs to."""
-    return next(part for part, start in PARTS.items() if name.startswith(start))
+    found = (part for part, start in PARTS.items() if name.startswith(start))
+    return next(found, name.split("/")[0].replace("_", " "))
 
 
 def table(header: list[str], rows: Iterable[list[str]]) -> str:

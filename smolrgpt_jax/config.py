@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from smolrgpt_jax.errors import ConfigError
 
+Dtype = Literal["float32", "bfloat16"]
 RematPolicy = Literal["none", "dots", "full"]
 AttentionImplementation = Literal["xla", "splash", "cudnn"]
 ATTENTIONS: tuple[str, ...] = get_args(AttentionImplementation)
-DepthPathway = Literal["separate", "shared_connector", "shared_refiner", "none"]
 
 VOCAB_MULTIPLE = 128
 REFINER_STAGES = 3
-
-
-# Checkpoints of old hold these among the sizes.
-_COMPUTE_FIELDS = ("compute_dtype", "remat", "attention", "scan_layers")
 # Few layers compile quickly unrolled, and on two CPU cores a step of the demo's four takes 0.24 s so, 0.27 s scanned.
 UNROLLED_LAYERS = 4
 
@@ -31,13 +29,22 @@ class Compute:
     Attributes:
       dtype: of activations and matrix products; parameters, norms, softmax, rotary angles and loss are float32 in any case.
       remat: what of a layer's forward pass is computed again in the backward pass: nothing, all but its matrix products, all.
+      attention: see `smolrgpt_jax.models.attention`.
       scan_layers: whether the layers of a tower are one loop in the compiled program, or one after the other.
+
+    Raises ConfigError on construction for a choice that does not exist.
     """
 
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Dtype = "float32"
     remat: RematPolicy = "none"
     attention: AttentionImplementation = "xla"
     scan_layers: bool = True
+
+    def __post_init__(self) -> None:
+        choices = {"dtype": Dtype, "remat": RematPolicy, "attention": AttentionImplementation}
+        for name, known in choices.items():
+            if (value := getattr(self, name)) not in get_args(known):
+                raise ConfigError(f"{name} {value!r} is not one of {', '.join(get_args(known))}")
 
     @classmethod
     def of(cls, config: SmolRGPTConfig, **choices: Any) -> Compute:
@@ -109,12 +116,7 @@ class SpecialTokens:
 
 @dataclass(frozen=True)
 class SmolRGPTConfig:
-    """The whole model.
-
-    depth_pathway, refiners and picture_tokens leave parts of the published model out, for studies: what depth has of its own
-    after the encoder ("none": depth tokens are zeros); whether regions are pooled from refined feature maps or straight from the
-    connectors', each cell repeated to the size of the masks; whether the image tokens hold the picture or zeros. region_extent adds
-    to it: place and size of the mask and the depth under it go into a region's RGB token (models/region_extent.py).
+    """The whole model. A subclass can describe another one, see `models.smolrgpt.make_model`.
 
     Raises ConfigError on construction when sizes contradict each other.
     """
@@ -124,14 +126,8 @@ class SmolRGPTConfig:
     special_tokens: SpecialTokens = field(default_factory=SpecialTokens)
     shuffle_factor: int = 2
     max_length: int = 512  # tokens of one conversation in training
-    depth_pathway: DepthPathway = "separate"
-    refiners: bool = True
-    picture_tokens: bool = True
-    region_extent: bool = False
 
     def __post_init__(self) -> None:
-        if self.depth_pathway not in get_args(DepthPathway):
-            raise ConfigError(f"depth_pathway {self.depth_pathway!r} is not one of {', '.join(get_args(DepthPathway))}")
         v, d = self.vision, self.decoder
         checks = [
             (v.image_size % v.patch_size, f"image size {v.image_size} is not a multiple of patch size {v.patch_size}"),
@@ -168,18 +164,52 @@ class SmolRGPTConfig:
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Nested plain dict, the inverse of `from_dict`."""
-        return dataclasses.asdict(self)
+        """Nested plain dict, the inverse of `from_dict`; that of a subclass tells its name as "class"."""
+        kind = type(self)
+        named = {} if kind is SmolRGPTConfig else {"class": f"{kind.__module__}.{kind.__qualname__}"}
+        return named | dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> SmolRGPTConfig:
-        """Reads what `to_dict` wrote. Raises ConfigError for a field that is unknown or missing."""
-        values = {name: value for name, value in values.items() if name not in _COMPUTE_FIELDS}
+        """Reads what `to_dict` wrote, importing a subclass that is part of this project; also what checkpoints of old hold.
+
+        Raises ConfigError for such a class that does not exist, and for a field that is unknown or missing.
+        """
+        values = dict(values)
+        if "class" in values:
+            return _subclass(values.pop("class")).from_dict(values)
+        known = {field.name for field in dataclasses.fields(cls)}
+        for name in _OLD_FIELDS.keys() - known & values.keys():
+            value, published = values.pop(name), _OLD_FIELDS[name]
+            if published not in (None, value):
+                raise ConfigError(f"the model has {name} {value!r}, only {published!r} can still be read")
         nested = {"vision": VisionConfig, "decoder": DecoderConfig, "special_tokens": SpecialTokens}
         try:
             return cls(**{k: nested[k](**v) if k in nested else v for k, v in values.items()})
         except TypeError as error:
             raise ConfigError(f"model configuration has an unknown or missing field: {error}") from error
+
+
+# What checkpoints hold that were written when the sizes also said how the model is computed (None: whatever it is) and which
+# parts of it a study had left out.
+_OLD_FIELDS = dict.fromkeys(("compute_dtype", "remat", "attention", "scan_layers")) | {
+    "depth_pathway": "separate",
+    "refiners": True,
+    "picture_tokens": True,
+    "region_extent": False,
+}
+
+
+def _subclass(name: str) -> type[SmolRGPTConfig]:
+    """The class of a dotted name in this project's packages."""
+    module, _, kind = name.rpartition(".")
+    found = None
+    if module.split(".")[0] in ("smolrgpt_jax", "eval"):
+        with contextlib.suppress(ImportError):
+            found = getattr(importlib.import_module(module), kind, None)
+    if not (isinstance(found, type) and issubclass(found, SmolRGPTConfig)):
+        raise ConfigError(f"the model's configuration is of class {name!r}, which this project does not have")
+    return found
 
 
 PRESETS: dict[str, SmolRGPTConfig] = {

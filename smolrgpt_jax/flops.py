@@ -2,101 +2,91 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from smolrgpt_jax.config import SmolRGPTConfig
-from smolrgpt_jax.data.rows import RowShape
-from smolrgpt_jax.training.stages import Stage
+from smolrgpt_jax.config import RematPolicy, SmolRGPTConfig
 
 
 @dataclass(frozen=True)
-class RowFlops:
-    """Forward FLOPs of one packed row, part by part.
+class Part:
+    """Matrix products of one part of the model over one packed row.
 
-    In a causal row only half of the attention scores are needed; all are counted, as they are computed.
+    Attributes:
+      flops: forward.
+      left, right: what the operands come from: names of other parts and of parameters (one stands for all of the part); nothing
+        for data. Backward, each operand that needs a gradient costs as much as the forward.
+      again: those of a second forward under rematerialisation, which leaves out each block's last product, on which no
+        gradient depends; 0 where nothing is rematerialised.
     """
 
-    patches: float
-    encoder: float
-    rgb_connector: float
-    depth_connector: float
-    refiners: float
-    pooling: float
-    blocks: float
-    head: float
-
-    @property
-    def total(self) -> float:
-        return sum(vars(self).values())
+    flops: float
+    left: tuple[str, ...] = ()
+    right: tuple[str, ...] = ()
+    again: float = 0.0
 
 
-def row_flops(config: SmolRGPTConfig, shape: RowShape) -> RowFlops:
-    """Forward FLOPs of one packed row of this shape; pictures count whether used or not."""
+@functools.singledispatch
+def row_parts(config: SmolRGPTConfig, tokens: int, pictures: int, regions: int) -> dict[str, Part]:
+    """The parts of a packed row of so many tokens, pictures and regions of each picture, by name.
+
+    Pictures count whether used or not; without regions there is no depth. In a causal row only half of the attention scores are
+    needed; all are counted, as they are computed. A subclass of the configuration registers its own parts.
+    """
     v, d = config.vision, config.decoder
     patches, width = v.grid**2, d.width
-    kinds = 2 if shape.regions else 1  # RGB and depth
-    weights = v.layers * (4 * v.width**2 + 2 * v.width * v.mlp_width)
-    encoder = 2 * patches * weights + v.layers * 4 * patches**2 * v.width
+    seen = pictures * (2 if regions else 1)  # RGB and depth
+    mlp = 2 * seen * patches * v.layers * v.width * v.mlp_width
+    projections = 2 * seen * patches * v.layers * 4 * v.width**2
+    scores = seen * v.layers * 4 * patches**2 * v.width
+    kv_width = d.kv_heads * d.head_dim
+    down = 2 * tokens * d.layers * width * d.mlp_width
+    blocks = 2 * tokens * d.layers * (2 * width**2 + 2 * width * kv_width) + 3 * down
+    attention = d.layers * 4 * tokens**2 * width
+    features = ("rgb_connector", "rgb_pooling", "depth_pooling") if regions else ("rgb_connector",)
+    parts = {
+        "patches": Part(
+            seen * 2 * patches * 3 * v.patch_size**2 * v.width, (), ("vision_encoder/patch_embedding/kernel",)
+        ),
+        "encoder": Part(
+            2 * mlp + projections + scores,
+            ("patches",),
+            ("vision_encoder/blocks/fc1/kernel",),
+            mlp + projections + scores,
+        ),
+        # With the token table among the inputs, the first block's too need a gradient where it is trained.
+        "blocks": Part(
+            blocks, (*features, "decoder/token_embedding"), ("decoder/blocks/up_proj/kernel",), blocks - down
+        ),
+        "attention": Part(attention, ("blocks",), ("blocks",), attention),
+        "head": Part(2 * tokens * d.padded_vocab_size * width, ("blocks",), ("decoder/token_embedding",)),
+    }
     connector = 2 * config.image_tokens * v.width * config.shuffle_factor**2 * width
     refiner = sum(2 * config.image_tokens * 4**stage * width * 4 * width for stage in range(3))
-    pooling = 2 * shape.regions * config.mask_grid**2 * width
-    kv_width = d.kv_heads * d.head_dim
-    weights = d.layers * (2 * width**2 + 2 * width * kv_width + 3 * width * d.mlp_width)
-    return RowFlops(
-        patches=shape.pictures * kinds * 2 * patches * 3 * v.patch_size**2 * v.width,
-        encoder=shape.pictures * kinds * encoder,
-        rgb_connector=shape.pictures * connector,
-        depth_connector=shape.pictures * connector * (kinds - 1),
-        refiners=shape.pictures * refiner * 2 * (kinds - 1),
-        pooling=shape.pictures * pooling * 2 * (kinds - 1),
-        blocks=2 * shape.tokens * weights + d.layers * 4 * shape.tokens**2 * width,
-        head=2 * shape.tokens * d.padded_vocab_size * width,
-    )
+    pooling = 2 * regions * config.mask_grid**2 * width
+    for kind in ("rgb", "depth") if regions else ("rgb",):
+        parts[f"{kind}_connector"] = Part(pictures * connector, ("encoder",), (f"{kind}_connector/proj/kernel",))
+        if regions:
+            parts[f"{kind}_refiner"] = Part(pictures * refiner, (f"{kind}_connector",), (f"{kind}_refiner/up1/kernel",))
+            parts[f"{kind}_pooling"] = Part(pictures * pooling, (f"{kind}_refiner",))
+    return parts
 
 
-def train_flops(config: SmolRGPTConfig, shape: RowShape, stage: Stage, remat: bool) -> tuple[float, float]:
-    """FLOPs of one packed row in training: (those the model needs, those computed, with rematerialisation of everything or none).
+def train_flops(parts: Mapping[str, Part], trained: Collection[str], remat: RematPolicy = "none") -> float:
+    """FLOPs of one packed row in training: of what the model needs, or, with `remat` "full", of what is computed.
 
-    Backward, a trained product costs twice its forward; one that only passes a gradient on, or whose inputs need none, once.
-    What feeds nothing trained has no backward at all. The difference of the two is the blocks' second forward, without each
-    block's last product, on which no gradient depends.
+    trained: names of the trained parameters. What feeds nothing trained has no backward at all.
     """
-    parts = row_flops(config, shape)
-    trained = {
-        name
-        for name in ("encoder", "rgb_connector", "depth_connector", "refiners", "blocks")
-        if stage.group_of(_PARAMETERS[name]).peak is not None
-    }
 
-    def backward(name: str, before: bool) -> float:
-        """Multiples of the forward: one for the weights if trained, one for the input if something before it is."""
-        return (name in trained) + before
+    @functools.cache
+    def has_gradient(name: str) -> bool:
+        if name in parts:
+            return any(map(has_gradient, (*parts[name].left, *parts[name].right)))
+        return name in trained
 
-    connectors = "rgb_connector" in trained or "depth_connector" in trained or "encoder" in trained
-    needed = parts.total
-    needed += (parts.encoder * 2 + parts.patches) * ("encoder" in trained)
-    needed += parts.rgb_connector * backward("rgb_connector", "encoder" in trained)
-    needed += parts.depth_connector * backward("depth_connector", "encoder" in trained)
-    needed += parts.refiners * backward("refiners", connectors)
-    # Masks are data: pooling passes a gradient to the map only.
-    needed += parts.pooling * (connectors or "refiners" in trained)
-    # Attention has no weights: both its inputs get a gradient, trained or not.
-    attention = config.decoder.layers * 4 * shape.tokens**2 * config.decoder.width
-    needed += (parts.blocks - attention) * backward("blocks", True) + 2 * attention
-    needed += parts.head * backward("blocks", True)
-    v, d = config.vision, config.decoder
-    again = parts.blocks - 2 * shape.tokens * d.layers * d.width * d.mlp_width
-    if "encoder" in trained:
-        pictures = shape.pictures * (2 if shape.regions else 1)
-        again += parts.encoder - pictures * 2 * v.grid**2 * v.layers * v.width * v.mlp_width
-    return needed, needed + (again if remat else 0.0)
-
-
-# A parameter of each part, by which its stage group is found.
-_PARAMETERS = {
-    "encoder": "vision_encoder/norm/scale",
-    "rgb_connector": "rgb_connector/proj/kernel",
-    "depth_connector": "depth_connector/proj/kernel",
-    "refiners": "rgb_refiner/up1/kernel",
-    "blocks": "decoder/norm/scale",
-}
+    total = 0.0
+    for name, part in parts.items():
+        operands = sum(any(map(has_gradient, operand)) for operand in (part.left, part.right))
+        total += part.flops * (1 + operands) + part.again * (remat == "full" and has_gradient(name))
+    return total

@@ -32,6 +32,7 @@ from eval.studies.results import (
     write_study,
 )
 from eval.studies.scoring import score
+from eval.studies.variants import STAGE, VariantConfig
 from smolrgpt_jax import load
 from smolrgpt_jax.checkpoint.load import tokenizer_files
 from smolrgpt_jax.checkpoint.orbax import Meta, save
@@ -114,7 +115,9 @@ def variant_config(config: SmolRGPTConfig, changes: Mapping[str, Any]) -> SmolRG
     """The configuration with the changes; `image_size` (pixels) is the encoder's."""
     changes = dict(changes)
     size = changes.pop("image_size", config.vision.image_size)
-    return config.replace(vision=dataclasses.replace(config.vision, image_size=size), **changes)
+    config = config.replace(vision=dataclasses.replace(config.vision, image_size=size))
+    published = changes.keys() <= vars(config).keys()
+    return config.replace(**changes) if published else VariantConfig(**vars(config) | changes)
 
 
 def variant_folder(changes: Mapping[str, Any]) -> str:
@@ -252,5 +255,5 @@ def _train(folder: Path, root: Path, task: Task, changes: Mapping[str, Any], see
         tokenizer = tokenizer_files(ChatTokenizer.load(demo.TOKENIZER))
         save(start, start_params(config, params, seed), Meta(config, tokenizer))
     run = configs.training(str(root), str(start), size, seed, config.image_tokens)
-    if train(task.configuration(root, run).to_dict(), folder / "train", WAREHOUSE_SCORES)["stopped"]:
+    if train(task.configuration(root, run).to_dict(), folder / "train", WAREHOUSE_SCORES, STAGE)["stopped"]:
         raise SystemExit("stopped by a signal; the same command goes on from here")

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from smolrgpt_jax import sharding
 from smolrgpt_jax.config import PRESETS, SmolRGPTConfig
 from smolrgpt_jax.data.rows import RowShape, empty_batch
-from smolrgpt_jax.flops import row_flops, train_flops
+from smolrgpt_jax.flops import row_parts, train_flops
 from smolrgpt_jax.generation.decode import generate
 from smolrgpt_jax.models.smolrgpt import abstract_params
 from smolrgpt_jax.training.data import row_shape, run_compute
@@ -97,13 +97,13 @@ def make_program(run: Mapping[str, Any], mesh: Mesh, what: What = "train", new_t
     state = _placed(
         jax.eval_shape(optimizer.init, trained), sharding.optimizer_shardings(optimizer, trained, mesh, strategy)
     )
-    needed, computed = train_flops(config, shape, stage, compute.remat == "full")
+    parts = row_parts(config, shape.tokens, shape.pictures, shape.regions)
     return ProgramToCompile(
         jit_train_step(config, optimizer, trained, mesh, strategy, accumulation, compute),
         {"trained parameters": trained, "frozen parameters": frozen, "optimiser state": state, "batch": batch},
         rows,
-        needed * rows,
-        computed * rows,
+        train_flops(parts, trained) * rows,
+        train_flops(parts, trained, compute.remat) * rows,
     )
 
 
@@ -112,16 +112,13 @@ def generation_flops(config: SmolRGPTConfig, shape: RowShape, new_tokens: int) -
 
     Every token attends over the cache's whole length; of the prompt only the last goes through the head.
     """
-    prompt, tokens = row_flops(config, shape), shape.tokens
+    tokens = shape.tokens
+    parts = row_parts(config, tokens, shape.pictures, shape.regions)
+    flops = {name: part.flops for name, part in parts.items()}
+    blocks, head = flops.pop("blocks") + flops.pop("attention"), flops.pop("head")
     per_pair = 4 * config.decoder.layers * config.decoder.width  # of tokens that attend to each other
-    per_token = prompt.blocks / tokens + per_pair * new_tokens
-    return (
-        prompt.total
-        - prompt.blocks
-        - prompt.head
-        + (tokens + new_tokens - 1) * per_token
-        + new_tokens * prompt.head / tokens
-    )
+    per_token = blocks / tokens + per_pair * new_tokens
+    return sum(flops.values()) + (tokens + new_tokens - 1) * per_token + new_tokens * head / tokens
 
 
 def _placed(shapes: Any, shardings: Any) -> Any:

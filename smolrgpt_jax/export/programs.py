@@ -152,7 +152,7 @@ def make_programs(
         masks = array((rows, regions, grid, grid), jnp.float32)
         programs["encode"] = Program(
             encode,
-            ("vision_encoder", "rgb_connector", "depth_connector", "rgb_refiner", "depth_refiner", "region_extent"),
+            tuple({name.split("/")[0] for name in absent} - {"decoder"}),
             {"images": pixels, "depths": pixels, "region_masks": masks},
         )
     return programs

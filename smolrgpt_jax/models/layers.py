@@ -5,14 +5,16 @@ Parameters are float32; matrix products run in the dtype of their input; norms r
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from smolrgpt_jax.config import Compute
 from smolrgpt_jax.sharding import constrain_batch
 
 # Parameters as a flat dict, "decoder/blocks/q_proj/kernel" -> array: a stage, a sharding rule or a conversion
@@ -22,16 +24,10 @@ Params = dict[str, jax.Array]
 # What of a block's forward pass is kept for the backward pass: nothing ("full") or the products of its matrices ("dots").
 _REMAT_POLICIES = {"full": None, "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
 
-Initializer = Callable[[jax.Array, tuple[int, ...], Any], jax.Array]
 
-
-def normal_init(stddev: float) -> Initializer:
-    return nnx.initializers.normal(stddev)
-
-
-def fan_in_init(*fan_in: int) -> Initializer:
-    """Normal with variance 1 / (product of the input dimensions)."""
-    return nnx.initializers.normal(1.0 / math.sqrt(math.prod(fan_in)))
+def random(rngs: nnx.Rngs, shape: tuple[int, ...], stddev: float) -> jax.Array:
+    """Normal float32 numbers."""
+    return nnx.initializers.normal(stddev)(rngs.params(), shape, jnp.float32)
 
 
 class Dense(nnx.Module):
@@ -46,9 +42,9 @@ class Dense(nnx.Module):
         rngs: nnx.Rngs,
         init_scale: float = 1.0,
     ):
-        self.kernel = nnx.Param(
-            init_scale * fan_in_init(*in_shape)(rngs.params(), (*in_shape, *out_shape), jnp.float32)
-        )
+        # Variance 1 / number of inputs.
+        stddev = 1.0 / math.sqrt(math.prod(in_shape))
+        self.kernel = nnx.Param(init_scale * random(rngs, (*in_shape, *out_shape), stddev))
         self.bias = nnx.Param(jnp.zeros(out_shape)) if bias else None
         self.inputs = len(in_shape)
 
@@ -58,6 +54,11 @@ class Dense(nnx.Module):
             x, kernel, ((tuple(range(x.ndim - self.inputs, x.ndim)), tuple(range(self.inputs))), ((), ()))
         )
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
+
+
+def unit_scale(x: jax.Array, eps: float) -> jax.Array:
+    """x divided by the root mean square of its last dimension."""
+    return x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + eps)
 
 
 class LayerNorm(nnx.Module):
@@ -70,8 +71,7 @@ class LayerNorm(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         y = x.astype(jnp.float32)
-        y = y - jnp.mean(y, -1, keepdims=True)
-        y = y * jax.lax.rsqrt(jnp.mean(y * y, -1, keepdims=True) + self.eps)
+        y = unit_scale(y - jnp.mean(y, -1, keepdims=True), self.eps)
         return (y * self.scale[...] + self.bias[...]).astype(x.dtype)
 
 
@@ -83,15 +83,13 @@ class RMSNorm(nnx.Module):
         self.eps = eps
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = x.astype(jnp.float32)
-        y = y * jax.lax.rsqrt(jnp.mean(y * y, -1, keepdims=True) + self.eps)
-        return (y * self.scale[...]).astype(x.dtype)
+        return (unit_scale(x.astype(jnp.float32), self.eps) * self.scale[...]).astype(x.dtype)
 
 
 def stack_blocks(make_block: Callable[[nnx.Rngs], nnx.Module], layers: int, rngs: nnx.Rngs) -> nnx.Module:
     """One block module whose every parameter has a leading `layers` dimension, each layer with its own key."""
-    keys = jax.random.split(rngs.params(), layers)
     graphdef, _ = nnx.split(nnx.eval_shape(lambda: make_block(nnx.Rngs(0))), graph=False)
+    keys = jax.random.split(rngs.params(), layers)
     return nnx.merge(graphdef, jax.vmap(lambda key: nnx.split(make_block(nnx.Rngs(key)), graph=False)[1])(keys))
 
 
@@ -100,17 +98,13 @@ def run_blocks(
     x: jax.Array,
     step: Callable[[nnx.Module, jax.Array, Any], tuple[jax.Array, Any]],
     per_layer: Any = None,
-    *,
-    scan: bool,
-    remat: Literal["none", "dots", "full"],
+    compute: Compute = Compute(),
 ) -> tuple[jax.Array, Any]:
-    """Runs `step(block, x, per_layer_i) -> (x, output_i)` over stacked blocks.
+    """Runs `step(block, x, per_layer_i) -> (x, output_i)` over stacked blocks, scanned and rematerialised as `compute` says.
 
     `per_layer` is a pytree with a leading layer dimension (a KV cache, say) or None; outputs come back stacked. x has the
-    batch first, which stays split over the devices from layer to layer. Raises ValueError for a remat that is none.
+    batch first, which stays split over the devices from layer to layer.
     """
-    if remat not in ("none", *_REMAT_POLICIES):
-        raise ValueError(f"there is no remat {remat!r}, only none, {', '.join(_REMAT_POLICIES)}")
     graphdef, state = nnx.split(blocks, graph=False)
 
     def body(x: jax.Array, inputs: tuple[Any, Any]) -> tuple[jax.Array, Any]:
@@ -118,25 +112,43 @@ def run_blocks(
         x, output = step(nnx.merge(graphdef, layer_state), constrain_batch(x), extra)
         return constrain_batch(x), output
 
-    if remat != "none":
-        body = jax.checkpoint(body, policy=_REMAT_POLICIES[remat], prevent_cse=not scan)
-    if scan:
+    if compute.remat != "none":
+        body = jax.checkpoint(body, policy=_REMAT_POLICIES[compute.remat], prevent_cse=not compute.scan_layers)
+    if compute.scan_layers:
         return jax.lax.scan(body, x, (state, per_layer))
-    layers = jax.tree.leaves(state)[0].shape[0]
     outputs = []
-    for i in range(layers):
+    for i in range(len(jax.tree.leaves(state)[0])):
         x, output = body(x, jax.tree.map(lambda a: a[i], (state, per_layer)))
         outputs.append(output)
     return x, jax.tree.map(lambda *a: jnp.stack(a), *outputs)
 
 
-def flat_params(state: nnx.State) -> Params:
-    """A model's state as {path joined by "/": array}."""
+# A model is a module `make(*sizes, rngs)` over flat parameters. Its structure and its parameters' shapes follow from the sizes.
+
+
+@functools.lru_cache(maxsize=64)
+def _abstract(make: Callable[..., nnx.Module], *sizes: Any) -> tuple[Any, dict[str, jax.ShapeDtypeStruct]]:
+    graphdef, state = nnx.split(nnx.eval_shape(lambda: make(*sizes, nnx.Rngs(0))), graph=False)
+    return graphdef, _flat(state)
+
+
+def _flat(state: nnx.State) -> Params:
     return {"/".join(map(str, path)): variable.get_value() for path, variable in nnx.to_flat_state(state)}
 
 
-def bind_params(graphdef: Any, expected: Mapping[str, Any], params: Mapping[str, jax.Array]) -> Any:
-    """The model of `graphdef` over these parameters; raises KeyError unless they have the names of `expected`."""
+def abstract(make: Callable[..., nnx.Module], *sizes: Any) -> dict[str, jax.ShapeDtypeStruct]:
+    """Names, shapes and dtypes of all parameters, without making any array."""
+    return dict(_abstract(make, *sizes)[1])
+
+
+def initial(make: Callable[..., nnx.Module], *sizes: Any, key: jax.Array) -> Params:
+    """Random parameters from one key; float32."""
+    return _flat(nnx.split(make(*sizes, nnx.Rngs(key)), graph=False)[1])
+
+
+def bound(make: Callable[..., nnx.Module], *sizes: Any, params: Mapping[str, jax.Array]) -> Any:
+    """The module over these parameters; cheap, made to be called inside jit. Raises KeyError on missing or unexpected names."""
+    graphdef, expected = _abstract(make, *sizes)
     if params.keys() != expected.keys():
         raise KeyError(f"parameters differ from the configuration's: {sorted(params.keys() ^ expected.keys())}")
     state = nnx.from_flat_state([(tuple(name.split("/")), nnx.Param(value)) for name, value in sorted(params.items())])

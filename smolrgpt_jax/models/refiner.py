@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from smolrgpt_jax.config import REFINER_STAGES
-from smolrgpt_jax.models.layers import LayerNorm, fan_in_init
+from smolrgpt_jax.models.layers import LayerNorm, random
 
 NORM_EPS = 1e-6
 
@@ -19,7 +20,7 @@ class UpConv(nnx.Module):
     """
 
     def __init__(self, width: int, rngs: nnx.Rngs):
-        self.kernel = nnx.Param(fan_in_init(width)(rngs.params(), (width, 2, 2, width), jnp.float32))
+        self.kernel = nnx.Param(random(rngs, (width, 2, 2, width), 1.0 / math.sqrt(width)))
         self.bias = nnx.Param(jnp.zeros(width))
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -43,14 +44,3 @@ class Refiner(nnx.Module):
         x = jax.nn.gelu(self.norm2(self.up2(x)), approximate=False)
         x = jax.nn.gelu(self.up3(x), approximate=False)
         return x.reshape(batch, -1, width)
-
-
-def repeat_cells(x: jax.Array) -> jax.Array:
-    """What takes the refiner's place where it is left out: every cell repeated over the finer grid.
-
-    x: float[B, N, D] on a square row-major grid -> float[B, 64 * N, D], row-major on the grid eight times as fine.
-    """
-    batch, tokens, width = x.shape
-    side, times = round(tokens**0.5), 2**REFINER_STAGES
-    grid = x.reshape(batch, side, side, width)
-    return jnp.repeat(jnp.repeat(grid, times, axis=1), times, axis=2).reshape(batch, -1, width)

@@ -76,5 +76,5 @@ class VisionEncoder(nnx.Module):
         def step(block: VisionBlock, x: jax.Array, _: Any) -> tuple[jax.Array, None]:
             return block(x, self.compute.attention), None
 
-        x, _ = run_blocks(self.blocks, x, step, scan=self.compute.scan_layers, remat=self.compute.remat)
+        x, _ = run_blocks(self.blocks, x, step, compute=self.compute)
         return self.norm(x)

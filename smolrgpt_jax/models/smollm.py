@@ -13,16 +13,7 @@ from flax import nnx
 
 from smolrgpt_jax.config import AttentionImplementation, Compute, DecoderConfig
 from smolrgpt_jax.models.attention import MASKED, PackedSpans, attention, cache_attention
-from smolrgpt_jax.models.layers import (
-    Dense,
-    Params,
-    RMSNorm,
-    bind_params,
-    flat_params,
-    normal_init,
-    run_blocks,
-    stack_blocks,
-)
+from smolrgpt_jax.models.layers import Dense, Params, RMSNorm, bound, random, run_blocks, stack_blocks
 from smolrgpt_jax.sharding import constrain, constrain_batch
 
 # Stacked over layers: keys and values, float[L, B, K, G, D].
@@ -122,14 +113,13 @@ class Decoder(nnx.Module):
     """Embeddings in, logits out; token lookup is separate so that image and region features can take a token's place."""
 
     def __init__(self, config: DecoderConfig, compute: Compute, rngs: nnx.Rngs):
-        shape = (config.padded_vocab_size, config.width)
-        # Rows past the vocabulary are zero: they are never looked up, and export trims them.
-        used = (jnp.arange(shape[0]) < config.vocab_size)[:, None]
-        init = normal_init(config.embedding_stddev)
-        self.token_embedding = nnx.Param(jnp.where(used, init(rngs.params(), shape, jnp.float32), 0.0))
-        self.head = (
-            None if config.tied_head else nnx.Param(jnp.where(used, init(rngs.params(), shape, jnp.float32), 0.0))
-        )
+        def table() -> nnx.Param:
+            # Rows past the vocabulary are zero: they are never looked up, and export trims them.
+            rows = random(rngs, (config.padded_vocab_size, config.width), config.embedding_stddev)
+            return nnx.Param(jnp.where(jnp.arange(len(rows))[:, None] < config.vocab_size, rows, 0.0))
+
+        self.token_embedding = table()
+        self.head = None if config.tied_head else table()
         self.blocks = stack_blocks(lambda r: DecoderBlock(config, r), config.layers, rngs)
         self.norm = RMSNorm(config.width, config.rms_norm_eps)
         self.config, self.compute = config, compute
@@ -172,7 +162,7 @@ class Decoder(nnx.Module):
         def step(block: DecoderBlock, x: jax.Array, layer_cache: KVCache | None) -> tuple[jax.Array, KVCache | None]:
             return block(x, angles, mask, implementation, layer_cache, cache_index)
 
-        x, cache = run_blocks(self.blocks, x, step, cache, scan=self.compute.scan_layers, remat=self.compute.remat)
+        x, cache = run_blocks(self.blocks, x, step, cache, self.compute)
         return self.norm(x), cache
 
     def decode(
@@ -201,12 +191,6 @@ class Decoder(nnx.Module):
         return self.norm(x)[:, 0], tuple(written)
 
 
-@functools.lru_cache(maxsize=16)
-def _abstract_block(config: DecoderConfig) -> tuple[Any, Params]:
-    graphdef, state = nnx.split(nnx.eval_shape(lambda: DecoderBlock(config, nnx.Rngs(0))), graph=False)
-    return graphdef, flat_params(state)
-
-
 @functools.partial(jax.jit, static_argnames="dtype")
 def unstacked_params(params: Mapping[str, jax.Array], dtype: Any) -> list[Params]:
     """The parameters of each layer, from the stacked ones (named without "decoder/blocks/"); products' weights in `dtype`."""
@@ -217,4 +201,4 @@ def unstacked_params(params: Mapping[str, jax.Array], dtype: Any) -> list[Params
 
 def unstacked_blocks(config: DecoderConfig, layers: Sequence[Params]) -> list[DecoderBlock]:
     """The layers over `unstacked_params`; made to be called inside jit."""
-    return [bind_params(*_abstract_block(config), params) for params in layers]
+    return [bound(DecoderBlock, config, params=params) for params in layers]

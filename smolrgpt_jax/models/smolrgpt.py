@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +12,9 @@ from flax import nnx
 from smolrgpt_jax.config import Compute, SmolRGPTConfig
 from smolrgpt_jax.models.attention import packed_attention_mask, packed_spans
 from smolrgpt_jax.models.connector import Connector
-from smolrgpt_jax.models.layers import Params, bind_params, flat_params
+from smolrgpt_jax.models.layers import Params, abstract, bound, initial
 from smolrgpt_jax.models.mask_pooling import mask_pooling
-from smolrgpt_jax.models.refiner import Refiner, repeat_cells
-from smolrgpt_jax.models.region_extent import RegionExtent
+from smolrgpt_jax.models.refiner import Refiner
 from smolrgpt_jax.models.siglip import VisionEncoder
 from smolrgpt_jax.models.smollm import Decoder
 from smolrgpt_jax.sharding import constrain_batch
@@ -24,20 +22,13 @@ from smolrgpt_jax.sharding import constrain_batch
 
 class SmolRGPT(nnx.Module):
     def __init__(self, config: SmolRGPTConfig, compute: Compute, rngs: nnx.Rngs):
-        width = config.decoder.width
-        self.vision_encoder = VisionEncoder(config.vision, compute, rngs)
-        self.rgb_connector = Connector(config.vision.width, width, config.shuffle_factor, rngs)
-        if config.depth_pathway in ("separate", "shared_refiner"):
-            self.depth_connector = Connector(config.vision.width, width, config.shuffle_factor, rngs)
-        if config.refiners:
-            self.rgb_refiner = Refiner(width, rngs)
-            if config.depth_pathway in ("separate", "shared_connector"):
-                self.depth_refiner = Refiner(width, rngs)
-        if config.region_extent:
-            self.region_extent = RegionExtent(width, rngs)
+        vision, width = config.vision, config.decoder.width
+        self.vision_encoder = VisionEncoder(vision, compute, rngs)
+        self.rgb_connector = Connector(vision.width, width, config.shuffle_factor, rngs)
+        self.depth_connector = Connector(vision.width, width, config.shuffle_factor, rngs)
+        self.rgb_refiner, self.depth_refiner = Refiner(width, rngs), Refiner(width, rngs)
         self.decoder = Decoder(config.decoder, compute, rngs)
         self.compute = compute
-        self.depth_pathway, self.picture_tokens = config.depth_pathway, config.picture_tokens
 
     def encode(
         self, images: jax.Array, depths: jax.Array | None, region_masks: jax.Array | None
@@ -48,40 +39,35 @@ class SmolRGPT(nnx.Module):
         are made. Returns every intermediate, per picture (N = B * P), and `features`: float[B, F, D] in the order of
         `feature_index`: image tokens, then RGB regions, then depth regions, each picture by picture.
         """
-        batch, pictures = images.shape[:2]
-        flat = images.reshape(batch * pictures, *images.shape[2:]).astype(self.compute.dtype)
-        regions = depths is not None and region_masks is not None
-        with_depth = regions and self.depth_pathway != "none"
-        if with_depth:
-            # One pass over RGB and depth together: the same weights encode both. A picture and its depth lie side by
-            # side, so that both stay on the device that has the row.
-            pairs = jnp.stack([flat, depths.reshape(flat.shape).astype(self.compute.dtype)], axis=1)
-            both = self.vision_encoder(constrain_batch(pairs.reshape(-1, *flat.shape[1:])))
-            both = both.reshape(flat.shape[0], 2, *both.shape[1:])
-            rgb_features, depth_features = both[:, 0], both[:, 1]
+        by_picture = [None if x is None else x.reshape(-1, *x.shape[2:]) for x in (images, depths, region_masks)]
+        if depths is None or region_masks is None:
+            out = self.encode_pictures(by_picture[0])
         else:
-            rgb_features = self.vision_encoder(flat)
-        out = {"vision_features_rgb": rgb_features, "image_tokens": self.rgb_connector(rgb_features)}
-        parts = [out["image_tokens"] if self.picture_tokens else jnp.zeros_like(out["image_tokens"])]
-        if regions:
-            masks = region_masks.reshape(batch * pictures, *region_masks.shape[2:])
-            rgb_refiner = getattr(self, "rgb_refiner", repeat_cells)
-            out["rgb_refined"] = rgb_refiner(out["image_tokens"])
-            out["region_rgb"] = mask_pooling(out["rgb_refined"], masks)
-            out["region_depth"] = jnp.zeros_like(out["region_rgb"])
-        if with_depth:
-            # What depth has not of its own it shares with RGB.
-            out["vision_features_depth"] = depth_features
-            out["depth_tokens"] = getattr(self, "depth_connector", self.rgb_connector)(depth_features)
-            out["depth_refined"] = getattr(self, "depth_refiner", rgb_refiner)(out["depth_tokens"])
-            out["region_depth"] = mask_pooling(out["depth_refined"], masks)
-        if regions and hasattr(self, "region_extent"):
-            extent = self.region_extent(masks, depths.reshape(flat.shape) if with_depth else None)
-            out["region_rgb"] += extent.astype(self.compute.dtype)
-        if regions:
-            parts += [out["region_rgb"], out["region_depth"]]
-        width = parts[0].shape[-1]
-        out["features"] = constrain_batch(jnp.concatenate([p.reshape(batch, -1, width) for p in parts], axis=1))
+            out = self.encode_regions(*by_picture)
+        features = [out[name] for name in ("image_tokens", "region_rgb", "region_depth") if name in out]
+        rows = [x.reshape(len(images), -1, x.shape[-1]) for x in features]
+        return out | {"features": constrain_batch(jnp.concatenate(rows, axis=1))}
+
+    def encode_pictures(self, images: jax.Array) -> dict[str, jax.Array]:
+        """`encode` without regions: float[N, H, W, 3] to the intermediates."""
+        seen = self.vision_encoder(images.astype(self.compute.dtype))
+        return {"vision_features_rgb": seen, "image_tokens": self.rgb_connector(seen)}
+
+    def encode_regions(self, images: jax.Array, depths: jax.Array, masks: jax.Array) -> dict[str, jax.Array]:
+        """`encode` with regions: float[N, H, W, 3] twice and float32[N, R, g, g] to the intermediates."""
+        out = {}
+        # One pass over RGB and depth together: the same weights encode both. A picture and its depth lie side by side, so
+        # that both stay on the device that has the row.
+        pairs = jnp.stack([images, depths], axis=1).astype(self.compute.dtype)
+        both = self.vision_encoder(constrain_batch(pairs.reshape(-1, *images.shape[1:])))
+        both = both.reshape(len(images), 2, *both.shape[1:])
+        out["vision_features_rgb"], out["vision_features_depth"] = both[:, 0], both[:, 1]
+        out["image_tokens"] = self.rgb_connector(both[:, 0])
+        out["rgb_refined"] = self.rgb_refiner(out["image_tokens"])
+        out["region_rgb"] = mask_pooling(out["rgb_refined"], masks)
+        out["depth_tokens"] = self.depth_connector(both[:, 1])
+        out["depth_refined"] = self.depth_refiner(out["depth_tokens"])
+        out["region_depth"] = mask_pooling(out["depth_refined"], masks)
         return out
 
     def embed(self, tokens: jax.Array, feature_index: jax.Array, features: jax.Array) -> jax.Array:
@@ -111,25 +97,25 @@ class SmolRGPT(nnx.Module):
         return out
 
 
-@functools.lru_cache(maxsize=16)
-def _abstract(config: SmolRGPTConfig, compute: Compute) -> tuple[Any, dict[str, jax.ShapeDtypeStruct]]:
-    graphdef, state = nnx.split(nnx.eval_shape(lambda: SmolRGPT(config, compute, nnx.Rngs(0))), graph=False)
-    return graphdef, flat_params(state)
+@functools.singledispatch
+def make_model(config: SmolRGPTConfig, compute: Compute, rngs: nnx.Rngs) -> SmolRGPT:
+    """The model of these sizes; a subclass of the configuration can register another."""
+    return SmolRGPT(config, compute, rngs)
 
 
 def abstract_params(config: SmolRGPTConfig) -> dict[str, jax.ShapeDtypeStruct]:
     """Names, shapes and dtypes of all parameters, without making any array."""
-    return dict(_abstract(config, Compute())[1])
+    return abstract(make_model, config, Compute())
 
 
 def init_params(config: SmolRGPTConfig, key: jax.Array) -> Params:
     """Random parameters from one key; float32."""
-    return flat_params(nnx.split(SmolRGPT(config, Compute(), nnx.Rngs(key)), graph=False)[1])
+    return initial(make_model, config, Compute(), key=key)
 
 
 def bind(config: SmolRGPTConfig, params: Mapping[str, jax.Array], compute: Compute = Compute()) -> SmolRGPT:
     """The model over these parameters; cheap, made to be called inside jit. Raises KeyError on missing or unexpected names."""
-    return bind_params(*_abstract(config, compute), params)
+    return bound(make_model, config, compute, params=params)
 
 
 def loss_sums(logits: jax.Array, targets: jax.Array, weights: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:

@@ -6,7 +6,6 @@ LongformerForSequenceClassification computes it. It is the router of the publish
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,9 +20,10 @@ from smolrgpt_jax.models.layers import (
     Dense,
     LayerNorm,
     Params,
-    bind_params,
-    flat_params,
-    normal_init,
+    abstract,
+    bound,
+    initial,
+    random,
     run_blocks,
     stack_blocks,
 )
@@ -152,7 +152,7 @@ class LongformerBlock(nnx.Module):
 class LongformerEncoder(nnx.Module):
     def __init__(self, config: LongformerConfig, rngs: nnx.Rngs):
         def table(rows: int) -> nnx.Param:
-            return nnx.Param(normal_init(EMBEDDING_STDDEV)(rngs.params(), (rows, config.width), jnp.float32))
+            return nnx.Param(random(rngs, (rows, config.width), EMBEDDING_STDDEV))
 
         self.word_embedding = table(config.vocab_size)
         self.position_embedding = table(config.positions)
@@ -194,7 +194,7 @@ class LongformerClassifier(nnx.Module):
             x = block(x, valid)
             return x, x
 
-        x, hidden_states = run_blocks(self.encoder.blocks, embeddings, step, scan=True, remat="none")
+        x, hidden_states = run_blocks(self.encoder.blocks, embeddings, step)
         return {
             "embeddings": embeddings[:, :length],
             "hidden_states": hidden_states[:, :, :length],
@@ -202,22 +202,16 @@ class LongformerClassifier(nnx.Module):
         }
 
 
-@functools.lru_cache(maxsize=16)
-def _abstract(config: LongformerConfig) -> tuple[Any, dict[str, jax.ShapeDtypeStruct]]:
-    graphdef, state = nnx.split(nnx.eval_shape(lambda: LongformerClassifier(config, nnx.Rngs(0))), graph=False)
-    return graphdef, flat_params(state)
-
-
 def abstract_params(config: LongformerConfig) -> dict[str, jax.ShapeDtypeStruct]:
     """Names, shapes and dtypes of all parameters, without making any array."""
-    return dict(_abstract(config)[1])
+    return abstract(LongformerClassifier, config)
 
 
 def init_params(config: LongformerConfig, key: jax.Array) -> Params:
     """Random parameters from one key; float32."""
-    return flat_params(nnx.split(LongformerClassifier(config, nnx.Rngs(key)), graph=False)[1])
+    return initial(LongformerClassifier, config, key=key)
 
 
 def bind(config: LongformerConfig, params: Mapping[str, jax.Array]) -> LongformerClassifier:
     """The model over these parameters; cheap, made to be called inside jit. Raises KeyError on missing or unexpected names."""
-    return bind_params(*_abstract(config), params)
+    return bound(LongformerClassifier, config, params=params)

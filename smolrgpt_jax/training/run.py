@@ -24,7 +24,7 @@ from smolrgpt_jax.data.records import BadRecords
 from smolrgpt_jax.distributed import StopTogether, stop_on_signal
 from smolrgpt_jax.errors import RunError
 from smolrgpt_jax.files import write_json
-from smolrgpt_jax.flops import train_flops
+from smolrgpt_jax.flops import row_parts, train_flops
 from smolrgpt_jax.models.attention import resolve_attention
 from smolrgpt_jax.models.smolrgpt import Params, abstract_params, init_params
 from smolrgpt_jax.training.data import naming, packed_rows, read_data, read_start, row_shape, run_compute, run_lengths
@@ -212,7 +212,8 @@ def _run_steps(
     train_step = jit_train_step(
         config, this.optimizer, state.trained, this.mesh, run["strategy"], run["accumulation"], this.compute
     )
-    step_flops = train_flops(config, this.shape, this.stage, False)[0] * run["batch_rows"]
+    parts = row_parts(config, this.shape.tokens, this.shape.pictures, this.shape.regions)
+    step_flops = train_flops(parts, state.trained) * run["batch_rows"]
     speed = Speed(this.mesh.devices.size, jax.process_count(), step_flops, this.mesh.local_devices[0])
     meta = Meta(config, tokenizer_files(this.start.tokenizer), this.start.layout)
 

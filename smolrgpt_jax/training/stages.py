@@ -69,7 +69,7 @@ PARTS = {
     "vision_encoder": "vision_encoder/",
     "rgb_connector": "rgb_connector/",
     "depth_connector": "depth_connector/",
-    "refiners": "((rgb|depth)_refiner|region_extent)/",
+    "refiners": "(rgb|depth)_refiner/",
     "decoder": "decoder/",
 }
 

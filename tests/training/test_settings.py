@@ -3,10 +3,9 @@ from __future__ import annotations
 import importlib
 
 import pytest
-from flax import nnx
 
 from configs import default
-from smolrgpt_jax.models.layers import run_blocks
+from smolrgpt_jax.config import Compute
 from smolrgpt_jax.training.settings import SETTINGS, check, check_values, describe, differences, plain
 
 
@@ -108,5 +107,5 @@ def test_a_stage_that_follows_another_needs_a_start():
 
 
 def test_layers_refuse_a_remat_that_is_none():
-    with pytest.raises(ValueError, match="there is no remat 'foo', only none, full, dots"):
-        run_blocks(nnx.Module(), None, None, scan=True, remat="foo")
+    with pytest.raises(ValueError, match="remat 'foo' is not one of none, dots, full"):
+        Compute(remat="foo")

@@ -68,7 +68,7 @@ def test_a_tiny_study_from_beginning_to_end(tmp_path, monkeypatch, capsys):
         for seed in (5, 6):
             folder = runs / "warehouse" / "cpu" / f"seed{seed}" / trained.variant_folder(changes)
             model = load(folder / "train")
-            assert model.config.refiners == changes.get("refiners", True)
+            assert vars(model.config).items() >= changes.items()
     written = json.loads((out / "study.json").read_text())
     assert written["seeds"] == [5, 6] and len(written["variants"]) == 2
     # What is done is not done again.

@@ -1,4 +1,4 @@
-"""Models that leave parts of the published one out: what is missing, what is shared, what is not seen."""
+"""Models of studies: what is missing, what is shared, what is not seen, what they cost, how they are kept."""
 
 from __future__ import annotations
 
@@ -6,12 +6,19 @@ import jax
 import numpy as np
 import pytest
 
+from eval.studies.variants import STAGE, VariantConfig
+from launch.tpu_report import costs, hlo
+from smolrgpt_jax import load
 from smolrgpt_jax.checkpoint.config_json import config_to_torch
-from smolrgpt_jax.config import PRESETS, DecoderConfig, VisionConfig
+from smolrgpt_jax.checkpoint.orbax import Meta, save
+from smolrgpt_jax.config import PRESETS, DecoderConfig, SmolRGPTConfig, VisionConfig
+from smolrgpt_jax.data.rows import RowShape, empty_batch
 from smolrgpt_jax.errors import ConfigError
+from smolrgpt_jax.flops import row_parts, train_flops
 from smolrgpt_jax.models.smolrgpt import abstract_params, bind, init_params
+from smolrgpt_jax.training.step import gradients
 
-SMALL = PRESETS["demo"].replace(
+SMALL = VariantConfig(
     vision=VisionConfig(width=32, mlp_width=64, heads=4, layers=1, patch_size=16, image_size=64),
     decoder=DecoderConfig(width=64, mlp_width=128, heads=4, kv_heads=2, layers=1, vocab_size=300),
 )
@@ -86,10 +93,65 @@ def test_without_picture_tokens_only_regions_are_seen(inputs):
     np.testing.assert_array_equal(out["features"][:, tokens:], expected["features"][:, tokens:])
 
 
+def test_without_changes_it_is_the_published_model(inputs):
+    published = SmolRGPTConfig(SMALL.vision, SMALL.decoder)
+    params = init_params(published, jax.random.key(0))
+    ours = encode(SMALL, params, inputs)
+    assert {name: value.shape for name, value in params.items()} == {
+        name: value.shape for name, value in init_params(SMALL, jax.random.key(0)).items()
+    }
+    for name, value in encode(published, params, inputs).items():
+        np.testing.assert_array_equal(ours[name], value)
+
+
 def test_what_the_release_does_not_have_is_not_written_for_it():
-    for changes in ({"depth_pathway": "none"}, {"refiners": False}, {"picture_tokens": False}, {"region_extent": True}):
-        (name,) = changes
-        with pytest.raises(ConfigError, match=f"the PyTorch release has no model with {name}"):
-            config_to_torch(SMALL.replace(**changes))
+    with pytest.raises(ConfigError, match="the PyTorch release has no model of VariantConfig"):
+        config_to_torch(SMALL)
     with pytest.raises(ConfigError, match="depth_pathway 'both' is not one of separate"):
         SMALL.replace(depth_pathway="both")
+
+
+def test_a_checkpoint_says_which_variant_it_is(tmp_path):
+    config = SMALL.replace(depth_pathway="none", region_extent=True)
+    save(tmp_path / "checkpoint", init_params(config, jax.random.key(0)), Meta(config))
+    assert load(tmp_path / "checkpoint").config == config
+
+
+@pytest.mark.parametrize("name", ["os.PathLike", "eval.studies.variants.Variant", "eval.nothing.Config"])
+def test_a_class_that_is_no_configuration_of_ours_is_refused(name):
+    with pytest.raises(ConfigError, match=f"is of class '{name}', which this project does not have"):
+        SmolRGPTConfig.from_dict({"class": name})
+
+
+def test_what_checkpoints_of_old_hold():
+    written = PRESETS["demo"].to_dict() | {"compute_dtype": "bfloat16", "remat": "full", "scan_layers": False}
+    published = {"depth_pathway": "separate", "refiners": True, "picture_tokens": True, "region_extent": False}
+    assert SmolRGPTConfig.from_dict(written | published) == PRESETS["demo"]
+    with pytest.raises(ConfigError, match="the model has refiners False, only True can still be read"):
+        SmolRGPTConfig.from_dict(written | published | {"refiners": False})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"depth_pathway": "shared_connector"},
+        {"depth_pathway": "shared_refiner"},
+        {"depth_pathway": "none"},
+        {"refiners": False},
+        {"picture_tokens": False},
+        {"region_extent": True},
+        {"region_extent": True, "depth_pathway": "none", "refiners": False},
+    ],
+    ids=str,
+)
+def test_analytic_training_flops_are_those_of_the_compiled_step(changes):
+    config = SMALL.replace(**changes)
+    shape = RowShape(64, 1, 3, config.image_tokens, config.vision.image_size, config.mask_grid)
+    params = abstract_params(config)
+    trained = {name: params[name] for name in STAGE.trained(params)}
+    frozen = {name: value for name, value in params.items() if name not in trained}
+    batch = {name: jax.ShapeDtypeStruct((2, *v.shape[1:]), v.dtype) for name, v in empty_batch(1, shape, 0).items()}
+    compiled = jax.jit(lambda *given: gradients(config, *given)).lower(trained, frozen, batch).compile()
+    found = sum(work.flops * work.times for work in costs.work(hlo.parse(compiled.as_text())))
+    assert found == pytest.approx(2 * train_flops(row_parts(config, 64, 1, 3), trained), rel=0.01)

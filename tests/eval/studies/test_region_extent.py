@@ -6,11 +6,12 @@ import jax
 import numpy as np
 import pytest
 
-from smolrgpt_jax.config import PRESETS, DecoderConfig, VisionConfig
-from smolrgpt_jax.models.region_extent import MEASURES, region_measures
+from eval.studies.region_extent import MEASURES, region_measures
+from eval.studies.variants import VariantConfig
+from smolrgpt_jax.config import DecoderConfig, VisionConfig
 from smolrgpt_jax.models.smolrgpt import bind, init_params
 
-CONFIG = PRESETS["demo"].replace(
+CONFIG = VariantConfig(
     vision=VisionConfig(width=32, mlp_width=64, heads=4, layers=1, patch_size=16, image_size=64),
     decoder=DecoderConfig(width=64, mlp_width=128, heads=4, kv_heads=2, layers=1, vocab_size=300),
 )
