@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
-from smolrgpt_jax.data.pictures import Loader, fill_pixels
+from smolrgpt_jax.data.pictures import FileLoader
 from smolrgpt_jax.data.plan import check_fit
 from smolrgpt_jax.data.records import BadRecords, Picture, Region
 from smolrgpt_jax.data.rows import PackedPicture, RowShape, TokenisedQuestions, empty_batch, fill_text
@@ -161,9 +161,8 @@ class PromptBatch:
 
 def prompt_batches(
     prompts: Prompts,
-    load: Loader,
+    load: FileLoader,
     *,
-    depth_mode: str = "training",
     most_lengths: int = MOST_LENGTHS,
     batch_tokens: int = 1024,
     multiple: int = 1,
@@ -172,7 +171,7 @@ def prompt_batches(
     """Yields every row of the prompts once, the longest first.
 
     Args:
-      load, depth_mode: as for ``PackedRows``.
+      load: as for `PackedRows`.
       most_lengths: most different row lengths; fewer for few rows, since every one costs a compilation.
       batch_tokens: a batch has so many rows that it holds about so many tokens for every one of ``multiple``.
       multiple: rows of a batch are a multiple of it.
@@ -192,7 +191,7 @@ def prompt_batches(
         questions = max(sum(len(row.lengths) for row in batch) for batch in batches)
         shape = dataclasses.replace(prompts.shape, tokens=length)
         for batch in batches:
-            arrays, asked = _fill(prompts, batch, count, shape, load, depth_mode, on_bad_record)
+            arrays, asked = _fill(prompts, batch, count, shape, load, on_bad_record)
             yield PromptBatch(arrays, asked, questions)
 
 
@@ -201,8 +200,7 @@ def _fill(
     rows: Sequence[PromptRow],
     count: int,
     shape: RowShape,
-    load: Loader,
-    depth_mode: str,
+    load: FileLoader,
     on_bad_record: BadRecords,
 ) -> tuple[dict[str, np.ndarray], list[tuple[int, int, int, int, int]]]:
     arrays = empty_batch(count, shape, prompts.questions.tokenizer.pad_id)
@@ -213,7 +211,7 @@ def _fill(
         out["targets"] = np.zeros(shape.tokens, np.int32)
         (regions,) = fill_text(out, (row.part,), prompts.pictures, prompts.questions, shape)
         try:
-            fill_pixels(out, 0, load(prompts.pictures[row.part.picture], regions), depth_mode)
+            load.fill(out, 0, prompts.pictures[row.part.picture], regions)
         except DataError as error:
             on_bad_record.reject(error)
             continue

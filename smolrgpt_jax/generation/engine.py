@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from smolrgpt_jax import sharding
 from smolrgpt_jax.config import Compute, SmolRGPTConfig
-from smolrgpt_jax.data.pictures import FileLoader, Loader
+from smolrgpt_jax.data.pictures import FileLoader
 from smolrgpt_jax.data.prompts import PromptBatch, Prompts, prompt_batches
 from smolrgpt_jax.data.records import BadRecords, Question
 from smolrgpt_jax.generation import slots as device
@@ -87,7 +87,7 @@ def answer_prompts(
     decoding: Decoding,
     *,
     closing: Closing | None = None,
-    load: Loader | None = None,
+    load: FileLoader | None = None,
     on_bad_record: BadRecords | None = None,
     compute: Compute = Compute(),
 ) -> Iterator[dict[str, np.ndarray]]:
@@ -102,7 +102,6 @@ def answer_prompts(
     batches = prompt_batches(
         prompts,
         load or FileLoader(prompts.shape, decoding.depth_mode, cached_pictures=2),
-        depth_mode=decoding.depth_mode,
         multiple=ways,
         on_bad_record=on_bad_record,
     )

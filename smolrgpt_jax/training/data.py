@@ -110,7 +110,6 @@ def packed_rows(
             tokenizer,
             shape,
             load=load,
-            depth_mode=data["depth_mode"],
             on_bad_record=bad,
             questions=questions,
             question_balance=question_balance,

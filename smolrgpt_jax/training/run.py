@@ -19,7 +19,7 @@ from tqdm import tqdm
 from smolrgpt_jax import sharding
 from smolrgpt_jax.checkpoint.load import tokenizer_files
 from smolrgpt_jax.checkpoint.orbax import Meta, TrainingCheckpoints
-from smolrgpt_jax.data.batches import batch_questions, train_batches
+from smolrgpt_jax.data.batches import Order, batch_questions, train_batches
 from smolrgpt_jax.data.records import BadRecords
 from smolrgpt_jax.distributed import StopTogether, stop_on_signal
 from smolrgpt_jax.errors import RunError
@@ -93,10 +93,10 @@ class Run:
             print(f"  {self.bad.summary()}")
 
     @property
-    def order(self) -> dict[str, Any]:
-        """What decides which rows a batch holds."""
+    def order(self) -> Order:
+        """Which rows make up each batch."""
         weights = list(self.settings["data"]["weights"].values()) or None
-        return {"batch_rows": self.settings["batch_rows"], "seed": self.settings["seed"], "weights": weights}
+        return Order(self.settings["batch_rows"], self.settings["seed"], weights)
 
 
 @dataclasses.dataclass
@@ -142,7 +142,7 @@ def train(
         saver = stack.enter_context(contextlib.closing(TrainingCheckpoints(this.workdir, keep=run["keep"])))
         batches = train_batches(
             this.rows,
-            **this.order,
+            this.order,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
             num_threads=run["data"]["threads"],
@@ -279,7 +279,7 @@ def _not_finite(this: Run, state: State) -> RunError:
     """Writes the steps since the last report and the records in their batches; returns the error that names the file."""
     loss, norm, file = state.metrics["loss"], state.metrics["grad_norm"], this.workdir / BAD_STEP
     first = max(1, state.step - this.settings["log_every"] + 1)
-    records = {n: batch_questions(this.rows, n - 1, **this.order) for n in range(first, state.step + 1)}
+    records = {n: batch_questions(this.rows, this.order, n - 1) for n in range(first, state.step + 1)}
     if jax.process_index() == 0:
         write_json(file, {"step": state.step, "loss": str(loss), "grad_norm": str(norm), "records": records})
     return RunError(

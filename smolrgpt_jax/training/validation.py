@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from smolrgpt_jax import sharding
 from smolrgpt_jax.checkpoint.load import Checkpoint
 from smolrgpt_jax.config import Compute
-from smolrgpt_jax.data.batches import train_batches
+from smolrgpt_jax.data.batches import Order, train_batches
 from smolrgpt_jax.data.records import BadRecords, Picture
 from smolrgpt_jax.data.rows import RowShape
 from smolrgpt_jax.errors import RunError
@@ -110,10 +110,7 @@ class Validation:
         limit = min(self._run["validation_rows"], sum(map(len, self._rows)))
         batches = train_batches(
             self._rows,
-            batch_rows=rows,
-            seed=0,
-            num_epochs=1,
-            shuffle=False,
+            Order(rows, seed=0, num_epochs=1, shuffle=False),
             process_index=jax.process_index(),
             process_count=jax.process_count(),
             put=lambda batch: sharding.put_batch(batch, self._mesh),

@@ -32,6 +32,11 @@ def damage(picture):
     picture.depth.write_bytes(content[: len(content) // 2])
 
 
+def row_of(rows, index):
+    """One of `PackedRows`: the arrays of a batch without their first dimension."""
+    return {key: value[0] for key, value in rows.batch([index]).items()}
+
+
 def assert_same(left, right):
     assert left.keys() == right.keys()
     for key in left:

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from smolrgpt_jax.data import images, masks
-from smolrgpt_jax.data.batches import PackedRows, train_batches
+from smolrgpt_jax.data.batches import Order, PackedRows, train_batches
 from smolrgpt_jax.data.records import BadRecords
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 from smolrgpt_jax.errors import DataError
-from tests.data.row_cases import assert_same, damage
+from tests.data.row_cases import assert_same, damage, row_of
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def texts(batch):
 def test_a_row_holds_the_pixels_of_its_pictures(pictures, tokenizer, shape):
     rows = PackedRows(pictures, tokenizer, shape)
     for index, parts in enumerate(rows.plan.rows):
-        row = rows[index]
+        row = row_of(rows, index)
         assert {key: (value.shape, value.dtype.name) for key, value in row.items()} == {
             **{
                 key: ((128,), "int32")
@@ -67,9 +67,9 @@ def test_a_row_holds_the_pixels_of_its_pictures(pictures, tokenizer, shape):
 
 @pytest.mark.parametrize("processes", [1, 2, 4])
 def test_processes_get_disjoint_shares_of_the_same_global_batches(rows, processes):
-    whole = list(train_batches(rows, batch_rows=4, seed=3, num_epochs=2))
+    whole = list(train_batches([rows], Order(4, 3, num_epochs=2)))
     parts = [
-        list(train_batches(rows, batch_rows=4, seed=3, num_epochs=2, process_index=index, process_count=processes))
+        list(train_batches([rows], Order(4, 3, num_epochs=2), process_index=index, process_count=processes))
         for index in range(processes)
     ]
     assert len({len(part) for part in parts}) == 1 and len(parts[0]) == len(whole)
@@ -81,20 +81,20 @@ def test_processes_get_disjoint_shares_of_the_same_global_batches(rows, processe
 def test_every_row_comes_once_per_epoch_and_in_another_order(rows):
     everything = sorted(texts(rows.batch(range(len(rows)))))
     size = len(rows)
-    epochs = [texts(batch) for batch in train_batches(rows, batch_rows=size, seed=0, num_epochs=3)]
+    epochs = [texts(batch) for batch in train_batches([rows], Order(size, 0, num_epochs=3))]
     assert len(epochs) == 3
     assert all(sorted(epoch) == everything for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
-    again = next(iter(train_batches(rows, batch_rows=size, seed=0)))
+    again = next(iter(train_batches([rows], Order(size, 0))))
     assert texts(again) == epochs[0]
-    assert texts(next(iter(train_batches(rows, batch_rows=size, seed=1)))) != epochs[0]
-    plain = next(iter(train_batches(rows, batch_rows=size, seed=0, shuffle=False)))
+    assert texts(next(iter(train_batches([rows], Order(size, 1))))) != epochs[0]
+    plain = next(iter(train_batches([rows], Order(size, 0, shuffle=False))))
     assert texts(plain) == texts(rows.batch(range(size)))
 
 
 def test_the_last_batch_is_filled_up_with_rows_without_loss(rows):
     size = len(rows) - 1
-    first, last = train_batches(rows, batch_rows=size, seed=0, num_epochs=1)
+    first, last = train_batches([rows], Order(size, 0, num_epochs=1))
     assert (first["picture_ids"].max(axis=1) > 0).all()
     assert (last["picture_ids"].max(axis=1) > 0).sum() == 1
     assert (last["targets"][1:] == -100).all() and not last["images"][1:].any()
@@ -103,13 +103,13 @@ def test_the_last_batch_is_filled_up_with_rows_without_loss(rows):
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_resumes_with_the_next_batch_also_on_other_processes(rows, processes):
-    iterator = iter(train_batches(rows, batch_rows=4, seed=5))
+    iterator = iter(train_batches([rows], Order(4, 5)))
     for _ in range(3):
         next(iterator)
     state = iterator.get_state()
     expected = [next(iterator) for _ in range(3)]
     resumed = [
-        iter(train_batches(rows, batch_rows=4, seed=5, process_index=index, process_count=processes))
+        iter(train_batches([rows], Order(4, 5), process_index=index, process_count=processes))
         for index in range(processes)
     ]
     for part in resumed:
@@ -123,7 +123,7 @@ def test_the_iterator_is_saved_in_a_checkpoint(rows, tmp_path):
     import grain
     import orbax.checkpoint as ocp
 
-    batches = train_batches(rows, batch_rows=2, seed=5)
+    batches = train_batches([rows], Order(2, 5))
     iterator = iter(batches)
     next(iterator)
     with ocp.CheckpointManager(tmp_path) as manager:
@@ -139,11 +139,11 @@ def test_several_data_sets_are_joined_or_mixed(pictures, tokenizer, one_each):
     first = PackedRows(pictures[:3], tokenizer, one_each)
     second = PackedRows(pictures[3:], tokenizer, one_each)
     total = len(first) + len(second)
-    joined = next(iter(train_batches([first, second], batch_rows=total, seed=0)))
+    joined = next(iter(train_batches([first, second], Order(total, 0))))
     assert sorted(texts(joined)) == sorted(
         texts(first.batch(range(len(first)))) + texts(second.batch(range(len(second))))
     )
-    mixed = next(iter(train_batches([first, second], batch_rows=40, seed=0, weights=(3, 1))))
+    mixed = next(iter(train_batches([first, second], Order(40, 0, weights=(3, 1)))))
     known = set(texts(first.batch(range(len(first)))))
     assert sum(text in known for text in texts(mixed)) == 30
 
@@ -159,19 +159,19 @@ def test_batches_have_weights_only_where_they_are_asked_for(rows, pictures, toke
 def test_sizes_that_do_not_fit_are_an_error(rows, pictures, tokenizer, shape):
     other = PackedRows(pictures, tokenizer, shape)
     for arguments, message in (
-        (dict(rows=rows, batch_rows=3, process_count=2), "do not divide"),
-        (dict(rows=[rows, other], batch_rows=2), "one shape"),
-        (dict(rows=[rows], batch_rows=2, weights=(1, 2)), "one weight"),
-        (dict(rows=PackedRows([], tokenizer, shape), batch_rows=2), "without rows"),
+        (dict(rows=[rows], order=Order(3, 0), process_count=2), "do not divide"),
+        (dict(rows=[rows, other], order=Order(2, 0)), "one shape"),
+        (dict(rows=[rows], order=Order(2, 0, weights=(1, 2))), "one weight"),
+        (dict(rows=[PackedRows([], tokenizer, shape)], order=Order(2, 0)), "without rows"),
     ):
         with pytest.raises(ValueError, match=message):
-            train_batches(seed=0, **arguments)
+            train_batches(**arguments)
 
 
 def test_a_truncated_picture_stops_training_with_picture_and_record(rows, pictures):
     damage(pictures[2])
     with pytest.raises(DataError) as caught:
-        for _ in train_batches(rows, batch_rows=2, seed=0, num_epochs=1):
+        for _ in train_batches([rows], Order(2, 0, num_epochs=1)):
             pass
     text = str(caught.value).splitlines()[0]
     assert "000002_depth.png is truncated" in text and "'2-0'" in text
@@ -184,10 +184,10 @@ def test_a_truncated_picture_is_left_out_and_reported(pictures, tokenizer, shape
         index for index, row in enumerate(whole.plan.rows) if len(row) == 2 and 2 in (row[0].picture, row[1].picture)
     )
     place = [part.picture for part in whole.plan.rows[index]].index(2)
-    expected = whole[index]
+    expected = row_of(whole, index)
     damage(pictures[2])
     bad = BadRecords("report")
-    row = PackedRows(pictures, tokenizer, shape, on_bad_record=bad)[index]
+    row = row_of(PackedRows(pictures, tokenizer, shape, on_bad_record=bad), index)
     assert len(bad.reasons) == 1 and "'2-0'" in bad.reasons[0]
     lost = expected["picture_ids"] == place + 1
     for key, value in (

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smolrgpt_jax.data.batches import PackedRows, batch_questions, train_batches
+from smolrgpt_jax.data.batches import Order, PackedRows, batch_questions, train_batches
 from smolrgpt_jax.data.pictures import FileLoader
 from smolrgpt_jax.data.prepared.reader import read_prepared
 from smolrgpt_jax.data.prepared.writer import PrepareConfig, prepare
@@ -66,12 +66,11 @@ def questions(batch) -> list[tuple[bytes, float]]:
     return found
 
 
-def shares(rows, processes, **options):
+def shares(rows, processes, *, num_epochs=None, weights=None, **options):
     """The batches of each process of a run with global batches of eight rows."""
+    order = Order(8, 4, weights, num_epochs)
     return [
-        train_batches(
-            rows, batch_rows=8, seed=4, process_index=index, process_count=processes, num_threads=1, **options
-        )
+        train_batches([rows], order, process_index=index, process_count=processes, num_threads=1, **options)
         for index in range(processes)
     ]
 
@@ -97,11 +96,9 @@ def test_the_order_does_not_depend_on_how_the_data_is_stored(rows_of):
 
 def test_the_first_epoch_is_the_same_whether_one_or_twenty_are_asked_for(rows_of):
     size = len(rows_of["raw"])
-    one, twenty = (
-        next(iter(train_batches(rows_of["raw"], batch_rows=size, seed=4, num_epochs=epochs))) for epochs in (1, 20)
-    )
+    one, twenty = (next(iter(train_batches([rows_of["raw"]], Order(size, 4, num_epochs=epochs)))) for epochs in (1, 20))
     assert_same(one, twenty)
-    assert len(list(train_batches(rows_of["raw"], batch_rows=size, seed=4, num_epochs=20))) == 20
+    assert len(list(train_batches([rows_of["raw"]], Order(size, 4, num_epochs=20)))) == 20
 
 
 @settings(deadline=None, max_examples=10, derandomize=True)
@@ -113,10 +110,10 @@ def test_the_order_after_a_stop_is_the_order_without_one(rows_of, step, before, 
     def take(iterators, count):
         return [[next(iterator) for iterator in iterators] for _ in range(count)]
 
-    whole = take([iter(share) for share in shares([rows], 1, **options)], STEPS)
-    stopped = [iter(share) for share in shares([rows], before, **options)]
+    whole = take([iter(share) for share in shares(rows, 1, **options)], STEPS)
+    stopped = [iter(share) for share in shares(rows, before, **options)]
     first = take(stopped, step)
-    resumed = [iter(share) for share in shares([rows], after, **options)]
+    resumed = [iter(share) for share in shares(rows, after, **options)]
     for iterator in resumed:
         iterator.set_state(stopped[0].get_state())
     found = first + take(resumed, STEPS - step)
@@ -135,11 +132,11 @@ def test_the_questions_of_a_batch_can_be_named_afterwards(root, rows_of, tokeniz
         for j, question in enumerate(picture.questions)
     }
     rows = [rows_of["raw"], rows_of["prepared"]]
-    order = {"batch_rows": 4, "seed": 11, "weights": (1, 2) if mixed else None}
-    batches = iter(train_batches(rows, **order))
+    order = Order(4, 11, weights=(1, 2) if mixed else None)
+    batches = iter(train_batches(rows, order))
     for index in range(12):
         found = [names[text] for text, _ in questions(next(batches))]
-        assert found == batch_questions(rows, index, **order)
+        assert found == batch_questions(rows, order, index)
 
 
 def test_worker_processes_and_prefetching_change_nothing(rows_of):
@@ -150,7 +147,7 @@ def test_worker_processes_and_prefetching_change_nothing(rows_of):
         seen.append(batch)
         return {**batch, "put": True}
 
-    batches = shares(rows_of["raw"], 1, num_epochs=2, workers=2, put=put, ahead=3)[0]
+    batches = shares(rows_of["raw"], 1, num_epochs=2, workers=2, put=put)[0]
     iterator = iter(batches)
     first = [next(iterator) for _ in range(2)]
     state = iterator.get_state()

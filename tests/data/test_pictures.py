@@ -6,7 +6,7 @@ from smolrgpt_jax.data.batches import PackedRows
 from smolrgpt_jax.data.pictures import FileLoader
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 from smolrgpt_jax.errors import DataError
-from tests.data.row_cases import assert_same
+from tests.data.row_cases import assert_same, row_of
 
 
 @pytest.fixture
@@ -19,11 +19,12 @@ def test_cached_pictures_are_the_same_and_bounded(pictures, tokenizer, shape):
     cached = PackedRows(pictures, tokenizer, shape, load=loader)
     plain = PackedRows(pictures, tokenizer, shape)
     for index in [*range(len(plain)), *range(len(plain))]:
-        assert_same(cached[index], plain[index])
+        assert_same(row_of(cached, index), row_of(plain, index))
     regions = pictures[0].questions[0].regions
-    loader(pictures[0], regions)
+    out = {key: value[0] for key, value in plain.empty(1).items()}
+    loader.fill(out, 0, pictures[0], regions)
     pictures[0].image.unlink()
-    loader(pictures[0], regions)  # still known
-    loader(pictures[1], ()), loader(pictures[2], ())
+    loader.fill(out, 0, pictures[0], regions)  # still known
+    loader.fill(out, 0, pictures[1], ()), loader.fill(out, 0, pictures[2], ())
     with pytest.raises(DataError, match="missing"):
-        loader(pictures[0], regions)
+        loader.fill(out, 0, pictures[0], regions)
