@@ -13,14 +13,14 @@ from __future__ import annotations
 import argparse
 import re
 import signal
-import sys
 from pathlib import Path
 
-from smolrgpt_jax.errors import CheckpointError, DataError
+from smolrgpt_jax.errors import told
 
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 SHOWN = 5  # differences named in the last line of verify; its table shows where the others are
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+MODEL = "FOLDER_OR_HUB_ID"
 
 
 def size_in_bytes(text: str) -> int:
@@ -44,133 +44,107 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(dest="command", required=True)
-    to_jax = commands.add_parser(
-        "torch-to-jax", help="PyTorch folder (config.json, model.safetensors) to a checkpoint of ours"
-    )
-    to_jax.add_argument("source", type=Path)
-    to_jax.add_argument("destination", type=Path)
-    to_jax.add_argument("--tokenizer", help="folder or hub id of the tokenizer to bring along")
-    to_jax.add_argument("--allow_nan", action="store_true", help="accept NaN and infinite weights")
-    to_torch = commands.add_parser(
-        "jax-to-torch", help="checkpoint of ours (or a training work directory) to a PyTorch folder"
-    )
-    to_torch.add_argument("source", type=Path)
-    to_torch.add_argument("destination", type=Path)
-    to_torch.add_argument(
-        "--dtype",
-        type=dtype_name,
-        metavar="|".join(DTYPES),
-        help="dtype of all parameters; default: as imported, else float32",
-    )
-    to_torch.add_argument(
-        "--max_shard_size",
-        type=size_in_bytes,
-        metavar="SIZE",
-        help="write files of at most this size (500MB, 2GiB) and an index; default: as imported, else one file",
-    )
-    to_torch.add_argument("--allow_nan", action="store_true", help="accept NaN and infinite weights")
-    backbones = commands.add_parser(
-        "backbones", help="Hugging Face SigLIP and Llama (SmolLM2) folders to a checkpoint of ours to train from"
-    )
-    backbones.add_argument("--vision", required=True, metavar="FOLDER_OR_HUB_ID")
-    backbones.add_argument("--language", required=True, metavar="FOLDER_OR_HUB_ID")
-    backbones.add_argument("destination", type=Path)
-    backbones.add_argument(
-        "--tokenizer", metavar="FOLDER_OR_HUB_ID", help="default: the language folder's, if it holds one"
-    )
-    backbones.add_argument("--seed", type=int, default=0, help="of connectors, refiners and the extra tokens' rows")
-    fresh = commands.add_parser(
-        "fresh", help="any checkpoint to one of ours in which parts of the model are drawn anew"
-    )
-    fresh.add_argument("source", type=Path)
-    fresh.add_argument("destination", type=Path)
-    fresh.add_argument("--parts", nargs="+", metavar="PART", help="default: all connectors and refiners")
-    fresh.add_argument("--seed", type=int, default=0, help="of what is drawn (default %(default)s)")
-    check = commands.add_parser("verify", help="compare every tensor of a PyTorch folder with a checkpoint of ours")
-    check.add_argument("torch_folder", type=Path)
-    check.add_argument("checkpoint", type=Path)
-    check.add_argument("--outputs", action="store_true", help="compare both models' outputs too; needs PyTorch")
-    inspect = commands.add_parser("inspect", help="say what a checkpoint is, without reading its weights")
-    inspect.add_argument("path", type=Path)
+    commands = parser.add_subparsers(required=True)
+
+    def command(name: str, run, help: str, *paths: str):
+        added = commands.add_parser(name, help=help)
+        added.set_defaults(run=run)
+        for path in paths:
+            added.add_argument(path, type=Path)
+        return added.add_argument
+
+    add = command("torch-to-jax", to_jax, "PyTorch folder to a checkpoint of ours", "source", "destination")
+    add("--tokenizer", metavar=MODEL, help="the tokenizer to bring along; default: the folder's, if it holds one")
+    add("--allow_nan", action="store_true", help="accept NaN and infinite weights")
+    add = command("jax-to-torch", to_torch, "checkpoint of ours to a PyTorch folder", "source", "destination")
+    as_imported = "default: as imported, else"
+    dtypes = "|".join(DTYPES)
+    add("--dtype", type=dtype_name, metavar=dtypes, help=f"dtype of all parameters; {as_imported} float32")
+    sizes = "write files of at most this size (500MB, 2GiB) and an index"
+    add("--max_shard_size", type=size_in_bytes, metavar="SIZE", help=f"{sizes}; {as_imported} one file")
+    add("--allow_nan", action="store_true", help="accept NaN and infinite weights")
+    joined = "Hugging Face SigLIP and Llama (SmolLM2) folders to a checkpoint of ours to train from"
+    add = command("backbones", backbones, joined, "destination")
+    add("--vision", required=True, metavar=MODEL)
+    add("--language", required=True, metavar=MODEL)
+    add("--tokenizer", metavar=MODEL, help="default: the language folder's, if it holds one")
+    add("--seed", type=int, default=0, help="of connectors, refiners and the extra tokens' rows")
+    drawn = "any checkpoint to one of ours in which parts of the model are drawn anew"
+    add = command("fresh", fresh, drawn, "source", "destination")
+    add("--parts", nargs="+", metavar="PART", help="default: all connectors and refiners")
+    add("--seed", type=int, default=0, help="of what is drawn (default %(default)s)")
+    compared = "compare every tensor of a PyTorch folder with a checkpoint of ours"
+    add = command("verify", verify, compared, "torch_folder", "checkpoint")
+    add("--outputs", action="store_true", help="compare both models' outputs too; needs PyTorch")
+    command("inspect", inspect, "say what a checkpoint is, without reading its weights", "path")
     return parser
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Runs one command; raises CheckpointError, DataError or SystemExit with one sentence."""
-    # Imported here, so that --help answers at once.
-    if arguments.command == "torch-to-jax":
-        from convert.folders import torch_to_jax
-
-        print(f"converting {arguments.source} to {arguments.destination}", flush=True)
-        done = torch_to_jax(
-            arguments.source, arguments.destination, tokenizer=arguments.tokenizer, allow_nan=arguments.allow_nan
-        )
-        print(f"{done['tensors']} tensors, {done['parameters']:,} parameters (vocabulary padding included)")
-    elif arguments.command == "jax-to-torch":
-        from convert.folders import jax_to_torch
-
-        print(f"converting {arguments.source} to {arguments.destination}", flush=True)
-        done = jax_to_torch(
-            arguments.source,
-            arguments.destination,
-            dtype=arguments.dtype,
-            max_shard_bytes=arguments.max_shard_size,
-            allow_nan=arguments.allow_nan,
-        )
-        print(f"{done['tensors']} tensors in {done['files']} file{'s' if done['files'] > 1 else ''}")
-    elif arguments.command == "backbones":
-        from convert.backbones import build
-        from convert.inspection import describe
-
-        print(
-            f"joining {arguments.vision} and {arguments.language} into {arguments.destination}, seed {arguments.seed}",
-            flush=True,
-        )
-        build(
-            arguments.vision,
-            arguments.language,
-            arguments.destination,
-            tokenizer=arguments.tokenizer,
-            seed=arguments.seed,
-        )
-        print(describe(arguments.destination))
-    elif arguments.command == "fresh":
-        from smolrgpt_jax.checkpoint.fresh import BETWEEN, write_start
-
-        parts = arguments.parts or BETWEEN
-        print(f"drawing {', '.join(parts)} of {arguments.source} anew, seed {arguments.seed}", flush=True)
-        write_start(arguments.source, arguments.destination, parts, arguments.seed)
-        print(f"written to {arguments.destination}")
-    elif arguments.command == "verify":
-        verify(arguments.torch_folder, arguments.checkpoint, outputs=arguments.outputs)
-    else:
-        from convert.inspection import describe
-
-        print(describe(arguments.path))
+# The commands; they import what they need, so that --help answers at once.
 
 
-def verify(torch_folder: Path, checkpoint: Path, *, outputs: bool) -> None:
-    """Prints the comparison; raises SystemExit with all differences if there are any."""
+def to_jax(a: argparse.Namespace) -> None:
+    from convert.folders import torch_to_jax
+
+    print(f"converting {a.source} to {a.destination}", flush=True)
+    done = torch_to_jax(a.source, a.destination, tokenizer=a.tokenizer, allow_nan=a.allow_nan)
+    print(f"{done['tensors']} tensors, {done['parameters']:,} parameters (vocabulary padding included)")
+
+
+def to_torch(a: argparse.Namespace) -> None:
+    from convert.folders import jax_to_torch
+
+    print(f"converting {a.source} to {a.destination}", flush=True)
+    limits = {"dtype": a.dtype, "max_shard_bytes": a.max_shard_size, "allow_nan": a.allow_nan}
+    done = jax_to_torch(a.source, a.destination, **limits)
+    print(f"{done['tensors']} tensors in {done['files']} file{'s' if done['files'] > 1 else ''}")
+
+
+def backbones(a: argparse.Namespace) -> None:
+    from convert.backbones import build
+    from convert.inspection import describe
+
+    print(f"joining {a.vision} and {a.language} into {a.destination}, seed {a.seed}", flush=True)
+    build(a.vision, a.language, a.destination, tokenizer=a.tokenizer, seed=a.seed)
+    print(describe(a.destination))
+
+
+def fresh(a: argparse.Namespace) -> None:
+    from smolrgpt_jax.checkpoint.fresh import BETWEEN, write_start
+
+    parts = a.parts or BETWEEN
+    print(f"drawing {', '.join(parts)} of {a.source} anew, seed {a.seed}", flush=True)
+    write_start(a.source, a.destination, parts, a.seed)
+    print(f"written to {a.destination}")
+
+
+def inspect(a: argparse.Namespace) -> None:
+    from convert.inspection import describe
+
+    print(describe(a.path))
+
+
+def verify(a: argparse.Namespace) -> None:
+    """Prints the comparison; raises ValueError with all differences if there are any."""
     from convert.compare import compare_outputs, compare_tensors
 
-    print(f"comparing {torch_folder} with {checkpoint}", flush=True)
-    found = compare_tensors(torch_folder, checkpoint)
+    print(f"comparing {a.torch_folder} with {a.checkpoint}", flush=True)
+    found = compare_tensors(a.torch_folder, a.checkpoint)
     print(found.table())
     problems = list(found.problems)
     compared = "outputs were not compared (--outputs does)"
-    if outputs and not problems:
+    if a.outputs and not problems:
         try:
-            text, problems = compare_outputs(torch_folder, checkpoint)
+            text, problems = compare_outputs(a.torch_folder, a.checkpoint)
             compared = "the outputs agree"
             print(f"\n{text}")
         except ImportError:
-            raise SystemExit(
-                "error: every tensor is equal, but the outputs cannot be compared: PyTorch is not installed"
+            raise ValueError(
+                "every tensor is equal, but the outputs cannot be compared: PyTorch is not installed"
             ) from None
     if problems:
         more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-        raise SystemExit(f"error: the checkpoints differ: {'; '.join(problems[:SHOWN])}{more}")
+        raise ValueError(f"the checkpoints differ: {'; '.join(problems[:SHOWN])}{more}")
     print(f"every tensor is equal; {compared}")
 
 
@@ -179,17 +153,11 @@ def _terminated(number: int, frame: object) -> None:
     raise SystemExit(f"error: stopped by {signal.Signals(number).name}; nothing was written")
 
 
+@told("error: stopped by SIGINT; nothing was written")
 def main() -> None:
     arguments = make_parser().parse_args()
     signal.signal(signal.SIGTERM, _terminated)
-    try:
-        run(arguments)
-    except (CheckpointError, DataError) as error:
-        raise SystemExit(f"error: {error}") from None
-    except KeyboardInterrupt:
-        raise SystemExit("error: stopped by SIGINT; nothing was written") from None
-    except BrokenPipeError:
-        sys.stderr.close()
+    arguments.run(arguments)
 
 
 if __name__ == "__main__":

@@ -7,23 +7,23 @@ model trained from scratch.
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
+from convert.folders import fitting_tokenizer
 from smolrgpt_jax.checkpoint import orbax as checkpoints
+from smolrgpt_jax.checkpoint.fresh import BETWEEN, draw
 from smolrgpt_jax.checkpoint.mapping import entries
 from smolrgpt_jax.checkpoint.safetensors_file import StoredTensor
 from smolrgpt_jax.checkpoint.safetensors_folder import CONFIG_FILE, check_fit, is_finite, open_tensors, read_config_json
 from smolrgpt_jax.checkpoint.streaming import params_from_tensors
 from smolrgpt_jax.config import DecoderConfig, SmolRGPTConfig, VisionConfig
 from smolrgpt_jax.errors import CheckpointError, ConfigError
-from smolrgpt_jax.models.smolrgpt import init_params
+from smolrgpt_jax.files import model_folder
 
 EXTRA_TOKENS = 3
 
@@ -61,31 +61,6 @@ _LLAMA: dict[str, tuple[str, ...]] = {
 # What the folders hold beside the towers: SigLIP's text tower, its pooling head, and buffers.
 _IGNORED_VISION = re.compile(r"(text_model\.|logit_scale$|logit_bias$|head\.|embeddings\.position_ids$)")
 _IGNORED_LANGUAGE = re.compile(r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq$")
-
-
-def local_folder(name: str, what: str) -> Path:
-    """The folder of a local path or of a model on the Hugging Face hub.
-
-    A name that exists, starts with "." or "/", lies in a folder that exists, or has another number of separators than the hub's
-    "owner/model" is a path and never looked up. Raises CheckpointError if there is no such folder, or the hub cannot be reached.
-    """
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return path
-    if path.exists():
-        raise CheckpointError(f"{path} is a file; {what} is a folder or a model id of the Hugging Face hub")
-    nested = path.parent.exists() and path.parent != Path(".")
-    if nested or name.startswith((".", "/", "~")) or name.count("/") != 1 or "\\" in name:
-        raise CheckpointError(f"{path}: no such folder for {what}")
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
-    except Exception as error:  # many classes, of the hub's client and of what it stands on
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(
-            f"{name}: neither a folder here nor a model that can be fetched from the Hugging Face hub ({reason})"
-        ) from error
 
 
 def vision_config(folder: Path) -> VisionConfig:
@@ -160,7 +135,10 @@ def build(
     """
     if destination.exists():
         raise CheckpointError(f"{destination} exists already; nothing was written")
-    eyes, tongue = local_folder(vision, "the vision encoder"), local_folder(language, "the language model")
+    eyes, tongue = (
+        model_folder(name, what, ("*.json", "*.safetensors"))
+        for name, what in ((vision, "vision encoder"), (language, "language model"))
+    )
     try:
         config = SmolRGPTConfig(vision=vision_config(eyes), decoder=decoder_config(tongue))
         table = entries(config)
@@ -168,7 +146,11 @@ def build(
         raise CheckpointError(f"{eyes} and {tongue} make no model: {error}") from error
     sources = _sources(config, eyes, _SIGLIP, _IGNORED_VISION, "vision_model.")
     sources |= _sources(config, tongue, _LLAMA, _IGNORED_LANGUAGE, "")
-    fresh = {name: np.asarray(value) for name, value in _fresh(config, jax.random.key(seed)).items()}
+    # Of the vocabulary only the last rows are used.
+    vocabulary = (
+        ["decoder/token_embedding"] if config.decoder.tied_head else ["decoder/token_embedding", "decoder/head"]
+    )
+    fresh = draw(config, [*BETWEEN, *vocabulary], seed)
     shapes = {e.torch: e.torch_shape for e in table}
     made = {e.torch: e for e in table if e.jax in fresh}
 
@@ -189,19 +171,9 @@ def build(
     if tokenizer is None and (tongue / "tokenizer.json").is_file():
         tokenizer = str(tongue)
     if tokenizer is not None:
-        from convert.folders import fitting_tokenizer
-
         files = fitting_tokenizer(tokenizer, config, str(tongue))
     checkpoints.save(destination, params, checkpoints.Meta(config, files))
     return config
-
-
-@functools.partial(jax.jit, static_argnames="config")
-def _fresh(config: SmolRGPTConfig, key: jax.Array) -> dict[str, jax.Array]:
-    """Random parameters of what the backbones do not bring; of the vocabulary, only the last rows are used."""
-    starts = ("rgb_", "depth_", "decoder/token_embedding", "decoder/head")
-    # What is not returned is not drawn.
-    return {name: value for name, value in init_params(config, key).items() if name.startswith(starts)}
 
 
 def _sources(

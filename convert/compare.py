@@ -3,19 +3,48 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from convert.parts import PARTS, part_of, table
 from smolrgpt_jax.checkpoint import orbax as checkpoints
-from smolrgpt_jax.checkpoint.mapping import INV_FREQ, entries
-from smolrgpt_jax.checkpoint.streaming import StreamedParams, pieces_of, read_ahead
+from smolrgpt_jax.checkpoint.mapping import INV_FREQ
+from smolrgpt_jax.checkpoint.streaming import pieces_of, read_ahead
 from smolrgpt_jax.checkpoint.torch import read_folder
 
 OUTPUT_TOLERANCE = 1e-4  # of the largest value of an output; float32 products in another order
+
+
+# Part -> start of its parameters' names, first match wins.
+PARTS = {
+    "vision encoder": "vision_encoder/",
+    "RGB connector": "rgb_connector/",
+    "depth connector": "depth_connector/",
+    "RGB refiner": "rgb_refiner/",
+    "depth refiner": "depth_refiner/",
+    "decoder embedding": "decoder/token_embedding",
+    "decoder blocks": "decoder/blocks/",
+    "decoder norm": "decoder/norm/",
+    "decoder head": "decoder/head",
+}
+
+
+def part_of(name: str) -> str:
+    """The part a parameter belongs to."""
+    found = (part for part, start in PARTS.items() if name.startswith(start))
+    return next(found, name.split("/")[0].replace("_", " "))
+
+
+def table(header: list[str], rows: Iterable[list[str]]) -> str:
+    """Rows as aligned text: the first column to the left, the others to the right."""
+    lines = [header, *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    return "\n".join(
+        "  ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths))).rstrip()
+        for line in lines
+    )
 
 
 @dataclass
@@ -54,68 +83,43 @@ def compare_tensors(torch_folder: Path, checkpoint: Path) -> Comparison:
     without the vocabulary's padding. Raises CheckpointError for an unreadable folder.
     """
     config, ours, layout = read_folder(torch_folder, allow_nan=True)
-    meta = checkpoints.read_meta(checkpoint)
-    theirs = checkpoints.load_params(checkpoint)
+    meta, theirs = checkpoints.read_meta(checkpoint), checkpoints.load_params(checkpoint)
     problems = []
-    if (config.vision, config.decoder, config.shuffle_factor) != (
-        meta.config.vision,
-        meta.config.decoder,
-        meta.config.shuffle_factor,
-    ):
+    if any(getattr(config, n) != getattr(meta.config, n) for n in ("vision", "decoder", "shuffle_factor")):
         problems.append("the configurations describe different models")
     problems += [f"{n}: only in {torch_folder}" for n in sorted(ours.keys() - theirs.keys())]
     problems += [f"{n}: only in {checkpoint}" for n in sorted(theirs.keys() - ours.keys())]
     parts = {part: PartComparison() for part in PARTS}
-    common = []
     for name in sorted(ours.keys() & theirs.keys()):
-        a, b = ours.infos[name], theirs.infos[name]
-        if a.shape != b.shape:
-            problems.append(f"{name}: shape {a.shape} against {b.shape}")
-        else:
-            common.append(name)
-    _compare_values(common, ours, theirs, config.decoder.vocab_size, parts, problems)
-    for entry in entries(config):
-        if entry.jax in common:
-            parts[part_of(entry.jax)].tensors += 1
-    if meta.layout is not None and meta.layout.buffers.get(INV_FREQ) != layout.buffers.get(INV_FREQ):
+        shapes = ours.infos[name].shape, theirs.infos[name].shape
+        if shapes[0] != shapes[1]:
+            problems.append(f"{name}: shape {shapes[0]} against {shapes[1]}")
+            continue
+        part, pieces = parts.setdefault(part_of(name), PartComparison()), pieces_of([name], ours)
+        rows = config.decoder.vocab_size if name in ("decoder/token_embedding", "decoder/head") else None
+        size, different, largest = 0, 0, 0.0
+        for (_, a), (_, b) in zip(read_ahead(ours, pieces), read_ahead(theirs, pieces)):
+            a, b = a[:rows], b[:rows]
+            size += a.size
+            for dtypes, hashed, array in zip(part.dtypes, part.hashes, (a, b)):
+                dtypes.add(array.dtype.name)
+                hashed.update(np.ascontiguousarray(array, np.dtype("<f4")).reshape(-1).view(np.uint8))
+            if np.array_equal(a, b, equal_nan=True):
+                continue
+            a, b = a.astype(np.float64), b.astype(np.float64)
+            unequal = (a != b) & ~(np.isnan(a) & np.isnan(b))
+            different += int(unequal.sum())
+            with np.errstate(invalid="ignore"):
+                # A number against NaN differs by more than any number.
+                largest = max(largest, float(np.nan_to_num(np.abs(a - b)[unequal], nan=np.inf, posinf=np.inf).max()))
+        part.tensors += len(pieces)
+        part.parameters += size
+        part.difference = max(part.difference, largest)
+        if different:
+            problems.append(f"{name}: {different} of {size} values differ, by at most {largest:.3g}")
+    if meta.layout is not None and meta.layout.buffers != layout.buffers:
         problems.append(f"{INV_FREQ}: the buffer that came with the checkpoint is another")
     return Comparison(parts, problems)
-
-
-def _compare_values(
-    names: list[str],
-    ours: StreamedParams,
-    theirs: StreamedParams,
-    vocab_size: int,
-    parts: dict[str, PartComparison],
-    problems: list[str],
-) -> None:
-    pairs = zip(read_ahead(ours, pieces_of(names, ours)), read_ahead(theirs, pieces_of(names, theirs)))
-    counts: dict[str, list[float]] = {}
-    sizes: Counter[str] = Counter()
-    for ((name, _), a), (_, b) in pairs:
-        part = parts[part_of(name)]
-        if name in ("decoder/token_embedding", "decoder/head"):
-            a, b = a[:vocab_size], b[:vocab_size]
-        part.parameters += a.size
-        sizes[name] += a.size
-        for dtypes, hashed, array in zip(part.dtypes, part.hashes, (a, b)):
-            dtypes.add(array.dtype.name)
-            hashed.update(np.ascontiguousarray(array, np.dtype("<f4")).reshape(-1).view(np.uint8))
-        if np.array_equal(a, b, equal_nan=True):
-            continue
-        a, b = a.astype(np.float64), b.astype(np.float64)
-        different = (a != b) & ~(np.isnan(a) & np.isnan(b))
-        with np.errstate(invalid="ignore"):
-            largest = float(np.abs(a - b)[different].max())
-        part.difference = max(part.difference, np.inf if np.isnan(largest) else largest)
-        count = counts.setdefault(name, [0, 0.0])
-        count[0] += int(different.sum())
-        count[1] = max(count[1], np.inf if np.isnan(largest) else largest)
-    problems += [
-        f"{name}: {number} of {sizes[name]} values differ, by at most {largest:.3g}"
-        for name, (number, largest) in counts.items()
-    ]
 
 
 def compare_outputs(torch_folder: Path, checkpoint: Path, seed: int = 0) -> tuple[str, list[str]]:

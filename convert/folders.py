@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from convert.compare import compare_tensors
 from smolrgpt_jax.checkpoint import orbax as checkpoints
 from smolrgpt_jax.checkpoint.load import read_checkpoint, tokenizer_files
 from smolrgpt_jax.checkpoint.torch import default_layout, read_folder, with_dtype, with_shards, write_folder
 from smolrgpt_jax.config import SmolRGPTConfig
+from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.errors import CheckpointError
-
-__all__ = ["fitting_tokenizer", "jax_to_torch", "read_folder", "torch_to_jax", "verify", "write_folder"]
 
 
 def fitting_tokenizer(name: str, config: SmolRGPTConfig, model: str) -> dict[str, str]:
     """The files of a tokenizer (folder or hub id), {name: text}; raises CheckpointError if its size is not the model's."""
-    # transformers takes a while to import, and most of the release's folders hold no tokenizer.
-    from smolrgpt_jax.data.chat import ChatTokenizer
-
     loaded = ChatTokenizer.load(name)
     if loaded.vocab_size != config.decoder.vocab_size:
         raise CheckpointError(f"tokenizer {name} has {loaded.vocab_size} tokens, {model} {config.decoder.vocab_size}")
@@ -72,8 +67,3 @@ def jax_to_torch(
     tokenizer = None if read.tokenizer is None else tokenizer_files(read.tokenizer)
     write_folder(destination, read.config, read.params, layout, tokenizer=tokenizer, allow_nan=allow_nan)
     return {"tensors": sum(map(len, layout.files.values())), "files": len(layout.files)}
-
-
-def verify(torch_folder: Path, checkpoint: Path) -> list[str]:
-    """Compares every parameter of a PyTorch folder with our checkpoint's; returns one line per difference, none if equal."""
-    return compare_tensors(torch_folder, checkpoint).problems

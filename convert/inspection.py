@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from convert.parts import PARTS, part_of, table
-from smolrgpt_jax.checkpoint import orbax as checkpoints
-from smolrgpt_jax.checkpoint.load import read_checkpoint
+from convert.compare import PARTS, part_of, table
+from smolrgpt_jax.checkpoint import orbax
+from smolrgpt_jax.checkpoint.load import Checkpoint, read_checkpoint
 from smolrgpt_jax.checkpoint.mapping import TIED_NAMES, entries
-from smolrgpt_jax.checkpoint.safetensors_folder import SINGLE_FILE
+from smolrgpt_jax.checkpoint.safetensors_folder import CONFIG_FILE, SINGLE_FILE
 from smolrgpt_jax.checkpoint.streaming import ArrayInfo
-from smolrgpt_jax.checkpoint.torch import read_folder
 from smolrgpt_jax.config import SmolRGPTConfig
-from smolrgpt_jax.errors import CheckpointError
 
 
 def describe(path: Path) -> str:
@@ -24,59 +23,58 @@ def describe(path: Path) -> str:
 
     Raises CheckpointError for anything else, and for headers that do not fit the configuration.
     """
-    if not path.exists():
-        raise CheckpointError(f"{path}: no such checkpoint")
-    if path.is_file() or (path / "config.json").is_file():
-        return _describe_torch(path)
-    return _describe_ours(path)
-
-
-def _describe_torch(path: Path) -> str:
-    config, params, layout = read_folder(path, allow_nan=True)
-    names = list(layout.files)
-    tensors = [name for held in layout.files.values() for name, _ in held]
-    lines = ["format: PyTorch folder of the release (safetensors)"]
-    files = "one file" if names == [SINGLE_FILE] else f"{len(names)} files and an index"
-    size = sum((path / n).stat().st_size for n in names)
-    lines.append(f"layout: {files}, {size:,} bytes")
-    lines.append(f"tensors: {len(tensors)}")
-    if config.decoder.tied_head:
-        lines.append(f"tied head: stored under {' and '.join(n for n in TIED_NAMES if n in tensors)}")
-    else:
-        lines.append("head: not tied to the token embedding")
-    unused = sorted(n for n, metadata in layout.metadata.items() if metadata)
-    lines += [f"metadata of {n}: {layout.metadata[n]}" for n in unused[:1]]
-    lines.append(f"tokenizer: {'present' if (path / 'tokenizer.json').is_file() else 'not there'}")
-    return "\n".join([*lines, *_sizes(config), "", _parameters(config, params.infos)])
-
-
-def _describe_ours(path: Path) -> str:
-    found = checkpoints.find_checkpoint(path)
-    meta = checkpoints.read_meta(found)
-    infos = read_checkpoint(found).params.infos
-    lines = []
-    if meta.run is None:
-        lines.append("format: checkpoint of ours (Orbax), no training state")
-    else:
-        lines.append(f"format: training checkpoint (Orbax), {found}")
-        lines.append(f"stage: {meta.run['stage']}, step {meta.run['step']} of {meta.run['steps']}")
-    lines.append(f"arrays: {len(infos)}, layers stacked")
-    if meta.layout is None:
-        lines.append("imported from PyTorch: no")
-    else:
-        files = len(meta.layout.files)
-        tensors = sum(map(len, meta.layout.files.values()))
-        lines.append(f"imported from PyTorch: {tensors} tensors in {files} file{'s' if files > 1 else ''}")
-    lines.append(f"tokenizer: {'not there' if meta.tokenizer is None else 'present'}")
-    lines += [*_sizes(meta.config), "", _parameters(meta.config, infos)]
-    steps = found.parent.glob("*") if meta.run is not None else ()
-    rows = [
-        _step_row(checkpoints.read_meta(step).run or {}, step)
-        for step in sorted((s for s in steps if s.name.isdigit()), key=lambda s: int(s.name))
+    read = read_checkpoint(path, allow_nan=True)
+    lines = _describe_torch(read) if (path / CONFIG_FILE).is_file() else _describe_ours(read)
+    lines.append(f"tokenizer: {'not there' if read.tokenizer is None else 'present'}")
+    v, d = read.config.vision, read.config.decoder
+    lines += [
+        f"vision encoder: {v.layers} blocks of width {v.width}, {v.heads} heads, MLP {v.mlp_width}, "
+        f"pictures {v.image_size}x{v.image_size} in patches of {v.patch_size}",
+        f"decoder: {d.layers} blocks of width {d.width}, {d.heads} query and {d.kv_heads} key-value heads, MLP {d.mlp_width}, "
+        f"{d.vocab_size} tokens",
+        f"image tokens: {read.config.image_tokens}; region map: {read.config.mask_grid}x{read.config.mask_grid}",
+        "",
+        _parameters(read.config, read.params.infos),
     ]
-    if rows:
+    if read.run is not None:
+        steps = sorted(
+            (step for step in read.source.parent.glob("*") if step.name.isdigit()), key=lambda s: int(s.name)
+        )
+        rows = [_step_row(orbax.read_meta(step).run or {}, step) for step in steps]
         lines += ["", table(["step", "saved", "loss", "validation loss"], rows)]
     return "\n".join(lines)
+
+
+def _describe_torch(read: Checkpoint) -> list[str]:
+    names = list(read.layout.files)
+    tensors = [name for held in read.layout.files.values() for name, _ in held]
+    files = "one file" if names == [SINGLE_FILE] else f"{len(names)} files and an index"
+    size = sum((read.source / n).stat().st_size for n in names)
+    head = "head: not tied to the token embedding"
+    if read.config.decoder.tied_head:
+        head = f"tied head: stored under {' and '.join(n for n in TIED_NAMES if n in tensors)}"
+    unused = sorted(n for n, metadata in read.layout.metadata.items() if metadata)
+    return [
+        "format: PyTorch folder of the release (safetensors)",
+        f"layout: {files}, {size:,} bytes",
+        f"tensors: {len(tensors)}",
+        head,
+        *(f"metadata of {n}: {read.layout.metadata[n]}" for n in unused[:1]),
+    ]
+
+
+def _describe_ours(read: Checkpoint) -> list[str]:
+    lines = ["format: checkpoint of ours (Orbax), no training state"]
+    if read.run is not None:
+        lines = [
+            f"format: training checkpoint (Orbax), {read.source}",
+            f"stage: {read.run['stage']}, step {read.run['step']} of {read.run['steps']}",
+        ]
+    imported = "no"
+    if read.layout is not None:
+        files, tensors = len(read.layout.files), sum(map(len, read.layout.files.values()))
+        imported = f"{tensors} tensors in {files} file{'s' if files > 1 else ''}"
+    return [*lines, f"arrays: {len(read.params)}, layers stacked", f"imported from PyTorch: {imported}"]
 
 
 def _step_row(run: Mapping[str, Any], folder: Path) -> list[str]:
@@ -86,25 +84,11 @@ def _step_row(run: Mapping[str, Any], folder: Path) -> list[str]:
     return [folder.name, saved, *shown]
 
 
-def _sizes(config: SmolRGPTConfig) -> list[str]:
-    v, d = config.vision, config.decoder
-    return [
-        f"vision encoder: {v.layers} blocks of width {v.width}, {v.heads} heads, MLP {v.mlp_width}, "
-        f"pictures {v.image_size}x{v.image_size} in patches of {v.patch_size}",
-        f"decoder: {d.layers} blocks of width {d.width}, {d.heads} query and {d.kv_heads} key-value heads, MLP {d.mlp_width}, "
-        f"{d.vocab_size} tokens",
-        f"image tokens: {config.image_tokens}; region map: {config.mask_grid}x{config.mask_grid}",
-    ]
-
-
 def _parameters(config: SmolRGPTConfig, infos: Mapping[str, ArrayInfo]) -> str:
     """Parameters per part as the release counts them, and with the vocabulary's padding."""
     counted: Counter[str] = Counter()
     for entry in entries(config):
-        size = 1
-        for side in entry.torch_shape:
-            size *= side
-        counted[part_of(entry.jax)] += size
+        counted[part_of(entry.jax)] += math.prod(entry.torch_shape)
     padded: Counter[str] = Counter()
     dtypes: dict[str, set[str]] = {}
     for name, info in infos.items():

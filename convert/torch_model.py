@@ -1,29 +1,25 @@
 """SmolRGPT in live PyTorch, composed of parts that are not ours: what our model's numbers are compared with.
 
-The backbones are transformers' SiglipVisionModel and LlamaForCausalLM, the rest are PyTorch's own layers.
-Tensors are read and written by the PyTorch release's names without our conversion table, so that a mistake in
-that table shows as a difference. Needs PyTorch (`pip install 'smolrgpt_jax[torch]'`); importing this file
-does not.
+The backbones are transformers' SiglipVisionModel and LlamaForCausalLM, the rest are PyTorch's own layers. Tensors are read and written
+by the PyTorch release's names without our conversion table, so that a mistake in that table shows as a difference. Needs PyTorch
+(`pip install 'smolrgpt_jax[torch]'`); importing this file does not.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from smolrgpt_jax.checkpoint.config_json import config_to_torch
+from smolrgpt_jax.checkpoint.safetensors_folder import CONFIG_FILE, SINGLE_FILE, check_fit, open_tensors
 from smolrgpt_jax.checkpoint.torch import read_config
 from smolrgpt_jax.config import SmolRGPTConfig
-from smolrgpt_jax.errors import CheckpointError
+from smolrgpt_jax.files import new_folder
 
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 HEAD, EMBEDDING = "decoder.head.weight", "decoder.token_embedding.weight"
 INV_FREQ = "decoder.rotary_embd.inv_freq"
 REFINER_NORM_EPS = 1e-6
@@ -31,59 +27,36 @@ POOLING_EPS = 1e-8
 
 
 def load_torch(folder: Path) -> TorchModel:
-    """The model in a folder of the PyTorch release's layout, safetensors in one file or several, in float32.
+    """The model in a folder of the PyTorch release's layout, in float32.
 
-    Raises CheckpointError for an unreadable folder and for missing, unexpected or wrongly shaped tensors,
-    ImportError without PyTorch.
+    Raises CheckpointError for an unreadable folder and for missing, unexpected or wrongly shaped tensors, ImportError without PyTorch.
     """
     torch, _ = _import_torch()
-    import safetensors
-
     folder = Path(folder)
     config = read_config(folder)
-    files = [WEIGHTS]
-    if not (folder / WEIGHTS).is_file() and (folder / INDEX).is_file():
-        files = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
-    tensors = {}
-    for name in files:
-        try:
-            with safetensors.safe_open(folder / name, framework="pt") as file:
-                tensors |= {key: file.get_tensor(key).to(torch.float32) for key in file.keys()}
-        except (OSError, safetensors.SafetensorError) as error:
-            raise CheckpointError(f"{folder / name} is not a readable safetensors file: {error}") from error
+    tensors, _ = open_tensors(folder)
     model = TorchModel(config)
     if config.decoder.tied_head and EMBEDDING in tensors:
         tensors.setdefault(HEAD, tensors[EMBEDDING])
         del tensors[EMBEDDING]
+    if (inv_freq := tensors.pop(INV_FREQ, None)) is not None:
+        model.frequencies.copy_(torch.from_numpy(inv_freq.read()))
     places = model.parameters_by_name()
-    inv_freq = tensors.pop(INV_FREQ, None)
-    if inv_freq is not None:
-        model.frequencies.copy_(inv_freq)
-    problems = [f"missing {name}" for name in places.keys() - tensors.keys()]
-    problems += [f"unexpected {name}" for name in tensors.keys() - places.keys()]
+    shapes = {name: (sum(map(len, parts)), *parts[0].shape[1:]) for name, parts in places.items()}
+    check_fit(folder, tensors, {name: _release_shape(name, shape) for name, shape in shapes.items()})
     with torch.no_grad():
-        for name in places.keys() & tensors.keys():
-            parts = places[name]
-            rows = sum(len(part) for part in parts)
-            # Position embeddings carry a leading dimension of one.
-            tensor = tensors[name].squeeze(0) if "position_embedding" in name else tensors[name]
-            if tensor.shape != (rows, *parts[0].shape[1:]):
-                problems.append(f"{name} has shape {list(tensors[name].shape)}")
-                continue
+        for name, parts in places.items():
+            tensor = torch.from_numpy(tensors[name].read().astype(np.float32)).reshape(shapes[name])
             for part, values in zip(parts, tensor.split([len(part) for part in parts])):
                 part.copy_(values)
-    if problems:
-        raise CheckpointError(f"{folder} does not fit its config.json: {'; '.join(sorted(problems))}")
     return model
 
 
 def random_torch(config: SmolRGPTConfig, seed: int) -> TorchModel:
-    """A model with random weights under which every parameter matters: norm scales differ from one, biases
-    from zero.
+    """A model with random weights under which every parameter matters: norm scales differ from one, biases from zero.
 
-    Matrices keep the variance of their input; those that end a residual branch are divided by the root of the
-    number of branches, as when such models are first trained, because deeper sums of whole branches would
-    multiply rounding errors layer by layer.
+    Matrices keep the variance of their input; those that end a residual branch are divided by the root of the number of branches, as
+    when such models are first trained, because deeper sums of whole branches would multiply rounding errors layer by layer.
     """
     torch, _ = _import_torch()
     model = TorchModel(config)
@@ -108,8 +81,7 @@ def random_torch(config: SmolRGPTConfig, seed: int) -> TorchModel:
 
 
 class TorchModel:
-    """SmolRGPT on PyTorch, NumPy in and out as `smolrgpt_jax.model.Model`; the methods without NumPy keep
-    the graph of gradients."""
+    """SmolRGPT on PyTorch, NumPy in and out as `smolrgpt_jax.model.Model`; the methods without NumPy keep the graph of gradients."""
 
     def __init__(self, config: SmolRGPTConfig):
         torch, transformers = _import_torch()
@@ -156,31 +128,26 @@ class TorchModel:
         )
         self.refiners = nn.ModuleDict({kind: self._refiner(nn, d.width) for kind in ("rgb", "depth")})
         self.network = nn.ModuleList([self.vision, self.connectors, self.refiners, self.decoder]).eval()
-        self.dtype = torch.float32
+        self.torch, self.dtype = torch, torch.float32
 
     @staticmethod
     def _refiner(nn: Any, width: int) -> Any:
-        return nn.Sequential(
-            nn.ConvTranspose2d(width, width, kernel_size=2, stride=2),
-            nn.LayerNorm(width, eps=REFINER_NORM_EPS),
-            nn.GELU(),
-            nn.ConvTranspose2d(width, width, kernel_size=2, stride=2),
-            nn.LayerNorm(width, eps=REFINER_NORM_EPS),
-            nn.GELU(),
-            nn.ConvTranspose2d(width, width, kernel_size=2, stride=2),
-            nn.GELU(),
-        )
+        def up() -> Any:
+            return nn.ConvTranspose2d(width, width, kernel_size=2, stride=2)
+
+        def norm() -> Any:
+            return nn.LayerNorm(width, eps=REFINER_NORM_EPS)
+
+        return nn.Sequential(up(), norm(), nn.GELU(), up(), norm(), nn.GELU(), up(), nn.GELU())
 
     def to_bfloat16(self) -> TorchModel:
         """The same model with weights and products in bfloat16; changes this one."""
-        torch, _ = _import_torch()
-        self.network.to(torch.bfloat16)
-        self.dtype = torch.bfloat16
+        self.dtype = self.torch.bfloat16
+        self.network.to(self.dtype)
         return self
 
     def parameters_by_name(self) -> dict[str, list[Any]]:
-        """The release's tensor names -> the live parameters that, one after another along the rows, make the
-        tensor."""
+        """The release's tensor names -> the live parameters that, one after another along the rows, make the tensor."""
         # Older releases of transformers 5 keep the transformer one level down.
         vision = getattr(self.vision, "vision_model", self.vision)
         names: dict[str, list[Any]] = {}
@@ -223,11 +190,9 @@ class TorchModel:
         return names
 
     def gradients(self) -> dict[str, np.ndarray]:
-        """Gradients left by the last backward passes, by the release's names and in its shapes; parameters
-        without one left out."""
-        torch, _ = _import_torch()
+        """Gradients left by the last backward passes, by the release's names and in its shapes; parameters without one left out."""
         return {
-            name: self._in_release_shape(name, torch.cat([part.grad for part in parts])).float().numpy()
+            name: self._joined(name, [part.grad for part in parts]).numpy()
             for name, parts in self.parameters_by_name().items()
             if all(part.grad is not None for part in parts)
         }
@@ -235,34 +200,25 @@ class TorchModel:
     def clear_gradients(self) -> None:
         self.network.zero_grad(set_to_none=True)
 
-    @staticmethod
-    def _in_release_shape(name: str, tensor: Any) -> Any:
-        return tensor[None] if "position_embedding" in name else tensor
+    def _joined(self, name: str, parts: Sequence[Any]) -> Any:
+        """The release's tensor of these parts, float32."""
+        tensor = self.torch.cat(list(parts)).float()
+        return tensor.reshape(_release_shape(name, tensor.shape))
 
     def save(self, folder: Path) -> None:
-        """Writes the folder the PyTorch release would: float32, the tied head once with its twin named in the
-        metadata, the rotary buffer. Raises CheckpointError if the folder exists."""
-        torch, _ = _import_torch()
+        """Writes the folder the PyTorch release would: float32, the tied head once with its twin named in the metadata, the rotary
+        buffer. Raises CheckpointError if the folder exists."""
         from safetensors.torch import save_file
 
-        folder = Path(folder)
-        if folder.exists():
-            raise CheckpointError(f"{folder} exists already; nothing was written")
-        with torch.no_grad():
+        with self.torch.no_grad():
             tensors = {
-                name: self._in_release_shape(name, torch.cat(parts)).float().contiguous()
-                for name, parts in self.parameters_by_name().items()
+                name: self._joined(name, parts).contiguous() for name, parts in self.parameters_by_name().items()
             }
         tensors[INV_FREQ] = self.frequencies
         metadata = {EMBEDDING: HEAD} if self.config.decoder.tied_head else {"format": "pt"}
-        aside = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
-        try:
-            aside.mkdir(parents=True)
-            save_file(tensors, aside / WEIGHTS, metadata)
-            (aside / "config.json").write_text(json.dumps(config_to_torch(self.config), indent=4))
-            aside.rename(folder)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+        with new_folder(folder) as aside:
+            save_file(tensors, aside / SINGLE_FILE, metadata)
+            (aside / CONFIG_FILE).write_text(json.dumps(config_to_torch(self.config), indent=4))
 
     def encode(self, images: Any) -> Any:
         """images: [B, H, W, 3] -> patch features [B, N, Dv]."""
@@ -279,27 +235,25 @@ class TorchModel:
             for row in range(0, side, factor)
             for column in range(0, side, factor)
         ]
-        return self.connectors[kind](_import_torch()[0].stack(blocks, dim=1))
+        return self.connectors[kind](self.torch.stack(blocks, dim=1))
 
     def refine(self, kind: str, tokens: Any) -> Any:
         """Tokens [B, T, D] -> refined map [B, 64 * T, D], row-major, through the refiner `kind`."""
-        torch, _ = _import_torch()
         side = self.config.token_grid
         x = tokens.transpose(1, 2).unflatten(2, (side, side))
         for layer in self.refiners[kind]:
             # The norm is over channels, which PyTorch's convolutions keep in front.
-            norm = isinstance(layer, torch.nn.LayerNorm)
+            norm = isinstance(layer, self.torch.nn.LayerNorm)
             x = layer(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2) if norm else layer(x)
         return x.flatten(2).transpose(1, 2)
 
     def pool(self, refined: Any, mask: np.ndarray) -> Any:
         """One picture's refined map [g * g, D] and masks [Hm, Wm, R] -> region features [R, D]."""
-        torch, _ = _import_torch()
         grid = self.config.mask_grid
         if mask.shape[-1] == 0:
             return refined[:0]
-        weights = torch.nn.functional.interpolate(
-            torch.tensor(np.asarray(mask, np.float32)).permute(2, 0, 1)[None],
+        weights = self.torch.nn.functional.interpolate(
+            self.torch.tensor(np.asarray(mask, np.float32)).permute(2, 0, 1)[None],
             size=(grid, grid),
             mode="bilinear",
             align_corners=False,
@@ -310,19 +264,15 @@ class TorchModel:
 
     def decode(self, embeddings: Any, attention_mask: Any) -> Any:
         """Embeddings [B, S, D] and attention_mask [B, S] -> hidden states [B, S, D] after the final norm."""
-        positions = _positions(attention_mask)
-        with self._frequencies_for(int(positions.max()) + 1):
+        # Positions count the tokens that are attended to.
+        positions = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
+        rotary, longest = self.decoder.model.rotary_emb, self.config.decoder.max_positions
+        # Past the longest position, rotary frequencies are divided by how far past it.
+        rotary.inv_freq = self.frequencies / max((int(positions.max()) + 1) / longest, 1.0)
+        try:
             return self.decoder.model(
                 inputs_embeds=embeddings, attention_mask=attention_mask, position_ids=positions, use_cache=False
             ).last_hidden_state
-
-    @contextlib.contextmanager
-    def _frequencies_for(self, length: int) -> Iterator[None]:
-        """Past the longest position, rotary frequencies are divided by how far past it."""
-        rotary, longest = self.decoder.model.rotary_emb, self.config.decoder.max_positions
-        rotary.inv_freq = self.frequencies / max(length / longest, 1.0)
-        try:
-            yield
         finally:
             rotary.inv_freq = self.frequencies
 
@@ -334,26 +284,23 @@ class TorchModel:
         depths: Any | None = None,
         masks: Sequence[np.ndarray] | None = None,
     ) -> dict[str, Any]:
-        """As `forward`, but PyTorch tensors with their graph; pictures may be tensors that want a
-        gradient."""
-        torch, _ = _import_torch()
+        """As `forward`, but PyTorch tensors with their graph; pictures may be tensors that want a gradient."""
         out = self.features(images, depths, masks)
-        attention = torch.tensor(np.asarray(attention_mask, np.int64))
+        attention = self.torch.tensor(np.asarray(attention_mask, np.int64))
         out["hidden"] = self.decode(self.embed(input_ids, attention_mask, out, masks), attention)
         out["logits"] = self.decoder.lm_head(out["hidden"])
         return out
 
     def features(self, images: Any, depths: Any | None, masks: Sequence[np.ndarray] | None) -> dict[str, Any]:
-        torch, _ = _import_torch()
-        out = {"vision_features_rgb": self.encode(torch.as_tensor(images).to(self.dtype))}
+        out = {"vision_features_rgb": self.encode(self.torch.as_tensor(images).to(self.dtype))}
         out["image_tokens"] = self.connect("rgb", out["vision_features_rgb"])
         if depths is None or masks is None or not any(mask.shape[-1] for mask in masks):
             return out
-        out["vision_features_depth"] = self.encode(torch.as_tensor(depths).to(self.dtype))
+        out["vision_features_depth"] = self.encode(self.torch.as_tensor(depths).to(self.dtype))
         out["depth_tokens"] = self.connect("depth", out["vision_features_depth"])
         for kind, tokens in (("rgb", "image_tokens"), ("depth", "depth_tokens")):
             out[f"{kind}_refined"] = self.refine(kind, out[tokens])
-            out[f"region_{kind}"] = torch.cat(
+            out[f"region_{kind}"] = self.torch.cat(
                 [self.pool(refined, mask) for refined, mask in zip(out[f"{kind}_refined"], masks)]
             )
         return out
@@ -365,12 +312,10 @@ class TorchModel:
         features: dict[str, Any],
         masks: Sequence[np.ndarray] | None,
     ) -> Any:
-        """Token embeddings [B, S, D], with the picture's features in the placeholders' places, in order, row
-        by row."""
-        torch, _ = _import_torch()
+        """Token embeddings [B, S, D], with the picture's features in the placeholders' places, in order, row by row."""
         image_id = self.config.decoder.vocab_size - 3
         ids = np.asarray(input_ids, np.int64)
-        rows = list(self.decoder.model.embed_tokens(torch.tensor(ids)))
+        rows = list(self.decoder.model.embed_tokens(self.torch.tensor(ids)))
         replace = [(image_id, list(features["image_tokens"]))]
         if "region_rgb" in features:
             counts = [mask.shape[-1] for mask in masks]
@@ -385,40 +330,19 @@ class TorchModel:
                     raise ValueError(
                         f"row {row} has {len(places)} tokens {token_id} but only {len(values)} features for them"
                     )
-                rows[row] = rows[row].index_copy(0, torch.tensor(places), values[: len(places)])
-        return torch.stack(rows)
+                rows[row] = rows[row].index_copy(0, self.torch.tensor(places), values[: len(places)])
+        return self.torch.stack(rows)
 
-    def forward(
-        self,
-        input_ids: np.ndarray,
-        attention_mask: np.ndarray,
-        images: np.ndarray,
-        depths: np.ndarray | None = None,
-        masks: Sequence[np.ndarray] | None = None,
-    ) -> dict[str, np.ndarray]:
-        """Logits and every intermediate; arguments and results as `smolrgpt_jax.model.Model.forward`.
-
-        input_ids, attention_mask: int[B, S]; images, depths: float32[B, H, W, 3]; masks: B arrays [Hm, Wm,
-        R].
-        """
-        torch, _ = _import_torch()
-        with torch.no_grad():
-            out = self.outputs(input_ids, attention_mask, images, depths, masks)
+    def forward(self, *inputs: Any) -> dict[str, np.ndarray]:
+        """Logits and every intermediate; arguments and results as `smolrgpt_jax.model.Model.forward`."""
+        with self.torch.no_grad():
+            out = self.outputs(*inputs)
         return {name: value.float().numpy() for name, value in out.items()}
 
-    def generate(
-        self,
-        input_ids: np.ndarray,
-        attention_mask: np.ndarray,
-        images: np.ndarray,
-        depths: np.ndarray | None = None,
-        masks: Sequence[np.ndarray] | None = None,
-        max_new_tokens: int = 120,
-        eos_id: int = 2,
-    ) -> np.ndarray:
-        """Greedy continuation of left-padded prompts with transformers' own generation and cache: int32[B,
-        max_new_tokens], eos after a row's first eos."""
-        return self.generate_with_logits(input_ids, attention_mask, images, depths, masks, max_new_tokens, eos_id)[0]
+    def generate(self, *inputs: Any, **limits: int) -> np.ndarray:
+        """Greedy continuation of left-padded prompts with transformers' own generation and cache: int32[B, max_new_tokens], eos after
+        a row's first eos."""
+        return self.generate_with_logits(*inputs, **limits)[0]
 
     def generate_with_logits(
         self,
@@ -430,11 +354,9 @@ class TorchModel:
         max_new_tokens: int = 120,
         eos_id: int = 2,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """As `generate`, and the logits each token was chosen from: float32[B, T, vocab], T <= max_new_tokens
-        steps taken.
+        """As `generate`, and the logits each token was chosen from: float32[B, T, vocab], T <= max_new_tokens steps taken.
 
-        Raises ValueError where the answer could pass the decoder's longest position: transformers does not
-        rescale there.
+        Raises ValueError where the answer could pass the decoder's longest position: transformers does not rescale there.
         """
         torch, transformers = _import_torch()
         length, longest = np.shape(input_ids)[1], self.config.decoder.max_positions
@@ -461,9 +383,9 @@ class TorchModel:
         return ids, torch.stack(chosen.logits, dim=1).float().numpy()
 
 
-def _positions(attention_mask: Any) -> Any:
-    """Positions count the tokens that are attended to: int64[B, S]."""
-    return (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
+def _release_shape(name: str, shape: Sequence[int]) -> tuple[int, ...]:
+    """Position embeddings carry a leading dimension of one."""
+    return (1, *shape) if "position_embedding" in name else tuple(shape)
 
 
 def _import_torch() -> tuple[Any, Any]:

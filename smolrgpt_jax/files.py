@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and JSON files."""
+"""Files and folders that appear whole or not at all, JSON files, and models of the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,31 @@ def read_json(path: str | Path, kind: type | None = None) -> Any:
         expected = "a list of records" if kind is list else "a JSON object"
         raise DataError(f"{path}: holds a {type(value).__name__}, expected {expected}")
     return value
+
+
+def model_folder(name: str, what: str, patterns: Sequence[str]) -> Path:
+    """The folder of a local path, or of a model on the Hugging Face hub, whose files of these patterns are fetched.
+
+    what: the model is, for messages. A name that exists, starts with "." or "/", lies in a folder that exists or has more separators
+    than the hub's "owner/model" is a path and never looked up. Raises DataError if there is no such folder, or the hub cannot be
+    reached.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    nested = path.parent.exists() and path.parent != Path(".")
+    if path.exists() or nested or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
+        raise DataError(f"{what} {name!r} cannot be loaded (there is no such folder)")
+    from huggingface_hub import snapshot_download
+
+    try:
+        # One look at the hub, where transformers would ask for file after file and for each several times.
+        return Path(snapshot_download(name, allow_patterns=list(patterns)))
+    except Exception as error:  # many classes, of the hub's client and of what it stands on
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(
+            f"{what} {name!r}: neither a folder here nor a model that can be fetched from the Hugging Face hub ({reason})"
+        ) from error
 
 
 @contextmanager

@@ -18,9 +18,9 @@ BETWEEN = ("rgb_connector", "depth_connector", "rgb_refiner", "depth_refiner")  
 
 
 def draw(config: SmolRGPTConfig, parts: Sequence[str], seed: int) -> dict[str, np.ndarray]:
-    """Random parameters of the named parts of the model, float32; raises CheckpointError for a part that it does not have."""
-    names = [name for name in abstract_params(config) if name.partition("/")[0] in parts]
-    missing = set(parts) - {name.partition("/")[0] for name in names}
+    """Random parameters whose names begin with a part's, float32; raises CheckpointError for a part that the model does not have."""
+    names = [name for name in abstract_params(config) if any(f"{name}/".startswith(f"{part}/") for part in parts)]
+    missing = [part for part in parts if not any(f"{name}/".startswith(f"{part}/") for name in names)]
     if missing:
         raise CheckpointError(f"the model has no part {', '.join(sorted(missing))}")
     # Compiled as a whole, so that nothing else is drawn.

@@ -23,7 +23,7 @@ from transformers import AddedToken, PreTrainedTokenizerFast
 from smolrgpt_jax.data.closing import closed_turns
 from smolrgpt_jax.data.records import MASK, Question
 from smolrgpt_jax.errors import DataError
-from smolrgpt_jax.files import read_json, results_folder
+from smolrgpt_jax.files import model_folder, read_json, results_folder
 
 IMAGE_TOKEN, MASK_RGB_TOKEN, MASK_DEPTH_TOKEN = "<|image|>", "<mask_rgb>", "<mask_depth>"
 START, END = "<|im_start|>", "<|im_end|>"
@@ -133,7 +133,7 @@ class ChatTokenizer:
         Raises:
           DataError: there is no such tokenizer.
         """
-        folder = _local_folder(str(name))
+        folder = model_folder(str(name), "tokenizer", FILES)
         chat_format = ChatFormat.load(folder / FORMAT_FILE)
         if not (folder / "tokenizer.json").is_file():
             raise DataError(f"tokenizer {str(name)!r} cannot be loaded (it has no tokenizer.json)")
@@ -226,22 +226,3 @@ class ChatTokenizer:
         for begin in range(0, len(texts), 4096):
             part = list(texts[begin : begin + 4096])
             yield from (e.ids for e in self._backend.encode_batch_fast(part, add_special_tokens=False))
-
-
-def _local_folder(name: str) -> Path:
-    """The folder of a local path or of a model on the Hugging Face hub; raises DataError if there is none."""
-    if Path(name).is_dir():
-        return Path(name)
-    # The hub's ids have at most one slash, in the middle.
-    if Path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
-        raise DataError(f"tokenizer {name!r} cannot be loaded (there is no such folder)")
-    from huggingface_hub import snapshot_download
-
-    try:
-        # One look at the hub, where transformers would ask for file after file and for each several times.
-        return Path(snapshot_download(name, allow_patterns=list(FILES)))
-    except Exception as error:  # many classes, of the hub's client and of what it stands on
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(
-            f"tokenizer {name!r}: neither a folder here nor a model that can be fetched from the Hugging Face hub ({reason})"
-        ) from error

@@ -13,10 +13,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from convert import __main__ as command
-from convert.backbones import build, local_folder
+from convert.backbones import build
 from smolrgpt_jax import load
 from smolrgpt_jax.checkpoint import orbax as checkpoints
-from smolrgpt_jax.errors import CheckpointError
+from smolrgpt_jax.errors import CheckpointError, DataError
+from smolrgpt_jax.files import model_folder
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -237,19 +238,19 @@ def test_a_tokenizer_of_another_size(hub, tmp_path, golden):
         build(str(hub / "siglip"), str(copy), tmp_path / "out", tokenizer=str(TOKENIZER))
 
 
-@pytest.mark.parametrize("name", ["./missing", "/missing", "a/b/c", "missing"])
+@pytest.mark.parametrize("name", ["./missing", "/missing", "a/b/c"])
 def test_a_path_is_never_looked_up_on_the_hub(monkeypatch, name):
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("looked up"))
-    with pytest.raises(CheckpointError, match="no such folder"):
-        local_folder(name, "the vision encoder")
+    with pytest.raises(DataError, match="no such folder"):
+        model_folder(name, "vision encoder", ())
 
 
 def test_a_missing_folder_beside_others_is_a_path(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("looked up"))
-    with pytest.raises(CheckpointError, match="runs/missing: no such folder"):
-        local_folder("runs/missing", "the vision encoder")
+    with pytest.raises(DataError, match="'runs/missing' .* no such folder"):
+        model_folder("runs/missing", "vision encoder", ())
 
 
 def test_without_a_network_the_command_says_one_sentence(monkeypatch, tmp_path):
@@ -262,10 +263,10 @@ def test_without_a_network_the_command_says_one_sentence(monkeypatch, tmp_path):
     with pytest.raises(SystemExit) as stopped:
         command.main()
     assert stopped.value.code == (
-        "error: google/siglip: neither a folder here nor a model that can be fetched from the Hugging Face hub (no network)"
+        "error: vision encoder 'google/siglip': neither a folder here nor a model that can be fetched from the Hugging Face hub (no network)"
     )
 
 
 def test_a_hub_id_is_fetched(monkeypatch, hub):
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **_: str(hub / name.split("/")[1]))
-    assert local_folder("google/siglip", "the vision encoder") == hub / "siglip"
+    assert model_folder("google/siglip", "vision encoder", ()) == hub / "siglip"

@@ -19,6 +19,7 @@ from convert import folders
 from smolrgpt_jax.checkpoint import orbax as checkpoints
 from smolrgpt_jax.checkpoint.safetensors_file import read_header
 from smolrgpt_jax.checkpoint.streaming import StreamedParams
+from smolrgpt_jax.errors import CheckpointError
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -86,7 +87,7 @@ def test_a_file_cut_short_while_it_is_read(torch_folder, tmp_path):
     tensors, _ = read_header(torch_folder / WEIGHTS)
     os.truncate(torch_folder / WEIGHTS, 100_000)
     last = list(tensors.values())[-1]
-    with pytest.raises(folders.CheckpointError, match=f"ends within {last.name}"):
+    with pytest.raises(CheckpointError, match=f"ends within {last.name}"):
         last.read()
 
 
@@ -225,7 +226,7 @@ def chunk(folder):
 def test_a_damaged_checkpoint(jax_folder, refused, damage):
     damage(jax_folder)
     assert str(jax_folder) in refused("jax-to-torch", jax_folder)
-    with pytest.raises(folders.CheckpointError, match=str(jax_folder)):
+    with pytest.raises(CheckpointError, match=str(jax_folder)):
         from smolrgpt_jax import load
 
         load(jax_folder)

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from convert import folders
+from convert.compare import compare_tensors
 from smolrgpt_jax import load
+from smolrgpt_jax.checkpoint.torch import read_folder, write_folder
 from smolrgpt_jax.errors import CheckpointError
 
 ROOT = Path(__file__).parents[2]
@@ -37,12 +39,12 @@ def test_load_reads_both_kinds(golden, checkpoint):
 
 
 def test_verify_finds_a_changed_value(golden, checkpoint, tmp_path):
-    assert folders.verify(golden.folder, checkpoint) == []
-    config, params, layout = folders.read_folder(golden.folder)
+    assert compare_tensors(golden.folder, checkpoint).problems == []
+    config, params, layout = read_folder(golden.folder)
     params = dict(params)
     params["decoder/norm/scale"][0] += 1
-    folders.write_folder(tmp_path / "changed", config, params, layout)
-    problems = folders.verify(tmp_path / "changed", checkpoint)
+    write_folder(tmp_path / "changed", config, params, layout)
+    problems = compare_tensors(tmp_path / "changed", checkpoint).problems
     assert len(problems) == 1
     assert problems[0].startswith("decoder/norm/scale: 1 of 96 values differ")
 

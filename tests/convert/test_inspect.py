@@ -13,6 +13,7 @@ from convert.inspection import describe
 from smolrgpt_jax.checkpoint import orbax as checkpoints
 from smolrgpt_jax.checkpoint.streaming import ArrayInfo
 from smolrgpt_jax.config import PRESETS
+from smolrgpt_jax.errors import CheckpointError
 from smolrgpt_jax.models.smolrgpt import abstract_params
 
 
@@ -85,5 +86,5 @@ def test_the_published_model_has_the_release_s_count():
 @pytest.mark.parametrize("name", ["nowhere", "empty"])
 def test_what_is_no_checkpoint(tmp_path, name):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(folders.CheckpointError, match="no such checkpoint|holds no checkpoint"):
+    with pytest.raises(CheckpointError, match="no such checkpoint|holds no checkpoint"):
         describe(tmp_path / name)

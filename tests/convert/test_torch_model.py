@@ -145,6 +145,7 @@ def test_a_folder_that_does_not_fit_is_refused(golden, tmp_path, change, message
 
 def test_an_unreadable_file_is_refused(golden, tmp_path):
     (tmp_path / "config.json").write_text((golden.folder / "config.json").read_text())
+    (tmp_path / "model.safetensors").write_bytes(b"cut")
     with pytest.raises(CheckpointError, match="not a readable safetensors file"):
         load_torch(tmp_path)
 
