@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from configs import demo
-from convert.__main__ import make_parser, run
+from convert.__main__ import make_parser
 from smolrgpt_jax.checkpoint.fresh import BETWEEN, draw, write_start
 from smolrgpt_jax.checkpoint.load import read_checkpoint
 from smolrgpt_jax.checkpoint.orbax import Meta, save
@@ -27,7 +27,8 @@ def test_parts_are_drawn_from_the_seed_and_nothing_else_is():
 
 
 def test_a_start_is_its_source_but_for_the_fresh_parts(tmp_path, capsys):
-    run(make_parser().parse_args(["fresh", demo.BACKBONE, str(tmp_path / "start"), "--seed", "3"]))
+    arguments = make_parser().parse_args(["fresh", demo.BACKBONE, str(tmp_path / "start"), "--seed", "3"])
+    arguments.run(arguments)
     source, start = read_checkpoint(demo.BACKBONE), read_checkpoint(tmp_path / "start")
     fresh = draw(source.config, BETWEEN, 3)
     assert start.params.keys() == source.params.keys()
