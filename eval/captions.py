@@ -1,11 +1,11 @@
-"""How much of the captions of unseen scenes a checkpoint of the demo's backbone gets right, kind by kind and step by step.
+"""How much of the captions of unseen scenes the demo's backbone gets right, kind by kind and step by step.
 
     python -m eval.captions --checkpoint configs/backbone --phase review --out runs/captions
 
 Makes scenes as a phase of configs/demo_backbone.py has them, from a seed of its own, and predicts every token of their
-captions from those before it (teacher forcing). A caption is right where all its tokens are. Steps are what worked answers
-consist of (see smolrgpt_jax/warehouse/words/worked.py): numbers and words that occur in them, wherever they occur. Writes
-captions.json and prints two tables.
+captions from those before it (teacher forcing). A caption is right where all its tokens are. Steps are what worked
+answers consist of (see smolrgpt_jax/warehouse/words/worked.py): numbers and words that occur in them, wherever they
+occur. Writes captions.json and prints two tables.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ STEPS = {
 
 
 def caption_kind(prompt: str, answer: str) -> str:
-    """Kind of a region caption, a field of CaptionCounts; "other" for one that neither its beginning nor its category tells."""
+    """Kind of a region caption, a field of CaptionCounts; "other" where neither beginning nor category tells."""
     for kind, begin in PROMPTS.items():
         if prompt.startswith(begin):
             return kind
@@ -85,7 +85,7 @@ def caption_kind(prompt: str, answer: str) -> str:
 
 
 def predicted_right(model: Model, rows: PackedRows) -> dict[str, np.ndarray]:
-    """Question id -> bool[N], whether each token of its answer, end of turn included, is the likeliest after those before it."""
+    """Question id -> bool[N], whether each token of its answer, end of turn included, is the likeliest one."""
 
     @jax.jit
     def right(params, batch):

@@ -5,9 +5,9 @@
     python -m eval.predict --checkpoint DIR --image I.png --depth D.png --masks first.png second.png --question "..."
     python -m eval.predict --checkpoint DIR --image I.png --depth D.png --masks val.json --record ID
 
-The question holds one "<mask>" per region, in the order of the masks or boxes. --masks is PNG files, one per region, black
-outside of it; or a JSON file with a list of {size, counts} (COCO's compressed encoding), one record with such a list under
-"rle", or a list of records, of which --record names one; a record also brings its question. From Python:
+The question holds one "<mask>" per region, in the order of the masks or boxes. --masks is PNG files, one per region,
+black outside of it; or a JSON file with a list of {size, counts} (COCO's compressed encoding), one record with such a
+list under "rle", or a list of records, of which --record names one; a record also brings its question. From Python:
 `eval.answering.answer`.
 """
 

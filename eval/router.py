@@ -2,8 +2,8 @@
 
     python -m eval.router --router DIR --data FILE.json [--examples 5] [--out FILE.json]
 
-The command compares the router with the rules of eval.reading.rules on the file's questions. The published pipeline routes with two of
-these, one for questions and one for answers; `launch.train_router` trains both kinds.
+The command compares the router with the rules of eval.reading.rules on the file's questions. The published pipeline
+routes with two of these, one for questions and one for answers; `launch.train_router` trains both kinds.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from smolrgpt_jax.router.texts import RouterText, read_router_texts
 def agreement(texts: Sequence[RouterText], routed: Sequence[str]) -> dict[str, Any]:
     """Compares the router's categories of questions with the rules'.
 
-    Returns `categories`: {the rules' category, "none" where they find none: {"questions", "agree"}}, `all`: the same over all,
-    `published`: {"questions", "rules", "router"}: how many of the questions that name a category either gets right, and
-    `disagreements`: [{"id", "rules", "router", "question"}] in the order of the texts.
+    Returns `categories`: {the rules' category, "none" where they find none: {"questions", "agree"}}, `all`: the same
+    over all, `published`: {"questions", "rules", "router"}: how many of the questions that name a category either gets
+    right, and `disagreements`: [{"id", "rules", "router", "question"}] in the order of the texts.
     """
     rules = [question_category(text.text) or "none" for text in texts]
     cases = list(zip(texts, rules, routed, strict=True))

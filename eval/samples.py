@@ -5,9 +5,9 @@
 
 A checkpoint of our training brings its sources: those it was validated with where it has any, else (or with
 --training_data) those it was trained on. --config names a run's configuration instead, --source single sources with the
-fields of smolrgpt_jax.data.sources.formats.read_source. Questions are drawn from all sources and categories in turn, of as
-many pictures as there are. Into --out go samples.json and report.html, which needs nothing beside itself. A record that
-cannot be used is left out and reported.
+fields of smolrgpt_jax.data.sources.formats.read_source. Questions are drawn from all sources and categories in turn, of
+as many pictures as there are. Into --out go samples.json and report.html, which needs nothing beside itself. A record
+that cannot be used is left out and reported.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BATCH_SIZE = 32
 
 
 def read_config(text: str) -> dict[str, Any]:
-    """What "FILE.py" or "FILE.py:ARGUMENT", a run's configuration, says of its data; raises ConfigError if there is none."""
+    """What "FILE.py" or "FILE.py:ARGUMENT", a run's configuration, says of its data; ConfigError if there is none."""
     file, _, argument = text.partition(":")
     spec = importlib.util.spec_from_file_location("run_configuration", file)
     if not Path(file).is_file() or spec is None:

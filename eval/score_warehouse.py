@@ -3,10 +3,10 @@
     python -m eval.score_warehouse --ground_truth val.json --predictions submission.json --out metrics.json
 
 The ground truth is a list of {"id", "category", "normalized_answer"}; the published annotation files are such lists.
-Predictions are a list of {"id", "normalized_answer"}. Both must hold the same ids, each once; if they do not, all ids that
-only one has are listed, very many of them in a file beside --out. A prediction that cannot be read as a value of its
-category counts as wrong and is listed. Beside the official numbers and S1 the result holds 95 % intervals, errors by true
-distance and calibration, and, where the ground truth has the questions, the accuracy of each question template.
+Predictions are a list of {"id", "normalized_answer"}. Both must hold the same ids, each once; if they do not, all ids
+that only one has are listed, very many of them in a file beside --out. A prediction that cannot be read as a value of
+its category counts as wrong and is listed. Beside the official numbers and S1 the result holds 95 % intervals, errors
+by true distance and calibration, and, where the ground truth has the questions, the accuracy of each question template.
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ MOST_SHOWN = 80  # characters of an unreadable prediction
 
 
 def read_ground_truth(path: str | Path) -> tuple[list[Question], list[str | None]]:
-    """The questions of a list of records, without masks and without text where there is no conversation, and the name of
-    each one's picture, None where the record names none.
+    """The questions of a list of records, without masks, and the name of each one's picture, None where there is none.
 
     Raises DataError where the file or one of its records is unusable, or ids occur twice.
     """

@@ -5,8 +5,8 @@
     python -m eval.warehouse --checkpoint DIR --data runs/real_sides --split val --out runs/real_sides/eval
 
 Writes a folder in the published layout. Every two regions of one kind of a record that are not one above the other are
-asked about, in both orders, so that both answers are equally often right. A record whose picture is not among --pictures
-gets a grey one and a grey depth.
+asked about, in both orders, so that both answers are equally often right. A record whose picture is not among
+--pictures gets a grey one and a grey depth.
 """
 
 from __future__ import annotations

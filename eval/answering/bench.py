@@ -34,8 +34,8 @@ def known_questions(pictures: Sequence[Picture], bad: BadRecords) -> list[Pictur
 
 
 def make_predictions(pictures: Sequence[Picture], answers: Sequence[Answered]) -> list[dict]:
-    """One dict per question: id, image (below the pictures' common folder), category, question, answer, cut_off (where it
-    is), value, truth, truth_value, right and error (relative error of a length, degrees of a direction, else None)."""
+    """One dict per question: id, image (below the pictures' common folder), category, question, what is said, value, truth,
+    truth_value, right and error (relative error of a length, degrees of a direction, else None)."""
     folder = os.path.commonpath([picture.image.parent for picture in pictures])
     asked = [(picture, question) for picture in pictures for question in picture.questions]
     predictions = []

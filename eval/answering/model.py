@@ -75,9 +75,9 @@ def is_first_process() -> bool:
 def run_details(model: Model, module: str = "eval.warehouse", **details: Any) -> dict[str, Any]:
     """What the report says of a run: the command, the details, the parameters' fingerprint, and the configuration.
 
-    A checkpoint of our training also tells the stage's run configuration and seed. The fingerprint is the same for the same
-    numbers, whatever folder or format they come from and whatever devices they lie on. In a run of several processes all
-    of them call this, since Orbax reads on all together.
+    A checkpoint of our training also tells the stage's run configuration and seed. The fingerprint is the same for the
+    same numbers, whatever folder or format they come from and whatever devices they lie on. In a run of several
+    processes all of them call this, since Orbax reads on all together.
     """
     from eval.answering.journal import params_fingerprint
 

@@ -98,7 +98,7 @@ def stream_answer(
     boxes: Sequence[Sequence[float]] | None = None,
     max_new_tokens: int | None = None,
 ) -> Generator[str, None, Answer]:
-    """As `answer`, yielding the text so far after each token; the last is the answer's text, and the answer is returned."""
+    """As `answer`, yielding the text so far after each token; the last is the answer's text."""
     regions = read_regions(masks, boxes, picture_size(_picture(image, "image")))
     prompt = _prompt(model, image, question, depth, regions)
     ids: list[int] = []

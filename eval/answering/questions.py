@@ -29,8 +29,8 @@ def answer_questions(
     """Asks a model all questions; returns its texts in their order, "" for those it could not be asked.
 
     {"answer", "cut_off"} stands for a text that the longest length cut, and {"answer", "closing"} for every one where
-    `options.closing` asks for values. Beside `out`, a folder of results, finished answers are kept until `remove_journal`:
-    a call that was interrupted goes on from them. `part`: of JOURNAL_PARTS.
+    `options.closing` asks for values. Beside `out`, a folder of results, finished answers are kept until
+    `remove_journal`: a call that was interrupted goes on from them. `part`: of JOURNAL_PARTS.
     """
     from eval.answering.journal import open_journal
     from smolrgpt_jax.generation import GeneratedAnswer, generate_answers

@@ -116,8 +116,8 @@ def further_answers(
     """The further answers to every question, in the questions' order.
 
     Args:
-      options: as for the first answers, but for sampling, seed and closing. The policy of `on_bad_record` is followed; what
-        it has collected stays as it is, as these pictures have been read before.
+      options: as for the first answers, but for sampling, seed and closing. The policy of `on_bad_record` is followed;
+        what it has collected stays as it is, as these pictures have been read before.
       out: see `answer_questions`.
 
     Returns:

@@ -51,8 +51,8 @@ def evaluate(
       processes but the first, which only answer.
 
     Raises:
-      DataError: only some questions have a published answer (nothing was asked then), or a method fails; then `out` holds
-        answers.json, which `eval.normalize` reads.
+      DataError: only some questions have a published answer (nothing was asked then), or a method fails; then `out`
+        holds answers.json, which `eval.normalize` reads.
     """
     truths = [question.normalized_answer for picture in pictures for question in picture.questions]
     if None in truths and any(truth is not None for truth in truths):
@@ -103,8 +103,8 @@ def left_out_answers(records: Sequence[object], pictures: Sequence[Picture]) -> 
       pictures: with the questions that are asked.
 
     Returns:
-      One item per id, in the records' order. Records that state no usable answer are not among them: there is nothing to
-      score.
+      One item per id, in the records' order. Records that state no usable answer are not among them: there is nothing
+      to score.
     """
     known = {question.id for picture in pictures for question in picture.questions}
     items = []

@@ -1,9 +1,9 @@
 """From free text to the answers of SpatialRGPT-Bench, by rules.
 
-The benchmark asks four kinds of questions, told by their category: a predicate ("Is Region [0] above Region [1]?", answered with
-yes or no or with what is the case), a choice between two regions, a length ("Region [0] is 26.25 centimeters in width."), and a
-clock direction. Its original evaluation has GPT-4 compare and convert; here rules do, so that a score needs no server and is the
-same every time.
+The benchmark asks four kinds of questions, told by their category: a predicate ("Is Region [0] above Region [1]?",
+answered with yes or no or with what is the case), a choice between two regions, a length ("Region [0] is 26.25
+centimeters in width."), and a clock direction. Its original evaluation has GPT-4 compare and convert; here rules do, so
+that a score needs no server and is the same every time.
 """
 
 from __future__ import annotations
@@ -98,11 +98,11 @@ def bench_answer(category: str, answer: str) -> BenchAnswer:
 
     Args:
       category: one of CATEGORIES.
-      answer: free text that calls the question's regions "Region [0]" and "Region [1]", in the order in which it names them.
+      answer: free text that calls the question's regions "Region [0]" and "Region [1]", in the question's order.
 
     Returns:
-      bool: whether the relation asked about holds (predicates); int: the region chosen, 0 or 1 (choices), or the hour, 1 to 12
-      (direction); float: metres, also of a number without unit; None where the text states no value.
+      bool: whether the relation asked about holds (predicates); int: the region chosen, 0 or 1 (choices), or the hour,
+      1 to 12 (direction); float: metres, also of a number without unit; None where the text states no value.
 
     Raises:
       ValueError: unknown category.
@@ -146,7 +146,7 @@ def _read_choice(name: str, text: str) -> int | None:
 
 
 def _read_relation(name: str, text: str) -> tuple[int | None, bool | None]:
-    """The region that the first statement about a relation speaks of (None if unnamed), and whether the relation holds of it."""
+    """The region that the first statement about a relation speaks of, None if unnamed, and whether it holds of it."""
     for clause in _CLAUSE_END.split(_PAIR.sub(" ", text)):
         if _UNDECIDED.search(clause):
             return None, None

@@ -47,8 +47,8 @@ _NONE = (
     r"\bnothing\b(?!\s+(?:else|but|more))"
 )
 _SINGLE = (
-    r"\bsingle\s+thing\b|\b(?:is|there's|holds?|has|contains?|stores?|holding|containing|storing)\s+(?:just\s+|only\s+)?"
-    r"an?\s+thing\b(?!.*\band\s+an)"
+    r"\bsingle\s+thing\b|\b(?:is|there's|holds?|has|contains?|stores?|holding|containing|storing)\s+"
+    r"(?:just\s+|only\s+)?an?\s+thing\b(?!.*\band\s+an)"
 )
 _COUNTED = regex(rf"(?P<none>{_NONE})|(?P<single>{_SINGLE})|(?P<number>{COUNT.pattern})\s+(?:of\s+them\b|{_THINGS})")
 _CLAUSE_END = regex(r"[,;:]\s|\bbut\b|\bwhile\b|\band\b(?!\s+an)")

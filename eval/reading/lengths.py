@@ -44,8 +44,8 @@ _RANGE = regex(
     rf"(?(between)(?:and|to)|(?:to|or|[-\u2013](?=\s*[0-9])))\s*(?P<high>{_NUMBER})\s*-?\s*(?P<unit>{_UNIT})"
 )
 _TOLERANCE = regex(rf"(?:\u00b1|\+\s*/?\s*-|\bplus\s+or\s+minus\b|\bgive\s+or\s+take\b)\s*{_NUMBER}")
-# A comma is a decimal one ("7,27 meters", "2,500 m"), as nothing here is thousands of metres away. It is not before three
-# digits with a point, another such group or a small unit behind them: "1,204.5", "1,200 mm".
+# A comma is a decimal one ("7,27 meters", "2,500 m"), as nothing here is thousands of metres away. It is not before
+# three digits with a point, another such group or a small unit behind them: "1,204.5", "1,200 mm".
 _THOUSANDS = regex(
     rf"(?<![\w.,])[1-9][0-9]{{0,2}}(?:(?:,[0-9]{{3}}){{2,}}(?![0-9])|,[0-9]{{3}}(?=\.[0-9]|\s*-?\s*{_SMALL_UNIT}))"
 )
@@ -119,8 +119,8 @@ def _point_digits(match: re.Match) -> str:
 def find_lengths(text: str) -> list[tuple[float, float]]:
     """Returns (metres, metres of the unit) of every number with a unit of length, in the text's order.
 
-    Whole feet with inches behind them ("5 feet 3 inches") are one length, in feet; so are metres with centimetres that make no
-    whole metre. Both ends of a range ("3 to 4 meters") are lengths.
+    Whole feet with inches behind them ("5 feet 3 inches") are one length, in feet; so are metres with centimetres that
+    make no whole metre. Both ends of a range ("3 to 4 meters") are lengths.
     """
     text = _RANGE.sub(lambda m: f"{m['low']} {m['own'] or m['unit']}, {m['high']} {m['unit']}", text)
     found: list[tuple[float, float]] = []
@@ -150,7 +150,7 @@ def without_ranges(text: str) -> str:
 
 
 def distance_readings(question: str, text: str) -> list[float]:
-    """The lengths that the text states, the best reading last; else the last sentence's bare numbers, or 0 for "inside"."""
+    """The lengths that the text states, the best last; else the last sentence's bare numbers, or 0 for "inside"."""
     del question
     text = re.sub(r"\s+", " ", REGION.sub(" @ ", without_denied(in_digits(text))))
     lengths = find_lengths(text)

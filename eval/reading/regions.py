@@ -19,8 +19,8 @@ from eval.reading.pieces import (
 )
 
 _CHOSEN = regex(
-    r"\b(?:closest|nearest|shortest|best|optimal|ideal|most|easiest|suitable|logical|leftmost|rightmost|middle|extreme|left|right|"
-    r"choose|chosen|choice|select(?:ed)?|should|pick(?:ed)?|recommend(?:ed)?|candidate)\b"
+    r"\b(?:closest|nearest|shortest|best|optimal|ideal|most|easiest|suitable|logical|leftmost|rightmost|middle|extreme|"
+    r"left|right|choose|chosen|choice|select(?:ed)?|should|pick(?:ed)?|recommend(?:ed)?|candidate)\b"
 )
 _NOT_CHOSEN = regex(
     rf"(?:{NEGATION}\s+(?:[\w-]+\s+){{0,3}}|\b(?:second|third|fourth|next|least|less)[\s-]+(?:most\s+)?)$"
@@ -92,7 +92,7 @@ def _nearest(found: list[tuple[int, int]], place: int) -> int:
 
 
 def _candidates(sentence: str, excluded: frozenset[int], asked: str | None) -> list[tuple[int, int]]:
-    """(position, number) of the regions a sentence names, without those it measures from or calls another kind than asked."""
+    """(position, number) of a sentence's regions, but those it measures from or calls another kind than asked."""
     found, measured, previous, kind = [], [], 0, None
     for match in REGION.finditer(sentence):
         label = _LABEL.search(sentence, previous, match.start())

@@ -1,8 +1,9 @@
 """From free text to the warehouse benchmark's normalised answers, by rules.
 
-The published data states an answer in one or more sentences ("The buffer region [Region 2] is the leftmost buffer region. ...
-Hence, there are two pallets in the buffer area [Region 2].") and gives its value beside it (2). `normalized_answer` reads the value
-off such a text, also off a model's imitation of it; `parse_normalized` reads values that are normalised already.
+The published data states an answer in one or more sentences ("The buffer region [Region 2] is the leftmost buffer
+region. ... Hence, there are two pallets in the buffer area [Region 2].") and gives its value beside it (2).
+`normalized_answer` reads the value off such a text, also off a model's imitation of it; `parse_normalized` reads values
+that are normalised already.
 """
 
 from __future__ import annotations
@@ -41,12 +42,13 @@ def normalized_answer(category: str | None, question: str, answer: str) -> Answe
 
     Args:
       category: "left_right", "count", "mcq" or "distance"; empty or None takes it from the question's wording.
-      question: with a "<mask>" per region; decides what "yes" means, which things are counted and which regions can be chosen.
+      question: with a "<mask>" per region; decides what "yes" means, what is counted and which regions can be chosen.
       answer: the text to read.
 
     Returns:
-      "left" or "right": side of the question's first object; int: a count, or a region's number (mcq); float: a distance in
-      metres, 0.0 for "inside the buffer"; None where the text states no value or is a loop of the same few words.
+      "left" or "right": side of the question's first object; int: a count, or a region's number (mcq); float: a
+      distance in metres, 0.0 for "inside the buffer"; None where the text states no value or is a loop of the same few
+      words.
 
     Raises:
       ValueError: unknown category.
@@ -80,8 +82,9 @@ def readings(category: str | None, question: str, answer: str) -> list[str | int
 def parse_normalized(category: str, value: object) -> Answer:
     """Reads a value that is normalised already, as the official scorer does.
 
-    "LEFT", "left-hand", "l"; 9, "9", "9.0", "nine", "Region 9", "[Region 9]" (the first number counts, "none" is zero); 3.5 and
-    "3.5". Returns "left" or "right", a number (float unless whole and not a distance), or None for any other JSON value.
+    "LEFT", "left-hand", "l"; 9, "9", "9.0", "nine", "Region 9", "[Region 9]" (the first number counts, "none" is zero);
+    3.5 and "3.5". Returns "left" or "right", a number (float unless whole and not a distance), or None for any other
+    JSON value.
     """
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         return None

@@ -8,6 +8,7 @@ model, prompt and schema, so that an interrupted run goes on where it was and a 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -114,7 +115,7 @@ class AnswerServer:
       model: the server's name of the model.
       cache: folder of the answers so far; made if it is not there.
       workers: requests under way at once.
-      retries: tries after the first one, where the server does not answer, is busy, fails or does not follow the schema.
+      retries: tries after the first one, where the server does not answer, is busy, fails or breaks the schema.
       timeout: seconds to wait for an answer.
       unusable: of the last `values`, a reply to each answer that got none that follows the schema.
     """
@@ -140,10 +141,11 @@ class AnswerServer:
         if not (key.isascii() and key.isprintable()):  # the message must not tell it
             raise ServerError(f"{KEY_VARIABLE} holds a character that no key has, expected printable ASCII alone")
         try:
+            import diskcache
             import openai
         except ImportError as error:
             raise ServerError('--answers server needs an extra: pip install "smolrgpt_jax[server]"') from error
-        loopback = address.hostname == "localhost" or address.hostname == "::1" or address.hostname.startswith("127.")
+        loopback = address.hostname in ("localhost", "::1") or address.hostname.startswith("127.")
         if not (loopback or address.scheme == "https"):
             key = ""  # not in the clear
         # A proxy would look for a loopback address on its own machine.
@@ -152,34 +154,28 @@ class AnswerServer:
         self._client = openai.OpenAI(
             base_url=self.url, api_key=key or "none", timeout=self.timeout, max_retries=self.retries, http_client=http
         )
+        # JSON, as a pickled value of somebody's file could run code.
+        kept = {"disk": diskcache.JSONDisk, "eviction_policy": "none"}
+        self._cache = functools.partial(diskcache.Cache, self.cache, **kept)
 
     def check(self) -> None:
-        """Raises ServerError if nothing answers there or the key is refused; for the time before hours of other work."""
+        """Raises ServerError if nothing answers there or the key is refused; for the time before other work."""
         with self._told(ignored=(400, 404, 405)):  # not every server lists its models
             self._client.models.with_raw_response.list(extra_headers=self._headers)
 
     def values(self, items: Sequence[Mapping], *, progress: bool = True) -> list[Answer]:
         """The value of each answer, None where it states none or no reply followed the schema.
 
-        Args:
-          items: with category (taken from the question's wording where it is empty), question, answer.
-          progress: whether to show a bar.
+        items: with category (taken from the question's wording where it is empty), question, answer.
 
-        Raises:
-          ServerError: the server cannot be reached, refuses, keeps failing after all retries, or follows the schema in
-            none of its first replies. What it said before is in the cache.
-          DataError: the cache fails.
+        Raises DataError where the cache fails, ServerError where the server cannot be reached, refuses, keeps failing
+        after all retries, or follows the schema in none of its first replies; what it said before is in the cache.
         """
-        import diskcache
-
-        texts = [
-            (item["category"] or question_category(item["question"]), item["question"], item["answer"])
-            for item in items
-        ]
+        categories = [item["category"] or question_category(item["question"]) for item in items]
+        texts = [(category, item["question"], item["answer"]) for category, item in zip(categories, items)]
         keys = [self._key(*asked) if asked[0] and asked[2].strip() else None for asked in texts]
         try:
-            # JSON, as a pickled value of somebody's file could run code.
-            with diskcache.Cache(self.cache, disk=diskcache.JSONDisk, eviction_policy="none") as cache:
+            with self._cache() as cache:
                 missing = {key: asked for key, asked in zip(keys, texts) if key and key not in cache}
                 self._ask_all(missing, cache, progress)
                 return [cache.get(key) if key else None for key in keys]

@@ -24,10 +24,11 @@ def agreement(items: Sequence[Mapping]) -> dict:
         {method: value}, the same methods everywhere.
 
     Returns:
-      methods: their names, the first one scores; scores: {method: S1, the four categories and unreadable}, absent without
-      truths; all: the share of answers on which all methods agree; pairs: list of {methods: two names, all, categories:
-      {category: share}, examples: at most EXAMPLES differences per category, dicts of id, category, question, answer, the
-      two values under the methods' names, truth}. A share is {questions, agree, percent, kappa: Cohen's, None where
+      methods: their names, the first one scores; scores: {method: S1, the four categories and unreadable}, absent
+      without truths; all: the share of answers on which all methods agree; pairs: list of {methods: two names, all,
+      categories:
+      {category: share}, examples: at most EXAMPLES differences per category, dicts of id, category, question, answer,
+      the two values under the methods' names, truth}. A share is {questions, agree, percent, kappa: Cohen's, None where
       chance alone agrees always}; that of all methods has no kappa.
     """
     methods = list(items[0]["values"])

@@ -60,8 +60,8 @@ def score_bench(items: Sequence[Mapping]) -> dict:
     """Scores answers.
 
     Args:
-      items: one per question: id, image, category (of CATEGORIES), value and truth_value (as of `bench_answer`, None where
-        unreadable).
+      items: one per question: id, image, category (of CATEGORIES), value and truth_value (as of `bench_answer`, None
+        where unreadable).
 
     Returns:
       judge; qualitative: {column: percent, "average": percent of all qualitative questions}; quantitative: {column:

@@ -46,8 +46,8 @@ def best_constant(category: str, answers: Sequence[str | int | float]) -> str | 
     """The answer that is right for most of `answers` (at least one), the smaller of equals."""
     if category != "distance":
         return min(Counter(answers).items(), key=lambda item: (-item[1], item[0]))[0]
-    # A constant is right for an answer t between 0.9 t and 1.1 t, so that the best one lies in the deepest overlap of these
-    # intervals, which starts where one of them does.
+    # A constant is right for an answer t between 0.9 t and 1.1 t, so that the best one lies in the deepest overlap of
+    # these intervals, which starts where one of them does.
     edges = sorted([(0.9 * answer, 0) for answer in answers] + [(1.1 * answer, 1) for answer in answers])
     depth = deepest = 0
     best = 0.0

@@ -80,8 +80,8 @@ def distance_errors(items: Sequence[Mapping]) -> list[dict]:
     Returns:
       Dicts of low and high (metres; the bin holds low < truth <= high, the first one only 0), questions, readable,
       accuracy (percent, unreadable answers are wrong) and, over the readable answers, None without one: mean_error
-      (answer - truth), mean_absolute_error and median_absolute_error in metres, mean_relative_error in percent (None for
-      the bin of 0).
+      (answer - truth), mean_absolute_error and median_absolute_error in metres, mean_relative_error in percent (None
+      for the bin of 0).
     """
     rows = []
     for (low, high), found in _by_distance(items):
@@ -102,9 +102,9 @@ def calibration(items: Sequence[Mapping]) -> dict[str, dict | None]:
     """Answers against the truth, for distance by bins of the true distance and for count by the true count.
 
     Returns:
-      {"distance" or "count": None without a readable answer, else slope and intercept of the least-squares line answer =
-      intercept + slope * truth (None where all truths are equal) and groups: dicts of truth (mean), answer (mean), lower
-      and upper (quartiles of the answers), n}.
+      {"distance" or "count": None without a readable answer, else slope and intercept of the least-squares line answer
+      = intercept + slope * truth (None where all truths are equal) and groups: dicts of truth (mean), answer (mean),
+      lower and upper (quartiles of the answers), n}.
     """
     distances = [found for _, found in _by_distance(items)]
     counts: dict[int, list[Mapping]] = defaultdict(list)

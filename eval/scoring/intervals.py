@@ -17,21 +17,18 @@ RESAMPLES = 5000
 SEED = 0
 LEVEL = 0.95
 _CELLS = 4_000_000  # of the matrix of draws held at once, 32 MB
+# float64[R, K] sums of R resamples -> float64[R, M] statistics.
+Statistic = Callable[[np.ndarray], np.ndarray]
 
 
 def bootstrap(
-    clusters: Sequence[Hashable],
-    values: np.ndarray,
-    statistic: Callable[[np.ndarray], np.ndarray],
-    resamples: int = RESAMPLES,
-    seed: int = SEED,
+    clusters: Sequence[Hashable], values: np.ndarray, statistic: Statistic, resamples: int = RESAMPLES, seed: int = SEED
 ) -> np.ndarray:
     """Draws clusters with replacement and computes statistics of the sums over what was drawn.
 
     Args:
       clusters: [N], the cluster of each observation; at least one.
       values: float64[N, K], what a draw adds up.
-      statistic: float64[R, K] sums of R resamples -> float64[R, M] statistics.
 
     Returns:
       float64[resamples, M]; the same seed gives the same resamples.
@@ -43,12 +40,8 @@ def bootstrap(
     rng = np.random.default_rng(seed)
     equal = np.full(len(numbers), 1 / len(numbers))
     chunk = max(1, _CELLS // len(numbers))
-    return np.concatenate(
-        [
-            statistic(rng.multinomial(len(numbers), equal, size=min(chunk, resamples - start)) @ sums)
-            for start in range(0, resamples, chunk)
-        ]
-    )
+    sizes = [min(chunk, resamples - start) for start in range(0, resamples, chunk)]
+    return np.concatenate([statistic(rng.multinomial(len(numbers), equal, size=size) @ sums) for size in sizes])
 
 
 def percentile_intervals(samples: np.ndarray, level: float = LEVEL) -> list[list[float] | None]:
@@ -77,8 +70,8 @@ def category_intervals(
 ) -> dict[str, list[float] | None]:
     """Intervals of each category's mean value in percent, and of "mean", the mean of these.
 
-    A category's value is the sum over its questions by their number, both as drawn; the mean is over the categories that
-    a resample holds.
+    A category's value is the sum over its questions by their number, both as drawn; the mean is over the categories
+    that a resample holds.
 
     Args:
       clusters, categories: one per question: its picture and its category.
@@ -128,7 +121,7 @@ def describe_bootstrap(clusters: Sequence[Hashable], unit: str = "picture") -> d
 
 
 def describe_interval(interval: Sequence[float] | None, form: str = ".2f") -> str:
-    """ "low to high" for people, "-" for None."""
+    """An interval for people, "-" for None."""
     return "-" if interval is None else " to ".join(format(end, form) for end in interval)
 
 
@@ -142,9 +135,6 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
     Under the null hypothesis a question that exactly one run answers rightly is as likely the first's as the second's,
     so their number is binomial with 1/2 (McNemar, Psychometrika 12, 1947). It takes questions as independent.
-
-    Args:
-      only_first, only_second: numbers of questions that only one of the runs answered rightly.
     """
     from scipy.stats import binomtest
 

@@ -8,7 +8,7 @@ count of zero pallets makes it huge.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -41,8 +41,8 @@ def score(questions: Iterable[Question], predictions: Mapping[str, object]) -> d
       predictions: normalised answer per question id, as `parse_normalized` reads them.
 
     Returns:
-      S1 and the four category accuracies in percent (S1 is the mean over the categories that occur; a category that does
-      not is None); questions, missing, unreadable: numbers of questions; official: {official name: number}.
+      S1 and the four category accuracies in percent (S1 is the mean over the categories that occur; a category that
+      does not is None); questions, missing, unreadable: numbers of questions; official: {official name: number}.
 
     Raises:
       DataError: there is no question, a question has no answer, its id occurs twice, or a prediction's id is not among
@@ -83,29 +83,22 @@ def score(questions: Iterable[Question], predictions: Mapping[str, object]) -> d
 
 
 def _official(truths: Mapping, parsed: Mapping, correct: Mapping, total: Mapping, accuracy: Mapping) -> dict:
-    percent = {category: accuracy[category] or 0.0 for category in accuracy}
-    qualitative = _sums(_QUALITATIVE, correct, total)
-    quantitative = _sums(_QUANTITATIVE, correct, total)
-    overall = _sums(WAREHOUSE_CATEGORIES, correct, total)
     errors = {category: _errors(category, parsed[category], truths[category]) for category in _QUANTITATIVE}
-    numbers: dict[str, float | int] = {f"Qual_{name}_acc": percent[name] for name in _QUALITATIVE}
-    numbers["Qual_overall_acc"] = _percent(*qualitative)
-    for name in _QUANTITATIVE:
-        numbers[f"Quan_{name}_acc"] = percent[name]
-        numbers[f"Quan_{name}_err"] = errors[name]["err"]
-    for name in _QUANTITATIVE:
-        for error in ("absrel", "rmse", "a1"):
-            numbers[f"Quan_{name}_{error}"] = round(errors[name][error], 3)
+    numbers: dict[str, float | int] = {"Final_weighted_score": _mean_score(accuracy)}
     for kind, categories in (("Quan", _QUANTITATIVE), ("Qual", _QUALITATIVE)):
         for name in categories:
-            numbers[f"{kind}_{name}_count"] = total[name]
-            numbers[f"{kind}_{name}_correct"] = correct[name]
-    numbers["Final_weighted_score"] = _mean_score(accuracy)
-    numbers["Quan_total_correct"], numbers["Quan_total_count"] = quantitative
-    numbers["Quan_overall_acc"] = _percent(*quantitative)
-    numbers["Qual_total_correct"], numbers["Qual_total_count"] = qualitative
-    numbers["Total_correct"], numbers["Total_count"] = overall
-    numbers["Overall_acc"] = _percent(*overall)
+            numbers[f"{kind}_{name}_acc"] = accuracy[name] or 0.0
+            numbers[f"{kind}_{name}_count"], numbers[f"{kind}_{name}_correct"] = total[name], correct[name]
+    for name, found in errors.items():
+        numbers[f"Quan_{name}_err"] = found.pop("err")
+        numbers |= {f"Quan_{name}_{error}": round(value, 3) for error, value in found.items()}
+    for sums, mean, categories in (
+        ("Quan_total", "Quan_overall", _QUANTITATIVE),
+        ("Qual_total", "Qual_overall", _QUALITATIVE),
+        ("Total", "Overall", WAREHOUSE_CATEGORIES),
+    ):
+        right, of = (sum(counts[name] for name in categories) for counts in (correct, total))
+        numbers |= {f"{sums}_correct": right, f"{sums}_count": of, f"{mean}_acc": _percent(right, of)}
     return numbers
 
 
@@ -126,10 +119,6 @@ def _errors(category: str, parsed: list[Answer], truths: list[float]) -> dict[st
         "rmse": float(difference.mean()),
         "a1": float((ratio < 1.1).sum() / len(truths)),
     }
-
-
-def _sums(categories: Sequence[str], correct: Mapping[str, int], total: Mapping[str, int]) -> tuple[int, int]:
-    return sum(correct[name] for name in categories), sum(total[name] for name in categories)
 
 
 def _percent(right: int, all_of: int) -> float:

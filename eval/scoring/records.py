@@ -96,7 +96,7 @@ def check_same(
 
 
 def make_submission(predictions: Sequence[Mapping], ids: Sequence[str] | None = None) -> list[dict]:
-    """A list of {"id", "normalized_answer"}: "left" or "right", whole numbers (count, mcq), metres with a decimal point.
+    """[{"id", "normalized_answer"}]: "left" or "right", whole numbers (count, mcq), metres with a decimal point.
 
     The format has no place for "unreadable"; the empty string is wrong everywhere.
 
