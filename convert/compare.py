@@ -11,7 +11,7 @@ import numpy as np
 
 from smolrgpt_jax.checkpoint import orbax as checkpoints
 from smolrgpt_jax.checkpoint.mapping import INV_FREQ
-from smolrgpt_jax.checkpoint.streaming import pieces_of, read_ahead
+from smolrgpt_jax.checkpoint.streaming import read_ahead
 from smolrgpt_jax.checkpoint.torch import read_folder
 
 OUTPUT_TOLERANCE = 1e-4  # of the largest value of an output; float32 products in another order
@@ -95,7 +95,7 @@ def compare_tensors(torch_folder: Path, checkpoint: Path) -> Comparison:
         if shapes[0] != shapes[1]:
             problems.append(f"{name}: shape {shapes[0]} against {shapes[1]}")
             continue
-        part, pieces = parts.setdefault(part_of(name), PartComparison()), pieces_of([name], ours)
+        part, pieces = parts.setdefault(part_of(name), PartComparison()), ours.pieces(name)
         rows = config.decoder.vocab_size if name in ("decoder/token_embedding", "decoder/head") else None
         size, different, largest = 0, 0, 0.0
         for (_, a), (_, b) in zip(read_ahead(ours, pieces), read_ahead(theirs, pieces)):

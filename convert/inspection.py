@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jax import ShapeDtypeStruct
+
 from convert.compare import PARTS, part_of, table
 from smolrgpt_jax.checkpoint import orbax
 from smolrgpt_jax.checkpoint.load import Checkpoint, read_checkpoint
 from smolrgpt_jax.checkpoint.mapping import TIED_NAMES, entries
 from smolrgpt_jax.checkpoint.safetensors_folder import CONFIG_FILE, SINGLE_FILE
-from smolrgpt_jax.checkpoint.streaming import ArrayInfo
 from smolrgpt_jax.config import SmolRGPTConfig
 
 
@@ -84,7 +85,7 @@ def _step_row(run: Mapping[str, Any], folder: Path) -> list[str]:
     return [folder.name, saved, *shown]
 
 
-def _parameters(config: SmolRGPTConfig, infos: Mapping[str, ArrayInfo]) -> str:
+def _parameters(config: SmolRGPTConfig, infos: Mapping[str, ShapeDtypeStruct]) -> str:
     """Parameters per part as the release counts them, and with the vocabulary's padding."""
     counted: Counter[str] = Counter()
     for entry in entries(config):

@@ -13,7 +13,7 @@ import re
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +21,11 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore as ts
+from jax import ShapeDtypeStruct
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from smolrgpt_jax.checkpoint.safetensors_folder import TorchLayout
-from smolrgpt_jax.checkpoint.streaming import (
-    ArrayInfo,
-    Piece,
-    StreamedParams,
-    is_stacked,
-    pieces_of,
-    read_ahead,
-    streamed,
-)
+from smolrgpt_jax.checkpoint.streaming import Piece, StreamedParams, is_stacked, read_ahead, streamed
 from smolrgpt_jax.config import SmolRGPTConfig
 from smolrgpt_jax.errors import CheckpointError
 from smolrgpt_jax.files import new_folder
@@ -66,7 +59,7 @@ class Meta:
             "format": FORMAT,
             "config": self.config.to_dict(),
             "tokenizer": self.tokenizer,
-            "torch_layout": None if self.layout is None else self.layout.to_dict(),
+            "torch_layout": self.layout and asdict(self.layout),
             "run": self.run,
         }
 
@@ -76,7 +69,7 @@ class Meta:
         return cls(
             SmolRGPTConfig.from_dict(values["config"]),
             values.get("tokenizer"),
-            None if layout is None else TorchLayout.from_dict(layout),
+            layout and TorchLayout(**layout),
             values.get("run"),
         )
 
@@ -148,7 +141,7 @@ class _LeafHandler(ocp.type_handlers.NumpyHandler):
                 context=info.ts_context,
             )
             under_way: deque[Any] = deque()
-            for (_, layer), piece in read_ahead(leaf.params, pieces_of([leaf.name], leaf.params)):
+            for (_, layer), piece in read_ahead(leaf.params, leaf.params.pieces(leaf.name)):
                 target = array if layer is None else array[layer]
                 under_way.append(target.write(piece, can_reference_source_data_indefinitely=True))
                 if len(under_way) > WRITES_UNDER_WAY:
@@ -220,7 +213,7 @@ def load_params(path: str | Path) -> StreamedParams:
     path = find_checkpoint(path)
     with _damage_named(path):
         tree = ocp.PyTreeCheckpointHandler().metadata(path / "params").tree
-        infos = {n: ArrayInfo(tuple(m.shape), np.dtype(m.dtype)) for n, m in tree.items()}
+        infos = {n: ShapeDtypeStruct(tuple(m.shape), np.dtype(m.dtype)) for n, m in tree.items()}
     return StreamedParams(infos, functools.partial(_read_piece, path / "params"))
 
 

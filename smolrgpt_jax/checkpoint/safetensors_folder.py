@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,23 +30,15 @@ MAX_LISTED = 40
 class TorchLayout:
     """What a folder holds beside the numbers of its parameters.
 
-    config: content of config.json; files: (name, dtype as in safetensors) in file order, per file; metadata: the safetensors
+    config: content of config.json; files: [name, dtype as in safetensors] in file order, per file; metadata: the safetensors
     metadata, per file; buffers: exact values of buffers that are no parameters; index_metadata: of the index, None without one.
     """
 
     config: dict[str, Any]
-    files: dict[str, list[tuple[str, str]]]
+    files: dict[str, list[list[str]]]
     metadata: dict[str, dict[str, str] | None]
     buffers: dict[str, list[float]] = field(default_factory=dict)
     index_metadata: dict[str, Any] | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> TorchLayout:
-        files = {f: [(n, d) for n, d in tensors] for f, tensors in values["files"].items()}
-        return cls(**{**values, "files": files})
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -79,25 +71,20 @@ def open_tensors(folder: Path) -> tuple[dict[str, StoredTensor], TorchLayout]:
     headers = {name: read_header(folder / name) for name in names}
     tensors = {tensor.name: tensor for held, _ in headers.values() for tensor in held.values()}
     if index is not None:
-        listing = index["weight_map"]
+        listing, lies = index["weight_map"], {name: [] for name in tensors}
+        for file, (held, _) in headers.items():
+            for name in held:
+                lies[name].append(file)
         problems = [
-            f"{tensor} is listed in {name} but "
-            + (f"lies in {tensors[tensor].file.name}" if tensor in tensors else "lies in no file")
-            for tensor, name in sorted(listing.items())
-            if tensor not in headers[name][0]
+            f"{name} is listed in {listing.get(name, 'no file')} but lies in {' and '.join(lies.get(name, ['no file']))}"
+            for name in sorted({*listing, *lies})
+            if lies.get(name) != [listing.get(name)]
         ]
-        for name, (held, _) in headers.items():
-            problems += [f"{tensor} lies in {name} but is not listed" for tensor in held if tensor not in listing]
-            problems += [
-                f"{tensor} lies in {name} and in {tensors[tensor].file.name}"
-                for tensor in held
-                if tensors[tensor].file.name != name
-            ]
         if problems:
             raise CheckpointError(f"{folder / INDEX_FILE} does not fit its files: {listed(problems)}")
     return tensors, TorchLayout(
         config,
-        {name: [(tensor.name, tensor.dtype) for tensor in held.values()] for name, (held, _) in headers.items()},
+        {name: [[tensor.name, tensor.dtype] for tensor in held.values()] for name, (held, _) in headers.items()},
         {name: metadata for name, (_, metadata) in headers.items()},
         index_metadata=None if index is None else index.get("metadata", {}),
     )

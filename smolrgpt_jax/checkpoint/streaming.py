@@ -5,14 +5,14 @@ A piece is what is read at a time: one layer of a stacked parameter, or a whole 
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
+from jax import ShapeDtypeStruct
 
 from smolrgpt_jax.checkpoint.mapping import Entry
 
@@ -22,26 +22,14 @@ READ_AHEAD = 2  # pieces
 Piece = tuple[str, int | None]
 
 
-@dataclass(frozen=True)
-class ArrayInfo:
-    """Shape and dtype of an array that was not read."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-
-    @property
-    def size(self) -> int:
-        return math.prod(self.shape)
-
-
 class StreamedParams(Mapping[str, np.ndarray]):
     """{parameter name: NumPy array}, read anew at every access and not kept.
 
-    infos: {name: ArrayInfo}, known without reading. Access raises what `read` raises, CheckpointError for a file that is damaged or
+    infos: {name: ShapeDtypeStruct}, known without reading. Access raises what `read` raises, CheckpointError for a file that is damaged or
     gone.
     """
 
-    def __init__(self, infos: Mapping[str, ArrayInfo], read: Callable[[Piece], np.ndarray]):
+    def __init__(self, infos: Mapping[str, ShapeDtypeStruct], read: Callable[[Piece], np.ndarray]):
         """read: a piece -> its array; the layer None of a stacked parameter is never asked for."""
         self.infos = dict(infos)
         self._read = read
@@ -50,13 +38,17 @@ class StreamedParams(Mapping[str, np.ndarray]):
         """One layer of a stacked parameter, or a whole parameter."""
         return self._read(piece)
 
+    def pieces(self, name: str) -> list[Piece]:
+        """The pieces of a parameter, in order."""
+        return [(name, layer) for layer in (range(self.infos[name].shape[0]) if is_stacked(name) else [None])]
+
     def __getitem__(self, name: str) -> np.ndarray:
+        info, pieces = self.infos[name], self.pieces(name)
         if not is_stacked(name):
-            self.infos[name]  # KeyError for a name that there is not
-            return self.piece((name, None))
-        array = np.empty(self.infos[name].shape, self.infos[name].dtype)
-        for layer in range(len(array)):
-            array[layer] = self.piece((name, layer))
+            return self.piece(pieces[0])
+        array = np.empty(info.shape, info.dtype)
+        for layer, piece in enumerate(pieces):
+            array[layer] = self.piece(piece)
         return array
 
     def __contains__(self, name: object) -> bool:
@@ -83,35 +75,21 @@ def streamed(params: Mapping[str, Any]) -> StreamedParams:
         name, layer = piece
         return np.asarray(params[name] if layer is None else params[name][layer])
 
-    return StreamedParams({n: ArrayInfo(tuple(np.shape(v)), np.dtype(v.dtype)) for n, v in params.items()}, read)
-
-
-def pieces_of(names: Iterable[str], params: StreamedParams) -> list[Piece]:
-    """The pieces of these parameters, in order."""
-    return [
-        (name, layer)
-        for name in names
-        for layer in (range(params.infos[name].shape[0]) if is_stacked(name) else [None])
-    ]
+    return StreamedParams({n: ShapeDtypeStruct(tuple(np.shape(v)), np.dtype(v.dtype)) for n, v in params.items()}, read)
 
 
 def read_ahead(params: StreamedParams, pieces: Iterable[Piece]) -> Iterator[tuple[Piece, np.ndarray]]:
     """(piece, its array) one by one; the next READ_AHEAD are read in the background meanwhile."""
+    pieces = list(pieces)
     with ThreadPoolExecutor(READ_AHEAD) as pool:
-        under_way: deque[tuple[Piece, Future[np.ndarray]]] = deque()
+        under_way = deque(pool.submit(params.piece, piece) for piece in pieces[:READ_AHEAD])
         try:
-            for piece in pieces:
-                under_way.append((piece, pool.submit(params.piece, piece)))
-                if len(under_way) > READ_AHEAD:
-                    done, future = under_way.popleft()
-                    yield done, future.result()
-                    del future  # with its array
-            while under_way:
-                done, future = under_way.popleft()
-                yield done, future.result()
-                del future
+            for piece, next_piece in zip_longest(pieces, pieces[READ_AHEAD:]):
+                if next_piece is not None:
+                    under_way.append(pool.submit(params.piece, next_piece))
+                yield piece, under_way.popleft().result()
         finally:
-            for _, future in under_way:
+            for future in under_way:
                 future.cancel()
 
 
@@ -130,7 +108,7 @@ def params_from_tensors(
         dtypes.setdefault(entry.jax, []).append(dtype_of(entry.torch))
         shapes[entry.jax] = entry.jax_shape
     infos = {
-        name: ArrayInfo(
+        name: ShapeDtypeStruct(
             (len(found), *shapes[name]) if is_stacked(name) else shapes[name],
             found[0] if len(set(found)) == 1 else np.dtype(np.float32),
         )

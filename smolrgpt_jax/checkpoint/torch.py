@@ -111,13 +111,13 @@ def default_layout(config: SmolRGPTConfig) -> TorchLayout:
         names = names - {TIED_NAMES[1]} | {TIED_NAMES[0]}
         metadata = {TIED_NAMES[1]: TIED_NAMES[0]}
     return TorchLayout(
-        config_to_torch(config), {SINGLE_FILE: [(n, "F32") for n in sorted(names)]}, {SINGLE_FILE: metadata}
+        config_to_torch(config), {SINGLE_FILE: [[n, "F32"] for n in sorted(names)]}, {SINGLE_FILE: metadata}
     )
 
 
 def with_dtype(layout: TorchLayout, dtype: str) -> TorchLayout:
     """The layout with every parameter in one dtype ("F32", "F16" or "BF16"); the rotary buffer stays float32."""
-    files = {f: [(n, d if n == INV_FREQ else dtype) for n, d in tensors] for f, tensors in layout.files.items()}
+    files = {f: [[n, d if n == INV_FREQ else dtype] for n, d in tensors] for f, tensors in layout.files.items()}
     index_metadata = layout.index_metadata
     if index_metadata is not None and "total_size" in index_metadata:
         index_metadata = {**index_metadata, "total_size": None}  # counted anew
@@ -130,14 +130,14 @@ def with_shards(layout: TorchLayout, config: SmolRGPTConfig, max_bytes: int) -> 
     A tensor that is larger alone has a file of its own. The metadata of the first file goes into all.
     """
     shapes = torch_shapes(config)
-    shards: list[list[tuple[str, str]]] = []
+    shards: list[list[list[str]]] = []
     room = 0
     for name, dtype in (t for tensors in layout.files.values() for t in tensors):
         size = tensor_bytes(shapes[name], dtype)
         if not shards or size > room:
             shards.append([])
             room = max_bytes
-        shards[-1].append((name, dtype))
+        shards[-1].append([name, dtype])
         room -= size
     names = [SINGLE_FILE]
     if len(shards) > 1:

@@ -166,7 +166,7 @@ def write_longformer(
     table = entries(config)
     shapes = {entry.torch: entry.torch_shape for entry in table}
     layout = TorchLayout(
-        dict(values), {SINGLE_FILE: [(name, "F32") for name in sorted(shapes)]}, {SINGLE_FILE: {"format": "pt"}}
+        dict(values), {SINGLE_FILE: [[name, "F32"] for name in sorted(shapes)]}, {SINGLE_FILE: {"format": "pt"}}
     )
     texts = {CONFIG_FILE: json.dumps(values, indent=2) + "\n", **files}
     write_tensors(folder, layout, shapes, tensors_from_params(table, params), texts)

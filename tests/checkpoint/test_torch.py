@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import asdict
 
 import ml_dtypes
 import numpy as np
@@ -13,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 from smolrgpt_jax.checkpoint.config_json import config_from_torch, config_to_torch
 from smolrgpt_jax.checkpoint.mapping import INV_FREQ, entries
 from smolrgpt_jax.checkpoint.safetensors_file import write_file
+from smolrgpt_jax.checkpoint.safetensors_folder import TorchLayout
 from smolrgpt_jax.checkpoint.torch import (
     default_layout,
     read_folder,
@@ -51,7 +53,7 @@ def test_round_trip_is_byte_exact(golden, tmp_path):
 
 def test_a_layout_survives_json(golden):
     _, _, layout = read_folder(golden.folder)
-    assert type(layout).from_dict(json.loads(json.dumps(layout.to_dict()))) == layout
+    assert TorchLayout(**json.loads(json.dumps(asdict(layout)))) == layout
 
 
 def test_the_default_layout_is_the_release_s(golden):

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from jax import ShapeDtypeStruct
 
 from convert import folders
 from convert.inspection import describe
 from smolrgpt_jax.checkpoint import orbax as checkpoints
-from smolrgpt_jax.checkpoint.streaming import ArrayInfo
 from smolrgpt_jax.config import PRESETS
 from smolrgpt_jax.errors import CheckpointError
 from smolrgpt_jax.models.smolrgpt import abstract_params
@@ -75,7 +75,7 @@ def test_the_published_model_has_the_release_s_count():
     from convert.inspection import _parameters
 
     config = PRESETS["smolrgpt"]
-    infos = {n: ArrayInfo(s.shape, np.dtype(np.float32)) for n, s in abstract_params(config).items()}
+    infos = {n: ShapeDtypeStruct(s.shape, np.dtype(np.float32)) for n, s in abstract_params(config).items()}
     text = _parameters(config, infos)
     assert row(text, "total")[1:3] == ["475,697,280", "475,817,280"]
     assert row(text, "vision encoder")[2] == "85,843,200"

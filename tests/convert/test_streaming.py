@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from jax import ShapeDtypeStruct
 
 from convert import folders
 from convert.compare import compare_tensors
@@ -15,14 +16,7 @@ from smolrgpt_jax import load, sharding
 from smolrgpt_jax.checkpoint import orbax as checkpoints
 from smolrgpt_jax.checkpoint.load import read_checkpoint
 from smolrgpt_jax.checkpoint.mapping import entries
-from smolrgpt_jax.checkpoint.streaming import (
-    READ_AHEAD,
-    ArrayInfo,
-    StreamedParams,
-    params_from_tensors,
-    pieces_of,
-    read_ahead,
-)
+from smolrgpt_jax.checkpoint.streaming import READ_AHEAD, StreamedParams, params_from_tensors, read_ahead
 from smolrgpt_jax.checkpoint.torch import read_folder, write_folder
 from smolrgpt_jax.config import DecoderConfig, SmolRGPTConfig, VisionConfig
 from smolrgpt_jax.errors import CheckpointError
@@ -83,7 +77,7 @@ def counting_params():
         return np.full(2, len(read), np.float32)
 
     infos = {
-        name: ArrayInfo(shape, np.dtype(np.float32))
+        name: ShapeDtypeStruct(shape, np.dtype(np.float32))
         for name, shape in {"a": (2,), "tower/blocks/b": (5, 2), "c": (2,)}.items()
     }
     return StreamedParams(infos, read_piece), read
@@ -101,7 +95,7 @@ def test_streamed_params_are_read_at_every_access_and_not_before():
 
 def test_read_ahead_keeps_the_order_and_stops_at_its_distance():
     params, read = counting_params()
-    pieces = pieces_of(params, params)
+    pieces = [piece for name in params for piece in params.pieces(name)]
     ahead = read_ahead(params, pieces)
     assert next(ahead)[0] == pieces[0]
     ahead.close()
@@ -113,7 +107,7 @@ def test_read_ahead_passes_errors_on():
     def damaged(piece):
         raise CheckpointError("gone")
 
-    params = StreamedParams({"a": ArrayInfo((2,), np.dtype(np.float32))}, damaged)
+    params = StreamedParams({"a": ShapeDtypeStruct((2,), np.dtype(np.float32))}, damaged)
     with pytest.raises(CheckpointError, match="gone"):
         list(read_ahead(params, [("a", None)]))
 
