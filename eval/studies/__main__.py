@@ -10,12 +10,14 @@ from configs import studies as configs
 from eval.answering.model import add_answer_length, positive
 from eval.report import plots
 from eval.studies import answered, shift, sizes, trained
-from eval.studies.results import Found, describe
+from eval.studies.results import Found, Limits, describe
 from smolrgpt_jax.data.records import BadRecords
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.errors import told
 from smolrgpt_jax.files import read_json
 
 
+@told()
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m eval.studies",
@@ -46,12 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         study.add_argument("--size", choices=configs.SIZES, default="cpu", help="how long, see configs/studies.py")
     args = parser.parse_args(arguments)
     print(f"study {args.study}, writing to {args.out}")
-    try:
-        plots.require()
-        found, differences = args.run(args)
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from None
-    print(describe(found, differences))
+    plots.require()
+    print(describe(*args.run(args, Limits(args.batch_size, args.max_new_tokens))))
 
 
 def _add(studies, name: str, description: str | None, run, help: str) -> argparse.ArgumentParser:
@@ -65,11 +63,7 @@ def _add(studies, name: str, description: str | None, run, help: str) -> argpars
     return study
 
 
-def _limits(args: argparse.Namespace) -> dict[str, int | None]:
-    return {"batch_size": args.batch_size, "max_new_tokens": args.max_new_tokens}
-
-
-def _answer(args: argparse.Namespace) -> tuple[Found, Found]:
+def _answer(args: argparse.Namespace, limits: Limits) -> tuple[Found, Found]:
     from smolrgpt_jax import load
 
     annotations = args.data / (args.annotations or f"{args.split}.json")
@@ -77,28 +71,20 @@ def _answer(args: argparse.Namespace) -> tuple[Found, Found]:
     # The reader says which record is wrong, before any is changed.
     read_warehouse(args.data, args.split, annotations=annotations.name, on_bad_record=BadRecords("error"))
     answered.check_records(args.study, records, annotations)
-    return answered.run_study(
-        args.study,
-        load(args.checkpoint),
-        records,
-        args.data / args.split,
-        args.out,
-        seed=args.seed,
-        checkpoint=args.checkpoint,
-        **_limits(args),
-    )
+    model, pictures = load(args.checkpoint), args.data / args.split
+    return answered.run_study(args.study, model, records, pictures, args.out, limits, args.seed, args.checkpoint)
 
 
-def _shift(args: argparse.Namespace) -> tuple[Found, None]:
+def _shift(args: argparse.Namespace, limits: Limits) -> tuple[Found, None]:
     from smolrgpt_jax import load
 
-    return shift.run_study(load(args.checkpoint), args.out, checkpoint=args.checkpoint, **_limits(args)), None
+    return shift.run_study(load(args.checkpoint), args.out, limits, args.checkpoint), None
 
 
-def _train(args: argparse.Namespace) -> tuple[Found, Found]:
+def _train(args: argparse.Namespace, limits: Limits) -> tuple[Found, Found]:
     task = sizes.TASK if args.study == "sizes" else trained.WAREHOUSE
     runs = args.runs or args.out / "runs"
-    return trained.run_study(args.study, task, args.out, runs, seeds=args.seeds, size=args.size, **_limits(args))
+    return trained.run_study(args.study, task, args.out, runs, limits, args.seeds, args.size)
 
 
 if __name__ == "__main__":

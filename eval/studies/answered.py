@@ -17,8 +17,7 @@ import numpy as np
 from PIL import Image
 
 from eval.side_questions import GREY, region_kinds
-from eval.studies.results import Found, of_one_run, paired_differences, write_study
-from eval.studies.scoring import score
+from eval.studies.results import Found, Limits, of_one_run, paired_differences, score, write_study
 from smolrgpt_jax.errors import DataError
 
 if TYPE_CHECKING:
@@ -118,42 +117,30 @@ def write_variant(variant: Variant, records: Records, split_folder: Path, out: P
 
 
 def run_study(
-    name: str, model: Model, records: Records, split_folder: Path, out: Path, *, seed: int, batch_size: int,
-    max_new_tokens: int | None, checkpoint: Path,
-) -> tuple[Found, Found]:  # fmt: skip
+    name: str,
+    model: Model,
+    records: Records,
+    split_folder: Path,
+    out: Path,
+    limits: Limits,
+    seed: int,
+    checkpoint: Path,
+) -> tuple[Found, Found]:
     """Answers all variants of a study; writes OUT/VARIANT (what eval.warehouse writes) and the study's files.
 
-    Args:
-      records: of the published layout, with answers; their pictures lie in ``split_folder``.
-      seed: of what a variant draws.
-
-    Returns:
-      The scores of each variant with 95 % intervals over pictures, and what the others score more than the first.
-
-    Raises:
-      DataError: records or pictures that cannot be used.
+    records: of the published layout, with answers; their pictures lie in `split_folder`; seed: of what a variant draws. Returns
+    the scores of each variant with 95 % intervals over pictures, and what the others score more than the first. Raises DataError
+    for records or pictures that cannot be used.
     """
-    first, found, differences = None, {}, {}
-    for variant, change in STUDIES[name].items():
+    folders = {variant: out / variant.replace(" ", "_") for variant in STUDIES[name]}
+    for variant, results in folders.items():
         print(f"{name}: {variant}", flush=True)
+        details = {"study": name, "variant": variant, "checkpoint": checkpoint, "data": split_folder}
         with tempfile.TemporaryDirectory(prefix="smolrgpt_study_") as folder:
-            write_variant(change, records, split_folder, Path(folder), np.random.default_rng(seed))
-            results = out / variant.replace(" ", "_")
-            score(
-                model,
-                Path(folder),
-                "val",
-                results,
-                batch_size=batch_size,
-                max_new_tokens=max_new_tokens,
-                study=name,
-                variant=variant,
-                checkpoint=checkpoint,
-                data=split_folder,
-            )
-        found[variant] = of_one_run(results)
-        first = first or results
-        if results != first:
-            differences[variant] = paired_differences(first, results)
+            write_variant(STUDIES[name][variant], records, split_folder, Path(folder), np.random.default_rng(seed))
+            score(model, Path(folder), "val", results, limits, **details)
+    found = {variant: of_one_run(results) for variant, results in folders.items()}
+    (_, first), *others = folders.items()
+    differences = {variant: paired_differences(first, results) for variant, results in others}
     write_study(out, found, differences, study=name, seed=seed)
     return found, differences

@@ -1,91 +1,148 @@
-"""What a study found: scores with intervals for each variant, how they differ from the first, and the files made of them."""
+"""What all studies share: a variant is answered and scored; scores with intervals, how they differ from the first, files of them."""
 
 from __future__ import annotations
 
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from eval.answering.model import run_details
+from eval.answering.questions import answer_questions
+from eval.answering.warehouse import evaluate
 from eval.report.plots import COLOURS, percent_plot
 from eval.scoring.intervals import category_intervals, describe_interval, student_intervals
 from eval.scoring.official import is_correct
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
+from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.files import read_json, results_folder, write_json
+
+if TYPE_CHECKING:
+    from smolrgpt_jax.generation import AnswerOptions
+    from smolrgpt_jax.model import Model
 
 SCORES = ("S1", *WAREHOUSE_CATEGORIES)
 
-# Score -> value in percent (or percentage points) and the ends of its 95 % interval; None where there is none.
-Scores = Mapping[str, tuple[float | None, tuple[float, float] | None]]
+# Value in percent (or percentage points) and the ends of its 95 % interval; None where there is none.
+Value = tuple[float | None, tuple[float, float] | None]
+Scores = Mapping[str, Value]
 # Variant -> its scores.
 Found = Mapping[str, Scores]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Questions answered at once, and tokens of the longest answer, None for what `Model.answer_tokens` says."""
+
+    batch_size: int
+    max_new_tokens: int | None
+
+    def options(self, model: Model) -> AnswerOptions:
+        from smolrgpt_jax.generation import AnswerOptions
+
+        return AnswerOptions(self.batch_size, self.max_new_tokens or model.answer_tokens)
+
+
+def score(
+    model: Model,
+    root: Path,
+    split: str,
+    out: Path,
+    limits: Limits,
+    annotations: str | None = None,
+    loss_curves: dict[str, Path] | None = None,
+    **details: Any,
+) -> dict:
+    """Answers a split of a folder in the published layout, writes into `out` what eval.warehouse writes, returns the metrics.
+
+    annotations: file under `root` with the questions, None for SPLIT.json; loss_curves: name -> metrics.csv, for the report;
+    details: what the report says of the run. Raises DataError for records or pictures that cannot be used.
+    """
+    metrics = evaluate(
+        read_warehouse(root, split, annotations=annotations),
+        lambda asked: answer_questions(model, asked, limits.options(model)),
+        out,
+        loss_curves=loss_curves,
+        run_info=run_details(model, "eval.studies", **details),
+    )
+    if metrics is None:
+        raise DataError(f"{root}: no answers to score against")
+    return metrics
 
 
 def of_one_run(folder: Path) -> Scores:
     """The scores of a folder of eval.warehouse, with its intervals over pictures."""
     metrics = read_json(folder / "metrics.json", dict)
-    found = {}
-    for score in SCORES:
-        interval = metrics["intervals"].get(score)
-        found[score] = metrics[score], None if interval is None else tuple(interval)
-    return found
+    intervals = {score: metrics["intervals"].get(score) for score in SCORES}
+    return {score: (metrics[score], interval and tuple(interval)) for score, interval in intervals.items()}
+
+
+def read_predictions(folder: Path) -> dict[str, dict[str, Any]]:
+    """The predictions of a folder of results by id."""
+    return {item["id"]: item for item in read_json(folder / "predictions.json", list)}
 
 
 def paired_differences(first: Path, second: Path) -> Scores:
     """What the second of two folders of eval.warehouse scores more than the first on the same questions, in points.
 
-    The intervals draw whole pictures, see ``eval.scoring.intervals``. The truths may differ: a question whose masks were moved has another.
+    The intervals draw whole pictures. The truths may differ: a question whose masks were moved has another.
     """
-    before, after = (
-        {item["id"]: item for item in read_json(folder / "predictions.json", list)} for folder in (first, second)
-    )
-    items = [(before[name], after[name]) for name in before]
-    right = np.array(
-        [[is_correct(item["category"], item["normalized_answer"], item["truth"]) for item in pair] for pair in items],
-        float,
-    )
-    categories = [item["category"] for item, _ in items]
-    present = [name for name in WAREHOUSE_CATEGORIES if name in categories]
-    gains = right[:, 1] - right[:, 0]
-    intervals = category_intervals([item["image"] for item, _ in items], categories, gains, present)
-    means = {name: 100 * float(gains[np.array(categories) == name].mean()) for name in present}
-    found: dict[str, tuple[float | None, tuple[float, float] | None]] = dict.fromkeys(SCORES, (None, None))
-    found |= {name: (means[name], tuple(intervals[name])) for name in present}
-    found["S1"] = float(np.mean(list(means.values()))), tuple(intervals["mean"])
-    return found
+
+    def right(item: Mapping[str, Any]) -> bool:
+        return is_correct(item["category"], item["normalized_answer"], item["truth"])
+
+    before, after = map(read_predictions, (first, second))
+    gains = [(i["image"], i["category"], float(right(i)) - right(before[name])) for name, i in after.items()]
+    return value_intervals(gains, {category: category for category in WAREHOUSE_CATEGORIES}, "S1")
 
 
-def value_intervals(items: Sequence[tuple[str, str, float]], names: Mapping[str, str]) -> Scores:
-    """Means in percent, with intervals that draw whole pictures, of values of questions.
+def value_intervals(
+    items: Sequence[tuple[str, str, float | None]], names: Mapping[str, str], mean: str | None = None
+) -> Scores:
+    """Means in percent of values of questions, with intervals that draw whole pictures (see `eval.scoring.intervals`).
 
     Args:
-      items: picture, category and value of each question.
+      items: picture, category and value of each question; None does not count.
       names: category -> name of the score.
+      mean: name of the mean over the categories, if it is wanted.
     """
-    pictures, categories, values = zip(*items, strict=True) if items else ((), (), ())
+    counted = [item for item in items if item[2] is not None]
+    pictures, categories, values = zip(*counted) if counted else ((), (), ())
     present = [category for category in names if category in categories]
     intervals = category_intervals(pictures, categories, values, present) if present else {}
-    of = {name: [v for c, v in zip(categories, values) if c == name] for name in present}
+    means = {name: 100 * float(np.mean([v for v, c in zip(values, categories) if c == name])) for name in present}
+    named = dict(names)
+    if mean is not None:
+        named = {"mean": mean} | named
+        means["mean"] = float(np.mean(list(means.values())))
     return {
-        name: (100 * float(np.mean(of[category])), tuple(intervals[category])) if category in of else (None, None)
-        for category, name in names.items()
+        name: (means[part], tuple(intervals[part])) if part in intervals else (None, None)
+        for part, name in named.items()
     }
 
 
-def over_seeds(runs: Sequence[Mapping[str, float | None]]) -> Scores:
+def over_seeds(runs: Sequence[Mapping[str, float | None]], differences: bool = False) -> Scores:
     """Mean of each score over runs that differ by their seed, and its interval (Student's t); none for one run.
 
-    Intervals end at 0 and, of shares, at 100 %; what is called an error can be more.
+    Intervals end at 0 and, of shares, at 100 %; what is called an error can be more. Those of `differences` end nowhere.
     """
-    found: dict[str, tuple[float | None, tuple[float, float] | None]] = {}
-    for score, (value, interval) in _over_seeds(runs).items():
-        if interval is not None:
-            most = np.inf if score.endswith("error") else 100.0
-            interval = max(interval[0], 0.0), min(interval[1], most)
-        found[score] = value, interval
+    found: dict[str, Value] = {}
+    for score in runs[0]:
+        values = [run[score] for run in runs]
+        if None in values:
+            found[score] = None, None
+        elif len(values) == 1:
+            found[score] = values[0], None
+        else:
+            mean, *ends = student_intervals(np.array(values, float))
+            if not differences:
+                ends = np.clip(ends, 0.0, np.inf if score.endswith("error") else 100.0)
+            found[score] = float(mean), (float(ends[0]), float(ends[1]))
     return found
 
 
@@ -96,74 +153,51 @@ def differences_over_seeds(
 
     A seed's warehouse is the same for both, so that differences vary less than scores do.
     """
-    return _over_seeds(
-        [
-            {name: None if None in (a[name], b[name]) else b[name] - a[name] for name in a}
-            for a, b in zip(first, second, strict=True)
-        ]
-    )
-
-
-def _over_seeds(runs: Sequence[Mapping[str, float | None]]) -> Scores:
-    found: dict[str, tuple[float | None, tuple[float, float] | None]] = {}
-    for score in runs[0]:
-        values = [run[score] for run in runs]
-        if None in values:
-            found[score] = None, None
-        elif len(values) == 1:
-            found[score] = values[0], None
-        else:
-            mean, low, high = student_intervals(np.array(values, float))
-            found[score] = float(mean), (float(low), float(high))
-    return found
+    pairs = [{score: (a[score], b[score]) for score in a} for a, b in zip(first, second, strict=True)]
+    gains = [{score: None if None in pair else pair[1] - pair[0] for score, pair in run.items()} for run in pairs]
+    return over_seeds(gains, differences=True)
 
 
 def write_study(out: Path, found: Found, differences: Found | None = None, **details: Any) -> None:
     """Writes study.json, table.md and plot.svg into a folder, which may hold the variants' own results."""
     command = shlex.join(["python", "-m", "eval.studies", *sys.argv[1:]])
-    parts = {"variants": found} | ({} if differences is None else {"differences": differences})
-    written = {
-        part: {
-            variant: {score: {"value": v, "interval": i} for score, (v, i) in scores.items()}
-            for variant, scores in variants.items()
+
+    def plain(found: Found) -> dict[str, Any]:
+        return {
+            variant: {score: {"value": value, "interval": interval} for score, (value, interval) in scores.items()}
+            for variant, scores in found.items()
         }
-        for part, variants in parts.items()
-    }
+
+    written = {"command": command, **details, "variants": plain(found)}
+    if differences is not None:
+        written["differences"] = plain(differences)
     with results_folder(out) as aside:
-        write_json(aside / "study.json", {"command": command, **details, **written})
+        write_json(aside / "study.json", written)
         text = f"{describe(found, differences)}\n\n    {command}\n"
         (aside / "table.md").write_text(text, encoding="utf-8")
         plot(found, aside / "plot.svg")
 
 
-def _scores(found: Found) -> list[str]:
-    return list(next(iter(found.values())))
-
-
 def describe(found: Found, differences: Found | None = None) -> str:
     """Markdown: the table of the scores and, where there is one, that of the differences from the first variant."""
-    if not differences:
-        return table(found)
-    first = next(iter(found))
-    return f"{table(found)}\n\n{table(differences, f'points more than {first}', '+.1f')}"
+    tables = [table(found)]
+    if differences:
+        tables.append(table(differences, f"points more than {next(iter(found))}", "+.1f"))
+    return "\n\n".join(tables)
 
 
 def table(found: Found, title: str = "variant", form: str = ".1f") -> str:
     """Markdown: one row per variant, one column per score, percent or points with the 95 % interval."""
-    names = _scores(found)
-    lines = [f"| {title} | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-    for variant, scores in found.items():
-        cells = []
-        for name in names:
-            value, interval = scores[name]
-            if value is None:
-                cells.append("-")
-            elif interval is None:
-                cells.append(format(value, form))
-            else:
-                cells.append(f"{value:{form}} ({describe_interval(interval, form)})")
-        lines.append(f"| {variant} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    names = list(next(iter(found.values())))
+
+    def cell(value: float | None, interval: tuple[float, float] | None) -> str:
+        if value is None:
+            return "-"
+        return f"{value:{form}}" + (f" ({describe_interval(interval, form)})" if interval else "")
+
+    lines = [(title, *names), ("---",) * (len(names) + 1)]
+    lines += [(variant, *(cell(*scores[name]) for name in names)) for variant, scores in found.items()]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def plot(found: Found, path: Path) -> None:
@@ -171,7 +205,7 @@ def plot(found: Found, path: Path) -> None:
 
     Bars and whiskers end at 100 %.
     """
-    names = _scores(found)
+    names = list(next(iter(found.values())))
     width = 0.88 / len(found)
     with percent_plot(path) as axes:
         axes.set_xticks(range(len(names)), names)

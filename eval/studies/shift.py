@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 from configs import studies as configs
 from eval.scoring.official import is_correct
-from eval.studies.results import Found, of_one_run, write_study
-from eval.studies.scoring import score
+from eval.studies.results import Found, Limits, of_one_run, score, write_study
 from smolrgpt_jax.files import read_json, write_text
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
 from smolrgpt_jax.warehouse.write import ensure_warehouse
@@ -25,9 +24,7 @@ LISTS = ("count", "mcq")  # categories whose questions name many regions
 MASKS = {"up to 6": 6, "7 to 9": 9, "10 or more": 10**9}  # the demo's training has hardly any question with ten or more
 
 
-def run_study(
-    model: Model, out: Path, *, checkpoint: Path, batch_size: int, max_new_tokens: int | None, scenes: int = 100
-) -> Found:
+def run_study(model: Model, out: Path, limits: Limits, checkpoint: Path, scenes: int = 100) -> Found:
     """Makes the test warehouses under OUT/data, answers them and writes the study.
 
     Returns the scores of each variant with 95 % intervals over pictures. Raises DataError or OSError.
@@ -38,18 +35,8 @@ def run_study(
         name = variant.replace(" ", "_")
         data = out / "data" / name
         ensure_warehouse(data, WarehouseConfig(**configs.shifted_warehouse(variant, scenes)))
-        score(
-            model,
-            data,
-            "val",
-            out / name,
-            batch_size=batch_size,
-            max_new_tokens=max_new_tokens,
-            study="shift",
-            variant=variant,
-            checkpoint=checkpoint,
-            data=data,
-        )
+        details = {"study": "shift", "variant": variant, "checkpoint": checkpoint, "data": data}
+        score(model, data, "val", out / name, limits, **details)
         found[variant] = of_one_run(out / name)
         by_masks[variant] = scores_by_masks(out / name, data / "val.json")
     write_study(out, found, study="shift", version=configs.SHIFT_VERSION, checkpoint=str(checkpoint))

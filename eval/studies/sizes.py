@@ -1,7 +1,7 @@
 """Widths and heights: the model trained on size questions in the manner of SpatialRGPT-Bench and asked them about unseen scenes, as
 published and with two ideas that give it what the mean under a mask forgets.
 
-extent: place and size of the mask, and the depth under it, go into the region's RGB token (eval/studies/region_extent.py).
+extent: place and size of the mask, and the depth under it, go into the region's RGB token (see variants.py).
 finer pooling: pixel-shuffle factor 1, so that masks are pooled on a map of twice the resolution.
 
 A success is the benchmark's, 75 to 125 % of the truth; the error is |answer - truth| / truth in percent, of readable answers. Beside the
@@ -11,7 +11,7 @@ answers are the benchmark's own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from eval.answering.model import run_details
 from eval.answering.questions import answer_questions
 from eval.reading.bench_rules import bench_answer
 from eval.scoring.bench_scores import answer_error, is_success
-from eval.studies.results import Scores, value_intervals
+from eval.studies.results import Limits, Scores, Value, read_predictions, value_intervals
 from eval.studies.trained import Task, Values
 from smolrgpt_jax.data.records import BadRecords, Picture
 from smolrgpt_jax.data.sources.osd import read_bench
@@ -34,7 +34,6 @@ from smolrgpt_jax.warehouse.other_formats import BENCH_FILE
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
 from smolrgpt_jax.warehouse.write import ensure_warehouse
 
-Measure = Callable[[Mapping[str, Any]], float | None]
 CATEGORIES = {"width": "width_data", "height": "height_data"}
 ADJECTIVES = {"width_data": "wide", "height_data": "tall"}
 SIZES_FILE = "sizes.json"
@@ -58,80 +57,72 @@ def _reworded(record: dict) -> dict:
     return {**record, "conversations": [question, {**answer, "value": text}]}
 
 
-def _prepare(root: Path, size: str, seed: int) -> None:
-    for split, parameters in configs.size_warehouses(size, seed).items():
-        ensure_warehouse(root / split, WarehouseConfig(**parameters))
-        bench = root / split / "bench"
-        if not (bench / SIZES_FILE).exists():
-            records = size_records(read_json(bench / BENCH_FILE, list), reworded=split == "train")
-            write_json(bench / SIZES_FILE, records)
+class Sizes(Task):
+    name = "sizes"
+
+    def prepare(self, root: Path, size: str, seed: int) -> None:
+        for split, parameters in configs.size_warehouses(size, seed).items():
+            ensure_warehouse(root / split, WarehouseConfig(**parameters))
+            bench = root / split / "bench"
+            if not (bench / SIZES_FILE).exists():
+                records = size_records(read_json(bench / BENCH_FILE, list), reworded=split == "train")
+                write_json(bench / SIZES_FILE, records)
+
+    def configuration(self, root: Path, config: ConfigDict) -> ConfigDict:
+        source = {"format": "bench", "root": str(root / "train" / "bench"), "annotations": SIZES_FILE}
+        config.data.sources, config.data.weights = {"sizes": source}, {}
+        config.validation_sources, config.validation_answers = {}, 0
+        return config
+
+    def test(self, model: Model, root: Path, out: Path, limits: Limits, **details: Any) -> None:
+        evaluate(
+            _pictures(root, "test"),
+            lambda asked: answer_questions(model, asked, limits.options(model)),
+            out,
+            run_details(model, "eval.studies", data=root / "test", **details),
+        )
+
+    def scores(self, out: Path) -> Values:
+        """Success and error of widths and heights."""
+        found = read_json(out / "metrics.json", dict)["quantitative"]
+        scores: Values = {}
+        for name in CATEGORIES:
+            error = found[name]["error"]
+            scores |= {f"{name} right": found[name]["success"], f"{name} error": None if error is None else 100 * error}
+        return scores
+
+    def of_run(self, out: Path) -> Scores:
+        return _intervals(read_predictions(out).values(), lambda item, field: item[field])
+
+    def paired(self, first: Path, second: Path) -> Scores:
+        """On the same questions; errors of those that both answered readably."""
+        before = read_predictions(first)
+
+        def gain(item: Mapping[str, Any], field: str) -> float | None:
+            pair = before[item["id"]][field], item[field]
+            return None if None in pair else float(pair[1]) - float(pair[0])
+
+        return _intervals(read_predictions(second).values(), gain)
+
+    def baselines(self, root: Path) -> dict[str, Values]:
+        return {MEDIAN: median_scores(root)}
 
 
-def _configuration(root: Path, config: ConfigDict) -> ConfigDict:
-    config.data.sources = {
-        "sizes": {"format": "bench", "root": str(root / "train" / "bench"), "annotations": SIZES_FILE}
-    }
-    config.data.weights = {}
-    config.validation_sources = {}
-    config.validation_answers = 0
-    return config
+TASK = Sizes()
 
 
 def _pictures(root: Path, split: str) -> list[Picture]:
     return read_bench(root / split / "bench", SIZES_FILE, on_bad_record=BadRecords("error"))
 
 
-def _test(
-    model: Model, root: Path, out: Path, *, batch_size: int, max_new_tokens: int | None, **details: Any
-) -> Mapping[str, Any]:
-    from smolrgpt_jax.generation import AnswerOptions
-
-    options = AnswerOptions(batch_size, max_new_tokens or model.answer_tokens)
-    return evaluate(
-        _pictures(root, "test"),
-        lambda asked: answer_questions(model, asked, options),
-        out,
-        run_details(model, "eval.studies", data=root / "test", **details),
-    )
-
-
-def _scores(metrics: Mapping[str, Any]) -> Values:
-    """Success and error of widths and heights, percent."""
-    scores: Values = {}
-    for name in CATEGORIES:
-        found = metrics["quantitative"][name]
-        scores[f"{name} right"] = found["success"]
-        scores[f"{name} error"] = None if found["error"] is None else 100 * found["error"]
-    return scores
-
-
-def _of_run(folder: Path) -> Scores:
-    """Success and error with intervals over pictures."""
-    return _intervals(
-        read_json(folder / "predictions.json", list), lambda item: item["right"], lambda item: item["error"]
-    )
-
-
-def _paired(first: Path, second: Path) -> Scores:
-    """What the second has more, on the same questions; errors of those that both answered readably."""
-    before, after = (
-        {item["id"]: item for item in read_json(folder / "predictions.json", list)} for folder in (first, second)
-    )
-
-    def gain(field: str, item: Mapping[str, Any]) -> float | None:
-        pair = before[item["id"]][field], item[field]
-        return None if None in pair else float(pair[1]) - float(pair[0])
-
-    return _intervals(list(after.values()), lambda item: gain("right", item), lambda item: gain("error", item))
-
-
-def _intervals(items: Sequence[Mapping[str, Any]], right: Measure, error: Measure) -> Scores:
-    found: dict[str, Any] = {}
-    for name, measure in (("right", right), ("error", error)):
-        names = {category: f"{quantity} {name}" for quantity, category in CATEGORIES.items()}
-        measured = [(item["image"], item["category"], measure(item)) for item in items]
-        found |= value_intervals([entry for entry in measured if entry[2] is not None], names)
-    return {f"{quantity} {name}": found[f"{quantity} {name}"] for quantity in CATEGORIES for name in ("right", "error")}
+def _intervals(
+    items: Collection[Mapping[str, Any]], measure: Callable[[Mapping[str, Any], str], float | None]
+) -> Scores:
+    found: dict[str, Value] = {}
+    for field in ("right", "error"):
+        measured = [(item["image"], item["category"], measure(item, field)) for item in items]
+        found |= value_intervals(measured, {category: f"{name} {field}" for name, category in CATEGORIES.items()})
+    return {score: found[score] for score in (f"{name} {field}" for name in CATEGORIES for field in ("right", "error"))}
 
 
 def median_scores(root: Path) -> Values:
@@ -151,8 +142,3 @@ def median_scores(root: Path) -> Values:
         scores[f"{name} right"] = 100 * float(np.mean([is_success(category, guess, truth) for truth in asked]))
         scores[f"{name} error"] = 100 * float(np.mean([answer_error(category, guess, truth) for truth in asked]))
     return scores
-
-
-TASK = Task(
-    "sizes", _prepare, _configuration, _test, _scores, _of_run, _paired, lambda root: {MEDIAN: median_scores(root)}
-)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +24,20 @@ from eval.scoring.validation import WAREHOUSE_SCORES
 from eval.studies.results import (
     SCORES,
     Found,
+    Limits,
     Scores,
     differences_over_seeds,
     of_one_run,
     over_seeds,
     paired_differences,
+    score,
     write_study,
 )
-from eval.studies.scoring import score
 from eval.studies.variants import STAGE, VariantConfig
 from smolrgpt_jax import load
-from smolrgpt_jax.checkpoint.load import tokenizer_files
+from smolrgpt_jax.checkpoint.load import read_checkpoint, tokenizer_files
 from smolrgpt_jax.checkpoint.orbax import Meta, save
-from smolrgpt_jax.checkpoint.torch import read_folder
 from smolrgpt_jax.config import SmolRGPTConfig
-from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.files import read_json, write_json
 from smolrgpt_jax.model import Model
@@ -54,61 +53,47 @@ POSITIONS = "vision_encoder/position_embedding"
 Values = dict[str, float | None]
 
 
-@dataclasses.dataclass(frozen=True)
 class Task:
-    """What variants are trained on and asked.
+    """What variants are trained on and asked: questions about the demo's warehouse.
 
-    Attributes:
-      name: of its folder.
-      prepare: (folder of a seed, size, seed) -> makes the data under the folder, unless they are there.
-      configuration: (folder of a seed, what configs.studies.training made) -> the run's configuration on those data.
-      test: (model, folder of a seed, results folder, batch_size=, max_new_tokens=, study=, variant=, checkpoint=) -> metrics,
-        written there as metrics.json too.
-      scores: metrics -> what the table shows of them, in percent.
-      of_run: (results folder) -> scores with intervals over pictures, for a study of one seed.
-      paired: (results folders of two variants) -> what the second scores more, with intervals over pictures.
-      baselines: (folder of a seed) -> {row of the table: scores} of what is not trained.
+    `root` is the folder of a seed, `out` that of a variant's results.
     """
 
-    name: str
-    prepare: Callable[[Path, str, int], None]
-    configuration: Callable[[Path, ConfigDict], ConfigDict]
-    test: Callable[..., Mapping[str, Any]]
-    scores: Callable[[Mapping[str, Any]], Values]
-    of_run: Callable[[Path], Scores]
-    paired: Callable[[Path, Path], Scores]
-    baselines: Callable[[Path], dict[str, Values]] = lambda root: {}
+    name = "warehouse"  # of its folder
+
+    def prepare(self, root: Path, size: str, seed: int) -> None:
+        """Makes the data under `root`, unless they are there."""
+        ensure_warehouse(root / "data", WarehouseConfig(**configs.trained_warehouse(size, seed)))
+
+    def configuration(self, root: Path, config: ConfigDict) -> ConfigDict:
+        """The run's configuration on those data, from what configs.studies.training made."""
+        return config
+
+    def test(self, model: Model, root: Path, out: Path, limits: Limits, **details: Any) -> None:
+        """Writes the results; details: what the report says of them, "variant" and "checkpoint" among it."""
+        details["data"] = root / "data"
+        curves = {details["variant"]: details["checkpoint"] / "metrics.csv"}
+        score(model, root / "data", "test", out, limits, "test_answers.json", curves, **details)
+
+    def scores(self, out: Path) -> Values:
+        """What the table shows, in percent."""
+        metrics = read_json(out / "metrics.json", dict)
+        return {score: metrics[score] for score in SCORES}
+
+    def of_run(self, out: Path) -> Scores:
+        """The same with intervals over pictures, for a study of one seed."""
+        return of_one_run(out)
+
+    def paired(self, first: Path, second: Path) -> Scores:
+        """What the second of two variants scores more, with intervals over pictures."""
+        return paired_differences(first, second)
+
+    def baselines(self, root: Path) -> dict[str, Values]:
+        """Rows of the table that are not trained."""
+        return {}
 
 
-def _prepare(root: Path, size: str, seed: int) -> None:
-    ensure_warehouse(root / "data", WarehouseConfig(**configs.trained_warehouse(size, seed)))
-
-
-def _test(model: Model, root: Path, out: Path, *, variant: str, checkpoint: Path, **keywords: Any) -> Mapping[str, Any]:
-    data = root / "data"
-    return score(
-        model,
-        data,
-        "test",
-        out,
-        annotations="test_answers.json",
-        loss_curves={variant: checkpoint / "metrics.csv"},
-        variant=variant,
-        checkpoint=checkpoint,
-        data=data,
-        **keywords,
-    )
-
-
-WAREHOUSE = Task(
-    "warehouse",
-    _prepare,
-    lambda root, config: config,
-    _test,
-    lambda metrics: {score: metrics[score] for score in SCORES},
-    of_one_run,
-    paired_differences,
-)
+WAREHOUSE = Task()
 
 
 def variant_config(config: SmolRGPTConfig, changes: Mapping[str, Any]) -> SmolRGPTConfig:
@@ -144,27 +129,15 @@ def start_params(config: SmolRGPTConfig, backbone: Mapping[str, np.ndarray], see
 
 
 def run_study(
-    name: str,
-    task: Task,
-    out: Path,
-    runs: Path,
-    *,
-    seeds: Sequence[int],
-    size: str,
-    batch_size: int,
-    max_new_tokens: int | None,
+    name: str, task: Task, out: Path, runs: Path, limits: Limits, seeds: Sequence[int], size: str
 ) -> tuple[Found, Found]:
     """Trains and tests what is not done yet and writes the study.
 
     Args:
       name: of the study, a key of configs.studies.TRAINED.
-      task: what its variants are trained on and asked.
-      out: folder of the study.
-      runs: folder of warehouses and trainings.
+      out, runs: folders of the study, and of warehouses and trainings.
       seeds: one training of each variant per seed.
       size: a key of configs.studies.SIZES.
-      batch_size: questions answered at once.
-      max_new_tokens: longest answer, None for what `Model.answer_tokens` says.
 
     Returns:
       The mean scores of each variant, with 95 % intervals over seeds, and what the others score more than the first; of one seed its
@@ -177,37 +150,29 @@ def run_study(
         raise DataError(f"the seeds {' '.join(map(str, seeds))} hold one twice; intervals would be too small")
     if not all(0 <= seed < demo.RESERVED_SEEDS for seed in seeds):
         raise DataError(f"seeds must be from 0 to {demo.RESERVED_SEEDS - 1}; scenes of others are the backbone's")
-    scores: dict[str, list[Values]] = {variant: [] for variant in configs.TRAINED[name]}
+    variants = configs.TRAINED[name]
+    scores: dict[str, list[Values]] = {variant: [] for variant in variants}
     for seed in seeds:
         root = runs / task.name / size / f"seed{seed}"
         task.prepare(root, size, seed)
-        for variant, changes in configs.TRAINED[name].items():
+        for variant, changes in variants.items():
             folder = root / variant_folder(changes)
             print(f"{name}: {variant}, seed {seed}", flush=True)
-            results = folder / "eval" / "metrics.json"
-            _check_settings(folder, settings(task, changes, seed, size, max_new_tokens))
-            if not results.exists():
+            _check_settings(folder, settings(task, changes, seed, size, limits.max_new_tokens))
+            if not (folder / "eval" / "metrics.json").exists():
                 _train(folder, root, task, changes, seed, size)
-                task.test(
-                    load(folder / "train"),
-                    root,
-                    folder / "eval",
-                    batch_size=batch_size,
-                    max_new_tokens=max_new_tokens,
-                    study=name,
-                    variant=variant,
-                    checkpoint=folder / "train",
-                )
-            scores[variant].append(task.scores(read_json(results, dict)))
+                details = {"study": name, "variant": variant, "checkpoint": folder / "train"}
+                task.test(load(folder / "train"), root, folder / "eval", limits, **details)
+            scores[variant].append(task.scores(folder / "eval"))
         for row, reached in task.baselines(root).items():
             scores.setdefault(row, []).append(reached)
     found = {variant: over_seeds(reached) for variant, reached in scores.items()}
     first, *others = scores
     gains = {variant: differences_over_seeds(scores[first], scores[variant]) for variant in others}
     if len(seeds) == 1:
-        folders = {v: root / variant_folder(changes) / "eval" for v, changes in configs.TRAINED[name].items()}
-        found |= {variant: task.of_run(folder) for variant, folder in folders.items()}
-        gains |= {v: task.paired(folders[first], folder) for v, folder in folders.items() if v != first}
+        results = {variant: root / variant_folder(changes) / "eval" for variant, changes in variants.items()}
+        found |= {variant: task.of_run(folder) for variant, folder in results.items()}
+        gains |= {v: task.paired(results[first], folder) for v, folder in results.items() if v != first}
     write_study(out, found, gains, study=name, seeds=list(seeds), size=size)
     return found, gains
 
@@ -217,7 +182,7 @@ def settings(
 ) -> dict[str, Any]:
     """What the results of a variant depend on, as plain JSON; without folders, which may be moved."""
     weights = (Path(demo.BACKBONE) / "model.safetensors").read_bytes()
-    config = variant_config(read_folder(Path(demo.BACKBONE))[0], changes)
+    config = variant_config(read_checkpoint(demo.BACKBONE).config, changes)
     run = task.configuration(Path(), configs.training("", "", size, seed, config.image_tokens))
     return plain(
         {
@@ -247,13 +212,10 @@ def _check_settings(folder: Path, wanted: Mapping[str, Any]) -> None:
 
 
 def _train(folder: Path, root: Path, task: Task, changes: Mapping[str, Any], seed: int, size: str) -> None:
-    config, params, _ = read_folder(Path(demo.BACKBONE))
-    config = variant_config(config, changes)
-    start = folder / "start"
+    backbone, start = read_checkpoint(demo.BACKBONE), folder / "start"
+    config = variant_config(backbone.config, changes)
     if not start.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        tokenizer = tokenizer_files(ChatTokenizer.load(demo.TOKENIZER))
-        save(start, start_params(config, params, seed), Meta(config, tokenizer))
+        save(start, start_params(config, backbone.params, seed), Meta(config, tokenizer_files(backbone.tokenizer)))
     run = configs.training(str(root), str(start), size, seed, config.image_tokens)
     if train(task.configuration(root, run).to_dict(), folder / "train", WAREHOUSE_SCORES, STAGE)["stopped"]:
         raise SystemExit("stopped by a signal; the same command goes on from here")

@@ -2,40 +2,31 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from eval.studies.region_extent import MEASURES, OCTAVES, RegionExtent
 from smolrgpt_jax import flops
 from smolrgpt_jax.config import REFINER_STAGES, Compute, SmolRGPTConfig
 from smolrgpt_jax.errors import ConfigError
 from smolrgpt_jax.models.connector import Connector
+from smolrgpt_jax.models.layers import Dense
 from smolrgpt_jax.models.mask_pooling import mask_pooling
 from smolrgpt_jax.models.refiner import Refiner
 from smolrgpt_jax.models.siglip import VisionEncoder
 from smolrgpt_jax.models.smollm import Decoder
 from smolrgpt_jax.models.smolrgpt import SmolRGPT, make_model
-from smolrgpt_jax.training.stages import STAGES
+from smolrgpt_jax.training.stages import STAGES, Stage
 
 DepthPathway = Literal["separate", "shared_connector", "shared_refiner", "none"]
 
-# As the published last stage; every part is trained from what the study begins with.
-STAGE = dataclasses.replace(
-    STAGES["sft"],
-    name="study",
-    groups=tuple(
-        dataclasses.replace(group, pattern="((rgb|depth)_refiner|region_extent)/")
-        if group.name == "refiners"
-        else group
-        for group in STAGES["sft"].groups
-    ),
-    after=(),
-)
+# The published last stage, whatever came before; region extent is trained as the refiners are.
+REFINERS = "((rgb|depth)_refiner|region_extent)/"
+GROUPS = tuple(replace(g, pattern=REFINERS) if g.name == "refiners" else g for g in STAGES["sft"].groups)
+STAGE = Stage("study", GROUPS)
 
 
 @dataclass(frozen=True)
@@ -72,6 +63,55 @@ def repeat_cells(x: jax.Array) -> jax.Array:
     side, times = round(tokens**0.5), 2**REFINER_STAGES
     grid = x.reshape(batch, side, side, width)
     return jnp.repeat(jnp.repeat(grid, times, axis=1), times, axis=2).reshape(batch, -1, width)
+
+
+MEASURES = ("centre across", "centre down", "width", "height", "lower end", "depth")
+OCTAVES = 5  # of the waves that let a linear map tell nearly equal numbers apart
+
+
+def region_measures(masks: jax.Array, depths: jax.Array | None) -> jax.Array:
+    """Where a region lies, how large it is and how deep it is there: what the mean under its mask forgets.
+
+    masks: float32[B, R, g, g], sampled to the grid; depths: float[B, H, W, 3], or None for a depth of 0. Returns float32[B, R, 6]
+    in the order of MEASURES, zeros for an empty mask: places and lengths are shares of the picture, 0 to 1, the depth is the mean
+    of the depth picture's values under the mask.
+    """
+    grid = masks.shape[-1]
+    weights = masks.astype(jnp.float32)
+    total = weights.sum((-2, -1))
+    present = total > 0
+    share = weights / jnp.where(present, total, 1.0)[..., None, None]
+    middles = (jnp.arange(grid) + 0.5) / grid
+    columns, rows = weights.max(-2), weights.max(-1)
+    measures = [
+        jnp.einsum("brij,j->br", share, middles),
+        jnp.einsum("brij,i->br", share, middles),
+        columns.mean(-1),
+        rows.mean(-1),
+        jnp.max(rows * (middles + 0.5 / grid), axis=-1),
+    ]
+    if depths is None:
+        measures.append(jnp.zeros_like(total))
+    else:
+        grey = depths.astype(jnp.float32).mean(-1)
+        coarse = jax.image.resize(grey, (grey.shape[0], grid, grid), "linear")
+        measures.append(jnp.einsum("brij,bij->br", share, coarse))
+    return jnp.stack(measures, axis=-1) * present[..., None]
+
+
+class RegionExtent(nnx.Module):
+    """The measures of a region as a vector of the decoder's width, which is added to the region's RGB token."""
+
+    def __init__(self, width: int, rngs: nnx.Rngs):
+        self.proj = Dense((len(MEASURES) * (1 + 2 * OCTAVES),), (width,), bias=False, rngs=rngs, init_scale=0.1)
+
+    def __call__(self, masks: jax.Array, depths: jax.Array | None) -> jax.Array:
+        """masks: float32[B, R, g, g]; depths: float[B, H, W, 3] or None -> float32[B, R, D], zeros for an empty mask."""
+        measures = region_measures(masks, depths)
+        phases = jnp.pi * measures[..., None] * 2.0 ** jnp.arange(OCTAVES)
+        waves = jnp.concatenate([measures[..., None], jnp.sin(phases), jnp.cos(phases)], axis=-1)
+        present = (masks.sum((-2, -1)) > 0)[..., None]
+        return self.proj(waves.reshape(*measures.shape[:2], -1)) * present
 
 
 class Variant(SmolRGPT):
@@ -122,9 +162,7 @@ class Variant(SmolRGPT):
         return out
 
 
-@make_model.register
-def _(config: VariantConfig, compute: Compute, rngs: nnx.Rngs) -> Variant:
-    return Variant(config, compute, rngs)
+make_model.register(VariantConfig, Variant)
 
 
 @flops.row_parts.register
@@ -134,20 +172,19 @@ def _(config: VariantConfig, tokens: int, pictures: int, regions: int) -> dict[s
         return parts
     for part in ("connector", "refiner"):
         if config.depth_pathway == f"shared_{part}":
-            parts[f"depth_{part}"] = dataclasses.replace(parts[f"depth_{part}"], right=parts[f"rgb_{part}"].right)
+            parts[f"depth_{part}"] = replace(parts[f"depth_{part}"], right=parts[f"rgb_{part}"].right)
     if config.depth_pathway == "none":
         parts = {name: part for name, part in parts.items() if not name.startswith("depth_")}
         for name in ("patches", "encoder"):
             part = parts[name]
-            parts[name] = dataclasses.replace(part, flops=part.flops / 2, again=part.again / 2)
+            parts[name] = replace(part, flops=part.flops / 2, again=part.again / 2)
     if not config.refiners:
-        parts = {name: part for name, part in parts.items() if not name.endswith("_refiner")}
         for kind in ("rgb", "depth"):
-            if f"{kind}_pooling" in parts:
-                parts[f"{kind}_pooling"] = dataclasses.replace(parts[f"{kind}_pooling"], left=(f"{kind}_connector",))
+            if parts.pop(f"{kind}_refiner", None):
+                parts[f"{kind}_pooling"] = replace(parts[f"{kind}_pooling"], left=(f"{kind}_connector",))
     if config.region_extent:
         waves = len(MEASURES) * (1 + 2 * OCTAVES)
         projected = 2 * pictures * regions * waves * config.decoder.width
         parts["region_extent"] = flops.Part(projected, (), ("region_extent/proj/kernel",))
-        parts["blocks"] = dataclasses.replace(parts["blocks"], left=(*parts["blocks"].left, "region_extent"))
+        parts["blocks"] = replace(parts["blocks"], left=(*parts["blocks"].left, "region_extent"))
     return parts

@@ -11,7 +11,7 @@ from PIL import Image
 
 from eval.side_questions import centre, region_kinds
 from eval.studies import answered as studies
-from eval.studies import scoring
+from eval.studies import results
 from eval.studies.__main__ import main
 from smolrgpt_jax.data.records import RLE
 from smolrgpt_jax.errors import DataError
@@ -83,10 +83,9 @@ def run(study, answer, records, folder, out, monkeypatch, loaded_model):
     def answer_all(model, pictures, *rest):
         return [answer(question) for picture in pictures for question in picture.questions]
 
-    monkeypatch.setattr(scoring, "answer_questions", answer_all)
-    return studies.run_study(
-        study, loaded_model, records, folder / "test", out, seed=3, batch_size=4, max_new_tokens=8, checkpoint=folder
-    )
+    monkeypatch.setattr(results, "answer_questions", answer_all)
+    limits = results.Limits(4, 8)
+    return studies.run_study(study, loaded_model, records, folder / "test", out, limits, 3, folder)
 
 
 def test_who_follows_the_masks_stays_right_and_who_knows_the_answers_by_heart_does_not(
@@ -119,11 +118,11 @@ def test_files_hold_every_variant(records, folder, tmp_path, monkeypatch, loaded
     assert list(written["variants"]) == list(found) == list(studies.STUDIES["inputs"])
     table = (tmp_path / "out/table.md").read_text()
     drawing = ElementTree.parse(tmp_path / "out/plot.svg").getroot()
-    titles = [e.text for e in drawing.iter("{http://www.w3.org/2000/svg}title")]
+    drawn = [e.text for e in drawing.iter("{http://www.w3.org/2000/svg}text")]
     for variant, scores in found.items():
         value, interval = scores["S1"]
         assert f"| {variant} | {value:.1f} (" in table
-        assert f"{variant}: {value:.1f} %" in titles
+        assert variant in drawn and f"{value:.0f}" in drawn
         assert written["variants"][variant]["S1"] == {"value": value, "interval": list(interval)}
         assert (tmp_path / "out" / variant.replace(" ", "_") / "report.html").is_file()
 

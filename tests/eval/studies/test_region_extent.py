@@ -6,8 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from eval.studies.region_extent import MEASURES, region_measures
-from eval.studies.variants import VariantConfig
+from eval.studies.variants import MEASURES, VariantConfig, region_measures
 from smolrgpt_jax.config import DecoderConfig, VisionConfig
 from smolrgpt_jax.models.smolrgpt import bind, init_params
 

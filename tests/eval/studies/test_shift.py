@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from configs import demo, demo_backbone, studies
-from eval.studies import scoring, shift
+from eval.studies import results, shift
 from launch.demo import run as run_demo
 from smolrgpt_jax.data.masks import decode
 from smolrgpt_jax.data.records import RLE
@@ -92,10 +92,8 @@ def test_every_variant_is_answered_and_scored(tmp_path, monkeypatch, loaded_mode
         asked.append(max(len(q.regions) for p in pictures for q in p.questions))
         return ["It is to the left." for p in pictures for _ in p.questions]
 
-    monkeypatch.setattr(scoring, "answer_questions", answer_all)
-    found = shift.run_study(
-        loaded_model, tmp_path / "out", checkpoint=tmp_path, batch_size=4, max_new_tokens=4, scenes=6
-    )
+    monkeypatch.setattr(results, "answer_questions", answer_all)
+    found = shift.run_study(loaded_model, tmp_path / "out", results.Limits(4, 4), tmp_path, scenes=6)
     assert list(found) == ["as in training", "fuller"] and asked[1] > asked[0]
     written = json.loads((tmp_path / "out" / "study.json").read_text())
     assert written["version"] == 1 and set(written["variants"]) == set(found)

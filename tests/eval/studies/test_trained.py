@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -121,10 +120,8 @@ def test_results_made_with_other_settings_are_refused(tmp_path, monkeypatch):
     """Those of a run that is done are not taken for those of the settings of today."""
     arguments = ["refiners", "--out", str(tmp_path / "out"), "--runs", str(tmp_path / "runs"), "--seeds", "1"]
     monkeypatch.setitem(studies.TRAINED, "refiners", {"as published": {}})
-    task = dataclasses.replace(
-        trained.WAREHOUSE, prepare=lambda *_: None, of_run=lambda _: {"S1": (50.0, (40.0, 60.0))}
-    )
-    monkeypatch.setattr(trained, "WAREHOUSE", task)
+    monkeypatch.setattr(trained.Task, "prepare", lambda *_: None)
+    monkeypatch.setattr(trained.Task, "of_run", lambda *_: {"S1": (50.0, (40.0, 60.0))})
     folder = tmp_path / "runs" / "warehouse" / "cpu" / "seed1" / "as_published"
     wanted = trained.settings(trained.WAREHOUSE, {}, 1, "cpu", None)
     (folder / "eval").mkdir(parents=True)
