@@ -16,11 +16,12 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from smolrgpt_jax.data.chat import ChatTokenizer
-from smolrgpt_jax.data.records import BadRecords, Picture, Question, Region
+from smolrgpt_jax.data.records import BadRecords, Picture, Question
 from smolrgpt_jax.data.rows import PackedPicture, Row, RowShape, TokenisedQuestions
 from smolrgpt_jax.errors import DataError
 
 ROW_STEP = 128  # row lengths that are chosen are multiples of it, the width of a TPU's vector unit
+SAMPLED = 2000  # pictures of each data set, evenly spread, on which row lengths are tried
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +51,7 @@ def plan_rows(
     questions: TokenisedQuestions,
     shape: RowShape,
     on_bad_record: BadRecords | None = None,
-    chosen: Sequence[int] | None = None,
+    chosen: Iterable[int] | None = None,
 ) -> Plan:
     """Packs questions into rows.
 
@@ -58,8 +59,7 @@ def plan_rows(
     always give the same plan.
 
     Args:
-      pictures: the records.
-      questions: their tokens.
+      pictures, questions: the records and their tokens.
       shape: limits of a row.
       on_bad_record: policy for questions that fit no row or lack an answer; None stops.
       chosen: indices of the pictures to plan for; None for all.
@@ -68,35 +68,26 @@ def plan_rows(
       DataError: under "error", naming the question.
     """
     on_bad_record = on_bad_record or BadRecords("error")
-    prefix = questions.tokenizer.prefix(shape.image_tokens).size
-    parts: list[tuple[int, PackedPicture]] = []
+    rows = _Rows(pictures, questions, shape)
+    parts = []
     for index in range(len(pictures)) if chosen is None else chosen:
-        picture = pictures[index]
-        usable = []
+        picture, usable = pictures[index], []
         for number, question in enumerate(picture.questions):
-            if question.answer is None:
-                on_bad_record.reject(DataError(f"{picture.image}: question {question.id!r} has no answer to train on"))
-                continue
             try:
-                check_fit(picture, question, questions[index, number][0], prefix, shape, questions.tokenizer)
+                if question.answer is None:
+                    raise DataError(f"{picture.image}: question {question.id!r} has no answer to train on")
+                check_fit(picture, question, questions[index, number][0], rows.prefix, shape, questions.tokenizer)
+                usable.append(number)
             except DataError as error:
                 on_bad_record.reject(error)
-                continue
-            usable.append(number)
-        parts += _split(index, picture, usable, questions, prefix, shape)
-    rows = _Rows(pictures, questions, prefix, shape)
-    for _, part in sorted(parts, key=lambda item: (-item[0], item[1].picture, item[1].questions)):
-        rows.place(part)
+        parts += [(index, part) for part in rows.split(index, usable)]
+    for index, part in sorted(parts, key=lambda item: (-rows.tokens(*item), *item)):
+        rows.place(index, part)
     rows.dissolve()
     return rows.plan()
 
 
-def choose_row_tokens(
-    data: Sequence[tuple[Sequence[Picture], TokenisedQuestions]],
-    shape: RowShape,
-    most: int,
-    sampled_pictures: int = 2000,
-) -> int:
+def choose_row_tokens(data: Sequence[tuple[Sequence[Picture], TokenisedQuestions]], shape: RowShape, most: int) -> int:
     """The row length for which the fewest tokens are padding.
 
     Tried are the multiples of ROW_STEP from the one that takes the longest question up to `most`; of lengths whose fill differs by
@@ -106,7 +97,6 @@ def choose_row_tokens(
       data: (pictures, their tokens) of every data set that the rows are for.
       shape: the other limits of a row; its `tokens` is not used.
       most: the longest row to try, in tokens.
-      sampled_pictures: pictures of each data set, evenly spread, on which lengths are tried.
 
     Raises:
       DataError: the longest question with its picture takes more than `most` tokens.
@@ -116,14 +106,12 @@ def choose_row_tokens(
     lengths = range(-(-longest // ROW_STEP) * ROW_STEP, most + 1, ROW_STEP)
     if not lengths:
         raise DataError(f"the longest question takes {longest} tokens with its picture, a row at most {most}")
-    samples = []
-    for pictures, questions in data:
-        chosen = np.unique(np.linspace(0, len(pictures) - 1, min(len(pictures), sampled_pictures)).astype(int))
-        samples.append((pictures, questions, chosen))
 
     def fill(tokens: int) -> float:
-        tried = dataclasses.replace(shape, tokens=tokens)
-        plans = [plan_rows(*sample[:2], tried, BadRecords("report"), sample[2]) for sample in samples]
+        tried, plans = dataclasses.replace(shape, tokens=tokens), []
+        for pictures, questions in data:
+            chosen = np.linspace(0, len(pictures) - 1, min(len(pictures), SAMPLED)).astype(int)
+            plans.append(plan_rows(pictures, questions, tried, BadRecords("report"), np.unique(chosen)))
         return sum(plan.fill * len(plan.rows) for plan in plans) / max(1, sum(len(plan.rows) for plan in plans))
 
     fills = {tokens: fill(tokens) for tokens in lengths}
@@ -160,35 +148,12 @@ def check_fit(
         raise DataError(f"{name} has regions but its picture has no depth")
 
 
-def _split(
-    index: int, picture: Picture, usable: Sequence[int], questions: TokenisedQuestions, prefix: int, shape: RowShape
-) -> list[tuple[int, PackedPicture]]:
-    """Cuts a picture's questions into parts that fit a row: (tokens, part)."""
-    sizes: list[int] = []
-    members: list[list[int]] = []
-    regions: list[set[Region]] = []
-    for number in usable:
-        size = questions[index, number][0].size
-        needed = set(picture.questions[number].regions) if shape.regions else set()
-        for part, taken in enumerate(sizes):
-            if taken + size <= shape.tokens and (not shape.regions or len(regions[part] | needed) <= shape.regions):
-                break
-        else:
-            part = len(sizes)
-            sizes.append(prefix)
-            members.append([])
-            regions.append(set())
-        sizes[part] += size
-        members[part].append(number)
-        regions[part] |= needed
-    return [(size, PackedPicture(index, tuple(numbers))) for size, numbers in zip(sizes, members)]
-
-
 class _Rows:
     """Rows that grow; those that can take another picture are known by their free tokens."""
 
-    def __init__(self, pictures: Sequence[Picture], questions: TokenisedQuestions, prefix: int, shape: RowShape):
-        self._pictures, self._questions, self._prefix, self._shape = pictures, questions, prefix, shape
+    def __init__(self, pictures: Sequence[Picture], questions: TokenisedQuestions, shape: RowShape):
+        self.prefix = questions.tokenizer.prefix(shape.image_tokens).size
+        self._pictures, self._questions, self._shape = pictures, questions, shape
         self._parts: list[dict[int, list[int]]] = []  # of a row: picture -> its questions
         self._space: list[int] = []  # free tokens of a row
         self._open: defaultdict[int, dict[int, None]] = defaultdict(
@@ -196,14 +161,28 @@ class _Rows:
         )  # free tokens -> rows, the last changed one at the end
         self._spaces: list[int] = []  # free tokens of open rows, in order
 
-    def place(self, part: PackedPicture) -> None:
+    def tokens(self, picture: int, questions: Sequence[int]) -> int:
+        """What questions of a picture take in a row, with its prefix."""
+        return sum(self._size(picture, question) for question in questions) + (self.prefix if questions else 0)
+
+    def split(self, picture: int, questions: Sequence[int]) -> list[list[int]]:
+        """Cuts a picture's questions into parts that each fit a row: every question goes into the first part that takes it."""
+        parts: list[list[int]] = []
+        for question in questions:
+            part = next((part for part in parts if self._fit(picture, [*part, question], self._shape.tokens)), None)
+            if part is None:
+                parts.append(part := [])
+            part.append(question)
+        return parts
+
+    def place(self, picture: int, questions: list[int]) -> None:
         """Puts a part into the fullest row that takes it, else into a new one."""
-        row = self._fullest(self._tokens(part.picture, part.questions), part.picture)
+        row = self._fullest(self.tokens(picture, questions), picture)
         if row is None:
             row = len(self._parts)
             self._parts.append({})
             self._space.append(self._shape.tokens)
-        self._set(row, part.picture, list(part.questions))
+        self._set(row, picture, questions)
 
     def dissolve(self) -> None:
         """Empties rows, the emptiest first, into the others until one of them does not go."""
@@ -214,9 +193,7 @@ class _Rows:
         for row in sorted(range(len(self._parts)), key=lambda row: (-self._space[row], row)):
             self._close(row)
             moved: list[tuple[int, int, int]] = []
-            if not all(
-                self._move(row, picture, found, holders[picture], moved) for picture, found in self._parts[row].items()
-            ):
+            if not all(self._move(row, picture, holders[picture], moved) for picture in self._parts[row]):
                 for target, picture, question in moved:
                     self._set(target, picture, [n for n in self._parts[target][picture] if n != question])
                 return
@@ -225,21 +202,18 @@ class _Rows:
     def plan(self) -> Plan:
         """The rows as a plan."""
         rows = [parts for parts in self._parts if parts]
-        used = sum(self._shape.tokens - space for space, parts in zip(self._space, self._parts) if parts)
         total = max(1, len(rows))
         return Plan(
             rows=tuple(tuple(PackedPicture(p, tuple(found)) for p, found in parts.items()) for parts in rows),
-            fill=used / (total * self._shape.tokens),
+            fill=sum(self.tokens(*part) for parts in rows for part in parts.items()) / (total * self._shape.tokens),
             questions_per_row=sum(len(found) for parts in rows for found in parts.values()) / total,
             pictures_per_row=sum(map(len, rows)) / total,
         )
 
-    def _move(
-        self, row: int, picture: int, found: Sequence[int], holders: list[int], moved: list[tuple[int, int, int]]
-    ) -> bool:
-        """Puts a picture's questions of one row into others, those that hold the picture first, and notes (row, picture, question).
+    def _move(self, row: int, picture: int, holders: list[int], moved: list[tuple[int, int, int]]) -> bool:
+        """Puts a picture's questions of one row into others, those that hold the picture first; False where one finds no place.
 
-        Returns False where one finds no place.
+        Adds what goes to `moved`, (row, picture, question), and rows that hold the picture now to `holders`.
         """
 
         def goes(target: int, question: int) -> bool:
@@ -251,10 +225,10 @@ class _Rows:
         def rest_of(questions: Sequence[int], targets: Sequence[int]) -> list[int]:
             return [question for question in questions if not any(goes(target, question) for target in targets)]
 
-        rest = sorted(found, key=lambda question: (-self._size(picture, question), question))
+        rest = sorted(self._parts[row][picture], key=lambda question: (-self._size(picture, question), question))
         rest = rest_of(rest, [target for target in holders if picture in self._parts[target]])
         while rest:
-            target = self._fullest(self._tokens(picture, rest), picture)
+            target = self._fullest(self.tokens(picture, rest), picture)
             if target is None:
                 target = self._first_of(reversed(self._spaces), picture)
             left = rest if target is None else rest_of(rest, [target])
@@ -264,28 +238,34 @@ class _Rows:
             rest = left
         return True
 
+    def _size(self, picture: int, question: int) -> int:
+        return self._questions[picture, question][0].size
+
+    def _fit(self, picture: int, questions: Sequence[int], space: int) -> bool:
+        """Whether questions of a picture can stand together in so many tokens of a row."""
+        asked = self._pictures[picture].questions
+        most = self._shape.regions
+        return self.tokens(picture, questions) <= space and (
+            not most or len({region for question in questions for region in asked[question].regions}) <= most
+        )
+
     def _add(self, row: int, picture: int, question: int) -> bool:
         """Puts a question into a row unless it does not fit."""
         parts = self._parts[row]
-        asked = [*parts.get(picture, ()), question]
-        regions = {region for number in asked for region in self._pictures[picture].questions[number].regions}
-        fits = (
-            self._tokens(picture, asked) - self._tokens(picture, parts.get(picture, ())) <= self._space[row]
-            and len(parts.keys() | {picture}) <= self._shape.pictures
-            and (not self._shape.regions or len(regions) <= self._shape.regions)
-        )
+        before = parts.get(picture, [])
+        space = self._space[row] + self.tokens(picture, before)
+        fits = (before or len(parts) < self._shape.pictures) and self._fit(picture, [*before, question], space)
         if fits:
-            self._set(row, picture, asked)
+            self._set(row, picture, [*before, question])
         return fits
 
     def _set(self, row: int, picture: int, questions: list[int]) -> None:
         """Replaces a picture's questions in a row."""
         self._close(row)
         parts = self._parts[row]
-        self._space[row] += self._tokens(picture, parts.get(picture, ())) - self._tokens(picture, questions)
-        if questions:
-            parts[picture] = questions
-        else:
+        self._space[row] += self.tokens(picture, parts.get(picture, ())) - self.tokens(picture, questions)
+        parts[picture] = questions
+        if not questions:
             del parts[picture]
         if len(parts) < self._shape.pictures:
             space = self._space[row]
@@ -294,18 +274,11 @@ class _Rows:
             self._open[space][row] = None
 
     def _close(self, row: int) -> None:
-        space = self._space[row]
-        if row in self._open[space]:
-            del self._open[space][row]
-            if not self._open[space]:
-                self._spaces.remove(space)
-
-    def _size(self, picture: int, question: int) -> int:
-        return self._questions[picture, question][0].size
-
-    def _tokens(self, picture: int, questions: Sequence[int]) -> int:
-        """What questions of a picture take in a row, with its prefix."""
-        return sum(self._size(picture, question) for question in questions) + (self._prefix if questions else 0)
+        rows = self._open[self._space[row]]
+        if row in rows:
+            del rows[row]
+            if not rows:
+                self._spaces.remove(self._space[row])
 
     def _fullest(self, size: int, picture: int) -> int | None:
         """The fullest row with `size` free tokens that does not hold the picture: a row holds a picture once."""
