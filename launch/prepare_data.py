@@ -16,31 +16,22 @@ from smolrgpt_jax.data.images import DEPTH_MODES
 from smolrgpt_jax.data.prepared.writer import PrepareConfig, prepare
 from smolrgpt_jax.data.records import BadRecords, Picture, describe
 from smolrgpt_jax.data.sources.archives import unpack_chunks
-from smolrgpt_jax.data.sources.captions import read_captions
-from smolrgpt_jax.data.sources.osd import read_bench, read_osd
-from smolrgpt_jax.data.sources.smolrgpt_parquet import read_smolrgpt
-from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.data.sources.formats import read_source
 from smolrgpt_jax.errors import ConfigError, DataError, told
 
-READERS = {
-    "warehouse": read_warehouse,
-    "osd": read_osd,
-    "llava": read_captions,
-    "smolrgpt": read_smolrgpt,
-    "bench": read_bench,
-}
+# Source -> its format, see `read_source`.
+SOURCES = {"warehouse": "warehouse", "osd": "osd", "llava": "captions", "smolrgpt": "smolrgpt", "bench": "bench"}
 
 
 def read(source: str, root: Path, split: str, annotations: str | None, bad: BadRecords) -> list[Picture]:
     """One split of a source; raises DataError."""
-    named = {} if annotations is None else {"annotations": annotations}
+    given = {"format": SOURCES[source], "root": root, "annotations": annotations}
     if source == "warehouse":
         for kind in ("images", "depths"):
             unpack_chunks(root / split / kind)
-        named["split"] = split
-    if source == "smolrgpt":
-        named = {"split": split if split in ("train", "val") else None}
-    return READERS[source](root, on_bad_record=bad, **named)
+    if source == "warehouse" or source == "smolrgpt" and split in ("train", "val"):
+        given["split"] = split
+    return read_source(given, bad)
 
 
 @told("interrupted; started again, it goes on where it was")
@@ -50,7 +41,7 @@ def main() -> None:
         prog="python -m launch.prepare_data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     number = {"type": int, "help": "default %(default)s"}
-    parser.add_argument("--source", choices=READERS, required=True, help="format of the data set")
+    parser.add_argument("--source", choices=SOURCES, required=True, help="format of the data set")
     parser.add_argument("--root", type=Path, required=True, help="its folder")
     parser.add_argument("--out", type=Path, required=True, help="new folder")
     parser.add_argument(

@@ -8,23 +8,21 @@ and worker processes.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import grain
 import numpy as np
 from absl import flags
 
-from smolrgpt_jax.data.chat import IGNORE, ChatTokenizer
+from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.pictures import FileLoader
 from smolrgpt_jax.data.plan import Plan, plan_rows
 from smolrgpt_jax.data.records import BadRecords, Picture
-from smolrgpt_jax.data.rows import RowShape, TokenisedQuestions, empty_batch, fill_text
+from smolrgpt_jax.data.rows import PADDING, RowShape, TokenisedQuestions, empty_batch, fill_text
 from smolrgpt_jax.errors import DataError
 
 PREFETCH, AHEAD = 4, 2  # batches that each worker builds ahead, and that have been `put` ahead
-# The arrays of a row where a picture is missing: nothing attends to its tokens, no loss.
-BLANK = {"targets": IGNORE, "weights": 0, "positions": 0, "picture_ids": 0, "question_ids": 0, "feature_index": -1}
 
 
 class PackedRows:
@@ -50,9 +48,7 @@ class PackedRows:
         """Tokenises all questions and packs them.
 
         Args:
-          pictures: the records.
-          tokenizer: the chat tokenizer.
-          shape: static sizes of a row.
+          pictures, tokenizer, shape: the records, how they are tokenised, the static sizes of a row.
           load: how pictures are read; by default without a cache.
           on_bad_record: None or "error" stops at the first question that fits no row and at the first picture that cannot be
             decoded; "report" leaves the question out, and leaves the place of the picture empty, without loss.
@@ -95,9 +91,10 @@ class PackedRows:
                 self._load.fill(out, place, self._pictures[packed.picture], regions)
             except DataError as error:
                 self.bad.reject(error)
-                tokens = out["picture_ids"] == place + 1
-                for key in BLANK.keys() & out.keys():
-                    out[key][tokens] = BLANK[key]
+                lost = out["picture_ids"] == place + 1
+                for key, value in (PADDING | {"weights": 0}).items():
+                    if key in out:
+                        out[key][lost] = value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +149,7 @@ def train_batches(
     num_threads: int = 2,
     workers: int = 0,
     put: Callable[[dict[str, np.ndarray]], Any] | None = None,
-) -> grain.IterDataset:
+) -> Iterable[Any]:
     """Batches of packed rows.
 
     Args:
@@ -166,9 +163,8 @@ def train_batches(
       put: applied to every batch ahead of its use, in a thread of its own, such as the transfer to the devices.
 
     Returns:
-      A grain dataset: `iter()` of it yields the dicts of `empty_batch` with B = batch_rows / process_count, or what `put` makes of
-      them. The iterator has `get_state` / `set_state`, which `grain.checkpoint.CheckpointSave` uses, and `close`, which ends its
-      workers.
+      The dicts of `empty_batch` with B = batch_rows / process_count, or what `put` makes of them. `iter()` of it is a grain
+      iterator, with `get_state` / `set_state`, which `grain.checkpoint.CheckpointSave` uses, and `close`, which ends its workers.
 
     Raises:
       ValueError: sizes that do not divide or fit together.
@@ -211,18 +207,17 @@ def batch_questions(rows: Sequence[PackedRows], order: Order, index: int) -> lis
     return [name for source, row in located for name in source.question_ids(row)]
 
 
-class _Batches(grain.IterDataset):
-    """A dataset whose iterators are known by the number of batches taken, however the batches are made."""
-
-    def __init__(self, batches_from: Callable[[int], grain.IterDataset]):
-        super().__init__()
-        self._batches_from = batches_from
+@dataclasses.dataclass(frozen=True)
+class _Batches:
+    batches_from: Callable[[int], grain.IterDataset]
 
     def __iter__(self) -> grain.DatasetIterator:
-        return _BatchIterator(self._batches_from)
+        return _BatchIterator(self.batches_from)
 
 
 class _BatchIterator(grain.DatasetIterator):
+    """Its state is the number of batches taken, however the batches are made."""
+
     def __init__(self, batches_from: Callable[[int], grain.IterDataset]):
         super().__init__()
         self._batches_from = batches_from

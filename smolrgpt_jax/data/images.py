@@ -41,36 +41,26 @@ def picture_size(path: Source) -> tuple[int, int]:
 
 
 def read_rgb(path: Source, size: int) -> np.ndarray:
-    """Decodes a picture, squashed to a square with Pillow's bilinear (antialiased) filter.
-
-    Args:
-      path: a file of any format that Pillow reads, of at most MOST_PIXELS; or an opened picture.
-      size: height and width of the result in pixels.
-
-    Returns:
-      uint8[size, size, 3].
+    """Decodes a picture, squashed to a square with Pillow's bilinear (antialiased) filter: uint8[size, size, 3].
 
     Raises:
-      DataError: the file is missing, truncated, corrupt, too large or of one channel with more than 8 bits, which Pillow would clip
-        to white. Of colours with 16 bits it takes the upper 8.
+      DataError: the file is missing, truncated, corrupt, has more than MOST_PIXELS or one channel with more than 8 bits, which
+        Pillow would clip to white. Of colours with 16 bits it takes the upper 8.
     """
     return _decode(path, _rgb, size, Image.Resampling.BILINEAR)
 
 
 def read_depth(path: Source, size: int, mode: str = "training") -> np.ndarray:
-    """Decodes an 8-bit depth picture (one channel, or three equal ones), squashed to a square.
+    """Decodes an 8-bit depth picture (one channel, or three equal ones), squashed to a square: uint8[size, size].
 
-    Depth with 16 bits in one channel is refused: it holds metres or millimetres, not the grey scaled within each picture that the
-    model was trained on. So are colours, which are someone's colour map.
+    Near is dark, far is bright, scaled within each picture. Depth with 16 bits in one channel is refused: it holds metres or
+    millimetres, not what the model was trained on. So are colours, which are someone's colour map.
 
     Args:
-      path: the file or an opened picture; near is dark, far is bright, scaled within each picture.
+      path: the file or an opened picture.
       size: height and width of the result in pixels.
       mode: "training" takes the nearest pixel, as the published model was trained; "submission" filters bilinearly, as the
         published challenge submission did.
-
-    Returns:
-      uint8[size, size].
 
     Raises:
       DataError: the file is missing, truncated, corrupt, too large, not 8-bit or not grey.

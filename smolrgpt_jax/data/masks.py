@@ -121,19 +121,12 @@ def encode(mask: np.ndarray) -> RLE:
 
 
 def resample(mask: np.ndarray, grid: int) -> np.ndarray:
-    """Resizes a mask to a square grid: bilinear, half-pixel centres, no antialiasing.
+    """Resizes masks [H, W] or [H, W, R] of any dtype to float32[grid, grid] or float32[grid, grid, R].
 
-    The same numbers as `torch.nn.functional.interpolate(mode="bilinear", align_corners=False,
-    antialias=False)` in float32: to the bit on a grid that is a power of two, such as the published 64, where
-    nothing is rounded. On other grids PyTorch's own kernels differ from one another in the last bits (with and
-    without fused multiply-add), and from these numbers by as much.
-
-    Args:
-      mask: [H, W] or [H, W, R], any numeric or boolean dtype and any size.
-      grid: height and width of the result.
-
-    Returns:
-      float32[grid, grid] or float32[grid, grid, R].
+    Bilinear, half-pixel centres, no antialiasing: the same numbers as `torch.nn.functional.interpolate(mode="bilinear",
+    align_corners=False, antialias=False)` in float32, to the bit on a grid that is a power of two, such as the published 64, where
+    nothing is rounded. On other grids PyTorch's own kernels differ from one another in the last bits (with and without fused
+    multiply-add), and from these numbers by as much.
     """
     top, bottom, down = _taps(mask.shape[0], grid)
     left, right, across = _taps(mask.shape[1], grid)
@@ -175,15 +168,7 @@ def corner_bits(rle: RLE, grid: int) -> np.ndarray:
 
 
 def weights(bits: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Interpolates a mask on the grid from the pixels that `corner_bits` found.
-
-    Args:
-      bits: uint8[grid, grid] or uint8[R, grid, grid].
-      height, width: size of the mask in pixels.
-
-    Returns:
-      float32 of the same shape.
-    """
+    """Interpolates masks of height x width pixels from what `corner_bits` found: uint8[..., grid, grid] -> float32, the same shape."""
     grid = bits.shape[-1]
     corners = [(bits >> place & 1).astype(np.float32) for place in range(4)]
     return _blend(corners, _taps(height, grid)[2][:, None], _taps(width, grid)[2][None, :])
@@ -192,11 +177,8 @@ def weights(bits: np.ndarray, height: int, width: int) -> np.ndarray:
 def box_mask(box: Sequence[float], height: int, width: int) -> np.ndarray:
     """Returns uint8[height, width], one where a pixel's centre lies in the box.
 
-    A box thinner than a pixel keeps the pixel it lies in, so that it never vanishes.
-
-    Args:
-      box: (x1, y1, x2, y2) in pixels, x to the right and y down, the origin at the top left.
-      height, width: size of the picture.
+    box: (x1, y1, x2, y2) in pixels, x to the right and y down, the origin at the top left. One thinner than a pixel keeps the pixel it
+    lies in, so that it never vanishes.
 
     Raises:
       ValueError: the box has no area, is not finite or lies outside the picture.
@@ -223,9 +205,8 @@ def _pixels(low: float, high: float, size: int) -> slice:
 def _taps(size: int, grid: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The two source positions of each target position and the second one's weight.
 
-    Rounded as PyTorch rounds (`area_pixel_compute_source_index` and
-    `compute_source_index_and_lambda` in ATen/native/UpSample.h): float32 throughout, with
-    scale * (i + 0.5) - 0.5 as one fused operation, which is the float64 result rounded once.
+    Rounded as PyTorch rounds (`area_pixel_compute_source_index` and `compute_source_index_and_lambda` in ATen/native/UpSample.h):
+    float32 throughout, with scale * (i + 0.5) - 0.5 as one fused operation, which is the float64 result rounded once.
     """
     scale = np.float64(np.float32(size) / np.float32(grid))
     source = (scale * (np.arange(grid) + 0.5) - 0.5).astype(np.float32)

@@ -26,12 +26,9 @@ SAMPLED = 2000  # pictures of each data set, evenly spread, on which row lengths
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Which pictures and questions make up each row, and how well they fill it.
+    """Which pictures and questions make up each row: every usable question of the data exactly once.
 
-    Attributes:
-      rows: every usable question of the data exactly once.
-      fill: share of the rows' tokens that is not padding.
-      questions_per_row, pictures_per_row: means.
+    fill: share of the rows' tokens that is not padding; questions_per_row, pictures_per_row: means.
     """
 
     rows: tuple[Row, ...]
@@ -126,26 +123,24 @@ def check_fit(
     Raises:
       DataError: too many tokens or regions for the row, or tokens that do not match the regions.
     """
-    name = f"{picture.image}: question {question.id!r}"
-    if prefix + ids.size > shape.tokens:
-        raise DataError(
-            f"{name} takes {prefix + ids.size} tokens with its picture, more than the {shape.tokens} of a row"
-        )
-    if np.any(ids == tokenizer.image_id):
-        raise DataError(f"{name} holds the image token in its text")
-    if not shape.regions:
+    tokens, regions = prefix + ids.size, len(set(question.regions))
+    marks = [np.count_nonzero(ids == token) for token in (tokenizer.mask_rgb_id, tokenizer.mask_depth_id)]
+    wrong = [count for count in marks if count != len(question.regions)]
+    if tokens > shape.tokens:
+        reason = f"takes {tokens} tokens with its picture, more than the {shape.tokens} of a row"
+    elif np.any(ids == tokenizer.image_id):
+        reason = "holds the image token in its text"
+    elif not shape.regions:
         return
-    if len(set(question.regions)) > shape.regions:
-        raise DataError(
-            f"{name} has {len(set(question.regions))} regions, more than the {shape.regions} of a row's picture"
-        )
-    for token in (tokenizer.mask_rgb_id, tokenizer.mask_depth_id):
-        if np.count_nonzero(ids == token) != len(question.regions):
-            raise DataError(
-                f"{name} holds {np.count_nonzero(ids == token)} mask tokens for {len(question.regions)} regions"
-            )
-    if question.regions and picture.depth is None:
-        raise DataError(f"{name} has regions but its picture has no depth")
+    elif regions > shape.regions:
+        reason = f"has {regions} regions, more than the {shape.regions} of a row's picture"
+    elif wrong:
+        reason = f"holds {wrong[0]} mask tokens for {len(question.regions)} regions"
+    elif question.regions and picture.depth is None:
+        reason = "has regions but its picture has no depth"
+    else:
+        return
+    raise DataError(f"{picture.image}: question {question.id!r} {reason}")
 
 
 class _Rows:
@@ -211,32 +206,40 @@ class _Rows:
         )
 
     def _move(self, row: int, picture: int, holders: list[int], moved: list[tuple[int, int, int]]) -> bool:
-        """Puts a picture's questions of one row into others, those that hold the picture first; False where one finds no place.
-
-        Adds what goes to `moved`, (row, picture, question), and rows that hold the picture now to `holders`.
-        """
-
-        def goes(target: int, question: int) -> bool:
-            if target == row or not self._add(target, picture, question):
-                return False
-            moved.append((target, picture, question))
-            return True
-
-        def rest_of(questions: Sequence[int], targets: Sequence[int]) -> list[int]:
-            return [question for question in questions if not any(goes(target, question) for target in targets)]
-
+        """Puts a picture's questions of one row into others, those that hold the picture first; False where one finds no place."""
         rest = sorted(self._parts[row][picture], key=lambda question: (-self._size(picture, question), question))
-        rest = rest_of(rest, [target for target in holders if picture in self._parts[target]])
+        targets = [target for target in holders if target != row and picture in self._parts[target]]
+        rest = self._add(targets, picture, rest, moved)
         while rest:
             target = self._fullest(self.tokens(picture, rest), picture)
             if target is None:
                 target = self._first_of(reversed(self._spaces), picture)
-            left = rest if target is None else rest_of(rest, [target])
+            left = self._add([] if target is None else [target], picture, rest, moved)
             if left == rest:
                 return False
             holders.append(target)
             rest = left
         return True
+
+    def _add(
+        self, rows: Sequence[int], picture: int, questions: Sequence[int], moved: list[tuple[int, int, int]]
+    ) -> list[int]:
+        """Puts each question into the first of the rows that takes it, noted as (row, picture, question); returns the rest."""
+        rest = []
+        for question in questions:
+            row = next((row for row in rows if self._takes(row, picture, question)), None)
+            if row is None:
+                rest.append(question)
+            else:
+                self._set(row, picture, [*self._parts[row].get(picture, ()), question])
+                moved.append((row, picture, question))
+        return rest
+
+    def _takes(self, row: int, picture: int, question: int) -> bool:
+        before = self._parts[row].get(picture, [])
+        if not before and len(self._parts[row]) == self._shape.pictures:
+            return False
+        return self._fit(picture, [*before, question], self._space[row] + self.tokens(picture, before))
 
     def _size(self, picture: int, question: int) -> int:
         return self._questions[picture, question][0].size
@@ -248,16 +251,6 @@ class _Rows:
         return self.tokens(picture, questions) <= space and (
             not most or len({region for question in questions for region in asked[question].regions}) <= most
         )
-
-    def _add(self, row: int, picture: int, question: int) -> bool:
-        """Puts a question into a row unless it does not fit."""
-        parts = self._parts[row]
-        before = parts.get(picture, [])
-        space = self._space[row] + self.tokens(picture, before)
-        fits = (before or len(parts) < self._shape.pictures) and self._fit(picture, [*before, question], space)
-        if fits:
-            self._set(row, picture, [*before, question])
-        return fits
 
     def _set(self, row: int, picture: int, questions: list[int]) -> None:
         """Replaces a picture's questions in a row."""

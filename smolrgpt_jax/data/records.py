@@ -6,7 +6,6 @@ A source reader turns its files into `Picture` objects; everything after that (t
 from __future__ import annotations
 
 import dataclasses
-import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -94,7 +93,7 @@ class PreparedPicture(Picture):
 
 
 class BadRecords:
-    """What to do with records that cannot be used, and the reasons collected; safe to share between threads.
+    """What to do with records that cannot be used, and the reasons collected, also by several threads.
 
     "error" stops at the first one; "report" leaves it out, counts it and keeps the reason, for the caller to print `summary()`.
     A file that cannot be read at all stops under both, as nobody knows how many records it held.
@@ -107,7 +106,6 @@ class BadRecords:
             raise ValueError(f"policy for bad records is {policy!r}, must be one of {self.POLICIES}")
         self.policy = policy
         self._reasons: dict[str, int] = {}  # with the number of records that each left out
-        self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple:
         # A worker process collects what it finds itself.
@@ -116,22 +114,20 @@ class BadRecords:
     @property
     def reasons(self) -> list[str]:
         """One sentence for each distinct problem, in the order of their discovery."""
-        with self._lock:
-            return list(self._reasons)
+        return list(self._reasons)
 
     def reject(self, error: DataError, records: int = 1) -> None:
         """Raises `error` under "error", else records its message and how many records it leaves out."""
         if self.policy == "error":
             raise error
-        with self._lock:
-            self._reasons[str(error)] = records
+        self._reasons[str(error)] = records
 
     def summary(self, shown: int = 5) -> str:
         """Returns a few lines for people: how many records were left out and the first reasons."""
-        with self._lock:
-            reasons, records = list(self._reasons), sum(self._reasons.values())
+        reasons = self.reasons
         if not reasons:
             return "no bad records"
+        records = sum(self._reasons.values())
         more = [f"  and {len(reasons) - shown} more reasons"] if len(reasons) > shown else []
         return "\n".join([f"{records} bad records left out:", *(f"  {r}" for r in reasons[:shown]), *more])
 
@@ -182,8 +178,7 @@ def check_question(
 
     Args:
       question: the record.
-      size: (height, width) of its picture in pixels; None leaves the masks' size unchecked.
-      categories: the categories the source may use; None accepts any.
+      size: (height, width) of its picture in pixels, and categories: those the source may use; None leaves them unchecked.
       need_answer: False for test records, which have neither category nor answer.
 
     Raises:

@@ -7,9 +7,8 @@ A row holds up to P pictures, each with its prefix once and then its questions:
     question_ids  0 0 0 0 1 1 1 1 1  2 2 2 | 0 0 0 0 3 3 3 3 | 0
     positions     0 1 2 3 4 5 6 7 8  4 5 6 | 0 1 2 3 4 5 6 7 | 0
 
-A token attends to the earlier ones of its picture that are in the prefix or in its own question, so
-every question sees what it would see alone. The plan (which questions share a row, see row_plan.py)
-is a list made once from the data; shuffling, sharding and resuming are arithmetic on its indices.
+A token attends to the earlier ones of its picture that are in the prefix or in its own question, so every question sees what it
+would see alone. Which questions share a row says `plan`.
 """
 
 from __future__ import annotations
@@ -22,6 +21,9 @@ import numpy as np
 from smolrgpt_jax.data.chat import IGNORE, ChatTokenizer
 from smolrgpt_jax.data.records import Picture, Region
 
+# Of tokens that attend to nothing and have no loss.
+PADDING = {"targets": IGNORE, "positions": 0, "picture_ids": 0, "question_ids": 0, "feature_index": -1}
+
 
 @dataclasses.dataclass(frozen=True)
 class RowShape:
@@ -30,8 +32,8 @@ class RowShape:
     Attributes:
       tokens: S, length of the row in tokens.
       pictures: P, most pictures in it.
-      regions: R, most distinct regions of one picture in it. 0 makes the run RGB only: no depth,
-        no masks, and "<mask>" tokens keep their own embedding.
+      regions: R, most distinct regions of one picture in it. 0 makes the run RGB only: no depth, no masks, and "<mask>" tokens keep
+        their own embedding.
       image_tokens: T, tokens a picture takes in the sequence.
       image_size: height and width of the encoder's input in pixels.
       mask_grid: g, height and width of the map on which regions are pooled.
@@ -90,36 +92,24 @@ def empty_batch(rows: int, shape: RowShape, pad_id: int, weights: bool = False) 
     Keys and arrays, with B = rows and the letters of `RowShape`:
       tokens int32[B, S]: input ids.
       targets int32[B, S]: id of the next token where that one is an answer's, else -100.
-      weights float32[B, S]: what the target weighs in the loss; absent where all weigh the same.
+      weights float32[B, S]: what the target weighs in the loss; only if `weights`, else all weigh the same.
       positions int32[B, S]: restart after the picture prefix for every question.
       picture_ids int32[B, S]: 1..P, 0 for padding.
       question_ids int32[B, S]: 0 for prefixes and padding, 1.. counting the row's questions.
-      feature_index int32[B, S]: -1 text; p*T + t image token; P*T + p*R + r RGB feature of region r;
-        P*T + P*R + p*R + r its depth feature.
+      feature_index int32[B, S]: -1 text; p*T + t image token; P*T + p*R + r RGB feature of region r; P*T + P*R + p*R + r its depth
+        feature.
       images float32[B, P, H, W, 3]: in [-1, 1].
       depths float32[B, P, H, W, 3]; region_masks float32[B, P, R, g, g]: absent if R is 0.
     """
-
-    def text(value: int) -> np.ndarray:
-        return np.full((rows, shape.tokens), value, np.int32)
-
-    pixels = (rows, shape.pictures, shape.image_size, shape.image_size, 3)
-    batch = {
-        "tokens": text(pad_id),
-        "targets": text(IGNORE),
-        "positions": text(0),
-        "picture_ids": text(0),
-        "question_ids": text(0),
-        "feature_index": text(-1),
-        "images": np.zeros(pixels, np.float32),
-    }
+    values = {"tokens": pad_id, **PADDING}
+    batch = {name: np.full((rows, shape.tokens), value, np.int32) for name, value in values.items()}
     if weights:
         batch["weights"] = np.zeros((rows, shape.tokens), np.float32)
+    places, size, grid = (rows, shape.pictures), shape.image_size, shape.mask_grid
+    batch["images"] = np.zeros((*places, size, size, 3), np.float32)
     if shape.regions:
-        batch["depths"] = np.zeros(pixels, np.float32)
-        batch["region_masks"] = np.zeros(
-            (rows, shape.pictures, shape.regions, shape.mask_grid, shape.mask_grid), np.float32
-        )
+        batch["depths"] = np.zeros((*places, size, size, 3), np.float32)
+        batch["region_masks"] = np.zeros((*places, shape.regions, grid, grid), np.float32)
     return batch
 
 
@@ -143,44 +133,39 @@ def fill_text(
     Returns:
       For each picture of the row its distinct regions, in the order of their slots.
     """
-    prefix = questions.tokenizer.prefix(shape.image_tokens)
+    tokenizer = questions.tokenizer
+    prefix = tokenizer.prefix(shape.image_tokens)
+    image = np.flatnonzero(prefix == tokenizer.image_id)
     slots: list[tuple[Region, ...]] = []
     at = number = 0
-    for place, packed in enumerate(row):
-        span = slice(at, at + prefix.size)
-        out["tokens"][span] = prefix
-        out["positions"][span] = np.arange(prefix.size)
+
+    def write(ids: np.ndarray, position: int, place: int, question: int) -> slice:
+        span = slice(at, at + ids.size)
+        out["tokens"][span] = ids
+        out["positions"][span] = position + np.arange(ids.size)
         out["picture_ids"][span] = place + 1
-        image = np.flatnonzero(prefix == questions.tokenizer.image_id)
+        out["question_ids"][span] = question
+        return span
+
+    for place, packed in enumerate(row):
+        write(prefix, 0, place, 0)
         out["feature_index"][at + image] = place * shape.image_tokens + np.arange(image.size)
         at += prefix.size
         regions: dict[Region, int] = {}
         for question in packed.questions:
             number += 1
             ids, counted = questions[packed.picture, question]
-            span = slice(at, at + ids.size)
-            out["tokens"][span] = ids
-            out["positions"][span] = prefix.size + np.arange(ids.size)
-            out["picture_ids"][span] = place + 1
-            out["question_ids"][span] = number
+            span = write(ids, prefix.size, place, number)
             before = at - 1 + np.flatnonzero(counted)
             out["targets"][before] = ids[counted]
             if "weights" in out:
                 out["weights"][before] = max(before.size, 1) ** -question_balance
             if shape.regions:
-                used = [
-                    regions.setdefault(region, len(regions))
-                    for region in pictures[packed.picture].questions[question].regions
-                ]
-                _index_regions(out["feature_index"][span], ids, used, place, shape, questions.tokenizer)
+                asked = pictures[packed.picture].questions[question].regions
+                used = np.array([regions.setdefault(region, len(regions)) for region in asked], np.int32)
+                rgb = shape.pictures * shape.image_tokens + place * shape.regions + used
+                out["feature_index"][span][ids == tokenizer.mask_rgb_id] = rgb
+                out["feature_index"][span][ids == tokenizer.mask_depth_id] = rgb + shape.pictures * shape.regions
             at += ids.size
         slots.append(tuple(regions))
     return slots
-
-
-def _index_regions(
-    out: np.ndarray, ids: np.ndarray, used: list[int], place: int, shape: RowShape, tokenizer: ChatTokenizer
-) -> None:
-    rgb = shape.pictures * shape.image_tokens + place * shape.regions + np.array(used, np.int32)
-    out[ids == tokenizer.mask_rgb_id] = rgb
-    out[ids == tokenizer.mask_depth_id] = rgb + shape.pictures * shape.regions

@@ -29,13 +29,7 @@ class Stored(NamedTuple):
 def read_prepared(root: str | Path, split: str, on_bad_record: BadRecords | None = None) -> list[PreparedPicture]:
     """Reads the questions of one split of what `launch.prepare_data` wrote; no picture is opened.
 
-    Args:
-      root: the prepared folder.
-      split: its split.
-      on_bad_record: unused, as bad records were dealt with when the data was prepared.
-
-    Raises:
-      DataError: the folder is no prepared data set or lacks the split.
+    Bad records were dealt with then. Raises DataError for a folder that is no prepared data set or lacks the split.
     """
     folder = Path(root).absolute()
     file = folder / f"questions-{split}.parquet"
@@ -77,11 +71,7 @@ def _source(folder: Path, split: str) -> Sequence[dict[str, Any]]:
 
 
 def load_stored(picture: PreparedPicture) -> Stored:
-    """Reads one picture.
-
-    Raises:
-      DataError: the record cannot be read or is another picture's.
-    """
+    """Reads one picture; raises DataError if the record cannot be read or is another picture's."""
     where = f"{picture.folder}: picture {picture.number} of {picture.split}"
     try:
         found = _source(picture.folder, picture.split)[picture.number]
@@ -96,10 +86,7 @@ def load_stored(picture: PreparedPicture) -> Stored:
 
 def check_prepared(picture: PreparedPicture, image_size: int, mask_grid: int, depth_mode: str) -> None:
     """Raises DataError if the picture was prepared for another model or another reading of depth."""
-    made = settings(picture.folder)
-    wanted = {"image_size": image_size, "mask_grid": mask_grid}
-    if picture.depth is not None:
-        wanted["depth_mode"] = depth_mode
-    for name, value in wanted.items():
-        if made[name] != value:
-            raise DataError(f"{picture.folder} was prepared with {name} {made[name]}, this run needs {value}")
+    wanted = {"image_size": image_size, "mask_grid": mask_grid, "depth_mode": depth_mode}
+    for name, made in settings(picture.folder).items():
+        if made != wanted[name] and (name != "depth_mode" or picture.depth is not None):
+            raise DataError(f"{picture.folder} was prepared with {name} {made}, this run needs {wanted[name]}")

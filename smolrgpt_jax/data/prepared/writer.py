@@ -37,18 +37,11 @@ WRITER_OPTIONS = "group_size:1,zstd:1"
 
 @dataclasses.dataclass(frozen=True)
 class PrepareConfig:
-    """Sizes and processing of prepared data.
-
-    Attributes:
-      image_size: height and width of the pictures in pixels.
-      mask_grid: height and width of the grid on which masks are sampled.
-      depth_mode: see `images.read_depth`.
-      pictures_per_shard: pictures of one ArrayRecord file.
-    """
+    """Height and width of prepared pictures in pixels and of the grid on which masks are sampled; pictures of one ArrayRecord file."""
 
     image_size: int = 256
     mask_grid: int = 64
-    depth_mode: str = "training"
+    depth_mode: str = "training"  # see `images.read_depth`
     pictures_per_shard: int = 512
 
     def __post_init__(self) -> None:
@@ -100,7 +93,6 @@ def prepare(
     Args:
       splits: pictures of each split, as a reader returned them.
       out: folder that appears when everything is written; until then the work is in "<out>.partial".
-      config: sizes.
       workers: processes, without effect on the result; by default one per core.
       on_bad_record: what to do with pictures that cannot be decoded.
 
