@@ -82,7 +82,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         }
         for question, image in zip(questions, images, strict=True)
     ]
-    write_json(args.out, metrics.pop("official") | metrics | describe_details(items))
+    official = metrics.pop("official")
+    write_json(args.out, official | metrics | describe_details(items))
+    if "error" in official:
+        print(f"no official numbers: {official['error']}")
     unreadable = [item["id"] for item in items if item["normalized_answer"] is None]
     if unreadable:
         listed = ", ".join(f"{name!r} ({_shown(predictions[name])})" for name in unreadable)

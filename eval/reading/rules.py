@@ -80,7 +80,7 @@ def readings(category: str | None, question: str, answer: str) -> list[str | int
 
 
 def parse_normalized(category: str, value: object) -> Answer:
-    """Reads a value that is normalised already, as the official scorer does.
+    """Reads a value that is normalised already, in any of the ways people write it.
 
     "LEFT", "left-hand", "l"; 9, "9", "9.0", "nine", "Region 9", "[Region 9]" (the first number counts, "none" is zero);
     3.5 and "3.5". Returns "left" or "right", a number (float unless whole and not a distance), or None for any other

@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from eval.score_warehouse import main, read_ground_truth, read_predictions
-from eval.scoring.official import is_correct, score
-from smolrgpt_jax.data.records import Question
+from eval.scoring.official import is_correct, official_value, score
+from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, Question
 from smolrgpt_jax.errors import DataError
 
 FILES = Path(__file__).parents[2] / "data_files" / "warehouse_scores"
@@ -260,3 +262,66 @@ def test_long_unreadable_predictions_are_shortened(tmp_path, capsys):
     main([f"--{name}={tmp_path / file}" for name, file in FILE_OPTIONS])
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "unreadable and count" in line]
     assert "'b' (\"many many" in line and "...)" in line and len(line) < 300
+
+
+def published(category, value):
+    """The published scorer's reading in plain words, for comparison."""
+    if category in ("count", "distance"):
+        return int(float(value)) if category == "count" else float(value)
+    text = str(value).strip().lower()
+    if category == "left_right":
+        for side in ("left", "right"):
+            if text in (side[0], side, side + " side", side + "-hand", side + " hand"):
+                return side
+        return text
+    words = "zero one two three four five six seven eight nine ten".split()
+    for word in words:
+        text = text.replace(word, str(words.index(word)))
+    digits = ""
+    for character in text:
+        if character.isdecimal():
+            digits += character
+        elif digits:
+            break
+    return digits or text
+
+
+PIECES = st.sampled_from([*"0 3 12 007 -4 2.7 1e2 nan inf".split(), "none", "eighteen", "seventeen", "Region ", "left", "L",
+                          "RIGHT side", "right-hand", "left  hand", "ten", "often", "zero", " ", "", "[", "]", "up"])  # fmt: skip
+
+
+@given(
+    st.sampled_from(WAREHOUSE_CATEGORIES), st.lists(PIECES, max_size=3).map("".join) | st.integers(0, 20) | st.floats()
+)
+def test_values_are_read_as_the_published_scorer_reads_them(category, value):
+    try:
+        expected = published(category, value)
+    except (ValueError, OverflowError):
+        with pytest.raises(ValueError, match="the published scorer ends"):
+            official_value(category, value)
+        return
+    found = official_value(category, value)
+    assert found == expected or found != found and expected != expected
+
+
+def test_digits_are_found_inside_words():
+    questions = [question("a", "mcq", 1), question("b", "mcq", 8), question("c", "mcq", 0)]
+    found = score(questions, {"a": "none", "b": "eighteen", "c": "none"})
+    assert found["official"]["Qual_mcq_correct"] == 2
+    assert found["mcq"] == pytest.approx(100 / 3)
+
+
+def test_a_truncated_count_is_right_officially_and_not_in_s1():
+    found = score([question("a", "count", 3)], {"a": 3.9})
+    assert found["official"]["Quan_count_correct"] == 1 and found["count"] == 0
+
+
+def test_where_the_published_scorer_ends_the_reason_is_told(tmp_path, capsys):
+    truth = [{"id": "a", "category": "count", "normalized_answer": 1}]
+    (tmp_path / "gt.json").write_text(json.dumps(truth), encoding="utf-8")
+    (tmp_path / "pred.json").write_text('[{"id": "a", "normalized_answer": "several"}]', encoding="utf-8")
+    main([f"--{name}={tmp_path / file}" for name, file in FILE_OPTIONS])
+    told = "no official numbers: prediction 'a': the count 'several' is no number, on which the published scorer ends"
+    assert told in capsys.readouterr().out
+    written = json.loads((tmp_path / "m.json").read_text(encoding="utf-8"))
+    assert written["S1"] == 0 and "Final_weighted_score" not in written
