@@ -42,8 +42,9 @@ SHOWN = ("loss", LOSS, "S1", "samples_per_second")  # beside the progress bar
 class Run:
     """What stays the same over the steps of a run.
 
-    settings: all of them; start: what it starts from; compute: how the model is computed; rows, bad: its data and the records left out of it; shape: of a packed row;
-    steps: until the run ends; rates: schedule per trained group; validation: None without validation sources.
+    settings: all of them; start: what it starts from; compute: how the model is computed; rows, bad: its data and the records left
+    out of it; shape: of a packed row; steps: until the run ends; rates: schedule per trained group; validation: None without
+    validation sources.
     """
 
     def __init__(self, settings: dict[str, Any], workdir: Path, scorer: AnswerScorer | None, stage: Stage | None):
