@@ -31,36 +31,27 @@ SMALLEST = len(SPECIAL_TOKENS) + 256 + len(EXTRA_TOKENS)
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> ChatTokenizer:
     """Trains a byte-level BPE whose tokenizer.json differs from SmolLM2's in the merges only.
 
-    Args:
-      texts: pieces between special tokens; the same pieces always give the same tokenizer.
-      vocab_size: number of ids with the special tokens and the three extra ones.
-
-    Raises:
-      ValueError: the size has no room for the bytes, or the texts have too few pairs to fill it.
+    texts: pieces between special tokens; the same pieces always give the same tokenizer. vocab_size: with the special and the extra
+    tokens. Raises ValueError if the size has no room for the bytes, or the texts have too few pairs to fill it.
     """
     if vocab_size < SMALLEST:
         raise ValueError(f"a vocabulary of {vocab_size} is too small, bytes and special tokens alone take {SMALLEST}")
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
+    digits, byte_level = pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, byte_level])
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.train_from_iterator(
-        texts,
-        trainers.BpeTrainer(
-            vocab_size=vocab_size - len(EXTRA_TOKENS),
-            show_progress=False,
-            special_tokens=[AddedToken(token, normalized=False, special=True) for token in SPECIAL_TOKENS],
-            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        ),
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - len(EXTRA_TOKENS),
+        show_progress=False,
+        special_tokens=[AddedToken(token, normalized=False, special=True) for token in SPECIAL_TOKENS],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
     )
+    tokenizer.train_from_iterator(texts, trainer)
+    roles = {"bos": "<|im_start|>", "eos": "<|im_end|>", "unk": "<|endoftext|>", "pad": "<|im_end|>"}
     trained = ChatTokenizer(
         PreTrainedTokenizerFast(
             tokenizer_object=tokenizer,
-            bos_token="<|im_start|>",
-            eos_token="<|im_end|>",
-            unk_token="<|endoftext|>",
-            pad_token="<|im_end|>",
+            **{f"{role}_token": token for role, token in roles.items()},
             model_max_length=8192,
             clean_up_tokenization_spaces=False,
         )
@@ -71,11 +62,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> ChatTokenizer:
 
 
 def pieces(files: Iterable[Path]) -> Iterator[str]:
-    """Yields the texts of chat-style JSON files as the chat format cuts them at special tokens.
-
-    Raises:
-      DataError: a file is not a list of records with conversations.
-    """
+    """Yields the texts of chat-style JSON files, cut at special tokens; raises DataError for another file."""
     for file in files:
         try:
             conversations = [[turn["value"] for turn in record["conversations"]] for record in read_json(file)]

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import argparse
 import re
+import textwrap
 from collections.abc import Sequence
-from itertools import accumulate, count
+from itertools import accumulate, count, cycle
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -21,17 +22,16 @@ from smolrgpt_jax.files import file_aside
 
 WIDTH = 640  # pixels of each of the two pictures
 COLUMNS, GAP, FONT_SIZE = 2, 12, 15
+LETTERS = 180  # of a line below the pictures
 PAPER, INK, GREY = (250, 250, 248), (25, 27, 30), (90, 95, 100)
 
 
 def chosen(pictures: Sequence[Picture], number: int) -> list[tuple[Picture, Question]]:
     """The first pictures with a question each, the categories by turns where a picture has them."""
-    pairs = []
-    for place, picture in enumerate(pictures[:number]):
-        wanted = WAREHOUSE_CATEGORIES[place % len(WAREHOUSE_CATEGORIES)]
-        question = next((q for q in picture.questions if q.category == wanted), picture.questions[0])
-        pairs.append((picture, question))
-    return pairs
+    return [
+        (picture, next((q for q in picture.questions if q.category == wanted), picture.questions[0]))
+        for picture, wanted in zip(pictures[:number], cycle(WAREHOUSE_CATEGORIES))
+    ]
 
 
 def gallery(pairs: Sequence[tuple[Picture, Question]]) -> Image.Image:
@@ -63,7 +63,7 @@ def _tile(picture: Picture, question: Question) -> Image.Image:
     font = ImageFont.load_default(FONT_SIZE)
     answer = "(no answer published)" if question.answer is None else question.answer
     texts = [(f"{picture.id}  {question.category}", GREY), (readable(question.prompt), INK), (f"-> {answer}", INK)]
-    lines = [(line, ink) for text, ink in texts for line in _wrapped(text, font, 2 * WIDTH)]
+    lines = [(line, ink) for text, ink in texts for line in textwrap.wrap(text, LETTERS)]
     line_height = FONT_SIZE + 5
     tile = Image.new("RGB", (2 * WIDTH, shown[0].height + line_height * len(lines) + 8), PAPER)
     for column, image in enumerate(shown):
@@ -72,18 +72,6 @@ def _tile(picture: Picture, question: Question) -> Image.Image:
     for number, (line, ink) in enumerate(lines):
         draw.text((2, shown[0].height + 4 + number * line_height), line, font=font, fill=ink)
     return tile
-
-
-def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
-    """Lines of a text that fit into some pixels."""
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and font.getlength(longer) > width:
-            lines.append(word)
-        else:
-            lines[-1] = longer
-    return lines
 
 
 @told()
@@ -102,9 +90,8 @@ def main() -> None:
     if arguments.scenes < 1:
         raise ValueError(f"{arguments.scenes} scenes are too few")
     print(f"drawing {arguments.scenes} pictures of {arguments.data}/{arguments.split} into {arguments.out}")
-    answers = "test_answers.json"
-    with_answers = arguments.split == "test" and (arguments.data / answers).exists()
-    pictures = read_warehouse(arguments.data, arguments.split, answers if with_answers else None)
+    answered = arguments.split == "test" and (arguments.data / "test_answers.json").exists()
+    pictures = read_warehouse(arguments.data, arguments.split, "test_answers.json" if answered else None)
     if not pictures:
         raise DataError(f"{arguments.data} has no questions in the split {arguments.split}")
     sheet = gallery(chosen(pictures, arguments.scenes))

@@ -23,17 +23,6 @@ JPEG_QUALITY = 92
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
-    """Scene `index` of a split; `number` names its pictures in `folder`, the split's."""
-
-    folder: Path
-    split: str
-    index: int
-    number: int
-    config: WarehouseConfig
-
-
-@dataclasses.dataclass(frozen=True)
 class MadeScene:
     """A scene whose pictures are written, with all that is asked and said about it."""
 
@@ -58,7 +47,7 @@ def draw_scene(
     # inside nobody can tell; the generator's next scene replaces such a one.
     for _ in range(DRAWS):
         scene = make_scene(rng, config)
-        if scene.half_inside(config.undivided()):
+        if scene.half_inside(config.clear_lines):
             continue
         rendering = render(scene, config.width, config.height)
         regions = visible_regions(scene, rendering, config.min_area)
@@ -75,8 +64,8 @@ def make_questions(
     config: WarehouseConfig, split: str, scene: Scene, regions: list[Region], rng: np.random.Generator
 ) -> list[Asked]:
     """Questions of every category, one or two more of each than the split takes on average."""
-    seen = {region.thing.number for region in regions}
-    hidden = any(pallet.number not in seen for pallet in scene.inside(scene.things[scene.counted - 1]))
+    seen, buffer = {region.thing.number for region in regions}, scene.things[scene.counted - 1]
+    hidden = any(pallet.number not in seen for pallet in scene.of_kind("pallet") if buffer.holds(pallet.position))
     asker = Asker(regions, 0 if hidden else scene.counted, rng, config.answers)
     return [
         question
@@ -95,20 +84,20 @@ def make_spatial(
     return draw(solids(scene, regions, config.width, config.height), rng.spawn(1)[0])
 
 
-def make(job: Job) -> MadeScene:
-    """Makes a scene and writes its RGB and depth pictures, also those of the Open Spatial Dataset's format."""
-    config, folder, name = job.config, job.folder, f"{job.number:06d}"
-    scene, rendering, regions, rng = draw_scene(config, job.split, job.index)
+def make(root: Path, config: WarehouseConfig, split: str, index: int, number: int) -> MadeScene:
+    """Makes scene `index` of a split and writes its pictures, which go by `number`, also in the Open Spatial Dataset's format."""
+    name = f"{number:06d}"
+    scene, rendering, regions, rng = draw_scene(config, split, index)
     rgb, grey = Image.fromarray(rendering.rgb), Image.fromarray(depth_to_grey(rendering.depth))
-    rgb.save(folder / "images" / f"{name}.png", compress_level=1)
-    grey.save(folder / "depths" / f"{name}_depth.png", compress_level=1)
-    questions, captions, overviews = make_questions(config, job.split, scene, regions, rng), [], []
-    if job.split != "test":
+    rgb.save(root / split / "images" / f"{name}.png", compress_level=1)
+    grey.save(root / split / "depths" / f"{name}_depth.png", compress_level=1)
+    questions, captions, overviews = make_questions(config, split, scene, regions, rng), [], []
+    if split != "test":
         captions = Captioner(regions, config.max_caption_regions, rng, config.answers).captions(config.captions)
         overviews = scene_captions(regions, config.scene_captions, rng)
         if "osd" in config.formats:
-            rgb.save(folder.parent / "osd/images" / f"{name}.jpg", quality=JPEG_QUALITY)
+            rgb.save(root / "osd/images" / f"{name}.jpg", quality=JPEG_QUALITY)
             # Three equal channels, as that set has them.
-            grey.convert("RGB").save(folder.parent / "osd/depths" / f"{name}.png", compress_level=1)
-    spatial = make_spatial(config, job.split, scene, regions, rng)
+            grey.convert("RGB").save(root / "osd/depths" / f"{name}.png", compress_level=1)
+    spatial = make_spatial(config, split, scene, regions, rng)
     return MadeScene(name, scene.camera, questions, captions, overviews, spatial)

@@ -19,7 +19,7 @@ import json
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,11 @@ import pyarrow.parquet as pq
 from pycocotools import mask as coco
 
 from smolrgpt_jax.data.records import IMAGE, MASK
-from smolrgpt_jax.files import link, write_list
+from smolrgpt_jax.files import link, read_json, write_list
 from smolrgpt_jax.warehouse.make_scene import MadeScene
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
 from smolrgpt_jax.warehouse.picture.view import Region
+from smolrgpt_jax.warehouse.words.spatial_questions import SpatialQuestion
 
 BENCH_FILE = "SpatialRGPT-Bench_v1.json"
 OSD_FILES = {"train": "result_10_depth_convs.json", "val": "val_convs.json"}
@@ -41,19 +42,13 @@ ROWS = 1024  # of a parquet file, written at a time
 
 
 def write_formats(root: Path, config: WarehouseConfig, made: dict[str, list[MadeScene]]) -> dict[str, dict[str, int]]:
-    """Writes the formats that the configuration names.
+    """Writes the formats that the configuration names into the folder of a warehouse whose own records are written.
 
-    Args:
-      root: the warehouse's folder, whose own records are written.
-      config: of the warehouse.
-      made: the scenes of each split.
-
-    Returns:
-      For each format how many records or questions there are of what.
+    made: the scenes of each split. Returns for each format how many records or questions there are of what.
     """
     counts: dict[str, dict[str, int]] = {}
     if "bench" in config.formats:
-        records = [record for scene in made["test"] for record in _bench_records(scene, config)]
+        records = [_bench_record(s, i, question, config) for s in made["test"] for i, question in enumerate(s.spatial)]
         _link_all(root / "test/images", root / "bench/images")
         _link_all(root / "test/depths", root / "bench/depths", "_depth")
         write_list(root / "bench" / BENCH_FILE, records)
@@ -83,24 +78,19 @@ def _link_all(source: Path, target: Path, without: str = "") -> None:
         link(picture, target / f"{picture.stem.removesuffix(without)}{picture.suffix}")
 
 
-def _bench_records(scene: MadeScene, config: WarehouseConfig) -> list[dict[str, Any]]:
-    records = []
-    for number, question in enumerate(scene.spatial):
-        named, answer = question.texts(("Region [0]", "Region [1]"))
-        prompt, _ = question.texts((MASK, MASK))
-        content = json.dumps([config.seed, scene.name, number, named, answer])
-        digest = hashlib.md5(content.encode(), usedforsecurity=False).hexdigest()
-        records.append(
-            {
-                "id": f"{question.type}_{digest[:12]}",
-                "image_info": {"file_path": f"{scene.name}.png", "height": config.height, "width": config.width},
-                "text_q": named,
-                "qa_info": {"type": question.type, "category": question.category},
-                "conversations": _turns([(prompt, answer)]),
-                **_regions(question.regions, config),
-            }
-        )
-    return records
+def _bench_record(scene: MadeScene, number: int, question: SpatialQuestion, config: WarehouseConfig) -> dict[str, Any]:
+    named, answer = question.texts(("Region [0]", "Region [1]"))
+    prompt, _ = question.texts((MASK, MASK))
+    content = json.dumps([config.seed, scene.name, number, named, answer])
+    digest = hashlib.md5(content.encode(), usedforsecurity=False).hexdigest()
+    return {
+        "id": f"{question.type}_{digest[:12]}",
+        "image_info": {"file_path": f"{scene.name}.png", "height": config.height, "width": config.width},
+        "text_q": named,
+        "qa_info": {"type": question.type, "category": question.category},
+        "conversations": _turns([(prompt, answer)]),
+        **_regions(question.regions, config),
+    }
 
 
 def _osd_record(scene: MadeScene, config: WarehouseConfig) -> dict[str, Any]:
@@ -133,16 +123,16 @@ class ParquetSet:
     source: str  # folder of the records and pictures it is made of, in the warehouse's
     files: dict[str, str]  # split -> records
     folders: tuple[str, ...]  # of pictures
-    row: Callable[[dict], dict[str, Any]]  # what the columns hold that differ from set to set
+    columns: dict[str, str]  # what differs from set to set, with places for a record's fields and its picture's stem
     several_turns: bool = False  # of a conversation
 
     def schema(self) -> pa.Schema:
         """The columns; `texts` is a list of turns where conversations have several."""
         texts = pa.struct({"user": pa.string(), "assistant": pa.string()})
         region = pa.struct({"size": pa.list_(pa.int32()), "counts": pa.string()})
-        columns = {name: pa.string() for name in ("id", "rgb_image", "depth_image")}
+        columns = dict.fromkeys(("id", "rgb_image", "depth_image"), pa.string())
         columns |= {"rle": pa.list_(region), "texts": pa.list_(texts) if self.several_turns else texts}
-        columns |= {name: pa.string() for name in ("category", "normalized_answer", "dataset_name")}
+        columns |= dict.fromkeys(("category", "normalized_answer", "dataset_name"), pa.string())
         return pa.schema({"id_db": pa.int64(), **columns})
 
     def write(self, root: Path) -> int:
@@ -150,17 +140,7 @@ class ParquetSet:
         folder, total = root / "parquet" / self.name, 0
         (folder / "data").mkdir(parents=True)
         for split, file in self.files.items():
-            records = json.loads((root / self.source / file).read_text(encoding="utf-8"))
-            rows = [
-                {
-                    "id_db": number,
-                    **self.row(record),
-                    "rle": record.get("rle"),
-                    "texts": self._texts(record),
-                    "dataset_name": self.name,
-                }
-                for number, record in enumerate(records)
-            ]
+            rows = [self._row(*numbered) for numbered in enumerate(read_json(root / self.source / file))]
             with pq.ParquetWriter(folder / "data" / f"{split}-00000-of-00001.parquet", self.schema()) as writer:
                 for start in range(0, len(rows), ROWS):
                     writer.write_table(pa.Table.from_pylist(rows[start : start + ROWS], self.schema()))
@@ -169,37 +149,16 @@ class ParquetSet:
             _link_all(root / self.source / name, folder / name)
         return total
 
-    def _texts(self, record: dict) -> Any:
+    def _row(self, number: int, record: dict[str, Any]) -> dict[str, Any]:
         values = [turn["value"] for turn in record["conversations"]]
         turns = [
             {"user": re.sub(rf"{MASK}( <depth>)?", MASK_TOKENS, prompt), "assistant": answer}
             for prompt, answer in zip(values[::2], values[1::2])
         ]
-        return turns if self.several_turns else turns[0]
-
-
-def _warehouse_row(record: dict) -> dict[str, Any]:
-    return {
-        "id": record["id"],
-        "rgb_image": record["image"],
-        "depth_image": f"{Path(record['image']).stem}_depth.png",
-        "category": record["category"],
-        "normalized_answer": str(record["normalized_answer"]),
-    }
-
-
-def _osd_row(record: dict) -> dict[str, Any]:
-    name = record["filename"]
-    return {"id": name, "rgb_image": f"{name}.jpg", "depth_image": f"{name}.png"}
-
-
-def _llava_row(record: dict) -> dict[str, Any]:
-    return {"id": record["id"], "rgb_image": record["image"]}
-
-
-def _bench_row(record: dict) -> dict[str, Any]:
-    picture = record["image_info"]["file_path"]
-    return {"id": record["id"], "rgb_image": picture, "depth_image": picture, "category": record["qa_info"]["category"]}
+        texts = turns if self.several_turns else turns[0]
+        stem = Path(record.get("image", "")).stem
+        row = {name: text.format(**record, stem=stem) for name, text in self.columns.items()}
+        return {"id_db": number, **row, "rle": record.get("rle"), "texts": texts, "dataset_name": self.name}
 
 
 PARQUET_SETS = (
@@ -208,9 +167,33 @@ PARQUET_SETS = (
         ".",
         {"train": "train.json", "val": "val.json"},
         ("train/images", "train/depths", "val/images", "val/depths"),
-        _warehouse_row,
+        {
+            "id": "{id}",
+            "rgb_image": "{image}",
+            "depth_image": "{stem}_depth.png",
+            "category": "{category}",
+            "normalized_answer": "{normalized_answer}",
+        },
     ),
-    ParquetSet("osd-110k-smolRGPT", "osd", OSD_FILES, ("images", "depths"), _osd_row, several_turns=True),
-    ParquetSet("llava-cc3m-smolRGPT", "llava", LLAVA_FILES, ("images",), _llava_row),
-    ParquetSet("spacial-rgpt-bench-smolRGPT", "bench", {"test": BENCH_FILE}, ("images", "depths"), _bench_row),
+    ParquetSet(
+        "osd-110k-smolRGPT",
+        "osd",
+        OSD_FILES,
+        ("images", "depths"),
+        {"id": "{filename}", "rgb_image": "{filename}.jpg", "depth_image": "{filename}.png"},
+        several_turns=True,
+    ),
+    ParquetSet("llava-cc3m-smolRGPT", "llava", LLAVA_FILES, ("images",), {"id": "{id}", "rgb_image": "{image}"}),
+    ParquetSet(
+        "spacial-rgpt-bench-smolRGPT",
+        "bench",
+        {"test": BENCH_FILE},
+        ("images", "depths"),
+        {
+            "id": "{id}",
+            "rgb_image": "{image_info[file_path]}",
+            "depth_image": "{image_info[file_path]}",
+            "category": "{qa_info[category]}",
+        },
+    ),
 )

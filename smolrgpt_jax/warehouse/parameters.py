@@ -144,10 +144,6 @@ class WarehouseConfig:
             if name in MADE_OF and not sizes[MADE_OF[name]]:
                 raise ValueError(f"the format {name} is made of the {MADE_OF[name]} split, which has no scenes")
 
-    def undivided(self) -> tuple[str, ...]:
-        """Kinds of things that never lie partly within a buffer."""
-        return ("pallet", "transporter", "shelf") if self.clear_lines else ("pallet",)
-
     def split_sizes(self) -> dict[str, int]:
         """Number of scenes of each split."""
         return dict(zip(SPLITS, (self.scenes, self.val_scenes, self.test_scenes)))

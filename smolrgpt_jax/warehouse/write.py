@@ -14,6 +14,7 @@ and, where the configuration names them, the formats of other_formats.py. Pictur
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -31,7 +32,7 @@ from tqdm import tqdm
 from smolrgpt_jax.data.records import IMAGE, WAREHOUSE_CATEGORIES
 from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.files import new_folder, read_json, write_json, write_list
-from smolrgpt_jax.warehouse.make_scene import Job, MadeScene, make
+from smolrgpt_jax.warehouse.make_scene import MadeScene, make
 from smolrgpt_jax.warehouse.other_formats import write_formats
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
 from smolrgpt_jax.warehouse.picture.view import Region
@@ -44,13 +45,13 @@ VERSION = 3
 def make_warehouse(
     out: str | Path, config: WarehouseConfig | None = None, workers: int | None = None, **parameters: Any
 ) -> dict[str, Any]:
-    """Makes a warehouse in a new folder and returns its metadata.
+    """Makes a warehouse in a new folder, which appears whole or not at all, and returns its metadata.
 
     The files depend on the parameters alone, not on the number of workers.
 
     Args:
-      out: the folder; it appears whole or not at all.
-      config: parameters, by default those of WarehouseConfig.
+      out: the folder.
+      config: by default that of WarehouseConfig.
       workers: processes, by default one per core.
       parameters: fields of the configuration to change.
 
@@ -95,19 +96,17 @@ def ensure_warehouse(out: Path, config: WarehouseConfig) -> None:
 
 def _make_all(folder: Path, config: WarehouseConfig, workers: int) -> dict[str, list[MadeScene]]:
     """Makes the scenes of all splits, in order, and their pictures."""
-    jobs: list[Job] = []
-    made: dict[str, list[MadeScene]] = {}
-    for split, size in config.split_sizes().items():
-        jobs += [Job(folder / split, split, i, len(jobs) + i, config) for i in range(size)]
-        made[split] = []
-    for name in (*made, *({"osd"} & {*config.formats})):
+    sizes = config.split_sizes()
+    for name in (*sizes, *(["osd"] if "osd" in config.formats else [])):
         for kind in ("images", "depths"):
             (folder / name / kind).mkdir(parents=True)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool:
-        scenes = tqdm(pool.map(make, jobs, chunksize=8), total=len(jobs), desc="scenes", unit="scene")
-        for job, scene in zip(jobs, scenes):
-            made[job.split].append(scene)
+    splits, indices = zip(*[(split, i) for split, size in sizes.items() for i in range(size)])
+    work, total = functools.partial(make, folder, config), len(splits)
+    made: dict[str, list[MadeScene]] = {split: [] for split in sizes}
+    with ProcessPoolExecutor(min(workers, total), mp_context=multiprocessing.get_context("spawn")) as pool:
+        scenes = pool.map(work, splits, indices, range(total), chunksize=8)
+        for split, scene in zip(splits, tqdm(scenes, total=total, desc="scenes", unit="scene")):
+            made[split].append(scene)
     return made
 
 
@@ -143,10 +142,8 @@ def _write_records(folder: Path, config: WarehouseConfig, made: dict[str, list[M
 
 
 def _chat(name: str, prompt: str, answer: str) -> dict[str, Any]:
-    return {
-        "image": f"{name}.png",
-        "conversations": [{"from": "human", "value": prompt}, {"from": "gpt", "value": answer}],
-    }
+    turns = [{"from": "human", "value": prompt}, {"from": "gpt", "value": answer}]
+    return {"image": f"{name}.png", "conversations": turns}
 
 
 def _record(
@@ -154,36 +151,19 @@ def _record(
 ) -> dict[str, Any]:
     """A record of the published format; its id is a hash of what it says about which picture."""
     content = json.dumps([config.seed, name, prompt, answer, [region.counts for region in regions]])
-    size = [config.height, config.width]
-    return {
-        "id": hashlib.md5(content.encode(), usedforsecurity=False).hexdigest(),
-        **_chat(name, prompt, answer),
-        "rle": [{"size": size, "counts": region.counts} for region in regions],
-        **more,
-    }
+    digest = hashlib.md5(content.encode(), usedforsecurity=False).hexdigest()
+    rle = [{"size": [config.height, config.width], "counts": region.counts} for region in regions]
+    return {"id": digest, **_chat(name, prompt, answer), "rle": rle, **more}
 
 
 def _question(scene: MadeScene, asked: Asked, config: WarehouseConfig) -> dict[str, Any]:
-    return _record(
-        scene.name,
-        asked.prompt,
-        asked.answer,
-        asked.regions,
-        config,
-        category=asked.category,
-        normalized_answer=asked.normalized_answer,
-        freeform_answer=asked.answer,
-    )
+    more = {"category": asked.category, "normalized_answer": asked.normalized_answer, "freeform_answer": asked.answer}
+    return _record(scene.name, asked.prompt, asked.answer, asked.regions, config, **more)
 
 
 def _without_answer(record: dict[str, Any]) -> dict[str, Any]:
     hidden = {name: record[name] for name in ("id", "image", "conversations", "rle")}
     return hidden | {"conversations": record["conversations"][:1]}
-
-
-def _in_order(answer: str | int) -> tuple[int, str]:
-    """Numbers by their value, words by the alphabet."""
-    return (int(answer), "") if str(answer).isdigit() else (0, str(answer))
 
 
 def _statistics(scenes: Sequence[MadeScene], questions: Sequence[Asked]) -> dict[str, Any]:
@@ -200,7 +180,8 @@ def _statistics(scenes: Sequence[MadeScene], questions: Sequence[Asked]) -> dict
     }
     for category in ("left_right", "count", "mcq"):
         counts = Counter(answers[category])
-        result[f"{category}_answers"] = {str(k): counts[k] for k in sorted(counts, key=_in_order)}
+        # Numbers by their value, words by the alphabet.
+        result[f"{category}_answers"] = {str(k): counts[k] for k in sorted(counts, key=lambda k: (len(str(k)), str(k)))}
     if answers["distance"]:
         metres = np.array(answers["distance"])
         result["distance_metres"] = {

@@ -173,7 +173,7 @@ def test_pictures_differ_more_than_with_the_plain_look():
 
 def test_pitch_differs_more_and_the_middle_of_the_view_stays_on_the_floor():
     varied, plain = (
-        [make_scene(np.random.default_rng(seed), config) for seed in range(80)] for config in (WarehouseConfig(), PLAIN)
+        [make_scene(np.random.default_rng(seed), config) for seed in range(40)] for config in (WarehouseConfig(), PLAIN)
     )
     for scene in varied:
         x, y = scene.camera.floor_point(0.0, 0.0)
@@ -184,7 +184,7 @@ def test_pitch_differs_more_and_the_middle_of_the_view_stays_on_the_floor():
 
 def test_more_stands_in_the_way_but_nothing_in_a_buffer():
     added, hidden = 0, []
-    for seed in range(60):
+    for seed in range(30):
         plain, varied = plain_scene(seed), make_scene(np.random.default_rng(seed))
         added += len(varied.cuboids) - len(plain.cuboids)
         for cuboid in varied.cuboids:
@@ -197,15 +197,9 @@ def test_more_stands_in_the_way_but_nothing_in_a_buffer():
         areas = [np.bincount(render(s, 96, 54).ids.ravel(), minlength=30) for s in (varied, without)]
         pallets = [t.number for t in varied.of_kind("pallet") if areas[1][t.number] > 20]
         hidden += [1 - areas[0][n] / areas[1][n] for n in pallets]
-    assert added > 10 * 60
+    assert added > 10 * 30
     assert 0.02 < np.mean(np.array(hidden) > 0.15) < 0.3
 
 
 def test_the_shares_of_clutter_add_up():
     assert sum(share for *_, share in FREE) == pytest.approx(1)
-
-
-@pytest.mark.parametrize("variety", [-0.1, 1.1])
-def test_an_impossible_variety_is_refused(variety):
-    with pytest.raises(ValueError, match="appearance_variety"):
-        WarehouseConfig(appearance_variety=variety)

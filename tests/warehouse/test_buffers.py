@@ -42,7 +42,7 @@ def test_pallets_transporters_and_shelves_are_wholly_in_or_out(samples):
 
 def test_pallets_of_the_demo_are_wholly_in_or_out():
     config = WarehouseConfig(**{**demo.WAREHOUSE, "width": 96, "height": 54})
-    for index in range(150):
+    for index in range(60):
         scene = draw_scene(config, "train", index)[0]
         for buffer in scene.of_kind("buffer"):
             assert all(share_inside(pallet, buffer) in (0.0, 1.0) for pallet in scene.of_kind("pallet"))
@@ -91,8 +91,8 @@ def test_a_loaded_transporter_is_as_wide_as_its_load():
 def test_scenes_with_something_on_a_line_are_found_and_drawn_again():
     config = WarehouseConfig(width=64, height=36, seed=8)
     on_line = 0
-    for index in range(120):
+    for index in range(50):
         first = make_scene(np.random.default_rng(np.random.SeedSequence([8, 0, index])), config)
-        on_line += bool(first.half_inside(config.undivided()))
-        assert not draw_scene(config, "train", index)[0].half_inside(config.undivided())
+        on_line += bool(first.half_inside(config.clear_lines))
+        assert not draw_scene(config, "train", index)[0].half_inside(config.clear_lines)
     assert on_line > 0

@@ -20,18 +20,10 @@ from smolrgpt_jax.data.sources.warehouse import read_warehouse
 from smolrgpt_jax.errors import CheckpointError, DataError
 from smolrgpt_jax.warehouse import write
 from smolrgpt_jax.warehouse.make_scene import draw_scene
-from smolrgpt_jax.warehouse.parameters import WarehouseConfig
+from smolrgpt_jax.warehouse.parameters import FORMATS, WarehouseConfig
 from smolrgpt_jax.warehouse.write import ensure_warehouse, make_warehouse
 
-CONFIG = WarehouseConfig(scenes=12, val_scenes=3, test_scenes=4, seed=4, width=160, height=90, max_pallets=6)
 TYPES = {"left_right": str, "mcq": str, "count": int, "distance": float}
-
-
-@pytest.fixture(scope="module")
-def warehouse(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sim") / "warehouse"
-    make_warehouse(folder, CONFIG, workers=1)
-    return folder
 
 
 def records(folder: Path, name: str) -> list[dict]:
@@ -42,9 +34,14 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def test_the_number_of_workers_changes_nothing(warehouse, tmp_path):
-    make_warehouse(tmp_path / "again", CONFIG, workers=2)
-    assert contents(tmp_path / "again") == contents(warehouse)
+def test_neither_workers_nor_other_formats_change_a_file(warehouse, written, tmp_path):
+    metadata = make_warehouse(tmp_path / "bare", written, workers=2, formats=())
+    bare, full = contents(tmp_path / "bare"), contents(warehouse)
+    assert {name for name in full if name.split("/")[0] not in FORMATS} == set(bare) and len(bare) > 40
+    known = json.loads(full["metadata.json"])
+    assert metadata["splits"] == known["splits"]
+    assert {**known["parameters"], "formats": []} == json.loads(bare["metadata.json"])["parameters"]
+    assert all(data == full[name] for name, data in bare.items() if name != "metadata.json")
 
 
 def test_another_seed_changes_every_picture(warehouse, tmp_path):
@@ -125,8 +122,8 @@ def test_splits_share_no_picture(warehouse):
     assert len(pictures) == 19
 
 
-def test_masks_are_the_rendered_ones(warehouse):
-    _, rendering, regions, _ = draw_scene(CONFIG, "train", 0)
+def test_masks_are_the_rendered_ones(warehouse, written):
+    _, rendering, regions, _ = draw_scene(written, "train", 0)
     image = np.asarray(Image.open(warehouse / "train/images/000000.png"))
     np.testing.assert_array_equal(image, rendering.rgb)
     expected = {region.counts: rendering.ids == region.thing.number for region in regions}
@@ -148,8 +145,8 @@ def test_pictures_have_the_published_format(warehouse):
         assert grey[:20].mean() > grey[-20:].mean()
 
 
-def test_a_split_does_not_depend_on_the_size_of_another(warehouse, tmp_path):
-    make_warehouse(tmp_path / "fewer", CONFIG, workers=1, scenes=2)
+def test_a_split_does_not_depend_on_the_size_of_another(warehouse, written, tmp_path):
+    make_warehouse(tmp_path / "fewer", written, workers=1, scenes=1, val_scenes=0, formats=())
     before = [p.read_bytes() for p in sorted((warehouse / "test/images").iterdir())]
     assert [p.read_bytes() for p in sorted((tmp_path / "fewer/test/images").iterdir())] == before
 
@@ -190,16 +187,16 @@ def test_the_command_tells_the_answers_and_the_formats(tmp_path, monkeypatch, ca
     assert f"bench: above_choice {metadata['formats']['bench']['above_choice']}," in printed
 
 
-def test_an_existing_destination_is_refused(warehouse, tmp_path, monkeypatch):
+def test_an_existing_destination_is_refused(warehouse, written, tmp_path, monkeypatch):
     before = contents(warehouse)
     with pytest.raises(DataError, match="is not an empty folder; nothing was written"):
-        make_warehouse(warehouse, CONFIG)
+        make_warehouse(warehouse, written)
     monkeypatch.setattr(sys, "argv", ["make_warehouse", "--out", str(warehouse)])
     with pytest.raises(SystemExit, match="^error: .* is not an empty folder"):
         command.main()
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="is not an empty folder"):
-        make_warehouse(tmp_path / "file", CONFIG)
+        make_warehouse(tmp_path / "file", written)
     assert contents(warehouse) == before
 
 
@@ -218,13 +215,13 @@ def test_a_warehouse_is_made_once_and_only_taken_for_its_own_parameters(tmp_path
             ensure_warehouse(folder, config)
 
 
-def test_a_failure_leaves_nothing(tmp_path, monkeypatch):
+def test_a_failure_leaves_nothing(written, tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("no space")
 
     monkeypatch.setattr(write, "_write_records", fail)
     with pytest.raises(CheckpointError, match="new could not be written, nothing was left behind: no space"):
-        make_warehouse(tmp_path / "new", CONFIG, workers=1, scenes=1, val_scenes=0, test_scenes=0)
+        make_warehouse(tmp_path / "new", written, workers=1, scenes=1, val_scenes=0, test_scenes=0, formats=())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -243,8 +240,10 @@ def test_a_threshold_that_nothing_passes_is_an_error():
         ({"seed": -1}, "seed is -1"),
         ({"max_buffers": 0}, "max_buffers is 0"),
         ({"questions_per_picture": 0}, "must be positive"),
+        ({"camera_variety": -0.1}, "camera_variety is -0.1, must be 0 to 1"),
+        ({"appearance_variety": 1.1}, "appearance_variety is 1.1, must be 0 to 1"),
     ],
 )
-def test_impossible_parameters(change, message):
+def test_impossible_parameters(written, change, message):
     with pytest.raises(ValueError, match=message):
-        WarehouseConfig(**{**CONFIG.__dict__, **change})
+        WarehouseConfig(**{**written.__dict__, **change})

@@ -171,20 +171,16 @@ def _wall_tone(scene: Scene, hit: list[np.ndarray], wall: np.ndarray) -> np.ndar
     base, dark = scene.look.base
     tone = np.where(high < base, np.float32(dark), surfaces.wall_tone(scene.look.wall, x + y, high))
     if scene.look.lamps:
-        tone *= surfaces.look_up(surfaces.lamp_map(scene, COARSE), scene, COARSE, x, y)
+        tone *= surfaces.look_up(surfaces.lamp_tone(scene, *surfaces.grid(scene, COARSE)), scene, COARSE, x, y)
     return tone
 
 
 def _box_marks(
     scene: Scene, faces: Faces, face: np.ndarray, hit: list[np.ndarray], depth: np.ndarray, focal: float
 ) -> tuple[np.ndarray, list[Layer]]:
-    """Seams, and what is printed on boxes.
+    """Tone float32[N], darker at outlines and seams, which fade where thinner than a pixel; and what is printed on boxes.
 
-    Args:
-      face: int[N], the face each point lies on; hit: its place, metres; depth: metres; focal: pixels.
-
-    Returns:
-      float32[N], darker at outlines and seams, which fade where thinner than a pixel; and the layers.
+    face: int[N], the face each point lies on; hit: its place, metres; depth: metres; focal: pixels.
     """
     cuboid, axis = faces.cuboid[face], faces.axis[face]
     centers, sizes, cos, sin = (

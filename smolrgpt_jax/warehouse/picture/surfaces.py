@@ -28,17 +28,8 @@ DIGITS = {
 
 
 def light_map(scene: Scene, cell: float) -> np.ndarray:
-    """Tone of the floor under lamps, tyre tracks and shadows.
-
-    Args:
-      scene: with a look that has lamps or none.
-      cell: size of a grid cell, metres.
-
-    Returns:
-      float32[Y, X], tone at the lower corners of the cells of a grid whose corner is
-      (-room width / 2 - MARGIN, -MARGIN).
-    """
-    x, y = _grid(scene, cell)
+    """Tone of the floor under lamps, tyre tracks and shadows on a grid, float32[Y, X]."""
+    x, y = grid(scene, cell)
     tone = lamp_tone(scene, x, y)
     for place, heading, gauge in scene.look.marks:
         offset = np.abs((x - np.float32(place)) - np.float32(np.tan(heading)) * y)
@@ -46,14 +37,9 @@ def light_map(scene: Scene, cell: float) -> np.ndarray:
     shade = np.zeros_like(tone)
     # Near the ground every object shades the floor; long beams under the ceiling do not.
     for box in scene.cuboids:
-        if box.bottom < 0.3 and min(box.size[:2]) > 0.1:
+        if box.center[2] - box.size[2] / 2 < 0.3 and min(box.size[:2]) > 0.1:
             _add_shadow(shade, scene, x, y, box)
     return tone * (1 - np.float32(scene.look.shadow) * shade)
-
-
-def lamp_map(scene: Scene, cell: float) -> np.ndarray:
-    """As `light_map`, without shadows and marks."""
-    return lamp_tone(scene, *_grid(scene, cell))
 
 
 def lamp_tone(scene: Scene, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -68,7 +54,7 @@ def lamp_tone(scene: Scene, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def look_up(tone: np.ndarray, scene: Scene, cell: float, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Bilinear lookup of floor points within the room, float32[N]."""
+    """Bilinear lookup, in tones on a grid, of floor points within the room, float32[N]."""
     across = (x + np.float32(scene.room[0] / 2 + MARGIN)) * np.float32(1 / cell)
     along = (y + np.float32(MARGIN)) * np.float32(1 / cell)
     left, low = across.astype(np.int32), along.astype(np.int32)
@@ -83,8 +69,11 @@ def look_up(tone: np.ndarray, scene: Scene, cell: float, x: np.ndarray, y: np.nd
     return near + along * (far - near)
 
 
-def _grid(scene: Scene, cell: float) -> tuple[np.ndarray, np.ndarray]:
-    """The grid's columns float32[1, X] and rows float32[Y, 1] in metres; one more than a lookup needs."""
+def grid(scene: Scene, cell: float) -> tuple[np.ndarray, np.ndarray]:
+    """Columns float32[1, X] and rows float32[Y, 1], a cell's size apart, in metres; one more than a lookup needs.
+
+    The first cell's corner is (-room width / 2 - MARGIN, -MARGIN).
+    """
     width, depth, _ = scene.room
     x = np.arange(-width / 2 - MARGIN, width / 2 + MARGIN + cell, cell, dtype=np.float32)
     return x[None, :], np.arange(-MARGIN, depth + MARGIN + cell, cell, dtype=np.float32)[:, None]
@@ -125,12 +114,7 @@ def floor_grain(seed: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def wall_tone(kind: str, along: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Tone of a wall's upper part.
-
-    Args:
-      kind: one of look.WALLS.
-      along, high: float32[N], metres along the floor's edge (up to a constant) and above it.
-    """
+    """Tone of a wall's upper part, of a kind of look.WALLS, at metres along the floor's edge and above it, float32[N]."""
     if kind == "plaster":
         return np.ones_like(high)
     if kind == "panels":
@@ -153,16 +137,12 @@ def on_digit(number: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def print_marks(
     share: float, across: np.ndarray, up: np.ndarray, size: tuple[np.ndarray, np.ndarray], which: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What is stuck and printed on cardboard faces.
+    """What is stuck and printed on a share of the cardboard faces: bool[N] each, on tape, on a paper label, on printed ink.
 
     Args:
-      share: of the faces that have anything on them.
       across, up: float32[N], metres from the middle of the face, or of its cell.
       size: width and height of the cell, float32[N] each.
       which: int32[N], a number of the cell, which decides what it has.
-
-    Returns:
-      bool[N] each: on tape, on a paper label, on printed ink.
     """
     code = (which * 1103515245 + 12345) >> 8
     printed = (code & 255) < 256 * share

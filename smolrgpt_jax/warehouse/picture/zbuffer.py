@@ -73,21 +73,6 @@ class Faces:
         edges = np.stack([-dy * sign, dx * sign, (dy * x - dx * y) * sign], -1)
         self.maps = np.concatenate([edges, inverse[:, None]], 1).astype(np.float32)
 
-    def draw(self, inverse: np.ndarray, shown: np.ndarray, columns: np.ndarray, rows: np.ndarray, focal: float) -> None:
-        """Draws every face where it is nearer than what is there, in place."""
-        limits = (columns.size, rows.size)
-        middle = (columns.size / 2, rows.size / 2)
-        low = np.clip(np.floor(self.corners.min(1) * focal + middle).astype(int), 0, limits)
-        high = np.clip(np.ceil(self.corners.max(1) * focal + middle).astype(int), 0, limits)
-        for index in np.flatnonzero((low < high).all(1)):
-            (left, top), (right, bottom) = low[index].tolist(), high[index].tolist()
-            a, b, c = self.maps[index].T[..., None, None]
-            values = a * columns[left:right] + (b * rows[top:bottom, None] + c)
-            window = inverse[top:bottom, left:right]
-            nearer = (values[:4].min(0) >= 0) & (values[4] > window)
-            np.copyto(window, values[4], where=nearer)
-            np.copyto(shown[top:bottom, left:right], ROOM_FACES + index, where=nearer)
-
 
 def find_faces(scene: Scene, width: int, height: int) -> Pixels:
     """Finds the face that each pixel shows, for a camera inside the room."""
@@ -106,6 +91,15 @@ def find_faces(scene: Scene, width: int, height: int) -> Pixels:
         nearer = values > inverse
         np.copyto(inverse, values, where=nearer)
         shown[nearer] = index
-    faces = Faces(scene)
-    faces.draw(inverse, shown, columns, rows, focal)
+    faces, size = Faces(scene), np.array([width, height])
+    lows = np.clip(np.floor(faces.corners.min(1) * focal + size / 2).astype(int), 0, size)
+    highs = np.clip(np.ceil(faces.corners.max(1) * focal + size / 2).astype(int), 0, size)
+    for index in np.flatnonzero((lows < highs).all(1)):
+        (left, top), (right, bottom) = lows[index].tolist(), highs[index].tolist()
+        a, b, c = faces.maps[index].T[..., None, None]
+        values = a * columns[left:right] + (b * rows[top:bottom, None] + c)
+        window = inverse[top:bottom, left:right]
+        nearer = (values[:4].min(0) >= 0) & (values[4] > window)
+        np.copyto(window, values[4], where=nearer)
+        np.copyto(shown[top:bottom, left:right], ROOM_FACES + index, where=nearer)
     return Pixels(faces, shown, 1.0 / inverse, columns, rows, focal)

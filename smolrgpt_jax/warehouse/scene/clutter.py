@@ -94,14 +94,12 @@ def trolley(rng: np.random.Generator, place: Place) -> list[Cuboid]:
 
 def forklift(rng: np.random.Generator, place: Place) -> list[Cuboid]:
     """A parked truck with mast and forks."""
-    paint = tinted(rng, pick(rng, TRUCKS))
-    boxes = [
-        place((0.1, 0, 0.15), (1.5, 1.0, 0.65), paint),
-        place((0.6, 0, 0.8), (0.5, 0.95, 0.35), BLACK),
-        place((0.05, 0, 0.8), (0.45, 0.5, 0.45), BLACK),
-        place((0.1, 0, 2.0), (1.05, 0.95, 0.06), paint),
-    ]
+    paint, boxes = tinted(rng, pick(rng, TRUCKS)), []
     for x, y, base, size, color in (
+        (0.1, 0, 0.15, (1.5, 1.0, 0.65), paint),
+        (0.6, 0, 0.8, (0.5, 0.95, 0.35), BLACK),
+        (0.05, 0, 0.8, (0.45, 0.5, 0.45), BLACK),
+        (0.1, 0, 2.0, (1.05, 0.95, 0.06), paint),
         (-0.38, 0.44, 0.8, (0.06, 0.06, 1.2), BLACK),
         (0.6, 0.44, 0.8, (0.06, 0.06, 1.2), BLACK),
         (-0.72, 0.3, 0.05, (0.10, 0.10, 2.2), STEEL),
@@ -109,7 +107,7 @@ def forklift(rng: np.random.Generator, place: Place) -> list[Cuboid]:
         (-0.4, 0.45, 0, (0.5, 0.16, 0.42), BLACK),
         (0.6, 0.45, 0, (0.5, 0.16, 0.42), BLACK),
     ):
-        boxes += [place((x, side * y, base), size, color) for side in SIDES]
+        boxes += [place((x, side * y, base), size, color) for side in (SIDES if y else (1,))]
     return boxes
 
 

@@ -41,11 +41,9 @@ class Camera:
         return dx * sin + dy * cos, dx * cos - dy * sin
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """Projects world points float[N, 3], in metres.
+        """Projects world points float[N, 3], in metres, to float64[N, 3].
 
-        Returns:
-          float64[N, 3]: right and down of the picture's centre in picture widths, and the depth
-          along the optical axis in metres. Points behind the camera have a negative depth.
+        Right and down of the picture's centre in picture widths, and the depth along the optical axis in metres, negative behind.
         """
         seen = (np.asarray(points) - self.position) @ self.axes.T
         return np.column_stack([self.focal * seen[:, :2] / seen[:, 2:], seen[:, 2]])

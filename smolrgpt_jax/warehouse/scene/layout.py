@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection
 
 import numpy as np
 
@@ -39,13 +38,9 @@ class Scene:
         """The things of one kind, by number."""
         return [thing for thing in self.things if thing.kind == kind]
 
-    def inside(self, buffer: Thing) -> list[Thing]:
-        """The pallets that stand in a buffer."""
-        return [pallet for pallet in self.of_kind("pallet") if buffer.holds(pallet.position)]
-
-    def half_inside(self, kinds: Collection[str]) -> list[Thing]:
-        """The things of some kinds that lie partly within a buffer, so that in or out is in doubt."""
-        buffers = self.of_kind("buffer")
+    def half_inside(self, clear_lines: bool) -> list[Thing]:
+        """The pallets, and with `clear_lines` the other things, that lie partly within a buffer: in or out is in doubt."""
+        kinds, buffers = ("pallet", "transporter", "shelf") if clear_lines else ("pallet",), self.of_kind("buffer")
         return [thing for thing in self.things if thing.kind in kinds and any(map(thing.is_half_inside, buffers))]
 
 

@@ -70,11 +70,6 @@ class Cuboid:
     cells: tuple[int, int, int] = (1, 1, 1)  # into how many parts dark seams divide it along each of its axes
     material: str = "plain"  # or "card" (cardboard) or "wood" (a pallet)
 
-    @property
-    def bottom(self) -> float:
-        """Metres above the floor."""
-        return self.center[2] - self.size[2] / 2
-
     def corners(self) -> np.ndarray:
         """Its eight corners, float64[8, 3], metres."""
         floor = corners(self.center[:2], self.size[:2], self.yaw)

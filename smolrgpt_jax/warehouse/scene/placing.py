@@ -19,27 +19,26 @@ NEAREST = 2.2  # metres ahead of the camera's ground point where objects begin
 EMPTY_BUFFER = 0.03  # share of scenes whose counted buffer is empty: rare, as published
 CLEAR_CHOICE = 1.15  # how much farther from the empty transporter the second closest pallet is
 GAP = 0.2  # metres between footprints
+Rng = np.random.Generator
 
 
 class Builder:
     """Collects a scene's objects and keeps their footprints, taken as circles, apart."""
 
-    def __init__(self, rng: np.random.Generator, room: Vector, camera: Camera, config: WarehouseConfig):
+    def __init__(self, rng: Rng, room: Vector, camera: Camera, config: WarehouseConfig):
         self.rng, self.room, self.camera, self.config = rng, room, camera, config
         self.things: list[Thing] = []
         self.cuboids: list[Cuboid] = []
         self.taken: list[tuple[Point, float]] = []
 
-    def add(
-        self, kind: str, position: Point, yaw: float, size: Point, radius: float = 0.0, carrying: bool = False
-    ) -> Thing:
+    def add(self, kind: str, at: Point, yaw: float, size: Point, radius: float = 0.0, carrying: bool = False) -> Thing:
         """Adds a thing and its cuboids; `radius` of the floor round it is then taken."""
-        thing = Thing(len(self.things) + 1, kind, position, yaw, size, carrying)
+        thing = Thing(len(self.things) + 1, kind, at, yaw, size, carrying)
         if kind in DRAWN:
-            self.cuboids += DRAWN[kind](self.rng, placer(position, yaw, thing.number), thing)
+            self.cuboids += DRAWN[kind](self.rng, placer(at, yaw, thing.number), thing)
         self.things.append(thing)
         if radius:
-            self.taken.append((position, radius))
+            self.taken.append((at, radius))
         return thing
 
     def of_kind(self, kind: str) -> list[Thing]:
@@ -175,10 +174,10 @@ class Builder:
                 yaw = abs(yaw) % math.pi
             else:
                 place, yaw = self.seen_place(0.75), rng.uniform(0, math.pi)
-            if place is not None and self._may_stand(place, 0.75, 0.6):
-                self._stand(rng, clutter.furniture, place, yaw, 0.75)
+            if place is not None:
+                self._stand(rng, clutter.furniture, place, 0.75, 0.6, yaw)
 
-    def add_clutter(self, rng: np.random.Generator) -> None:
+    def add_clutter(self, rng: Rng) -> None:
         """Adds things on the floor, on the walls and, seldom, one in front of the camera.
 
         Half of what stands free is put on the camera's side of a pallet, so that it may hide a part
@@ -188,21 +187,22 @@ class Builder:
         for _ in range(int(rng.integers(3, 12) * variety)):
             draw, radius, _ = clutter.FREE[rng.choice(len(clutter.FREE), p=[share for *_, share in clutter.FREE])]
             place = self._in_front_of_a_pallet(rng) if rng.random() < 0.5 else self._anywhere(rng)
-            if self.in_room(place, radius + 0.2) and self._may_stand(place, radius, radius + 0.05):
-                self._stand(rng, draw, place, rng.uniform(0, math.pi), radius)
+            if self.in_room(place, radius + 0.2):
+                self._stand(rng, draw, place, radius, radius + 0.05)
         for _ in range(int(rng.integers(2, 9) * variety)):
             self.cuboids += clutter.on_wall(rng, placer(*self._at_a_wall(rng, 0.0)), self.room[2])
         if rng.random() < 0.12 * variety:
             self._hang(rng)
 
-    def _may_stand(self, place: Point, radius: float, from_buffers: float) -> bool:
-        return self.is_free(place, radius) and self.outside_buffers(place, from_buffers) and self.is_ahead(place)
+    def _stand(
+        self, rng: Rng, draw: clutter.Draw, at: Point, radius: float, margin: float, yaw: float | None = None
+    ) -> None:
+        """Puts something on the floor if it may stand there, that margin away from buffers; turned at random unless told."""
+        if self.is_free(at, radius) and self.outside_buffers(at, margin) and self.is_ahead(at):
+            self.cuboids += draw(rng, placer(at, rng.uniform(0, math.pi) if yaw is None else yaw))
+            self.taken.append((at, radius))
 
-    def _stand(self, rng: np.random.Generator, draw: clutter.Draw, place: Point, yaw: float, radius: float) -> None:
-        self.cuboids += draw(rng, placer(place, yaw))
-        self.taken.append((place, radius))
-
-    def _at_a_wall(self, rng: np.random.Generator, gap: float) -> tuple[Point, float]:
+    def _at_a_wall(self, rng: Rng, gap: float) -> tuple[Point, float]:
         """A place at the back or a side wall, some metres away from it, and the turn that faces the room."""
         width, depth, _ = self.room
         wall, along = rng.integers(3), rng.uniform(-0.45, 0.45)
@@ -211,11 +211,11 @@ class Builder:
         side = (-1, 1)[wall - 1]
         return (side * (width / 2 - gap), (along + 0.5) * depth), side * math.pi / 2
 
-    def _anywhere(self, rng: np.random.Generator) -> Point:
+    def _anywhere(self, rng: Rng) -> Point:
         width, depth, _ = self.room
         return rng.uniform(-0.5, 0.5) * width, rng.uniform(0, depth)
 
-    def _in_front_of_a_pallet(self, rng: np.random.Generator) -> Point:
+    def _in_front_of_a_pallet(self, rng: Rng) -> Point:
         pallets = self.of_kind("pallet")
         if not pallets:
             return self._anywhere(rng)
@@ -224,7 +224,7 @@ class Builder:
         toward, gap = math.atan2(eye[1] - y, eye[0] - x) + rng.normal(0, 0.4), rng.uniform(1.1, 1.8)
         return x + gap * math.cos(toward), y + gap * math.sin(toward)
 
-    def _hang(self, rng: np.random.Generator) -> None:
+    def _hang(self, rng: Rng) -> None:
         """A pole with a hook that hangs into the left or right side of the picture, near the camera."""
         camera, side = self.camera, 1 if rng.random() < 0.5 else -1
         ahead, aside = rng.uniform(1.6, 2.6), side * rng.uniform(0.38, 0.47) / camera.focal
@@ -240,7 +240,7 @@ class Builder:
         ]
 
 
-def _buffer_shape(rng: np.random.Generator) -> tuple[Point, Point, list[Point]]:
+def _buffer_shape(rng: Rng) -> tuple[Point, Point, list[Point]]:
     """Shape of the buffers: size, step from one to the next, and the four places for pallets."""
     style, gap = rng.integers(3), rng.uniform(0.7, 1.6)
     if style == 0:  # long ones, one behind the other

@@ -7,7 +7,9 @@ Both are those of the questions, so what captions teach adds up with what questi
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -16,18 +18,21 @@ from smolrgpt_jax.data.records import IMAGE, MASK
 from smolrgpt_jax.warehouse.parameters import AnswerStyle, CaptionCounts
 from smolrgpt_jax.warehouse.picture.view import Region, floor_distance, is_inside
 from smolrgpt_jax.warehouse.scene.objects import KINDS, pick
-from smolrgpt_jax.warehouse.words import phrases, worked
+from smolrgpt_jax.warehouse.words import worked
 from smolrgpt_jax.warehouse.words.questions import (
     NOUNS,
     NUMBER_WORDS,
     SIDE_MARGIN,
     Asker,
+    Unclear,
+    clear,
     masks,
     named,
     nearest,
     side_form,
     side_of,
 )
+from smolrgpt_jax.warehouse.words.wordings import WORDINGS
 
 METRES_MARGIN = 0.4  # between two objects that are compared by their distance ahead
 PLACE_MARGIN = 0.06  # of the picture, between the place asked for and the next region
@@ -37,6 +42,12 @@ EXTREMES: dict[str, tuple[Callable[[Region], float], float]] = {
     "rightmost": (lambda region: -region.u, SIDE_MARGIN),
     "nearest": (lambda region: region.ahead, METRES_MARGIN),
     "farthest": (lambda region: -region.ahead, METRES_MARGIN),
+}
+# Of a worked question the value alone, by its category.
+VALUES: dict[str, Callable[..., str]] = {
+    "count": lambda count: f"{NUMBER_WORDS[count].capitalize()}.",
+    "mcq": lambda number: f"{named(int(number))}.",
+    "distance": lambda metres: f"{metres:.1f} meters.",
 }
 
 
@@ -51,8 +62,7 @@ class Caption:
 
 def name(region: Region) -> str:
     """Its noun; a transporter's with its state."""
-    state = ("loaded " if region.thing.carrying else "empty ") if region.kind == "transporter" else ""
-    return state + NOUNS[region.kind]
+    return f"{load(region).lower()} transporter" if region.kind == "transporter" else NOUNS[region.kind]
 
 
 def percent(share: float) -> int:
@@ -68,6 +78,10 @@ def on_floor(region: Region, decimals: int = 1) -> str:
     """Where it stands, in metres: "5.2 meters ahead, 1.3 meters left"."""
     side = "right" if region.right >= 0 else "left"
     return f"{region.ahead:.{decimals}f} meters ahead, {abs(region.right):.{decimals}f} meters {side}"
+
+
+def load(region: Region) -> str:
+    return "Loaded" if region.thing.carrying else "Empty"
 
 
 def number_inside(pallets: Sequence[Region], buffer: Region) -> str:
@@ -108,49 +122,14 @@ def _in_a_corner(region: Region) -> str:
     return f"{'An' if name(region)[0] in 'aeiou' else 'A'} {name(region)} at the {along}{across}."
 
 
-def about(*groups: tuple) -> Callable:
-    """Draws the regions that a caption is about, for a function of them that returns prompt and text.
-
-    There is no caption where the scene has too few regions or the function returns None.
-
-    Args:
-      groups: fewest and most regions, and their kind if it matters. The function takes a group of a
-        fixed size as so many arguments, and else as a list.
-    """
-
-    def decorate(say: Callable) -> Callable[[Captioner], Caption | None]:
-        def draw(self: Captioner) -> Caption | None:
-            drawn = [self.some(*group) for group in groups]
-            if None in drawn:
-                return None
-            arguments = []
-            for (least, most, *_), regions in zip(groups, drawn):
-                arguments += regions if least == most else [regions]
-            said = say(self, *arguments)
-            return said and Caption(*said, tuple(region for regions in drawn for region in regions))
-
-        return draw
-
-    return decorate
-
-
 class Captioner:
     """Draws captions of regions of one scene; all choices come from the generator.
 
-    Args:
-      regions: what is seen.
-      most: largest number of regions in one caption.
-      rng: generator.
-      style: of the worked captions.
+    A function for every field of CaptionCounts, which raises Unclear where the scene has no such caption. regions: what is seen;
+    most: largest number of them in one caption; style: of the worked captions.
     """
 
-    def __init__(
-        self,
-        regions: Sequence[Region],
-        most: int,
-        rng: np.random.Generator,
-        style: AnswerStyle = AnswerStyle(decimals=1, settled=True, worked=True),
-    ):
+    def __init__(self, regions: Sequence[Region], most: int, rng: np.random.Generator, style: AnswerStyle):
         self.regions, self.most, self.rng, self.style = regions, most, rng, style
 
     def captions(self, counts: CaptionCounts) -> list[Caption]:
@@ -158,192 +137,167 @@ class Captioner:
         made: dict[tuple, Caption] = {}
         for kind, wanted in dataclasses.asdict(counts).items():
             for _ in range(wanted):
-                caption = getattr(self, f"_{kind}")()
-                if caption is not None:
+                with contextlib.suppress(Unclear):
+                    caption = getattr(self, f"_{kind}")()
                     made.setdefault((caption.prompt, *(region.index for region in caption.regions)), caption)
         return list(made.values())
 
-    def some(self, least: int, most: int, kind: str | None = None) -> list[Region] | None:
-        """A random number of regions in random order, None where there are too few."""
+    def _some(self, least: int, most: int, kind: str | None = None) -> list[Region]:
+        """A random number of regions in random order; raises Unclear where there are too few."""
         pool = [region for region in self.regions if kind is None or region.kind == kind]
         most = min(most, self.most, len(pool))
         if most < least:
-            return None
+            raise Unclear
         number = int(self.rng.integers(least, most + 1))
         return [pool[i] for i in self.rng.permutation(len(pool))[:number]]
 
-    @about((1, 1))
-    def _single(self, region: Region) -> tuple:
-        return f"What is {MASK}?", f"{name(region).capitalize()} at {worked.coarse_place(region)}."
+    def _one(self, prompt: str, say: Callable[[Region], str], kind: str | None = None) -> Caption:
+        (region,) = self._some(1, 1, kind)
+        return Caption(prompt, f"{say(region)}.", (region,))
 
-    @about((2, 2))
-    def _compare(self, a: Region, b: Region) -> tuple | None:
-        side, along = side_of(a, b), "nearer" if a.ahead < b.ahead else "farther"
-        return side and (f"Compare {MASK} with {MASK}.", f"To the {side} and {along}.")
+    _single = functools.partialmethod(
+        _one, f"What is {MASK}?", lambda region: f"{name(region).capitalize()} at {worked.coarse_place(region)}"
+    )
+    _floor = functools.partialmethod(_one, f"Where does {MASK} stand?", functools.partial(on_floor, decimals=0))
+    _fine = functools.partialmethod(_one, f"Locate {MASK}.", place)
+    _metric = functools.partialmethod(_one, f"Where is {MASK}?", on_floor)
+    _load = functools.partialmethod(_one, f"Is {MASK} loaded?", load, "transporter")
 
-    def _side(self) -> Caption | None:
+    def _compare(self) -> Caption:
+        a, b = self._some(2, 2)
+        along = "nearer" if a.ahead < b.ahead else "farther"
+        return Caption(f"Compare {MASK} with {MASK}.", f"To the {side_of(a, b)} and {along}.", (a, b))
+
+    def _side(self) -> Caption:
         kind = "buffer" if self.rng.random() < 0.2 else "pallet"
-        pair = self.some(2, 2, kind)
-        answer = pair and side_of(*pair)
-        if answer is None:
-            return None
-        side, wordings = side_form(self.rng)
-        prompt = pick(self.rng, wordings).format(noun=NOUNS[kind], side=side)
+        pair = self._some(2, 2, kind)
+        answer = side_of(*pair)
+        side, form = side_form(self.rng)
+        prompt = pick(self.rng, WORDINGS[form]).format(noun=NOUNS[kind], side=side)
         return Caption(prompt, f"{answer.capitalize()}.", tuple(pair))
 
-    @about((1, 1))
-    def _floor(self, region: Region) -> tuple:
-        return f"Where does {MASK} stand?", f"{on_floor(region, 0)}."
-
-    def _apart(self) -> Caption | None:
+    def _apart(self) -> Caption:
         worded = self.rng.random() < 0.5
-        pair = self.some(2, 2, "pallet" if worded else None)
-        if pair is None:
-            return None
-        prompt = pick(self.rng, phrases.DISTANCE_OF_TWO) if worded else f"How far is {MASK} from {MASK}?"
+        pair = self._some(2, 2, "pallet" if worded else None)
+        prompt = pick(self.rng, WORDINGS["distance_of_two"]) if worded else f"How far is {MASK} from {MASK}?"
         return Caption(prompt, f"About {round(floor_distance(*pair))} meters.", tuple(pair))
 
-    def _within(self) -> Caption | None:
+    def _within(self) -> Caption:
         wanted = self.rng.random() < 0.5
         pallets, buffers = ([r for r in self.regions if r.kind == kind] for kind in ("pallet", "buffer"))
         pairs = [(pallet, buffer) for pallet in pallets for buffer in buffers if is_inside(pallet, buffer) == wanted]
-        return (
-            Caption(f"Is {MASK} inside {MASK}?", "Yes." if wanted else "No.", pick(self.rng, pairs)) if pairs else None
-        )
+        return Caption(f"Is {MASK} inside {MASK}?", "Yes." if wanted else "No.", pick(self.rng, clear(pairs)))
 
-    def _how_many(self) -> Caption | None:
-        buffers, pallets = self.some(1, 1, "buffer"), self.some(2, 6, "pallet")
-        if buffers is None or pallets is None:
-            return None
-        prompt = pick(self.rng, phrases.COUNT_IN_ONE).format(pallets=masks(pallets))
-        return Caption(prompt, number_inside(pallets, buffers[0]), (*pallets, *buffers))
+    def _how_many(self) -> Caption:
+        (buffer,), pallets = self._some(1, 1, "buffer"), self._some(2, 6, "pallet")
+        prompt = pick(self.rng, WORDINGS["count_in_one"]).format(pallets=masks(pallets))
+        return Caption(prompt, number_inside(pallets, buffer), (*pallets, buffer))
 
-    @about((3, 5))
-    def _closest(self, regions: list[Region]) -> tuple | None:
-        first, *group = regions
-        best = nearest(first, group)
-        return best and (f"What is closest to {MASK}: {masks(group)}?", f"{named(regions.index(best))} is.")
+    def _closest(self) -> Caption:
+        first, *group = self._some(3, 5)
+        text = f"{named(1 + group.index(clear(nearest(first, group))))} is."
+        return Caption(f"What is closest to {MASK}: {masks(group)}?", text, (first, *group))
 
-    @about((1, 1))
-    def _fine(self, region: Region) -> tuple:
-        return f"Locate {MASK}.", f"{place(region)}."
-
-    @about((1, 1))
-    def _metric(self, region: Region) -> tuple:
-        return f"Where is {MASK}?", f"{on_floor(region)}."
-
-    @about((2, 8))
-    def _several(self, regions: list[Region]) -> tuple:
+    def _several(self) -> Caption:
+        regions = self._some(2, 8)
         prompt, say = (
             ("What are {}?", lambda region: f"{name(region)} at {place(region)}"),
             ("Name {}.", name),
             ("Where are {}?", on_floor),
         )[self.rng.choice(3, p=(0.6, 0.2, 0.2))]
         text = " ".join(f"{named(i)} {say(region)}." for i, region in enumerate(regions))
-        return prompt.format(masks(regions)), text
+        return Caption(prompt.format(masks(regions)), text, tuple(regions))
 
-    def _which(self) -> Caption | None:
-        regions = self.some(2, 8)
-        if regions is None:
-            return None
+    def _which(self) -> Caption:
+        regions = self._some(2, 8)
         wanted, *others = regions
         regions = [regions[i] for i in self.rng.permutation(len(regions))]
         if any(max(abs(r.u - wanted.u), abs(r.v - wanted.v)) < PLACE_MARGIN for r in others):
-            return None
+            raise Unclear
         text = f"{named(regions.index(wanted))} is at {place(wanted)}."
         return Caption(f"Which of {masks(regions)} is at {place(wanted)}?", text, tuple(regions))
 
-    @about((2, 5))
-    def _order(self, regions: list[Region]) -> tuple | None:
+    def _order(self) -> Caption:
+        regions = self._some(2, 5)
         order = sorted(regions, key=lambda region: region.u)
         if any(b.u - a.u < SIDE_MARGIN for a, b in zip(order, order[1:])):
-            return None
+            raise Unclear
         text = f"From left to right: {' '.join(named(regions.index(region)) for region in order)}."
-        return f"Order {masks(regions)} from left to right.", text
+        return Caption(f"Order {masks(regions)} from left to right.", text, tuple(regions))
 
-    def _extreme(self) -> Caption | None:
-        regions = self.some(2, 8, "pallet" if self.rng.random() < 0.5 else None)
-        if regions is None:
-            return None
+    def _extreme(self) -> Caption:
+        regions = self._some(2, 8, "pallet" if self.rng.random() < 0.5 else None)
         which = pick(self.rng, tuple(EXTREMES))
         value, margin = EXTREMES[which]
         best, second = sorted(regions, key=value)[:2]
         if value(second) - value(best) < margin:
-            return None
+            raise Unclear
         text = f"{named(regions.index(best))} is."
         return Caption(f"Which of {masks(regions)} is the {which}?", text, tuple(regions))
 
-    @about((2, 2))
-    def _pair(self, a: Region, b: Region) -> tuple:
+    def _pair(self) -> Caption:
+        a, b = self._some(2, 2)
         right, ahead = b.right - a.right, b.ahead - a.ahead
         text = (
             f"{named(1)} is {abs(right):.1f} meters to the {'right' if right >= 0 else 'left'} and "
             f"{abs(ahead):.1f} meters {'farther' if ahead >= 0 else 'nearer'}. "
             f"The distance is {floor_distance(a, b):.2f} meters."
         )
-        return f"Seen from {MASK}, where is {MASK}?", text
+        return Caption(f"Seen from {MASK}, where is {MASK}?", text, (a, b))
 
-    @about((1, 1, "buffer"), (2, 7, "pallet"))
-    def _inside(self, buffer: Region, pallets: list[Region]) -> tuple:
+    def _inside(self) -> Caption:
+        (buffer,), pallets = self._some(1, 1, "buffer"), self._some(2, 7, "pallet")
         inside = [named(i) for i, pallet in enumerate(pallets, 1) if is_inside(pallet, buffer)]
         text = f"{' '.join(inside)} {'is' if len(inside) == 1 else 'are'} inside." if inside else "None is inside."
-        return f"Which of the pallets are inside the buffer region {MASK}: {masks(pallets)}?", text
+        prompt = f"Which of the pallets are inside the buffer region {MASK}: {masks(pallets)}?"
+        return Caption(prompt, text, (buffer, *pallets))
 
-    @about((2, 3, "transporter"))
-    def _empty(self, regions: list[Region]) -> tuple:
+    def _empty(self) -> Caption:
+        regions = self._some(2, 3, "transporter")
         empty = [named(i) for i, region in enumerate(regions) if not region.thing.carrying]
         text = f"The transporter {empty[0]} is empty." if empty else "None is empty."
-        return f"Which transporter of {masks(regions)} is empty?", text
+        return Caption(f"Which transporter of {masks(regions)} is empty?", text, tuple(regions))
 
-    @about((2, 7))
-    def _name_each(self, regions: list[Region]) -> tuple:
-        return f"Name {masks(regions)}.", worked.in_turn(regions, 0, name).rstrip()
+    def _name_each(self) -> Caption:
+        regions = self._some(2, 7)
+        return Caption(f"Name {masks(regions)}.", worked.in_turn(regions, 0, name).rstrip(), tuple(regions))
 
-    @about((2, 6))
-    def _place_each(self, regions: list[Region]) -> tuple:
-        return f"Place {masks(regions)}.", worked.in_turn(regions, 0, lambda r: f"at {percent(r.u)}").rstrip()
+    def _place_each(self) -> Caption:
+        regions = self._some(2, 6)
+        text = worked.in_turn(regions, 0, lambda region: f"at {percent(region.u)}").rstrip()
+        return Caption(f"Place {masks(regions)}.", text, tuple(regions))
 
-    @about((1, 1, "buffer"), (1, 6, "pallet"))
-    def _inside_each(self, buffer: Region, pallets: list[Region]) -> tuple:
+    def _inside_each(self) -> Caption:
+        (buffer,), pallets = self._some(1, 1, "buffer"), self._some(1, 6, "pallet")
         text = worked.insides(pallets, 1, buffer) + number_inside(pallets, buffer)
-        return f"Inside {MASK}: {masks(pallets)}?", text
+        return Caption(f"Inside {MASK}: {masks(pallets)}?", text, (buffer, *pallets))
 
-    @about((3, 6))
-    def _near_each(self, regions: list[Region]) -> tuple:
-        first, *group = regions
+    def _near_each(self) -> Caption:
+        first, *group = self._some(3, 6)
         best = nearest(first, group)
         text = worked.in_turn(group, 1, lambda other: f"off {floor_distance(first, other):.1f}")
-        text += "" if best is None else f"{named(regions.index(best))}."
-        return f"Near {MASK}: {masks(group)}?", text.rstrip()
+        text += "" if best is None else f"{named(1 + group.index(best))}."
+        return Caption(f"Near {MASK}: {masks(group)}?", text.rstrip(), (first, *group))
 
-    @about((4, 7))
-    def _reckon_each(self, regions: list[Region]) -> tuple:
-        first, *group = regions
+    def _reckon_each(self) -> Caption:
+        first, *group = self._some(4, 7)
         text = worked.standing({0: first}) + worked.reckoned(group, 1, first, self.style.summary)
-        return f"Reckon {MASK} to {masks(group)}.", text.rstrip()
+        return Caption(f"Reckon {MASK} to {masks(group)}.", text.rstrip(), (first, *group))
 
-    @about((2, 2))
-    def _legs(self, a: Region, b: Region) -> tuple:
-        return f"Measure {MASK} to {MASK}.", f"{worked.offset(a, b, 1)}{floor_distance(a, b):.1f} meters."
+    def _legs(self) -> Caption:
+        a, b = self._some(2, 2)
+        text = f"{worked.offset(a, b, 1)}{floor_distance(a, b):.1f} meters."
+        return Caption(f"Measure {MASK} to {MASK}.", text, (a, b))
 
-    @about((1, 1, "transporter"))
-    def _load(self, region: Region) -> tuple:
-        return f"Is {MASK} loaded?", "Loaded." if region.thing.carrying else "Empty."
-
-    def _worked(self, category: str, say: Callable[..., str]) -> Caption | None:
+    def _worked(self, category: str) -> Caption:
         """A question of a category with its opening and the value alone."""
-        counted = self.some(1, 1, "buffer")
-        asker = Asker(self.regions, counted[0].thing.number if counted else 0, self.rng, self.style)
+        (buffer,) = self._some(1, 1, "buffer")
+        asker = Asker(self.regions, buffer.thing.number, self.rng, self.style)
         for asked in asker.ask(category, 1):
-            prompt = asked.prompt.removeprefix(f"{IMAGE}\n")
-            return Caption(prompt, asked.opening + say(asked.normalized_answer), asked.regions)
-        return None
+            prompt, value = asked.prompt.removeprefix(f"{IMAGE}\n"), VALUES[category](asked.normalized_answer)
+            return Caption(prompt, asked.opening + value, asked.regions)
+        raise Unclear
 
-    def _worked_count(self) -> Caption | None:
-        return self._worked("count", lambda count: f"{NUMBER_WORDS[count].capitalize()}.")
-
-    def _worked_mcq(self) -> Caption | None:
-        return self._worked("mcq", lambda number: f"{named(int(number))}.")
-
-    def _worked_distance(self) -> Caption | None:
-        return self._worked("distance", lambda metres: f"{metres:.1f} meters.")
+    _worked_count = functools.partialmethod(_worked, "count")
+    _worked_mcq = functools.partialmethod(_worked, "mcq")
+    _worked_distance = functools.partialmethod(_worked, "distance")

@@ -7,8 +7,10 @@ equally good answers is not asked.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -16,7 +18,8 @@ from smolrgpt_jax.data.records import IMAGE, MASK
 from smolrgpt_jax.warehouse.parameters import AnswerStyle
 from smolrgpt_jax.warehouse.picture.view import Region, floor_distance, is_inside
 from smolrgpt_jax.warehouse.scene.objects import pick
-from smolrgpt_jax.warehouse.words import phrases, worked
+from smolrgpt_jax.warehouse.words import worked
+from smolrgpt_jax.warehouse.words.wordings import WORDINGS
 
 SIDE_MARGIN = 0.02  # of the picture's width, between two centroids that are compared
 DISTANCE_MARGIN = 0.10  # relative, between the nearest and the next
@@ -26,6 +29,7 @@ NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "
 ENDS = ("leftmost", "rightmost")
 PLACES = (*ENDS, "middle")
 NOUNS = {"pallet": "pallet", "buffer": "buffer region", "transporter": "transporter", "shelf": "shelf"}
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,14 +42,25 @@ class Asked:
     conclusion: str  # the rest of it
     normalized_answer: (
         str | int | float
-    )  # "left" or "right"; int (count); region number as string (mcq); float (distance)
+    )  # "left" or "right"; int (count); str of a region number (mcq); float (distance)
     regions: tuple[Region, ...]  # in the order of the masks
-    about: tuple  # what is asked, apart from its wording; two questions of a category and scene never share it
+    about: Hashable  # what is asked, apart from its wording; two questions of a category and scene never share it
 
     @property
     def answer(self) -> str:
         """Free text."""
         return self.opening + self.conclusion
+
+
+class Unclear(Exception):
+    """The scene holds too little for a question, or two answers to it would be almost equally good."""
+
+
+def clear(found: T | None) -> T:
+    """What was found; raises Unclear if that is nothing."""
+    if not found:
+        raise Unclear
+    return found
 
 
 def masks(regions: Sequence[Region]) -> str:
@@ -57,18 +72,20 @@ def named(number: int) -> str:
     return f"[Region {number}]"
 
 
-def side_of(a: Region, b: Region) -> str | None:
-    """Whether `a` is to the "left" or "right" of `b`, None where it is not clear."""
-    return None if abs(a.u - b.u) < SIDE_MARGIN else "left" if a.u < b.u else "right"
+def side_of(a: Region, b: Region) -> str:
+    """Whether `a` is to the "left" or "right" of `b`; raises Unclear."""
+    if abs(a.u - b.u) < SIDE_MARGIN:
+        raise Unclear
+    return "left" if a.u < b.u else "right"
 
 
-def side_form(rng: np.random.Generator) -> tuple[str, Sequence[str]]:
-    """Draws how the side of one of two regions is asked for: the side that is named, if one is, and the wordings.
+def side_form(rng: np.random.Generator) -> tuple[str, str]:
+    """Draws how the side of one of two regions is asked for: the side that is named, if one is, and which wordings.
 
     It is not looked up, so in every wording both answers are equally likely.
     """
     side = ("", "left", "right")[rng.integers(3)]
-    return side, phrases.IS_IT_THERE if side else phrases.LEFT_OR_RIGHT
+    return side, "is_it_there" if side else "left_or_right"
 
 
 def outermost(group: Sequence[Region], which: str) -> Region | None:
@@ -95,29 +112,17 @@ def nearest(region: Region, group: Sequence[Region]) -> Region | None:
 
 
 class Draft:
-    """A question under way, and what its answer has said so far.
+    """A question under way, whose wording is drawn, and what its answer has said so far.
 
-    Args:
-      rng: draws the wordings.
-      style: of the answer.
-      wordings: of the question.
-      regions: asked about, in the order of the masks.
-      places: what the wordings leave open; of a list of regions their masks.
+    regions: asked about, in the order of the masks; form: a key of WORDINGS; places: what its wordings leave open, apart from masks.
     """
 
-    def __init__(
-        self,
-        rng: np.random.Generator,
-        style: AnswerStyle,
-        wordings: Sequence[str],
-        regions: Sequence[Region],
-        **places: str | list[Region],
-    ):
-        self.rng, self.style, self.regions, self.opening = rng, style, list(regions), ""
-        self.form = int(rng.integers(len(wordings)))
-        self.wording = wordings[self.form]
-        places = {name: masks(value) if isinstance(value, list) else value for name, value in places.items()}
-        self.prompt = self.wording.format(**places)
+    def __init__(self, asker: Asker, form: str, regions: Sequence[Region], **places: str):
+        self.rng, self.style, self.regions, self.opening = asker.rng, asker.style, list(regions), ""
+        self.drawn = int(self.rng.integers(len(WORDINGS[form])))
+        self.wording = WORDINGS[form][self.drawn]
+        groups = ("pallets", "buffers", "shelves", "transporters")
+        self.prompt = self.wording.format(**places, **{group: masks(getattr(asker, group)) for group in groups})
 
     def number(self, region: Region) -> int:
         return self.regions.index(region)
@@ -125,19 +130,20 @@ class Draft:
     def name(self, region: Region) -> str:
         return named(self.number(region))
 
-    def worded(self, wordings: Sequence[str], **places: str) -> str:
+    def worded(self, form: str, **places: str | Region) -> str:
         """A sentence of the answer, in a wording that is settled by the question's or drawn."""
-        text = wordings[self.form % len(wordings)] if self.style.settled else pick(self.rng, wordings)
-        return text.format(**places)
+        wordings = WORDINGS[form]
+        text = wordings[self.drawn % len(wordings)] if self.style.settled else pick(self.rng, wordings)
+        return text.format(**{k: self.name(v) if isinstance(v, Region) else v for k, v in places.items()})
 
-    def say(self, wordings: Sequence[str], **places: str) -> None:
+    def say(self, form: str, **places: str | Region) -> None:
         """Goes on with the answer before its conclusion."""
-        self.opening += self.worded(wordings, **places)
+        self.opening += self.worded(form, **places)
 
     def introduce(self, region: Region, which: str) -> None:
         """Says which region a place in the question means."""
         noun = NOUNS[region.kind]
-        self.say(phrases.NAMED, region=self.name(region), which=which, noun=noun, nouns=f"{noun}s")
+        self.say("place_named", region=region, which=which, noun=noun, nouns=f"{noun}s")
 
     def work(self, text: Callable[..., str], group: Sequence[Region], *about: object) -> None:
         """Says something of each of a group of regions, in answers that are worked; `text`: a function of worked.py."""
@@ -158,33 +164,33 @@ class Draft:
         else:
             self.work(worked.nearness, group, region)
 
-    def distance(
-        self, a: Region, b: Region, about: tuple, wordings: Sequence[str] = (), with_image: float = 1.0
-    ) -> Asked:
+    def distance(self, a: Region, b: Region, about: Hashable, form: str = "", with_image: float = 1.0) -> Asked:
         """Concludes with the distance of two regions, after its legs where the answer is worked."""
         self.place(a, b)
         if self.style.worked:
             self.opening += worked.legs(a, b, self.style.summary) if self.style.metres else worked.offset(a, b)
         metres = round(floor_distance(a, b), self.style.decimals)
-        wordings = wordings or (phrases.DISTANCE_ANSWERS if metres else phrases.INSIDE_ANSWERS)
+        form = form or ("distance_answers" if metres else "inside_answers")
         a, b = (f"{'' if r.kind == 'transporter' else 'the '}{NOUNS[r.kind]} {self.name(r)}" for r in (a, b))
-        text = self.worded(wordings, a=a, b=b, A=a[0].upper() + a[1:], metres=f"{metres:.{self.style.decimals}f}")
+        text = self.worded(form, a=a, b=b, A=a[0].upper() + a[1:], metres=f"{metres:.{self.style.decimals}f}")
         return self.asked("distance", text, metres, about, with_image)
 
-    def asked(self, category: str, conclusion: str, value: str | float, about: tuple, with_image: float = 1.0) -> Asked:
+    def asked(
+        self, category: str, conclusion: str, value: str | float, about: Hashable, with_image: float = 1.0
+    ) -> Asked:
         """The question with its answer; with_image: share of such questions that begin with "<image>"."""
         prompt = f"{IMAGE}\n{self.prompt}" if with_image == 1 or self.rng.random() < with_image else self.prompt
         return Asked(category, prompt, self.opening, conclusion, value, tuple(self.regions), about)
 
+    def chosen(self, region: Region, conclusion: str, about: Hashable, with_image: float = 1.0) -> Asked:
+        """Concludes with the choice of a region."""
+        return self.asked("mcq", conclusion, str(self.number(region)), about, with_image)
+
 
 class Asker:
-    """Draws questions about one scene; all choices come from the generator.
+    """Draws questions about what is seen of one scene; all choices come from the generator.
 
-    Args:
-      regions: what is seen.
-      counted: number of the buffer that counting may ask about, 0 for none.
-      rng: generator.
-      style: of the answers.
+    counted: number of the buffer that counting may ask about, 0 for none.
     """
 
     def __init__(
@@ -196,13 +202,13 @@ class Asker:
     def ask(self, category: str, most: int) -> list[Asked]:
         """Up to `most` different questions of one category, in random order of their forms."""
         forms, weights = zip(*FORMS[category])
-        asked: dict[tuple, Asked] = {}
+        asked: dict[Hashable, Asked] = {}
         for _ in range(6 * most):
             if len(asked) == most:
                 break
             self._shuffle()
-            question = forms[self.rng.choice(len(forms), p=weights)](self)
-            if question is not None:
+            with contextlib.suppress(Unclear):
+                question = forms[self.rng.choice(len(forms), p=weights)](self)
                 asked.setdefault(question.about, question)
         return list(asked.values())
 
@@ -212,207 +218,162 @@ class Asker:
             [region for region in order if region.kind == kind] for kind in ("pallet", "buffer", "shelf", "transporter")
         )
 
-    def _draft(self, wordings: Sequence[str], regions: Sequence[Region], **places: str | list[Region]) -> Draft:
-        return Draft(self.rng, self.style, wordings, regions, **places)
-
-    def _left_right(self) -> Asked | None:
+    def _left_right(self) -> Asked:
         kind = "buffer" if self.rng.random() < 0.2 and len(self.buffers) > 1 else "pallet"
-        pair = (self.buffers if kind == "buffer" else self.pallets)[:2]
-        answer = side_of(*pair) if len(pair) == 2 else None
-        if answer is None:
-            return None
-        side, wordings = side_form(self.rng)
-        draft = self._draft(wordings, pair, noun=NOUNS[kind], side=side)
-        text = draft.worded(phrases.SIDE_ANSWERS, noun=NOUNS[kind], side=answer)
-        return draft.asked("left_right", text, answer, _pair(*pair), PAIR_WITH_IMAGE)
+        pair = _first(2, self.buffers if kind == "buffer" else self.pallets)
+        answer = side_of(*pair)
+        side, form = side_form(self.rng)
+        draft = Draft(self, form, pair, noun=NOUNS[kind], side=side)
+        text = draft.worded("side_answers", noun=NOUNS[kind], side=answer)
+        return draft.asked("left_right", text, answer, frozenset(pair), PAIR_WITH_IMAGE)
 
-    def _distance_of_two(self) -> Asked | None:
-        pair = self.pallets[:2]
-        if len(pair) < 2:
-            return None
-        draft = self._draft(phrases.DISTANCE_OF_TWO, pair)
-        return draft.distance(*pair, _pair(*pair), phrases.DISTANCE_OF_TWO_ANSWERS, PAIR_WITH_IMAGE)
+    def _distance_of_two(self) -> Asked:
+        pair = _first(2, self.pallets)
+        draft = Draft(self, "distance_of_two", pair)
+        return draft.distance(*pair, frozenset(pair), "distance_of_two_answers", PAIR_WITH_IMAGE)
 
-    def _distance_of_extremes(self) -> Asked | None:
-        ends = placed(self.pallets, ENDS)
-        if len(ends) < 2:
-            return None
-        left, right = ends.values()
-        draft = self._draft(phrases.DISTANCE_OF_EXTREMES, self.pallets, pallets=self.pallets)
+    def _distance_of_extremes(self) -> Asked:
+        left, right = (clear(outermost(self.pallets, which)) for which in ENDS)
+        draft = Draft(self, "distance_of_extremes", self.pallets)
         draft.work(worked.marks, self.pallets, {left: "leftmost", right: "rightmost"})
-        draft.say(phrases.EXTREMES, left=draft.name(left), right=draft.name(right))
-        return draft.distance(left, right, ("extremes",))
+        draft.say("extremes_named", left=left, right=right)
+        return draft.distance(left, right, "extremes")
 
-    def _distance_to_buffer(self) -> Asked | None:
+    def _distance_to_buffer(self) -> Asked:
         """From the leftmost or rightmost pallet to the leftmost, middle or rightmost buffer."""
         pallets, buffers = placed(self.pallets, ENDS), placed(self.buffers)
-        case = self._with_wanted_zero(
+        pallet, buffer, which, where = self._with_wanted_zero(
             [(p, b, which, where) for which, p in pallets.items() for where, b in buffers.items()]
         )
-        if case is None:
-            return None
-        pallet, buffer, which, where = case
         regions = [*self.buffers, *self.pallets]
-        draft = self._draft(
-            phrases.DISTANCE_TO_BUFFER, regions, buffers=self.buffers, pallets=self.pallets, which=which, where=where
-        )
+        draft = Draft(self, "distance_to_buffer", regions, which=which, where=where)
         draft.work(worked.marks, regions, {buffer: where, pallet: which})
         draft.introduce(pallet, which)
         draft.introduce(buffer, where)
         return draft.distance(pallet, buffer, ("pallet to buffer", which, where))
 
-    def _distance_of_transporter(self) -> Asked | None:
+    def _distance_of_transporter(self) -> Asked:
         buffers = placed(self.buffers)
-        case = self._with_wanted_zero([(own, b, where) for own in self.transporters for where, b in buffers.items()])
-        if case is None:
-            return None
-        transporter, buffer, where = case
-        draft = self._draft(
-            phrases.DISTANCE_OF_TRANSPORTER, [transporter, *self.buffers], where=where, buffers=self.buffers
+        transporter, buffer, where = self._with_wanted_zero(
+            [(own, b, where) for own in self.transporters for where, b in buffers.items()]
         )
+        draft = Draft(self, "distance_of_transporter", [transporter, *self.buffers], where=where)
         if draft.prompt.startswith("Among"):  # the buffers first
             draft.regions = [*self.buffers, transporter]
         draft.work(worked.marks, self.buffers, {buffer: where})
         draft.introduce(buffer, where)
         return draft.distance(transporter, buffer, ("transporter", where, transporter.index))
 
-    def _with_wanted_zero(self, cases: list[tuple]) -> tuple | None:
+    def _with_wanted_zero(self, cases: list[tuple]) -> tuple:
         """One of the cases (two regions, ...), a distance of zero as often as ZERO_SHARE says."""
         zero = self.rng.random() < ZERO_SHARE
         cases = [case for case in cases if (round(floor_distance(*case[:2]), self.style.decimals) == 0) == zero]
-        return pick(self.rng, cases) if cases else None
+        return pick(self.rng, clear(cases))
 
-    def _distance_to_shelf(self) -> Asked | None:
+    def _distance_to_shelf(self) -> Asked:
         """From the leftmost or rightmost pallet to a shelf, given alone or as the one on a side."""
         which = pick(self.rng, ENDS)
-        pallet = outermost(self.pallets, which)
-        found = self._some_shelf(0.5) if pallet is not None else None
-        if found is None:
-            return None
-        shelf, shelves, side = found
-        draft = self._draft(
-            phrases.DISTANCE_TO_ONE_SHELF if side else phrases.DISTANCE_TO_SHELF,
-            [*self.pallets, *shelves],
-            pallets=self.pallets,
-            shelves=shelves,
-            which=which,
-            side=side,
-        )
+        pallet = clear(outermost(self.pallets, which))
+        shelf, shelves, side = self._some_shelf(0.5)
+        form = "distance_to_one_shelf" if side else "distance_to_shelf"
+        draft = Draft(self, form, [*self.pallets, *shelves], which=which, side=side)
         draft.work(worked.marks, draft.regions if side else self.pallets, {pallet: which, shelf: f"{side}most"})
         draft.introduce(pallet, which)
         if side:
-            draft.opening += phrases.SHELF.format(shelf=draft.name(shelf), side=side)
+            draft.say("shelf_named", shelf=shelf, side=side)
         return draft.distance(pallet, shelf, ("shelf", which, shelf.index))
 
-    def _some_shelf(self, by_side: float) -> tuple[Region, list[Region], str] | None:
+    def _some_shelf(self, by_side: float) -> tuple[Region, list[Region], str]:
         """A shelf, those it is among, and its side; alone and without a side but for a share of the scenes with two."""
-        if not self.shelves:
-            return None
+        _first(1, self.shelves)
         many = len(self.shelves) == 2 and self.rng.random() < by_side
         side = pick(self.rng, ("left", "right"))
-        if not many:
-            return self.shelves[0], self.shelves[:1], ""
-        shelf = outermost(self.shelves, f"{side}most")
-        return None if shelf is None else (shelf, self.shelves, side)
+        if many:
+            return clear(outermost(self.shelves, f"{side}most")), self.shelves, side
+        return self.shelves[0], self.shelves[:1], ""
 
-    def _count(self) -> Asked | None:
+    def _count(self) -> Asked:
         """Pallets in the counted buffer, which is given, or named by its place or by a shelf."""
-        buffer = next((region for region in self.buffers if region.thing.number == self.counted), None)
-        if buffer is None or len(self.pallets) < 2:
-            return None
-        groups = {"buffers": self.buffers, "pallets": self.pallets}
+        buffer = clear(next((region for region in self.buffers if region.thing.number == self.counted), None))
+        _first(2, self.pallets)
         regions, shelf = [*self.buffers, *self.pallets], self.shelves[0] if len(self.shelves) == 1 else None
         if len(self.buffers) == 1 or self.rng.random() < 0.15:
-            draft = self._draft(phrases.COUNT_IN_ONE, [*self.pallets, buffer], **groups)
+            draft = Draft(self, "count_in_one", [*self.pallets, buffer])
         elif self.rng.random() < 0.25 and shelf is not None and nearest(shelf, self.buffers) is buffer:
-            draft = self._draft(phrases.COUNT_AT_SHELF, [*regions, shelf], **groups)
+            draft = Draft(self, "count_at_shelf", [*regions, shelf])
             draft.compare(shelf, self.buffers)
-            draft.say(phrases.BUFFER_ANSWERS, buffer=draft.name(buffer), shelf=draft.name(shelf))
+            draft.say("buffer_answers", buffer=buffer, shelf=shelf)
             draft.opening += " "
         else:
-            place = next((where for where, region in placed(self.buffers).items() if region is buffer), None)
-            if place is None:
-                return None
-            draft = self._draft(phrases.COUNT, regions, **groups, where=place)
+            place = clear(next((where for where, region in placed(self.buffers).items() if region is buffer), None))
+            draft = Draft(self, "count", regions, where=place)
             draft.work(worked.marks, self.buffers, {buffer: place})
             draft.introduce(buffer, place)
         draft.place(buffer)
         draft.work(worked.insides, self.pallets, buffer)
         inside = [draft.name(pallet) for pallet in self.pallets if is_inside(pallet, buffer)]
         are, pallets = ("is", "pallet") if len(inside) == 1 else ("are", "pallets")
-        words = {"are": are, "pallets": pallets, "buffer": draft.name(buffer), "count": NUMBER_WORDS[len(inside)]}
-        found = phrases.NONE_FOUND.format(**words)
-        if inside:
-            found = draft.worded(phrases.FOUND, **words, listed=" ".join(inside))
-        text = found + draft.worded(phrases.TOTALS, **words)
+        words = {"are": are, "pallets": pallets, "buffer": buffer, "count": NUMBER_WORDS[len(inside)]}
+        text = draft.worded("found" if inside else "none_found", **words, listed=" ".join(inside))
+        text += draft.worded("totals", **words)
         return draft.asked("count", text, len(inside), ("count", draft.wording))
 
-    def _closest_to_empty(self) -> tuple[Region, Region] | None:
+    def _closest_to_empty(self) -> tuple[Region, Region]:
         """The one empty transporter and the pallet that is clearly closest to it."""
         empty = [region for region in self.transporters if not region.thing.carrying]
-        pallet = nearest(empty[0], self.pallets) if len(empty) == 1 else None
-        return None if pallet is None else (empty[0], pallet)
+        if len(empty) != 1:
+            raise Unclear
+        return empty[0], clear(nearest(empty[0], self.pallets))
 
-    def _pallet_for_one(self) -> Asked | None:
-        found = self._closest_to_empty()
-        if found is None:
-            return None
-        transporter, pallet = found
-        draft = self._draft(phrases.PALLET_FOR_ONE, [*self.pallets, transporter], pallets=self.pallets)
+    def _pallet_for_one(self) -> Asked:
+        transporter, pallet = self._closest_to_empty()
+        draft = Draft(self, "pallet_for_one", [*self.pallets, transporter])
         return self._best_pallet(draft, transporter, pallet, "pallet for one")
 
-    def _pallet_for_empty(self) -> Asked | None:
-        found = self._closest_to_empty()
-        if found is None or len(self.transporters) < 2:
-            return None
-        transporter, pallet = found
-        wordings, regions = phrases.PALLETS_FIRST, [*self.pallets, *self.transporters]
+    def _pallet_for_empty(self) -> Asked:
+        transporter, pallet = self._closest_to_empty()
+        _first(2, self.transporters)
+        form, regions = "pallets_first", [*self.pallets, *self.transporters]
         if self.rng.random() < 0.5:
-            wordings, regions = phrases.TRANSPORTERS_FIRST, [*self.transporters, *self.pallets]
-        draft = self._draft(wordings, regions, transporters=self.transporters, pallets=self.pallets)
+            form, regions = "transporters_first", [*self.transporters, *self.pallets]
+        draft = Draft(self, form, regions)
         draft.work(worked.loads, self.transporters)
-        draft.say(phrases.EMPTY, transporter=draft.name(transporter))
+        draft.say("empty", transporter=transporter)
         return self._best_pallet(draft, transporter, pallet, "pallet for empty")
 
-    def _best_pallet(self, draft: Draft, transporter: Region, pallet: Region, about: str) -> Asked:
+    def _best_pallet(self, draft: Draft, transporter: Region, pallet: Region, about: Hashable) -> Asked:
         draft.compare(transporter, self.pallets)
-        names = {"pallet": draft.name(pallet), "transporter": draft.name(transporter)}
-        text = draft.worded(phrases.PALLET_ANSWERS, **names)
-        return draft.asked("mcq", text, str(draft.number(pallet)), (about,))
+        return draft.chosen(pallet, draft.worded("pallet_answers", pallet=pallet, transporter=transporter), about)
 
-    def _buffer_near(self) -> Asked | None:
+    def _buffer_near(self) -> Asked:
         """The buffer closest to a shelf, which is given alone or as the one on a side."""
-        found = self._some_shelf(0.4)
-        buffer = nearest(found[0], self.buffers) if found else None
-        if buffer is None:
-            return None
-        shelf, shelves, side = found
-        wordings = phrases.BUFFER_NEAR_ONE if side else phrases.BUFFER_NEAR
-        draft = self._draft(wordings, [*self.buffers, *shelves], buffers=self.buffers, side=side, shelves=shelves)
+        shelf, shelves, side = self._some_shelf(0.4)
+        buffer = clear(nearest(shelf, self.buffers))
+        draft = Draft(self, "buffer_near_one" if side else "buffer_near", [*self.buffers, *shelves], side=side)
         if side:
             draft.work(worked.marks, shelves, {shelf: f"{side}most"})
-            draft.opening += phrases.SHELF.format(shelf=draft.name(shelf), side=side)
+            draft.say("shelf_named", shelf=shelf, side=side)
         draft.compare(shelf, self.buffers)
-        text = draft.worded(phrases.BUFFER_ANSWERS, buffer=draft.name(buffer), shelf=draft.name(shelf))
-        return draft.asked("mcq", text, str(draft.number(buffer)), ("buffer near", shelf.index))
+        text = draft.worded("buffer_answers", buffer=buffer, shelf=shelf)
+        return draft.chosen(buffer, text, ("buffer near", shelf.index))
 
-    def _outermost(self) -> Asked | None:
+    def _outermost(self) -> Asked:
         """The leftmost or rightmost of three pallets or buffers."""
         kind = "buffer" if self.rng.random() < 0.2 else "pallet"
         which = pick(self.rng, ENDS)
-        group = (self.buffers if kind == "buffer" else self.pallets)[:3]
-        best = outermost(group, which) if len(group) == 3 else None
-        if best is None:
-            return None
-        draft = self._draft(phrases.OUTERMOST, group, noun=NOUNS[kind], which=which)
+        group = _first(3, self.buffers if kind == "buffer" else self.pallets)
+        best = clear(outermost(group, which))
+        draft = Draft(self, "outermost", group, noun=NOUNS[kind], which=which)
         draft.work(worked.marks, group, {best: which})
-        text = draft.worded(phrases.OUTERMOST_ANSWERS, noun=NOUNS[kind], region=draft.name(best), which=which)
-        return draft.asked("mcq", text, str(draft.number(best)), ("outermost", kind), PAIR_WITH_IMAGE)
+        text = draft.worded("outermost_answers", noun=NOUNS[kind], region=best, which=which)
+        return draft.chosen(best, text, ("outermost", kind), PAIR_WITH_IMAGE)
 
 
-def _pair(a: Region, b: Region) -> tuple:
-    """What two questions about the same two regions share."""
-    return tuple(sorted((a.index, b.index)))
+def _first(number: int, group: list[Region]) -> list[Region]:
+    """So many of a group; raises Unclear where it has fewer."""
+    if len(group) < number:
+        raise Unclear
+    return group[:number]
 
 
 # Ways to ask of each category, and how often each is drawn.

@@ -17,10 +17,11 @@ from pycocotools import mask as coco
 from smolrgpt_jax.warehouse.picture.view import Region
 from smolrgpt_jax.warehouse.scene.layout import Scene
 from smolrgpt_jax.warehouse.scene.objects import pick
-from smolrgpt_jax.warehouse.words import spatial_phrases as phrases
+from smolrgpt_jax.warehouse.words.wordings import SPATIAL
 
-QUALITATIVE = (*(f"{name}_predicate" for name in phrases.PREDICATES), *(f"{name}_choice" for name in phrases.CHOICES))
-QUANTITATIVE = (*phrases.LENGTHS, "direction")
+QUALITATIVE = tuple(category for category in SPATIAL if category.endswith(("_predicate", "_choice")))
+QUANTITATIVE = tuple(category for category in SPATIAL if category not in QUALITATIVE)
+UNITS = {"meters": 1.0, "centimeters": 0.01, "feet": 0.3048, "inches": 0.0254}  # in metres
 OPPOSITES = {"right": "left", "below": "above", "small": "big", "short": "tall", "thin": "wide", "front": "behind"}
 SEEN_WHOLE = 0.9  # share of an object's box in the picture, across and down, that its mask must span to be measured
 SEEN_PART = 0.6  # the same, for an object to be placed
@@ -76,25 +77,17 @@ class SpatialQuestion:
 
 
 def solids(scene: Scene, regions: Sequence[Region], width: int, height: int) -> list[Solid]:
-    """The objects among what is seen that stand up and are seen well enough to be placed.
-
-    Args:
-      scene: of the regions.
-      regions: what is seen.
-      width, height: of the picture the masks are for, pixels.
-    """
+    """The objects among what is seen, in a picture of so many pixels, that stand up and are seen well enough to be placed."""
     found = []
-    cos, sin = math.cos(scene.camera.yaw), math.sin(scene.camera.yaw)
-    heading = np.array([[cos, -sin], [sin, cos]])  # right and ahead, one per row
     for region in regions:
         if region.kind != "buffer":
             boxes = [cuboid.corners() for cuboid in scene.cuboids if cuboid.owner == region.thing.number]
             points = np.concatenate(boxes)
             share = _share_seen(scene, region, points, width, height)
             if share >= SEEN_PART:
-                floor = (points[:, :2] - scene.camera.position[:2]) @ heading.T
-                placed = np.column_stack([floor, points[:, 2]])
-                low, high = (tuple(corner.tolist()) for corner in (placed.min(0), placed.max(0)))
+                ahead, right = scene.camera.on_floor(points.T)
+                placed = np.stack([right, ahead, points[:, 2]])
+                low, high = (tuple(corner.tolist()) for corner in (placed.min(1), placed.max(1)))
                 found.append(Solid(region, low, high, share >= SEEN_WHOLE))
     return found
 
@@ -117,8 +110,7 @@ def benchmark_questions(found: Sequence[Solid], rng: np.random.Generator) -> lis
 
 def conversation(found: Sequence[Solid], rng: np.random.Generator) -> list[SpatialQuestion]:
     """The turns of a conversation about one scene, each of another category."""
-    categories = (*QUALITATIVE, *QUANTITATIVE)
-    chosen = [categories[i] for i in rng.permutation(len(categories))[: 2 * TURNS]]
+    chosen = rng.permutation((*QUALITATIVE, *QUANTITATIVE))[: 2 * TURNS].tolist()
     return [question for category in chosen for question in ask(found, rng, category, 1)][:TURNS]
 
 
@@ -139,25 +131,21 @@ def ask(found: Sequence[Solid], rng: np.random.Generator, category: str, most: i
 
 
 def _question(category: str, group: Sequence[Solid], rng: np.random.Generator) -> SpatialQuestion | None:
-    name, form = category.rsplit("_", 1) if category in QUALITATIVE else (category, "")
-    value = compared(name, *group) if form else measured(category, group)
+    words, form = SPATIAL[category], category.rsplit("_", 1)[-1] if category in QUALITATIVE else ""
+    value = compared(category.removesuffix(f"_{form}"), *group) if form else measured(category, group)
     if value is None:
         return None
-    if form == "choice":
-        questions, answers = phrases.CHOICES[name]
-        answer = pick(rng, answers).replace("{x}", "{a}" if value else "{b}")
-        prompt, value = pick(rng, questions), 0 if value else 1
-    elif form == "predicate":
-        questions, agree, disagree = phrases.PREDICATES[name]
-        answer = pick(rng, agree if value else disagree)
-        prompt = pick(rng, questions)
+    if form == "predicate":
+        answer, prompt = pick(rng, words["yes" if value else "no"]), pick(rng, words["questions"])
+    elif form == "choice":
+        answer, prompt = pick(rng, words["answers"]), pick(rng, words["questions"])
+        answer, value = answer.replace("{x}", "{a}" if value else "{b}"), 0 if value else 1
     else:
-        questions, answers = phrases.DIRECTION if category == "direction" else phrases.LENGTHS[category]
         text = str(value)
         if category != "direction":
-            unit = pick(rng, tuple(phrases.UNITS))
-            text = f"{value / phrases.UNITS[unit]:.2f} {unit}"
-        prompt, answer = pick(rng, questions), pick(rng, answers).replace("{x}", text)
+            unit = pick(rng, tuple(UNITS))
+            text = f"{value / UNITS[unit]:.2f} {unit}"
+        prompt, answer = pick(rng, words["questions"]), pick(rng, words["answers"]).replace("{x}", text)
     return SpatialQuestion(category, prompt, answer, tuple(solid.region for solid in group), value)
 
 
@@ -204,11 +192,8 @@ def measured(category: str, group: Sequence[Solid]) -> float | int | None:
 def clock_hour(right: float, ahead: float) -> tuple[int, float]:
     """The hour at which somebody who looks the camera's way finds what is so many metres to the right and ahead.
 
-    As the benchmark's release counts, hour h is the sector that ends h * 30 degrees clockwise of
-    straight ahead, so 1 o'clock is from 0 to 30 degrees and 12 o'clock from 330 to 360.
-
-    Returns:
-      The hour, 1 to 12, and the degrees to the nearest border of its sector.
+    As the benchmark's release counts, hour h is the sector that ends h * 30 degrees clockwise of straight ahead, so 1 o'clock is
+    from 0 to 30 degrees and 12 o'clock from 330 to 360. Also returns the degrees to the nearest border of the sector.
     """
     degrees = math.degrees(math.atan2(right, ahead)) % 360
     return math.ceil(degrees / 30) or 12, min(degrees % 30, 30 - degrees % 30)

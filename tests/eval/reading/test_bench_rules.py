@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval.reading.bench_rules import CATEGORIES, QUALITATIVE, QUANTITATIVE, bench_answer
-from smolrgpt_jax.warehouse.words.spatial_phrases import CHOICES, DIRECTION, LENGTHS, PREDICATES, UNITS
+from smolrgpt_jax.warehouse.words.spatial_questions import UNITS
+from smolrgpt_jax.warehouse.words.wordings import SPATIAL
 
 A, B = "Region [0]", "Region [1]"
 REAL = Path(__file__).parents[2] / "data_files" / "spatialrgpt_bench" / "qa_pairs.json"
@@ -39,8 +40,8 @@ def test_every_real_answer_is_read():
 @pytest.mark.parametrize("name", [name for names in QUALITATIVE.values() for name in names])
 @pytest.mark.parametrize("lead", [True, False])
 def test_all_our_wordings_of_a_predicate_are_read_with_and_without_yes_or_no(name, lead):
-    _, agree, disagree = PREDICATES[name]
-    for expected, wordings in ((True, agree), (False, disagree)):
+    words = SPATIAL[f"{name}_predicate"]
+    for expected, wordings in ((True, words["yes"]), (False, words["no"])):
         for wording in wordings:
             answer = wording.format(a=A, b=B)
             if not lead:
@@ -48,24 +49,24 @@ def test_all_our_wordings_of_a_predicate_are_read_with_and_without_yes_or_no(nam
             assert bench_answer(f"{name}_predicate", answer) is expected, answer
 
 
-@pytest.mark.parametrize("name", CHOICES)
-def test_all_our_wordings_of_a_choice_are_read(name):
-    for wording in CHOICES[name][1]:
+@pytest.mark.parametrize("category", [category for category in SPATIAL if category.endswith("_choice")])
+def test_all_our_wordings_of_a_choice_are_read(category):
+    for wording in SPATIAL[category]["answers"]:
         for number, chosen in enumerate((A, B)):
-            assert bench_answer(f"{name}_choice", wording.format(x=chosen)) == number, wording
+            assert bench_answer(category, wording.format(x=chosen)) == number, wording
 
 
-@pytest.mark.parametrize("category", LENGTHS)
+@pytest.mark.parametrize("category", [category for category in SPATIAL if category.endswith("_data")])
 @pytest.mark.parametrize("unit", UNITS)
 def test_all_our_wordings_of_a_length_are_read(category, unit):
-    for wording in LENGTHS[category][1]:
+    for wording in SPATIAL[category]["answers"]:
         value = bench_answer(category, wording.format(a=A, b=B, x=f"12.34 {unit}"))
         assert value == pytest.approx(12.34 * UNITS[unit], abs=1e-6), wording
 
 
 @pytest.mark.parametrize("hour", range(1, 13))
 def test_all_hours_are_read(hour):
-    for wording in DIRECTION[1]:
+    for wording in SPATIAL["direction"]["answers"]:
         assert bench_answer("direction", wording.format(a=A, b=B, x=hour)) == hour
 
 
