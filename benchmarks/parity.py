@@ -45,8 +45,7 @@ from smolrgpt_jax.checkpoint.mapping import entries
 from smolrgpt_jax.config import PRESETS, DecoderConfig, SmolRGPTConfig, VisionConfig
 from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.images import load_depth, load_rgb
-from smolrgpt_jax.data.masks import decode, resample
-from smolrgpt_jax.data.records import RLE
+from smolrgpt_jax.data.masks import RLE, decode, resample
 from smolrgpt_jax.errors import CheckpointError
 from smolrgpt_jax.model import Model
 from smolrgpt_jax.models.attention import packed_attention_mask

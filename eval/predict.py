@@ -24,8 +24,8 @@ from eval.answering.model import add_model_arguments
 from eval.answering.one_picture import answer, check_marks, read_regions
 from eval.report.overlay import draw_regions
 from smolrgpt_jax.data.images import open_picture, picture_size
-from smolrgpt_jax.data.masks import read_rles
-from smolrgpt_jax.data.records import IMAGE, MASK, RLE
+from smolrgpt_jax.data.masks import RLE, read_rles
+from smolrgpt_jax.data.records import IMAGE, MASK
 from smolrgpt_jax.data.sources.conversation import first_text
 from smolrgpt_jax.errors import DataError, told
 from smolrgpt_jax.files import file_aside, read_json

@@ -22,7 +22,8 @@ import numpy as np
 from PIL import Image
 
 from smolrgpt_jax.data import masks
-from smolrgpt_jax.data.records import MASK, RLE
+from smolrgpt_jax.data.masks import RLE
+from smolrgpt_jax.data.records import MASK
 from smolrgpt_jax.errors import DataError, told
 from smolrgpt_jax.files import new_folder, read_json, write_json
 

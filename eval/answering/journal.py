@@ -18,7 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from smolrgpt_jax.data.records import RLE, Picture
+from smolrgpt_jax.data.masks import RLE
+from smolrgpt_jax.data.records import Picture
 from smolrgpt_jax.generation import AnswerOptions
 from smolrgpt_jax.models.smolrgpt import Params
 

@@ -21,8 +21,8 @@ from PIL import Image
 
 from eval.reading.rules import normalized_answer, question_category
 from smolrgpt_jax.data.images import load_depth, load_rgb, open_picture, picture_size
-from smolrgpt_jax.data.masks import box_mask, encode, read_rles, resample_rle
-from smolrgpt_jax.data.records import MASK, RLE, Question, check_question
+from smolrgpt_jax.data.masks import RLE, box_mask, encode, read_rles, resample_rle
+from smolrgpt_jax.data.records import MASK, Question, check_question
 from smolrgpt_jax.errors import DataError
 
 if TYPE_CHECKING:

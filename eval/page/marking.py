@@ -10,8 +10,7 @@ from PIL import Image
 from scipy.ndimage import binary_erosion
 
 from eval.report.overlay import draw_regions
-from smolrgpt_jax.data.masks import box_mask, decode, encode
-from smolrgpt_jax.data.records import RLE
+from smolrgpt_jax.data.masks import RLE, box_mask, decode, encode
 
 # Longer side of the picture that is shown, in pixels.
 _SHOWN_LEAST, _SHOWN_MOST = 720, 1280

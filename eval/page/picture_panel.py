@@ -12,7 +12,8 @@ from PIL import Image, ImageOps
 from eval.page.marking import MarkedPicture, Point
 from eval.report.overlay import colour_of, jpeg_data_uri
 from smolrgpt_jax.data.images import open_picture, read_depth, read_rgb
-from smolrgpt_jax.data.records import RLE, Picture
+from smolrgpt_jax.data.masks import RLE
+from smolrgpt_jax.data.records import Picture
 from smolrgpt_jax.errors import DataError
 
 MOST_UPLOADED = 64  # MiB

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFilter, ImageFont
 
-from smolrgpt_jax.data.masks import decode, encode
-from smolrgpt_jax.data.records import RLE, Picture, PreparedPicture, Question
+from smolrgpt_jax.data.masks import RLE, decode, encode
+from smolrgpt_jax.data.records import Picture, PreparedPicture, Question
 
 # Okabe and Ito's colours for colour-blind readers, brightened a little for dark pictures; black and
 # grey would vanish on a warehouse floor. More regions than colours start over.

@@ -164,28 +164,19 @@ class ChatTokenizer:
         return np.array(self._user + [self.image_id] * image_tokens, np.int32)
 
     def question(self, prompt: str, answer: str | None = None) -> tuple[np.ndarray, int]:
-        """Tokenises what follows the picture's prefix.
+        """Tokenises what follows the picture's prefix, of one question with a "<mask>" per region.
 
-        Args:
-          prompt: the question with one "<mask>" per region.
-          answer: the answer, or None for a generation prompt.
-
-        Returns:
-          ids int32[N] of the rest of the prompt (assistant header included) and of the answer with its end, and the number of ids
-          before the answer. `prefix` + ids are the ids of the whole conversation.
+        Without an answer it is a generation prompt. Returns ids int32[N] as `conversations`, and the number of ids before the answer.
         """
         ((ids, counted),) = self.conversations([self.format.turns(Question("", "", prompt, answer, None))])
         return ids, int(np.count_nonzero(~counted))
 
     def conversations(self, conversations: Sequence[Sequence[str]]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Tokenises what follows the picture's prefix, of many conversations at once, in parallel.
-
-        Args:
-          conversations: see `ChatFormat.turns`.
+        """Tokenises what follows the picture's prefix, of many conversations (see `ChatFormat.turns`) at once, in parallel.
 
         Returns:
-          For each conversation ids int32[N] and counted bool[N], True for the tokens of an answer and of its end, which training
-          counts. `prefix` + ids are the ids of the whole conversation.
+          For each conversation ids int32[N], the assistant's header included, and counted bool[N], True for the tokens of an answer
+          and of its end, which training counts. `prefix` + ids are the ids of the whole conversation.
         """
         pair = MASK_RGB_TOKEN + MASK_DEPTH_TOKEN
         bodies = self._batch(

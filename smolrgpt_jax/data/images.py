@@ -31,11 +31,7 @@ _SIGNED = (_UNIT - np.float32(0.5)) / np.float32(0.5)
 
 
 def picture_size(path: Source) -> tuple[int, int]:
-    """Returns (height, width) in pixels from the file's header.
-
-    Raises:
-      DataError: the file is missing, is not a picture or has more than MOST_PIXELS.
-    """
+    """Returns (height, width) in pixels from the file's header; raises DataError as `open_picture`."""
     with _opened(path) as (picture, _):
         return picture.height, picture.width
 
@@ -95,12 +91,8 @@ def load_depth(path: Source, size: int, mode: str = "training") -> np.ndarray:
 def open_picture(path: str | Path | BinaryIO, name: str | Path | None = None) -> Image.Image:
     """Reads a picture's header; its pixels are decoded on first use.
 
-    Args:
-      path: the file, or its content.
-      name: what messages call it, by default the path.
-
-    Raises:
-      DataError: the file is missing, is not a picture or has more than MOST_PIXELS.
+    path: the file, or its content; name: what messages call it, by default the path. Raises DataError if the file is missing, is not a
+    picture or has more than MOST_PIXELS.
     """
     name = path if name is None else name
     too_large = DataError(f"picture {name} has more than {MOST_PIXELS:,} pixels, the most that is decoded")

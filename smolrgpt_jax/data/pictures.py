@@ -21,10 +21,8 @@ class FileLoader:
     def __init__(self, shape: RowShape, depth_mode: str = "training", cached_pictures: int = 0):
         """Prepares a loader.
 
-        Args:
-          shape: image_size and mask_grid of the results; no depth is read if it has no regions.
-          depth_mode: see `images.read_depth`.
-          cached_pictures: number of decoded pictures kept in memory, with their masks.
+        shape: of the rows that are filled; no depth is read if it has no regions. depth_mode: see `images.read_depth`.
+        cached_pictures: number of decoded pictures kept in memory, with their masks.
         """
         self._settings = shape, depth_mode, cached_pictures
         self._cached = functools.lru_cache(cached_pictures)(self._read)

@@ -56,8 +56,7 @@ def plan_rows(
     always give the same plan.
 
     Args:
-      pictures, questions: the records and their tokens.
-      shape: limits of a row.
+      pictures, questions, shape: the records, their tokens and the limits of a row.
       on_bad_record: policy for questions that fit no row or lack an answer; None stops.
       chosen: indices of the pictures to plan for; None for all.
 
@@ -90,13 +89,8 @@ def choose_row_tokens(data: Sequence[tuple[Sequence[Picture], TokenisedQuestions
     Tried are the multiples of ROW_STEP from the one that takes the longest question up to `most`; of lengths whose fill differs by
     less than one percent the shortest is taken. The same data always gives the same length.
 
-    Args:
-      data: (pictures, their tokens) of every data set that the rows are for.
-      shape: the other limits of a row; its `tokens` is not used.
-      most: the longest row to try, in tokens.
-
-    Raises:
-      DataError: the longest question with its picture takes more than `most` tokens.
+    data: (pictures, their tokens) of every data set that the rows are for; shape: the other limits of a row. Raises DataError if the
+    longest question with its picture takes more than `most` tokens.
     """
     prefix = data[0][1].tokenizer.prefix(shape.image_tokens).size
     longest = prefix + max(questions.longest() for _, questions in data)

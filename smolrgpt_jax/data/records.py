@@ -214,10 +214,7 @@ def merge_pictures(collections: Iterable[Sequence[Picture]], on_bad_record: BadR
     """Joins lists of pictures; questions about the same image file end up in one picture.
 
     Pictures and questions keep the order of their first appearance. A picture has a depth file if any of its occurrences has one;
-    an occurrence that names another depth file is a bad record.
-
-    Raises:
-      DataError: under "error", or without `on_bad_record`, two occurrences of a picture name different depth files.
+    an occurrence that names another one is a bad record, and without `on_bad_record` a DataError.
     """
     on_bad_record = on_bad_record or BadRecords("error")
     merged: dict[Path, Picture] = {}

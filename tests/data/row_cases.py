@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from smolrgpt_jax.data.records import RLE, Picture, Question
+from smolrgpt_jax.data.masks import RLE
+from smolrgpt_jax.data.records import Picture, Question
 from smolrgpt_jax.data.rows import RowShape
 
 REGIONS = [RLE(1, 40, bytes([48 + n, 48 + 1])) for n in range(30)]

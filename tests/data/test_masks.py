@@ -11,9 +11,12 @@ from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco
 
 from smolrgpt_jax.data import masks
-from smolrgpt_jax.data.records import RLE
+from smolrgpt_jax.data.masks import RLE
 
 RECORDS = Path(__file__).parents[1] / "data_files" / "real_warehouse" / "records_with_masks.json"
+COUNTS = coco.encode(np.asfortranarray([[0, 1, 1], [0, 0, 1]], dtype=np.uint8))["counts"]
+# One run of 6 pixels and 64 of 2**58: in 64 bits their sum wraps around to the 6 pixels of the mask.
+WRAPPING = b"6" + 2 * (b"P" * 11 + b"8") + 62 * b"0"
 SMALL = hnp.arrays(np.uint8, st.tuples(st.integers(1, 70), st.integers(1, 70)), elements=st.integers(0, 1))
 
 
@@ -49,6 +52,31 @@ def drawn_mask(rng):
     elif kind == "noise":
         mask[:] = rng.random(mask.shape) < rng.random()
     return mask
+
+
+@settings(deadline=None)
+@given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 40)), elements=st.integers(0, 1)))
+def test_runs_are_those_of_cocoapi(mask):
+    counts = coco.encode(np.asfortranarray(mask))["counts"]
+    flat = mask.T.ravel()
+    changes = np.flatnonzero(np.diff(np.concatenate(([0], flat))))
+    expected = np.diff(np.concatenate(([0], changes, [flat.size])))
+    np.testing.assert_array_equal(RLE(*mask.shape, counts).runs(), expected)
+
+
+def test_runs_of_real_masks_have_cocoapis_area():
+    masks = [mask for record in json.loads(RECORDS.read_text()) for mask in record["rle"]]
+    assert len(masks) > 30
+    for mask in masks:
+        assert RLE(*mask["size"], mask["counts"].encode()).runs()[1::2].sum() == coco.area(mask)
+
+
+@pytest.mark.parametrize(
+    "counts", [b"", b"\x7f12", b" 1", COUNTS[:-1], COUNTS + b"1", b"o" * 4, b"o" * 40 + b"1", b"O", WRAPPING]
+)
+def test_unreadable_counts_are_an_error(counts):
+    with pytest.raises(ValueError):
+        RLE(2, 3, counts).runs()
 
 
 def test_decodes_real_masks_as_cocoapi():

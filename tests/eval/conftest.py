@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import smolrgpt_jax
-from smolrgpt_jax.data.records import RLE
+from smolrgpt_jax.data.masks import RLE
 
 
 def encode_box(x1: int, y1: int, x2: int, y2: int, height: int, width: int) -> dict:

@@ -18,8 +18,8 @@ from convert.torch_model import random_torch
 from smolrgpt_jax import load
 from smolrgpt_jax.config import DecoderConfig, SmolRGPTConfig, VisionConfig
 from smolrgpt_jax.data.chat import ChatTokenizer
-from smolrgpt_jax.data.masks import decode, resample_rle
-from smolrgpt_jax.data.records import RLE, Picture, Question
+from smolrgpt_jax.data.masks import RLE, decode, resample_rle
+from smolrgpt_jax.data.records import Picture, Question
 from smolrgpt_jax.data.rows import PackedPicture, RowShape, TokenisedQuestions, empty_batch, fill_text
 from smolrgpt_jax.models.smolrgpt import bind, loss_sums
 

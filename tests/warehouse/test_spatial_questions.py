@@ -10,8 +10,7 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
-from smolrgpt_jax.data.masks import decode
-from smolrgpt_jax.data.records import RLE
+from smolrgpt_jax.data.masks import RLE, decode
 from smolrgpt_jax.warehouse.words.spatial_questions import (
     QUALITATIVE,
     QUANTITATIVE,

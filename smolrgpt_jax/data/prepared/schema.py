@@ -21,7 +21,8 @@ import numpy as np
 import pyarrow as pa
 
 from smolrgpt_jax.data import masks
-from smolrgpt_jax.data.records import RLE, Picture, Question, StoredRegion, normalize_answer
+from smolrgpt_jax.data.masks import RLE
+from smolrgpt_jax.data.records import Picture, Question, StoredRegion, normalize_answer
 
 NAME = "prepared_pictures"
 VERSION = "1.0.0"

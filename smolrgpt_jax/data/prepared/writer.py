@@ -114,18 +114,9 @@ def prepare(
     _run([job for todo in jobs.values() for job in todo], workers, bad.policy == "error")
     infos, summary = [], {}
     for split, todo in jobs.items():
-        lengths, reasons, summary[split] = _finish_split(aside / f"questions-{split}.parquet", todo, bad)
-        if reasons and not any(lengths):
-            shutil.rmtree(aside)
-            raise DataError(f"no picture of {split} can be used, the first reason: {reasons[0]}")
-        infos.append(
-            tfds.core.SplitInfo(
-                name=split,
-                shard_lengths=lengths,
-                num_bytes=summary[split]["bytes"],
-                filename_template=_template(split, aside),
-            )
-        )
+        lengths, summary[split] = _finish_split(split, aside, todo, bad)
+        sizes = {"shard_lengths": lengths, "num_bytes": summary[split]["bytes"]}
+        infos.append(tfds.core.SplitInfo(name=split, filename_template=_template(split, aside), **sizes))
     tfds.folder_dataset.write_metadata(
         data_dir=aside,
         features=config.features(),
@@ -187,9 +178,8 @@ def _run(jobs: Sequence[_Job], workers: int | None, strict: bool) -> None:
     total, left = (sum(len(job.pictures) for job in some) for some in (jobs, todo))
     workers = min(workers or os.cpu_count() or 1, max(1, len(todo)))
     write = functools.partial(_write_shard, strict=strict)
-    with contextlib.ExitStack() as stack:
-        progress = tqdm(total=total, initial=total - left, desc="pictures", unit="picture", mininterval=1.0)
-        stack.enter_context(progress)
+    progress = tqdm(total=total, initial=total - left, desc="pictures", unit="picture", mininterval=1.0)
+    with progress, contextlib.ExitStack() as stack:
         each = map
         if workers > 1:
             # Spawned, not forked: the parent may have threads, which a fork would leave behind with their locks held.
@@ -210,14 +200,9 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-@functools.lru_cache(maxsize=2)
-def _serializer(config: PrepareConfig) -> tuple[tfds.features.FeaturesDict, Any]:
-    features = config.features()
-    return features, example_serializer.ExampleSerializer(features.get_serialized_info())
-
-
 def _write_shard(job: _Job, strict: bool) -> None:
-    features, serializer = _serializer(job.config)
+    features = job.config.features()
+    serializer = example_serializer.ExampleSerializer(features.get_serialized_info())
     note: dict[str, Any] = {"length": 0, "bytes": 0, "masks": 0, "reasons": [], "rows": []}
     with file_aside(job.file) as aside:
         writer = ArrayRecordWriter(str(aside), WRITER_OPTIONS)
@@ -245,34 +230,33 @@ def _write_shard(job: _Job, strict: bool) -> None:
 def _example(picture: Picture, config: PrepareConfig) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     rows, regions = schema.question_rows(picture)
     packed, sizes = schema.pack_masks(regions, config.mask_grid)
-    depth = np.zeros(0, np.uint8)
+    image, depth = images.read_rgb(picture.image, config.image_size), np.zeros(0, np.uint8)
     if picture.depth is not None:
         depth = images.read_depth(picture.depth, config.image_size, config.depth_mode).reshape(-1)
-    example = {
-        "picture": picture.id,
-        "image": images.read_rgb(picture.image, config.image_size),
-        "depth": depth,
-        "masks": packed,
-        "mask_sizes": sizes,
-        "questions": schema.to_json(rows),
-    }
-    return example, rows
+    arrays = {"image": image, "depth": depth, "masks": packed, "mask_sizes": sizes}
+    return {"picture": picture.id, **arrays, "questions": schema.to_json(rows)}, rows
 
 
-def _finish_split(file: Path, jobs: Sequence[_Job], bad: BadRecords) -> tuple[list[int], list[str], dict[str, Any]]:
-    """Writes a split's questions; returns the pictures of its shards, why pictures were left out, and sums over the shards."""
+def _finish_split(split: str, folder: Path, jobs: Sequence[_Job], bad: BadRecords) -> tuple[list[int], dict[str, Any]]:
+    """Writes a split's questions; returns how many pictures its shards hold, and sums over the shards."""
     lengths, reasons, sums, categories = [], [], Counter(), Counter()
-    with file_aside(file) as aside, pq.ParquetWriter(aside, schema.QUESTION_COLUMNS, compression="zstd") as writer:
+    columns = schema.QUESTION_COLUMNS
+    with (
+        file_aside(folder / f"questions-{split}.parquet") as aside,
+        pq.ParquetWriter(aside, columns, compression="zstd") as writer,
+    ):
         for job in jobs:
             note = read_json(job.note)
             for reason, questions in note["reasons"]:
                 bad.reject(DataError(reason), questions)
                 reasons.append(reason)
             rows = [{"picture": sum(lengths) + row.pop("place"), **row} for row in note["rows"]]
-            writer.write_table(pa.Table.from_pylist(rows, schema.QUESTION_COLUMNS))
+            writer.write_table(pa.Table.from_pylist(rows, columns))
             categories.update(row["category"] or "without category" for row in rows)
             lengths.append(note["length"])
-            sums.update(
-                pictures=note["length"], questions=len(rows), masks=note["masks"], bytes=note["bytes"], shards=1
-            )
-    return lengths, reasons, {**sums, "categories": dict(sorted(categories.items()))}
+            sums.update(pictures=note["length"], questions=len(rows), shards=1)
+            sums.update(masks=note["masks"], bytes=note["bytes"])
+    if reasons and not any(lengths):
+        shutil.rmtree(folder)
+        raise DataError(f"no picture of {split} can be used, the first reason: {reasons[0]}")
+    return lengths, {**sums, "categories": dict(sorted(categories.items()))}

@@ -13,7 +13,8 @@ from eval.answering.questions import JOURNAL_PARTS, journal_path, remove_journal
 from eval.answering.vote import Ballots, asked_again, further_answers, mask_groups, mask_orders
 from eval.normalize import main as normalize_main
 from eval.warehouse import main, with_further
-from smolrgpt_jax.data.records import RLE, BadRecords, Question
+from smolrgpt_jax.data.masks import RLE
+from smolrgpt_jax.data.records import BadRecords, Question
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 from smolrgpt_jax.generation import AnswerOptions, GeneratedAnswer, generate_answers
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from eval.report.overlay import COLOURS, colour_of, draw_regions
-from smolrgpt_jax.data.records import RLE
+from smolrgpt_jax.data.masks import RLE
 
 
 @pytest.fixture

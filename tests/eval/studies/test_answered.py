@@ -13,7 +13,7 @@ from eval.side_questions import centre, region_kinds
 from eval.studies import answered as studies
 from eval.studies import results
 from eval.studies.__main__ import main
-from smolrgpt_jax.data.records import RLE
+from smolrgpt_jax.data.masks import RLE
 from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
 from smolrgpt_jax.warehouse.write import make_warehouse

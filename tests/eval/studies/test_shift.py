@@ -12,8 +12,7 @@ from PIL import Image
 from configs import demo, demo_backbone, studies
 from eval.studies import results, shift
 from launch.demo import run as run_demo
-from smolrgpt_jax.data.masks import decode
-from smolrgpt_jax.data.records import RLE
+from smolrgpt_jax.data.masks import RLE, decode
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
 from smolrgpt_jax.warehouse.write import make_warehouse
 
