@@ -12,6 +12,7 @@ to so many tokens, as the release does to 512. Both read their pictures from fil
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
 import os
 import sys
@@ -32,11 +33,10 @@ from smolrgpt_jax.config import SmolRGPTConfig
 from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.images import load_depth, load_rgb
 from smolrgpt_jax.data.masks import decode
-from smolrgpt_jax.data.prompts import Prompts, plan_prompts
+from smolrgpt_jax.data.prompts import Prompts, plan_prompts, prompt_shape
 from smolrgpt_jax.data.records import Picture
-from smolrgpt_jax.data.rows import RowShape, TokenisedQuestions
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
-from smolrgpt_jax.generation.engine import Decoding, answer_prompts
+from smolrgpt_jax.generation.engine import AnswerOptions, answer_prompts
 from smolrgpt_jax.model import Model
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
 from smolrgpt_jax.warehouse.write import make_warehouse
@@ -89,10 +89,7 @@ def make_cases(folder: Path, questions: int, seed: int = 0) -> list[Case]:
 
 def make_prompts(pictures: Sequence[Picture], config: SmolRGPTConfig, tokenizer: ChatTokenizer) -> Prompts:
     """The questions as the engine takes them."""
-    shape = RowShape(
-        config.decoder.max_positions, 1, 0, config.image_tokens, config.vision.image_size, config.mask_grid
-    )
-    return plan_prompts(pictures, TokenisedQuestions(pictures, tokenizer, with_answers=False), shape)
+    return plan_prompts(pictures, tokenizer, prompt_shape(config))
 
 
 def answer_with_torch(
@@ -147,11 +144,13 @@ def _torch_batch(model: TorchModel, batch: Sequence, tokenizer: ChatTokenizer, m
 
 
 def answer_with_engine(model: Model, case: Case, tokenizer: ChatTokenizer, batch_size: int) -> Answers:
-    prompts = make_prompts(case.pictures, model.config, tokenizer)
-    decoding = Decoding(batch_size, STEPS, NO_TOKEN, budget=lambda question: case.lengths[question.id])
+    endless = copy.copy(tokenizer)
+    endless.eos_id = NO_TOKEN
+    prompts = make_prompts(case.pictures, model.config, endless)
+    options = AnswerOptions(batch_size, STEPS)
     return {
         question: ids.tolist()
-        for finished in answer_prompts(model.config, model.params, prompts, decoding, compute=model.compute)
+        for finished in answer_prompts(model, prompts, options, case.lengths)
         for question, ids in finished.items()
     }
 

@@ -16,8 +16,8 @@ from jax.sharding import Mesh
 from smolrgpt_jax.checkpoint.load import Checkpoint, read_checkpoint
 from smolrgpt_jax.config import Compute, SmolRGPTConfig
 from smolrgpt_jax.data.masks import resample
-from smolrgpt_jax.generation.decode import GREEDY, Sampling, generate
-from smolrgpt_jax.generation.streaming import stream
+from smolrgpt_jax.generation.decode import generate, stream
+from smolrgpt_jax.generation.sampling import GREEDY, Sampling
 from smolrgpt_jax.models.smolrgpt import Params, bind
 
 EOS_ID = 2  # <|im_end|> in SmolLM2's tokenizer
@@ -55,7 +55,6 @@ class Model(Checkpoint):
         """
         masks = _mask_arrays(masks)
         batch = self._batch(input_ids, attention_mask, images, depths, masks)
-        batch["tokens"] = batch.pop("input_ids")
         found = _forward(self.config, self.compute, self.params, batch)
         out = {name: np.asarray(value, np.float32) for name, value in found.items()}
         out["logits"] = out["logits"][..., : self.config.decoder.vocab_size]
@@ -80,13 +79,13 @@ class Model(Checkpoint):
         batch = self._batch(input_ids, attention_mask, images, depths, _mask_arrays(masks))
         ids = generate(
             self.config,
+            self.compute,
             self.params,
             batch,
             jax.random.key(seed),
             max_new_tokens=max_new_tokens,
             eos_id=self.eos_id,
             sampling=sampling,
-            compute=self.compute,
         )
         return np.asarray(ids)
 
@@ -102,9 +101,8 @@ class Model(Checkpoint):
         """Yields the columns of the greedy `generate`, int32[B] each, as they are made, until every row has ended."""
         _check_prompts(attention_mask, max_new_tokens)
         batch = self._batch(input_ids, attention_mask, images, depths, _mask_arrays(masks))
-        return stream(
-            self.config, self.params, batch, max_new_tokens=max_new_tokens, eos_id=self.eos_id, compute=self.compute
-        )
+        model = (self.config, self.compute, self.params)
+        return stream(*model, batch, max_new_tokens=max_new_tokens, eos_id=self.eos_id)
 
     @property
     def eos_id(self) -> int:
@@ -134,7 +132,7 @@ class Model(Checkpoint):
         regions = depths is not None and masks is not None
         most = max([m.shape[-1] for m in masks], default=0) if regions else 0
         batch = {
-            "input_ids": input_ids,
+            "tokens": input_ids,
             "positions": np.maximum(np.cumsum(attention_mask, axis=1) - 1, 0).astype(np.int32),
             "picture_ids": (attention_mask != 0).astype(np.int32),
             "question_ids": np.zeros_like(input_ids),

@@ -45,7 +45,7 @@ class Golden:
         ids = self.inputs["input_ids"] if regions else self.outputs["rgb_only_ids"]
         extra = (self.depths, self.masks) if regions else (None, None)
         batch = self.model._batch(ids, self.inputs["attention_mask"], self.images, *extra)
-        return {**batch, "tokens": batch.pop("input_ids"), "targets": self.inputs["labels"]}
+        return {**batch, "targets": self.inputs["labels"]}
 
     def grads(self, stage: str) -> dict[str, np.ndarray]:
         return dict(np.load(TINY / f"grads_{stage}.npz"))

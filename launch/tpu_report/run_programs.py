@@ -79,12 +79,11 @@ def make_program(run: Mapping[str, Any], mesh: Mesh, what: What = "train", new_t
     }
     if what != "train":
         new_tokens = new_tokens if what == "decode" else 1
-        batch["input_ids"] = batch.pop("tokens")
         del batch["targets"]
 
         def run_generation(params: Any, batch: Any, key: jax.Array) -> jax.Array:
             with sharding.over(mesh):
-                return generate(config, params, batch, key, max_new_tokens=new_tokens, eos_id=EOS_ID, compute=compute)
+                return generate(config, compute, params, batch, key, max_new_tokens=new_tokens, eos_id=EOS_ID)
 
         key = _placed(jax.eval_shape(lambda: jax.random.key(0)), sharding.replicated(mesh))
         flops = rows * generation_flops(config, shape, new_tokens)
@@ -110,15 +109,15 @@ def make_program(run: Mapping[str, Any], mesh: Mesh, what: What = "train", new_t
 def generation_flops(config: SmolRGPTConfig, shape: RowShape, new_tokens: int) -> float:
     """FLOPs of one row that reads a prompt of shape.tokens and adds `new_tokens`.
 
-    Every token attends over the cache's whole length; of the prompt only the last goes through the head.
+    Every new token attends over the cache's whole length. The first is that of a step which reads the prompt's last token again.
     """
     tokens = shape.tokens
     parts = row_parts(config, tokens, shape.pictures, shape.regions)
     flops = {name: part.flops for name, part in parts.items()}
-    blocks, head = flops.pop("blocks") + flops.pop("attention"), flops.pop("head")
+    head = flops.pop("head")
     per_pair = 4 * config.decoder.layers * config.decoder.width  # of tokens that attend to each other
-    per_token = blocks / tokens + per_pair * new_tokens
-    return sum(flops.values()) + (tokens + new_tokens - 1) * per_token + new_tokens * head / tokens
+    per_token = (flops["blocks"] + head) / tokens + per_pair * (tokens + new_tokens)
+    return sum(flops.values()) + new_tokens * per_token
 
 
 def _placed(shapes: Any, shardings: Any) -> Any:

@@ -13,12 +13,12 @@ DECIMALS = 2  # of metres
 
 
 def closing_value(category: str, value: str | float) -> str:
-    """How a value is written after ``CLOSING``: metres with two decimals, anything else as it is."""
+    """How a value is written after `CLOSING`: metres with two decimals, anything else as it is."""
     return f" {value:.{DECIMALS}f}" if category == "distance" else f" {value}"
 
 
 def closed_turns(question: Question) -> list[str]:
-    """``question.turns``, the answer followed by the closing where it has a value of a category that is scored by it."""
+    """`question.turns`, the answer followed by the closing where it has a value of a category that is scored by it."""
     turns = question.turns
     closed = question.answer is not None and question.normalized_answer is not None
     if not closed or question.category not in WAREHOUSE_CATEGORIES:
@@ -27,19 +27,19 @@ def closed_turns(question: Question) -> list[str]:
     return [*turns[:-1], question.answer.rstrip() + CLOSING + value]
 
 
-def split_closing(text: str) -> tuple[str, str | None]:
-    """Returns the free text of a generated answer and its value as text, None if it is not closed."""
+def read_closing(category: str, text: str) -> tuple[str, str | int | float | None]:
+    """Returns the free text of a generated answer and the value that it is closed with, None if it is not.
+
+    Raises ValueError for a value that `closing_value` does not write.
+    """
     free, mark, value = text.rpartition(CLOSING)
     # An answer that is nothing but the closing has lost its line break with the surrounding spaces.
     if not mark and text.startswith(CLOSING.strip()):
         mark, value = CLOSING, text[len(CLOSING.strip()) :]
-    return (free.strip(), value.strip()) if mark else (text, None)
-
-
-def parse_value(category: str, text: str) -> str | int | float:
-    """Reads what ``closing_value`` wrote; raises ValueError for anything else."""
-    if category == "left_right":
-        if text not in ("left", "right"):
-            raise ValueError(f"{text!r} is neither left nor right")
-        return text
-    return float(text) if category == "distance" else int(text)
+    if not mark:
+        return text, None
+    value = value.strip()
+    if category == "left_right" and value not in ("left", "right"):
+        raise ValueError(f"{value!r} is neither left nor right")
+    read = {"left_right": str, "distance": float}.get(category, int)
+    return free.strip(), read(value)

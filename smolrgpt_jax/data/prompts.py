@@ -10,13 +10,19 @@ Rows have one of a few lengths, chosen from the data so that they leave the leas
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
+import math
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
+from smolrgpt_jax.config import SmolRGPTConfig
+from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.pictures import FileLoader
 from smolrgpt_jax.data.plan import check_fit
-from smolrgpt_jax.data.records import BadRecords, Picture, Region
+from smolrgpt_jax.data.records import BadRecords, Picture, Question
 from smolrgpt_jax.data.rows import PackedPicture, RowShape, TokenisedQuestions, empty_batch, fill_text
 from smolrgpt_jax.errors import DataError
 
@@ -27,15 +33,9 @@ ROWS_PER_LENGTH = 16
 
 @dataclasses.dataclass(frozen=True)
 class PromptRow:
-    """A picture with some of its questions.
-
-    Attributes:
-      part: the indices of the picture and its questions.
-      tokens: length of the row, and lengths: of each question in it, in tokens.
-    """
+    """A picture with some of its questions (indices), and the tokens of each of them."""
 
     part: PackedPicture
-    tokens: int
     lengths: tuple[int, ...]
 
 
@@ -55,31 +55,50 @@ class Prompts:
     shape: RowShape
 
     @property
+    def tokenizer(self) -> ChatTokenizer:
+        return self.questions.tokenizer
+
+    @property
+    def asked(self) -> list[Question]:
+        """The questions of all rows."""
+        return [self.pictures[row.part.picture].questions[n] for row in self.rows for n in row.part.questions]
+
+    @functools.cached_property
     def prefix(self) -> int:
         """Tokens before a picture's questions."""
-        return self.questions.tokenizer.prefix(self.shape.image_tokens).size
+        return self.tokenizer.prefix(self.shape.image_tokens).size
 
     @property
     def longest(self) -> int:
         """Tokens of the longest question with its picture's prefix."""
         return self.prefix + max((max(row.lengths) for row in self.rows), default=0)
 
+    def tokens(self, row: PromptRow) -> int:
+        """Tokens of a row without padding."""
+        return self.prefix + sum(row.lengths)
+
+
+def prompt_shape(config: SmolRGPTConfig) -> RowShape:
+    """What `plan_prompts` has to know of a model."""
+    tokens = config.decoder.max_positions
+    return RowShape(tokens, 1, 0, config.image_tokens, config.vision.image_size, config.mask_grid)
+
 
 def plan_prompts(
     pictures: Sequence[Picture],
-    questions: TokenisedQuestions,
+    tokenizer: ChatTokenizer,
     shape: RowShape,
     *,
     row_tokens: int = 2048,
     answered: Collection[str] = (),
-    on_bad_record: BadRecords | None = None,
+    on_bad_record: BadRecords = BadRecords("error"),
 ) -> Prompts:
     """Puts every picture's questions into a row, or into several where they are too long for one.
 
     Args:
       pictures: the records; answers are not used.
-      questions: their tokens, without answers.
-      shape: ``tokens`` is the longest prompt; ``regions`` and ``pictures`` are not used.
+      tokenizer: of the model that is asked.
+      shape: `tokens` is the longest prompt; `regions` and `pictures` are not used.
       row_tokens: rows of more tokens are only made for single questions that are longer.
       answered: ids of questions that are left out.
       on_bad_record: what to do with a question that does not fit.
@@ -87,61 +106,48 @@ def plan_prompts(
     Raises:
       DataError: under "error", for a question that does not fit.
     """
-    on_bad_record = on_bad_record or BadRecords("error")
+    questions = TokenisedQuestions(pictures, tokenizer, with_answers=False)
     most = max((len(set(q.regions)) for p in pictures for q in p.questions), default=0)
     shape = dataclasses.replace(shape, pictures=1, regions=most)
-    prefix = questions.tokenizer.prefix(shape.image_tokens).size
+    prefix = tokenizer.prefix(shape.image_tokens).size
     rows: list[PromptRow] = []
     for index, picture in enumerate(pictures):
-        chosen: list[int] = []
+        sizes: dict[int, int] = {}
         for number, question in enumerate(picture.questions):
-            if question.id in answered:
-                continue
+            ids = questions[index, number][0]
             try:
-                ids = questions[index, number][0]
-                check_fit(picture, question, ids, prefix, shape, questions.tokenizer)
+                if question.id not in answered:
+                    check_fit(picture, question, ids, prefix, shape, tokenizer)
+                    sizes[number] = ids.size
             except DataError as error:
                 on_bad_record.reject(error)
-                continue
-            chosen.append(number)
-        sizes = {number: questions[index, number][0].size for number in chosen}
-        while chosen:
-            room = row_tokens - prefix - np.cumsum([sizes[number] for number in chosen])
-            count = max(1, int(np.count_nonzero(room >= 0)))
-            taken, chosen = tuple(chosen[:count]), chosen[count:]
-            lengths = tuple(sizes[number] for number in taken)
-            rows.append(PromptRow(PackedPicture(index, taken), prefix + sum(lengths), lengths))
-    most = max((len(_regions(pictures, row)) for row in rows), default=0) if most else 0
-    return Prompts(pictures, questions, rows, dataclasses.replace(shape, regions=most))
-
-
-def _regions(pictures: Sequence[Picture], row: PromptRow) -> set[Region]:
-    picture = pictures[row.part.picture]
-    return {region for number in row.part.questions for region in picture.questions[number].regions}
+        while sizes:
+            fitting = np.count_nonzero(prefix + np.cumsum([*sizes.values()]) <= row_tokens)
+            taken = list(sizes)[: max(1, fitting)]
+            rows.append(PromptRow(PackedPicture(index, tuple(taken)), tuple(sizes.pop(number) for number in taken)))
+    regions = [
+        {region for number in row.part.questions for region in pictures[row.part.picture].questions[number].regions}
+        for row in rows
+    ]
+    return Prompts(pictures, questions, rows, dataclasses.replace(shape, regions=max(map(len, regions), default=0)))
 
 
 def choose_lengths(tokens: Sequence[int], most: int) -> list[int]:
-    """At most so many row lengths (multiples of ``LENGTH_STEP``) that leave rows of these tokens the least padding."""
-    rounded = [-(-number // LENGTH_STEP) * LENGTH_STEP for number in tokens]
-    lengths, counts = np.unique(rounded, return_counts=True)
-    below = np.concatenate([[0], np.cumsum(counts)])
-    # cost[k][i]: tokens of the rows of the first i lengths, in k + 1 buckets; the last one ends at length i.
-    cost = [np.where(below == 0, 0.0, np.inf)]
-    cuts = []
-    for _ in range(min(most, len(lengths))):
-        best, cut = np.full(len(below), np.inf), np.zeros(len(below), int)
-        best[0] = 0.0
-        for end in range(1, len(below)):
-            totals = cost[-1][:end] + (below[end] - below[:end]) * float(lengths[end - 1])
-            cut[end], best[end] = int(totals.argmin()), totals.min()
-        cost.append(best)
-        cuts.append(cut)
-    chosen, end = [], len(lengths)
-    for cut in reversed(cuts):
-        if end:
-            chosen.append(int(lengths[end - 1]))
-            end = cut[end]
-    return sorted(chosen)
+    """At most so many row lengths (multiples of `LENGTH_STEP`) that leave rows of these tokens the least padding."""
+    counts = Counter(-(-number // LENGTH_STEP) * LENGTH_STEP for number in tokens)
+    lengths = sorted(counts)
+    below = [0, *itertools.accumulate(counts[length] for length in lengths)]
+
+    @functools.cache
+    def best(end: int, left: int) -> tuple[float, tuple[int, ...]]:
+        """The padded tokens of the rows of the first `end` lengths where `left` may be chosen, and the chosen ones."""
+        if not end or not left:
+            return (math.inf if end else 0), ()
+        last = lengths[end - 1]
+        shorter = [(begin, *best(begin, left - 1)) for begin in range(end)]
+        return min((cost + last * (below[end] - below[begin]), (*chosen, last)) for begin, cost, chosen in shorter)
+
+    return list(best(len(lengths), most)[1])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +155,7 @@ class PromptBatch:
     """Rows of one length.
 
     Attributes:
-      arrays: those of ``empty_batch`` with P = 1, without targets. Rows past the last are padding.
+      arrays: those of `empty_batch` with P = 1, without targets. Rows past the last are padding.
       asked: for each question (picture, question, row, first token, tokens); those of an unreadable picture are missing.
       questions: most questions of any batch of this length.
     """
@@ -166,57 +172,42 @@ def prompt_batches(
     most_lengths: int = MOST_LENGTHS,
     batch_tokens: int = 1024,
     multiple: int = 1,
-    on_bad_record: BadRecords | None = None,
+    on_bad_record: BadRecords = BadRecords("error"),
 ) -> Iterator[PromptBatch]:
     """Yields every row of the prompts once, the longest first.
 
     Args:
-      load: as for `PackedRows`.
+      load: reads the pictures.
       most_lengths: most different row lengths; fewer for few rows, since every one costs a compilation.
-      batch_tokens: a batch has so many rows that it holds about so many tokens for every one of ``multiple``.
+      batch_tokens: a batch has so many rows that it holds about so many tokens for every one of `multiple`.
       multiple: rows of a batch are a multiple of it.
       on_bad_record: what to do with a picture that cannot be read.
 
     Raises:
       DataError: under "error", for an unreadable picture.
     """
-    on_bad_record = on_bad_record or BadRecords("error")
     most_lengths = min(most_lengths, 1 + len(prompts.rows) // ROWS_PER_LENGTH)
-    lengths = choose_lengths([row.tokens for row in prompts.rows], most_lengths)
-    shorter = [0, *lengths]
-    for least, length in zip(reversed(shorter[:-1]), reversed(lengths)):
-        rows = [row for row in prompts.rows if least < row.tokens <= length]
+    lengths = choose_lengths([prompts.tokens(row) for row in prompts.rows], most_lengths)
+    for least, length in reversed(list(itertools.pairwise([0, *lengths]))):
+        rows = [row for row in prompts.rows if least < prompts.tokens(row) <= length]
         count = multiple * max(1, min(batch_tokens // length, -(-len(rows) // multiple)))
         batches = [rows[begin : begin + count] for begin in range(0, len(rows), count)]
         questions = max(sum(len(row.lengths) for row in batch) for batch in batches)
         shape = dataclasses.replace(prompts.shape, tokens=length)
         for batch in batches:
-            arrays, asked = _fill(prompts, batch, count, shape, load, on_bad_record)
+            arrays = empty_batch(count, shape, prompts.tokenizer.pad_id)
+            asked = []
+            for place, row in enumerate(batch):
+                out = {name: value[place] for name, value in arrays.items()}
+                picture = prompts.pictures[row.part.picture]
+                (regions,) = fill_text(out, (row.part,), prompts.pictures, prompts.questions, shape)
+                try:
+                    load.fill(out, 0, picture, regions)
+                except DataError as error:
+                    on_bad_record.reject(error)
+                    continue
+                begins = itertools.accumulate(row.lengths, initial=prompts.prefix)
+                for number, begin, size in zip(row.part.questions, begins, row.lengths):
+                    asked.append((row.part.picture, number, place, begin, size))
+            del arrays["targets"]
             yield PromptBatch(arrays, asked, questions)
-
-
-def _fill(
-    prompts: Prompts,
-    rows: Sequence[PromptRow],
-    count: int,
-    shape: RowShape,
-    load: FileLoader,
-    on_bad_record: BadRecords,
-) -> tuple[dict[str, np.ndarray], list[tuple[int, int, int, int, int]]]:
-    arrays = empty_batch(count, shape, prompts.questions.tokenizer.pad_id)
-    del arrays["targets"]
-    asked = []
-    for place, row in enumerate(rows):
-        out = {name: value[place] for name, value in arrays.items()}
-        out["targets"] = np.zeros(shape.tokens, np.int32)
-        (regions,) = fill_text(out, (row.part,), prompts.pictures, prompts.questions, shape)
-        try:
-            load.fill(out, 0, prompts.pictures[row.part.picture], regions)
-        except DataError as error:
-            on_bad_record.reject(error)
-            continue
-        begin = prompts.prefix
-        for number, length in zip(row.part.questions, row.lengths):
-            asked.append((row.part.picture, number, place, begin, length))
-            begin += length
-    return arrays, asked

@@ -1,29 +1,62 @@
-"""Which token may come next: free text, then the closing, then a value of the question's kind.
+"""Which token may come next where answers are closed: free text, then the closing, then a value of the question's kind.
 
-An automaton over classes of tokens. Every token that stands in some closing has a class of its own, all others share one:
-
-    free text, k tokens of "\\nAnswer:" written   any token; the end of the text becomes the closing's first token
-    closing, k tokens of it written              only the closing's next token
-    value                                        tokens of the question's values, then the end
-
-A model that was trained to close its answers walks from the free text to the value by itself.
+Every kind has an automaton that matches all of its closings at once: the tokens of "\\nAnswer:", of a value and of the end. A model
+that was trained to close its answers walks from the free text to the value by itself; where it ends the text instead, or the text
+has used up its tokens, the closing's first token is written and the others have to follow.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.closing import CLOSING, DECIMALS, closing_value
 from smolrgpt_jax.data.records import Question
 
-MOST_METRES_DIGITS = 3  # before the decimal point
-
 # A category and, for whole numbers, how many of them: 0 .. count - 1.
 Kind = tuple[str, int]
+# What may stand at each place of a value or closing.
+Word = list[set[int]]
+
+
+class Constraint(NamedTuple):
+    """The decode step's hook: what may follow a state (`allowed`), what is then written and the state after it (`write`).
+
+    classes: int32[V], of the tokens, those that stand in no closing share one; transitions: int32[states, classes], the next state,
+    -1: not allowed; forced: int32[states], of free text the state after the closing's first token, else -1; first, eos: int32[],
+    tokens; longest: int32[], tokens of the longest closing, its end included.
+    """
+
+    classes: jax.Array
+    transitions: jax.Array
+    forced: jax.Array
+    first: jax.Array
+    eos: jax.Array
+    longest: jax.Array
+
+    def allowed(self, state: jax.Array) -> jax.Array:
+        """bool[B, V] of states int32[B]."""
+        return jnp.take_along_axis(self.transitions[state], self.classes[None], axis=1) >= 0
+
+    def write(self, state: jax.Array, token: jax.Array, left: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """What is written for a chosen token, and the state after it; left: int32[B], tokens that the answer may still take."""
+        forced = self.forced[state]
+        close = (forced >= 0) & ((token == self.eos) | (left <= self.longest))
+        token = jnp.where(close, self.first, token)
+        return token, jnp.where(close, forced, self.transitions[state, self.classes[token]])
+
+
+class _State(NamedTuple):
+    """free: whether this is free text; places: (closing, tokens of it that are written), of all that it may become."""
+
+    kind: Kind | None
+    free: bool
+    places: frozenset[tuple[int, int]]
 
 
 def kind_of(category: str, question: Question) -> Kind | None:
@@ -35,131 +68,70 @@ def kind_of(category: str, question: Question) -> Kind | None:
     return (category, 0) if category in ("left_right", "distance") else None
 
 
-@dataclasses.dataclass(frozen=True)
-class Automaton:
-    """The states of all rows of a run.
+def make_constraint(
+    tokenizer: ChatTokenizer, kinds: Iterable[Kind | None], vocabulary: int, alone: bool = False
+) -> tuple[Constraint, dict[Kind | None, int]]:
+    """The constraint for questions of these kinds, and the state that the answers of each begin with.
 
-    Attributes:
-      classes: int32[V], the class of every token.
-      transitions: int32[states, classes], the next state; -1: not allowed; the number of states: the row's own value state.
-      mark: the closing's tokens before the value; state k < len(mark) is free text after k of them, state len(mark) + k the
-        closing after k of them.
-      plain: the state of rows without closing; it allows everything and is never left.
-      values: the first value state of every kind.
-      longest: most tokens of a closing, its end included.
+    None is the kind of an answer that is not closed. alone: the values take the place of the free text. vocabulary: tokens that
+    the logits have, padding included. Raises ValueError for a tokenizer that does not write every digit as a token of its own.
     """
+    mark, end = [{token} for token in tokenizer.tokens(CLOSING)], {tokenizer.eos_id}
+    closings: dict[Kind | None, list[Word]] = {None: []}
+    for kind in sorted(set(kinds) - {None}):
+        closings[kind] = [[*mark, *value, end] for value in _values(tokenizer, *kind)]
+    words = [word for of_kind in closings.values() for word in of_kind]
+    tokens = sorted(set().union(end, *mark, *(place for word in words for place in word)))
+    states: list[_State] = []
+    numbers: dict[_State | None, int] = {None: -1}
 
-    classes: np.ndarray
-    transitions: np.ndarray
-    mark: tuple[int, ...]
-    plain: int
-    values: dict[Kind, int]
-    longest: int
+    def number(state: _State | None) -> int:
+        if state not in numbers:
+            numbers[state] = len(states)
+            states.append(state)
+        return numbers[state]
 
-    def start(self, kind: Kind | None, alone: bool) -> int:
-        """The state before the first token; `alone` leaves out the free text."""
-        return self.plain if kind is None else len(self.mark) if alone else 0
+    def begin(kind: Kind | None, free: bool) -> _State:
+        return _State(kind, free, frozenset((word, 0) for word in range(len(closings[kind]))))
 
+    def after(state: _State, token: int | None) -> _State | None:
+        kind, free, places = state
+        at = {(word, place + 1) for word, place in places if token in (closings[kind][word][place:] or [()])[0]}
+        value = {(word, place) for word, place in at if place >= len(mark)}
+        if free and not value:
+            return _State(kind, True, begin(kind, True).places | at)
+        return _State(kind, False, frozenset(value if free else at)) if at else None
 
-class _Builder:
-    """Value states as a growing table of {token: state}."""
-
-    def __init__(self, first: int):
-        self.first = first
-        self.states: list[dict[int, int]] = []
-
-    def new(self) -> int:
-        self.states.append({})
-        return self.first + len(self.states) - 1
-
-    def step(self, state: int, token: int, target: int | None = None) -> int:
-        """The state after a token, made if it is missing; `target` joins an existing one."""
-        following = self.states[state - self.first]
-        if token not in following:
-            following[token] = self.new() if target is None else target
-        return following[token]
-
-    def word(self, start: int, tokens: Iterable[int], eos: int) -> None:
-        for token in tokens:
-            start = self.step(start, token)
-        self.step(start, eos, start)
+    starts = {kind: number(begin(kind, free=not (alone and closings[kind]))) for kind in closings}
+    transitions, forced = [], []
+    for state in states:  # which grow
+        transitions.append([number(after(state, token)) for token in [*tokens, None]])
+        forced.append(number(after(begin(state.kind, False), min(mark[0]))) if state.free else -1)
+    classes = np.full(vocabulary, len(tokens), np.int32)
+    classes[tokens] = np.arange(len(tokens))
+    sizes = (min(mark[0]), tokenizer.eos_id, max(map(len, words), default=0))
+    return Constraint(*(jnp.asarray(x, jnp.int32) for x in (classes, transitions, forced, *sizes))), starts
 
 
-def make_automaton(tokenizer: ChatTokenizer, kinds: Iterable[Kind], vocabulary: int) -> Automaton:
-    """The automaton for questions of these kinds; `vocabulary`: tokens the model's logits have, padding included.
-
-    Raises ValueError for a tokenizer that does not write every digit as a token of its own.
-    """
+def _values(tokenizer: ChatTokenizer, category: str, count: int) -> list[Word]:
+    """What may be written after the closing's mark: metres have no leading zero and the closing's decimals."""
     mark = tokenizer.tokens(CLOSING)
-    build = _Builder(2 * len(mark) + 1)
-    values: dict[Kind, int] = {}
-    longest = 0
-    for kind in sorted(set(kinds)):
-        category, count = kind
-        values[kind] = start = build.new()
-        if category == "distance":
-            longest = max(longest, _metres(build, start, tokenizer))
-            continue
-        for value in ("left", "right") if category == "left_right" else range(count):
-            word = _value_tokens(tokenizer, category, value)
-            build.word(start, word, tokenizer.eos_id)
-            longest = max(longest, len(word))
-    known = sorted({token for state in build.states for token in state} | {*mark, tokenizer.eos_id})
-    classes = np.full(vocabulary, len(known), np.int32)
-    classes[known] = np.arange(len(known))
-    plain, states = 2 * len(mark), 2 * len(mark) + 1 + len(build.states)
-    table = np.full((states, len(known) + 1), -1, np.int32)
-    table[plain] = plain
-    for written in range(len(mark)):
-        for place, token in enumerate([*known, -1]):
-            table[written, place] = _written_after([*mark[:written], token], mark)
-        following = len(mark) + written + 1 if written + 1 < len(mark) else states
-        table[len(mark) + written, classes[mark[written]]] = following
-    # The free text after the whole mark is the value.
-    table[: len(mark)][table[: len(mark)] == len(mark)] = states
-    for number, following in enumerate(build.states):
-        for token, target in following.items():
-            table[build.first + number, classes[token]] = target
-    return Automaton(classes, table, tuple(mark), plain, values, len(mark) + longest + 1)
 
+    def tokens(value: str | float) -> list[int]:
+        whole = tokenizer.tokens(CLOSING + closing_value(category, value))
+        if whole[: len(mark)] != mark:
+            raise ValueError(f"the tokenizer joins {CLOSING!r} with the value after it")
+        return whole[len(mark) :]
 
-def _written_after(tokens: Sequence[int], mark: Sequence[int]) -> int:
-    """Tokens of the mark that these end with."""
-    return next(n for n in range(len(tokens), -1, -1) if list(tokens[len(tokens) - n :]) == list(mark[:n]))
-
-
-def _value_tokens(tokenizer: ChatTokenizer, category: str, value: str | float) -> list[int]:
-    """A value's tokens as they stand after the closing's mark in a training answer."""
-    mark, whole = tokenizer.tokens(CLOSING), tokenizer.tokens(CLOSING + closing_value(category, value))
-    if whole[: len(mark)] != mark:
-        raise ValueError(f"the tokenizer joins {CLOSING!r} with the value after it")
-    return whole[len(mark) :]
-
-
-def _metres(build: _Builder, start: int, tokenizer: ChatTokenizer) -> int:
-    """Adds metres (no leading zero, the closing's decimals) behind a state; returns the tokens of the longest."""
-    sample = _value_tokens(tokenizer, "distance", 1234567890.12)
-    digits = {}
-    for place, character in enumerate("1234567890", start=len(sample) - 10 - 1 - DECIMALS):
-        digits[character] = sample[place]
-    space, point = sample[: len(sample) - 10 - 1 - DECIMALS], sample[-1 - DECIMALS]
-    for value in (0.0, 4.9, 73.25, 608.11):
-        spelled = [digits.get(c, point) for c in closing_value("distance", value).strip()]
-        if _value_tokens(tokenizer, "distance", value) != [*space, *spelled] or len(digits) != 10:
+    if category != "distance":
+        values = ("left", "right") if category == "left_right" else range(count)
+        return [[{token} for token in tokens(value)] for value in values]
+    metres = []
+    for digits, example in enumerate((4.9, 73.25, 608.11), start=1):
+        alike = [float(f"{str(d) * digits}.{str(d) * DECIMALS}") for d in range(digits > 1, 10)]
+        word = [set(place) for place in zip(*map(tokens, [10.0 ** (digits - 1), *alike]))]
+        spelled = tokens(example)
+        if len(spelled) != len(word) or not all(token in place for token, place in zip(spelled, word)):
             raise ValueError("the tokenizer does not write every digit as a token of its own")
-    for token in space:
-        start = build.step(start, token)
-    decimals = [build.new() for _ in range(DECIMALS + 1)]
-    for state, following in zip(decimals, decimals[1:]):
-        for token in digits.values():
-            build.step(state, token, following)
-    build.step(decimals[-1], tokenizer.eos_id, decimals[-1])
-    whole = [build.new() for _ in range(MOST_METRES_DIGITS)]
-    zero = build.new()
-    for character, token in digits.items():
-        build.step(start, token, zero if character == "0" else whole[0])
-        for state, following in zip(whole, whole[1:]):
-            build.step(state, token, following)
-    for state in (zero, *whole):
-        build.step(state, point, decimals[0])
-    return len(space) + MOST_METRES_DIGITS + 1 + DECIMALS
+        metres.append(word)
+    return metres

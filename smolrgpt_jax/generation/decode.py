@@ -1,49 +1,233 @@
-"""Prefill and decode on the device: one program per shape, finished as soon as every row has ended."""
+"""The prefill and the decode step: looped (`generate`), streamed (`stream`), run over slots that are refilled (`engine`), exported.
+
+The cache of a row has two parts. The first C columns hold its prompt. The last M take the answer: there all rows write to the same
+column, which goes round as in a ring, so that the cache is written in place; a row sees the last columns, as many as it has
+written. With C = 4, M = 4, the third step in the ring's column 1:
+
+    prompt of 3, 2 tokens written     p p p .   2 ^ . 1      ^ this step's
+    prompt of 4, just begun           p p p p   . ^ . .
+
+The first step reads the last token of the prompt, which is therefore not among the prompt's columns.
+"""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
 
+from smolrgpt_jax import sharding
 from smolrgpt_jax.config import Compute, SmolRGPTConfig
+from smolrgpt_jax.generation.constraint import Constraint
+from smolrgpt_jax.generation.sampling import GREEDY, Sampling, choose
 from smolrgpt_jax.models.attention import MASKED, packed_attention_mask
-from smolrgpt_jax.models.smolrgpt import Params, bind
+from smolrgpt_jax.models.smollm import KVCache, unstacked_blocks, unstacked_params
+from smolrgpt_jax.models.smolrgpt import Params, SmolRGPT, bind
+from smolrgpt_jax.sharding import constrain, constrain_batch
+
+BLOCKS = "decoder/blocks/"
+TABLES = ("decoder/token_embedding", "decoder/head")
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Sampling:
-    """How the next token is chosen: greedy at temperature 0, else drawn from the top_k most likely and the smallest set of
-    them whose probability reaches top_p (top_k 0 and top_p 1 cut nothing)."""
+class Weights:
+    """A model for decoding: all of its parameters, and those of each layer of the decoder by itself."""
 
-    temperature: float = 0.0
-    top_k: int = 50
-    top_p: float = 0.9
-
-
-GREEDY = Sampling()
+    config: SmolRGPTConfig = field(metadata={"static": True})
+    compute: Compute = field(metadata={"static": True})
+    params: Params
+    layers: list[Params]
 
 
-def choose(logits: jax.Array, sampling: Sampling, keys: jax.Array) -> jax.Array:
-    """Next tokens int32[B] from logits float32[B, V]; keys: one for all rows, or one per row."""
-    if sampling.temperature == 0.0:
-        return jnp.argmax(logits, axis=-1).astype(jnp.int32)
-    count = min(sampling.top_k, logits.shape[-1]) if sampling.top_k else logits.shape[-1]
-    values, tokens = jax.lax.top_k(logits / sampling.temperature, count)
-    # A token stays while the probability of those before it is below top_p, so the first one always does.
-    probabilities = jax.nn.softmax(values, axis=-1)
-    before = jnp.cumsum(probabilities, axis=-1) - probabilities
-    values = jnp.where(before < sampling.top_p, values, MASKED)
-    draw = jax.vmap(jax.random.categorical) if keys.ndim else jax.random.categorical
-    return jnp.take_along_axis(tokens, draw(keys, values)[:, None], axis=1)[:, 0].astype(jnp.int32)
+class Cache(NamedTuple):
+    """What the next token of B rows attends to.
+
+    prompt: bool[B, C], the columns that hold the prompt; steps: int32[B], tokens of the answer; column: int32[], the next one of
+    the ring; layers: per layer keys float[B, G, D, C + M] and values float[B, G, C + M, D].
+    """
+
+    prompt: jax.Array
+    steps: jax.Array
+    column: jax.Array
+    layers: tuple[KVCache, ...]
 
 
-@functools.partial(jax.jit, static_argnames=("config", "max_new_tokens", "eos_id", "sampling", "compute"))
+class Slots(NamedTuple):
+    """B answers being written.
+
+    token: int32[B], the last token, not yet in the cache; written: int32[B, M], the answers; ended: bool[B], also of free slots;
+    budget: int32[B], most tokens of the answer; keys: uint32[B, 2], of its random numbers; state: int32[B], of the constraint.
+    """
+
+    token: jax.Array
+    cache: Cache
+    written: jax.Array
+    ended: jax.Array
+    budget: jax.Array
+    keys: jax.Array
+    state: jax.Array
+
+
+def decode_weights(config: SmolRGPTConfig, compute: Compute, params: Params) -> Weights:
+    """The weights of products in the dtype they are computed in, so that no step converts them."""
+    blocks = {name.removeprefix(BLOCKS): p for name, p in params.items() if name.startswith(BLOCKS)}
+    tables = {name: params[name].astype(compute.dtype) for name in TABLES if name in params}
+    return Weights(config, compute, dict(params) | tables, unstacked_params(blocks, compute.dtype))
+
+
+def prefill(
+    model: SmolRGPT, batch: Mapping[str, jax.Array], features: jax.Array | None = None
+) -> tuple[jax.Array, KVCache]:
+    """Reads prompts: their hidden states float[B, S, D] after the final norm, keys and values float[L, B, S, G, D].
+
+    batch: tokens, positions, feature_index, picture_ids (0 on padding) and question_ids int32[B, S]; without `features`
+    (float[B, F, D], of `model.encode`) also images float[B, P, H, W, 3] and, for regions, depths and region_masks.
+    """
+    if features is None:
+        features = model.encode(batch["images"], batch.get("depths"), batch.get("region_masks"))["features"]
+    x = model.embed(batch["tokens"], batch["feature_index"], features)
+    mask = packed_attention_mask(batch["picture_ids"], batch["question_ids"])
+    return model.decoder(x, batch["positions"], mask, model.decoder.init_cache(*batch["tokens"].shape, x.dtype))
+
+
+def columns(keys: jax.Array, values: jax.Array) -> KVCache:
+    """A layer's prefilled keys and values, float[B, S, G, D] each, as a cache has them."""
+    return keys.transpose(0, 2, 3, 1), values.transpose(0, 2, 1, 3)
+
+
+def next_logits(weights: Weights, token: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
+    """One step: logits float32[B, V] of what follows `token` (int32[B]), and the cache with its column and layers moved on."""
+    decoder = bind(weights.config, weights.params, weights.compute).decoder
+    prompt_columns = cache.prompt.shape[1]
+    ring = cache.layers[0][1].shape[2] - prompt_columns
+    age = (cache.column - jnp.arange(ring)) % ring
+    hidden, layers = decoder.decode(
+        unstacked_blocks(weights.config.decoder, weights.layers),
+        token,
+        jnp.sum(cache.prompt, axis=1, dtype=jnp.int32) + cache.steps,
+        jnp.concatenate([cache.prompt, age <= cache.steps[:, None]], axis=1),
+        cache.layers,
+        prompt_columns + cache.column,
+        weights.compute.dtype,
+    )
+    return decoder.logits(hidden), cache._replace(column=(cache.column + 1) % ring, layers=layers)
+
+
+def step(
+    weights: Weights, slots: Slots, constraint: Constraint | None = None, *, eos_id: int, sampling: Sampling = GREEDY
+) -> Slots:
+    """Every answer that has not ended gets its next token; `constraint` says which tokens it may be."""
+    logits, cache = next_logits(weights, slots.token, slots.cache)
+    steps, state, going = cache.steps, slots.state, ~slots.ended
+    if constraint is not None:
+        logits = jnp.where(constraint.allowed(state), logits, MASKED)
+    # A key depends on its question and the token's place in the answer, and on nothing else.
+    keys = jax.random.wrap_key_data(slots.keys, impl="threefry2x32")
+    token = choose(logits, sampling, jax.vmap(jax.random.fold_in)(keys, steps))
+    if constraint is not None:
+        token, state = constraint.write(state, token, slots.budget - steps)
+    place = jnp.where(going, steps, slots.written.shape[1])
+    return placed(
+        slots._replace(
+            token=token,
+            cache=cache._replace(steps=steps + going),
+            written=slots.written.at[jnp.arange(len(token)), place].set(token, mode="drop"),
+            ended=slots.ended | (token == eos_id) | (steps + 1 >= slots.budget),
+            state=state,
+        )
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("mesh", "eos_id", "sampling"), donate_argnames="slots")
+def decode(
+    mesh: Mesh | None,
+    weights: Weights,
+    slots: Slots,
+    constraint: Constraint | None,
+    until: jax.Array | int,
+    *,
+    eos_id: int,
+    sampling: Sampling,
+) -> Slots:
+    """Takes steps until so many slots have ended (int32[]), at least one where more than now are asked for."""
+    with sharding.over(mesh):
+        return jax.lax.while_loop(
+            lambda slots: jnp.sum(slots.ended) < until,
+            lambda slots: step(weights, slots, constraint, eos_id=eos_id, sampling=sampling),
+            slots,
+        )
+
+
+@functools.partial(jax.jit, static_argnames=("config", "compute", "mesh", "count", "prompt_tokens", "answer_tokens"))
+def empty_slots(
+    config: SmolRGPTConfig, compute: Compute, mesh: Mesh | None, *, count: int, prompt_tokens: int, answer_tokens: int
+) -> Slots:
+    """`count` free slots for prompts of at most `prompt_tokens` and answers of at most `answer_tokens`."""
+    c, zeros = config.decoder, jnp.zeros(count, jnp.int32)
+    keys = jnp.zeros((count, c.kv_heads, c.head_dim, prompt_tokens + answer_tokens), compute.dtype)
+    layers = ((keys, keys.swapaxes(2, 3)),) * c.layers
+    slots = Slots(
+        token=zeros,
+        cache=Cache(jnp.zeros((count, prompt_tokens), bool), zeros, jnp.int32(0), layers),
+        written=jnp.zeros((count, answer_tokens), jnp.int32),
+        ended=jnp.ones(count, bool),
+        budget=zeros,
+        keys=jnp.zeros((count, 2), jnp.uint32),
+        state=zeros,
+    )
+    with sharding.over(mesh):
+        return placed(slots)
+
+
+def placed(slots: Slots) -> Slots:
+    """The slots split over the devices of `sharding.over`."""
+
+    def place(x: jax.Array) -> jax.Array:
+        return constrain(x, ("batch", "heads", "none", "none")) if x.ndim == 4 else constrain_batch(x) if x.ndim else x
+
+    return jax.tree.map(place, slots)
+
+
+@functools.partial(jax.jit, static_argnames=("config", "compute", "max_new_tokens", "eos_id"))
+def start(
+    config: SmolRGPTConfig,
+    compute: Compute,
+    params: Params,
+    batch: Mapping[str, jax.Array],
+    key: jax.Array,
+    *,
+    max_new_tokens: int,
+    eos_id: int,
+) -> Slots:
+    """Reads left-padded prompts (batch: see `prefill`), each of which takes a slot; their answers are written over eos."""
+    prefilled = prefill(bind(config, params, compute), batch)[1]
+    rows, length = batch["tokens"].shape
+    slots = empty_slots(config, compute, None, count=rows, prompt_tokens=length, answer_tokens=max_new_tokens)
+    layers = [
+        (keys.at[..., :length].set(new_keys), values.at[:, :, :length].set(new_values))
+        for (keys, values), (new_keys, new_values) in zip(slots.cache.layers, map(columns, *prefilled))
+    ]
+    return slots._replace(
+        token=batch["tokens"][:, -1],
+        cache=slots.cache._replace(prompt=(batch["picture_ids"] != 0).at[:, -1].set(False), layers=tuple(layers)),
+        written=jnp.full_like(slots.written, eos_id),
+        ended=jnp.zeros_like(slots.ended),
+        budget=jnp.full_like(slots.budget, max_new_tokens),
+        keys=jax.random.key_data(jax.random.split(key, rows)),
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("config", "compute", "max_new_tokens", "eos_id", "sampling"))
 def generate(
     config: SmolRGPTConfig,
+    compute: Compute,
     params: Params,
     batch: Mapping[str, jax.Array],
     key: jax.Array,
@@ -51,42 +235,38 @@ def generate(
     max_new_tokens: int,
     eos_id: int,
     sampling: Sampling = GREEDY,
-    compute: Compute = Compute(),
 ) -> jax.Array:
-    """Continues left-padded prompts.
+    """Continues left-padded prompts (batch: see `prefill`): int32[B, max_new_tokens], eos after a row's first eos."""
+    slots = start(config, compute, params, batch, key, max_new_tokens=max_new_tokens, eos_id=eos_id)
+    weights = decode_weights(config, compute, params)
 
-    batch: input_ids, positions, feature_index, picture_ids (1, or 0 on padding), question_ids int32[B, S]; images
-    float[B, P, H, W, 3]; optionally depths and region_masks. Returns int32[B, max_new_tokens]: everything after a row's
-    first eos is eos. The loop ends when every row has.
-    """
-    model = bind(config, params, compute)
-    tokens = batch["input_ids"]
-    rows, length = tokens.shape
-    out = model.encode(batch["images"], batch.get("depths"), batch.get("region_masks"))
-    x = model.embed(tokens, batch["feature_index"], out["features"])
-    total = length + max_new_tokens
-    mask = packed_attention_mask(batch["picture_ids"], batch["question_ids"])
-    mask = jnp.pad(mask, ((0, 0), (0, 0), (0, max_new_tokens)))
-    hidden, cache = model.decoder(x, batch["positions"], mask, model.decoder.init_cache(rows, total, x.dtype))
-    first_key, loop_key = jax.random.split(key)
-    token = choose(model.decoder.logits(hidden[:, -1]), sampling, first_key)
-    prompt = batch["picture_ids"] != 0
-    next_position = batch["positions"][:, -1] + 1
+    def going(state: tuple[jax.Array, Slots]) -> jax.Array:
+        # No answer takes more steps, but only this tells what reads the compiled program how many there can be.
+        return (state[0] < max_new_tokens) & ~jnp.all(state[1].ended)
 
-    def unfinished(state):
-        step, _, _, ended, _ = state
-        return (step < max_new_tokens) & ~jnp.all(ended)
+    def once(state: tuple[jax.Array, Slots]) -> tuple[jax.Array, Slots]:
+        return state[0] + 1, step(weights, state[1], eos_id=eos_id, sampling=sampling)
 
-    def step_once(state):
-        step, token, written, ended, cache = state
-        slots = jnp.arange(total)
-        visible = jnp.where(slots < length, jnp.pad(prompt, ((0, 0), (0, max_new_tokens))), slots < length + step)
-        x = model.decoder.embed(token[:, None], hidden.dtype)
-        y, cache = model.decoder(x, (next_position + step - 1)[:, None], visible[:, None], cache, length + step - 1)
-        token = choose(model.decoder.logits(y[:, 0]), sampling, jax.random.fold_in(loop_key, step))
-        token = jnp.where(ended, eos_id, token)
-        written = written.at[:, step].set(token)
-        return step + 1, token, written, ended | (token == eos_id), cache
+    return jax.lax.while_loop(going, once, (0, slots))[1].written
 
-    written = jnp.full((rows, max_new_tokens), eos_id, jnp.int32).at[:, 0].set(token)
-    return jax.lax.while_loop(unfinished, step_once, (1, token, written, token == eos_id, cache))[2]
+
+def stream(
+    config: SmolRGPTConfig,
+    compute: Compute,
+    params: Params,
+    batch: Mapping[str, jax.Array],
+    *,
+    max_new_tokens: int,
+    eos_id: int,
+) -> Iterator[np.ndarray]:
+    """Yields the columns of the greedy `generate`, int32[B] each, as they are made, until every row has ended."""
+    slots = start(config, compute, params, batch, jax.random.key(0), max_new_tokens=max_new_tokens, eos_id=eos_id)
+    weights = decode_weights(config, compute, params)
+    for place in range(max_new_tokens):
+        slots = _step(weights, slots, eos_id=eos_id)
+        yield np.asarray(slots.written)[:, place]
+        if np.all(slots.ended):
+            return
+
+
+_step = jax.jit(step, static_argnames="eos_id", donate_argnames="slots")

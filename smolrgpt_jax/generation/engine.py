@@ -2,64 +2,69 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from smolrgpt_jax import sharding
 from smolrgpt_jax.config import Compute, SmolRGPTConfig
-from smolrgpt_jax.data.pictures import FileLoader
+from smolrgpt_jax.data.chat import ANSWER_TOKENS, ChatTokenizer
 from smolrgpt_jax.data.prompts import PromptBatch, Prompts, prompt_batches
 from smolrgpt_jax.data.records import BadRecords, Question
-from smolrgpt_jax.generation import slots as device
-from smolrgpt_jax.generation.constraint import Automaton, Kind
-from smolrgpt_jax.generation.decode import GREEDY, Sampling
+from smolrgpt_jax.generation import decode, slots
+from smolrgpt_jax.generation.constraint import Kind, kind_of, make_constraint
+from smolrgpt_jax.generation.sampling import GREEDY, Sampling
 from smolrgpt_jax.models.smolrgpt import Params
 
 REFILL = 8  # free slots are given away as soon as one in so many is free
 SMALLEST = 4  # slots, below which they are not reduced any more
 
 
-@dataclasses.dataclass(frozen=True)
-class Decoding:
-    """How answers are decoded.
+@dataclass(frozen=True)
+class AnswerOptions:
+    """How questions are asked.
 
     Attributes:
       batch_size: most questions decoded together (a multiple of it where the devices need more).
       max_new_tokens: most tokens of an answer's text.
-      eos_id: the token that ends an answer.
-      sampling, seed: how tokens are chosen.
       depth_mode: see `images.read_depth`.
-      budget: most tokens of one question's answer, where it is not `max_new_tokens`.
+      sampling, seed: how tokens are chosen.
+      closing: whether a normalised value is decoded after the free text where the model has not written it by itself
+        ("after_text"), or in its place ("alone"). It is left or right; the number of one of the question's regions (mcq); a
+        number up to that of its regions (count); metres (distance).
+      category_of: the category of a question, which says what its value is.
+      on_bad_record: what to do with a question that cannot be asked.
+      progress: whether a progress bar is shown.
     """
 
-    batch_size: int
-    max_new_tokens: int
-    eos_id: int
+    batch_size: int = 64
+    max_new_tokens: int = ANSWER_TOKENS
+    depth_mode: str = "training"
     sampling: Sampling = GREEDY
     seed: int = 0
-    depth_mode: str = "training"
-    budget: Callable[[Question], int] | None = None
+    closing: Literal["after_text", "alone"] | None = None
+    category_of: Callable[[Question], str] = lambda question: question.category
+    on_bad_record: BadRecords = BadRecords("error")
+    progress: bool = True
+
+    def kind(self, question: Question) -> Kind | None:
+        """What the question's answer is closed with, None for nothing."""
+        return None if self.closing is None else kind_of(self.category_of(question), question)
 
 
-@dataclasses.dataclass(frozen=True)
-class Closing:
-    """How answers are closed: the automaton, the kind of a question's values, and whether the text is left out."""
+class AskedModel(Protocol):
+    """What answers questions, such as a `smolrgpt_jax.model.Model`."""
 
-    automaton: Automaton
-    kind: Callable[[Question], Kind | None]
-    alone: bool = False
-
-    @property
-    def tables(self) -> device.Tables:
-        a = self.automaton
-        return device.Tables(jnp.asarray(a.classes), jnp.asarray(a.transitions), jnp.asarray(a.mark))
+    config: SmolRGPTConfig
+    compute: Compute
+    params: Params
+    tokenizer: ChatTokenizer | None
 
 
 def question_key(seed: int, question_id: str) -> np.ndarray:
@@ -68,8 +73,19 @@ def question_key(seed: int, question_id: str) -> np.ndarray:
     return np.frombuffer(digest, "<u4")
 
 
-def params_mesh(params: Params) -> Mesh | None:
-    """The mesh that the parameters lie on; raises ValueError for one that other processes have a part in."""
+def answer_prompts(
+    model: AskedModel, prompts: Prompts, options: AnswerOptions, lengths: Mapping[str, int] | None = None
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yields the ids of answers {question id: int32[N]}, eos included, as soon as they have ended; each question once.
+
+    `lengths`: most tokens of answers, by question id, where they are not `options.max_new_tokens`. Raises DataError for a picture
+    that cannot be read, unless `options.on_bad_record` lets it pass; ValueError for parameters on devices of several processes.
+    """
+    if prompts.rows:
+        yield from _Engine(model, prompts, options, lengths or {}).run()
+
+
+def _params_mesh(params: Params) -> Mesh | None:
     place = next(iter(params.values())).sharding
     if not isinstance(place, NamedSharding):
         return None
@@ -78,35 +94,6 @@ def params_mesh(params: Params) -> Mesh | None:
             "every process answers by itself: load the model with a mesh of its own devices (jax.local_devices())"
         )
     return place.mesh
-
-
-def answer_prompts(
-    config: SmolRGPTConfig,
-    params: Params,
-    prompts: Prompts,
-    decoding: Decoding,
-    *,
-    closing: Closing | None = None,
-    load: FileLoader | None = None,
-    on_bad_record: BadRecords | None = None,
-    compute: Compute = Compute(),
-) -> Iterator[dict[str, np.ndarray]]:
-    """Yields the ids of answers {question id: int32[N]}, eos included, as soon as they have ended; each question once.
-
-    Raises DataError for a picture that cannot be read, unless `on_bad_record` lets it pass.
-    """
-    if not prompts.rows:
-        return
-    mesh = params_mesh(params)
-    ways = 1 if mesh is None else sharding.batch_ways(mesh)
-    batches = prompt_batches(
-        prompts,
-        load or FileLoader(prompts.shape, decoding.depth_mode, cached_pictures=2),
-        multiple=ways,
-        on_bad_record=on_bad_record,
-    )
-    scheduler = _Scheduler(config, compute, params, mesh, ways, prompts, decoding, closing)
-    yield from scheduler.run(_ahead(batches))
 
 
 def _ahead(batches: Iterable[PromptBatch]) -> Iterator[PromptBatch]:
@@ -119,46 +106,54 @@ def _ahead(batches: Iterable[PromptBatch]) -> Iterator[PromptBatch]:
             yield batch
 
 
+@dataclass
 class _Waiting:
-    """A prefilled batch whose questions wait for slots."""
+    """A prefilled batch and those of its questions that wait for slots."""
 
-    def __init__(self, batch: PromptBatch, prefilled: jax.Array, tokens: jax.Array):
-        self.prefilled, self.tokens = prefilled, tokens
-        self.asked, self.capacity = list(batch.asked), batch.questions
+    batch: PromptBatch
+    prefilled: tuple[jax.Array, jax.Array]
+    tokens: jax.Array
+    asked: list[tuple[int, int, int, int, int]]
 
 
-class _Scheduler:
-    def __init__(
-        self,
-        config: SmolRGPTConfig,
-        compute: Compute,
-        params: Params,
-        mesh: Mesh | None,
-        ways: int,
-        prompts: Prompts,
-        decoding: Decoding,
-        closing: Closing | None,
-    ):
-        self.config, self.compute, self.params, self.mesh, self.ways = config, compute, params, mesh, ways
-        self.prompts, self.decoding, self.closing = prompts, decoding, closing
-        self.weights = device.decode_weights(compute, params)
-        self.tables = None if closing is None else closing.tables
-        questions = sum(len(row.lengths) for row in prompts.rows)
-        count = min(decoding.batch_size, 2 ** (questions - 1).bit_length())
-        self.count = -(-count // ways) * ways
-        answer = decoding.max_new_tokens + (0 if closing is None else closing.automaton.longest)
-        self.slots = device.empty_slots(config, compute, mesh, self.count, prompts.longest, answer)
+class _Engine:
+    def __init__(self, model: AskedModel, prompts: Prompts, options: AnswerOptions, lengths: Mapping[str, int]):
+        self.model, self.prompts, self.options, self.lengths = model, prompts, options, lengths
+        self.mesh = _params_mesh(model.params)
+        self.ways = 1 if self.mesh is None else sharding.batch_ways(self.mesh)
+        self.weights = decode.decode_weights(model.config, model.compute, model.params)
+        self.constraint, self.longest_closing = None, 0
+        if options.closing is not None:
+            kinds = {options.kind(question) for question in prompts.asked}
+            vocabulary = model.config.decoder.padded_vocab_size
+            alone = options.closing == "alone"
+            self.constraint, self.starts = make_constraint(prompts.tokenizer, kinds, vocabulary, alone)
+            self.longest_closing = int(self.constraint.longest)
+        count = min(options.batch_size, 2 ** (len(prompts.asked) - 1).bit_length())
+        self.count = -(-count // self.ways) * self.ways
+        self.slots = decode.empty_slots(
+            model.config,
+            model.compute,
+            self.mesh,
+            count=self.count,
+            prompt_tokens=prompts.longest,
+            answer_tokens=options.max_new_tokens + self.longest_closing,
+        )
         self.questions: list[Question | None] = [None] * self.count
+        batches = prompt_batches(
+            prompts, depth_mode=options.depth_mode, multiple=self.ways, on_bad_record=options.on_bad_record
+        )
+        self.batches = _ahead(batches)
+        self.waiting: _Waiting | None = None
 
-    def run(self, batches: Iterator[PromptBatch]) -> Iterator[dict[str, np.ndarray]]:
-        waiting: _Waiting | None = None
+    def run(self) -> Iterator[dict[str, np.ndarray]]:
         while True:
-            while None in self.questions and (waiting := self._next(waiting, batches)) is not None:
-                self._admit(waiting)
+            while None in self.questions and self._wait():
+                self._admit(self.waiting)
             busy = self.count - self.questions.count(None)
             if not busy:
                 return
-            if waiting is not None:
+            if self.waiting is not None:
                 until = max(1, self.count // REFILL)
             else:
                 self._shrink(busy)
@@ -166,64 +161,55 @@ class _Scheduler:
                 until = self.count - half if self._divides(half) else self.count
             yield self._decode(max(until, self.count - busy + 1))
 
-    def _next(self, waiting: _Waiting | None, batches: Iterator[PromptBatch]) -> _Waiting | None:
-        """The batch with questions that wait, the next one if need be; None if there is none."""
-        while waiting is None or not waiting.asked:
-            batch = next(batches, None)
+    def _wait(self) -> bool:
+        """Prefills the next batch if none has questions that wait; whether there are such questions."""
+        while self.waiting is None or not self.waiting.asked:
+            batch = next(self.batches, None)
             if batch is None:
-                return None
+                self.waiting = None
+                return False
             if batch.asked:
-                arrays = self._put(batch.arrays)
-                prefilled = device.prefill(self.config, self.compute, self.mesh, self.params, arrays)
-                waiting = _Waiting(batch, prefilled, arrays["tokens"])
-        return waiting
-
-    def _put(self, arrays: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
-        return jax.device_put(dict(arrays)) if self.mesh is None else sharding.put_batch(arrays, self.mesh)
+                arrays = (
+                    jax.device_put(batch.arrays) if self.mesh is None else sharding.put_batch(batch.arrays, self.mesh)
+                )
+                prefilled = slots.prefill(self.model.config, self.model.compute, self.mesh, self.model.params, arrays)
+                self.waiting = _Waiting(batch, prefilled, arrays["tokens"], list(batch.asked))
+        return True
 
     def _admit(self, waiting: _Waiting) -> None:
         free = [slot for slot, question in enumerate(self.questions) if question is None]
         taken, waiting.asked = waiting.asked[: len(free)], waiting.asked[len(free) :]
-        asked = device.Asked(*(np.zeros(waiting.capacity, np.int32) for _ in device.Asked._fields))
-        asked = asked._replace(
-            slot=np.full(waiting.capacity, self.count, np.int32), keys=np.zeros((waiting.capacity, 2), np.uint32)
-        )
-        decoding, closing = self.decoding, self.closing
+        asked = [slots.Asked(self.count, 0, 0, 0, 0, np.zeros(2, np.uint32), 0)] * waiting.batch.questions
         for place, (slot, (picture, number, row, begin, length)) in enumerate(zip(free, taken)):
             question = self.prompts.pictures[picture].questions[number]
             self.questions[slot] = question
-            asked.slot[place], asked.row[place] = slot, row
-            asked.begin[place], asked.length[place] = begin, length
-            asked.budget[place] = decoding.max_new_tokens if decoding.budget is None else decoding.budget(question)
-            asked.keys[place] = question_key(decoding.seed, question.id)
-            if closing is not None:
-                kind = closing.kind(question)
-                asked.state[place] = closing.automaton.start(kind, closing.alone)
-                asked.value_state[place] = 0 if kind is None else closing.automaton.values[kind]
-        self.slots = device.admit(
+            budget, state = self.lengths.get(question.id, self.options.max_new_tokens), 0
+            if (kind := self.options.kind(question)) is not None:
+                budget, state = budget + self.longest_closing, self.starts[kind]
+            key = question_key(self.options.seed, question.id)
+            asked[place] = slots.Asked(slot, row, begin, length, budget, key, state)
+        self.slots = slots.admit(
             self.mesh,
             self.slots,
             waiting.prefilled,
             waiting.tokens,
-            asked,
+            slots.Asked(*map(np.array, zip(*asked))),
             prefix=self.prompts.prefix,
             longest=self.prompts.longest,
         )
 
     def _decode(self, until: int) -> dict[str, np.ndarray]:
         """Runs until so many slots have ended; returns the answers that have."""
-        self.slots = device.decode(
-            self.config,
-            self.compute,
+        self.slots = decode.decode(
             self.mesh,
             self.weights,
             self.slots,
-            self.tables,
+            self.constraint,
             np.int32(until),
-            eos_id=self.decoding.eos_id,
-            sampling=self.decoding.sampling,
+            eos_id=self.prompts.tokenizer.eos_id,
+            sampling=self.options.sampling,
         )
-        ended, steps, written = jax.device_get((self.slots.ended, self.slots.steps, self.slots.written))
+        ended, steps, written = jax.device_get((self.slots.ended, self.slots.cache.steps, self.slots.written))
         answers = {}
         for slot, question in enumerate(self.questions):
             if question is not None and ended[slot]:
@@ -242,6 +228,6 @@ class _Scheduler:
             count //= 2
         if count < self.count:
             order = sorted(range(self.count), key=lambda slot: self.questions[slot] is None)[:count]
-            self.slots = device.keep(self.mesh, self.slots, np.array(order, np.int32))
+            self.slots = slots.keep(self.mesh, self.slots, np.array(order, np.int32))
             self.questions = [self.questions[slot] for slot in order]
             self.count = count

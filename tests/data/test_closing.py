@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from smolrgpt_jax.data.closing import closed_turns, closing_value, parse_value, split_closing
+from smolrgpt_jax.data.closing import closed_turns, closing_value, read_closing
 from smolrgpt_jax.data.records import Question
 from smolrgpt_jax.data.rows import PackedPicture, TokenisedQuestions, empty_batch, fill_text
 from tests.data.row_cases import picture, question, shape
@@ -30,8 +30,7 @@ def scored(category, value, answer="Fine."):
 def test_answers_are_closed_with_their_value(category, value, closing):
     closed = closed_turns(scored(category, value, "Fine. \n"))[-1]
     assert closed == closing
-    text, found = split_closing(closed)
-    assert text == "Fine." and parse_value(category, found) == value
+    assert read_closing(category, closed) == ("Fine.", value)
     assert closing.endswith(closing_value(category, value))
 
 
@@ -50,11 +49,11 @@ def test_only_the_last_turn_is_closed():
 
 
 def test_text_without_closing_has_no_value():
-    assert split_closing("The answer: left") == ("The answer: left", None)
-    assert split_closing("Answer: 3") == ("", "3")
-    assert split_closing("One.\nAnswer: 1\nAnswer: 2") == ("One.\nAnswer: 1", "2")
+    assert read_closing("left_right", "The answer: left") == ("The answer: left", None)
+    assert read_closing("mcq", "Answer: 3") == ("", 3)
+    assert read_closing("count", "One.\nAnswer: 1\nAnswer: 2") == ("One.\nAnswer: 1", 2)
     with pytest.raises(ValueError, match="neither left nor right"):
-        parse_value("left_right", "up")
+        read_closing("left_right", "Here.\nAnswer: up")
 
 
 def test_training_rows_count_the_closing(tokenizer):

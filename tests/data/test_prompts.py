@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 
 from smolrgpt_jax.data import images, masks
-from smolrgpt_jax.data.pictures import FileLoader
 from smolrgpt_jax.data.prompts import plan_prompts, prompt_batches
 from smolrgpt_jax.data.records import BadRecords
-from smolrgpt_jax.data.rows import TokenisedQuestions
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 from smolrgpt_jax.errors import DataError
 from tests.data.row_cases import damage
@@ -23,15 +21,14 @@ def pictures(filled):
 @pytest.fixture
 def plan(tokenizer, shape):
     def make(pictures, **options):
-        questions = TokenisedQuestions(pictures, tokenizer, with_answers=False)
         longest = dataclasses.replace(shape, tokens=options.pop("tokens", 512))
-        return plan_prompts(pictures, questions, longest, **options)
+        return plan_prompts(pictures, tokenizer, longest, **options)
 
     return make
 
 
 def read(prompts, **options):
-    return list(prompt_batches(prompts, FileLoader(prompts.shape), **options))
+    return list(prompt_batches(prompts, **options))
 
 
 def asked_ids(prompts, batches):

@@ -12,11 +12,10 @@ from smolrgpt_jax.config import DecoderConfig, SmolRGPTConfig, VisionConfig
 from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.images import load_depth, load_rgb
 from smolrgpt_jax.data.masks import decode
-from smolrgpt_jax.data.prompts import Prompts, plan_prompts
+from smolrgpt_jax.data.prompts import plan_prompts, prompt_shape
 from smolrgpt_jax.data.records import Picture
-from smolrgpt_jax.data.rows import RowShape, TokenisedQuestions
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
-from smolrgpt_jax.generation.engine import Closing, Decoding, answer_prompts
+from smolrgpt_jax.generation.engine import AnswerOptions, answer_prompts
 from smolrgpt_jax.model import Model
 from smolrgpt_jax.models.smolrgpt import abstract_params
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
@@ -106,21 +105,13 @@ def _rows(
     return [question.id for _, question in asked], arrays
 
 
-def prompts_of(model: Model, pictures: list[Picture], **options) -> Prompts:
-    """The questions as `answer_prompts` takes them."""
-    config = model.config
-    shape = RowShape(8192, 1, 0, config.image_tokens, config.vision.image_size, config.mask_grid)
-    questions = TokenisedQuestions(pictures, model.tokenizer, with_answers=False)
-    return plan_prompts(pictures, questions, shape, **options)
-
-
 def answer_ids(
-    model: Model, pictures: list[Picture], decoding: Decoding, closing: Closing | None = None, **options
+    model: Model, pictures: list[Picture], options: AnswerOptions, lengths: dict[str, int] | None = None, **planned
 ) -> dict[str, list[int]]:
     """The engine's ids of all answers."""
-    prompts = prompts_of(model, pictures, **options)
+    prompts = plan_prompts(pictures, model.tokenizer, prompt_shape(model.config), **planned)
     answers = {}
-    for finished in answer_prompts(model.config, model.params, prompts, decoding, closing=closing):
+    for finished in answer_prompts(model, prompts, options, lengths):
         assert not answers.keys() & finished.keys(), "a question was answered twice"
         answers |= {name: ids.tolist() for name, ids in finished.items()}
     return answers

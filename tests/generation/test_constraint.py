@@ -12,8 +12,7 @@ from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.closing import CLOSING, closing_value
 from smolrgpt_jax.data.records import Question
 from smolrgpt_jax.generation import AnswerOptions, GeneratedAnswer, generate_answers
-from smolrgpt_jax.generation.constraint import Automaton, kind_of, make_automaton
-from smolrgpt_jax.generation.engine import Closing, Decoding
+from smolrgpt_jax.generation.constraint import Kind, kind_of, make_constraint
 from tests.generation.conftest import TOKENIZER, answer_ids, teacher_forced
 
 DEMO_TOKENIZER = Path(__file__).parents[2] / "configs" / "demo_tokenizer"
@@ -25,22 +24,40 @@ def tokenizer(request) -> ChatTokenizer:
     return ChatTokenizer.load(request.param)
 
 
+class Automaton:
+    """A constraint on the host."""
+
+    def __init__(self, tokenizer: ChatTokenizer, kinds: set[Kind], vocabulary: int, alone: bool = False):
+        constraint, self.starts = make_constraint(tokenizer, kinds, vocabulary, alone)
+        self.classes, self.transitions, self.forced = map(np.asarray, constraint[:3])
+        self.longest, self.mark = int(constraint.longest), tokenizer.tokens(CLOSING)
+
+    def walk(self, state: int, tokens: list[int]) -> int:
+        for token in tokens:
+            state = int(self.transitions[state, self.classes[token]])
+            assert state >= 0
+        return state
+
+    def value(self, kind: Kind) -> int:
+        """The state before a kind's value."""
+        return self.walk(self.starts[kind], self.mark)
+
+    def accepted(self, state: int, eos: int, so_far: tuple[int, ...] = ()):
+        """All sequences of tokens from a state to the end."""
+        assert len(so_far) + len(self.mark) < self.longest
+        for kind in np.flatnonzero(self.transitions[state] >= 0):
+            tokens = np.flatnonzero(self.classes == kind)
+            assert len(tokens) == 1, "a value's token shares its class"
+            token = int(tokens[0])
+            if token == eos:
+                yield so_far
+            else:
+                yield from self.accepted(int(self.transitions[state, kind]), eos, (*so_far, token))
+
+
 @pytest.fixture(scope="module")
 def automaton(tokenizer) -> Automaton:
-    return make_automaton(tokenizer, KINDS, tokenizer.vocab_size + 100)
-
-
-def accepted(automaton: Automaton, state: int, eos: int, so_far: tuple[int, ...] = ()):
-    """All sequences of tokens from a state to the end."""
-    assert len(so_far) < automaton.longest
-    for kind in np.flatnonzero(automaton.transitions[state] >= 0):
-        tokens = np.flatnonzero(automaton.classes == kind)
-        assert len(tokens) == 1, "a value's token shares its class"
-        token = int(tokens[0])
-        if token == eos:
-            yield so_far
-        else:
-            yield from accepted(automaton, int(automaton.transitions[state, kind]), eos, (*so_far, token))
+    return Automaton(tokenizer, KINDS, tokenizer.vocab_size + 100)
 
 
 EXPECTED = {
@@ -53,7 +70,7 @@ EXPECTED = {
 
 @pytest.mark.parametrize("kind", sorted(KINDS), ids=lambda kind: kind[0])
 def test_the_values_are_those_of_the_kind_and_no_others(tokenizer, automaton, kind):
-    found = set(accepted(automaton, automaton.values[kind], tokenizer.eos_id))
+    found = set(automaton.accepted(automaton.value(kind), tokenizer.eos_id))
     mark = tokenizer.tokens(CLOSING)
     values = EXPECTED[kind]
     assert len(found) == len(values)
@@ -75,35 +92,45 @@ def test_kinds_of_questions():
     assert kind_of("caption", question(2)) is None
 
 
-def walk(automaton: Automaton, state: int, tokens: list[int]) -> int:
-    for token in tokens:
-        state = int(automaton.transitions[state, automaton.classes[token]])
-        assert state >= 0
-    return state
-
-
-def test_a_text_that_closes_itself_reaches_the_value(tokenizer, automaton):
-    own = len(automaton.transitions)
-    assert walk(automaton, 0, tokenizer.tokens("It is.\nAnswer:")) == own
+@pytest.mark.parametrize("kind", sorted(KINDS), ids=lambda kind: kind[0])
+def test_a_text_that_closes_itself_reaches_the_value(tokenizer, automaton, kind):
+    start, value = automaton.starts[kind], automaton.value(kind)
+    assert automaton.walk(start, tokenizer.tokens("It is.\nAnswer:")) == value
     # A false start, directly before the mark, too.
-    assert walk(automaton, 0, tokenizer.tokens("\nAns\nAnswer:")) == own
-    assert walk(automaton, 0, [*automaton.mark[:-1], *automaton.mark]) == own
-    assert walk(automaton, 0, tokenizer.tokens("The answer: left")) == 0
-    assert walk(automaton, len(automaton.mark), list(automaton.mark)) == own
-    assert walk(automaton, automaton.plain, [*automaton.mark, 5]) == automaton.plain
+    assert automaton.walk(start, tokenizer.tokens("\nAns\nAnswer:")) == value
+    assert automaton.walk(start, [*automaton.mark[:-1], *automaton.mark]) == value
+    assert automaton.walk(start, tokenizer.tokens("The answer: left")) == start
 
 
-def test_the_closing_allows_nothing_but_its_next_token(automaton):
-    for place, token in enumerate(automaton.mark):
-        allowed = np.flatnonzero(automaton.transitions[len(automaton.mark) + place] >= 0)
-        assert allowed.tolist() == [automaton.classes[token]]
+def test_answers_that_are_not_closed_are_free(automaton):
+    plain = automaton.starts[None]
+    assert automaton.forced[plain] == -1
+    assert automaton.walk(plain, [*automaton.mark, 5]) == plain and (automaton.transitions[plain] == plain).all()
+
+
+def check_closing(automaton: Automaton, state: int, kind: Kind, rest: list[int]) -> None:
+    """Nothing but the rest of the mark may follow, then the value."""
+    for token in rest:
+        assert automaton.forced[state] == -1
+        assert np.flatnonzero(automaton.transitions[state] >= 0).tolist() == [automaton.classes[token]]
+        state = automaton.walk(state, [token])
+    assert state == automaton.value(kind)
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS), ids=lambda kind: kind[0])
+def test_a_closing_that_has_begun_allows_nothing_but_its_next_token(tokenizer, automaton, kind):
+    start = automaton.starts[kind]
+    for state in (start, automaton.walk(start, automaton.mark[:1])):
+        check_closing(automaton, automaton.forced[state], kind, automaton.mark[1:])
+    alone = Automaton(tokenizer, KINDS, tokenizer.vocab_size, alone=True)
+    check_closing(alone, alone.starts[kind], kind, alone.mark)
 
 
 def test_a_tokenizer_that_joins_digits_is_refused(tokenizer, monkeypatch):
     whole = ChatTokenizer.tokens
     monkeypatch.setattr(ChatTokenizer, "tokens", lambda self, text: whole(self, text.replace("73", "7")))
     with pytest.raises(ValueError, match="every digit"):
-        make_automaton(tokenizer, KINDS, tokenizer.vocab_size)
+        make_constraint(tokenizer, KINDS, tokenizer.vocab_size)
 
 
 NEW_TOKENS = 12
@@ -171,12 +198,10 @@ def test_values_are_the_models_best_allowed_tokens(model, pictures):
     tokenizer = model.tokenizer
     questions = {q.id: q for p in pictures for q in p.questions}
 
-    def kind(question):
-        return kind_of(question.category, question)
-
-    kinds = {kind(question) for question in questions.values()}
-    automaton = make_automaton(tokenizer, kinds, model.config.decoder.padded_vocab_size)
-    found = answer_ids(model, pictures, Decoding(8, NEW_TOKENS, tokenizer.eos_id), Closing(automaton, kind))
+    options = dataclasses.replace(OPTIONS, closing="after_text")
+    kinds = {name: options.kind(question) for name, question in questions.items()}
+    automaton = Automaton(tokenizer, set(kinds.values()), model.config.decoder.padded_vocab_size)
+    found = answer_ids(model, pictures, options)
     mark = tokenizer.tokens(CLOSING)
     for name, logits in teacher_forced(model, pictures, found).items():
         ids = found[name]
@@ -184,8 +209,7 @@ def test_values_are_the_models_best_allowed_tokens(model, pictures):
         assert begin <= NEW_TOKENS
         value, best = ids[begin + len(mark) :], logits[begin + len(mark) :]
         words = [
-            (*word, tokenizer.eos_id)
-            for word in accepted(automaton, automaton.values[kind(questions[name])], tokenizer.eos_id)
+            (*word, tokenizer.eos_id) for word in automaton.accepted(automaton.value(kinds[name]), tokenizer.eos_id)
         ]
         assert tuple(value) in words
         for place in range(len(value)):

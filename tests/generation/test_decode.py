@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from smolrgpt_jax.generation.decode import Sampling, choose
+from smolrgpt_jax.generation.sampling import Sampling, choose
 
 
 def frequencies(logits, sampling, draws=20_000):

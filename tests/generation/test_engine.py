@@ -16,10 +16,9 @@ from smolrgpt_jax.data.prompts import choose_lengths
 from smolrgpt_jax.data.records import BadRecords
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 from smolrgpt_jax.errors import DataError
-from smolrgpt_jax.generation import AnswerOptions, generate_answers, slots
-from smolrgpt_jax.generation.decode import GREEDY, Sampling, choose
-from smolrgpt_jax.generation.engine import Decoding, question_key
-from smolrgpt_jax.model import Model
+from smolrgpt_jax.generation import AnswerOptions, decode, generate_answers, slots
+from smolrgpt_jax.generation.engine import question_key
+from smolrgpt_jax.generation.sampling import GREEDY, Sampling, choose
 from tests.data.row_cases import damage
 from tests.generation.conftest import answer_each, answer_ids, teacher_forced
 
@@ -27,8 +26,8 @@ NEW_TOKENS = 12
 SAMPLED = Sampling(temperature=1.0, top_k=20, top_p=0.9)
 
 
-def decoding(model: Model, batch_size: int, **changes) -> Decoding:
-    return Decoding(batch_size, NEW_TOKENS, model.tokenizer.eos_id, **changes)
+def options(batch_size: int, **changes) -> AnswerOptions:
+    return AnswerOptions(batch_size, NEW_TOKENS, progress=False, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +50,11 @@ def test_answers_of_a_useful_variety(alone):
 @pytest.mark.parametrize("batch_size", [4, 64])
 def test_greedy_answers_are_those_of_the_simple_path(model, pictures, alone, batch_size):
     """With slots refilled all the time, and never."""
-    assert answer_ids(model, pictures, decoding(model, batch_size)) == alone
+    assert answer_ids(model, pictures, options(batch_size)) == alone
 
 
 def test_a_picture_cut_into_several_rows_gives_the_same_answers(model, pictures, alone):
-    assert answer_ids(model, pictures[:3], decoding(model, 8), row_tokens=200) == {
+    assert answer_ids(model, pictures[:3], options(8), row_tokens=200) == {
         name: ids for name, ids in alone.items() if name in {q.id for p in pictures[:3] for q in p.questions}
     }
 
@@ -67,12 +66,11 @@ def test_golden_greedy_tokens(golden):
     batch = model._batch(ids, attended, golden.images, golden.depths, golden.masks)
     # The engine's rows begin at the left.
     lengths = attended.sum(axis=1)
-    for name in ("input_ids", "positions", "picture_ids", "question_ids", "feature_index"):
+    for name in ("tokens", "positions", "picture_ids", "question_ids", "feature_index"):
         batch[name] = np.stack([np.roll(row, int(n)) for row, n in zip(batch[name], lengths)])
-    tokens = batch.pop("input_ids")
-    batch["tokens"] = tokens
     count, steps = len(ids), out["greedy_ids"].shape[1]
-    state = slots.empty_slots(model.config, model.compute, None, count + 1, int(lengths.max()), steps)
+    how = {"count": count + 1, "prompt_tokens": int(lengths.max()), "answer_tokens": steps}
+    state = decode.empty_slots(model.config, model.compute, None, **how)
     prefilled = slots.prefill(model.config, model.compute, None, model.params, batch)
     numbers = np.arange(count, dtype=np.int32)
     asked = slots.Asked(
@@ -83,45 +81,34 @@ def test_golden_greedy_tokens(golden):
         budget=np.full(count, steps, np.int32),
         keys=np.zeros((count, 2), np.uint32),
         state=np.zeros(count, np.int32),
-        value_state=np.zeros(count, np.int32),
     )
-    state = slots.admit(None, state, prefilled, tokens, asked, prefix=5, longest=int(lengths.max()))
-    weights = slots.decode_weights(model.compute, model.params)
-    state = slots.decode(
-        model.config,
-        model.compute,
-        None,
-        weights,
-        state,
-        None,
-        np.int32(count + 1),
-        eos_id=model.eos_id,
-        sampling=GREEDY,
-    )
+    state = slots.admit(None, state, prefilled, batch["tokens"], asked, prefix=5, longest=int(lengths.max()))
+    weights = decode.decode_weights(model.config, model.compute, model.params)
+    state = decode.decode(None, weights, state, None, np.int32(count + 1), eos_id=model.eos_id, sampling=GREEDY)
     for number in numbers:
         expected = out["greedy_ids"][number]
-        written = np.asarray(state.written)[count - number, : state.steps[count - number]]
+        written = np.asarray(state.written)[count - number, : state.cache.steps[count - number]]
         np.testing.assert_array_equal(written, expected[: len(written)])
         assert len(written) == steps or written[-1] == model.eos_id
 
 
 def test_budgets_cut_answers(model, pictures, alone):
     budgets = {name: 1 + number % 7 for number, name in enumerate(alone)}
-    found = answer_ids(model, pictures, decoding(model, 8, budget=lambda question: budgets[question.id]))
+    found = answer_ids(model, pictures, options(8), budgets)
     assert found == {name: ids[: budgets[name]] for name, ids in alone.items()}
 
 
 def test_sampled_answers_do_not_depend_on_batches_or_order(model, pictures):
-    first = answer_ids(model, pictures, decoding(model, 8, sampling=SAMPLED, seed=5))
+    first = answer_ids(model, pictures, options(8, sampling=SAMPLED, seed=5))
     turned = [dataclasses.replace(p, questions=p.questions[::-1]) for p in reversed(pictures[1:])]
-    some = answer_ids(model, turned, decoding(model, 4, sampling=SAMPLED, seed=5))
+    some = answer_ids(model, turned, options(4, sampling=SAMPLED, seed=5))
     assert len(some) < len(first) and some == {name: first[name] for name in some}
-    other = answer_ids(model, pictures, decoding(model, 8, sampling=SAMPLED, seed=6))
+    other = answer_ids(model, pictures, options(8, sampling=SAMPLED, seed=6))
     assert sum(other[name] != first[name] for name in first) > len(first) // 2
 
 
 def test_sampled_tokens_are_drawn_with_the_key_of_their_question_and_place(model, pictures):
-    found = answer_ids(model, pictures[:2], decoding(model, 8, sampling=SAMPLED, seed=5))
+    found = answer_ids(model, pictures[:2], options(8, sampling=SAMPLED, seed=5))
     for name, logits in teacher_forced(model, pictures[:2], found).items():
         key = jax.random.wrap_key_data(question_key(5, name), impl="threefry2x32")
         drawn = [
@@ -131,10 +118,10 @@ def test_sampled_tokens_are_drawn_with_the_key_of_their_question_and_place(model
 
 
 def test_few_programs_are_compiled(model, pictures):
-    programs = (slots.prefill, slots.admit, slots.decode, slots.keep)
+    programs = (slots.prefill, slots.admit, decode.decode, slots.keep)
     before = [program._cache_size() for program in programs]
     # A length of answers that no other test has.
-    changed = Decoding(8, NEW_TOKENS + 1, model.tokenizer.eos_id)
+    changed = AnswerOptions(8, NEW_TOKENS + 1)
     answer_ids(model, pictures, changed)
     compiled = [program._cache_size() - count for program, count in zip(programs, before)]
     # One row length for so few rows; eight slots, later four.
@@ -148,15 +135,14 @@ def test_an_unreadable_picture_leaves_out_its_questions_only(model, warehouse, t
     pictures = read_warehouse(tmp_path / "data", "train")
     damage(pictures[1])
     bad = BadRecords("report")
-    options = AnswerOptions(8, NEW_TOKENS, progress=False)
-    found = generate_answers(model, pictures, dataclasses.replace(options, on_bad_record=bad))
+    found = generate_answers(model, pictures, options(8, on_bad_record=bad))
     lost = {question.id for question in pictures[1].questions}
     expected = {n: model.tokenizer.decode(ids) for n, ids in alone.items() if n not in lost}
     assert {name: given.text for name, given in found.items()} == expected
     assert list(found) == [q.id for p in pictures for q in p.questions if q.id not in lost]
     assert any("is truncated" in reason for reason in bad.reasons)
     with pytest.raises(DataError, match="is truncated"):
-        generate_answers(model, pictures, options)
+        generate_answers(model, pictures, options(8))
 
 
 @pytest.mark.parametrize(
@@ -169,14 +155,14 @@ def test_eight_devices_answer_as_one(model, pictures, shape, sampling):
     assert mesh.size == 8
     params = jax.device_put(model.params, sharding.param_shardings(model.params, mesh))
     spread = dataclasses.replace(model, params=params)
-    settings = decoding(model, 8, sampling=sampling, seed=5)
+    settings = options(8, sampling=sampling, seed=5)
     assert answer_ids(spread, pictures, settings) == answer_ids(model, pictures, settings)
 
 
 def test_bfloat16_answers(model, pictures):
     """The engine in bfloat16 against the simple path in bfloat16: first tokens, since rounding differs later."""
     half = dataclasses.replace(model, compute=Compute(dtype="bfloat16"))
-    found = answer_ids(half, pictures, decoding(model, 64))
+    found = answer_ids(half, pictures, options(64))
     expected = answer_each(half, pictures, 1)
     same = sum(found[name][0] == ids[0] for name, ids in expected.items())
     assert same >= 0.8 * len(expected)

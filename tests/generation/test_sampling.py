@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from smolrgpt_jax.generation.decode import Sampling, choose
+from smolrgpt_jax.generation.sampling import Sampling, choose
 
 DRAWS = 40_000
 # Keys are fixed, so a run gives the same answer every time. Over a new set of keys, a right sampler would

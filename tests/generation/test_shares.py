@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import pytest
 
-from smolrgpt_jax.generation.processes import consecutive_share
+from smolrgpt_jax.generation.answers import consecutive_share
 from tests.data.row_cases import picture, question
 
 

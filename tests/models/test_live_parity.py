@@ -361,7 +361,6 @@ def test_loss_and_its_gradients(pair):
     expected.backward()
     compute = Compute(scan_layers=not pair.config.decoder.tied_head)
     arrays = pair.jax._batch(*batch.arguments)
-    arrays["tokens"] = arrays.pop("input_ids")
 
     @functools.partial(jax.jit, compiler_options=QUICK)
     def both(params, images, depths):
