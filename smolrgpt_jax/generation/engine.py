@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding
 from smolrgpt_jax import sharding
 from smolrgpt_jax.config import Compute, SmolRGPTConfig
 from smolrgpt_jax.data.chat import ANSWER_TOKENS, ChatTokenizer
+from smolrgpt_jax.data.pictures import FileLoader
 from smolrgpt_jax.data.prompts import PromptBatch, Prompts, prompt_batches
 from smolrgpt_jax.data.records import BadRecords, Question
 from smolrgpt_jax.generation import decode, slots
@@ -140,9 +141,8 @@ class _Engine:
             answer_tokens=options.max_new_tokens + self.longest_closing,
         )
         self.questions: list[Question | None] = [None] * self.count
-        batches = prompt_batches(
-            prompts, depth_mode=options.depth_mode, multiple=self.ways, on_bad_record=options.on_bad_record
-        )
+        load = FileLoader(prompts.shape, options.depth_mode, cached_pictures=2)
+        batches = prompt_batches(prompts, load, multiple=self.ways, on_bad_record=options.on_bad_record)
         self.batches = _ahead(batches)
         self.waiting: _Waiting | None = None
 

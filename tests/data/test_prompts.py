@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from smolrgpt_jax.data import images, masks
+from smolrgpt_jax.data.pictures import FileLoader
 from smolrgpt_jax.data.prompts import plan_prompts, prompt_batches
 from smolrgpt_jax.data.records import BadRecords
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
@@ -28,7 +29,7 @@ def plan(tokenizer, shape):
 
 
 def read(prompts, **options):
-    return list(prompt_batches(prompts, **options))
+    return list(prompt_batches(prompts, FileLoader(prompts.shape), **options))
 
 
 def asked_ids(prompts, batches):
