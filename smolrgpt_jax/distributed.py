@@ -6,18 +6,18 @@ works in a child process, and its parent turns the abort into a sentence.
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import glob
 import importlib.util
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ VARIABLES = {
     "process_id": "JAX_PROCESS_ID",
 }
 SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
-CHANNEL = "SMOLRGPT_PARENT_CHANNEL"  # number of the child's end of a socket pair
+PARENT = "SMOLRGPT_PARENT"  # its process id, which tells a child that it is one
 GO_ON = "the same command on every host goes on from the newest checkpoint"
 
 
@@ -47,6 +47,8 @@ class Processes:
     process_id: int | None = None
 
     def __str__(self) -> str:
+        if self.process_id is None:
+            return "this process"
         return f"process {self.process_id} of {self.num_processes} (coordinator {self.coordinator_address})"
 
 
@@ -110,48 +112,37 @@ def start(
     processes = find_processes(coordinator_address, num_processes, process_id)
     if processes is None:
         return
-    if CHANNEL not in os.environ:
+    if PARENT not in os.environ:
         raise SystemExit(_run_child(processes))
-    channel = socket.socket(fileno=int(os.environ.pop(CHANNEL)))
-    channel.set_inheritable(False)
-    threading.Thread(target=_end_with_parent, args=(channel,), daemon=True).start()
+    _end_with(int(os.environ.pop(PARENT)))
     _initialize(processes, initialization_timeout, heartbeat_timeout)
     print(f"{_this_process()} started", flush=True)
-    channel.send(str(_this_process()).encode())
 
 
 def _run_child(processes: Processes) -> int:
     """Runs the command line again, passes signals on and returns the exit status, with a sentence if it was killed."""
-    ours, theirs = socket.socketpair()
-    child = subprocess.Popen(
-        [sys.executable, *sys.orig_argv[1:]],
-        env={**os.environ, CHANNEL: str(theirs.fileno())},
-        pass_fds=[theirs.fileno()],
-    )
-    theirs.close()
+    child = subprocess.Popen([sys.executable, *sys.orig_argv[1:]], env={**os.environ, PARENT: str(os.getpid())})
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: child.send_signal(number))
     status = child.wait()
     if status >= 0:
         return status
-    who = str(processes) if processes.process_id is not None else "this process"
-    ours.setblocking(False)
-    with suppress(BlockingIOError):
-        who = ours.recv(1000).decode() or who
     if status == -signal.SIGABRT:
         why = "was ended by JAX because another process died, was preempted or cannot be reached any more: its log has the first error"
     else:
         name = signal.Signals(-status).name
         why = f"was killed by {name}" + (": is the host out of memory?" if name == "SIGKILL" else "")
-    print(f"error: {who} {why}; {GO_ON}", file=sys.stderr, flush=True)
+    print(f"error: {processes} {why}; {GO_ON}", file=sys.stderr, flush=True)
     return 128 - status
 
 
-def _end_with_parent(channel: socket.socket) -> None:
-    # The parent sends nothing, so this ends when it is gone: with a reset, if it had not read what was sent to it.
-    with suppress(ConnectionError):
-        channel.recv(1)
-    os._exit(1)
+def _end_with(parent: int) -> None:
+    """Has the kernel end this process when its parent, the process of that id, ends."""
+    PR_SET_PDEATHSIG = 1
+    if sys.platform == "linux":  # where pods are
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def _this_process() -> Processes:
@@ -189,10 +180,9 @@ def _initialize(processes: Processes, initialization_timeout: int, heartbeat_tim
             heartbeat_timeout_seconds=heartbeat_timeout,
         )
     except (RuntimeError, ValueError) as error:
-        who = "this process" if found_by_jax else str(processes)
         reason = str(error).partition("\n")[0].rstrip(".")
         raise SystemExit(
-            f"error: {who} cannot join a run of several processes ({reason}); "
+            f"error: {processes} cannot join a run of several processes ({reason}); "
             f"--num_processes=1 --process_id=0 --coordinator_address=localhost runs it alone"
         ) from None
     finally:
