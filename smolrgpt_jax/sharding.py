@@ -32,15 +32,15 @@ Strategy = Literal["data", "zero1", "fsdp"]
 # Widths (960, 768) divide by no larger power of two.
 MAX_FSDP = 64
 
-# Logical name -> mesh axis. Batches are split over data and fsdp together.
-RULES: dict[str, str | tuple[str, ...] | None] = {
+# Logical name -> mesh axes.
+RULES: dict[str, tuple[str, ...]] = {
     "batch": ("data", "fsdp"),
-    "layers": None,
-    "embed": "fsdp",
-    "heads": "tensor",
-    "mlp": "tensor",
-    "vocab": "tensor",
-    "none": None,
+    "layers": (),
+    "embed": ("fsdp",),
+    "heads": ("tensor",),
+    "mlp": ("tensor",),
+    "vocab": ("tensor",),
+    "none": (),
 }
 
 # Parameter name pattern -> logical names, first match wins; anything else is replicated.
@@ -69,48 +69,37 @@ def make_mesh(
     or the data axis does not divide over the slices.
     """
     devices = jax.devices() if devices is None else devices
-    check_strategy(strategy)
+    if strategy not in get_args(Strategy):
+        raise ValueError(f"there is no strategy {strategy!r}, only {', '.join(get_args(Strategy))}")
     unknown = sorted(set(shape or {}) - set(AXES))
     if unknown:
         raise ValueError(f"a mesh has no axis {unknown[0]!r}, only {', '.join(AXES)}")
-    slices = _slices(devices)
+    slices = len({getattr(d, "slice_index", 0) if d.platform == "tpu" else 0 for d in devices})
     asked = {axis: (shape or {}).get(axis, 0) for axis in AXES}
     given = math.prod(size for size in asked.values() if size > 0)
     left = max(len(devices) // given, 1)
-    if not asked["tensor"]:
-        asked["tensor"] = 1
+    asked["tensor"] = asked["tensor"] or 1
     if not asked["fsdp"]:
         of_a_slice = left if asked["data"] else max(left // slices, 1)
         whole = strategy == "data" or -1 in asked.values()
         asked["fsdp"] = 1 if whole else math.gcd(of_a_slice, MAX_FSDP)
-    if not asked["data"]:
-        asked["data"] = 1 if -1 in asked.values() else -1
+    asked["data"] = asked["data"] or (1 if -1 in asked.values() else -1)
     sizes = list(asked.values())
     known = math.prod(size for size in sizes if size != -1)
     if known > 0 and sizes.count(-1) <= 1:
         sizes = [len(devices) // known if size == -1 else size for size in sizes]
     if min(sizes) < 1 or math.prod(sizes) != len(devices):
         raise ValueError(f"mesh {dict(zip(AXES, sizes))} does not fit {len(devices)} devices")
+    if sizes[0] % slices:
+        raise ValueError(f"the data axis of size {sizes[0]} does not divide over {slices} slices")
+    # A 16x16 torus has no axis of 64: an axis of the mesh may take a part of one.
+    options = {"devices": devices, "allow_split_physical_axes": True}
     if slices > 1:
-        if sizes[0] % slices:
-            raise ValueError(f"the data axis of size {sizes[0]} does not divide over {slices} slices")
         within = (sizes[0] // slices, *sizes[1:])
-        array = mesh_utils.create_hybrid_device_mesh(within, (slices, 1, 1), devices, allow_split_physical_axes=True)
+        array = mesh_utils.create_hybrid_device_mesh(within, (slices, 1, 1), **options)
     else:
-        # A 16x16 torus has no axis of 64: an axis of the mesh may take a part of one.
-        array = mesh_utils.create_device_mesh(tuple(sizes), devices, allow_split_physical_axes=True)
+        array = mesh_utils.create_device_mesh(tuple(sizes), **options)
     return Mesh(array, AXES, axis_types=(AxisType.Auto,) * len(AXES))
-
-
-def _slices(devices: Sequence[Any]) -> int:
-    """Number of TPU slices among the devices; 1 for other devices."""
-    return len({getattr(d, "slice_index", 0) if d.platform == "tpu" else 0 for d in devices})
-
-
-def check_strategy(strategy: str) -> None:
-    """Raises ValueError for a name that is no strategy."""
-    if strategy not in get_args(Strategy):
-        raise ValueError(f"there is no strategy {strategy!r}, only {', '.join(get_args(Strategy))}")
 
 
 def check_batch_rows(rows: int, mesh: Mesh, accumulation: int = 1) -> None:
@@ -138,9 +127,7 @@ def spec_for(
     spec: list[Any] = []
     used: set[str] = set()
     for dimension, size in zip(logical, shape, strict=True):
-        axes = RULES[dimension]
-        axes = () if axes is None else (axes,) if isinstance(axes, str) else axes
-        axes = tuple(a for a in axes if mesh.shape[a] > 1 and a not in ignore)
+        axes = tuple(a for a in RULES[dimension] if mesh.shape[a] > 1 and a not in ignore)
         if used & set(axes):
             raise ValueError(f"{name}: two dimensions of {tuple(logical)} land on mesh axis {sorted(used & set(axes))}")
         ways = math.prod(mesh.shape[a] for a in axes)
@@ -154,21 +141,22 @@ def spec_for(
 
 def param_shardings(params: Mapping[str, Any], mesh: Mesh, strategy: Strategy = "fsdp") -> dict[str, NamedSharding]:
     """A sharding per parameter; `params` maps names to anything with a shape."""
-    return _shardings(params, mesh, () if strategy == "fsdp" else ("fsdp",))
+    return _shardings(params, mesh, whole=strategy != "fsdp")
 
 
 def grad_shardings(params: Mapping[str, Any], mesh: Mesh, strategy: Strategy) -> dict[str, NamedSharding]:
     """A sharding per parameter's gradient, which is also that of its optimiser moments."""
-    return _shardings(params, mesh, ("fsdp",) if strategy == "data" else ())
+    return _shardings(params, mesh, whole=strategy == "data")
 
 
-def _shardings(params: Mapping[str, Any], mesh: Mesh, ignore: Sequence[str]) -> dict[str, NamedSharding]:
-    shardings = {}
-    for name, value in params.items():
-        logical = next((axes for pattern, axes in LOGICAL_AXES if re.match(pattern, name)), None)
-        spec = PartitionSpec() if logical is None else spec_for(logical, value.shape, mesh, name, ignore)
-        shardings[name] = NamedSharding(mesh, spec)
-    return shardings
+def _shardings(params: Mapping[str, Any], mesh: Mesh, whole: bool) -> dict[str, NamedSharding]:
+    """whole: not split over the fsdp axis."""
+
+    def spec(name: str, shape: Sequence[int]) -> PartitionSpec:
+        logical = next((axes for pattern, axes in LOGICAL_AXES if re.match(pattern, name)), ("none",) * len(shape))
+        return spec_for(logical, shape, mesh, name, ignore=("fsdp",) if whole else ())
+
+    return {name: NamedSharding(mesh, spec(name, value.shape)) for name, value in params.items()}
 
 
 def optimizer_shardings(

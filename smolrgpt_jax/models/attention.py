@@ -7,7 +7,7 @@ mask block by block.
 
 from __future__ import annotations
 
-import logging
+import math
 from typing import NamedTuple
 
 import jax
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from smolrgpt_jax.config import ATTENTIONS, AttentionImplementation
-from smolrgpt_jax.sharding import RULES
+from smolrgpt_jax.sharding import spec_for
 
 MASKED = -1e30  # finite, so that a row with nothing to attend to gives no NaN
 
@@ -24,7 +24,6 @@ INDEX_BITS = 10
 SPLASH_LONGEST = 2**INDEX_BITS
 SPLASH_MULTIPLE = 128
 SPLASH_BLOCK = 512
-INTERPRET = False  # tests run the kernel in Pallas' interpreter
 
 
 class PackedSpans(NamedTuple):
@@ -169,32 +168,16 @@ def _splash(q: jax.Array, k: jax.Array, v: jax.Array, packed: PackedSpans) -> ja
     from jax.experimental.pallas.ops.tpu.splash_attention.splash_attention_mask_info import MaskInfo
 
     length, dim = q.shape[1], q.shape[3]
-    block = max(b for b in (128, 256, 512) if length % b == 0 and b <= SPLASH_BLOCK)
-    sizes = splash.BlockSizes(
-        block_q=block,
-        block_kv=block,
-        block_kv_compute=block,
-        block_q_dkv=block,
-        block_kv_dkv=block,
-        block_kv_dkv_compute=block,
-        use_fused_bwd_kernel=True,
-    )
+    block = math.gcd(length, SPLASH_BLOCK)
+    # Queries, keys and values, those computed at once; the same three of the backward pass.
+    sizes = splash.BlockSizes(block, block, block, block, block, block, use_fused_bwd_kernel=True)
+
+    options = {"mask_value": splash.DEFAULT_MASK_VALUE, "is_mqa": False, "save_residuals": False, "interpret": False}
+    options |= {"attn_logits_soft_cap": None, "residual_checkpoint_name": None}
 
     def row(q, k, v, segments, spans):
         info = MaskInfo(None, None, None, None, q_sequence=spans)
-        kernel = splash.SplashAttentionKernel(
-            info,
-            None,
-            info,
-            block_sizes=sizes,
-            is_mqa=False,
-            save_residuals=False,
-            mask_value=splash.DEFAULT_MASK_VALUE,
-            attn_logits_soft_cap=None,
-            residual_checkpoint_name=None,
-            mask_function=_may_attend,
-            interpret=INTERPRET,
-        )
+        kernel = splash.SplashAttentionKernel(info, None, info, block_sizes=sizes, mask_function=_may_attend, **options)
         heads_first = [x.swapaxes(0, 1) for x in (q, k, v)]
         return kernel(*heads_first, splash.SegmentIds(segments, segments)).swapaxes(0, 1)
 
@@ -204,12 +187,6 @@ def _splash(q: jax.Array, k: jax.Array, v: jax.Array, packed: PackedSpans) -> ja
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return rows(q, k, v, *packed)
-    heads = RULES["heads"] if k.shape[2] % mesh.shape[RULES["heads"]] == 0 else None
-    if heads is None:
-        logging.info(
-            "attention: %d key-value heads do not divide by %d, kept whole", k.shape[2], mesh.shape[RULES["heads"]]
-        )
-    by_head, by_row = PartitionSpec(RULES["batch"], None, heads, None), PartitionSpec(RULES["batch"], None)
-    return jax.shard_map(rows, in_specs=(by_head,) * 3 + (by_row,) * 2, out_specs=by_head, check_vma=False)(
-        q, k, v, *packed
-    )
+    by_head = spec_for(("batch", "none", "heads", "none"), k.shape, mesh, "keys and values of attention")
+    specs = (by_head,) * 3 + (PartitionSpec(by_head[0], None),) * 2
+    return jax.shard_map(rows, in_specs=specs, out_specs=by_head, check_vma=False)(q, k, v, *packed)

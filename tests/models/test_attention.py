@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel
+from jax.experimental.pallas.ops.tpu.splash_attention.splash_attention_kernel import SplashAttentionKernel
 
 from smolrgpt_jax import sharding
 from smolrgpt_jax.models import attention as attention_module
@@ -16,7 +18,10 @@ LENGTH = 256
 
 @pytest.fixture(autouse=True)
 def interpreter(monkeypatch):
-    monkeypatch.setattr(attention_module, "INTERPRET", True)
+    def interpreted(*arguments, **options):
+        return SplashAttentionKernel(*arguments, **options | {"interpret": True})
+
+    monkeypatch.setattr(splash_attention_kernel, "SplashAttentionKernel", interpreted)
 
 
 HEADS, KV_HEADS, DIM = 4, 2, 64
