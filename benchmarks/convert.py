@@ -10,42 +10,35 @@ page cache, so that all steps read from the disk; all of them flush what they wr
 
 from __future__ import annotations
 
-import argparse
 import filecmp
+import math
 import os
 import shutil
 import statistics
 import subprocess
 import sys
 import time
-import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
+import jax
+
+from benchmarks.shared import command_line, markdown, progress, show
+from smolrgpt_jax.checkpoint.mapping import entries
+from smolrgpt_jax.checkpoint.torch import write_folder
+from smolrgpt_jax.config import PRESETS
+from smolrgpt_jax.errors import RunError, told
+from smolrgpt_jax.models.smolrgpt import init_params
 
 SIZES = {"tiny": "demo", "full": "smolrgpt"}  # presets
 ROOT = Path(__file__).parents[1]
-BLOCK = 4 << 20  # bytes
 
 
 def make_checkpoint(folder: Path, preset: str, seed: int) -> int:
-    """Writes a random float32 checkpoint as the PyTorch release would, tensor by tensor; returns its parameters."""
-    from smolrgpt_jax.checkpoint.mapping import TIED_NAMES, entries
-    from smolrgpt_jax.checkpoint.streaming import params_from_tensors
-    from smolrgpt_jax.checkpoint.torch import torch_shapes, write_folder
-    from smolrgpt_jax.config import PRESETS
-
+    """Writes a random float32 checkpoint as the PyTorch release would; returns its parameters."""
     config = PRESETS[preset]
-    shapes = torch_shapes(config)
-
-    def draw(name: str) -> np.ndarray:
-        rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-        return rng.standard_normal(shapes[name], np.float32) * np.float32(0.02)
-
-    table = entries(config)
-    write_folder(folder, config, params_from_tensors(table, lambda name: np.dtype(np.float32), draw))
-    names = {e.torch for e in table} - ({TIED_NAMES[0]} if config.decoder.tied_head else set())
-    return sum(int(np.prod(shapes[n])) for n in names)
+    write_folder(folder, config, init_params(config, jax.random.key(seed)))
+    return sum(math.prod(entry.torch_shape) for entry in entries(config))
 
 
 def forget(path: Path) -> None:
@@ -63,10 +56,9 @@ def copy(source: Path, destination: Path) -> float:
     """Copies a file, flushed to the disk; returns seconds."""
     forget(source)
     start = time.perf_counter()
-    with open(source, "rb", buffering=0) as reading, open(destination, "wb", buffering=0) as writing:
-        while block := reading.read(BLOCK):
-            writing.write(block)
-        os.fsync(writing.fileno())
+    shutil.copyfile(source, destination)
+    with open(destination, "rb") as file:
+        os.fsync(file.fileno())
     return time.perf_counter() - start
 
 
@@ -87,23 +79,23 @@ def convert(command: str, source: Path, destination: Path) -> tuple[float, int]:
             pass
         time.sleep(0.01)
     if process.returncode:
-        raise SystemExit(f"error: convert {command} failed")
+        raise RunError(f"convert {command} failed")
     return time.perf_counter() - start, peak
 
 
 def measure(folder: Path, work: Path, rounds: int) -> dict[str, list[tuple[float, int]]]:
-    """{step: (seconds, peak bytes) per round}; raises SystemExit if the file does not come back the same."""
+    """{step: (seconds, peak bytes) per round}; raises RunError if the file does not come back the same."""
     results: dict[str, list[tuple[float, int]]] = {"copy": [], "torch-to-jax": [], "jax-to-torch": []}
     orbax, back = work / "orbax", work / "back"
     for number in range(1, rounds + 1):
-        print(f"round {number} of {rounds}", file=sys.stderr, flush=True)
+        progress(f"round {number} of {rounds}")
         results["copy"].append((copy(folder / "model.safetensors", work / "copy"), 0))
         (work / "copy").unlink()
         results["torch-to-jax"].append(convert("torch-to-jax", folder, orbax))
         results["jax-to-torch"].append(convert("jax-to-torch", orbax, back))
         for name in ("model.safetensors", "config.json"):
             if not filecmp.cmp(folder / name, back / name, shallow=False):
-                raise SystemExit(f"error: {name} came back changed")
+                raise RunError(f"{name} came back changed")
         shutil.rmtree(orbax)
         shutil.rmtree(back)
     return results
@@ -111,44 +103,38 @@ def measure(folder: Path, work: Path, rounds: int) -> dict[str, list[tuple[float
 
 def report(results: dict[str, list[tuple[float, int]]], size: int) -> str:
     """The Markdown table: medians over the rounds, with ratios to copying and to the file's size."""
-    copying = statistics.median(seconds for seconds, _ in results["copy"])
-    lines = [
-        "| step | seconds | x copying | peak memory | x file |",
-        "|---|---|---|---|---|",
-        f"| copying the file | {copying:.1f} | 1 | | |",
-    ]
+    seconds = {step: statistics.median(s for s, _ in taken) for step, taken in results.items()}
+    rows = [f"copying the file | {seconds['copy']:.1f} | 1 | |"]
     for command in ("torch-to-jax", "jax-to-torch"):
-        seconds = statistics.median(s for s, _ in results[command])
         peak = max(p for _, p in results[command])
-        lines.append(
-            f"| `{command}` | {seconds:.1f} | {seconds / copying:.1f} | {peak / 1e6:,.0f} MB | {peak / size:.2f} |"
+        rows.append(
+            f"`{command}` | {seconds[command]:.1f} | {seconds[command] / seconds['copy']:.1f} | {peak / 1e6:,.0f} MB | "
+            f"{peak / size:.2f}"
         )
-    return "\n".join(lines)
+    return markdown("step | seconds | x copying | peak memory | x file", rows)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+@told()
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line."""
+    parser = command_line("benchmarks.convert", __doc__)
     parser.add_argument("--size", choices=SIZES, default="full", help="tiny: the demo's model; full: the published one")
     parser.add_argument("--workdir", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=3, help="the table shows medians")
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    work = arguments.workdir / "benchmark-convert"
+    a = parser.parse_args(arguments)
+    work = a.workdir / "benchmark-convert"
     if work.exists():
-        raise SystemExit(f"error: {work} exists already")
+        raise RunError(f"{work} exists already")
     try:
         work.mkdir(parents=True)
         folder = work / "checkpoint"
-        print(f"making a {arguments.size} checkpoint in {folder}", file=sys.stderr, flush=True)
-        parameters = make_checkpoint(folder, SIZES[arguments.size], arguments.seed)
+        progress(f"making a {a.size} checkpoint in {folder}")
+        parameters = make_checkpoint(folder, SIZES[a.size], a.seed)
         size = (folder / "model.safetensors").stat().st_size
-        results = measure(folder, work, arguments.rounds)
-        print(
-            f"{parameters:,} parameters, float32, {size:,} bytes; {os.cpu_count()} cores; {arguments.rounds} rounds\n"
-        )
-        print(report(results, size))
+        results = measure(folder, work, a.rounds)
+        print(f"{parameters:,} parameters, float32, {size:,} bytes; {os.cpu_count()} cores; {a.rounds} rounds\n")
+        show(report(results, size), a.out)
         print("\nmodel.safetensors and config.json came back byte for byte in every round.")
     finally:
         shutil.rmtree(work, ignore_errors=True)

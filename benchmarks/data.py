@@ -9,16 +9,16 @@ resize both pictures, decode every mask at full size, tokenise. Ours build the p
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from pycocotools import mask as coco
 
+from benchmarks.shared import TOKENIZER, by_turns, command_line, make_questions, markdown, per_picture, show
+from smolrgpt_jax.chips import CHIPS
 from smolrgpt_jax.data import images
 from smolrgpt_jax.data.batches import PackedRows
 from smolrgpt_jax.data.chat import ChatTokenizer
@@ -27,19 +27,16 @@ from smolrgpt_jax.data.prepared.reader import read_prepared
 from smolrgpt_jax.data.prepared.writer import PrepareConfig, prepare
 from smolrgpt_jax.data.records import Picture
 from smolrgpt_jax.data.rows import RowShape
-from smolrgpt_jax.data.sources.warehouse import read_warehouse
-from smolrgpt_jax.warehouse.parameters import WarehouseConfig
-from smolrgpt_jax.warehouse.write import make_warehouse
+from smolrgpt_jax.errors import told
 
-TOKENIZER = "configs/demo_tokenizer"
 SHAPE = RowShape(tokens=1024, pictures=1, regions=18, image_tokens=64, image_size=256, mask_grid=64)
 # For what a pod needs. The step is taken to run at this share of a v5e chip's peak; an estimate, nothing here was run on one.
-CHIPS, PEAK, UTILISATION = 256, 197e12, 0.4
+NUMBER, UTILISATION = 256, 0.4
 DECODER, ENCODER, PATCHES, REFINER_FLOPS = 361.8e6, 85.8e6, 256, 1.0e10
 QUESTION_TOKENS, PER_PICTURE = 120, 6.4
 
 
-def plain_loader(pictures: list[Picture], tokenizer: ChatTokenizer) -> int:
+def plain_loader(pictures: Sequence[Picture], tokenizer: ChatTokenizer) -> int:
     """Every question by itself; returns how many."""
     done = 0
     for picture in pictures:
@@ -53,7 +50,7 @@ def plain_loader(pictures: list[Picture], tokenizer: ChatTokenizer) -> int:
     return done
 
 
-def packed_loader(pictures: list[Picture], tokenizer: ChatTokenizer) -> int:
+def packed_loader(pictures: Sequence[Picture], tokenizer: ChatTokenizer) -> int:
     """Every packed row once; returns the number of questions."""
     rows = PackedRows(pictures, tokenizer, SHAPE, load=FileLoader(SHAPE))
     for index in range(len(rows)):
@@ -65,67 +62,44 @@ def needed_per_second() -> float:
     """Questions per second that 256 v5e chips would train on in stage 3, by the FLOPs of a packed question."""
     decoder = 6 * DECODER * (QUESTION_TOKENS + 67 / PER_PICTURE)
     pictures = (2 * 2 * ENCODER * PATCHES + 3 * 2 * REFINER_FLOPS) / PER_PICTURE
-    return CHIPS * PEAK * UTILISATION / (decoder + pictures)
+    return NUMBER * CHIPS["v5e"].flops * UTILISATION / (decoder + pictures)
 
 
-def measure(loaders: dict[str, Callable[[], int]], rounds: int) -> dict[str, float]:
-    """Median questions per second of each loader, by turns, after one pass to warm up all but the first."""
-    rates: dict[str, list[float]] = {name: [] for name in loaders}
-    for round_ in range(rounds + 1):
-        for place, (name, run) in enumerate(loaders.items()):
-            if round_ == 0 and place == 0:
-                continue
-            started = time.perf_counter()
-            done = run()
-            if round_:
-                rates[name].append(done / (time.perf_counter() - started))
-    return {name: statistics.median(values) for name, values in rates.items()}
-
-
-def table(rates: dict[str, float]) -> str:
-    """The Markdown table of a measurement."""
+def table(rates: Mapping[str, float]) -> str:
+    """The Markdown table of questions per second by loader."""
     first, need = next(iter(rates.values())), needed_per_second()
-    lines = ["| loader | questions/s per core | ratio | cores for 256 v5e chips |", "|---|---|---|---|"]
-    lines += [f"| {name} | {rate:,.1f} | {rate / first:.1f} x | {need / rate:,.0f} |" for name, rate in rates.items()]
-    return "\n".join(lines)
+    rows = (f"{name} | {rate:,.1f} | {rate / first:.1f} x | {need / rate:,.0f}" for name, rate in rates.items())
+    return markdown("loader | questions/s per core | ratio | cores for 256 v5e chips", rows)
 
 
-def main() -> None:
+@told()
+def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line("benchmarks.data", __doc__)
     parser.add_argument("--scenes", type=int, default=24, help="pictures (default %(default)s)")
     parser.add_argument("--width", type=int, default=1920)
     parser.add_argument("--height", type=int, default=1080)
     parser.add_argument("--rounds", type=int, default=3, help="passes of each loader (default %(default)s)")
-    parser.add_argument("--out", type=Path, help="file for the table, too")
-    a = parser.parse_args()
+    a = parser.parse_args(arguments)
     print(f"making {a.scenes} scenes of {a.width}x{a.height} pixels, then {a.rounds} passes of each loader", flush=True)
     tokenizer = ChatTokenizer.load(TOKENIZER)
     with tempfile.TemporaryDirectory() as folder:
-        data, prepared = Path(folder) / "data", Path(folder) / "prepared"
-        scenes = {"scenes": a.scenes, "val_scenes": 0, "test_scenes": 0}
-        make_warehouse(data, WarehouseConfig(**scenes, width=a.width, height=a.height))
-        raw = read_warehouse(data, "train")
+        raw = make_questions(Path(folder) / "data", a.scenes, a.width, a.height)
+        prepared = Path(folder) / "prepared"
         prepare({"train": raw}, prepared, PrepareConfig(SHAPE.image_size, SHAPE.mask_grid))
         ready = read_prepared(prepared, "train")
-        rates = measure(
-            {
-                "plain, per question": lambda: plain_loader(raw, tokenizer),
-                "packed rows from the raw folder": lambda: packed_loader(raw, tokenizer),
-                "packed rows from prepared data": lambda: packed_loader(ready, tokenizer),
-            },
-            a.rounds,
-        )
-    text = table(rates)
-    print(text)
+        loaders = {
+            "plain, per question": lambda: plain_loader(raw, tokenizer),
+            "packed rows from the raw folder": lambda: packed_loader(raw, tokenizer),
+            "packed rows from prepared data": lambda: packed_loader(ready, tokenizer),
+        }
+        seconds = by_turns(list(loaders.values()), a.rounds)
+    questions = sum(len(picture.questions) for picture in raw)
+    show(table({name: questions / statistics.median(taken) for name, taken in zip(loaders, seconds)}), a.out)
     print(
-        f"{sum(len(p.questions) for p in raw) / len(raw):.1f} questions per picture; 256 v5e chips at {UTILISATION:.0%} of their "
-        f"peak would take {needed_per_second():,.0f} questions/s (estimated from FLOPs, not run)"
+        f"{per_picture(raw):.1f} questions per picture; 256 v5e chips at {UTILISATION:.0%} of their peak would take "
+        f"{needed_per_second():,.0f} questions/s (estimated from FLOPs, not run)"
     )
-    if a.out:
-        a.out.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

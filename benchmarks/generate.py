@@ -11,11 +11,9 @@ to so many tokens, as the release does to 512. Both read their pictures from fil
 
 from __future__ import annotations
 
-import argparse
 import copy
 import dataclasses
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -26,7 +24,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import numpy as np
 
-from benchmarks.parity import SIZES, progress
+from benchmarks.shared import SIZES, TOKENIZER, command_line, left_padded, make_questions, markdown, progress, show
 from convert.torch_model import TorchModel, random_torch
 from smolrgpt_jax import load
 from smolrgpt_jax.config import SmolRGPTConfig
@@ -35,13 +33,10 @@ from smolrgpt_jax.data.images import load_depth, load_rgb
 from smolrgpt_jax.data.masks import decode
 from smolrgpt_jax.data.prompts import Prompts, plan_prompts, prompt_shape
 from smolrgpt_jax.data.records import Picture
-from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.errors import RunError, told
 from smolrgpt_jax.generation.engine import AnswerOptions, answer_prompts
 from smolrgpt_jax.model import Model
-from smolrgpt_jax.warehouse.parameters import WarehouseConfig
-from smolrgpt_jax.warehouse.write import make_warehouse
 
-TOKENIZER = "configs/demo_tokenizer"
 STEPS = 120
 NO_TOKEN = -1  # no token ends an answer, its length does
 SHARED = 8  # questions per picture of the first case; the second has one
@@ -67,19 +62,15 @@ class Case:
 
 def make_cases(folder: Path, questions: int, seed: int = 0) -> list[Case]:
     """Procedural questions, eight per picture and one per picture."""
-    numbers = {"scenes": questions + 2, "val_scenes": 0, "test_scenes": 0}
-    config = WarehouseConfig(**numbers, width=480, height=270, mix="published", questions_per_picture=12.0)
-    make_warehouse(folder, config)
-    pictures = read_warehouse(folder, "train")
+    pictures = make_questions(folder, questions + 2, mix="published", questions_per_picture=12.0)
     rich = [picture for picture in pictures if len(picture.questions) >= SHARED]
     if len(rich) * SHARED < questions or len(pictures) < questions or questions % SHARED:
-        raise ValueError(f"cannot make {questions} questions, {SHARED} per picture")
-    chosen = {
-        f"{SHARED} questions per picture": (rich[: questions // SHARED], SHARED),
-        "1 question per picture": (pictures[:questions], 1),
-    }
+        raise RunError(f"cannot make {questions} questions, {SHARED} per picture")
     rng, cases = np.random.default_rng(seed), []
-    for name, (some, count) in chosen.items():
+    for name, some, count in (
+        (f"{SHARED} questions per picture", rich[: questions // SHARED], SHARED),
+        ("1 question per picture", pictures[:questions], 1),
+    ):
         asked = [dataclasses.replace(picture, questions=picture.questions[:count]) for picture in some]
         lengths = np.clip(np.rint(rng.normal(45, 15, questions)), 10, STEPS).astype(int).tolist()
         ids = [question.id for picture in asked for question in picture.questions]
@@ -115,9 +106,8 @@ def _torch_batch(model: TorchModel, batch: Sequence, tokenizer: ChatTokenizer, m
     prefix = tokenizer.prefix(config.image_tokens)
     prompts = [np.concatenate([prefix, tokenizer.question(question.prompt)[0]]) for _, question in batch]
     prompts = [np.array([features.get(token, token) for token in prompt.tolist()]) for prompt in prompts]
-    length = max_length or max(map(len, prompts))
-    ids = np.stack([np.pad(p, (length - len(p), 0), constant_values=tokenizer.pad_id) for p in prompts])
-    mask = torch.tensor(np.stack([np.arange(length) >= length - len(p) for p in prompts])).long()
+    ids, attention_mask = left_padded(prompts, tokenizer.pad_id, max_length)
+    mask = torch.tensor(attention_mask).long()
     images = np.stack([load_rgb(picture.image, size) for picture, _ in batch])
     depths = np.stack([load_depth(picture.depth, size) for picture, _ in batch])
     masks = [np.stack([decode(region) for region in question.regions], axis=-1) for _, question in batch]
@@ -191,29 +181,25 @@ def measure(
 
 def table(lines: Sequence[Line]) -> str:
     """The Markdown table of a measurement."""
-    rows = [
-        "| | questions | PyTorch, questions/s | engine, questions/s | speed-up | in processor time | identical answers |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    rows = []
     for line in lines:
         count, (theirs, theirs_cpu), (ours, ours_cpu) = line.case.questions, line.torch, line.engine
         rows.append(
-            f"| {line.case.name} | {count} | {count / theirs:.3g} | {count / ours:.3g} | {theirs / ours:.2f} x "
-            f"| {theirs_cpu / ours_cpu:.2f} x | {line.same} of {count} |"
+            f"{line.case.name} | {count} | {count / theirs:.3g} | {count / ours:.3g} | {theirs / ours:.2f} x "
+            f"| {theirs_cpu / ours_cpu:.2f} x | {line.same} of {count}"
         )
-    return "\n".join(rows)
+    head = "| questions | PyTorch, questions/s | engine, questions/s | speed-up | in processor time | identical answers"
+    return markdown(head, rows)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Runs the command line; returns the exit status, 1 if an answer differs."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.generate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+@told()
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line; exits with 1 if an answer differs."""
+    parser = command_line("benchmarks.generate", __doc__)
     parser.add_argument("--size", choices=SIZES, default="small", help="of the model (default %(default)s)")
     parser.add_argument("--questions", type=int, default=16, help="of each case, a multiple of 8 (default %(default)s)")
     parser.add_argument("--batch_size", type=int, default=64, help="of both sides (default %(default)s)")
     parser.add_argument("--max_length", type=int, default=0, help="PyTorch's padded prompts; 0: the longest of a batch")
-    parser.add_argument("--out", type=Path, help="file for the table, too")
     a = parser.parse_args(arguments)
     print(f"answering 2 x {a.questions} questions twice with a random model of size {a.size}", flush=True)
     jax.config.update("jax_default_matmul_precision", "highest")
@@ -226,16 +212,14 @@ def main(arguments: list[str] | None = None) -> int:
         ours = load(Path(folder) / "checkpoint")
         cases = make_cases(Path(folder) / "data", a.questions)
         lines = measure(theirs, ours, tokenizer, cases, a.batch_size, a.max_length)
-    text = table(lines)
-    print(text)
+    show(table(lines), a.out)
     prompts = [make_prompts(case.pictures, ours.config, tokenizer) for case in cases]
     tokens = [p.prefix + length for p in prompts for row in p.rows for length in row.lengths]
     answers = [length for case in cases for length in case.lengths.values()]
     print(f"prompts of {np.mean(tokens):.0f} tokens on average, answers of {np.mean(answers):.0f}")
-    if a.out:
-        a.out.write_text(text + "\n", encoding="utf-8")
-    return 0 if all(line.same == line.case.questions for line in lines) else 1
+    if any(line.same < line.case.questions for line in lines):
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -9,31 +9,28 @@ The unpacked rows are what the PyTorch release trains on: one question with its 
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
+import functools
 import statistics
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 
+from benchmarks.shared import TOKENIZER, by_turns, command_line, make_questions, markdown, per_picture, show
 from smolrgpt_jax.config import PRESETS, Compute, SmolRGPTConfig
 from smolrgpt_jax.data.batches import PackedRows
 from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.records import Picture
 from smolrgpt_jax.data.rows import RowShape, TokenisedQuestions
-from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.errors import told
 from smolrgpt_jax.models.smolrgpt import abstract_params, init_params
 from smolrgpt_jax.training.optimizer import OptimizerConfig, make_optimizer
 from smolrgpt_jax.training.stages import STAGES
 from smolrgpt_jax.training.step import make_train_step
-from smolrgpt_jax.warehouse.parameters import WarehouseConfig
-from smolrgpt_jax.warehouse.write import make_warehouse
 
-TOKENIZER = "configs/demo_tokenizer"
 UNPACKED_QUESTIONS = 8  # in a step
 ROWS = ((512, 2), (768, 2), (1024, 2), (2048, 4))  # tokens and pictures of a row
 
@@ -57,7 +54,7 @@ class Case:
         return statistics.median(self.seconds) / self.questions
 
 
-def case(name: str, rows: PackedRows, count: int) -> Case:
+def make_case(name: str, rows: PackedRows, count: int) -> Case:
     """A case whose timed step holds `count` rows of the middle of the plan."""
     begin = max(0, (len(rows) - count) // 2)
     batch = rows.batch(range(begin, begin + count))
@@ -72,10 +69,10 @@ def cases(config: SmolRGPTConfig, pictures: Sequence[Picture], tokenizer: ChatTo
     single = single[:: max(1, len(single) // UNPACKED_QUESTIONS)][:UNPACKED_QUESTIONS]
     longest = TokenisedQuestions(single, tokenizer).longest() + tokenizer.prefix(config.image_tokens).size
     unpacked = PackedRows(single, tokenizer, dataclasses.replace(shape, tokens=longest))
-    found = [case("one question per row", unpacked, len(single))]
+    found = [make_case("one question per row", unpacked, len(single))]
     for tokens, places in ROWS:
         rows = PackedRows(pictures, tokenizer, dataclasses.replace(shape, tokens=tokens, pictures=places))
-        found.append(case(f"packed, {tokens} tokens, {places} pictures", rows, max(1, 1024 // tokens)))
+        found.append(make_case(f"packed, {tokens} tokens, {places} pictures", rows, max(1, 1024 // tokens)))
     return found
 
 
@@ -89,52 +86,42 @@ def measure(config: SmolRGPTConfig, measured: Sequence[Case], rounds: int) -> No
     state = jax.jit(optimizer.init)(trained)
     step = jax.jit(make_train_step(config, optimizer, compute=Compute.of(config, remat="full")), donate_argnums=(0, 2))
     batches = [jax.device_put(case.batch) for case in measured]
-    for number in range(rounds + 1):
-        for case_, batch in zip(measured, batches):
-            started = time.perf_counter()
-            trained, state, metrics = step(trained, params, state, batch)
-            jax.block_until_ready((trained, metrics))
-            if number:
-                case_.seconds.append(time.perf_counter() - started)
+
+    def run(batch: dict[str, jax.Array]) -> None:
+        nonlocal trained, state
+        trained, state, metrics = step(trained, params, state, batch)
+        jax.block_until_ready((trained, metrics))
+
+    for case, seconds in zip(measured, by_turns([functools.partial(run, batch) for batch in batches], rounds)):
+        case.seconds[:] = seconds
 
 
 def table(measured: Sequence[Case]) -> str:
     """The Markdown table of a measurement."""
-    lines = ["| rows | filled | questions per row | seconds per question | speed-up |", "|---|---|---|---|---|"]
-    for found in measured:
-        plan = found.rows.plan
-        lines.append(
-            f"| {found.name} | {plan.fill:.1%} | {plan.questions_per_row:.1f} | {found.per_question:.3g} | "
-            f"{measured[0].per_question / found.per_question:.2f} x |"
-        )
-    return "\n".join(lines)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Runs the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.packing", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    rows = (
+        f"{case.name} | {case.rows.plan.fill:.1%} | {case.rows.plan.questions_per_row:.1f} | {case.per_question:.3g} | "
+        f"{measured[0].per_question / case.per_question:.2f} x"
+        for case in measured
     )
+    return markdown("rows | filled | questions per row | seconds per question | speed-up", rows)
+
+
+@told()
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line."""
+    parser = command_line("benchmarks.packing", __doc__)
     parser.add_argument("--preset", choices=PRESETS, default="smolrgpt", help="size (default %(default)s)")
     parser.add_argument("--scenes", type=int, default=200, help="pictures (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="timed steps of each (default %(default)s)")
-    parser.add_argument("--out", type=Path, help="file for the table, too")
     a = parser.parse_args(arguments)
     print(f"making {a.scenes} scenes, then timing {a.rounds} steps of {1 + len(ROWS)} kinds of rows", flush=True)
     config = PRESETS[a.preset]
-    tokenizer = ChatTokenizer.load(TOKENIZER)
     with tempfile.TemporaryDirectory() as folder:
-        data = Path(folder) / "data"
-        numbers = {"scenes": a.scenes, "val_scenes": 0, "test_scenes": 0}
-        make_warehouse(data, WarehouseConfig(**numbers, width=480, height=270, mix="published"))
-        pictures = read_warehouse(data, "train")
-        measured = cases(config, pictures, tokenizer)
+        pictures = make_questions(Path(folder) / "data", a.scenes, mix="published")
+        measured = cases(config, pictures, ChatTokenizer.load(TOKENIZER))
     measure(config, measured, a.rounds)
-    text = table(measured)
-    print(text)
-    print(f"{sum(len(p.questions) for p in pictures) / len(pictures):.1f} questions per picture")
-    if a.out:
-        a.out.write_text(text + "\n", encoding="utf-8")
+    show(table(measured), a.out)
+    print(f"{per_picture(pictures):.1f} questions per picture")
 
 
 if __name__ == "__main__":

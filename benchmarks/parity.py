@@ -1,35 +1,24 @@
 """Our model's numbers against live PyTorch, as a table.
 
-python -m benchmarks.parity [--size tiny|small|full] [--folder CHECKPOINT] [--out FILE.md]
+    python -m benchmarks.parity [--size tiny|small|full] [--folder CHECKPOINT] [--out FILE.md]
 
-Runs the same weights, pictures, masks and questions through PyTorch (transformers' SiglipVisionModel and
-LlamaForCausalLM, and plain layers between them, `convert.torch_model`) and through this model, float32 on the
-CPU, one after the other, and prints the largest differences beside the tolerances of docs and tests. Exits
-with 1 where a tolerance is missed. `--size full` is the published model, 475,697,280 parameters: it
-takes 9 GB of memory, 5 GB of temporary disk and a quarter of an hour on two cores.
+Runs the same weights, pictures, masks and questions (`benchmarks.real_questions`) through PyTorch (`convert.torch_model`) and
+through this model, float32 on the CPU, one after the other, and prints the largest differences beside the tolerances of docs and
+tests. Exits with 1 where a tolerance is missed. `--size full` is the published model, 475,697,280 parameters: it takes 9 GB of
+memory, 5 GB of temporary disk and a quarter of an hour on two cores.
 
-Weights are random, from a seed, unless `--folder` names a checkpoint in the PyTorch release's layout. The
-questions are eight of the warehouse benchmark's published records with their real masks, 2 to 13 regions
-each, about the one record whose picture and depth are at hand (mirrored for every second question, turned
-upside down for every second pair). SmolLM2's tokenizer is not at hand either: ids are those of the test
-suite's tokenizer, which has its structure but 785 tokens; they are folded into smaller vocabularies, and the
-three tokens that stand for features take the last three ids, as published.
-
-The greedy tokens of random weights are only worth comparing where their lead is larger than rounding: the
-smallest distance of the two best logits is reported beside the largest difference of any logit.
+Weights are random, from a seed, unless `--folder` names a checkpoint in the PyTorch release's layout. The greedy tokens of
+random weights are only worth comparing where their lead is larger than rounding: the smallest distance of the two best logits is
+reported beside the largest difference of any logit.
 """
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import gc
-import json
 import os
-import sys
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,55 +28,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.real_questions import QUESTIONS, Conversations, read_conversations
+from benchmarks.shared import SIZES, command_line, markdown, progress, show
 from convert.torch_model import TorchModel, load_torch, random_torch
 from smolrgpt_jax import load
 from smolrgpt_jax.checkpoint.mapping import entries
-from smolrgpt_jax.config import PRESETS, DecoderConfig, SmolRGPTConfig, VisionConfig
-from smolrgpt_jax.data.chat import ChatTokenizer
-from smolrgpt_jax.data.images import load_depth, load_rgb
-from smolrgpt_jax.data.masks import RLE, decode, resample
-from smolrgpt_jax.errors import CheckpointError
+from smolrgpt_jax.data.masks import resample
+from smolrgpt_jax.errors import RunError, told
 from smolrgpt_jax.model import Model
 from smolrgpt_jax.models.attention import packed_attention_mask
 from smolrgpt_jax.models.mask_pooling import mask_pooling
 from smolrgpt_jax.models.smolrgpt import bind, loss_sums
 
-DATA_FILES = Path(__file__).parents[1] / "tests" / "data_files"
-
 MODULE_TOLERANCE = 1e-5
-LOGITS_TOLERANCE = 1e-4
-LOSS_TOLERANCE = 1e-4
-GRADIENT_TOLERANCE = 1e-4
-
-QUESTIONS = 8
+TOLERANCE = 1e-4  # of logits, losses and gradients
 NEW_TOKENS = 64
-# Rows of the batch whose loss is differentiated: the 13 regions, the 10, and a question of two. All eight
-# would need 8 GB more.
+# Rows of the batch whose loss is differentiated: the 13 regions, the 10, and a question of two. All eight would need 8 GB more.
 GRADIENT_ROWS = 3
-
-SIZES = {
-    # That of the golden files, but for the vocabulary.
-    "tiny": SmolRGPTConfig(
-        vision=VisionConfig(width=64, mlp_width=256, heads=4, layers=2, patch_size=8, image_size=64),
-        decoder=DecoderConfig(width=96, mlp_width=192, heads=6, kv_heads=2, layers=3, vocab_size=515),
-    ),
-    "small": SmolRGPTConfig(
-        vision=VisionConfig(width=384, mlp_width=1536, heads=6, layers=6),
-        decoder=DecoderConfig(width=384, mlp_width=1024, heads=6, kv_heads=2, layers=8),
-    ),
-    "full": PRESETS["smolrgpt"],
-}
-
 ENCODED = (
-    "vision_features_rgb",
-    "vision_features_depth",
-    "image_tokens",
-    "depth_tokens",
-    "rgb_refined",
-    "depth_refined",
-    "region_rgb",
-    "region_depth",
-)
+    "vision_features_rgb vision_features_depth image_tokens depth_tokens rgb_refined depth_refined region_rgb region_depth"
+).split()
 TOWERS = {
     "vision_encoder": "encoder",
     "MP": "RGB connector",
@@ -100,8 +60,7 @@ TOWERS = {
 
 @dataclass(frozen=True)
 class Line:
-    """One comparison: largest absolute difference, that over the largest value, and what it may be at
-    most."""
+    """One comparison: largest absolute difference, that over the largest value, and what it may be at most."""
 
     name: str
     difference: float
@@ -113,95 +72,11 @@ class Line:
         return bool(self.relative <= self.tolerance)
 
 
-def compare(name: str, ours: np.ndarray, theirs: np.ndarray, tolerance: float) -> Line:
+def compare(name: str, ours: np.ndarray, theirs: np.ndarray, tolerance: float = MODULE_TOLERANCE) -> Line:
     if ours.shape != theirs.shape:
-        raise ValueError(f"{name} has shape {ours.shape} here and {theirs.shape} in PyTorch")
+        raise RunError(f"{name} has shape {ours.shape} here and {theirs.shape} in PyTorch")
     difference = float(np.abs(np.subtract(ours, theirs, dtype=np.float32)).max())
     return Line(name, difference, difference / float(np.abs(theirs).max()), tolerance)
-
-
-@dataclass(frozen=True)
-class Conversations:
-    """Left-padded questions with their answers.
-
-    ids, attention_mask, targets: int32[B, S], targets -100 where there is no loss; prompts: the same without
-    the answers, (ids, attention_mask) int32[B, P]; images, depths: float32[B, H, W, 3]; masks: B arrays
-    uint8[1080, 1920, R].
-    """
-
-    ids: np.ndarray
-    attention_mask: np.ndarray
-    targets: np.ndarray
-    prompts: tuple[np.ndarray, np.ndarray]
-    images: np.ndarray
-    depths: np.ndarray
-    masks: list[np.ndarray]
-
-    @property
-    def pictures(self) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
-        return self.images, self.depths, self.masks
-
-    def first(self, rows: int) -> Conversations:
-        prompts = (self.prompts[0][:rows], self.prompts[1][:rows])
-        return Conversations(
-            self.ids[:rows],
-            self.attention_mask[:rows],
-            self.targets[:rows],
-            prompts,
-            self.images[:rows],
-            self.depths[:rows],
-            self.masks[:rows],
-        )
-
-
-def read_conversations(config: SmolRGPTConfig) -> Conversations:
-    """The eight questions, most regions first."""
-    root = DATA_FILES / "real_warehouse"
-    records = json.loads((root / "records_with_masks.json").read_text())
-    records = sorted(records, key=lambda r: -len(r["rle"]))[:QUESTIONS]
-    tokenizer = ChatTokenizer.load(DATA_FILES / "text" / "tokenizer")
-    vocab, pad = config.decoder.vocab_size, tokenizer.eos_id
-    features = {tokenizer.image_id: vocab - 3, tokenizer.mask_rgb_id: vocab - 2, tokenizer.mask_depth_id: vocab - 1}
-    if vocab < 32:
-        raise ValueError(f"a vocabulary of {vocab} tokens is too small for the questions")
-
-    def fold(token: int) -> int:
-        return features.get(token, token if token < vocab - 3 else 17 + token % (vocab - 20))
-
-    whole, asked = [], []
-    for record in records:
-        user, assistant = (turn["value"] for turn in record["conversations"])
-        rest, answer = tokenizer.question(user.replace("<image>", "").strip(), assistant)
-        prefix = tokenizer.prefix(config.image_tokens)
-        whole.append(np.array([fold(t) for t in (*prefix.tolist(), *rest.tolist())], np.int32))
-        asked.append(len(prefix) + answer)
-    ids, attention_mask = _left_padded(whole, pad)
-    targets = np.full_like(ids, -100)
-    for row, (tokens, start) in enumerate(zip(whole, asked)):
-        answer = tokens[start:]
-        targets[row, -len(answer) - 1 : -1] = answer
-    size = config.vision.image_size
-    image = load_rgb(root / "val" / "images" / "000315.png", size)
-    depth = load_depth(root / "val" / "depths" / "000315_depth.png", size)
-    turns = [(slice(None, None, (-1) ** (i // 2)), slice(None, None, (-1) ** i)) for i in range(len(records))]
-    return Conversations(
-        ids,
-        attention_mask,
-        targets,
-        _left_padded([tokens[:start] for tokens, start in zip(whole, asked)], pad),
-        np.stack([image[turn] for turn in turns]),
-        np.stack([depth[turn] for turn in turns]),
-        [
-            np.stack([decode(RLE(*mask["size"], mask["counts"].encode())) for mask in record["rle"]], axis=-1)
-            for record in records
-        ],
-    )
-
-
-def _left_padded(rows: list[np.ndarray], pad: int) -> tuple[np.ndarray, np.ndarray]:
-    length = max(map(len, rows))
-    ids = np.stack([np.pad(row, (length - len(row), 0), constant_values=pad) for row in rows])
-    return ids, np.stack([np.arange(length) >= length - len(row) for row in rows]).astype(np.int32)
 
 
 class Store:
@@ -217,8 +92,8 @@ class Store:
     def get(self, name: str) -> np.ndarray:
         return np.load(self.folder / f"{name}.npy", mmap_mode="r")
 
-    def names(self, prefix: str) -> list[str]:
-        return sorted(p.stem for p in self.folder.glob(f"{prefix}*.npy"))
+    def names(self, prefix: str) -> set[str]:
+        return {p.stem for p in self.folder.glob(f"{prefix}*.npy")}
 
 
 def run_torch(model: TorchModel, batch: Conversations, store: Store) -> None:
@@ -245,9 +120,7 @@ def run_torch(model: TorchModel, batch: Conversations, store: Store) -> None:
     del logits
     progress("PyTorch: gradients")
     few = batch.first(GRADIENT_ROWS)
-    out = model.outputs(few.ids, few.attention_mask, *few.pictures)
-    loss = losses(out["logits"], few.targets, "mean")
-    del out
+    loss = losses(model.outputs(few.ids, few.attention_mask, *few.pictures)["logits"], few.targets, "mean")
     loss.backward()
     store.put("gradient_loss", np.float32(loss.item()))
     for name, gradient in model.gradients().items():
@@ -257,35 +130,26 @@ def run_torch(model: TorchModel, batch: Conversations, store: Store) -> None:
 
 def compare_modules(model: Model, batch: Conversations, store: Store) -> Iterator[Line]:
     """Every module by itself, fed with what PyTorch's module was fed with."""
-    config, grid = model.config, model.config.mask_grid
+    grid, vocab = model.config.mask_grid, model.config.decoder.vocab_size
 
     def run(function, *inputs: np.ndarray) -> np.ndarray:
-        program = jax.jit(lambda p, x: function(bind(config, p, model.compute), *x))
+        program = jax.jit(lambda p, x: function(bind(model.config, p, model.compute), *x))
         return np.asarray(program(model.params, [jnp.asarray(x) for x in inputs]))
 
-    yield compare(
-        "encoder",
-        run(lambda m, x: m.vision_encoder(x), batch.depths),
-        store.get("vision_features_depth"),
-        MODULE_TOLERANCE,
-    )
-    for kind, features, tokens in (
-        ("rgb", "vision_features_rgb", "image_tokens"),
-        ("depth", "vision_features_depth", "depth_tokens"),
-    ):
-        label = TOWERS[f"{kind}_refiner"].split()[0]
-        connector, refiner, refined = f"{kind}_connector", f"{kind}_refiner", f"{kind}_refined"
-        got = run(lambda m, x: getattr(m, connector)(x), store.get(features))
-        yield compare(f"{label} connector", got, store.get(tokens), MODULE_TOLERANCE)
-        got = run(lambda m, x: getattr(m, refiner)(x), store.get(tokens))
-        yield compare(f"{label} refiner", got, store.get(refined), MODULE_TOLERANCE)
-        most = max(mask.shape[-1] for mask in batch.masks)
-        weights = np.zeros((len(batch.ids), most, grid, grid), np.float32)
-        for row, mask in enumerate(batch.masks):
-            weights[row, : mask.shape[-1]] = resample(mask, grid).transpose(2, 0, 1)
-        pooled = run(lambda m, x, w: mask_pooling(x, w), store.get(refined), weights)
+    got = run(lambda m, x: m.vision_encoder(x), batch.depths)
+    yield compare("encoder", got, store.get("vision_features_depth"))
+    weights = np.zeros((len(batch.ids), max(mask.shape[-1] for mask in batch.masks), grid, grid), np.float32)
+    for row, mask in enumerate(batch.masks):
+        weights[row, : mask.shape[-1]] = resample(mask, grid).transpose(2, 0, 1)
+    for kind, label, tokens in (("rgb", "RGB", "image_tokens"), ("depth", "depth", "depth_tokens")):
+        refined = store.get(f"{kind}_refined")
+        got = run(lambda m, x: getattr(m, f"{kind}_connector")(x), store.get(f"vision_features_{kind}"))
+        yield compare(f"{label} connector", got, store.get(tokens))
+        got = run(lambda m, x: getattr(m, f"{kind}_refiner")(x), store.get(tokens))
+        yield compare(f"{label} refiner", got, refined)
+        pooled = run(lambda m, x, w: mask_pooling(x, w), refined, weights)
         got = np.concatenate([row[: mask.shape[-1]] for row, mask in zip(pooled, batch.masks)])
-        yield compare(f"{label} mask pooling", got, store.get(f"region_{kind}"), MODULE_TOLERANCE)
+        yield compare(f"{label} mask pooling", got, store.get(f"region_{kind}"))
     valid = batch.attention_mask != 0
     positions = np.maximum(np.cumsum(batch.attention_mask, axis=1) - 1, 0)
 
@@ -293,30 +157,27 @@ def compare_modules(model: Model, batch: Conversations, store: Store) -> Iterato
         mask = packed_attention_mask(batch.attention_mask, jnp.zeros_like(batch.attention_mask))
         return m.decoder(x, positions, mask)[0]
 
-    got = run(hidden, store.get("embeddings"))
-    yield compare("decoder", got[valid], store.get("hidden")[valid], MODULE_TOLERANCE)
-    vocab = config.decoder.vocab_size
+    yield compare("decoder", run(hidden, store.get("embeddings"))[valid], store.get("hidden")[valid])
     got = run(lambda m, x: m.decoder.logits(x), store.get("hidden"))[..., :vocab]
-    yield compare("head", got[valid], store.get("logits")[valid], MODULE_TOLERANCE)
+    yield compare("head", got[valid], store.get("logits")[valid])
 
 
 def compare_whole(model: Model, batch: Conversations, store: Store) -> Iterator[Line]:
     """From pictures and ids to intermediates, logits and losses in one pass."""
     out = model.forward(batch.ids, batch.attention_mask, *batch.pictures)
     for name in ENCODED:
-        yield compare(name, out[name], store.get(name), MODULE_TOLERANCE)
+        yield compare(name, out[name], store.get(name))
     valid = batch.attention_mask != 0
-    yield compare("hidden", out["hidden"][valid], store.get("hidden")[valid], MODULE_TOLERANCE)
-    yield compare("logits", out["logits"][valid], store.get("logits")[valid], LOGITS_TOLERANCE)
+    yield compare("hidden", out["hidden"][valid], store.get("hidden")[valid])
+    yield compare("logits", out["logits"][valid], store.get("logits")[valid], TOLERANCE)
     sums, counts = loss_sums(out["logits"], batch.targets)
     ours, theirs = np.asarray(sums / counts), store.get("losses")
     difference = np.abs(ours - theirs)
-    yield Line("losses of the questions", float(difference.max()), float((difference / theirs).max()), LOSS_TOLERANCE)
+    yield Line("losses of the questions", float(difference.max()), float((difference / theirs).max()), TOLERANCE)
 
 
 def compare_gradients(model: Model, batch: Conversations, store: Store) -> Iterator[Line]:
-    """The mean loss of a few questions and its gradients to every parameter; per tower, the tensor that
-    differs most."""
+    """The mean loss of a few questions and its gradients to every parameter; per tower, the tensor that differs most."""
     few = batch.first(GRADIENT_ROWS)
     arrays = model._batch(few.ids, few.attention_mask, *few.pictures)
     arrays["tokens"] = arrays.pop("input_ids")
@@ -329,35 +190,26 @@ def compare_gradients(model: Model, batch: Conversations, store: Store) -> Itera
     loss, gradients = jax.jit(jax.value_and_grad(mean_loss))(model.params)
     theirs = float(store.get("gradient_loss"))
     difference = abs(float(loss) - theirs)
-    yield Line("loss that is differentiated", difference, difference / theirs, LOSS_TOLERANCE)
-    worst: dict[str, Line] = {}
-    stored = set(store.names("gradient."))
+    yield Line("loss that is differentiated", difference, difference / theirs, TOLERANCE)
+    lines: dict[str, list[Line]] = {tower: [] for tower in TOWERS}
+    compared = set()
     for entry in entries(config):
-        name = entry.torch
-        if config.decoder.tied_head and name == "decoder.token_embedding.weight":
-            name = "decoder.head.weight"
-        if f"gradient.{name}" not in stored:
-            raise ValueError(f"PyTorch has no gradient of {name}")
-        stored.remove(f"gradient.{name}")
+        tied = config.decoder.tied_head and entry.torch == "decoder.token_embedding.weight"
+        name = "decoder.head.weight" if tied else entry.torch
+        compared.add(f"gradient.{name}")
         value = gradients[entry.jax] if entry.layer is None else gradients[entry.jax][entry.layer]
         tower = name.split(".")[0]
-        line = compare(
-            f"gradients of the {TOWERS[tower]} (largest: {name})",
-            entry.to_torch(np.asarray(value)),
-            store.get(f"gradient.{name}"),
-            GRADIENT_TOLERANCE,
-        )
-        if tower not in worst or line.relative > worst[tower].relative:
-            worst[tower] = line
-    if stored:
-        raise ValueError(f"only PyTorch has {', '.join(sorted(stored))}")
-    yield from (worst[tower] for tower in TOWERS)
+        about = f"gradients of the {TOWERS[tower]} (largest: {name})"
+        ours, theirs = entry.to_torch(np.asarray(value)), store.get(f"gradient.{name}")
+        lines[tower].append(compare(about, ours, theirs, TOLERANCE))
+    if compared != store.names("gradient."):
+        raise RunError(f"only PyTorch has {', '.join(sorted(store.names('gradient.') - compared))}")
+    yield from (max(found, key=lambda line: line.relative) for found in lines.values())
 
 
 @dataclass(frozen=True)
 class Greedy:
-    """tokens, ours: int32[B, T]; leads: float32[B, T'], distance of PyTorch's two best logits at every step
-    taken."""
+    """tokens, ours: int32[B, T]; leads: float32[B, T'], distance of PyTorch's two best logits at every step taken."""
 
     tokens: np.ndarray
     ours: np.ndarray
@@ -379,25 +231,19 @@ class Greedy:
         for row in range(rows):
             different = np.flatnonzero(self.tokens[row] != self.ours[row])
             if len(different):
-                step = different[0]
-                lead = self.leads[row, step]
-                lines.append(f"Question {row} first differs at token {step}, where the lead is {lead:.3g}.")
+                lead = self.leads[row, different[0]]
+                lines.append(f"Question {row} first differs at token {different[0]}, where the lead is {lead:.3g}.")
         return "\n".join(lines)
 
 
-def table(lines: list[Line]) -> str:
+def table(lines: Sequence[Line]) -> str:
     """Markdown."""
-    head = "| | max \\|difference\\| | relative to max \\|output\\| | tolerance | |\n|---|---|---|---|---|"
-    rows = [
-        f"| {line.name} | {line.difference:.2e} | {line.relative:.2e} | {line.tolerance:.0e} "
-        f"| {'pass' if line.passed else '**FAIL**'} |"
+    rows = (
+        f"{line.name} | {line.difference:.2e} | {line.relative:.2e} | {line.tolerance:.0e} "
+        f"| {'pass' if line.passed else '**FAIL**'}"
         for line in lines
-    ]
-    return "\n".join([head, *rows])
-
-
-def progress(message: str) -> None:
-    print(f"[{time.strftime('%H:%M:%S')}] {message}", file=sys.stderr, flush=True)
+    )
+    return markdown(r"| max \|difference\| | relative to max \|output\| | tolerance |", rows)
 
 
 def release_memory() -> None:
@@ -440,50 +286,38 @@ def measure(size: str, folder: Path | None, seed: int) -> tuple[str, bool]:
         greedy = Greedy(np.array(store.get("greedy")), tokens, np.array(store.get("leads")))
         progress("JAX: gradients")
         gradients = list(compare_gradients(ours, batch, store))
-    lines = modules + whole + gradients
     logits = next(line for line in whole if line.name == "logits")
-    passed = greedy.passed and all(line.passed for line in lines)
+    passed = greedy.passed and all(line.passed for line in modules + whole + gradients)
     regions = sorted(mask.shape[-1] for mask in batch.masks)
     lengths = batch.attention_mask.sum(1)
-    report = "\n\n".join(
-        [
-            f"{parameters:,} parameters, {weights}; float32, CPU; {len(batch.ids)} real questions of "
-            f"{lengths.min()} to {lengths.max()} tokens with {regions[0]} to {regions[-1]} regions. "
-            f"Gradients: of {GRADIENT_ROWS} of them.",
-            "Each module by itself, given PyTorch's inputs:\n\n" + table(modules),
-            "The whole model:\n\n" + table(whole + gradients),
-            greedy.report(logits.difference),
-            "Every tolerance is met." if passed else "**A tolerance is missed.**",
-        ]
-    )
-    return report, passed
+    parts = [
+        f"{parameters:,} parameters, {weights}; float32, CPU; {len(batch.ids)} real questions of {lengths.min()} to "
+        f"{lengths.max()} tokens with {regions[0]} to {regions[-1]} regions. Gradients: of {GRADIENT_ROWS} of them.",
+        "Each module by itself, given PyTorch's inputs:",
+        table(modules),
+        "The whole model:",
+        table(whole + gradients),
+        greedy.report(logits.difference),
+        "Every tolerance is met." if passed else "**A tolerance is missed.**",
+    ]
+    return "\n\n".join(parts), passed
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.parity", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+@told()
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line; exits with 1 if a tolerance is missed."""
+    parser = command_line("benchmarks.parity", __doc__)
     parser.add_argument("--size", choices=SIZES, default="tiny", help="of the random model (default %(default)s)")
     parser.add_argument("--folder", type=Path, help="checkpoint in the PyTorch release's layout, in place of --size")
     parser.add_argument("--seed", type=int, default=0, help="of the random weights (default %(default)s)")
-    parser.add_argument("--out", type=Path, help="Markdown file to write the report to, as well")
-    options = parser.parse_args(arguments)
+    a = parser.parse_args(arguments)
     jax.config.update("jax_default_matmul_precision", "highest")
-    what = options.folder or f"a random model of size {options.size}"
-    progress(f"comparing {what} in PyTorch and JAX, {QUESTIONS} questions")
-    try:
-        report, passed = measure(options.size, options.folder, options.seed)
-        print(report)
-        if options.out is not None:
-            aside = options.out.with_name(f".{options.out.name}.partial-{os.getpid()}")
-            aside.write_text(report + "\n", encoding="utf-8")
-            aside.replace(options.out)
-    except (CheckpointError, ImportError, OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0 if passed else 1
+    progress(f"comparing {a.folder or f'a random model of size {a.size}'} in PyTorch and JAX, {QUESTIONS} questions")
+    report, passed = measure(a.size, a.folder, a.seed)
+    show(report, a.out)
+    if not passed:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -8,14 +8,17 @@ extra). A program whose JSON is there already is not compiled again.
 
 from __future__ import annotations
 
-import argparse
-import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-GIB = 2**30
+from benchmarks.shared import command_line, markdown, show
+from smolrgpt_jax.chips import GIB
+from smolrgpt_jax.errors import RunError, told
+from smolrgpt_jax.files import read_json
+
 ROW_TOKENS = 512
 STAGE1, STAGE2, STAGE3 = (f"configs/{name}.py" for name in ("stage1_connector", "stage2_refiner", "stage3_sft"))
 
@@ -32,18 +35,9 @@ class Case:
 
     def command(self, out: Path) -> list[str]:
         """The command that compiles it."""
-        return [
-            sys.executable,
-            "-m",
-            "launch.compile_for_tpu",
-            f"--config={self.config}",
-            f"--topology={self.topology}",
-            f"--slices={self.slices}",
-            f"--config.batch_rows={self.rows}",
-            f"--config.data.row_tokens={ROW_TOKENS}",
-            f"--out={out}",
-            *self.arguments,
-        ]
+        command = [sys.executable, "-m", "launch.compile_for_tpu", f"--config={self.config}", f"--out={out}"]
+        command += [f"--topology={self.topology}", f"--slices={self.slices}", f"--config.batch_rows={self.rows}"]
+        return [*command, f"--config.data.row_tokens={ROW_TOKENS}", *self.arguments]
 
 
 FSDP = ("--config.strategy=fsdp",)
@@ -64,75 +58,73 @@ CASES: dict[str, Case] = {
 }
 
 
+HEAD = (
+    "program | chips | mesh data x fsdp x tensor | strategy | rows per chip | GiB of | parameters | optimiser | temporaries "
+    "| collectives, MB sent | TFLOP (x analytic) | estimated ms, MFU: all hidden .. none hidden"
+)
+
+
+def row(name: str, r: dict) -> str:
+    """A report's row of the table."""
+    memory, estimate, flops = r["memory"], r["estimate"], r["flops"]
+    kinds, accumulation = memory["arguments_by_kind"], r["settings"]["accumulation"]
+    parameters = sum(v for k, v in kinds.items() if "parameters" in k)
+    rows = f"{r['rows'] // (r['mesh']['data'] * r['mesh']['fsdp'])}"
+    rows += f" in {accumulation} parts" if accumulation > 1 and r["what"] == "train" else ""
+    sent = "; ".join(
+        f"{c['runs_per_step']} {c['kind']} {(c['ici_bytes_per_step'] + c['dcn_bytes_per_step']) / 1e6:,.0f}"
+        for c in r["collectives"]
+    )
+    return (
+        f"{name} | {r['devices']} | {' x '.join(map(str, r['mesh'].values()))} | {r['settings']['strategy']} | {rows} "
+        f"| {memory['total'] / GIB:.2f} of {memory['chip_hbm'] / GIB:.1f} | {parameters / GIB:.2f} "
+        f"| {kinds.get('optimiser state', 0) / GIB:.3f} | {memory['temporaries'] / GIB:.2f} | {sent} "
+        f"| {flops['of_compiled_program'] / 1e12:.2f} ({flops['compiled_over_analytic']:.2f}) "
+        f"| {estimate['seconds'] * 1e3:,.0f} .. {estimate['seconds_no_overlap'] * 1e3:,.0f}, "
+        f"{estimate['mfu']:.0%} .. {estimate['mfu_no_overlap']:.0%}"
+    )
+
+
 def table(reports: dict[str, dict]) -> str:
-    """The Markdown table of the reports, by name."""
-    lines = [
-        "Compiled, not run. Estimates rest on the assumptions below; per chip unless said otherwise.",
-        "",
-        "| program | chips | mesh data x fsdp x tensor | strategy | rows per chip | GiB of | parameters | optimiser | "
-        "temporaries | collectives, MB sent | TFLOP (x analytic) | estimated ms, MFU: all hidden .. none hidden |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for name, r in reports.items():
-        memory, estimate = r["memory"], r["estimate"]
-        kinds = memory["arguments_by_kind"]
-        parameters = sum(v for k, v in kinds.items() if "parameters" in k)
-        accumulation = r["settings"]["accumulation"]
-        rows = f"{r['rows'] // (r['mesh']['data'] * r['mesh']['fsdp'])}"
-        rows += f" in {accumulation} parts" if accumulation > 1 and r["what"] == "train" else ""
-        sent = "; ".join(
-            f"{c['runs_per_step']} {c['kind']}" + f" {(c['ici_bytes_per_step'] + c['dcn_bytes_per_step']) / 1e6:,.0f}"
-            for c in r["collectives"]
-        )
-        lines.append(
-            f"| {name} | {r['devices']} | {' x '.join(map(str, r['mesh'].values()))} | {r['settings']['strategy']} | {rows} "
-            f"| {memory['total'] / GIB:.2f} of {memory['chip_hbm'] / GIB:.1f} | {parameters / GIB:.2f} "
-            f"| {kinds.get('optimiser state', 0) / GIB:.3f} | {memory['temporaries'] / GIB:.2f} | {sent} "
-            f"| {r['flops']['of_compiled_program'] / 1e12:.2f} ({r['flops']['compiled_over_analytic']:.2f}) "
-            f"| {estimate['seconds'] * 1e3:,.0f} .. {estimate['seconds_no_overlap'] * 1e3:,.0f}, "
-            f"{estimate['mfu']:.0%} .. {estimate['mfu_no_overlap']:.0%} |"
-        )
-    any_report = next(iter(reports.values()))
-    lines += ["", "Assumed:", "", *(f"- {a}" for a in any_report["assumptions"])]
+    """The Markdown page of the reports, by name."""
     chips = {r["chip"]["name"]: r["chip"] for r in reports.values()}
-    lines += ["", "Figures:", ""]
-    lines += [
+    figures = [
         f"- {c['name']}: {c['flops'] / 1e12:.0f} TFLOP/s bf16, HBM {c['hbm_bandwidth'] / 1e9:.0f} GB/s, ICI "
         f"{c['ici_bandwidth'] / 1e9:.0f} GB/s one way; {c['source']}"
         for c in chips.values()
     ]
-    return "\n".join(lines) + "\n"
+    parts = [
+        "Compiled, not run. Estimates rest on the assumptions below; per chip unless said otherwise.",
+        markdown(HEAD, (row(name, r) for name, r in reports.items())),
+        "Assumed:",
+        "\n".join(f"- {a}" for a in next(iter(reports.values()))["assumptions"]),
+        "Figures:",
+        "\n".join(figures),
+    ]
+    return "\n\n".join(parts)
 
 
-def main() -> None:
+@told()
+def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.tpu_compile",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser = command_line("benchmarks.tpu_compile", __doc__)
+    parser.set_defaults(out=Path("benchmarks/results"))
     parser.add_argument("--only", nargs="+", choices=list(CASES), default=list(CASES), metavar="NAME")
-    a = parser.parse_args()
-    folder = a.out / "tpu_compile"
-    folder.mkdir(parents=True, exist_ok=True)
-    print(f"compiling {len(a.only)} programs into {folder}; some minutes each on two cores", flush=True)
+    a = parser.parse_args(arguments)
+    results = {name: a.out / "tpu_compile" / f"{name}.json" for name in CASES}
+    print(f"compiling {len(a.only)} programs into {a.out / 'tpu_compile'}; some minutes each on two cores", flush=True)
+    (a.out / "tpu_compile").mkdir(parents=True, exist_ok=True)
     failed = []
     for name in a.only:
-        out = folder / f"{name}.json"
-        if out.exists():
+        if results[name].exists():
             print(f"{name}: there already", flush=True)
-        elif subprocess.run(CASES[name].command(out)).returncode:
+        elif subprocess.run(CASES[name].command(results[name])).returncode:
             failed.append(name)
-    reports = {n: json.loads((folder / f"{n}.json").read_text()) for n in CASES if (folder / f"{n}.json").exists()}
+    reports = {name: read_json(file, dict) for name, file in results.items() if file.exists()}
     if reports:
-        text = table(reports)
-        aside = a.out / "tpu_compile.md.partial"
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(a.out / "tpu_compile.md")
-        print(text)
+        show(table(reports), a.out / "tpu_compile.md")
     if failed:
-        raise SystemExit(f"error: did not compile: {', '.join(failed)}")
+        raise RunError(f"did not compile: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

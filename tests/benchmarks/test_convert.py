@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 
 from benchmarks import convert
 from smolrgpt_jax.checkpoint.mapping import entries
@@ -14,10 +13,8 @@ def demo_parameters():
     return sum(math.prod(e.torch_shape) for e in entries(PRESETS["demo"]))
 
 
-def test_it_prints_a_table_and_leaves_nothing(tmp_path, monkeypatch, capsys):
-    arguments = ["--size", "tiny", "--rounds", "1", "--workdir", str(tmp_path / "work")]
-    monkeypatch.setattr(sys, "argv", ["benchmark", *arguments])
-    convert.main()
+def test_it_prints_a_table_and_leaves_nothing(tmp_path, capsys):
+    convert.main(["--size", "tiny", "--rounds", "1", "--workdir", str(tmp_path / "work")])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"{demo_parameters():,} parameters, float32, ")
     rows = [line.split("|")[1].strip() for line in lines if line.startswith("| ")]

@@ -26,16 +26,11 @@ def test_all_loaders_read_every_question(tmp_path):
     assert data.packed_loader(read_prepared(tmp_path / "prepared", "train"), tokenizer) == questions
 
 
-def test_rates_are_medians_and_the_table_compares_with_the_first(monkeypatch):
-    clock = iter(range(0, 10_000, 2))
-    monkeypatch.setattr(data.time, "perf_counter", lambda: float(next(clock)))
-    calls = []
-    rates = data.measure({"a": lambda: calls.append("a") or 4, "b": lambda: calls.append("b") or 12}, rounds=3)
-    assert rates == {"a": 2.0, "b": 6.0} and calls == ["b", *["a", "b"] * 3]
-    assert "| b | 6.0 | 3.0 x |" in data.table(rates)
+def test_the_table_compares_with_the_first():
+    assert "| b | 6.0 | 3.0 x |" in data.table({"a": 2.0, "b": 6.0})
 
 
 def test_the_need_of_a_pod_is_of_the_right_size():
     # 475.7 M parameters: forward and backward of the decoder over 130 tokens dominate.
-    flops = data.CHIPS * data.PEAK * data.UTILISATION / data.needed_per_second()
+    flops = data.NUMBER * 197e12 * data.UTILISATION / data.needed_per_second()
     assert flops == pytest.approx(6 * 361.8e6 * 130 + (4 * 85.8e6 * 256 + 6e10) / 6.4, rel=0.02)

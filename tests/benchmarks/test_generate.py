@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from benchmarks import generate, parity
+from benchmarks import generate, shared
 from smolrgpt_jax.data.chat import ChatTokenizer
 
 WORDS = ChatTokenizer.load(generate.TOKENIZER).vocab_size
@@ -17,16 +17,16 @@ WORDS = ChatTokenizer.load(generate.TOKENIZER).vocab_size
 @pytest.fixture
 def tiny(monkeypatch):
     """The smallest model with room for the tokenizer, few steps."""
-    config = parity.SIZES["tiny"]
+    config = shared.SIZES["tiny"]
     config = config.replace(decoder=dataclasses.replace(config.decoder, vocab_size=WORDS))
-    monkeypatch.setitem(parity.SIZES, "tiny", config)
+    monkeypatch.setitem(shared.SIZES, "tiny", config)
     monkeypatch.setattr(generate, "STEPS", 14)
     return config
 
 
 def test_both_sides_give_the_same_answers(tiny, tmp_path, capsys):
     out = tmp_path / "table.md"
-    assert generate.main(["--size", "tiny", "--questions", "8", "--out", str(out)]) == 0
+    generate.main(["--size", "tiny", "--questions", "8", "--out", str(out)])
     _, _, shared, single = out.read_text().splitlines()
     assert shared.startswith("| 8 questions per picture | 8 |") and shared.endswith("| 8 of 8 |")
     assert single.startswith("| 1 question per picture | 8 |") and single.endswith("| 8 of 8 |")
@@ -43,7 +43,9 @@ def test_a_different_answer_is_an_error(tiny, monkeypatch, capsys):
         return answers
 
     monkeypatch.setattr(generate, "answer_with_engine", wrong)
-    assert generate.main(["--size", "tiny", "--questions", "8", "--max_length", "256"]) == 1
+    with pytest.raises(SystemExit) as stop:
+        generate.main(["--size", "tiny", "--questions", "8", "--max_length", "256"])
+    assert stop.value.code == 1
     assert "| 7 of 8 |" in capsys.readouterr().out
 
 

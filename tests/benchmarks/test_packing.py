@@ -44,8 +44,8 @@ def test_the_timed_step_trains(cases, monkeypatch):
     losses = []
     make = step.make_train_step
 
-    def watched(*arguments):
-        run = make(*arguments)
+    def watched(*arguments, **named):
+        run = make(*arguments, **named)
 
         def watched_step(*state):
             *new, metrics = run(*state)

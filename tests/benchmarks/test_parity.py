@@ -15,7 +15,7 @@ from smolrgpt_jax import load
 
 def test_tiny_model_meets_every_tolerance(tmp_path, capsys):
     out = tmp_path / "parity.md"
-    assert parity.main(["--size", "tiny", "--out", str(out)]) == 0
+    parity.main(["--size", "tiny", "--out", str(out)])
     report = out.read_text()
     assert report.strip() == capsys.readouterr().out.strip()
     assert "Greedy tokens: 512 of 8 x 64 identical" in report
@@ -35,13 +35,15 @@ def test_a_wrong_model_fails(tmp_path, capsys, monkeypatch):
         return dataclasses.replace(model, params=model.params | {name: scale})
 
     monkeypatch.setattr(parity, "load", changed)
-    assert parity.main(["--size", "tiny"]) == 1
+    with pytest.raises(SystemExit) as stop:
+        parity.main(["--size", "tiny"])
+    assert stop.value.code == 1
     assert "A tolerance is missed" in capsys.readouterr().out
 
 
-def test_a_folder_without_checkpoint_is_an_error(tmp_path, capsys):
-    assert parity.main(["--folder", str(tmp_path)]) == 2
-    assert "config.json: no such file" in capsys.readouterr().err
+def test_a_folder_without_checkpoint_is_an_error(tmp_path):
+    with pytest.raises(SystemExit, match="error: .*config.json: no such file"):
+        parity.main(["--folder", str(tmp_path)])
 
 
 def test_different_answers_are_reported():

@@ -1,0 +1,90 @@
+"""What the benchmarks share: random models, procedural questions, timing by turns, Markdown tables."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from smolrgpt_jax import files
+from smolrgpt_jax.config import PRESETS, DecoderConfig, SmolRGPTConfig, VisionConfig
+from smolrgpt_jax.data.records import Picture
+from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.warehouse.parameters import WarehouseConfig
+from smolrgpt_jax.warehouse.write import make_warehouse
+
+TOKENIZER = "configs/demo_tokenizer"
+# Of models with random weights.
+SIZES = {
+    # That of the golden files, but for the vocabulary.
+    "tiny": SmolRGPTConfig(
+        vision=VisionConfig(width=64, mlp_width=256, heads=4, layers=2, patch_size=8, image_size=64),
+        decoder=DecoderConfig(width=96, mlp_width=192, heads=6, kv_heads=2, layers=3, vocab_size=515),
+    ),
+    "small": SmolRGPTConfig(
+        vision=VisionConfig(width=384, mlp_width=1536, heads=6, layers=6),
+        decoder=DecoderConfig(width=384, mlp_width=1024, heads=6, kv_heads=2, layers=8),
+    ),
+    "full": PRESETS["smolrgpt"],
+}
+
+
+def command_line(module: str, doc: str) -> argparse.ArgumentParser:
+    """The parser of a benchmark's command, with --out."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {module}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, help="Markdown file to write the result to, as well")
+    return parser
+
+
+def make_questions(folder: Path, scenes: int, width: int = 480, height: int = 270, **settings: object) -> list[Picture]:
+    """Procedural pictures with their questions, written to a new folder; settings: of WarehouseConfig."""
+    numbers = {"scenes": scenes, "val_scenes": 0, "test_scenes": 0}
+    make_warehouse(folder, WarehouseConfig(**numbers, width=width, height=height, **settings))
+    return read_warehouse(folder, "train")
+
+
+def per_picture(pictures: Sequence[Picture]) -> float:
+    """Mean number of questions."""
+    return sum(len(picture.questions) for picture in pictures) / len(pictures)
+
+
+def by_turns(runs: Sequence[Callable[[], object]], rounds: int) -> list[list[float]]:
+    """Seconds of each run in every round; the runs take turns, after one turn to warm up."""
+    seconds: list[list[float]] = [[] for _ in runs]
+    for number in range(rounds + 1):
+        for run, taken in zip(runs, seconds):
+            started = time.perf_counter()
+            run()
+            if number:
+                taken.append(time.perf_counter() - started)
+    return seconds
+
+
+def markdown(head: str, rows: Iterable[str]) -> str:
+    """A table; head, rows: cells divided by "|"."""
+    columns = head.replace("\\|", "").count("|") + 1
+    return "\n".join([f"| {head} |", "|---" * columns + "|", *(f"| {row} |" for row in rows)])
+
+
+def show(text: str, out: Path | None) -> None:
+    """Prints a result, and writes it to a file where one was asked for."""
+    print(text)
+    if out is not None:
+        files.write_text(out, text + "\n")
+
+
+def left_padded(rows: Sequence[np.ndarray], pad: int, length: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Token ids and attention mask of prompts, int32[B, S]; length: of them, 0 for the longest's."""
+    length = length or max(map(len, rows))
+    ids = np.stack([np.pad(row, (length - len(row), 0), constant_values=pad) for row in rows])
+    return ids, np.stack([np.arange(length) >= length - len(row) for row in rows]).astype(np.int32)
+
+
+def progress(message: str) -> None:
+    print(f"[{time.strftime('%H:%M:%S')}] {message}", file=sys.stderr, flush=True)

@@ -1,0 +1,24 @@
+"""What the benchmarks share: turns, tables, padding."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from benchmarks import shared
+
+
+def test_runs_take_turns_after_one_to_warm_up(monkeypatch):
+    clock = iter(range(0, 10_000, 2))
+    monkeypatch.setattr(shared.time, "perf_counter", lambda: float(next(clock)))
+    calls = []
+    seconds = shared.by_turns([lambda: calls.append("a"), lambda: calls.append("b")], rounds=3)
+    assert seconds == [[2.0] * 3] * 2 and calls == ["a", "b"] * 4
+
+
+def test_a_table_has_a_line_under_each_column():
+    assert shared.markdown(r"| \|a\|", ["x | 1"]).splitlines() == [r"| | \|a\| |", "|---|---|", "| x | 1 |"]
+
+
+def test_prompts_are_padded_on_the_left():
+    ids, mask = shared.left_padded([np.array([5]), np.array([6, 7])], pad=9, length=3)
+    assert ids.tolist() == [[9, 9, 5], [9, 6, 7]] and mask.tolist() == [[0, 0, 1], [0, 1, 1]]
