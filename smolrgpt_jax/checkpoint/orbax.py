@@ -109,12 +109,11 @@ def _best_checkpoint(workdir: Path) -> Path:
     return best
 
 
-class _Leaf:
+class _Leaf(ShapeDtypeStruct):
     """A parameter on its way to the disk: known by shape and dtype, read piece by piece when its turn comes."""
 
     def __init__(self, params: StreamedParams, name: str):
-        info = params.infos[name]
-        self.shape, self.dtype, self.size = info.shape, info.dtype, info.size
+        super().__init__(params.infos[name].shape, params.infos[name].dtype)
         self.params, self.name = params, name
 
 
@@ -230,15 +229,15 @@ def _read_piece(folder: Path, piece: Piece) -> np.ndarray:
         return (array if layer is None else array[layer]).read().result()
 
 
-class _KeepStep(preservation_policy.PreservationPolicy):
-    """Keeps one step, which may change."""
+class _Kept(preservation_policy.PreservationPolicy):
+    """Keeps the newest steps and the best one, which may change."""
 
-    step: int | None = None
+    def __init__(self, newest: int):
+        self.newest, self.best = newest, None
 
-    def should_preserve(
-        self, checkpoints: Sequence[Any], *, context: preservation_policy.PreservationContext
-    ) -> Sequence[bool]:
-        return [checkpoint.step == self.step for checkpoint in checkpoints]
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        return [step in (*steps[-self.newest :], self.best) for step in steps]
 
 
 class TrainingCheckpoints:
@@ -247,15 +246,11 @@ class TrainingCheckpoints:
     def __init__(self, workdir: str | Path, keep: int):
         """keep: how many of the newest steps stay, besides the best one."""
         self.folder = Path(workdir).absolute() / STEPS
-        self._best = _KeepStep()
+        self._kept = _Kept(keep)
         self.manager = ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=preservation_policy.AnyPreservationPolicy(
-                    [preservation_policy.LatestN(n=keep), self._best]
-                ),
-                enable_async_checkpointing=True,
-                cleanup_tmp_directories=True,
+                preservation_policy=self._kept, enable_async_checkpointing=True, cleanup_tmp_directories=True
             ),
         )
 
@@ -272,7 +267,7 @@ class TrainingCheckpoints:
 
         best_step: the step to keep besides the last ones. Raises CheckpointError if this or the save before failed.
         """
-        self._best.step = best_step
+        self._kept.best = best_step
         with self._failed_save_named():
             self.manager.save(
                 step,
@@ -289,12 +284,9 @@ class TrainingCheckpoints:
     def restore(self, step: int, params: Mapping[str, Any], opt_state: Any) -> tuple[dict[str, jax.Array], Any]:
         """Restores (params, opt_state) of a step into the given shapes and shardings."""
         with _damage_named(self.folder / str(step)):
-            restored = self.manager.restore(
-                step,
-                args=ocp.args.Composite(
-                    params=ocp.args.StandardRestore(dict(params)), opt_state=ocp.args.StandardRestore(opt_state)
-                ),
-            )
+            items = {"params": dict(params), "opt_state": opt_state}
+            wanted = {name: ocp.args.StandardRestore(item) for name, item in items.items()}
+            restored = self.manager.restore(step, args=ocp.args.Composite(**wanted))
         return restored["params"], restored["opt_state"]
 
     def close(self) -> None:
