@@ -171,7 +171,7 @@ class Builder:
         for _ in range(int(rng.integers(3, 8))):
             if rng.random() < 0.6:
                 place, yaw = self._at_a_wall(rng, 0.6)
-                yaw = abs(yaw) % math.pi
+                yaw = abs(yaw) % math.pi  # along the wall
             else:
                 place, yaw = self.seen_place(0.75), rng.uniform(0, math.pi)
             if place is not None:
