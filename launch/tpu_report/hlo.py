@@ -199,7 +199,7 @@ def arrays(text: str) -> tuple[Array, ...]:
 
 
 def trip_count(program: Program, computation: Computation, loop: Instruction) -> int | None:
-    """How often a loop's body runs at most, its counter growing by one; None if its text does not tell."""
+    """How often a loop's body runs at most; None if its text does not tell."""
     known = loop.attribute(r'known_trip_count":\{"n":"(\d+)"')
     if known:
         return int(known)
@@ -209,7 +209,7 @@ def trip_count(program: Program, computation: Computation, loop: Instruction) ->
         stop = bound.number if bound.opcode == "constant" else _initial(computation, state, bound)
         if index is not None and stop is not None:
             start = _initial(computation, state, counter) or 0
-            return max(0, stop - start)
+            return max(0, -(-(stop - start) // _step(program.computations[loop.called("body")], int(index))))
     return None
 
 
@@ -233,3 +233,11 @@ def _initial(computation: Computation, state: Instruction | None, element: Instr
         return None
     start = computation.source(computation.operands(state)[int(index)], "copy", "bitcast")
     return start.number if start is not None and start.opcode == "constant" else None
+
+
+def _step(body: Computation, index: int) -> int:
+    """By how much a loop's counter grows: what the body adds to it, as the TPU's compiler unrolls some loops by two; else 1."""
+    root = next(i for i in body.instructions.values() if i.root)
+    new = body.operands(root)[index] if root.opcode == "tuple" else None
+    added = body.operands(new) if new is not None and new.opcode == "add" else []
+    return next((i.number or 1 for i in added if i is not None and i.opcode == "constant"), 1)

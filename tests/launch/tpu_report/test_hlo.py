@@ -71,6 +71,35 @@ def test_a_loop_that_may_end_early_counts_up_to_its_bound():
     assert flops(program) == 8 * 2 * 32**3 and not program.unknown_loops
 
 
+def test_a_loop_that_was_unrolled_by_two_runs_half_as_often():
+    text = """HloModule m
+
+%body (s: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %s = (s32[], f32[8]{0}) parameter(0)
+  %i = s32[] get-tuple-element(%s), index=0
+  %two = s32[] constant(2)
+  %next = s32[] add(%i, %two)
+  %x = f32[8]{0} get-tuple-element(%s), index=1
+  ROOT %t = (s32[], f32[8]{0}) tuple(%next, %x)
+}
+
+%condition (s: (s32[], f32[8])) -> pred[] {
+  %s = (s32[], f32[8]{0}) parameter(0)
+  %i = s32[] get-tuple-element(%s), index=0
+  %end = s32[] constant(7)
+  ROOT %c = pred[] compare(%i, %end), direction=LT
+}
+
+ENTRY %main (x: f32[8]) -> (s32[], f32[8]) {
+  %x = f32[8]{0} parameter(0)
+  %zero = s32[] constant(0)
+  %t = (s32[], f32[8]{0}) tuple(%zero, %x)
+  ROOT %w = (s32[], f32[8]{0}) while(%t), condition=%condition, body=%body
+}
+"""
+    assert hlo.parse(text).loops == [("w", 4)]
+
+
 def test_a_loop_of_unknown_length_is_named():
     program = parsed(lambda x: jax.lax.while_loop(lambda x: jnp.sum(x) < 1e3, lambda x: x @ x + 1, x), (32, 32))
     assert len(program.unknown_loops) == 1 and flops(program) == 2 * 32**3
