@@ -110,9 +110,7 @@ def write_variant(variant: Variant, records: Records, split_folder: Path, out: P
                 shutil.copyfile(source, target)
                 continue
             with Image.open(source) as picture:
-                size = picture.size
-            colour = ("RGB", (GREY,) * 3) if kind == "images" else ("L", GREY)
-            Image.new(colour[0], size, colour[1]).save(target)
+                picture.convert("RGB" if kind == "images" else "L").point(lambda _: GREY).save(target)
     (out / "val.json").write_text(json.dumps(changed), encoding="utf-8")
 
 

@@ -195,8 +195,13 @@ def table(found: Found, title: str = "variant", form: str = ".1f") -> str:
             return "-"
         return f"{value:{form}}" + (f" ({describe_interval(interval, form)})" if interval else "")
 
-    lines = [(title, *names), ("---",) * (len(names) + 1)]
-    lines += [(variant, *(cell(*scores[name]) for name in names)) for variant, scores in found.items()]
+    rows = {variant: [cell(*scores[name]) for name in names] for variant, scores in found.items()}
+    return markdown(title, names, rows)
+
+
+def markdown(title: str, columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
+    """A table of named rows, the names under the title."""
+    lines = [[title, *columns], ["---"] * (len(columns) + 1), *([name, *cells] for name, cells in rows.items())]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 

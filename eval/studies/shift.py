@@ -6,13 +6,13 @@ make longer lists of masks than any in training, so that masks.md has the scores
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs import studies as configs
 from eval.scoring.official import is_correct
-from eval.studies.results import Found, Limits, of_one_run, score, write_study
+from eval.studies.results import Found, Limits, markdown, of_one_run, read_predictions, score, write_study
 from smolrgpt_jax.files import read_json, write_text
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
 from smolrgpt_jax.warehouse.write import ensure_warehouse
@@ -46,28 +46,24 @@ def run_study(model: Model, out: Path, limits: Limits, checkpoint: Path, scenes:
     return found
 
 
-def scores_by_masks(folder: Path, annotations: Path) -> dict[tuple[str, str], tuple[int, int]]:
-    """{(category, one of MASKS): (questions, right)} of a folder of eval.warehouse, for the categories with lists of masks."""
+def scores_by_masks(folder: Path, annotations: Path) -> dict[str, list[bool]]:
+    """Whether each question is right, by category and number of masks, of a folder of eval.warehouse."""
     masks = {str(record["id"]): len(record["rle"]) for record in read_json(annotations, list)}
-    found: dict[tuple[str, str], tuple[int, int]] = {}
-    for item in read_json(folder / "predictions.json", list):
-        if item["category"] not in LISTS:
-            continue
-        number = masks[item["id"]]
-        key = item["category"], next(name for name, most in MASKS.items() if number <= most)
-        asked, right = found.get(key, (0, 0))
-        right += is_correct(item["category"], item["normalized_answer"], item["truth"])
-        found[key] = asked + 1, right
+    found: dict[str, list[bool]] = {f"{category}, {number}": [] for category in LISTS for number in MASKS}
+    for name, item in read_predictions(folder).items():
+        if item["category"] in LISTS:
+            number = next(number for number, most in MASKS.items() if masks[name] <= most)
+            right = is_correct(item["category"], item["normalized_answer"], item["truth"])
+            found[f"{item['category']}, {number}"].append(right)
     return found
 
 
-def masks_table(found: Mapping[str, Mapping[tuple[str, str], tuple[int, int]]]) -> str:
+def masks_table(found: Mapping[str, Mapping[str, Sequence[bool]]]) -> str:
     """Markdown: percent right and the number of questions, one row per variant, one column per category and number of masks."""
-    keys = [(category, masks) for category in LISTS for masks in MASKS]
-    lines = ["| masks in the question | " + " | ".join(f"{category}, {masks}" for category, masks in keys) + " |"]
-    lines.append("|---" * (len(keys) + 1) + "|")
-    for variant, scores in found.items():
-        pairs = [scores.get(key, (0, 0)) for key in keys]
-        cells = [f"{100 * right / asked:.0f} (of {asked})" if asked else "-" for asked, right in pairs]
-        lines.append(f"| {variant} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    rows = {
+        variant: [
+            f"{100 * sum(asked) / len(asked):.0f} (of {len(asked)})" if asked else "-" for asked in scores.values()
+        ]
+        for variant, scores in found.items()
+    }
+    return markdown("masks in the question", list(next(iter(found.values()))), rows)

@@ -75,11 +75,12 @@ def test_scores_by_the_number_of_masks(tmp_path):
         {"id": name, "category": "count", "normalized_answer": value, "truth": 2}
         for name, value in zip(asked, (2, 1, 2, 2, None))
     ]
-    items.append({"id": "a", "category": "left_right", "normalized_answer": "left", "truth": "left"})
+    items.append({"id": "f", "category": "left_right", "normalized_answer": "left", "truth": "left"})
     (tmp_path / "val.json").write_text(json.dumps(records))
     (tmp_path / "predictions.json").write_text(json.dumps(items))
     found = shift.scores_by_masks(tmp_path, tmp_path / "val.json")
-    assert found == {("count", "up to 6"): (2, 1), ("count", "7 to 9"): (1, 1), ("count", "10 or more"): (2, 1)}
+    counts = {"count, up to 6": [True, False], "count, 7 to 9": [True], "count, 10 or more": [True, False]}
+    assert found == counts | dict.fromkeys(("mcq, up to 6", "mcq, 7 to 9", "mcq, 10 or more"), [])
     assert "| fuller | 50 (of 2) | 100 (of 1) | 50 (of 2) | - | - | - |" in shift.masks_table({"fuller": found})
 
 
