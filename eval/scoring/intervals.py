@@ -9,69 +9,46 @@ in every resample, so that its interval has no width, and a handful of pictures 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 
 RESAMPLES = 5000
 SEED = 0
 LEVEL = 0.95
+_TAILS = (50 * (1 - LEVEL), 100 - 50 * (1 - LEVEL))  # percent
 _CELLS = 4_000_000  # of the matrix of draws held at once, 32 MB
-# float64[R, K] sums of R resamples -> float64[R, M] statistics.
-Statistic = Callable[[np.ndarray], np.ndarray]
 
 
 def bootstrap(
-    clusters: Sequence[Hashable], values: np.ndarray, statistic: Statistic, resamples: int = RESAMPLES, seed: int = SEED
+    clusters: Sequence[Hashable], values: np.ndarray, resamples: int = RESAMPLES, seed: int = SEED
 ) -> np.ndarray:
-    """Draws clusters with replacement and computes statistics of the sums over what was drawn.
+    """Draws clusters with replacement and adds up the values of what was drawn.
 
     Args:
       clusters: [N], the cluster of each observation; at least one.
-      values: float64[N, K], what a draw adds up.
+      values: float64[N, K].
 
     Returns:
-      float64[resamples, M]; the same seed gives the same resamples.
+      float64[resamples, K]; the same seed gives the same resamples.
     """
     numbers = {cluster: number for number, cluster in enumerate(dict.fromkeys(clusters))}
-    index = [numbers[cluster] for cluster in clusters]
     sums = np.zeros((len(numbers), values.shape[1]))
-    np.add.at(sums, index, values)
+    np.add.at(sums, [numbers[cluster] for cluster in clusters], values)
     rng = np.random.default_rng(seed)
     equal = np.full(len(numbers), 1 / len(numbers))
     chunk = max(1, _CELLS // len(numbers))
     sizes = [min(chunk, resamples - start) for start in range(0, resamples, chunk)]
-    return np.concatenate([statistic(rng.multinomial(len(numbers), equal, size=size) @ sums) for size in sizes])
-
-
-def percentile_intervals(samples: np.ndarray, level: float = LEVEL) -> list[list[float] | None]:
-    """[low, high] of each column of float64[R, M], None where a statistic has no value (NaN) in any resample."""
-    tail = 50 * (1 - level)
-    intervals: list[list[float] | None] = []
-    for column in samples.T:
-        present = column[~np.isnan(column)]
-        intervals.append(np.percentile(present, [tail, 100 - tail]).tolist() if present.size else None)
-    return intervals
-
-
-def ratios(parts: np.ndarray, wholes: np.ndarray) -> np.ndarray:
-    """parts / wholes, NaN where there is no whole."""
-    return np.divide(parts, wholes, out=np.full(np.shape(parts), np.nan), where=np.asarray(wholes) != 0)
-
-
-def row_means(values: np.ndarray) -> np.ndarray:
-    """float64[R, 1], the mean of each row of float64[R, C] over its values that are not NaN."""
-    present = ~np.isnan(values)
-    return ratios(np.where(present, values, 0).sum(1, keepdims=True), present.sum(1, keepdims=True))
+    return np.concatenate([rng.multinomial(len(numbers), equal, size=size) @ sums for size in sizes])
 
 
 def category_intervals(
     clusters: Sequence[Hashable], categories: Sequence[str], values: Sequence[float], names: Sequence[str]
 ) -> dict[str, list[float] | None]:
-    """Intervals of each category's mean value in percent, and of "mean", the mean of these.
+    """Percentile intervals of each category's mean value in percent, and of "mean", the mean of these.
 
-    A category's value is the sum over its questions by their number, both as drawn; the mean is over the categories
-    that a resample holds.
+    A category's value is the sum over its questions by their number, both as drawn; the mean is over the categories that
+    a resample holds.
 
     Args:
       clusters, categories: one per question: its picture and its category.
@@ -82,13 +59,20 @@ def category_intervals(
       {category or "mean": [low, high], None without questions}; percent, or percentage points.
     """
     members = np.array([[float(category == name) for name in names] for category in categories])
-    columns = np.concatenate([members * np.asarray(values, float)[:, None], members], axis=1)
+    sums = bootstrap(clusters, np.concatenate([members * np.asarray(values, float)[:, None], members], axis=1))
+    right, drawn = np.split(sums, 2, axis=1)
+    each = 100 * _ratio(right, drawn)
+    mean = _ratio(np.nan_to_num(each).sum(1), (drawn != 0).sum(1))
+    found: dict[str, list[float] | None] = {}
+    for name, column in zip((*names, "mean"), (*each.T, mean)):
+        present = column[~np.isnan(column)]
+        found[name] = np.percentile(present, _TAILS).tolist() if present.size else None
+    return found
 
-    def percent(sums: np.ndarray) -> np.ndarray:
-        each = 100 * ratios(sums[:, : len(names)], sums[:, len(names) :])
-        return np.concatenate([each, row_means(each)], axis=1)
 
-    return dict(zip((*names, "mean"), percentile_intervals(bootstrap(clusters, columns, percent))))
+def _ratio(parts: np.ndarray, wholes: np.ndarray) -> np.ndarray:
+    """parts / wholes, NaN where there is no whole."""
+    return np.divide(parts, wholes, out=np.full(parts.shape, np.nan), where=wholes != 0)
 
 
 def student_intervals(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

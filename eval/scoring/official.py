@@ -103,9 +103,7 @@ def score(questions: Iterable[Question], predictions: Mapping[str, object]) -> d
     if unknown:
         listed = ", ".join(map(repr, unknown))
         raise DataError(f"{len(unknown)} predictions belong to no question of the ground truth: {listed}")
-    correct = {name: sum(is_correct(name, p, t) for p, t in zip(parsed[name], truths[name])) for name in truths}
-    total = {name: len(truths[name]) for name in truths}
-    accuracy = {name: _percent(correct[name], total[name]) if total[name] else None for name in truths}
+    accuracy = _accuracies(parsed, truths)[2]
     missing = len(seen) - len(predictions)
     return {
         "S1": _mean_score(accuracy),
@@ -129,9 +127,7 @@ def _official(questions: Sequence[Question], predictions: Mapping[str, object]) 
         except ValueError as error:
             return {"error": f"prediction {question.id!r}: {error}"}
         parsed[question.category].append(value)
-    correct = {name: sum(is_correct(name, p, t) for p, t in zip(parsed[name], truths[name])) for name in truths}
-    total = {name: len(truths[name]) for name in truths}
-    accuracy = {name: _percent(correct[name], total[name]) if total[name] else None for name in truths}
+    correct, total, accuracy = _accuracies(parsed, truths)
     errors = {category: _errors(category, parsed[category], truths[category]) for category in _QUANTITATIVE}
     numbers: dict[str, float | int] = {"Final_weighted_score": _mean_score(accuracy)}
     for kind, categories in (("Quan", _QUANTITATIVE), ("Qual", _QUALITATIVE)):
@@ -149,6 +145,13 @@ def _official(questions: Sequence[Question], predictions: Mapping[str, object]) 
         right, of = (sum(counts[name] for name in categories) for counts in (correct, total))
         numbers |= {f"{sums}_correct": right, f"{sums}_count": of, f"{mean}_acc": _percent(right, of)}
     return numbers
+
+
+def _accuracies(parsed: Mapping, truths: Mapping) -> tuple[dict[str, int], dict[str, int], dict[str, float | None]]:
+    """Right answers, questions, and percent right (None without questions) of each category."""
+    correct = {name: sum(is_correct(name, p, t) for p, t in zip(parsed[name], truths[name])) for name in truths}
+    total = {name: len(truths[name]) for name in truths}
+    return correct, total, {name: _percent(correct[name], total[name]) if total[name] else None for name in truths}
 
 
 def _errors(category: str, parsed: list[Answer], truths: list[float]) -> dict[str, float]:

@@ -7,22 +7,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from eval.scoring.intervals import bootstrap, category_intervals, mcnemar, percentile_intervals, ratios, row_means
-
-
-def counts(sums: np.ndarray) -> np.ndarray:
-    return sums
+from eval.scoring.intervals import bootstrap, category_intervals, mcnemar
 
 
 def test_a_resampled_count_is_binomial():
     # Of 40 observations 10 are one: a resample's sum is binomial with 40 draws and 1/4.
     values = np.repeat([1.0, 0.0], [10, 30])[:, None]
-    samples = bootstrap(range(40), values, counts, resamples=20000, seed=3)[:, 0]
+    samples = bootstrap(range(40), values, resamples=20000, seed=3)[:, 0]
     exact = stats.binom(40, 0.25)
     for number in range(4, 18):
         assert np.mean(samples <= number) == pytest.approx(exact.cdf(number), abs=0.012)
-    low, high = percentile_intervals(samples[:, None])[0]
-    assert (low, high) == (exact.ppf(0.025), exact.ppf(0.975))
+    assert np.percentile(samples, [2.5, 97.5]).tolist() == [exact.ppf(0.025), exact.ppf(0.975)]
 
 
 def test_questions_of_a_picture_that_agree_count_as_one_observation():
@@ -48,16 +43,16 @@ def test_the_mean_over_categories_weighs_them_equally():
 
 def test_the_seed_decides_and_the_chunks_do_not(monkeypatch):
     values = np.random.default_rng(0).normal(size=(30, 2))
-    whole = bootstrap(range(30), values, counts, resamples=50, seed=1)
-    assert not np.array_equal(whole, bootstrap(range(30), values, counts, resamples=50, seed=2))
+    whole = bootstrap(range(30), values, resamples=50, seed=1)
+    assert not np.array_equal(whole, bootstrap(range(30), values, resamples=50, seed=2))
     monkeypatch.setattr("eval.scoring.intervals._CELLS", 30 * 7)
-    np.testing.assert_allclose(bootstrap(range(30), values, counts, resamples=50, seed=1), whole)
+    np.testing.assert_allclose(bootstrap(range(30), values, resamples=50, seed=1), whole)
 
 
-def test_values_that_are_missing_are_left_out():
-    assert np.isnan(ratios(np.array([1.0]), np.array([0.0]))).all()
-    np.testing.assert_array_equal(row_means(np.array([[1.0, np.nan, 3.0], [np.nan] * 3])), [[2.0], [np.nan]])
-    assert percentile_intervals(np.array([[np.nan, 1.0], [np.nan, np.nan]])) == [None, [1.0, 1.0]]
+def test_categories_that_a_resample_lacks_are_left_out():
+    # Of two pictures either may be missing; where "count" is drawn it is right, and the mean is then of both or of it alone.
+    found = category_intervals("ab", ["left_right", "count"], [False, True], ("left_right", "count", "mcq"))
+    assert found == {"left_right": [0, 0], "count": [100, 100], "mcq": None, "mean": [0, 100]}
 
 
 @pytest.mark.parametrize("only_first, only_second", [(0, 0), (1, 0), (0, 5), (3, 3), (2, 9), (7, 4)])
