@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import shlex
 import sys
 from pathlib import Path
@@ -82,7 +83,7 @@ def run_details(model: Model, module: str = "eval.warehouse", **details: Any) ->
     from eval.answering.journal import params_fingerprint
 
     command = shlex.join(["python", "-m", module, *sys.argv[1:]])
-    config = {"model": model.config.to_dict()}
+    config = {"model": model.config.to_dict(), "compute": dataclasses.asdict(model.compute)}
     if model.run is not None:
         config["training"] = model.run
         details["seed"] = model.run.get("run", {}).get("seed")

@@ -70,7 +70,7 @@ SETTINGS: dict[str, Setting] = {
     "seed": Setting(0, "of random parameters and of the order of the rows", SEED),
     "init_from": Setting("", "PyTorch folder, checkpoint or work directory to start from; empty: random parameters"),
     "tokenizer": Setting("", "folder or hub id; empty: the one that init_from brings"),
-    "model.preset": Setting("smolrgpt", "sizes of a random model, and whether layers are scanned", PRESETS),
+    "model.preset": Setting("smolrgpt", "sizes of a random model", PRESETS),
     "model.compute_dtype": Setting("bfloat16", "of activations; parameters are float32", ("float32", "bfloat16")),
     "model.remat": Setting("full", "what the backward pass computes again", get_args(RematPolicy)),
     "model.attention": Setting("auto", "xla, splash (TPU), cudnn (GPU), or auto: the device's own", changeable=True),
