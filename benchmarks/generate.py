@@ -87,50 +87,23 @@ def answer_with_torch(
     model: TorchModel, case: Case, tokenizer: ChatTokenizer, batch_size: int, max_length: int
 ) -> Answers:
     """Batch after batch, every row with its own picture, all steps."""
-    asked = [(picture, question) for picture in case.pictures for question in picture.questions]
-    answers: Answers = {}
-    for begin in range(0, len(asked), batch_size):
-        batch = asked[begin : begin + batch_size]
-        written = _torch_batch(model, batch, tokenizer, max_length)
-        for (_, question), row in zip(batch, written):
-            answers[question.id] = row[: case.lengths[question.id]].tolist()
-    return answers
-
-
-def _torch_batch(model: TorchModel, batch: Sequence, tokenizer: ChatTokenizer, max_length: int) -> np.ndarray:
-    import torch
-
     config = model.config
     size, vocab = config.vision.image_size, config.decoder.vocab_size
     features = {tokenizer.image_id: vocab - 3, tokenizer.mask_rgb_id: vocab - 2, tokenizer.mask_depth_id: vocab - 1}
     prefix = tokenizer.prefix(config.image_tokens)
-    prompts = [np.concatenate([prefix, tokenizer.question(question.prompt)[0]]) for _, question in batch]
-    prompts = [np.array([features.get(token, token) for token in prompt.tolist()]) for prompt in prompts]
-    ids, attention_mask = left_padded(prompts, tokenizer.pad_id, max_length)
-    mask = torch.tensor(attention_mask).long()
-    images = np.stack([load_rgb(picture.image, size) for picture, _ in batch])
-    depths = np.stack([load_depth(picture.depth, size) for picture, _ in batch])
-    masks = [np.stack([decode(region) for region in question.regions], axis=-1) for _, question in batch]
-    written = []
-    with torch.no_grad():
-        encoded = model.features(images, depths, masks)
-        inputs = {"inputs_embeds": model.embed(ids, mask.numpy(), encoded, masks)}
-        position = (mask.cumsum(1) - 1).clamp(min=0)
-        cache = None
-        for _ in range(STEPS):
-            out = model.decoder(
-                **inputs,
-                attention_mask=mask,
-                position_ids=position,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-            token, cache = out.logits[:, -1].argmax(-1), out.past_key_values
-            written.append(token.numpy())
-            inputs, position = {"input_ids": token[:, None]}, position[:, -1:] + 1
-            mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
-    return np.stack(written, axis=1)
+    asked = [(picture, question) for picture in case.pictures for question in picture.questions]
+    answers: Answers = {}
+    for begin in range(0, len(asked), batch_size):
+        pictures, questions = zip(*asked[begin : begin + batch_size])
+        prompts = [np.concatenate([prefix, tokenizer.question(question.prompt)[0]]) for question in questions]
+        prompts = [np.array([features.get(token, token) for token in prompt.tolist()]) for prompt in prompts]
+        ids, mask = left_padded(prompts, tokenizer.pad_id, max_length)
+        images = np.stack([load_rgb(picture.image, size) for picture in pictures])
+        depths = np.stack([load_depth(picture.depth, size) for picture in pictures])
+        masks = [np.stack([decode(region) for region in question.regions], axis=-1) for question in questions]
+        written = model.generate(ids, mask, images, depths, masks, STEPS, NO_TOKEN)
+        answers |= {q.id: row[: case.lengths[q.id]].tolist() for q, row in zip(questions, written)}
+    return answers
 
 
 def answer_with_engine(model: Model, case: Case, tokenizer: ChatTokenizer, batch_size: int) -> Answers:

@@ -50,8 +50,6 @@ def test_different_answers_are_reported():
     tokens = np.zeros((2, 4), np.int32)
     other = tokens.copy()
     other[1, 2] = 7
-    greedy = parity.Greedy(tokens, other, np.full((2, 4), 0.25, np.float32))
-    assert not greedy.passed
-    report = greedy.report(1e-6)
+    report = parity.describe_greedy(tokens, other, np.full((2, 4), 0.25, np.float32), 1e-6)
     assert "7 of 2 x 4 identical" in report
     assert "Question 1 first differs at token 2, where the lead is 0.25." in report
