@@ -8,7 +8,7 @@ model trained from scratch.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,37 +27,26 @@ from smolrgpt_jax.files import model_folder
 
 EXTRA_TOKENS = 3
 
-# The release's name -> Hugging Face's names, stacked by rows; "{i}" is the layer.
-_SIGLIP: dict[str, tuple[str, ...]] = {
-    "vision_encoder.patch_embedding.conv.weight": ("embeddings.patch_embedding.weight",),
-    "vision_encoder.patch_embedding.conv.bias": ("embeddings.patch_embedding.bias",),
-    "vision_encoder.patch_embedding.position_embedding": ("embeddings.position_embedding.weight",),
-    "vision_encoder.layer_norm.weight": ("post_layernorm.weight",),
-    "vision_encoder.layer_norm.bias": ("post_layernorm.bias",),
-}
-for _kind in ("weight", "bias"):
-    _ours, _theirs = "vision_encoder.blocks.{i}", "encoder.layers.{i}"
-    _SIGLIP |= {
-        f"{_ours}.ln1.{_kind}": (f"{_theirs}.layer_norm1.{_kind}",),
-        f"{_ours}.ln2.{_kind}": (f"{_theirs}.layer_norm2.{_kind}",),
-        f"{_ours}.attn.qkv_proj.{_kind}": tuple(f"{_theirs}.self_attn.{p}_proj.{_kind}" for p in "qkv"),
-        f"{_ours}.attn.out_proj.{_kind}": (f"{_theirs}.self_attn.out_proj.{_kind}",),
-        f"{_ours}.mlp.fc1.{_kind}": (f"{_theirs}.mlp.fc1.{_kind}",),
-        f"{_ours}.mlp.fc2.{_kind}": (f"{_theirs}.mlp.fc2.{_kind}",),
-    }
-_LLAMA: dict[str, tuple[str, ...]] = {
-    "decoder.token_embedding.weight": ("model.embed_tokens.weight",),
-    "decoder.head.weight": ("lm_head.weight",),
-    "decoder.norm.weight": ("model.norm.weight",),
-    "decoder.blocks.{i}.norm1.weight": ("model.layers.{i}.input_layernorm.weight",),
-    "decoder.blocks.{i}.norm2.weight": ("model.layers.{i}.post_attention_layernorm.weight",),
-    "decoder.blocks.{i}.attn.out_proj.weight": ("model.layers.{i}.self_attn.o_proj.weight",),
-    **{f"decoder.blocks.{{i}}.attn.{p}_proj.weight": (f"model.layers.{{i}}.self_attn.{p}_proj.weight",) for p in "qkv"},
-    **{
-        f"decoder.blocks.{{i}}.mlp.{p}_proj.weight": (f"model.layers.{{i}}.mlp.{p}_proj.weight",)
-        for p in ("gate", "up", "down")
-    },
-}
+# The release's names -> Hugging Face's, one substitution after the other.
+_SIGLIP = (
+    (r"^vision_encoder\.", ""),
+    (r"^patch_embedding\.conv", "embeddings.patch_embedding"),
+    (r"^patch_embedding\.position_embedding$", "embeddings.position_embedding.weight"),
+    (r"^layer_norm", "post_layernorm"),
+    (r"^blocks", "encoder.layers"),
+    (r"\.ln", ".layer_norm"),
+    (r"\.attn", ".self_attn"),
+)
+_LLAMA = (
+    (r"^decoder\.token_embedding", "model.embed_tokens"),
+    (r"^decoder\.head", "lm_head"),
+    (r"^decoder\.norm", "model.norm"),
+    (r"^decoder\.blocks", "model.layers"),
+    (r"\.norm1", ".input_layernorm"),
+    (r"\.norm2", ".post_attention_layernorm"),
+    (r"\.attn\.out_proj", ".self_attn.o_proj"),
+    (r"\.attn", ".self_attn"),
+)
 # What the folders hold beside the towers: SigLIP's text tower, its pooling head, and buffers.
 _IGNORED_VISION = re.compile(r"(text_model\.|logit_scale$|logit_bias$|head\.|embeddings\.position_ids$)")
 _IGNORED_LANGUAGE = re.compile(r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq$")
@@ -144,8 +133,8 @@ def build(
         table = entries(config)
     except (ConfigError, TypeError, ArithmeticError) as error:
         raise CheckpointError(f"{eyes} and {tongue} make no model: {error}") from error
-    sources = _sources(config, eyes, _SIGLIP, _IGNORED_VISION, "vision_model.")
-    sources |= _sources(config, tongue, _LLAMA, _IGNORED_LANGUAGE, "")
+    sources = _sources(config, eyes, "vision_encoder.", _SIGLIP, _IGNORED_VISION)
+    sources |= _sources(config, tongue, "decoder.", _LLAMA, _IGNORED_LANGUAGE)
     # Of the vocabulary only the last rows are used.
     vocabulary = (
         ["decoder/token_embedding"] if config.decoder.tied_head else ["decoder/token_embedding", "decoder/head"]
@@ -176,23 +165,29 @@ def build(
     return config
 
 
+def _parts(name: str, substitutions: Sequence[tuple[str, str]]) -> list[str]:
+    """The tensors of Hugging Face's that, stacked by rows, are the release's of this name."""
+    for pattern, replacement in substitutions:
+        name = re.sub(pattern, replacement, name)
+    return [name.replace("qkv_proj", f"{part}_proj") for part in "qkv"] if "qkv_proj" in name else [name]
+
+
 def _sources(
-    config: SmolRGPTConfig, folder: Path, names: Mapping[str, tuple[str, ...]], ignored: re.Pattern[str], prefix: str
+    config: SmolRGPTConfig, folder: Path, tower: str, names: Sequence[tuple[str, str]], ignored: re.Pattern[str]
 ) -> dict[str, list[StoredTensor]]:
-    """{the release's tensor name: the tensors of Hugging Face's folder that make it}.
+    """{the release's tensor name: the tensors of Hugging Face's folder that make it}, for tensors of one tower.
 
     Raises CheckpointError listing all missing, unexpected and wrongly shaped tensors.
     """
-    there = {name.removeprefix(prefix): tensor for name, tensor in open_tensors(folder)[0].items()}
+    there = {name.removeprefix("vision_model."): tensor for name, tensor in open_tensors(folder)[0].items()}
     there = {name: tensor for name, tensor in there.items() if not ignored.match(name)}
     if config.decoder.tied_head:
         there.pop("lm_head.weight", None)  # stored beside its twin by some
     expected, parts_of = {}, {}
     for entry in entries(config):
-        pattern = entry.torch if entry.layer is None else entry.torch.replace(f".{entry.layer}.", ".{i}.", 1)
-        if pattern not in names:
+        if not entry.torch.startswith(tower):
             continue
-        parts = parts_of[entry.torch] = [n.replace("{i}", str(entry.layer)) for n in names[pattern]]
+        parts = parts_of[entry.torch] = _parts(entry.torch, names)
         rows, *rest = entry.torch_shape
         if entry.kind == "vocabulary":
             rows -= EXTRA_TOKENS

@@ -21,16 +21,11 @@ def routed_answer(question_type: str, answer_type: str, question: str, answer: s
 
 
 def router_method(folders: Sequence[Path]) -> Callable[[Sequence[Mapping]], list[Answer]]:
-    """A method of `eval.reading.methods`.
+    """A method of `eval.reading.methods`, by one or two folders of `launch.train_router` or Hugging Face.
 
-    It takes no notice of published categories, but a value that is none of its question's category is None.
-
-    Args:
-      folders: of `launch.train_router` or Hugging Face: the classifier of questions and, to check the answer's kind against the
-        question's, the classifier of answers.
-
-    Raises:
-      ValueError: a folder holds no router, or not the one wanted.
+    The first classifies questions, the second, where there is one, answers, to check their kind against the question's. Published
+    categories are taken no notice of, but a value that is none of its question's category is None. Raises ValueError for a folder
+    that holds no router, or not the one wanted.
     """
     routers = [load_router(folder) for folder in folders]
     for folder, router, kind in zip(folders, routers, ("question", "answer")):

@@ -37,11 +37,13 @@ def read_config(folder: Path) -> SmolRGPTConfig:
     """The configuration that a folder's config.json asks for; raises CheckpointError."""
     values, path = read_config_json(folder), folder / CONFIG_FILE
     try:
-        return config_from_torch(values)
+        config = config_from_torch(values)
+        entries(config)
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    except (TypeError, KeyError, ValueError, ZeroDivisionError, AttributeError) as error:
+    except (TypeError, LookupError, ValueError, ArithmeticError, AttributeError, MemoryError) as error:
         raise CheckpointError(f"{path} holds a value of the wrong kind: {error!r}") from error
+    return config
 
 
 def read_folder(folder: Path, *, allow_nan: bool = False) -> tuple[SmolRGPTConfig, StreamedParams, TorchLayout]:
@@ -54,10 +56,7 @@ def read_folder(folder: Path, *, allow_nan: bool = False) -> tuple[SmolRGPTConfi
     """
     config = read_config(folder)
     tensors, layout = open_tensors(folder)
-    try:
-        table = entries(config)
-    except (TypeError, ValueError, ArithmeticError, IndexError, MemoryError) as error:
-        raise CheckpointError(f"{folder / CONFIG_FILE} describes no model: {error}") from error
+    table = entries(config)
     expected = {entry.torch: entry.torch_shape for entry in table}
     heads = [name for name in TIED_NAMES if name in tensors] if config.decoder.tied_head else []
     if config.decoder.tied_head:

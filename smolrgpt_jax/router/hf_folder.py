@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +37,11 @@ RULES: tuple[Rule, ...] = (
     Rule(f"{_EMBEDDINGS}.position_embeddings.weight", "encoder/position_embedding", "table"),
     Rule(f"{_EMBEDDINGS}.token_type_embeddings.weight", "encoder/token_type_embedding", "table"),
     *norm_rules(f"{_EMBEDDINGS}.LayerNorm", "encoder/embedding_norm"),
-    *dense_rules(f"{_LAYER}.attention.self.query", f"{_BLOCKS}/query"),
-    *dense_rules(f"{_LAYER}.attention.self.key", f"{_BLOCKS}/key"),
-    *dense_rules(f"{_LAYER}.attention.self.value", f"{_BLOCKS}/value"),
-    *dense_rules(f"{_LAYER}.attention.self.query_global", f"{_BLOCKS}/query_global"),
-    *dense_rules(f"{_LAYER}.attention.self.key_global", f"{_BLOCKS}/key_global"),
-    *dense_rules(f"{_LAYER}.attention.self.value_global", f"{_BLOCKS}/value_global"),
+    *chain.from_iterable(
+        dense_rules(f"{_LAYER}.attention.self.{kind}{reach}", f"{_BLOCKS}/{kind}{reach}")
+        for kind in ("query", "key", "value")
+        for reach in ("", "_global")
+    ),
     *dense_rules(f"{_LAYER}.attention.output.dense", f"{_BLOCKS}/out_proj", "linear_from_heads"),
     *norm_rules(f"{_LAYER}.attention.output.LayerNorm", f"{_BLOCKS}/attention_norm"),
     *dense_rules(f"{_LAYER}.intermediate.dense", f"{_BLOCKS}/fc1"),
