@@ -180,7 +180,6 @@ def compare_gradients(model: Model, batch: Conversations, store: Store) -> Itera
     """The mean loss of a few questions and its gradients to every parameter; per tower, the tensor that differs most."""
     few = batch.first(GRADIENT_ROWS)
     arrays = model._batch(few.ids, few.attention_mask, *few.pictures)
-    arrays["tokens"] = arrays.pop("input_ids")
     config, compute = model.config, model.compute.replace(remat="full")
 
     def mean_loss(params):
