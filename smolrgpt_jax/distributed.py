@@ -1,7 +1,7 @@
 """Several processes as one run: start them together, stop them together, end them together.
 
-JAX ends a process with an abort, which Python cannot catch, when another one dies. A run of several processes therefore
-works in a child process, and its parent turns the abort into a sentence.
+JAX ends a process with an abort, which Python cannot catch, when another one dies (jaxlib's own callback for it fails on its
+argument). A run of several processes therefore works in a child process, and its parent turns the abort into a sentence.
 """
 
 from __future__ import annotations

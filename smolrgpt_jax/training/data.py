@@ -65,11 +65,11 @@ def run_compute(config: SmolRGPTConfig, run: Mapping[str, Any], platform: str, r
     return Compute.of(config, dtype=model["compute_dtype"], remat=model["remat"], attention=attention)
 
 
-Tokenised = tuple[Sequence[Picture], TokenisedQuestions]
-
-
 def row_shape(
-    config: SmolRGPTConfig, data: Mapping[str, Any], regions: bool, tokenised: Sequence[Tokenised] = ()
+    config: SmolRGPTConfig,
+    data: Mapping[str, Any],
+    regions: bool,
+    tokenised: Sequence[tuple[Sequence[Picture], TokenisedQuestions]] = (),
 ) -> RowShape:
     """The static sizes of a packed row for this model; `tokenised` is what a row length of 0 is chosen for."""
     shape = RowShape(
@@ -85,40 +85,34 @@ def row_shape(
     return shape
 
 
-def read_data(
-    data: Mapping[str, Any], sources: Mapping[str, Any], tokenizer: ChatTokenizer, bad: BadRecords
-) -> list[Tokenised]:
-    """The pictures of all sources and their tokens, or those of each source where the sources are mixed by weight."""
+def read_rows(
+    data: Mapping[str, Any],
+    sources: Mapping[str, Any],
+    start: Checkpoint,
+    bad: BadRecords,
+    *,
+    regions: bool = True,
+    shape: RowShape | None = None,
+    question_balance: float = 0.0,
+) -> tuple[list[PackedRows], list[Picture]]:
+    """The packed rows of all sources, or of each source where they are mixed by weight, and their pictures.
+
+    regions: whether the rows have any; shape: of the rows, by default what the settings ask for. Raises ValueError where there is no
+    row, DataError for a bad record that `bad` does not let pass.
+    """
     groups = [[sources[name]] for name in data["weights"]] if data["weights"] else [list(sources.values())]
     found = [read_sources(group, bad) for group in groups]
-    return [(pictures, TokenisedQuestions(pictures, tokenizer)) for pictures in found]
-
-
-def packed_rows(
-    data: Mapping[str, Any],
-    tokenised: Sequence[Tokenised],
-    tokenizer: ChatTokenizer,
-    shape: RowShape,
-    bad: BadRecords,
-    question_balance: float = 0.0,
-) -> list[PackedRows]:
-    """The packed rows of each of `read_data`; raises ValueError if there are none."""
-    load = FileLoader(shape, data["depth_mode"], cached_pictures=data["cached_pictures"])
-    rows = [
-        PackedRows(
-            pictures,
-            tokenizer,
-            shape,
-            load=load,
-            on_bad_record=bad,
-            questions=questions,
-            question_balance=question_balance,
-        )
-        for pictures, questions in tokenised
-    ]
+    tokenised = [(pictures, TokenisedQuestions(pictures, start.tokenizer)) for pictures in found]
+    shape = shape or row_shape(start.config, data, regions, tokenised)
+    common = {
+        "load": FileLoader(shape, data["depth_mode"], cached_pictures=data["cached_pictures"]),
+        "on_bad_record": bad,
+        "question_balance": question_balance,
+    }
+    rows = [PackedRows(pictures, start.tokenizer, shape, questions=ids, **common) for pictures, ids in tokenised]
     if not all(map(len, rows)):
         raise ValueError("no question that can be used, in all sources or in one that is mixed by weight")
-    return rows
+    return rows, [picture for pictures in found for picture in pictures]
 
 
 def run_lengths(run: Mapping[str, Any], rows: Sequence[PackedRows]) -> tuple[int, int]:

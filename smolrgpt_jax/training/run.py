@@ -27,7 +27,7 @@ from smolrgpt_jax.files import write_json
 from smolrgpt_jax.flops import row_parts, train_flops
 from smolrgpt_jax.models.attention import resolve_attention
 from smolrgpt_jax.models.smolrgpt import Params, abstract_params, init_params
-from smolrgpt_jax.training.data import naming, packed_rows, read_data, read_start, row_shape, run_compute, run_lengths
+from smolrgpt_jax.training.data import naming, read_rows, read_start, run_compute, run_lengths
 from smolrgpt_jax.training.metrics import SPEED, MetricsWriter, Speed, StepsTrace, counts
 from smolrgpt_jax.training.optimizer import OptimizerConfig, make_optimizer, schedules
 from smolrgpt_jax.training.settings import check_values, differences, plain
@@ -59,11 +59,10 @@ class Run:
         self.start = start = read_start(settings, self.stage)
         self.bad = BadRecords(data["on_bad_record"])
         with naming("data.sources"):
-            tokenised = read_data(data, data["sources"], start.tokenizer, self.bad)
-            self.shape = row_shape(start.config, data, self.stage.regions, tokenised)
-            balance = settings["question_balance"]
-            self.rows = packed_rows(data, tokenised, start.tokenizer, self.shape, self.bad, balance)
-        del tokenised  # with their texts, which the rows do not keep
+            asked = {"regions": self.stage.regions, "question_balance": settings["question_balance"]}
+            # Without the pictures, whose texts the rows do not keep.
+            self.rows = read_rows(data, data["sources"], start, self.bad, **asked)[0]
+        self.shape = self.rows[0].shape
         with naming("model"):
             self.compute = run_compute(start.config, settings, jax.default_backend(), self.shape.tokens)
         self.validation = None

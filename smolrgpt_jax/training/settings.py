@@ -5,7 +5,9 @@ Defaults are the published values where the paper gives one. A name with dots is
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import json
 import math
 from collections.abc import Callable, Container, Mapping
 from typing import Any, get_args
@@ -39,6 +41,11 @@ class Range:
     what: str
     holds: Callable[[float], bool]
 
+    def check(self, name: str, value: float) -> None:
+        """Raises RunError for a number outside."""
+        if not (math.isfinite(value) and self.holds(value)):
+            raise RunError(f"config.{name} is {value!r}, it must be a number {self.what}")
+
 
 POSITIVE = Range("above 0", lambda value: value > 0)
 AT_LEAST_0 = Range("at least 0", lambda value: value >= 0)
@@ -60,7 +67,7 @@ class Setting:
     def check(self, name: str, value: Any) -> None:
         """Raises RunError, one sentence, for a value that is not allowed."""
         if isinstance(self.allowed, Range):
-            check_number(name, value, self.allowed)
+            self.allowed.check(name, value)
         elif self.allowed is not None and value not in self.allowed:
             raise RunError(f"config.{name} {value!r} is not one of {', '.join(self.allowed)}")
 
@@ -132,8 +139,8 @@ def defaults() -> dict[str, Any]:
         part = run
         for section in sections:
             part = part.setdefault(section, {})
-        part[key] = plain(setting.default)
-    return run
+        part[key] = setting.default
+    return copy.deepcopy(run)
 
 
 def describe() -> str:
@@ -155,7 +162,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     for key in sorted(old.keys() | new.keys()):
         name = f"{prefix}{key}"
         neutral = SETTINGS[name].default if name in SETTINGS else RETIRED.get(name)
-        a, b = (plain(side.get(key, neutral)) for side in (old, new))
+        a, b = old.get(key, neutral), new.get(key, neutral)
         if isinstance(a, Mapping) and isinstance(b, Mapping):
             found += differences(a, b, f"{name}.")
         elif a != b and not (name in SETTINGS and SETTINGS[name].changeable):
@@ -163,13 +170,9 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     return found
 
 
-def plain(value: Any) -> Any:
-    """A configuration as plain JSON types, so that what was saved compares with what is given."""
-    if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
-    return value
+def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as JSON gives them back, so that what was saved compares with what is given."""
+    return json.loads(json.dumps(settings))
 
 
 def check(run: Mapping[str, Any]) -> None:
@@ -187,16 +190,10 @@ def check_values(run: Mapping[str, Any]) -> None:
             value = value[key]
         setting.check(name, value)
     for group, peak in run["optimizer"]["peaks"].items():
-        check_number(f"optimizer.peaks.{group}", peak, AT_LEAST_0)
+        AT_LEAST_0.check(f"optimizer.peaks.{group}", peak)
     for name, weight in run["data"]["weights"].items():
         if name not in run["data"]["sources"]:
             raise RunError(f"config.data.weights has {name!r}, which is not in config.data.sources")
-        check_number(f"data.weights.{name}", weight, POSITIVE)
+        POSITIVE.check(f"data.weights.{name}", weight)
     if not run["steps"] and not run["epochs"]:
         raise RunError("config.steps and config.epochs are both 0, one of them must be above 0")
-
-
-def check_number(name: str, value: float, allowed: Range) -> None:
-    """Raises RunError if the setting's value is not in the range."""
-    if not (math.isfinite(value) and allowed.holds(value)):
-        raise RunError(f"config.{name} is {value!r}, it must be a number {allowed.what}")

@@ -24,7 +24,7 @@ from smolrgpt_jax.errors import RunError
 from smolrgpt_jax.generation import AnswerOptions, generate_answers
 from smolrgpt_jax.model import Model
 from smolrgpt_jax.models.smolrgpt import Params
-from smolrgpt_jax.training.data import naming, packed_rows, read_data
+from smolrgpt_jax.training.data import naming, read_rows
 from smolrgpt_jax.training.step import Batch, batch_loss
 
 LOSS = "validation_loss"
@@ -67,8 +67,7 @@ class Validation:
         self._run, self._start, self._compute, self._mesh, self._bad = run, start, compute, mesh, bad
         data = {**run["data"], "weights": {}}
         with naming("validation_sources"):
-            tokenised = read_data(data, run["validation_sources"], start.tokenizer, bad)
-            self._rows = packed_rows(data, tokenised, start.tokenizer, shape, bad)
+            self._rows, pictures = read_rows(data, run["validation_sources"], start, bad, shape=shape)
 
         @jax.jit
         def loss_sums(params: Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
@@ -83,7 +82,6 @@ class Validation:
                 raise RunError("config.validation_answers needs a scorer of answers, which this program has not")
             self._scorer = scorer
             self.columns += scorer.columns
-            pictures = [picture for pictures, _ in tokenised for picture in pictures]
             self._asked = draw_questions(pictures, run["validation_answers"])
             if not self._asked:
                 raise RunError("config.validation_answers: no validation question has a normalized answer")
