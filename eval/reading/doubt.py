@@ -13,17 +13,12 @@ from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
 
 EXAMPLES = 3  # per category and reason
 UNREADABLE, AMBIGUOUS = "unreadable", "ambiguous"
-_NOTHING = {
-    "left_right": "names no side",
-    "count": "states no number",
-    "mcq": "chooses no region",
-    "distance": "states no length",
-}
-_SEVERAL = {
-    "left_right": "states both sides",
-    "count": "states several numbers",
-    "mcq": "chooses several regions",
-    "distance": "states several lengths",
+# What an answer without a value does, and one with several.
+_NOTHING_SEVERAL = {
+    "left_right": ("names no side", "states both sides"),
+    "count": ("states no number", "states several numbers"),
+    "mcq": ("chooses no region", "chooses several regions"),
+    "distance": ("states no length", "states several lengths"),
 }
 
 
@@ -33,8 +28,9 @@ def answer_doubt(category: str, question: str, answer: str, value: object) -> tu
     value: what the answer was scored with, None for an unreadable one.
     """
     found = readings(category, question, answer)
+    reason, several = _NOTHING_SEVERAL[category]
     if value is not None:
-        return (AMBIGUOUS, _SEVERAL[category]) if len(set(found)) > 1 else None
+        return (AMBIGUOUS, several) if len(set(found)) > 1 else None
     if not answer.strip():
         reason = "there is no text"
     elif not re.search(r"\w", answer):
@@ -45,8 +41,6 @@ def answer_doubt(category: str, question: str, answer: str, value: object) -> tu
         reason = "the rules read a value, the method that scores did not"
     elif category == "left_right" and BOTH_SIDES.search(answer):
         reason = "names both sides and chooses none"
-    else:
-        reason = _NOTHING[category]
     return UNREADABLE, reason
 
 
