@@ -10,7 +10,6 @@ occur. Writes captions.json and prints two tables.
 
 from __future__ import annotations
 
-import argparse
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,6 +20,7 @@ import numpy as np
 
 from configs import default, demo_backbone
 from eval.answering.model import positive
+from eval.command_line import command_line
 from eval.reading.rules import question_category
 from smolrgpt_jax.data.batches import PackedRows
 from smolrgpt_jax.data.records import Question
@@ -159,9 +159,7 @@ def table(title: str, shares: Shares) -> str:
 
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m eval.captions", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line("eval.captions", __doc__)
     parser.add_argument("--checkpoint", required=True, type=Path, help="what eval.warehouse takes")
     parser.add_argument("--phase", choices=demo_backbone.PHASES, required=True, help="whose captions are asked for")
     parser.add_argument("--scenes", type=positive, default=300, help="scenes to make (default %(default)s)")

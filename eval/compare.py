@@ -11,10 +11,10 @@ but no such test; "all questions" counts every question once.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from eval.command_line import command_line
 from eval.scoring.intervals import category_intervals, describe_bootstrap, describe_interval, mcnemar
 from eval.scoring.official import is_correct
 from eval.scoring.records import check_same, read_records, read_value
@@ -120,9 +120,7 @@ def describe_comparison(rows: Sequence[Mapping], names: tuple[str, str], picture
 
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m eval.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line("eval.compare", __doc__)
     parser.add_argument("run_a", type=Path, metavar="RUN_A", help="folder of eval.warehouse or predictions.json")
     parser.add_argument("run_b", type=Path, metavar="RUN_B", help="the other run")
     parser.add_argument("--out", type=Path, help="Markdown file to write the table to as well")

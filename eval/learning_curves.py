@@ -8,13 +8,13 @@ at every validated step the mean over the runs and its 95 % interval (Student's 
 
 from __future__ import annotations
 
-import argparse
 import csv
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from eval.command_line import command_line
 from eval.report.plots import COLOURS, percent_plot
 from eval.studies.results import SCORES, over_seeds, table
 from smolrgpt_jax.errors import DataError, told
@@ -99,9 +99,7 @@ def write_curves(runs: Sequence[Path], out: Path) -> str:
 
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m eval.learning_curves", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line("eval.learning_curves", __doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="work directories of trainings")
     parser.add_argument("--out", required=True, type=Path, help="folder for the results")
     args = parser.parse_args(arguments)

@@ -13,10 +13,10 @@ Results that an earlier run left there are removed, its report.html among them, 
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from eval.command_line import command_line
 from eval.reading.methods import add_method_arguments, build_methods, read_values
 from eval.scoring.records import check_known, read_records, read_value, record_ids
 from eval.scoring.results import RESULT_FILES, compute_metrics, describe_results, write_results
@@ -47,9 +47,7 @@ def read_answers(path: str | Path) -> list[dict]:
 
 @told("interrupted; what a server said is kept, the same command goes on from there")
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m eval.normalize", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line("eval.normalize", __doc__)
     parser.add_argument(
         "--predictions", required=True, type=Path, help="predictions.json or answers.json of eval.warehouse"
     )

@@ -13,7 +13,6 @@ list under "rle", or a list of records, of which --record names one; a record al
 
 from __future__ import annotations
 
-import argparse
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from PIL import Image
 
 from eval.answering.model import add_model_arguments
 from eval.answering.one_picture import answer, check_marks, read_regions
+from eval.command_line import command_line
 from eval.report.overlay import draw_regions
 from smolrgpt_jax.data.images import open_picture, picture_size
 from smolrgpt_jax.data.masks import RLE, read_rles
@@ -99,7 +99,7 @@ def picture_format(path: Path) -> str:
 
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line("eval.predict", __doc__)
     add_model_arguments(parser)
     parser.add_argument("--image", required=True, type=Path, help="RGB picture")
     parser.add_argument("--depth", type=Path, help="8-bit grey depth picture; needed with regions")

@@ -8,12 +8,12 @@ routes with two of these, one for questions and one for answers; `launch.train_r
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from eval.command_line import command_line
 from eval.reading.rules import question_category
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
 from smolrgpt_jax.errors import DataError, told
@@ -77,9 +77,7 @@ def describe_agreement(found: Mapping[str, Any], examples: int) -> str:
 
 @told()
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m eval.router", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line("eval.router", __doc__)
     parser.add_argument("--router", type=Path, required=True, help="folder that launch.train_router wrote")
     parser.add_argument("--data", type=Path, required=True, help="annotation file in the warehouse's format")
     parser.add_argument("--examples", type=int, default=5, help="disagreements shown per category (default 5)")

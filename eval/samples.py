@@ -20,6 +20,7 @@ from typing import Any
 
 from eval.answering.model import add_model_arguments, load_model, positive, run_details
 from eval.answering.samples import answer_samples, draw, write_samples
+from eval.command_line import command_line
 from smolrgpt_jax.data.records import BadRecords
 from smolrgpt_jax.data.sources.formats import read_source
 from smolrgpt_jax.errors import ConfigError, DataError, told
@@ -85,9 +86,7 @@ def source_name(source: Mapping[str, Any]) -> str:
 
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m eval.samples", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line("eval.samples", __doc__)
     add_model_arguments(parser)
     where = parser.add_mutually_exclusive_group()
     where.add_argument(

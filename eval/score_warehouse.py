@@ -11,11 +11,11 @@ by true distance and calibration, and, where the ground truth has the questions,
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from eval.command_line import command_line
 from eval.reading.rules import parse_normalized
 from eval.scoring.breakdown import describe_details
 from eval.scoring.official import score
@@ -57,7 +57,7 @@ def _shown(value: object) -> str:
 
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line("eval.score_warehouse", __doc__)
     parser.add_argument(
         "--ground_truth", required=True, type=Path, help="JSON list with id, category and normalized_answer"
     )

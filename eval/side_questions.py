@@ -11,7 +11,6 @@ asked about, in both orders, so that both answers are equally often right. A rec
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import re
 import shutil
@@ -21,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from eval.command_line import command_line
 from smolrgpt_jax.data import masks
 from smolrgpt_jax.data.masks import RLE
 from smolrgpt_jax.data.records import MASK
@@ -116,7 +116,7 @@ def write_side_questions(records: Sequence[dict], out: Path, pictures: Path | No
 
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line("eval.side_questions", __doc__)
     parser.add_argument("--records", required=True, type=Path, help="JSON list of records with masks")
     parser.add_argument("--pictures", type=Path, help="folder with images/ and depths/ of some of them")
     parser.add_argument("--out", required=True, type=Path, help="new folder")

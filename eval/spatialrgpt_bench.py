@@ -16,12 +16,12 @@ the results are written: the same command goes on from there. All devices answer
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
 from eval.answering.bench import evaluate, known_questions
 from eval.answering.model import add_benchmark_arguments, is_first_process, load_model, run_details
 from eval.answering.questions import INTERRUPTED, answer_questions, limit_questions, remove_journal
+from eval.command_line import command_line
 from eval.scoring.bench_scores import describe_bench
 from smolrgpt_jax import distributed
 from smolrgpt_jax.data.records import BadRecords, describe
@@ -32,11 +32,7 @@ from smolrgpt_jax.files import check_folder
 
 @told(INTERRUPTED)
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m eval.spatialrgpt_bench",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line("eval.spatialrgpt_bench", __doc__)
     add_benchmark_arguments(parser)
     parser.add_argument("--annotations", default="SpatialRGPT-Bench_v1.json", help="file under --data with questions")
     args = parser.parse_args(arguments)

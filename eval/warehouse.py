@@ -35,6 +35,7 @@ from eval.answering.questions import (
 )
 from eval.answering.vote import Ballots, further_answers, with_further
 from eval.answering.warehouse import evaluate
+from eval.command_line import command_line
 from eval.reading.methods import add_method_arguments, build_methods
 from eval.scoring.blind import BlindBaseline, read_training_questions
 from eval.scoring.results import describe_results
@@ -47,7 +48,7 @@ from smolrgpt_jax.files import check_folder, read_json
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line("eval.warehouse", __doc__)
     add_benchmark_arguments(parser)
     parser.add_argument("--split", default="val", help="train, val or test")
     parser.add_argument("--annotations", help="file under --data with the questions, by default SPLIT.json")

@@ -7,7 +7,6 @@ Stopped at any moment and started again, it goes on from where it was.
 
 from __future__ import annotations
 
-import argparse
 import logging
 import shlex
 import sys
@@ -19,6 +18,7 @@ from configs import demo
 from eval.answering.model import run_details
 from eval.answering.questions import answer_questions, described, remove_journal
 from eval.answering.warehouse import evaluate
+from eval.command_line import command_line
 from eval.reading.rules import normalized_answer
 from eval.scoring.blind import BlindBaseline, read_training_questions
 from eval.scoring.results import describe_metrics
@@ -50,9 +50,8 @@ def run(workdir: Path, seed: int) -> None:
         raise ValueError(f"the seed is {seed}, it must be {allowed}")
     started = time.monotonic()
     data, start, results = workdir / "data", workdir / "start", workdir / "eval"
-    stages = ", ".join(demo.STAGES)
     print(
-        f"demo in {workdir}: a procedural warehouse, the stages {stages}, evaluation on unseen scenes, report",
+        f"demo in {workdir}: a procedural warehouse, the stages {', '.join(demo.STAGES)}, evaluation, report",
         flush=True,
     )
     ensure_warehouse(data, WarehouseConfig(seed=seed, **demo.WAREHOUSE))
@@ -102,12 +101,9 @@ def real_sides(model: Model, folder: Path, asked: AnswerOptions) -> str:
 
 @told("interrupted; the same command goes on from here")
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m launch.demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--workdir", type=Path, default=Path(demo.ROOT), help="of everything made (default %(default)s)"
-    )
+    parser = command_line("launch.demo", __doc__)
+    workdir = "of everything made (default %(default)s)"
+    parser.add_argument("--workdir", type=Path, default=Path(demo.ROOT), help=workdir)
     parser.add_argument("--seed", type=int, default=0, help="of warehouse and training (default %(default)s)")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)

@@ -7,7 +7,6 @@ Stopped at any moment and started again, it goes on from where it was.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import hashlib
 import logging
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from configs import demo_backbone
 from convert.folders import jax_to_torch
+from eval.command_line import command_line
 from smolrgpt_jax.checkpoint.orbax import find_checkpoint
 from smolrgpt_jax.checkpoint.torch import read_folder
 from smolrgpt_jax.errors import told
@@ -23,6 +23,7 @@ from smolrgpt_jax.warehouse.parameters import WarehouseConfig
 from smolrgpt_jax.warehouse.write import ensure_warehouse
 
 WEIGHTS, LOG, CARD = "model.safetensors", "training_log.csv", "README.md"
+TEMPLATE = Path(__file__).with_name("demo_backbone_card.md")
 LOGGED = ("step", "loss", "validation_loss", "lr_all")
 
 
@@ -70,44 +71,24 @@ def model_card(folder: Path) -> str:
             f"| {name} | {last['step']} | {phase.row_tokens} | {phase.scenes} | {phase.seed} "
             f"| {float(last['validation_loss']):.4f} | {kinds} |"
         )
-    phases = "\n".join(lines)
-    return f"""# The demo's backbone
-
-A SmolRGPT small enough for two CPU cores: encoder of {config.vision.layers} layers, width {config.vision.width}, for pictures of
-{config.vision.image_size}x{config.vision.image_size} pixels; decoder of {config.decoder.layers} layers, width {config.decoder.width}, vocabulary {config.decoder.vocab_size}; the connectors and
-refiners between them. It stands for SigLIP2 and SmolLM2 where nothing can be downloaded, and knows the procedural warehouse
-only: use it for the demo, tests and studies, for nothing else.
-
-- Weights: `{WEIGHTS}`, bfloat16, {len(weights):,} bytes, SHA-256 `{hashlib.sha256(weights).hexdigest()}`.
-- Trained by `python -m launch.demo_backbone` from `configs/demo_backbone.py`, batches of 8 rows, AdamW, peak rate 1e-3 (5e-4 in
-  `recall`), everything trained. `{LOG}` holds the losses.
-- Data: captions of procedural scenes, made by the same command, none of them the demo's. The kinds are explained in
-  `smolrgpt_jax/warehouse/parameters.py`. Some of them ask in the wordings of the benchmark's questions: `side`, `apart` and
-  `how_many`, answered in a word, and the `worked_` kinds, answered by the workings and the bare value: encoder and decoder know
-  the task before the demo begins. Whole answers of the benchmark are not among them, and no scene of the benchmark or the demo is.
-  Captions of whole pictures are among `see`'s, and 15 % of the rows of `recall` and 5 % of those of the later phases.
-- Random numbers: seed 0 of the configuration, and of each phase's scenes the seed in the table. `review` of the shipped weights
-  began from those of `conclude` rounded to bfloat16.
-- The demo and the studies that train take encoder and decoder from here and draw connectors and refiners anew.
-
-| phase | steps | tokens of a row | scenes | seed of the scenes | validation loss | captions per picture |
-|---|---|---|---|---|---|---|
-{phases}
-
-No third-party data or weights went into it.
-"""
+    return TEMPLATE.read_text(encoding="utf-8").format(
+        vision=config.vision,
+        decoder=config.decoder,
+        weights_file=WEIGHTS,
+        log_file=LOG,
+        bytes=len(weights),
+        sha256=hashlib.sha256(weights).hexdigest(),
+        phases="\n".join(lines),
+    )
 
 
 @told("interrupted; the same command goes on from here")
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m launch.demo_backbone", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line("launch.demo_backbone", __doc__)
     root, default = Path(demo_backbone.ROOT), "(default %(default)s)"
     parser.add_argument("--workdir", type=Path, default=root, help=f"of the phases' data and checkpoints {default}")
-    parser.add_argument(
-        "--out", type=Path, default=root / "shipped", help=f"new folder for weights, log and model card {default}"
-    )
+    out = f"new folder for weights, log and model card {default}"
+    parser.add_argument("--out", type=Path, default=root / "shipped", help=out)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     print(f"training the phases {', '.join(demo_backbone.PHASES)} in {arguments.workdir}, writing {arguments.out}")

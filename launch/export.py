@@ -11,73 +11,56 @@ tokenizer, manifest.json, which says how to call them, and run.py, which does so
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from eval.command_line import command_line
+from smolrgpt_jax.errors import told
 
+
+@told()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m launch.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = command_line("launch.export", __doc__)
+    add = parser.add_argument
+    add("--checkpoint", required=True, type=Path, help="checkpoint of ours, training folder or PyTorch folder")
+    add("--out", required=True, type=Path, help="new folder")
+    add("--platforms", default="cpu,cuda,tpu", help="what the programs run on (default %(default)s)")
+    add("--batch", type=int, help="prompts of every call (default: any number)")
+    add(
+        "--prompt_tokens", type=int, help="longest prompt, picture included (default: the model's longest conversation)"
     )
-    parser.add_argument(
-        "--checkpoint", required=True, type=Path, help="checkpoint of ours, training folder or PyTorch folder"
-    )
-    parser.add_argument("--out", required=True, type=Path, help="new folder")
-    parser.add_argument("--platforms", default="cpu,cuda,tpu", help="what the programs run on (default %(default)s)")
-    parser.add_argument("--batch", type=int, help="prompts of every call (default: any number)")
-    parser.add_argument(
-        "--prompt_tokens",
-        type=int,
-        help="longest prompt, the picture's tokens included (default: the model's longest conversation)",
-    )
-    parser.add_argument(
-        "--regions",
-        type=int,
-        default=18,
-        help="most regions of a prompt; 0: pictures without depth alone (default %(default)s)",
-    )
-    parser.add_argument(
-        "--new_tokens",
-        type=int,
-        help="longest answer, in tokens (default: as long as the checkpoint was trained for; 120 for a published one)",
-    )
-    parser.add_argument(
-        "--dtype",
-        choices=("float32", "bfloat16"),
-        default="float32",
-        help="of activations and of stored parameters; float32 is exact on every platform (default %(default)s)",
-    )
-    parser.add_argument("--tokenizer", type=Path, help="folder with tokenizer.json, for a checkpoint that brings none")
+    regions = "most regions of a prompt; 0: pictures without depth alone (default %(default)s)"
+    add("--regions", type=int, default=18, help=regions)
+    length = "longest answer, in tokens (default: as long as the checkpoint was trained for; 120 for a published one)"
+    add("--new_tokens", type=int, help=length)
+    dtype = "of activations and of stored parameters; float32 is exact on every platform (default %(default)s)"
+    add("--dtype", choices=("float32", "bfloat16"), default="float32", help=dtype)
+    add("--tokenizer", type=Path, help="folder with tokenizer.json, for a checkpoint that brings none")
     args = parser.parse_args(arguments)
-
     print(f"exporting {args.checkpoint} for {args.platforms} into {args.out}", flush=True)
-    try:
-        # Imported late: neither --help nor a mistyped path should wait for JAX.
-        if args.out.exists():
-            raise ValueError(f"{args.out} exists already; nothing was written")
-        from smolrgpt_jax import load
-        from smolrgpt_jax.data.chat import ChatTokenizer
-        from smolrgpt_jax.export import ExportSettings, write_export
+    if args.out.exists():
+        raise ValueError(f"{args.out} exists already; nothing was written")
+    # Imported late: neither --help nor a mistyped path should wait for JAX.
+    from smolrgpt_jax import load
+    from smolrgpt_jax.data.chat import ChatTokenizer
+    from smolrgpt_jax.export import ExportSettings, write_export
 
-        model = load(args.checkpoint)
-        if args.tokenizer is not None:
-            model = dataclasses.replace(model, tokenizer=ChatTokenizer.load(args.tokenizer))
-        elif model.tokenizer is None:
-            raise ValueError(f"{args.checkpoint} brings no tokenizer, give the folder of one with --tokenizer")
-        settings = ExportSettings(
-            platforms=tuple(filter(None, args.platforms.split(","))),
-            batch=args.batch,
-            prompt_tokens=args.prompt_tokens or model.config.max_length,
-            regions=args.regions,
-            new_tokens=model.answer_tokens if args.new_tokens is None else args.new_tokens,
-            dtype=args.dtype,
-        )
-        write_export(model, args.out, settings, on_program=lambda name: print(f"  {name}", flush=True))
-    except (ValueError, OSError, ImportError) as error:
-        raise SystemExit(f"error: {error}") from None
+    model = load(args.checkpoint)
+    if args.tokenizer is not None:
+        model = dataclasses.replace(model, tokenizer=ChatTokenizer.load(args.tokenizer))
+    elif model.tokenizer is None:
+        raise ValueError(f"{args.checkpoint} brings no tokenizer, give the folder of one with --tokenizer")
+    settings = ExportSettings(
+        platforms=tuple(filter(None, args.platforms.split(","))),
+        batch=args.batch,
+        prompt_tokens=args.prompt_tokens or model.config.max_length,
+        regions=args.regions,
+        new_tokens=model.answer_tokens if args.new_tokens is None else args.new_tokens,
+        dtype=args.dtype,
+    )
+    write_export(model, args.out, settings, on_program=lambda name: print(f"  {name}", flush=True))
     size = sum(file.stat().st_size for file in args.out.rglob("*") if file.is_file())
     print(f"wrote {args.out}: {size / 1e6:.1f} MB, prompts of up to {settings.prompt_tokens} tokens")
 

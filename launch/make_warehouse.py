@@ -6,9 +6,9 @@ python -m launch.make_warehouse --out DIR --bench --osd --llava --parquet    # a
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
+from eval.command_line import command_line
 from smolrgpt_jax.errors import told
 from smolrgpt_jax.warehouse.parameters import MIXES, WarehouseConfig
 from smolrgpt_jax.warehouse.write import make_warehouse
@@ -35,11 +35,7 @@ FLAGS = {
 @told()
 def main() -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m launch.make_warehouse",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line("launch.make_warehouse", __doc__)
     parser.add_argument("--out", type=Path, required=True, help="new folder")
     for name, what in VALUES.items():
         default, choices = getattr(WarehouseConfig, name), MIXES if name == "mix" else None

@@ -8,10 +8,10 @@ Started again after it was stopped, it goes on with the shards that are missing 
 
 from __future__ import annotations
 
-import argparse
 import time
 from pathlib import Path
 
+from eval.command_line import command_line
 from smolrgpt_jax.data.images import DEPTH_MODES
 from smolrgpt_jax.data.prepared.writer import PrepareConfig, prepare
 from smolrgpt_jax.data.records import BadRecords, Picture, describe
@@ -37,28 +37,20 @@ def read(source: str, root: Path, split: str, annotations: str | None, bad: BadR
 @told("interrupted; started again, it goes on where it was")
 def main() -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m launch.prepare_data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    number = {"type": int, "help": "default %(default)s"}
-    parser.add_argument("--source", choices=SOURCES, required=True, help="format of the data set")
-    parser.add_argument("--root", type=Path, required=True, help="its folder")
-    parser.add_argument("--out", type=Path, required=True, help="new folder")
-    parser.add_argument(
-        "--splits", nargs="+", help="default: train and val of a warehouse, all of another source as train"
-    )
-    parser.add_argument("--annotations", help="file name under --root, where it is not the published one")
-    parser.add_argument("--image_size", default=PrepareConfig.image_size, **number)
-    parser.add_argument("--mask_grid", default=PrepareConfig.mask_grid, **number)
-    parser.add_argument("--depth_mode", choices=DEPTH_MODES, default=PrepareConfig.depth_mode)
-    parser.add_argument("--pictures_per_shard", default=PrepareConfig.pictures_per_shard, **number)
-    parser.add_argument(
-        "--on_bad_record",
-        choices=BadRecords.POLICIES,
-        default="error",
-        help="stop at the first bad record, or leave it out and report it (default %(default)s)",
-    )
-    parser.add_argument("--workers", type=int, help="processes, without effect on the result (default: one per core)")
+    parser = command_line("launch.prepare_data", __doc__)
+    add, number = parser.add_argument, {"type": int, "help": "default %(default)s"}
+    add("--source", choices=SOURCES, required=True, help="format of the data set")
+    add("--root", type=Path, required=True, help="its folder")
+    add("--out", type=Path, required=True, help="new folder")
+    add("--splits", nargs="+", help="default: train and val of a warehouse, all of another source as train")
+    add("--annotations", help="file name under --root, where it is not the published one")
+    add("--image_size", default=PrepareConfig.image_size, **number)
+    add("--mask_grid", default=PrepareConfig.mask_grid, **number)
+    add("--depth_mode", choices=DEPTH_MODES, default=PrepareConfig.depth_mode)
+    add("--pictures_per_shard", default=PrepareConfig.pictures_per_shard, **number)
+    policy = "stop at the first bad record, or leave it out and report it (default %(default)s)"
+    add("--on_bad_record", choices=BadRecords.POLICIES, default="error", help=policy)
+    add("--workers", type=int, help="processes, without effect on the result (default: one per core)")
     a = parser.parse_args()
     splits = a.splits or (["train", "val"] if a.source == "warehouse" else ["train"])
     started = time.monotonic()

@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 
+from eval.command_line import command_line
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
 from smolrgpt_jax.errors import DataError, told
 from smolrgpt_jax.router.classify import load_router
@@ -102,9 +103,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 @told()
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m launch.train_router", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line("launch.train_router", __doc__)
     add = parser.add_argument
     add("--data", type=Path, required=True, help="annotation file to train on")
     add("--out", type=Path, required=True, help="new folder")

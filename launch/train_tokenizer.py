@@ -5,7 +5,6 @@ python -m launch.train_tokenizer --data DIR --vocab_size 640 --out configs/demo_
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
+from eval.command_line import command_line
 from smolrgpt_jax.data.chat import IMAGE_TOKEN, MASK_DEPTH_TOKEN, MASK_RGB_TOKEN, ChatTokenizer
 from smolrgpt_jax.data.records import IMAGE, MASK
 from smolrgpt_jax.errors import DataError, told
@@ -80,7 +80,7 @@ def pieces(files: Iterable[Path]) -> Iterator[str]:
 @told()
 def main() -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line("launch.train_tokenizer", __doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with train*.json")
     parser.add_argument("--vocab_size", type=int, default=640, help="number of tokens, the three of SmolRGPT included")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")

@@ -5,7 +5,6 @@ python -m launch.warehouse_gallery --data DIR --split train --out gallery.png [-
 
 from __future__ import annotations
 
-import argparse
 import re
 import textwrap
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from eval.command_line import command_line
 from eval.report.overlay import draw_regions
 from smolrgpt_jax.data.records import MASK, WAREHOUSE_CATEGORIES, Picture, Question
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
@@ -77,11 +77,7 @@ def _tile(picture: Picture, question: Question) -> Image.Image:
 @told()
 def main() -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m launch.warehouse_gallery",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line("launch.warehouse_gallery", __doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of a warehouse")
     parser.add_argument("--split", default="train", help="train, val or test (default %(default)s)")
     parser.add_argument("--out", type=Path, required=True, help="PNG file")

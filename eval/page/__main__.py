@@ -10,12 +10,12 @@ outside. Needs NiceGUI: pip install "smolrgpt_jax[demo]".
 
 from __future__ import annotations
 
-import argparse
 import socket
 from collections.abc import Sequence
 from pathlib import Path
 
 from eval.answering.model import add_model_arguments
+from eval.command_line import command_line
 from smolrgpt_jax.data.records import BadRecords, Picture, describe
 from smolrgpt_jax.data.sources.warehouse import read_warehouse
 from smolrgpt_jax.errors import CheckpointError, DataError, RunError, told
@@ -42,9 +42,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 @told("stopped")
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m eval.page", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line("eval.page", __doc__)
     add_model_arguments(parser)
     parser.add_argument("--data", type=Path, help="folder in the published layout, for examples")
     parser.add_argument("--split", default="val", help="train, val or test of --data")

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from eval.command_line import command_line
 from smolrgpt_jax import files
 from smolrgpt_jax.chips import SLICES
 from smolrgpt_jax.errors import RunError
@@ -107,9 +108,7 @@ class Launcher:
     """The command line of a launcher: verbs with their options."""
 
     def __init__(self, name: str, doc: str):
-        self.parser = argparse.ArgumentParser(
-            prog=f"python -m {name}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
-        )
+        self.parser = command_line(name, doc)
         self._verbs = self.parser.add_subparsers(dest="verb", required=True)
 
     def verb(self, name: str, help: str, *options: str) -> argparse.ArgumentParser:
