@@ -65,20 +65,15 @@ def packed_spans(picture_ids: jax.Array, question_ids: jax.Array) -> PackedSpans
     """
     length = picture_ids.shape[1]
     if not splash_takes(length):
-        raise ValueError(
-            f"splash attention takes rows of a multiple of {SPLASH_MULTIPLE} tokens up to {SPLASH_LONGEST}, "
-            f"not {length}"
-        )
+        rows = f"rows of a multiple of {SPLASH_MULTIPLE} tokens up to {SPLASH_LONGEST}"
+        raise ValueError(f"splash attention takes {rows}, not {length}")
     index = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), picture_ids.shape)
 
     def latest(here: jax.Array) -> jax.Array:
         return jax.lax.cummax(jnp.where(here, index, -1), axis=1)
 
-    def changes(ids: jax.Array) -> jax.Array:
-        return jnp.concatenate([jnp.ones_like(ids[:, :1], bool), ids[:, 1:] != ids[:, :-1]], axis=1)
-
-    picture_start = latest(changes(picture_ids))
-    question_start = latest(changes(picture_ids) | changes(question_ids))
+    new_picture, new_question = (jnp.diff(ids, axis=1, prepend=-1) != 0 for ids in (picture_ids, question_ids))
+    picture_start, question_start = latest(new_picture), latest(new_picture | new_question)
     prefix = latest(question_ids == 0)
     # A prefix's own tokens are a run like a question's.
     prefix_end = jnp.where((question_ids != 0) & (prefix >= picture_start), prefix + 1, 0)
@@ -151,10 +146,8 @@ def cache_attention(q: jax.Array, keys: jax.Array, values: jax.Array, visible: j
 def _may_attend(spans: jax.Array, key: jax.Array) -> jax.Array:
     """Whether tokens with these spans may attend to the keys at these places; int32 arrays of one shape."""
     low = SPLASH_LONGEST - 1
-    earlier = key <= spans >> 2 * INDEX_BITS
-    in_prefix = key < (spans >> INDEX_BITS) & low
-    in_question = key >= spans & low
-    return earlier & (in_prefix | in_question)
+    token, prefix_end, question_start = spans >> 2 * INDEX_BITS, (spans >> INDEX_BITS) & low, spans & low
+    return (key <= token) & ((key < prefix_end) | (key >= question_start))
 
 
 def _splash(q: jax.Array, k: jax.Array, v: jax.Array, packed: PackedSpans) -> jax.Array:
@@ -170,8 +163,7 @@ def _splash(q: jax.Array, k: jax.Array, v: jax.Array, packed: PackedSpans) -> ja
     length, dim = q.shape[1], q.shape[3]
     block = math.gcd(length, SPLASH_BLOCK)
     # Queries, keys and values, those computed at once; the same three of the backward pass.
-    sizes = splash.BlockSizes(block, block, block, block, block, block, use_fused_bwd_kernel=True)
-
+    sizes = splash.BlockSizes(*(block,) * 6, use_fused_bwd_kernel=True)
     options = {"mask_value": splash.DEFAULT_MASK_VALUE, "is_mqa": False, "save_residuals": False, "interpret": False}
     options |= {"attn_logits_soft_cap": None, "residual_checkpoint_name": None}
 
