@@ -5,7 +5,6 @@ import importlib
 import pytest
 
 from configs import default
-from smolrgpt_jax.config import Compute
 from smolrgpt_jax.training.settings import SETTINGS, check, check_values, describe, differences, plain
 
 
@@ -104,8 +103,3 @@ def test_a_stage_that_follows_another_needs_a_start():
     with pytest.raises(ValueError, match="stage sft follows .*, not random parameters"):
         check(run)
     check({**run, "init_from": "stage2"})
-
-
-def test_layers_refuse_a_remat_that_is_none():
-    with pytest.raises(ValueError, match="remat 'foo' is not one of none, dots, full"):
-        Compute(remat="foo")
