@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import functools
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
@@ -152,7 +153,8 @@ class _Rows:
 
     def tokens(self, picture: int, questions: Sequence[int]) -> int:
         """What questions of a picture take in a row, with its prefix."""
-        return sum(self._size(picture, question) for question in questions) + (self.prefix if questions else 0)
+        sizes = [self._questions.size(picture, question) for question in questions]
+        return self.prefix + sum(sizes) if sizes else 0
 
     def split(self, picture: int, questions: Sequence[int]) -> list[list[int]]:
         """Cuts a picture's questions into parts that each fit a row: every question goes into the first part that takes it."""
@@ -201,7 +203,8 @@ class _Rows:
 
     def _move(self, row: int, picture: int, holders: list[int], moved: list[tuple[int, int, int]]) -> bool:
         """Puts a picture's questions of one row into others, those that hold the picture first; False where one finds no place."""
-        rest = sorted(self._parts[row][picture], key=lambda question: (-self._size(picture, question), question))
+        size = functools.partial(self._questions.size, picture)
+        rest = sorted(self._parts[row][picture], key=lambda question: (-size(question), question))
         targets = [target for target in holders if target != row and picture in self._parts[target]]
         rest = self._add(targets, picture, rest, moved)
         while rest:
@@ -234,9 +237,6 @@ class _Rows:
         if not before and len(self._parts[row]) == self._shape.pictures:
             return False
         return self._fit(picture, [*before, question], self._space[row] + self.tokens(picture, before))
-
-    def _size(self, picture: int, question: int) -> int:
-        return self._questions[picture, question][0].size
 
     def _fit(self, picture: int, questions: Sequence[int], space: int) -> bool:
         """Whether questions of a picture can stand together in so many tokens of a row."""

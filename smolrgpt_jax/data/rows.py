@@ -70,6 +70,11 @@ class TokenisedQuestions:
         span = slice(self._ends[index], self._ends[index + 1])
         return self._ids[span], self._counted[span]
 
+    def size(self, picture: int, question: int) -> int:
+        """Tokens of one question, without its picture's prefix."""
+        index = self._first[picture] + question
+        return int(self._ends[index + 1] - self._ends[index])
+
     def longest(self) -> int:
         """Tokens of the longest question, without its picture's prefix."""
         return int(np.diff(self._ends).max(initial=0))
