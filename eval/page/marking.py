@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -27,15 +26,12 @@ class MarkedPicture:
     def __init__(self, image: Image.Image, depth: Image.Image | None = None, candidates: Sequence[RLE] = ()):
         self.image, self.depth, self.candidates = image.convert("RGB"), depth, tuple(candidates)
         self.regions: list[RLE] = []
-        self._masks: dict[RLE, np.ndarray] = {}
-
-    @property
-    def shown_size(self) -> tuple[int, int]:
-        """(width, height) of the picture as it is shown, whose pixels the points are in."""
-        width, height = self.image.size
-        longer = max(width, height)
+        longer = max(image.size)
         scale = min(max(longer, _SHOWN_LEAST), _SHOWN_MOST) / longer
-        return max(1, round(width * scale)), max(1, round(height * scale))
+        # (width, height) of the picture as it is shown, whose pixels the points are in.
+        self.shown_size = tuple(max(1, round(side * scale)) for side in image.size)
+        self._resized = self.image.resize(self.shown_size, Image.Resampling.LANCZOS)
+        self._inside = {mask: self._shown_mask(mask) for mask in self.candidates}
 
     def add_box(self, corner: Point, opposite: Point) -> bool:
         """Marks the box between two points of the shown picture; False if it has no area inside."""
@@ -50,9 +46,9 @@ class MarkedPicture:
     def pick(self, point: Point) -> bool:
         """Marks the smallest candidate under a point of the shown picture, or unmarks it; False if there is none."""
         x, y = np.clip(point, 0, np.subtract(self.shown_size, 1)).astype(int)
-        found = [mask for mask in self.candidates if self._inside(mask)[y, x]]
+        found = [mask for mask, inside in self._inside.items() if inside[y, x]]
         if found:
-            smallest = min(found, key=lambda mask: np.count_nonzero(self._inside(mask)))
+            smallest = min(found, key=lambda mask: np.count_nonzero(self._inside[mask]))
             if smallest in self.regions:
                 self.regions.remove(smallest)
             else:
@@ -64,19 +60,11 @@ class MarkedPicture:
         picture = self._resized
         if candidates:
             pixels = np.array(picture)
-            for mask in self.candidates:
-                inside = self._inside(mask)
+            for inside in self._inside.values():
                 pixels[inside & ~binary_erosion(inside)] = (255, 255, 255)
             picture = Image.fromarray(pixels)
         return draw_regions(picture, self.regions)
 
-    @functools.cached_property
-    def _resized(self) -> Image.Image:
-        return self.image.resize(self.shown_size, Image.Resampling.LANCZOS)
-
-    def _inside(self, mask: RLE) -> np.ndarray:
+    def _shown_mask(self, mask: RLE) -> np.ndarray:
         """bool[height, width] of the shown picture."""
-        if mask not in self._masks:
-            full = Image.fromarray(decode(mask))
-            self._masks[mask] = np.asarray(full.resize(self.shown_size, Image.Resampling.NEAREST)) != 0
-        return self._masks[mask]
+        return np.asarray(Image.fromarray(decode(mask)).resize(self.shown_size, Image.Resampling.NEAREST)) != 0

@@ -125,9 +125,7 @@ def error_bars(bins: Sequence[Mapping]) -> dict | None:
     return {"bars": bars, "limit": limit, "ticks": _ticks(0, limit)}
 
 
-def calibration_plot(name: str, unit: str, found: Mapping | None) -> dict | None:
-    """Mean answer and its quartiles against the truth, from `eval.scoring.breakdown.calibration`; None without any."""
-    if found is None:
-        return None
+def calibration_plot(name: str, unit: str, found: Mapping) -> dict:
+    """Mean answer and its quartiles against the truth, from `eval.scoring.breakdown.calibration`."""
     limit = max(1.0, 1.05 * max(max(group["truth"], group["upper"], group["answer"]) for group in found["groups"]))
     return {"name": name, "unit": unit, "limit": limit, "ticks": _ticks(0, limit), **found}

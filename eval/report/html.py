@@ -59,10 +59,7 @@ def write_report(
         dict(item, right=is_correct(item["category"], item["normalized_answer"], item["truth"])) for item in predictions
     ]
     groups = {category: [item for item in judged if item["category"] == category] for category in WAREHOUSE_CATEGORIES}
-    calibrations = [
-        calibration_plot(name, unit, metrics["calibration"].get(name))
-        for name, unit in (("distance", "m"), ("count", "objects"))
-    ]
+    units, calibration = {"distance": "m", "count": "objects"}, metrics["calibration"]
     render(
         path,
         "report.html",
@@ -74,7 +71,7 @@ def write_report(
         bars=mcq_bars(groups["mcq"], pictures),
         scatter=scatter(groups["distance"]),
         errors=error_bars(metrics["distance_errors"]),
-        calibrations=list(filter(None, calibrations)),
+        calibrations=[calibration_plot(n, unit, calibration[n]) for n, unit in units.items() if calibration.get(n)],
         curves=list(filter(None, (curve(name, Path(file)) for name, file in (loss_curves or {}).items()))),
         gallery=gallery(groups, pictures),
         with_regions=_with_regions,
