@@ -30,7 +30,7 @@ def start(main: Callable[[list[str]], None]) -> None:
     """Parses the command line and runs `main` with what are no flags; bad flags end the program with one sentence."""
     # DEFINE_config_file marks --config required only through its value.
     flags.mark_flag_as_required(FLAG)
-    app.run(main, flags_parser=functools.partial(_parse, sys.modules[main.__module__].__doc__))
+    app.run(main, flags_parser=functools.partial(_parse, sys.modules[main.__module__].__doc__ or ""))
 
 
 def load(path: str, arguments: Sequence[str] = ()) -> ConfigDict:

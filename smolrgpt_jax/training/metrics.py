@@ -39,11 +39,20 @@ class MetricsWriter:
         settings: Mapping[str, Any] | None = None,
     ):
         """Raises RunError if a project is given and wandb is not installed."""
-        self.active = active
+        self.active, self.wandb = active, None
         if not active:
             return
         workdir.mkdir(parents=True, exist_ok=True)
-        self.wandb = start_wandb(wandb_project, workdir, settings or {}) if wandb_project else None
+        if wandb_project:
+            try:
+                import wandb
+            except ImportError:
+                raise RunError("config.wandb_project needs wandb, which is not installed: pip install wandb") from None
+            file = workdir / WANDB_ID
+            if not file.exists():
+                file.write_text(uuid.uuid4().hex[:12], encoding="utf-8")
+            run = {"id": file.read_text(encoding="utf-8"), "name": workdir.name, "dir": str(workdir), "resume": "allow"}
+            self.wandb = wandb.init(project=wandb_project, config=dict(settings or {}), **run)
         path = workdir / CSV_NAME
         kept = [row for row in _read_rows(path) if int(row["step"]) <= resumed_step] if path.exists() else []
         self.file = open(path, "w", newline="", encoding="utf-8")
@@ -70,28 +79,6 @@ class MetricsWriter:
             self.events.close()
             if self.wandb is not None:
                 self.wandb.finish()
-
-
-def start_wandb(project: str, workdir: Path, settings: Mapping[str, Any]) -> Any:
-    """Starts, or goes on with, the run of a work directory at Weights & Biases.
-
-    Raises RunError if wandb is not installed.
-    """
-    try:
-        import wandb
-    except ImportError:
-        raise RunError("config.wandb_project needs wandb, which is not installed: pip install wandb") from None
-    file = workdir / WANDB_ID
-    if not file.exists():
-        file.write_text(uuid.uuid4().hex[:12], encoding="utf-8")
-    return wandb.init(
-        project=project,
-        id=file.read_text(encoding="utf-8"),
-        name=workdir.name,
-        resume="allow",
-        config=dict(settings),
-        dir=str(workdir),
-    )
 
 
 def read_metrics(path: str | Path) -> list[dict[str, float]]:

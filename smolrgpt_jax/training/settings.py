@@ -9,7 +9,7 @@ import copy
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, get_args
 
 from smolrgpt_jax.config import PRESETS, RematPolicy
@@ -61,7 +61,7 @@ class Setting:
 
     default: Any
     doc: str
-    allowed: Range | Container[str] | None = None
+    allowed: Range | Collection[str] | None = None
     changeable: bool = False
 
     def check(self, name: str, value: Any) -> None:
