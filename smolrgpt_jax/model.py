@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from smolrgpt_jax.checkpoint.load import Checkpoint, read_checkpoint
 from smolrgpt_jax.config import Compute, SmolRGPTConfig
 from smolrgpt_jax.data.masks import resample
-from smolrgpt_jax.generation.decode import generate, stream
+from smolrgpt_jax.generation.decode import decode_weights, generate, stream
 from smolrgpt_jax.generation.sampling import GREEDY, Sampling
 from smolrgpt_jax.models.smolrgpt import Params, bind
 
@@ -78,9 +78,7 @@ class Model(Checkpoint):
         _check_prompts(attention_mask, max_new_tokens)
         batch = self._batch(input_ids, attention_mask, images, depths, _mask_arrays(masks))
         ids = generate(
-            self.config,
-            self.compute,
-            self.params,
+            decode_weights(self.config, self.compute, self.params),
             batch,
             jax.random.key(seed),
             max_new_tokens=max_new_tokens,
@@ -101,8 +99,8 @@ class Model(Checkpoint):
         """Yields the columns of the greedy `generate`, int32[B] each, as they are made, until every row has ended."""
         _check_prompts(attention_mask, max_new_tokens)
         batch = self._batch(input_ids, attention_mask, images, depths, _mask_arrays(masks))
-        model = (self.config, self.compute, self.params)
-        return stream(*model, batch, max_new_tokens=max_new_tokens, eos_id=self.eos_id)
+        weights = decode_weights(self.config, self.compute, self.params)
+        return stream(weights, batch, max_new_tokens=max_new_tokens, eos_id=self.eos_id)
 
     @property
     def eos_id(self) -> int:

@@ -14,7 +14,7 @@ from smolrgpt_jax import sharding
 from smolrgpt_jax.config import PRESETS, SmolRGPTConfig
 from smolrgpt_jax.data.rows import RowShape, empty_batch
 from smolrgpt_jax.flops import row_parts, train_flops
-from smolrgpt_jax.generation.decode import generate
+from smolrgpt_jax.generation.decode import decode_weights, generate
 from smolrgpt_jax.models.smolrgpt import abstract_params
 from smolrgpt_jax.training.data import row_shape, run_compute
 from smolrgpt_jax.training.optimizer import OptimizerConfig, make_optimizer
@@ -83,7 +83,8 @@ def make_program(run: Mapping[str, Any], mesh: Mesh, what: What = "train", new_t
 
         def run_generation(params: Any, batch: Any, key: jax.Array) -> jax.Array:
             with sharding.over(mesh):
-                return generate(config, compute, params, batch, key, max_new_tokens=new_tokens, eos_id=EOS_ID)
+                weights = decode_weights(config, compute, params)
+                return generate(weights, batch, key, max_new_tokens=new_tokens, eos_id=EOS_ID)
 
         key = _placed(jax.eval_shape(lambda: jax.random.key(0)), sharding.replicated(mesh))
         flops = rows * generation_flops(config, shape, new_tokens)

@@ -45,6 +45,11 @@ class Weights:
     params: Params
     layers: list[Params]
 
+    @property
+    def model(self) -> SmolRGPT:
+        """Made to be called inside jit."""
+        return bind(self.config, self.params, self.compute)
+
 
 class Cache(NamedTuple):
     """What the next token of B rows attends to.
@@ -83,18 +88,19 @@ def decode_weights(config: SmolRGPTConfig, compute: Compute, params: Params) -> 
 
 
 def prefill(
-    model: SmolRGPT, batch: Mapping[str, jax.Array], features: jax.Array | None = None
+    weights: Weights, batch: Mapping[str, jax.Array], features: jax.Array | None = None
 ) -> tuple[jax.Array, KVCache]:
     """Reads prompts: their hidden states float[B, S, D] after the final norm, keys and values float[L, B, S, G, D].
 
     batch: tokens, positions, feature_index, picture_ids (0 on padding) and question_ids int32[B, S]; without `features`
     (float[B, F, D], of `model.encode`) also images float[B, P, H, W, 3] and, for regions, depths and region_masks.
     """
+    model = weights.model
     if features is None:
         features = model.encode(batch["images"], batch.get("depths"), batch.get("region_masks"))["features"]
     x = model.embed(batch["tokens"], batch["feature_index"], features)
     mask = packed_attention_mask(batch["picture_ids"], batch["question_ids"])
-    return model.decoder(x, batch["positions"], mask, model.decoder.init_cache(*batch["tokens"].shape, x.dtype))
+    return model.decoder(x, batch["positions"], mask, keep=True)
 
 
 def columns(keys: jax.Array, values: jax.Array) -> KVCache:
@@ -104,18 +110,17 @@ def columns(keys: jax.Array, values: jax.Array) -> KVCache:
 
 def next_logits(weights: Weights, token: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
     """One step: logits float32[B, V] of what follows `token` (int32[B]), and the cache with its column and layers moved on."""
-    decoder = bind(weights.config, weights.params, weights.compute).decoder
+    decoder = weights.model.decoder
     prompt_columns = cache.prompt.shape[1]
     ring = cache.layers[0][1].shape[2] - prompt_columns
     age = (cache.column - jnp.arange(ring)) % ring
     hidden, layers = decoder.decode(
         unstacked_blocks(weights.config.decoder, weights.layers),
-        token,
+        decoder.embed(token, weights.compute.dtype),
         jnp.sum(cache.prompt, axis=1, dtype=jnp.int32) + cache.steps,
         jnp.concatenate([cache.prompt, age <= cache.steps[:, None]], axis=1),
         cache.layers,
         prompt_columns + cache.column,
-        weights.compute.dtype,
     )
     return decoder.logits(hidden), cache._replace(column=(cache.column + 1) % ring, layers=layers)
 
@@ -156,34 +161,37 @@ def decode(
     eos_id: int,
     sampling: Sampling,
 ) -> Slots:
-    """Takes steps until so many slots have ended (int32[]), at least one where more than now are asked for."""
+    """Takes steps until so many slots have ended (int32[])."""
+
+    def going(state: tuple[jax.Array, Slots]) -> jax.Array:
+        # Nothing takes more steps than an answer has tokens, but only this tells what reads the compiled program how many there are.
+        return (state[0] < slots.written.shape[1]) & (jnp.sum(state[1].ended) < until)
+
+    def once(state: tuple[jax.Array, Slots]) -> tuple[jax.Array, Slots]:
+        return state[0] + 1, step(weights, state[1], constraint, eos_id=eos_id, sampling=sampling)
+
     with sharding.over(mesh):
-        return jax.lax.while_loop(
-            lambda slots: jnp.sum(slots.ended) < until,
-            lambda slots: step(weights, slots, constraint, eos_id=eos_id, sampling=sampling),
-            slots,
-        )
+        return jax.lax.while_loop(going, once, (0, slots))[1]
 
 
-@functools.partial(jax.jit, static_argnames=("config", "compute", "mesh", "count", "prompt_tokens", "answer_tokens"))
-def empty_slots(
-    config: SmolRGPTConfig, compute: Compute, mesh: Mesh | None, *, count: int, prompt_tokens: int, answer_tokens: int
-) -> Slots:
+@functools.partial(jax.jit, static_argnames=("mesh", "count", "prompt_tokens", "answer_tokens"))
+def empty_slots(mesh: Mesh | None, weights: Weights, count: int, prompt_tokens: int, answer_tokens: int) -> Slots:
     """`count` free slots for prompts of at most `prompt_tokens` and answers of at most `answer_tokens`."""
-    c, zeros = config.decoder, jnp.zeros(count, jnp.int32)
-    keys = jnp.zeros((count, c.kv_heads, c.head_dim, prompt_tokens + answer_tokens), compute.dtype)
+    c, zeros = weights.config.decoder, jnp.zeros(count, jnp.int32)
+    keys = jnp.zeros((count, c.kv_heads, c.head_dim, prompt_tokens + answer_tokens), weights.compute.dtype)
     layers = ((keys, keys.swapaxes(2, 3)),) * c.layers
-    slots = Slots(
-        token=zeros,
-        cache=Cache(jnp.zeros((count, prompt_tokens), bool), zeros, jnp.int32(0), layers),
-        written=jnp.zeros((count, answer_tokens), jnp.int32),
-        ended=jnp.ones(count, bool),
-        budget=zeros,
-        keys=jnp.zeros((count, 2), jnp.uint32),
-        state=zeros,
-    )
     with sharding.over(mesh):
-        return placed(slots)
+        return placed(
+            Slots(
+                token=zeros,
+                cache=Cache(jnp.zeros((count, prompt_tokens), bool), zeros, jnp.int32(0), layers),
+                written=jnp.zeros((count, answer_tokens), jnp.int32),
+                ended=jnp.ones(count, bool),
+                budget=zeros,
+                keys=jnp.zeros((count, 2), jnp.uint32),
+                state=zeros,
+            )
+        )
 
 
 def placed(slots: Slots) -> Slots:
@@ -195,21 +203,14 @@ def placed(slots: Slots) -> Slots:
     return jax.tree.map(place, slots)
 
 
-@functools.partial(jax.jit, static_argnames=("config", "compute", "max_new_tokens", "eos_id"))
+@functools.partial(jax.jit, static_argnames=("max_new_tokens", "eos_id"))
 def start(
-    config: SmolRGPTConfig,
-    compute: Compute,
-    params: Params,
-    batch: Mapping[str, jax.Array],
-    key: jax.Array,
-    *,
-    max_new_tokens: int,
-    eos_id: int,
+    weights: Weights, batch: Mapping[str, jax.Array], key: jax.Array, *, max_new_tokens: int, eos_id: int
 ) -> Slots:
     """Reads left-padded prompts (batch: see `prefill`), each of which takes a slot; their answers are written over eos."""
-    prefilled = prefill(bind(config, params, compute), batch)[1]
+    _, prefilled = prefill(weights, batch)
     rows, length = batch["tokens"].shape
-    slots = empty_slots(config, compute, None, count=rows, prompt_tokens=length, answer_tokens=max_new_tokens)
+    slots = empty_slots(None, weights, rows, length, max_new_tokens)
     layers = [
         (keys.at[..., :length].set(new_keys), values.at[:, :, :length].set(new_values))
         for (keys, values), (new_keys, new_values) in zip(slots.cache.layers, map(columns, *prefilled))
@@ -224,11 +225,9 @@ def start(
     )
 
 
-@functools.partial(jax.jit, static_argnames=("config", "compute", "max_new_tokens", "eos_id", "sampling"))
+@functools.partial(jax.jit, static_argnames=("max_new_tokens", "eos_id", "sampling"))
 def generate(
-    config: SmolRGPTConfig,
-    compute: Compute,
-    params: Params,
+    weights: Weights,
     batch: Mapping[str, jax.Array],
     key: jax.Array,
     *,
@@ -237,31 +236,15 @@ def generate(
     sampling: Sampling = GREEDY,
 ) -> jax.Array:
     """Continues left-padded prompts (batch: see `prefill`): int32[B, max_new_tokens], eos after a row's first eos."""
-    slots = start(config, compute, params, batch, key, max_new_tokens=max_new_tokens, eos_id=eos_id)
-    weights = decode_weights(config, compute, params)
-
-    def going(state: tuple[jax.Array, Slots]) -> jax.Array:
-        # No answer takes more steps, but only this tells what reads the compiled program how many there can be.
-        return (state[0] < max_new_tokens) & ~jnp.all(state[1].ended)
-
-    def once(state: tuple[jax.Array, Slots]) -> tuple[jax.Array, Slots]:
-        return state[0] + 1, step(weights, state[1], eos_id=eos_id, sampling=sampling)
-
-    return jax.lax.while_loop(going, once, (0, slots))[1].written
+    slots = start(weights, batch, key, max_new_tokens=max_new_tokens, eos_id=eos_id)
+    return decode(None, weights, slots, None, len(slots.ended), eos_id=eos_id, sampling=sampling).written
 
 
 def stream(
-    config: SmolRGPTConfig,
-    compute: Compute,
-    params: Params,
-    batch: Mapping[str, jax.Array],
-    *,
-    max_new_tokens: int,
-    eos_id: int,
+    weights: Weights, batch: Mapping[str, jax.Array], *, max_new_tokens: int, eos_id: int
 ) -> Iterator[np.ndarray]:
     """Yields the columns of the greedy `generate`, int32[B] each, as they are made, until every row has ended."""
-    slots = start(config, compute, params, batch, jax.random.key(0), max_new_tokens=max_new_tokens, eos_id=eos_id)
-    weights = decode_weights(config, compute, params)
+    slots = start(weights, batch, jax.random.key(0), max_new_tokens=max_new_tokens, eos_id=eos_id)
     for place in range(max_new_tokens):
         slots = _step(weights, slots, eos_id=eos_id)
         yield np.asarray(slots.written)[:, place]

@@ -119,7 +119,7 @@ class _Waiting:
 
 class _Engine:
     def __init__(self, model: AskedModel, prompts: Prompts, options: AnswerOptions, lengths: Mapping[str, int]):
-        self.model, self.prompts, self.options, self.lengths = model, prompts, options, lengths
+        self.prompts, self.options, self.lengths = prompts, options, lengths
         self.mesh = _params_mesh(model.params)
         self.ways = 1 if self.mesh is None else sharding.batch_ways(self.mesh)
         self.weights = decode.decode_weights(model.config, model.compute, model.params)
@@ -132,14 +132,8 @@ class _Engine:
             self.longest_closing = int(self.constraint.longest)
         count = min(options.batch_size, 2 ** (len(prompts.asked) - 1).bit_length())
         self.count = -(-count // self.ways) * self.ways
-        self.slots = decode.empty_slots(
-            model.config,
-            model.compute,
-            self.mesh,
-            count=self.count,
-            prompt_tokens=prompts.longest,
-            answer_tokens=options.max_new_tokens + self.longest_closing,
-        )
+        answer_tokens = options.max_new_tokens + self.longest_closing
+        self.slots = decode.empty_slots(self.mesh, self.weights, self.count, prompts.longest, answer_tokens)
         self.questions: list[Question | None] = [None] * self.count
         load = FileLoader(prompts.shape, options.depth_mode, cached_pictures=2)
         batches = prompt_batches(prompts, load, multiple=self.ways, on_bad_record=options.on_bad_record)
@@ -172,7 +166,7 @@ class _Engine:
                 arrays = (
                     jax.device_put(batch.arrays) if self.mesh is None else sharding.put_batch(batch.arrays, self.mesh)
                 )
-                prefilled = slots.prefill(self.model.config, self.model.compute, self.mesh, self.model.params, arrays)
+                prefilled = slots.prefill(self.mesh, self.weights, arrays)
                 self.waiting = _Waiting(batch, prefilled, arrays["tokens"], list(batch.asked))
         return True
 

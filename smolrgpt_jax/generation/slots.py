@@ -11,11 +11,9 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from smolrgpt_jax import sharding
-from smolrgpt_jax.config import Compute, SmolRGPTConfig
 from smolrgpt_jax.generation import decode
-from smolrgpt_jax.generation.decode import Slots, placed
+from smolrgpt_jax.generation.decode import Slots, Weights, placed
 from smolrgpt_jax.models.smollm import KVCache
-from smolrgpt_jax.models.smolrgpt import Params, bind
 
 
 class Asked(NamedTuple):
@@ -34,13 +32,11 @@ class Asked(NamedTuple):
     state: jax.Array
 
 
-@functools.partial(jax.jit, static_argnames=("config", "compute", "mesh"))
-def prefill(
-    config: SmolRGPTConfig, compute: Compute, mesh: Mesh | None, params: Params, batch: Mapping[str, jax.Array]
-) -> KVCache:
+@functools.partial(jax.jit, static_argnames="mesh")
+def prefill(mesh: Mesh | None, weights: Weights, batch: Mapping[str, jax.Array]) -> KVCache:
     """Keys and values of rows of questions (see `data.prompts`), float[L, R, S, G, D] each."""
     with sharding.over(mesh):
-        return decode.prefill(bind(config, params, compute), batch)[1]
+        return decode.prefill(weights, batch)[1]
 
 
 @functools.partial(jax.jit, static_argnames=("mesh", "prefix", "longest"), donate_argnames="slots")

@@ -96,29 +96,26 @@ def stack_blocks(make_block: Callable[[nnx.Rngs], nnx.Module], layers: int, rngs
 def run_blocks(
     blocks: nnx.Module,
     x: jax.Array,
-    step: Callable[[nnx.Module, jax.Array, Any], tuple[jax.Array, Any]],
-    per_layer: Any = None,
+    step: Callable[[nnx.Module, jax.Array], tuple[jax.Array, Any]],
     compute: Compute = Compute(),
 ) -> tuple[jax.Array, Any]:
-    """Runs `step(block, x, per_layer_i) -> (x, output_i)` over stacked blocks, scanned and rematerialised as `compute` says.
+    """Runs `step(block, x) -> (x, output)` over stacked blocks, scanned and rematerialised as `compute` says.
 
-    `per_layer` is a pytree with a leading layer dimension (a KV cache, say) or None; outputs come back stacked. x has the
-    batch first, which stays split over the devices from layer to layer.
+    Outputs (a pytree or None) come back stacked. x has the batch first, which stays split over the devices from layer to layer.
     """
     graphdef, state = nnx.split(blocks, graph=False)
 
-    def body(x: jax.Array, inputs: tuple[Any, Any]) -> tuple[jax.Array, Any]:
-        layer_state, extra = inputs
-        x, output = step(nnx.merge(graphdef, layer_state), constrain_batch(x), extra)
+    def body(x: jax.Array, layer_state: Any) -> tuple[jax.Array, Any]:
+        x, output = step(nnx.merge(graphdef, layer_state), constrain_batch(x))
         return constrain_batch(x), output
 
     if compute.remat != "none":
         body = jax.checkpoint(body, policy=_REMAT_POLICIES[compute.remat], prevent_cse=not compute.scan_layers)
     if compute.scan_layers:
-        return jax.lax.scan(body, x, (state, per_layer))
+        return jax.lax.scan(body, x, state)
     outputs = []
     for i in range(len(jax.tree.leaves(state)[0])):
-        x, output = body(x, jax.tree.map(lambda a: a[i], (state, per_layer)))
+        x, output = body(x, jax.tree.map(lambda a: a[i], state))
         outputs.append(output)
     return x, jax.tree.map(lambda *a: jnp.stack(a), *outputs)
 

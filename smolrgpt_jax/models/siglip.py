@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -73,8 +71,8 @@ class VisionEncoder(nnx.Module):
         x = self.patch_embedding(patches.reshape(batch, grid * grid, patch, patch, 3))
         x = x + self.position_embedding[...].astype(x.dtype)
 
-        def step(block: VisionBlock, x: jax.Array, _: Any) -> tuple[jax.Array, None]:
+        def step(block: VisionBlock, x: jax.Array) -> tuple[jax.Array, None]:
             return block(x, self.compute.attention), None
 
-        x, _ = run_blocks(self.blocks, x, step, compute=self.compute)
+        x, _ = run_blocks(self.blocks, x, step, self.compute)
         return self.norm(x)

@@ -71,21 +71,10 @@ class DecoderBlock(nnx.Module):
         angles: tuple[jax.Array, jax.Array],
         mask: jax.Array | PackedSpans,
         implementation: AttentionImplementation,
-        cache: KVCache | None = None,
-        cache_index: jax.Array | int = 0,
-    ) -> tuple[jax.Array, KVCache | None]:
-        """x: float[B, S, D]; mask: see `attention`, K = S without a cache, else the cache's length.
-
-        With a cache (keys and values of this layer, float[B, K, G, D]) the new keys and values are written at `cache_index`.
-        """
+    ) -> tuple[jax.Array, KVCache]:
+        """x: float[B, S, D]; mask: see `attention`. Returns the same, and keys and values float[B, S, G, D]."""
         q, k, v = self._project(x, angles)
-        if cache is not None:
-            start = (0, cache_index, 0, 0)
-            k = jax.lax.dynamic_update_slice(cache[0], k.astype(cache[0].dtype), start)
-            v = jax.lax.dynamic_update_slice(cache[1], v.astype(cache[1].dtype), start)
-            cache = (k, v)
-        attended = attention(q, k.astype(q.dtype), v.astype(q.dtype), mask, implementation)
-        return self._finish(x, attended), cache
+        return self._finish(x, attention(q, k, v, mask, implementation)), (k, v)
 
     def decode(
         self, x: jax.Array, angles: tuple[jax.Array, jax.Array], visible: jax.Array, cache: KVCache, column: jax.Array
@@ -139,52 +128,43 @@ class Decoder(nnx.Module):
             return logits
         return jnp.where(jnp.arange(logits.shape[-1]) < self.config.vocab_size, logits, MASKED)
 
-    def init_cache(self, batch: int, length: int, dtype: Any) -> KVCache:
-        c = self.config
-        shape = (c.layers, batch, length, c.kv_heads, c.head_dim)
-        cache = constrain(jnp.zeros(shape, dtype), ("layers", "batch", "none", "heads", "none"))
-        return cache, cache
-
     def __call__(
-        self,
-        x: jax.Array,
-        positions: jax.Array,
-        mask: jax.Array | PackedSpans,
-        cache: KVCache | None = None,
-        cache_index: jax.Array | int = 0,
+        self, x: jax.Array, positions: jax.Array, mask: jax.Array | PackedSpans, keep: bool = False
     ) -> tuple[jax.Array, KVCache | None]:
-        """x: float[B, S, D]; positions: int32[B, S]; mask: see `attention`. Returns (hidden float[B, S, D] after the final norm, cache)."""
+        """x: float[B, S, D]; positions: int32[B, S]; mask: see `attention`.
+
+        Returns hidden float[B, S, D] after the final norm, and the layers' keys and values, float[L, B, S, G, D], if they are kept.
+        """
         longest = x.shape[1] if isinstance(mask, PackedSpans) else mask.shape[-1]
         angles = rotary_angles(positions, self.config, longest)
-        # The fused kernels take as many keys as queries; over a cache there are more.
-        implementation = "xla" if cache is not None else self.compute.attention
 
-        def step(block: DecoderBlock, x: jax.Array, layer_cache: KVCache | None) -> tuple[jax.Array, KVCache | None]:
-            return block(x, angles, mask, implementation, layer_cache, cache_index)
+        def step(block: DecoderBlock, x: jax.Array) -> tuple[jax.Array, KVCache | None]:
+            # Prompts differ in length and are read once: no kernel is made for them.
+            x, kept = block(x, angles, mask, "xla" if keep else self.compute.attention)
+            return x, tuple(constrain(part, ("batch", "none", "heads", "none")) for part in kept) if keep else None
 
-        x, cache = run_blocks(self.blocks, x, step, cache, self.compute)
-        return self.norm(x), cache
+        x, kept = run_blocks(self.blocks, x, step, self.compute)
+        return self.norm(x), kept
 
     def decode(
         self,
         blocks: Sequence[DecoderBlock],
-        tokens: jax.Array,
+        x: jax.Array,
         positions: jax.Array,
         visible: jax.Array,
         cache: Sequence[KVCache],
         column: jax.Array,
-        dtype: Any,
     ) -> tuple[jax.Array, tuple[KVCache, ...]]:
         """One more token of every row.
 
         blocks: the layers one by one (`unstacked_blocks`), since a loop over stacked ones would copy every weight for every
-        token. tokens, positions: int32[B]; visible: bool[B, T], the columns of the cache that a row attends to, the new one
+        token. x: float[B, D], embedded tokens; positions: int32[B]; visible: bool[B, T], the columns of the cache that a row attends to, the new one
         among them; cache: per layer keys float[B, G, D, T] and values float[B, G, T, D]; column: int32[], where all rows' new
         keys and values go: one place for all can be written without copying the cache. Returns hidden float[B, D] after the
         final norm and the new cache.
         """
         angles = rotary_angles(positions[:, None], self.config, visible.shape[1])
-        x, written = self.embed(tokens[:, None], dtype), []
+        x, written = x[:, None], []
         for block, layer_cache in zip(blocks, cache, strict=True):
             x, layer_cache = block.decode(constrain_batch(x), angles, visible, layer_cache, column)
             written.append(layer_cache)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -190,7 +189,7 @@ class LongformerClassifier(nnx.Module):
         valid = jnp.pad(attention_mask != 0, padding)
         embeddings = self.encoder.embed(jnp.pad(tokens, padding, constant_values=self.pad_id))
 
-        def step(block: LongformerBlock, x: jax.Array, _: Any) -> tuple[jax.Array, jax.Array]:
+        def step(block: LongformerBlock, x: jax.Array) -> tuple[jax.Array, jax.Array]:
             x = block(x, valid)
             return x, x
 

@@ -69,9 +69,9 @@ def test_golden_greedy_tokens(golden):
     for name in ("tokens", "positions", "picture_ids", "question_ids", "feature_index"):
         batch[name] = np.stack([np.roll(row, int(n)) for row, n in zip(batch[name], lengths)])
     count, steps = len(ids), out["greedy_ids"].shape[1]
-    how = {"count": count + 1, "prompt_tokens": int(lengths.max()), "answer_tokens": steps}
-    state = decode.empty_slots(model.config, model.compute, None, **how)
-    prefilled = slots.prefill(model.config, model.compute, None, model.params, batch)
+    weights = decode.decode_weights(model.config, model.compute, model.params)
+    state = decode.empty_slots(None, weights, count + 1, int(lengths.max()), steps)
+    prefilled = slots.prefill(None, weights, batch)
     numbers = np.arange(count, dtype=np.int32)
     asked = slots.Asked(
         slot=count - numbers,
@@ -83,7 +83,6 @@ def test_golden_greedy_tokens(golden):
         state=np.zeros(count, np.int32),
     )
     state = slots.admit(None, state, prefilled, batch["tokens"], asked, prefix=5, longest=int(lengths.max()))
-    weights = decode.decode_weights(model.config, model.compute, model.params)
     state = decode.decode(None, weights, state, None, np.int32(count + 1), eos_id=model.eos_id, sampling=GREEDY)
     for number in numbers:
         expected = out["greedy_ids"][number]

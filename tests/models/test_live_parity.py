@@ -18,8 +18,10 @@ from convert.torch_model import random_torch
 from smolrgpt_jax import load
 from smolrgpt_jax.checkpoint.mapping import entries
 from smolrgpt_jax.config import Compute, DecoderConfig, SmolRGPTConfig, VisionConfig
+from smolrgpt_jax.generation.decode import decode_weights
 from smolrgpt_jax.models.attention import packed_attention_mask
 from smolrgpt_jax.models.mask_pooling import mask_pooling
+from smolrgpt_jax.models.smollm import unstacked_blocks
 from smolrgpt_jax.models.smolrgpt import bind, loss_sums
 
 MODULE_TOLERANCE = 1e-5
@@ -238,27 +240,28 @@ def test_decoder_with_cache(pair):
     d = pair.config.decoder
     x = normal(2, 11, d.width)
     cached = transformers_cached(pair.torch, x, prefill=4)
-    slots = 16  # more than the sequence needs, as in generation
+    columns = 16  # more than the sequence needs, as in generation
     positions = np.maximum(np.cumsum(PADDING, axis=1) - 1, 0)
-    full = np.asarray(packed_attention_mask(PADDING, np.zeros_like(PADDING)))
-    full = np.pad(full, ((0, 0), (0, 0), (0, slots - full.shape[-1])))
+    visible = np.asarray(packed_attention_mask(PADDING, np.zeros_like(PADDING)))
 
     @functools.partial(jax.jit, compiler_options=QUICK)
     def prefill(params):
-        model = bind(pair.config, params)
-        empty = model.decoder.init_cache(2, slots, x.dtype)
-        return model.decoder(x[:, :4], positions[:, :4], full[:, :4], empty)
+        hidden, kept = bind(pair.config, params).decoder(x[:, :4], positions[:, :4], visible[:, :4, :4], keep=True)
+        keys, values = (jnp.pad(part, ((0, 0), (0, 0), (0, columns - 4), (0, 0), (0, 0))) for part in kept)
+        return hidden, [(k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)) for k, v in zip(keys, values)]
 
     @functools.partial(jax.jit, compiler_options=QUICK)
-    def step(params, cache, x, positions, mask, index):
-        return bind(pair.config, params).decoder(x, positions, mask, cache, index)
+    def step(weights, cache, x, positions, visible, column):
+        blocks = unstacked_blocks(pair.config.decoder, weights.layers)
+        return weights.model.decoder.decode(blocks, x, positions, visible, cache, column)
 
     hidden, cache = prefill(pair.jax.params)
+    weights = decode_weights(pair.config, Compute(), pair.jax.params)
     parts = [hidden]
     for i in range(4, 11):
-        now = slice(i, i + 1)
-        hidden, cache = step(pair.jax.params, cache, x[:, now], positions[:, now], full[:, now], i)
-        parts.append(hidden)
+        seen = np.pad(visible[:, i], ((0, 0), (0, columns - 11)))
+        hidden, cache = step(weights, cache, x[:, i], positions[:, i], seen, i)
+        parts.append(hidden[:, None])
     ours = np.concatenate(parts, axis=1)[PADDING != 0]
     uncached = np.asarray(jax.jit(lambda p: decode(bind(pair.config, p), x))(pair.jax.params))
     assert difference(ours, uncached[PADDING != 0]) <= MODULE_TOLERANCE
