@@ -8,7 +8,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from pycocotools import mask as coco
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +115,9 @@ def decode(rle: RLE) -> np.ndarray:
 
 def encode(mask: np.ndarray) -> RLE:
     """Returns COCO's compressed encoding of a mask [height, width], nonzero inside."""
+    # Imported here: exported folders hold this file, and encode nothing.
+    from pycocotools import mask as coco
+
     counts = coco.encode(np.asfortranarray(mask != 0).view(np.uint8))["counts"]
     return RLE(mask.shape[0], mask.shape[1], counts)
 

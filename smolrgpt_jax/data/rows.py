@@ -19,6 +19,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from smolrgpt_jax.data.chat import IGNORE, ChatTokenizer
+from smolrgpt_jax.data.inputs import feature_index
 from smolrgpt_jax.data.records import Picture, Region
 
 # Of tokens that attend to nothing and have no loss.
@@ -140,37 +141,37 @@ def fill_text(
     """
     tokenizer = questions.tokenizer
     prefix = tokenizer.prefix(shape.image_tokens)
-    image = np.flatnonzero(prefix == tokenizer.image_id)
+    kinds = (tokenizer.image_id, tokenizer.mask_rgb_id, tokenizer.mask_depth_id)
     slots: list[tuple[Region, ...]] = []
     at = number = 0
 
-    def write(ids: np.ndarray, position: int, place: int, question: int) -> slice:
+    def write(ids: np.ndarray, position: int, place: int, question: int, features: Sequence[np.ndarray | None]) -> None:
         span = slice(at, at + ids.size)
         out["tokens"][span] = ids
         out["positions"][span] = position + np.arange(ids.size)
         out["picture_ids"][span] = place + 1
         out["question_ids"][span] = question
-        return span
+        out["feature_index"][span] = feature_index(ids, kinds, features)
 
     for place, packed in enumerate(row):
-        write(prefix, 0, place, 0)
-        out["feature_index"][at + image] = place * shape.image_tokens + np.arange(image.size)
+        image = place * shape.image_tokens + np.arange(shape.image_tokens)
+        write(prefix, 0, place, 0, (image, None, None))
         at += prefix.size
         regions: dict[Region, int] = {}
         for question in packed.questions:
             number += 1
             ids, counted = questions[packed.picture, question]
-            span = write(ids, prefix.size, place, number)
-            before = at - 1 + np.flatnonzero(counted)
-            out["targets"][before] = ids[counted]
-            if "weights" in out:
-                out["weights"][before] = max(before.size, 1) ** -question_balance
+            rgb = depth = None
             if shape.regions:
                 asked = pictures[packed.picture].questions[question].regions
                 used = np.array([regions.setdefault(region, len(regions)) for region in asked], np.int32)
                 rgb = shape.pictures * shape.image_tokens + place * shape.regions + used
-                out["feature_index"][span][ids == tokenizer.mask_rgb_id] = rgb
-                out["feature_index"][span][ids == tokenizer.mask_depth_id] = rgb + shape.pictures * shape.regions
+                depth = rgb + shape.pictures * shape.regions
+            write(ids, prefix.size, place, number, (None, rgb, depth))
+            before = at - 1 + np.flatnonzero(counted)
+            out["targets"][before] = ids[counted]
+            if "weights" in out:
+                out["weights"][before] = max(before.size, 1) ** -question_balance
             at += ids.size
         slots.append(tuple(regions))
     return slots

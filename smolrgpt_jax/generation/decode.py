@@ -87,6 +87,13 @@ def decode_weights(config: SmolRGPTConfig, compute: Compute, params: Params) -> 
     return Weights(config, compute, dict(params) | tables, unstacked_params(blocks, compute.dtype))
 
 
+def left_padded(attention_mask: jax.Array | np.ndarray) -> dict[str, jax.Array]:
+    """positions, picture_ids and question_ids, int32[B, S], of rows of one question each; attention_mask: [B, S], 0 on padding."""
+    attended = (jnp.asarray(attention_mask) != 0).astype(jnp.int32)
+    positions = jnp.maximum(jnp.cumsum(attended, axis=1) - 1, 0)
+    return {"positions": positions, "picture_ids": attended, "question_ids": jnp.zeros_like(attended)}
+
+
 def prefill(
     weights: Weights, batch: Mapping[str, jax.Array], features: jax.Array | None = None
 ) -> tuple[jax.Array, KVCache]:
