@@ -43,11 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.out.exists():
         raise ValueError(f"{args.out} exists already; nothing was written")
     # Imported late: neither --help nor a mistyped path should wait for JAX.
-    from smolrgpt_jax import load
+    from smolrgpt_jax.checkpoint.load import read_checkpoint
     from smolrgpt_jax.data.chat import ChatTokenizer
     from smolrgpt_jax.export import ExportSettings, write_export
 
-    model = load(args.checkpoint)
+    model = read_checkpoint(args.checkpoint)
     if args.tokenizer is not None:
         model = dataclasses.replace(model, tokenizer=ChatTokenizer.load(args.tokenizer))
     elif model.tokenizer is None:

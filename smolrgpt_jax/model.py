@@ -110,9 +110,7 @@ class Model(Checkpoint):
 
     def _batch(self, *given) -> dict[str, jax.Array]:
         """The arrays of `model_inputs` as those of packed rows: one picture and one question each."""
-        c = self.config
-        sizes = InputSizes(c.vision.image_size, c.image_tokens, c.mask_grid, c.decoder.vocab_size)
-        batch = model_inputs(sizes, *given)
+        batch = model_inputs(InputSizes.of(self.config), *given)
         pictures = {name: batch.pop(name)[:, None] for name in PICTURES if name in batch}
         return batch | left_padded(batch.pop("attention_mask")) | pictures
 

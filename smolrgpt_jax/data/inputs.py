@@ -25,6 +25,11 @@ class InputSizes:
     mask_grid: int
     vocab_size: int
 
+    @classmethod
+    def of(cls, config: Any) -> InputSizes:
+        """Those of a `SmolRGPTConfig`."""
+        return cls(config.vision.image_size, config.image_tokens, config.mask_grid, config.decoder.vocab_size)
+
 
 def feature_index(
     tokens: np.ndarray, ids: Sequence[int], features: Sequence[Sequence[int] | np.ndarray | None]

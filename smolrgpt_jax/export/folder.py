@@ -4,7 +4,7 @@
     encode_rgb.jax_export  pictures -> features, for prompts about the picture alone
     prefill.jax_export     prompt and features -> logits of the next token, key-value cache
     decode.jax_export      one token and the cache -> logits of the next token, cache
-    parameters.safetensors, tokenizer/, manifest.json, run.py
+    parameters.safetensors, tokenizer/, manifest.json, run.py, inputs.py, masks.py
 
 Each program is one serialised `jax.export.Exported` for all platforms, called as program(parameters, inputs) with two dicts of
 arrays; the parameters lie beside the programs, not in them. run.py is the file beside this one.
@@ -12,10 +12,9 @@ arrays; the parameters lie beside the programs, not in them. run.py is the file 
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +22,20 @@ import jax
 import jax.export
 import numpy as np
 
+from smolrgpt_jax.checkpoint.load import Checkpoint
 from smolrgpt_jax.checkpoint.safetensors_file import DTYPES, write_file
+from smolrgpt_jax.data import inputs, masks
 from smolrgpt_jax.data.chat import END, IMAGE_TOKEN, MASK_DEPTH_TOKEN, MASK_RGB_TOKEN, START
 from smolrgpt_jax.export import run
 from smolrgpt_jax.export.programs import ExportSettings, export_programs, stored_dtype
 from smolrgpt_jax.files import new_folder
-from smolrgpt_jax.model import Model
+from smolrgpt_jax.models.smolrgpt import abstract_params
+
+LIBRARY = "smolrgpt_jax.data."
 
 
 def write_export(
-    model: Model,
+    model: Checkpoint,
     out: str | Path,
     settings: ExportSettings = ExportSettings(),
     on_program: Callable[[str], None] = lambda name: None,
@@ -47,46 +50,41 @@ def write_export(
         exported = export_programs(model.config, settings, model.tokenizer, on_program)
         for name, program in exported.items():
             (folder / f"{name}.{run.SUFFIX}").write_bytes(program.serialize())
-        _write_parameters(folder / run.PARAMETERS, model.params, settings.dtype)
+        _write_parameters(folder / run.PARAMETERS, model, settings.dtype)
         model.tokenizer.save(folder / run.TOKENIZER)
-        shutil.copyfile(run.__file__, folder / "run.py")
+        for source in (run, inputs, masks):
+            # Beside each other they import each other as files.
+            text = Path(source.__file__).read_text(encoding="utf-8").replace(f"from {LIBRARY}", "from ")
+            (folder / Path(source.__file__).name).write_text(text, encoding="utf-8")
         manifest = _manifest(model, settings, exported)
         manifest["sha256"] = {
-            file.relative_to(folder).as_posix(): _sha256(file) for file in sorted(folder.rglob("*")) if file.is_file()
+            file.relative_to(folder).as_posix(): run.sha256(file)
+            for file in sorted(folder.rglob("*"))
+            if file.is_file()
         }
         (folder / run.MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     return manifest
 
 
-def _write_parameters(path: Path, params: Mapping[str, jax.Array], dtype: str) -> None:
-    stored = {name: stored_dtype(name, dtype, params) for name in params}
+def _write_parameters(path: Path, model: Checkpoint, dtype: str) -> None:
+    shapes = abstract_params(model.config)
+    stored = {name: stored_dtype(name, dtype, shapes) for name in sorted(shapes)}
     names = {dtype: name for name, dtype in DTYPES.items()}
-    tensors = [(name, names[stored[name]], params[name].shape) for name in sorted(params)]
+    tensors = [(name, names[kind], shapes[name].shape) for name, kind in stored.items()]
     with write_file(path, tensors, {"format": run.FORMAT}) as write:
-        for name in sorted(params):
-            write(name, np.asarray(params[name]).astype(stored[name]))
+        for name, kind in stored.items():
+            write(name, np.asarray(model.params[name]).astype(kind))
 
 
-def _sha256(file: Path) -> str:
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _manifest(model: Model, settings: ExportSettings, exported: Mapping[str, jax.export.Exported]) -> dict[str, Any]:
-    config, tokenizer = model.config, model.tokenizer
+def _manifest(
+    model: Checkpoint, settings: ExportSettings, exported: Mapping[str, jax.export.Exported]
+) -> dict[str, Any]:
+    tokenizer = model.tokenizer
     return {
         "format": run.FORMAT,
         "jax": jax.__version__,
-        "platforms": list(settings.platforms),
-        "dtype": settings.dtype,
-        "batch": settings.batch,
-        "prompt_tokens": settings.prompt_tokens,
-        "regions": settings.regions,
-        "new_tokens": settings.new_tokens,
-        "image_tokens": config.image_tokens,
-        "image_size": config.vision.image_size,
-        "mask_grid": config.mask_grid,
-        "vocab_size": config.decoder.vocab_size,
+        **asdict(settings),
+        **asdict(inputs.InputSizes.of(model.config)),
         "token_ids": {
             "image": tokenizer.image_id,
             "mask_rgb": tokenizer.mask_rgb_id,
@@ -111,7 +109,9 @@ def _manifest(model: Model, settings: ExportSettings, exported: Mapping[str, jax
             "before it if region_names) and chat.end, chat.assistant: each tokenised by itself; padded on the left",
         },
         "calls": {
-            "regions": "regions of each row, whose tokens take the features of encode; 0 with encode_rgb, which needs no depth",
+            "feature_index": "-1 for text, else the row of features that takes the token's place: t for the t-th image token, then "
+            "image_tokens + r and image_tokens + regions + r for the mask_rgb and mask_depth token of region r, from 0; with "
+            "encode_rgb, which needs no depth, -1 for regions too",
             "step": "0 for the token that follows the prompt, then 1, 2, ...",
         },
         "programs": {name: _describe(name, program) for name, program in exported.items()},
@@ -119,23 +119,18 @@ def _manifest(model: Model, settings: ExportSettings, exported: Mapping[str, jax
 
 
 def _describe(name: str, program: jax.export.Exported) -> dict[str, Any]:
-    (params, inputs), _ = jax.tree.unflatten(program.in_tree, program.in_avals)
-    outputs = jax.tree.unflatten(program.out_tree, program.out_avals)
-
     def describe(arrays: Mapping[str, Any]) -> dict[str, Any]:
         return {
-            key: {
-                "shape": [size if isinstance(size, int) else str(size) for size in value.shape],
-                "dtype": str(value.dtype),
-            }
+            key: {"shape": [n if isinstance(n, int) else str(n) for n in value.shape], "dtype": str(value.dtype)}
             for key, value in arrays.items()
         }
 
+    (params, given), _ = jax.tree.unflatten(program.in_tree, program.in_avals)
     return {
         "file": f"{name}.{run.SUFFIX}",
         "platforms": list(program.platforms),
         "calling_convention_version": program.calling_convention_version,
         "parameters": sorted({key.split("/")[0] for key in params}),
-        "inputs": describe(inputs),
-        "outputs": describe(outputs),
+        "inputs": describe(given),
+        "outputs": describe(jax.tree.unflatten(program.out_tree, program.out_avals)),
     }

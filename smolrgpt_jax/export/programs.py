@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,10 +14,11 @@ import numpy as np
 
 from smolrgpt_jax.config import Compute, SmolRGPTConfig
 from smolrgpt_jax.data.chat import ChatTokenizer
-from smolrgpt_jax.models.attention import packed_attention_mask
-from smolrgpt_jax.models.smolrgpt import Params, abstract_params, bind
+from smolrgpt_jax.generation.decode import Cache, Weights, columns, decode_weights, left_padded, next_logits, prefill
+from smolrgpt_jax.models.smolrgpt import Params, abstract_params
 
 PLATFORMS = ("cpu", "cuda", "tpu")
+PICTURES = ("images", "depths", "region_masks")
 
 Arrays = dict[str, jax.Array]
 
@@ -50,138 +51,86 @@ class ExportSettings:
     def check(self, config: SmolRGPTConfig, tokenizer: ChatTokenizer) -> None:
         """Raises ValueError for settings that make no sense, or that this model and its tokenizer cannot have."""
         unknown = [name for name in self.platforms if name not in PLATFORMS]
-        if unknown or not self.platforms:
-            what = f"there is no platform {unknown[0]!r}" if unknown else "no platform is given"
-            raise ValueError(f"{what}, choose from {', '.join(PLATFORMS)}")
-        if self.dtype not in ("float32", "bfloat16"):
-            raise ValueError(f"dtype is {self.dtype!r}, must be float32 or bfloat16")
-        for name, value, least in (
-            ("batch", self.batch, 1),
-            ("regions", self.regions, 0),
-            ("new_tokens", self.new_tokens, 1),
-        ):
-            if value is not None and value < least:
-                raise ValueError(f"{name} is {value}, must be at least {least}")
-        if tokenizer.vocab_size != config.decoder.vocab_size:
-            raise ValueError(f"the tokenizer has {tokenizer.vocab_size} tokens, the model {config.decoder.vocab_size}")
         needed = tokenizer.prefix(config.image_tokens).size + tokenizer.question("")[0].size
-        if self.prompt_tokens <= needed:
-            raise ValueError(
-                f"prompts of {self.prompt_tokens} tokens are too short: the picture and the chat format take {needed}"
-            )
-        longest = config.decoder.max_positions
-        if self.prompt_tokens + self.new_tokens > longest:
-            raise ValueError(
-                f"{self.prompt_tokens} prompt tokens and {self.new_tokens} new ones exceed the model's {longest} positions"
-            )
+        longest, most = self.prompt_tokens + self.new_tokens, config.decoder.max_positions
+        vocabulary = config.decoder.vocab_size
+        problems = [
+            (not self.platforms, "no platform is given"),
+            (unknown, f"there is no platform {', '.join(unknown)!r}, choose from {', '.join(PLATFORMS)}"),
+            (self.dtype not in ("float32", "bfloat16"), f"dtype is {self.dtype!r}, must be float32 or bfloat16"),
+            (self.batch is not None and self.batch < 1, f"batch is {self.batch}, must be at least 1"),
+            (self.regions < 0, f"regions is {self.regions}, must be at least 0"),
+            (self.new_tokens < 1, f"new_tokens is {self.new_tokens}, must be at least 1"),
+            (
+                tokenizer.vocab_size != vocabulary,
+                f"the tokenizer has {tokenizer.vocab_size} tokens, the model {vocabulary}",
+            ),
+            (
+                self.prompt_tokens <= needed,
+                f"prompts of {self.prompt_tokens} tokens are too short: the picture and the chat format take {needed}",
+            ),
+            (
+                longest > most,
+                f"{self.prompt_tokens} prompt tokens and {self.new_tokens} new ones exceed the model's {most} positions",
+            ),
+        ]
+        for applies, problem in problems:
+            if applies:
+                raise ValueError(problem)
 
 
-def make_programs(
-    config: SmolRGPTConfig, compute: Compute, settings: ExportSettings, tokenizer: ChatTokenizer
-) -> dict[str, Program]:
+def make_programs(config: SmolRGPTConfig, settings: ExportSettings) -> dict[str, Program]:
     """The programs by name; their number of rows is the symbol b if it is left open."""
     rows = settings.batch or jax.export.symbolic_shape("b")[0]
-    tokens, regions = settings.prompt_tokens, settings.regions
-    total = tokens + settings.new_tokens
-    decoder, dtype = config.decoder, jnp.dtype(compute.dtype)
+    tokens, regions, total = settings.prompt_tokens, settings.regions, settings.prompt_tokens + settings.new_tokens
+    compute, decoder = Compute.of(config, dtype=settings.dtype), config.decoder
+    # Every program has a part of the model and of its parameters; the others are not looked at.
     absent = abstract_params(config)
 
-    def array(shape: Sequence[int], of: Any = jnp.int32) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(tuple(shape), of)
-
-    side, grid = config.vision.image_size, config.mask_grid
-    pixels = array((rows, side, side, 3), jnp.float32)
-    cache = array((decoder.layers, rows, total, decoder.kv_heads, decoder.head_dim), dtype)
+    def array(*shape: Any, of: Any = jnp.int32) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, of)
 
     def encode(params: Params, inputs: Arrays) -> Arrays:
-        pictures = [inputs[name][:, None] for name in ("images", "depths", "region_masks")]
-        return {"features": bind(config, absent | params, compute).encode(*pictures)["features"]}
+        model = Weights(config, compute, absent | params, []).model
+        features = model.encode(*(inputs[name][:, None] if name in inputs else None for name in PICTURES))["features"]
+        missing = config.image_tokens + 2 * regions - features.shape[1]
+        return {"features": jnp.pad(features, ((0, 0), (0, missing), (0, 0)))}
 
-    def encode_rgb(params: Params, inputs: Arrays) -> Arrays:
-        features = bind(config, absent | params, compute).encode(inputs["images"][:, None], None, None)["features"]
-        return {"features": jnp.pad(features, ((0, 0), (0, 2 * regions), (0, 0)))}
+    def named(layers: Any) -> dict[str, Any]:
+        return {f"{part}_{i}": x for i, layer in enumerate(layers) for part, x in zip(("keys", "values"), layer)}
 
-    def prefill(params: Params, inputs: Arrays) -> Arrays:
-        model = bind(config, absent | params, compute)
-        prompt = (inputs["attention_mask"] != 0).astype(jnp.int32)
-        index = _feature_index(inputs["input_ids"], prompt, inputs["regions"], config, regions, tokenizer)
-        x = model.embed(inputs["input_ids"], index, inputs["features"])
-        mask = packed_attention_mask(prompt, jnp.zeros_like(prompt))
-        mask = jnp.pad(mask, ((0, 0), (0, 0), (0, settings.new_tokens)))
-        positions = jnp.maximum(jnp.cumsum(prompt, axis=1) - 1, 0)
-        empty = model.decoder.init_cache(prompt.shape[0], total, x.dtype)
-        hidden, (keys, values) = model.decoder(x, positions, mask, empty)
-        logits = model.decoder.logits(hidden[:, -1])[:, : decoder.vocab_size]
-        return {"logits": logits, "cache_keys": keys, "cache_values": values}
+    def read(params: Params, inputs: Arrays) -> Arrays:
+        weights = Weights(config, compute, absent | params, [])
+        prompts = {"tokens": inputs["input_ids"], "feature_index": inputs["feature_index"]}
+        hidden, kept = prefill(weights, prompts | left_padded(inputs["attention_mask"]), inputs["features"])
+        logits = weights.model.decoder.logits(hidden[:, -1])[:, : decoder.vocab_size]
+        layers = [columns(keys, values, settings.new_tokens) for keys, values in zip(*kept)]
+        return {"logits": logits, **named(layers)}
 
     def decode(params: Params, inputs: Arrays) -> Arrays:
-        model = bind(config, absent | params, compute)
         prompt, step = inputs["attention_mask"] != 0, inputs["step"]
-        slots = jnp.arange(total)
-        in_prompt = jnp.pad(prompt, ((0, 0), (0, settings.new_tokens)))
-        visible = jnp.where(slots < tokens, in_prompt, slots <= tokens + step)
-        positions = jnp.sum(prompt, axis=1, keepdims=True, dtype=jnp.int32) + step
-        x = model.decoder.embed(inputs["token"][:, None], dtype)
-        stored = (inputs["cache_keys"], inputs["cache_values"])
-        hidden, (keys, values) = model.decoder(x, positions, visible[:, None], stored, tokens + step)
-        logits = model.decoder.logits(hidden[:, 0])[:, : decoder.vocab_size]
-        return {"logits": logits, "cache_keys": keys, "cache_values": values}
+        layers = tuple((inputs[f"keys_{i}"], inputs[f"values_{i}"]) for i in range(decoder.layers))
+        cache = Cache(prompt, jnp.broadcast_to(step, prompt.shape[:1]), step, layers)
+        logits, cache = next_logits(decode_weights(config, compute, absent | params), inputs["token"], cache)
+        return {"logits": logits[:, : decoder.vocab_size], **named(cache.layers)}
 
-    features = array((rows, config.image_tokens + 2 * regions, decoder.width), dtype)
-    mask = array((rows, tokens))
+    side, grid = config.vision.image_size, config.mask_grid
+    pixels, prompt = array(rows, side, side, 3, of=jnp.float32), array(rows, tokens)
+    features = array(rows, config.image_tokens + 2 * regions, decoder.width, of=compute.dtype)
+    keys = array(rows, decoder.kv_heads, decoder.head_dim, total, of=compute.dtype)
+    values = array(rows, decoder.kv_heads, total, decoder.head_dim, of=compute.dtype)
+    prompts = {"input_ids": prompt, "attention_mask": prompt, "feature_index": prompt, "features": features}
+    last = {"token": array(rows), "step": array(), "attention_mask": prompt, **named([(keys, values)] * decoder.layers)}
     programs = {
-        "encode_rgb": Program(encode_rgb, ("vision_encoder", "rgb_connector"), {"images": pixels}),
-        "prefill": Program(
-            prefill,
-            ("decoder",),
-            {"input_ids": mask, "attention_mask": mask, "regions": array((rows,)), "features": features},
-        ),
-        "decode": Program(
-            decode,
-            ("decoder",),
-            {
-                "token": array((rows,)),
-                "step": array(()),
-                "attention_mask": mask,
-                "cache_keys": cache,
-                "cache_values": cache,
-            },
-        ),
+        "encode_rgb": Program(encode, ("vision_encoder", "rgb_connector"), {"images": pixels}),
+        "prefill": Program(read, ("decoder",), prompts),
+        "decode": Program(decode, ("decoder",), last),
     }
     if regions:
-        masks = array((rows, regions, grid, grid), jnp.float32)
-        programs["encode"] = Program(
-            encode,
-            tuple({name.split("/")[0] for name in absent} - {"decoder"}),
-            {"images": pixels, "depths": pixels, "region_masks": masks},
-        )
+        masks = array(rows, regions, grid, grid, of=jnp.float32)
+        parts = tuple(sorted({name.split("/")[0] for name in absent} - {"decoder"}))
+        programs["encode"] = Program(encode, parts, {"images": pixels, "depths": pixels, "region_masks": masks})
     return programs
-
-
-def _feature_index(
-    input_ids: jax.Array,
-    prompt: jax.Array,
-    given: jax.Array,
-    config: SmolRGPTConfig,
-    regions: int,
-    tokenizer: ChatTokenizer,
-) -> jax.Array:
-    """Row of the features that takes each token's place, int32[B, S], -1 for text.
-
-    The i-th image token takes image token i; the i-th token of a kind of region takes region i, where the row has that many
-    (`given`: int32[B]).
-    """
-    index = jnp.full(input_ids.shape, -1, jnp.int32)
-    kinds = (
-        (tokenizer.image_id, 0, config.image_tokens),
-        (tokenizer.mask_rgb_id, config.image_tokens, given[:, None]),
-        (tokenizer.mask_depth_id, config.image_tokens + regions, given[:, None]),
-    )
-    for token, start, available in kinds:
-        here = (input_ids == token) & (prompt != 0)
-        number = jnp.cumsum(here, axis=1, dtype=jnp.int32) - 1
-        index = jnp.where(here & (number < available), start + number, index)
-    return index
 
 
 def export_programs(
@@ -195,7 +144,6 @@ def export_programs(
     `on_program` is told each name before its turn. Raises ValueError as `ExportSettings.check`.
     """
     settings.check(config, tokenizer)
-    compute = Compute.of(config, dtype=settings.dtype)
     shapes = abstract_params(config)
     params = {
         name: jax.ShapeDtypeStruct(shape.shape, stored_dtype(name, settings.dtype, shapes))
@@ -205,7 +153,7 @@ def export_programs(
     # GPUs and TPUs would round float32 products; a float32 export is asked for to have them exact.
     precision = "highest" if settings.dtype == "float32" else "default"
     with jax.default_matmul_precision(precision):
-        for name, program in make_programs(config, compute, settings, tokenizer).items():
+        for name, program in make_programs(config, settings).items():
             on_program(name)
             needed = {n: shape for n, shape in params.items() if n.split("/")[0] in program.parts}
             lower = jax.export.export(jax.jit(program.function), platforms=settings.platforms)

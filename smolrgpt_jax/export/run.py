@@ -4,7 +4,7 @@
     python run.py --image I.png --depth D.png --boxes 10,20,200,220 300,40,420,200 \\
         --question "How far is the pallet <mask> from the pallet <mask>?"
 
-This file is copied into every exported folder as run.py and imports nothing of smolrgpt_jax. From Python:
+This file lies in every exported folder, with inputs.py and masks.py, and imports nothing of smolrgpt_jax there. From Python:
 
     from run import ExportedModel
     ids = ExportedModel("FOLDER").generate(input_ids, attention_mask, images, depths, masks)
@@ -18,7 +18,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,13 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import load_file
 
-FORMAT = "smolrgpt_jax export 1"
+from smolrgpt_jax.data.inputs import InputSizes, check_left_padded, model_inputs
+from smolrgpt_jax.data.masks import box_mask
+
+FORMAT = "smolrgpt_jax export 2"
 MANIFEST, PARAMETERS, TOKENIZER, SUFFIX = ("manifest.json", "parameters.safetensors", "tokenizer", "jax_export")
 MASK = "<mask>"
+PICTURES = ("images", "depths", "region_masks")
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Decoding:
     """Where the decoding of a batch stands.
 
     logits: float32[B, V] of the next token; step: tokens decoded so far; attention_mask: int32[B, S] of the prompts; cache:
-    keys and values, float[L, B, S + N, G, D], used up by the next `decode`.
+    each layer's keys and values, used up by the next `decode`.
     """
 
     logits: jax.Array
@@ -67,10 +71,10 @@ class ExportedModel:
         for name, expected in self.manifest["sha256"].items():
             if not (self.folder / name).is_file():
                 raise ValueError(f"{self.folder} is damaged: {name} is missing")
-            with open(self.folder / name, "rb") as file:
-                # run.py may be adapted, what it runs may not.
-                if name != "run.py" and hashlib.file_digest(file, "sha256").hexdigest() != expected:
-                    raise ValueError(f"{self.folder} is damaged: {name} is not the file that was exported")
+            # What reads and asks may be adapted, what it runs may not.
+            if not name.endswith(".py") and sha256(self.folder / name) != expected:
+                raise ValueError(f"{self.folder} is damaged: {name} is not the file that was exported")
+        self.sizes = InputSizes(*(self.manifest[field.name] for field in fields(InputSizes)))
         params = {name: jnp.asarray(value) for name, value in load_file(self.folder / PARAMETERS).items()}
         self._programs = {}
         for name, described in self.manifest["programs"].items():
@@ -87,32 +91,26 @@ class ExportedModel:
         depths: np.ndarray | None = None,
         masks: Sequence[np.ndarray] | None = None,
     ) -> Decoding:
-        """Reads left-padded prompts.
-
-        input_ids, attention_mask: int[B, up to S]; images: float32[B, H, W, 3] in [-1, 1]; depths: the same shape, in [0, 1],
-        or None; masks: B arrays [Hm, Wm, R] of zeros and ones, of any size and number of regions, or None. Without depths or
-        masks only the image tokens are replaced. Raises ValueError naming the row or array that does not fit.
-        """
-        ids, mask = self._prompts(np.asarray(input_ids), np.asarray(attention_mask))
-        side = self.manifest["image_size"]
-        for name, pictures in (("images", images), ("depths", depths)):
-            if pictures is not None and np.shape(pictures) != (len(ids), side, side, 3):
-                raise ValueError(f"{name} has shape {np.shape(pictures)}, expected {(len(ids), side, side, 3)}")
-        given = np.zeros(len(ids), np.int32)
-        inputs = {"images": np.asarray(images, np.float32)}
-        if depths is not None and masks is not None:
-            if len(masks) != len(ids):
-                raise ValueError(f"{len(masks)} mask arrays for {len(ids)} rows")
-            given = np.array([np.shape(of_row)[-1] for of_row in masks], np.int32)
-            self._check_tokens(ids, mask, given)
-        else:
-            self._check_tokens(ids, mask, None)
-        if given.any():
-            inputs["depths"] = np.asarray(depths, np.float32)
-            inputs["region_masks"] = self._sampled(masks)
-        encoded = self._programs["encode" if given.any() else "encode_rgb"](inputs)
-        out = self._programs["prefill"]({"input_ids": ids, "attention_mask": mask, "regions": given, **encoded})
-        return Decoding(out.pop("logits"), 0, jnp.asarray(mask), out)
+        """Reads left-padded prompts of up to the exported number of tokens; arguments and errors: see `inputs.model_inputs`."""
+        batch = self.manifest["batch"] or len(input_ids)
+        if len(input_ids) != batch:
+            raise ValueError(f"{len(input_ids)} rows, the model was exported for {batch}")
+        regions, longest = self.manifest["regions"], self.manifest["prompt_tokens"]
+        inputs = model_inputs(self.sizes, input_ids, attention_mask, images, depths, masks, regions)
+        check_left_padded(inputs["attention_mask"])
+        for row, length in enumerate(inputs["attention_mask"].sum(axis=1)):
+            if length > longest:
+                raise ValueError(f"row {row} has {length} prompt tokens, the model was exported for {longest}")
+        pictures = {name: inputs.pop(name) for name in PICTURES if name in inputs}
+        fill = {"tokens": self.manifest["token_ids"]["pad"], "attention_mask": 0, "feature_index": -1}
+        missing = max(0, longest - inputs["tokens"].shape[1])
+        for name, value in fill.items():
+            # Padded, or their padding cut, to the exported length.
+            inputs[name] = np.pad(inputs[name], ((0, 0), (missing, 0)), constant_values=value)[:, -longest:]
+        inputs["input_ids"] = inputs.pop("tokens")
+        encoded = self._programs["encode" if "depths" in pictures else "encode_rgb"](pictures)
+        out = self._programs["prefill"](inputs | encoded)
+        return Decoding(out.pop("logits"), 0, jnp.asarray(inputs["attention_mask"]), out)
 
     def decode(self, state: Decoding, token: np.ndarray | jax.Array) -> Decoding:
         """Goes on by one token of each row, int32[B]; raises ValueError past the exported number of new tokens."""
@@ -189,47 +187,6 @@ class ExportedModel:
             return np.concatenate([rows, *[rows[-1:]] * missing])
         return [*rows, *[rows[-1]] * missing]
 
-    def _prompts(self, ids: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Prompts padded, or their padding cut, to the exported length: int32[B, S] each."""
-        if ids.ndim != 2 or ids.shape != mask.shape:
-            raise ValueError(f"input_ids {ids.shape} and attention_mask {mask.shape} must both be [B, S]")
-        batch = self.manifest["batch"] or len(ids)
-        if len(ids) != batch:
-            raise ValueError(f"{len(ids)} rows, the model was exported for {batch}")
-        mask, longest = (mask != 0).astype(np.int32), self.manifest["prompt_tokens"]
-        for row, attended in enumerate(mask):
-            if not attended[-1:].any() or np.any(np.diff(attended) < 0):
-                raise ValueError(f"row {row} is not padded on the left")
-            if attended.sum() > longest:
-                raise ValueError(f"row {row} has {attended.sum()} prompt tokens, the model was exported for {longest}")
-        pad = ((0, 0), (max(0, longest - ids.shape[1]), 0))
-        fill = self.manifest["token_ids"]["pad"]
-        ids = np.pad(ids, pad, constant_values=fill)[:, -longest:]
-        return ids.astype(np.int32), np.pad(mask, pad)[:, -longest:]
-
-    def _check_tokens(self, ids: np.ndarray, mask: np.ndarray, given: np.ndarray | None) -> None:
-        """Raises ValueError naming the row whose tokens and features disagree; `given`: regions of each row, if they are used."""
-        most = self.manifest["regions"]
-        tokens = self.manifest["token_ids"]
-        for row in range(len(ids)):
-            if given is not None and given[row] > most:
-                raise ValueError(f"row {row} has {given[row]} regions, the model was exported for {most}")
-            available = {"image": self.manifest["image_tokens"]}
-            if given is not None:
-                available |= {"mask_rgb": given[row], "mask_depth": given[row]}
-            for name, number in available.items():
-                there = int(np.sum((ids[row] == tokens[name]) & (mask[row] != 0)))
-                if there > number:
-                    raise ValueError(f"row {row} has {there} {name} tokens but only {number} features for them")
-
-    def _sampled(self, masks: Sequence[np.ndarray]) -> np.ndarray:
-        """The rows' masks on the model's grid, zeros for regions a row does not have: float32[B, R, g, g]."""
-        grid = self.manifest["mask_grid"]
-        sampled = np.zeros((len(masks), self.manifest["regions"], grid, grid), np.float32)
-        for row, mask in enumerate(masks):
-            sampled[row, : mask.shape[-1]] = sample_masks(mask, grid).transpose(2, 0, 1)
-        return sampled
-
 
 def _call(exported: jax.export.Exported) -> Callable[..., dict[str, jax.Array]]:
     """call(parameters, inputs, cache) of a program; the cache is given away, so that a step writes into it instead of copying it."""
@@ -242,36 +199,21 @@ def _call(exported: jax.export.Exported) -> Callable[..., dict[str, jax.Array]]:
     return jax.jit(call, donate_argnums=2)
 
 
-def sample_masks(masks: np.ndarray, grid: int) -> np.ndarray:
-    """Bilinear with half-pixel centres and no antialiasing: [H, W, R] -> float32[grid, grid, R]."""
-    (top, bottom, down), (left, right, across) = (_taps(size, grid) for size in masks.shape[:2])
-    upper, lower = (
-        rows[:, left] * (1 - across)[:, None] + rows[:, right] * across[:, None]
-        for rows in (masks[top].astype(np.float32), masks[bottom].astype(np.float32))
-    )
-    return upper * (1 - down)[:, None, None] + lower * down[:, None, None]
+def sha256(file: Path) -> str:
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _taps(size: int, grid: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The two pixels each point of the grid lies between, and the second one's weight."""
-    place = np.maximum((np.arange(grid) + 0.5) * size / grid - 0.5, 0)
-    first = np.minimum(place.astype(int), size - 1)
-    return first, np.minimum(first + 1, size - 1), (place - first).astype(np.float32)
-
-
-def box_masks(boxes: Sequence[str], height: int, width: int) -> np.ndarray:
-    """Masks of boxes written "x1,y1,x2,y2" in pixels: uint8[height, width, number], one where a pixel's centre is inside."""
-    masks = np.zeros((height, width, len(boxes)), np.uint8)
-    rows, columns = np.arange(height)[:, None] + 0.5, np.arange(width) + 0.5
-    for number, box in enumerate(boxes):
+def read_boxes(boxes: Sequence[str], height: int, width: int) -> np.ndarray:
+    """Masks of boxes written "x1,y1,x2,y2" in pixels: uint8[height, width, number]."""
+    masks = []
+    for box in boxes:
         try:
             x1, y1, x2, y2 = map(float, box.split(","))
         except ValueError as error:
             raise ValueError(f"box {box!r} is not x1,y1,x2,y2") from error
-        masks[..., number] = (x1 <= columns) & (columns < x2) & (y1 <= rows) & (rows < y2)
-        if not masks[..., number].any():
-            raise ValueError(f"box {box!r} holds no pixel of the picture of {width}x{height} pixels")
-    return masks
+        masks.append(box_mask((x1, y1, x2, y2), height, width))
+    return np.stack(masks, axis=-1)
 
 
 def read_picture(path: Path, side: int, resampling: int) -> tuple[np.ndarray, tuple[int, int]]:
@@ -312,7 +254,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             depth, _ = read_picture(args.depth, model.manifest["image_size"], Image.Resampling.NEAREST)
             if not np.all(depth == depth[..., :1]):
                 raise ValueError(f"depth picture {args.depth} is coloured, expected grey")
-            depths, masks = depth[None] / 255, [box_masks(args.boxes, height, width)]
+            depths, masks = depth[None] / 255, [read_boxes(args.boxes, height, width)]
         prompt = model.prompt(args.question)[None]
         ids = model.generate(prompt, np.ones_like(prompt), (image[None] / 255 - 0.5) / 0.5, depths, masks)
         print(model.text(ids[0]))

@@ -110,8 +110,9 @@ def prefill(
     return model.decoder(x, batch["positions"], mask, keep=True)
 
 
-def columns(keys: jax.Array, values: jax.Array) -> KVCache:
-    """A layer's prefilled keys and values, float[B, S, G, D] each, as a cache has them."""
+def columns(keys: jax.Array, values: jax.Array, room: int = 0) -> KVCache:
+    """A layer's prefilled keys and values, float[B, S, G, D] each, as a cache has them, with room for an answer."""
+    keys, values = (jnp.pad(part, ((0, 0), (0, room), (0, 0), (0, 0))) for part in (keys, values))
     return keys.transpose(0, 2, 3, 1), values.transpose(0, 2, 1, 3)
 
 
@@ -181,26 +182,6 @@ def decode(
         return jax.lax.while_loop(going, once, (0, slots))[1]
 
 
-@functools.partial(jax.jit, static_argnames=("mesh", "count", "prompt_tokens", "answer_tokens"))
-def empty_slots(mesh: Mesh | None, weights: Weights, count: int, prompt_tokens: int, answer_tokens: int) -> Slots:
-    """`count` free slots for prompts of at most `prompt_tokens` and answers of at most `answer_tokens`."""
-    c, zeros = weights.config.decoder, jnp.zeros(count, jnp.int32)
-    keys = jnp.zeros((count, c.kv_heads, c.head_dim, prompt_tokens + answer_tokens), weights.compute.dtype)
-    layers = ((keys, keys.swapaxes(2, 3)),) * c.layers
-    with sharding.over(mesh):
-        return placed(
-            Slots(
-                token=zeros,
-                cache=Cache(jnp.zeros((count, prompt_tokens), bool), zeros, jnp.int32(0), layers),
-                written=jnp.zeros((count, answer_tokens), jnp.int32),
-                ended=jnp.ones(count, bool),
-                budget=zeros,
-                keys=jnp.zeros((count, 2), jnp.uint32),
-                state=zeros,
-            )
-        )
-
-
 def placed(slots: Slots) -> Slots:
     """The slots split over the devices of `sharding.over`."""
 
@@ -215,20 +196,20 @@ def start(
     weights: Weights, batch: Mapping[str, jax.Array], key: jax.Array, *, max_new_tokens: int, eos_id: int
 ) -> Slots:
     """Reads left-padded prompts (batch: see `prefill`), each of which takes a slot; their answers are written over eos."""
-    _, prefilled = prefill(weights, batch)
-    rows, length = batch["tokens"].shape
-    slots = empty_slots(None, weights, rows, length, max_new_tokens)
-    layers = [
-        (keys.at[..., :length].set(new_keys), values.at[:, :, :length].set(new_values))
-        for (keys, values), (new_keys, new_values) in zip(slots.cache.layers, map(columns, *prefilled))
-    ]
-    return slots._replace(
-        token=batch["tokens"][:, -1],
-        cache=slots.cache._replace(prompt=(batch["picture_ids"] != 0).at[:, -1].set(False), layers=tuple(layers)),
-        written=jnp.full_like(slots.written, eos_id),
-        ended=jnp.zeros_like(slots.ended),
-        budget=jnp.full_like(slots.budget, max_new_tokens),
-        keys=jax.random.key_data(jax.random.split(key, rows)),
+    _, kept = prefill(weights, batch)
+    layers = tuple(columns(keys, values, max_new_tokens) for keys, values in zip(*kept))
+    rows = len(batch["tokens"])
+    zeros = jnp.zeros(rows, jnp.int32)
+    return placed(
+        Slots(
+            token=batch["tokens"][:, -1],
+            cache=Cache((batch["picture_ids"] != 0).at[:, -1].set(False), zeros, jnp.int32(0), layers),
+            written=jnp.full((rows, max_new_tokens), eos_id, jnp.int32),
+            ended=jnp.zeros(rows, bool),
+            budget=jnp.full(rows, max_new_tokens, jnp.int32),
+            keys=jax.random.key_data(jax.random.split(key, rows)),
+            state=zeros,
+        )
     )
 
 

@@ -133,7 +133,7 @@ class _Engine:
         count = min(options.batch_size, 2 ** (len(prompts.asked) - 1).bit_length())
         self.count = -(-count // self.ways) * self.ways
         answer_tokens = options.max_new_tokens + self.longest_closing
-        self.slots = decode.empty_slots(self.mesh, self.weights, self.count, prompts.longest, answer_tokens)
+        self.slots = slots.empty_slots(self.mesh, self.weights, self.count, prompts.longest, answer_tokens)
         self.questions: list[Question | None] = [None] * self.count
         load = FileLoader(prompts.shape, options.depth_mode, cached_pictures=2)
         batches = prompt_batches(prompts, load, multiple=self.ways, on_bad_record=options.on_bad_record)

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from smolrgpt_jax import sharding
 from smolrgpt_jax.generation import decode
-from smolrgpt_jax.generation.decode import Slots, Weights, placed
+from smolrgpt_jax.generation.decode import Cache, Slots, Weights, placed
 from smolrgpt_jax.models.smollm import KVCache
 
 
@@ -30,6 +30,26 @@ class Asked(NamedTuple):
     budget: jax.Array
     keys: jax.Array
     state: jax.Array
+
+
+@functools.partial(jax.jit, static_argnames=("mesh", "count", "prompt_tokens", "answer_tokens"))
+def empty_slots(mesh: Mesh | None, weights: Weights, count: int, prompt_tokens: int, answer_tokens: int) -> Slots:
+    """`count` free slots for prompts of at most `prompt_tokens` and answers of at most `answer_tokens`."""
+    c, zeros = weights.config.decoder, jnp.zeros(count, jnp.int32)
+    keys = jnp.zeros((count, c.kv_heads, c.head_dim, prompt_tokens + answer_tokens), weights.compute.dtype)
+    layers = ((keys, keys.swapaxes(2, 3)),) * c.layers
+    with sharding.over(mesh):
+        return placed(
+            Slots(
+                token=zeros,
+                cache=Cache(jnp.zeros((count, prompt_tokens), bool), zeros, jnp.int32(0), layers),
+                written=jnp.zeros((count, answer_tokens), jnp.int32),
+                ended=jnp.ones(count, bool),
+                budget=zeros,
+                keys=jnp.zeros((count, 2), jnp.uint32),
+                state=zeros,
+            )
+        )
 
 
 @functools.partial(jax.jit, static_argnames="mesh")

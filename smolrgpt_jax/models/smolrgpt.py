@@ -45,7 +45,7 @@ class SmolRGPT(nnx.Module):
         else:
             out = self.encode_regions(*by_picture)
         features = [out[name] for name in ("image_tokens", "region_rgb", "region_depth") if name in out]
-        rows = [x.reshape(len(images), -1, x.shape[-1]) for x in features]
+        rows = [x.reshape(images.shape[0], -1, x.shape[-1]) for x in features]
         return out | {"features": constrain_batch(jnp.concatenate(rows, axis=1))}
 
     def encode_pictures(self, images: jax.Array) -> dict[str, jax.Array]:
@@ -60,7 +60,7 @@ class SmolRGPT(nnx.Module):
         # that both stay on the device that has the row.
         pairs = jnp.stack([images, depths], axis=1).astype(self.compute.dtype)
         both = self.vision_encoder(constrain_batch(pairs.reshape(-1, *images.shape[1:])))
-        both = both.reshape(len(images), 2, *both.shape[1:])
+        both = both.reshape(images.shape[0], 2, *both.shape[1:])
         out["vision_features_rgb"], out["vision_features_depth"] = both[:, 0], both[:, 1]
         out["image_tokens"] = self.rgb_connector(both[:, 0])
         out["rgb_refined"] = self.rgb_refiner(out["image_tokens"])

@@ -14,7 +14,6 @@ from safetensors.numpy import load_file
 
 import smolrgpt_jax.export
 from launch.export import main
-from smolrgpt_jax.config import Compute
 from smolrgpt_jax.data.chat import FORMAT_FILE, ChatTokenizer
 from smolrgpt_jax.export import PLATFORMS, ExportSettings, write_export
 from smolrgpt_jax.export.programs import export_programs, make_programs, stored_dtype
@@ -71,12 +70,12 @@ def test_the_manifest_names_tokens_and_sizes(exported, model, small_tokenizer):
 
 def test_bfloat16_parameters_give_the_same_bits_as_float32_ones_cast_when_used(model):
     settings = ExportSettings(prompt_tokens=40, regions=2, new_tokens=4, dtype="bfloat16")
-    program = make_programs(model.config, Compute(dtype="bfloat16"), settings, model.tokenizer)["prefill"]
+    program = make_programs(model.config, settings)["prefill"]
     rng = np.random.default_rng(0)
     inputs = {
         "input_ids": rng.integers(3, 500, (2, 40)),
         "attention_mask": np.ones((2, 40), np.int32),
-        "regions": np.zeros(2, np.int32),
+        "feature_index": np.full((2, 40), -1),
         "features": jax.numpy.asarray(rng.normal(size=(2, 20, 96)), jax.numpy.bfloat16),
     }
     params = {name: value for name, value in model.params.items() if name.startswith("decoder/")}

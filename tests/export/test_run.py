@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from eval.answering.one_picture import answer
-from smolrgpt_jax.data.masks import box_mask, resample
+from smolrgpt_jax.data.masks import box_mask
 from smolrgpt_jax.export import ExportSettings, write_export
-from smolrgpt_jax.export.run import ExportedModel, box_masks, main, sample_masks
+from smolrgpt_jax.export.run import ExportedModel, main, read_boxes
 
 
 @pytest.fixture(scope="module")
@@ -61,17 +61,11 @@ def test_a_question_gets_the_ids_of_the_chat_format(runner, small_tokenizer, mon
     np.testing.assert_array_equal(runner.prompt(question), expected)
 
 
-@pytest.mark.parametrize("height, width, grid", [(108, 192, 32), (20, 31, 32), (64, 64, 64), (1, 5, 8)])
-def test_masks_are_sampled_as_for_training(height, width, grid):
-    masks = np.random.default_rng(0).integers(0, 2, (height, width, 3))
-    np.testing.assert_allclose(sample_masks(masks, grid), resample(masks, grid), atol=1e-5)
-
-
 def test_boxes_become_the_masks_of_the_library():
     boxes = ["3,2,9,7", "0,0,20.6,10.4", "5.5,3.5,6.5,4.5"]
     for index, box in enumerate(boxes):
         expected = box_mask([float(part) for part in box.split(",")], 12, 22)
-        np.testing.assert_array_equal(box_masks(boxes, 12, 22)[..., index], expected)
+        np.testing.assert_array_equal(read_boxes(boxes, 12, 22)[..., index], expected)
 
 
 def test_the_command_line_answers_as_the_library_does(exported, model, data_files, capsys):
@@ -102,8 +96,8 @@ def test_bad_prompts_name_the_row(runner, golden):
         ((ids, mask, images[:, :32]), r"images has shape \(4, 32, 64, 3\), expected \(4, 64, 64, 3\)"),
         ((ids, mask, images, depths[:1], masks), r"depths has shape"),
         ((ids, mask, images, depths, masks[:2]), "2 mask arrays for 4 rows"),
-        ((ids, mask, images, depths, many), "row 1 has 5 regions, the model was exported for 4"),
-        ((ids, mask, images, depths, few), "row 2 has 4 mask_rgb tokens but only 1 features"),
+        ((ids, mask, images, depths, many), "row 1 has 5 regions, there is place for 4"),
+        ((ids, mask, images, depths, few), "row 2 has 4 RGB region tokens but only 1 features"),
     ):
         with pytest.raises(ValueError, match=message):
             runner.prefill(*arguments)
@@ -156,7 +150,7 @@ def test_a_folder_for_other_platforms_is_one_sentence(exported, tmp_path):
         (["--question", "is <mask>?"], "1 <mask> but there are 0 boxes"),
         (["--question", "is <mask>?", "--boxes", "1,2,3,4"], "give one with --depth"),
         (["--question", "is <mask>?", "--boxes", "1,2,3", "--depth", "{depth}"], "box '1,2,3' is not x1,y1,x2,y2"),
-        (["--question", "is <mask>?", "--boxes", "4,4,4,9", "--depth", "{depth}"], "holds no pixel"),
+        (["--question", "is <mask>?", "--boxes", "4,4,4,9", "--depth", "{depth}"], "is empty or outside a picture"),
         (["--question", "what?", "--image", "none.png"], "none.png"),
         (["--question", "what?", "--image", "{deep}"], "is of mode I;16, expected 8 bits"),
         (["--question", "is <mask>?", "--boxes", "1,2,3,4", "--depth", "{image}"], "is coloured, expected grey"),

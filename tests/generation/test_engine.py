@@ -70,7 +70,7 @@ def test_golden_greedy_tokens(golden):
         batch[name] = np.stack([np.roll(row, int(n)) for row, n in zip(batch[name], lengths)])
     count, steps = len(ids), out["greedy_ids"].shape[1]
     weights = decode.decode_weights(model.config, model.compute, model.params)
-    state = decode.empty_slots(None, weights, count + 1, int(lengths.max()), steps)
+    state = slots.empty_slots(None, weights, count + 1, int(lengths.max()), steps)
     prefilled = slots.prefill(None, weights, batch)
     numbers = np.arange(count, dtype=np.int32)
     asked = slots.Asked(
