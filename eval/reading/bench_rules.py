@@ -10,20 +10,8 @@ from __future__ import annotations
 
 import re
 
-from eval.reading.lengths import BARE_DECIMAL, decimal, find_lengths, in_digits, without_ranges
-from eval.reading.pieces import (
-    COUNT,
-    NEGATION,
-    NUMBER_WORDS,
-    REGION,
-    SENTENCE_END,
-    is_garbage,
-    marked_objects,
-    one_line,
-    regex,
-    verdict,
-    without_denied,
-)
+from eval.reading.phrases import SHARED, is_garbage, marked_objects, one_line, phrases, verdict, without_denied
+from eval.reading.statements import LENGTHS, decimal, find_lengths, in_digits, without_ranges
 
 BenchAnswer = bool | int | float | None
 
@@ -46,51 +34,13 @@ CATEGORIES = (
     *QUANTITATIVE.values(),
 )
 
-_OPPOSITE = {a: b for names in QUALITATIVE.values() for a, b in (names, names[::-1])}
-_MORE = r"(?:great\w*|more|larg\w*|bigger)"
-_LESS = r"(?:less\w*|small\w*|lower)"
-_VERB = r"\s+(?:is\s+|isn't\s+|does\s+|doesn't\s+)?(?:not\s+)?"
-_EXCEEDS = r"(?:exceeds?|surpass(?:es)?|greater|larger|more|bigger|higher)"
-_SIZE = {"tall": "height", "short": "height", "wide": "width", "thin": "width"}
-_OWN_WORDS = {
-    "below": r"below|under\w*|beneath|lower|less\s+high",
-    "above": r"above|over|atop|on\s+top|higher",
-    "left": r"left\w*",
-    "right": r"right\w*",
-    "big": rf"big\w*|larg\w*|huge|great\w*|{_MORE}\s+(?:space|size)|exceeds?|surpass(?:es)?",
-    "small": r"small\w*|tin(?:y|ier)|less\s+(?:big|large)|less\w*\s+(?:space|size)",
-    "tall": r"tall\w*|higher",
-    "short": r"short\w*|less\s+tall",
-    "wide": r"wide\w*|broad\w*",
-    "thin": r"thin\w*|narrow\w*|slim\w*|less\s+wide",
-    "behind": r"behind|f[au]rther|at\s+the\s+back|backward|more\s+distant",
-    "front": r"in\s+front|front|closer|nearer|before|forward|less\s+distant",
-}
-
-
-def _pattern(name: str) -> str:
-    size = _SIZE.get(name)
-    if size is None:
-        return _OWN_WORDS[name]
-    amount, than = (_MORE, _EXCEEDS) if name in ("tall", "wide") else (_LESS, _LESS)
-    # "a greater height", "larger in width", "the width of Region [0] exceeds that of Region [1]"
-    compared = rf"(?<={size})(?:\s+of)?(?:\s+@\d+@)?(?:\s*'s)?{_VERB}{than}"
-    return rf"{_OWN_WORDS[name]}|{amount}\s+(?:in\s+)?{size}|{compared}"
-
-
+_WORDED = {name: pattern.pattern for name, pattern in vars(phrases("relations")).items()}
 _RELATIONS = {
-    name: regex(rf"\b(?:(?P<own>{_pattern(name)})|(?P<other>{_pattern(other)}))\b") for name, other in _OPPOSITE.items()
+    name: re.compile(rf"\b(?:(?P<own>{_WORDED[name]})|(?P<other>{_WORDED[other]}))\b", re.IGNORECASE)
+    for names in QUALITATIVE.values()
+    for name, other in (names, names[::-1])
 }
-_NEGATED = regex(NEGATION)
-_UNDECIDED = regex(r"\b(?:neither|aligned|equal\w*|same|identical)\b")
-_CLAUSE_END = regex(rf"{SENTENCE_END.pattern}|[,;]\s+(?:but|while|whereas|and)\b|\bwhile\b|\bwhereas\b")
-_PAIR = regex(r"\b(?:between|of|among|comparing)\s+@\d+@\s+(?:and|or)\s+@\d+@\s*,?")
-_REFERENCE = regex(r"\s*(?:of|than|to|from)?\s*@(\d+)@")
-_HOUR_NUMBER = rf"\b(?:[0-9]{{1,2}}|{'|'.join(NUMBER_WORDS)})"
-_CLOCK = r"\s*(?:o\s*'?\s*clock\b|:00\b)"
-_HOUR = regex(rf"({_HOUR_NUMBER}){_CLOCK}")
-# "between 2 and 3 o'clock" says neither.
-_HOURS = regex(rf"{_HOUR_NUMBER}(?:{_CLOCK})?\s*(?:and|to|or|-)\s*{_HOUR_NUMBER}{_CLOCK}")
+_BENCH = phrases("bench")
 
 
 def bench_answer(category: str, answer: str) -> BenchAnswer:
@@ -133,10 +83,10 @@ def _read_predicate(name: str, text: str) -> bool | None:
 
 def _read_choice(name: str, text: str) -> int | None:
     regions = {int(number) for number in re.findall(r"@(\d+)@", text)}
-    if _UNDECIDED.search(text):
+    if _BENCH.undecided.search(text):
         return None
     if not regions:
-        numbers = [match.group() for match in COUNT.finditer(text)]
+        numbers = [match.group() for match in SHARED.count.finditer(text)]
         regions = {int(number) for number in numbers if number in ("0", "1")}
         return regions.pop() if len(numbers) == len(regions) == 1 else None
     subject, holds = _read_relation(name, text)
@@ -147,18 +97,18 @@ def _read_choice(name: str, text: str) -> int | None:
 
 def _read_relation(name: str, text: str) -> tuple[int | None, bool | None]:
     """The region that the first statement about a relation speaks of, None if unnamed, and whether it holds of it."""
-    for clause in _CLAUSE_END.split(_PAIR.sub(" ", text)):
-        if _UNDECIDED.search(clause):
+    for clause in _BENCH.clause_end.split(_BENCH.pair.sub(" ", text)):
+        if _BENCH.undecided.search(clause):
             return None, None
         match = _RELATIONS[name].search(clause)
         if match is None:
             continue
-        holds = (match["own"] is not None) != bool(_NEGATED.search(clause, 0, match.end()))
+        holds = (match["own"] is not None) != bool(SHARED.negation.search(clause, 0, match.end()))
         before = re.findall(r"@(\d+)@", clause[: match.end()])
         if before:
             return int(before[-1]), holds
         # "to the left of Region [1]" names what the subject is compared with.
-        reference = _REFERENCE.match(clause, match.end())
+        reference = _BENCH.reference.match(clause, match.end())
         after = re.findall(r"@(\d+)@", clause[reference.end() if reference else match.end() :])
         if after:
             return int(after[0]), holds
@@ -167,17 +117,17 @@ def _read_relation(name: str, text: str) -> tuple[int | None, bool | None]:
 
 
 def _read_length(text: str) -> float | None:
-    text = without_ranges(REGION.sub(" ", without_denied(in_digits(text))))
+    text = without_ranges(SHARED.region.sub(" ", without_denied(in_digits(text))))
     lengths = find_lengths(text)
     if lengths:
         return lengths[-1][0]
-    numbers = [match.group(1) for match in BARE_DECIMAL.finditer(text)]
+    numbers = [match.group(1) for match in LENGTHS.bare_decimal.finditer(text)]
     return decimal(numbers[0]) if len(numbers) == 1 and numbers[0].lower() not in ("one", "none") else None
 
 
 def _read_hour(text: str) -> int | None:
-    text = _HOURS.sub(" ", REGION.sub(" ", without_denied(text)))
-    stated, numbers = _HOUR.findall(text), [match.group() for match in COUNT.finditer(text)]
+    text = _BENCH.hours.sub(" ", SHARED.region.sub(" ", without_denied(text)))
+    stated, numbers = _BENCH.hour.findall(text), [match.group() for match in SHARED.count.finditer(text)]
     if not stated and len(numbers) != 1:
         return None
     hour = int(decimal((stated or numbers)[-1]))

@@ -6,9 +6,9 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
-from eval.reading.pieces import is_garbage, one_line
+from eval.reading.phrases import is_garbage, one_line
 from eval.reading.rules import readings
-from eval.reading.sides import BOTH_SIDES
+from eval.reading.statements import SIDES
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
 
 EXAMPLES = 3  # per category and reason
@@ -39,7 +39,7 @@ def answer_doubt(category: str, question: str, answer: str, value: object) -> tu
         reason = "repeats one or two words"
     elif found:
         reason = "the rules read a value, the method that scores did not"
-    elif category == "left_right" and BOTH_SIDES.search(answer):
+    elif category == "left_right" and SIDES.both.search(answer):
         reason = "names both sides and chooses none"
     return UNREADABLE, reason
 

@@ -44,12 +44,40 @@ def read_closings(items: Sequence[Mapping]) -> list[Answer]:
     return [category and parse_normalized(category, item.get("closing")) for category, item in zip(categories, items)]
 
 
-def router_method(folders: Sequence[Path]) -> Method:
-    """See `eval.reading.by_router.router_method`."""
-    # Imported late: the other methods need no JAX.
-    from eval.reading import by_router
+def routed_answer(question_type: str, answer_type: str, question: str, answer: str) -> Answer:
+    """The value where both routers agree; else, as in the published pipeline, "left" or 1 by the question's type.
 
-    return by_router.router_method(folders)
+    Where they agree the rules read the value, in place of the published pipeline's language model.
+    """
+    if question_type != answer_type:
+        return "left" if question_type == "left_right" else 1
+    return normalized_answer(question_type, question, answer)
+
+
+def router_method(folders: Sequence[Path]) -> Method:
+    """By one or two folders of `launch.train_router` or Hugging Face, of questions and, to check their kind, of answers.
+
+    Published categories are taken no notice of, but a value that is none of its question's category is None. Raises
+    ValueError for a folder that holds no router, or not the one wanted.
+    """
+    # Imported late: the other methods need no JAX.
+    from smolrgpt_jax.router.classify import load_router
+
+    routers = [load_router(folder) for folder in folders]
+    for folder, router, kind in zip(folders, routers, ("question", "answer")):
+        if router.kind not in ("", kind):
+            raise DataError(f"{folder} is a router of {router.kind}s, expected one of {kind}s")
+
+    def read(items: Sequence[Mapping]) -> list[Answer]:
+        texts = [[item[field] for item in items] for field in ("question", "answer")]
+        routed = [router.categories(column, progress=True) for router, column in zip(routers, texts, strict=False)]
+        values = []
+        for item, asked, answered in zip(items, routed[0], routed[-1]):
+            value = routed_answer(asked, answered, item["question"], item["answer"])
+            values.append(parse_normalized(item["category"], value) if item["category"] else value)
+        return values
+
+    return read
 
 
 def server_method(server: AnswerServer) -> Method:
@@ -71,41 +99,24 @@ def server_method(server: AnswerServer) -> Method:
 def add_method_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command line's options that `build_methods` reads."""
     group = parser.add_argument_group("reading answers")
-    group.add_argument(
-        "--answers",
-        nargs="+",
-        choices=METHODS,
-        default=["rules"],
-        help="how values are read off answers; of several, the first scores and their agreement is reported "
-        "(default: rules)",
-    )
-    group.add_argument(
-        "--router",
-        type=Path,
-        nargs="+",
-        default=[],
-        metavar="DIR",
-        help="router: the classifier of questions and, optionally, that of answers (launch.train_router)",
-    )
+    told = "how values are read off answers; of several, the first scores and their agreement is reported"
+    group.add_argument("--answers", nargs="+", choices=METHODS, default=["rules"], help=f"{told} (default: rules)")
+    told = "router: the classifier of questions and, optionally, that of answers (launch.train_router)"
+    group.add_argument("--router", type=Path, nargs="+", default=[], metavar="DIR", help=told)
     key = f"a key is taken from {KEY_VARIABLE} and sent to https or this machine only"
     group.add_argument("--server", help=f"server: base URL, as http://localhost:11434/v1 for Ollama; {key}")
     group.add_argument("--server_model", metavar="NAME", help="server: the model's name there")
-    group.add_argument(
-        "--server_cache", type=Path, metavar="DIR", help="server: what it said (default: server_answers in --out)"
-    )
+    told = "server: what it said (default: server_answers in --out)"
+    group.add_argument("--server_cache", type=Path, metavar="DIR", help=told)
     group.add_argument("--server_workers", type=int, default=4, help="server: requests at once (default 4)")
     group.add_argument("--server_retries", type=int, default=5, help="server: further tries (default 5)")
     group.add_argument("--server_timeout", type=float, default=120.0, help="server: seconds to wait (default 120)")
 
 
 def build_methods(args: argparse.Namespace) -> dict[str, Method]:
-    """The methods of the command line in its order.
+    """The methods of the command line in its order; args: of `add_method_arguments`, and out, the folder of the results.
 
-    Args:
-      args: with the options of `add_method_arguments` and out, the folder of the results.
-
-    Raises:
-      ValueError: an option is missing, a router cannot be loaded or the server cannot be reached.
+    Raises ValueError where an option is missing, a router cannot be loaded or the server cannot be reached.
     """
     if "router" in args.answers and len(args.router) not in (1, 2):
         raise ValueError("--answers router needs --router DIR, one or two folders")

@@ -10,22 +10,13 @@ from __future__ import annotations
 
 import re
 
-from eval.reading.counts import count_readings
-from eval.reading.lengths import distance_readings
-from eval.reading.pieces import NUMBER_WORDS, WORD_ALTERNATIVES, is_garbage, one_line, regex, with_regions
-from eval.reading.regions import region_readings
-from eval.reading.sides import side_readings
+from eval.reading.phrases import NUMBER_WORDS, SHARED, TABLE, alternatives, is_garbage, one_line, with_regions
+from eval.reading.statements import count_readings, distance_readings, region_readings, side_readings
 
 Answer = str | int | float | None
-
-_STATED = regex(r"\b(?:final\s+)?answer\b\s*(?:is\b)?\s*[:=]?\s*(?=\S)")
-_CATEGORIES = {  # of questions, in the order in which their words decide
-    "count": regex(r"\bhow many\b|\bcount\b|\b(?:total )?number of\b"),
-    "mcq": regex(r"\bwhich\b"),
-    "distance": regex(r"\bdistance\b|\bdistant\b|\bhow (?:far|close|near)\b|\bmeasure"),
-    "left_right": regex(r"\b(?:left|right)\b"),
-}
+_CATEGORIES = {category: re.compile(words) for category, words in TABLE["categories"].items()}
 _READERS = {"left_right": side_readings, "count": count_readings, "mcq": region_readings, "distance": distance_readings}
+_VALUE = re.compile(rf"(?<![0-9.])[0-9]{{1,9}}(?:\.[0-9]+)?(?![0-9])|\b(?:{alternatives(NUMBER_WORDS)})\b")
 
 
 def question_category(question: str) -> str | None:
@@ -72,7 +63,7 @@ def readings(category: str | None, question: str, answer: str) -> list[str | int
         return []
     text, read = with_regions(text), _READERS[category]
     # "Answer: 4" after an explanation outranks the explanation.
-    for match in reversed(list(_STATED.finditer(text))):
+    for match in reversed(list(SHARED.stated.finditer(text))):
         values = read(question, text[match.end() :])
         if values:
             return values
@@ -93,7 +84,7 @@ def parse_normalized(category: str, value: object) -> Answer:
         match = re.match(r"(?:l|r|left|right)(?![a-z])", text)
         return {"l": "left", "r": "right"}[match.group()[0]] if match else None
     if isinstance(value, str):
-        number = re.search(rf"(?<![0-9.])[0-9]{{1,9}}(?:\.[0-9]+)?(?![0-9])|\b(?:{WORD_ALTERNATIVES})\b", text)
+        number = _VALUE.search(text)
         if number is None:
             return None
         found = number.group()

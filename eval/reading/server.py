@@ -8,7 +8,6 @@ model, prompt and schema, so that an interrupted run goes on where it was and a 
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import json
 import os
@@ -27,26 +26,11 @@ from tqdm import tqdm
 from eval.reading.rules import Answer, question_category
 from smolrgpt_jax.data.records import normalize_answer
 from smolrgpt_jax.errors import DataError
+from smolrgpt_jax.files import read_json
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 FIRST_ANSWERS = 3  # to get an unusable reply each: then no other is asked for
-_INSTRUCTIONS = (
-    "You are given a question about numbered regions of a picture of a warehouse, and somebody's answer to it. "
-    "Report the value that the answer states as JSON. Do not answer the question yourself and do not correct "
-    "the answer. The value is null if the answer states none. "
-)
-_VALUES = {
-    "left_right": "The value is the side, left or right, on which the answer puts the question's first object.",
-    "count": "The value is the number of objects that the answer arrives at.",
-    "mcq": "The value is the number of the region that the answer chooses: 7 for [Region 7].",
-    "distance": "The value is the distance that the answer arrives at, in metres; 0 if one thing is inside the other.",
-}
-_TYPES = {
-    "left_right": {"type": ["string", "null"], "enum": ["left", "right", None]},
-    "count": {"type": ["integer", "null"]},
-    "mcq": {"type": ["integer", "null"]},
-    "distance": {"type": ["number", "null"]},
-}
+_PROMPTS = read_json(Path(__file__).with_suffix(".json"), dict)
 
 
 class ServerError(DataError):
@@ -59,16 +43,13 @@ class _Unusable(Exception):
 
 def make_request(model: str, category: str, question: str, answer: str, attempt: int = 0) -> dict:
     """The request for one answer's value: greedy first, then drawn, as a greedy reply would only come out the same."""
-    schema = {
-        "type": "object",
-        "properties": {"value": _TYPES[category]},
-        "required": ["value"],
-        "additionalProperties": False,
-    }
+    asked = _PROMPTS["categories"][category]
+    schema = {"type": "object", "properties": {"value": asked["value"]}, "required": ["value"]}
+    schema["additionalProperties"] = False
     return {
         "model": model,
         "messages": [
-            {"role": "system", "content": _INSTRUCTIONS + _VALUES[category]},
+            {"role": "system", "content": _PROMPTS["instructions"] + asked["instructions"]},
             {"role": "user", "content": f"Question: {question}\n\nAnswer: {answer}"},
         ],
         "temperature": 0.7 if attempt else 0,
@@ -80,9 +61,8 @@ def make_request(model: str, category: str, question: str, answer: str, attempt:
 def parse_reply(category: str, reply: str) -> Answer:
     """The value in a server's reply, None for a stated null.
 
-    The message is JSON, alone or in a fence or prose, behind thoughts or in place of them (`reasoning_content`).
-
-    Raises ValueError for a reply that is none of the protocol's or holds no such value.
+    The message is JSON, alone or in a fence or prose, behind thoughts or in place of them (`reasoning_content`). Raises
+    ValueError for a reply that is none of the protocol's or holds no such value.
     """
     try:
         message = json.loads(reply)["choices"][0]["message"]
@@ -108,24 +88,14 @@ def _stated_values(text: str) -> list[Any]:
 
 @dataclass
 class AnswerServer:
-    """Asks one server.
+    """Asks one server; `unusable` holds a reply to each answer of the last `values` that got none in the schema."""
 
-    Attributes:
-      url: the API's base, "http://localhost:11434/v1" for Ollama on this machine.
-      model: the server's name of the model.
-      cache: folder of the answers so far; made if it is not there.
-      workers: requests under way at once.
-      retries: tries after the first one, where the server does not answer, is busy, fails or breaks the schema.
-      timeout: seconds to wait for an answer.
-      unusable: of the last `values`, a reply to each answer that got none that follows the schema.
-    """
-
-    url: str
-    model: str
-    cache: Path
-    workers: int = 4
-    retries: int = 5
-    timeout: float = 120.0
+    url: str  # the API's base, "http://localhost:11434/v1" for Ollama on this machine
+    model: str  # the server's name of it
+    cache: Path  # folder of the answers so far
+    workers: int = 4  # requests under way at once
+    retries: int = 5  # where the server does not answer, is busy, fails or breaks the schema
+    timeout: float = 120.0  # seconds to wait for an answer
     unusable: list[str] = field(default_factory=list, init=False)
 
     def __post_init__(self):
@@ -155,8 +125,7 @@ class AnswerServer:
             base_url=self.url, api_key=key or "none", timeout=self.timeout, max_retries=self.retries, http_client=http
         )
         # JSON, as a pickled value of somebody's file could run code.
-        kept = {"disk": diskcache.JSONDisk, "eviction_policy": "none"}
-        self._cache = functools.partial(diskcache.Cache, self.cache, **kept)
+        self._cache = lambda: diskcache.Cache(self.cache, disk=diskcache.JSONDisk, eviction_policy="none")
 
     def check(self) -> None:
         """Raises ServerError if nothing answers there or the key is refused; for the time before other work."""
@@ -164,9 +133,7 @@ class AnswerServer:
             self._client.models.with_raw_response.list(extra_headers=self._headers)
 
     def values(self, items: Sequence[Mapping], *, progress: bool = True) -> list[Answer]:
-        """The value of each answer, None where it states none or no reply followed the schema.
-
-        items: with category (taken from the question's wording where it is empty), question, answer.
+        """The value of each item's answer, None where it states none or no reply followed the schema.
 
         Raises DataError where the cache fails, ServerError where the server cannot be reached, refuses, keeps failing
         after all retries, or follows the schema in none of its first replies; what it said before is in the cache.

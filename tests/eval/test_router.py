@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from eval import router as command
-from eval.reading.by_router import routed_answer
+from eval.reading.methods import routed_answer
 from eval.router import agreement, describe_agreement
 from launch.train_router import BEGIN, DEMO_TOKENIZER, END, PAD
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES

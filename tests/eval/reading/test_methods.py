@@ -47,7 +47,7 @@ def routers(monkeypatch):
         "answers": FakeRouter(dict.fromkeys(["x", "There are two pallets."], "count"), "answer"),
         "wrong": FakeRouter(dict.fromkeys(questions, "mcq"), ""),
     }
-    monkeypatch.setattr("eval.reading.by_router.load_router", lambda folder: known[folder])
+    monkeypatch.setattr("smolrgpt_jax.router.classify.load_router", lambda folder: known[folder])
     return known
 
 
