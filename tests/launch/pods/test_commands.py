@@ -56,7 +56,7 @@ def test_help(module):
             "stage sft follows refiner_alignment or sft or mixed, not random parameters",
         ),
         (
-            ("launch.train", "--config=configs/stage3_sft.py", "--config.any_stage_order", "--workdir=out"),
+            ("launch.train", "--config=configs/demo_backbone.py", "--config.tokenizer=", "--workdir=out"),
             "config.tokenizer names no tokenizer",
         ),
         (("launch.make_warehouse", "--out=out", "--width=5000"), "width is 5000, must be 32 to 1920"),
