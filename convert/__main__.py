@@ -101,7 +101,7 @@ def to_torch(a: argparse.Namespace) -> None:
 
 
 def backbones(a: argparse.Namespace) -> None:
-    from convert.backbones import build
+    from convert.folders import build
     from convert.inspection import describe
 
     print(f"joining {a.vision} and {a.language} into {a.destination}, seed {a.seed}", flush=True)
@@ -110,7 +110,7 @@ def backbones(a: argparse.Namespace) -> None:
 
 
 def fresh(a: argparse.Namespace) -> None:
-    from smolrgpt_jax.checkpoint.fresh import BETWEEN, write_start
+    from smolrgpt_jax.checkpoint.load import BETWEEN, write_start
 
     parts = a.parts or BETWEEN
     print(f"drawing {', '.join(parts)} of {a.source} anew, seed {a.seed}", flush=True)
@@ -126,7 +126,7 @@ def inspect(a: argparse.Namespace) -> None:
 
 def verify(a: argparse.Namespace) -> None:
     """Prints the comparison; raises ValueError with all differences if there are any."""
-    from convert.compare import compare_outputs, compare_tensors
+    from convert.inspection import compare_outputs, compare_tensors
 
     print(f"comparing {a.torch_folder} with {a.checkpoint}", flush=True)
     found = compare_tensors(a.torch_folder, a.checkpoint)

@@ -1,15 +1,61 @@
-"""Whole-folder conversion between the PyTorch release's checkpoints and ours."""
+"""Whole-folder conversion between the PyTorch release's checkpoints and ours, and from the backbones as Hugging Face publishes them.
+
+The backbones, a SigLIP vision tower and a Llama decoder, make a stage-0 checkpoint. Hugging Face's tensors are given the release's
+names (q, k and v stacked by rows) and then go through the one table that every conversion uses. What the backbones do not bring,
+connectors, refiners and the rows of the three extra tokens, is drawn as for a model trained from scratch.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from smolrgpt_jax.checkpoint import orbax as checkpoints
-from smolrgpt_jax.checkpoint.load import read_checkpoint, tokenizer_files
+from smolrgpt_jax.checkpoint.load import BETWEEN, draw, read_checkpoint, tokenizer_files
+from smolrgpt_jax.checkpoint.mapping import entries, params_from_tensors
+from smolrgpt_jax.checkpoint.safetensors_folder import (
+    CONFIG_FILE,
+    StoredTensor,
+    check_fit,
+    is_finite,
+    open_tensors,
+    read_config_json,
+)
 from smolrgpt_jax.checkpoint.torch import default_layout, read_folder, with_dtype, with_shards, write_folder
-from smolrgpt_jax.config import SmolRGPTConfig
+from smolrgpt_jax.config import DecoderConfig, SmolRGPTConfig, VisionConfig
 from smolrgpt_jax.data.chat import ChatTokenizer
-from smolrgpt_jax.errors import CheckpointError
+from smolrgpt_jax.errors import CheckpointError, ConfigError
+from smolrgpt_jax.files import model_folder
+
+EXTRA_TOKENS = 3
+
+# The release's names -> Hugging Face's, one substitution after the other.
+_SIGLIP = (
+    (r"^vision_encoder\.", ""),
+    (r"^patch_embedding\.conv", "embeddings.patch_embedding"),
+    (r"^patch_embedding\.position_embedding$", "embeddings.position_embedding.weight"),
+    (r"^layer_norm", "post_layernorm"),
+    (r"^blocks", "encoder.layers"),
+    (r"\.ln", ".layer_norm"),
+    (r"\.attn", ".self_attn"),
+)
+_LLAMA = (
+    (r"^decoder\.token_embedding", "model.embed_tokens"),
+    (r"^decoder\.head", "lm_head"),
+    (r"^decoder\.norm", "model.norm"),
+    (r"^decoder\.blocks", "model.layers"),
+    (r"\.norm1", ".input_layernorm"),
+    (r"\.norm2", ".post_attention_layernorm"),
+    (r"\.attn\.out_proj", ".self_attn.o_proj"),
+    (r"\.attn", ".self_attn"),
+)
+# What the folders hold beside the towers: SigLIP's text tower, its pooling head, and buffers.
+_IGNORED_VISION = re.compile(r"(text_model\.|logit_scale$|logit_bias$|head\.|embeddings\.position_ids$)")
+_IGNORED_LANGUAGE = re.compile(r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq$")
 
 
 def fitting_tokenizer(name: str, config: SmolRGPTConfig, model: str) -> dict[str, str]:
@@ -67,3 +113,149 @@ def jax_to_torch(
     tokenizer = None if read.tokenizer is None else tokenizer_files(read.tokenizer)
     write_folder(destination, read.config, read.params, layout, tokenizer=tokenizer, allow_nan=allow_nan)
     return {"tensors": sum(map(len, layout.files.values())), "files": len(layout.files)}
+
+
+def vision_config(folder: Path) -> VisionConfig:
+    """Our configuration of a SigLIP folder's config.json, of the whole model or of its vision tower.
+
+    Raises CheckpointError for what this encoder does not have.
+    """
+    path, values = folder / CONFIG_FILE, read_config_json(folder)
+    values = values.get("vision_config", values)
+    kind = values.get("model_type", "siglip_vision_model")
+    if kind != "siglip_vision_model" or "num_patches" in values:
+        raise CheckpointError(
+            f"{path}: model type {kind!r} is not read, only SigLIP with patches of a fixed picture size"
+        )
+    _require(path, values, {"hidden_act": "gelu_pytorch_tanh", "num_channels": 3})
+    return VisionConfig(
+        width=values.get("hidden_size", 768),
+        mlp_width=values.get("intermediate_size", 3072),
+        heads=values.get("num_attention_heads", 12),
+        layers=values.get("num_hidden_layers", 12),
+        patch_size=values.get("patch_size", 16),
+        image_size=values.get("image_size", 224),
+        layer_norm_eps=values.get("layer_norm_eps", 1e-6),
+    )
+
+
+def decoder_config(folder: Path) -> DecoderConfig:
+    """Our configuration of a Llama folder's config.json, the vocabulary longer by the three extra tokens.
+
+    Raises CheckpointError for what this decoder does not have.
+    """
+    path, values = folder / CONFIG_FILE, read_config_json(folder)
+    _require(
+        path,
+        values,
+        {"model_type": "llama", "hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "rope_scaling": None},
+    )
+    # transformers 5 writes rope_parameters, earlier ones rope_theta and rope_scaling.
+    rope = values.get("rope_parameters") or {}
+    _require(path, rope, {"rope_type": "default", "partial_rotary_factor": 1.0})
+    width, heads = values.get("hidden_size", 4096), values.get("num_attention_heads", 32)
+    _require(path, values, {"head_dim": width // heads}, allow_none=True)
+    kv_heads = values.get("num_key_value_heads")
+    return DecoderConfig(
+        width=width,
+        mlp_width=values.get("intermediate_size", 11008),
+        heads=heads,
+        kv_heads=heads if kv_heads is None else kv_heads,
+        layers=values.get("num_hidden_layers", 32),
+        vocab_size=values.get("vocab_size", 32000) + EXTRA_TOKENS,
+        rms_norm_eps=values.get("rms_norm_eps", 1e-6),
+        rope_base=float(rope.get("rope_theta", values.get("rope_theta", 10000.0))),
+        max_positions=values.get("max_position_embeddings", 2048),
+        tied_head=values.get("tie_word_embeddings", False),
+    )
+
+
+def _require(path: Path, values: Mapping[str, Any], wanted: Mapping[str, Any], allow_none: bool = False) -> None:
+    for name, value in wanted.items():
+        found = values.get(name, value)
+        if found != value and not (allow_none and found is None):
+            raise CheckpointError(f"{path}: {name}={found!r} is not supported, only {value!r}")
+
+
+def build(
+    vision: str, language: str, destination: Path, *, tokenizer: str | None = None, seed: int = 0
+) -> SmolRGPTConfig:
+    """Writes a stage-0 checkpoint of ours, float32, and returns its configuration.
+
+    vision, language: folders or hub ids. The tokenizer is that of `tokenizer` (folder or hub id), else of the language folder if it
+    holds one. Raises CheckpointError, with the destination untouched, and DataError for a tokenizer that cannot be read.
+    """
+    if destination.exists():
+        raise CheckpointError(f"{destination} exists already; nothing was written")
+    eyes, tongue = (
+        model_folder(name, what, ("*.json", "*.safetensors"))
+        for name, what in ((vision, "vision encoder"), (language, "language model"))
+    )
+    try:
+        config = SmolRGPTConfig(vision=vision_config(eyes), decoder=decoder_config(tongue))
+        table = entries(config)
+    except (ConfigError, TypeError, ArithmeticError) as error:
+        raise CheckpointError(f"{eyes} and {tongue} make no model: {error}") from error
+    sources = _sources(config, eyes, "vision_encoder.", _SIGLIP, _IGNORED_VISION)
+    sources |= _sources(config, tongue, "decoder.", _LLAMA, _IGNORED_LANGUAGE)
+    # Of the vocabulary only the last rows are used.
+    vocabulary = (
+        ["decoder/token_embedding"] if config.decoder.tied_head else ["decoder/token_embedding", "decoder/head"]
+    )
+    fresh = draw(config, [*BETWEEN, *vocabulary], seed)
+    shapes = {e.torch: e.torch_shape for e in table}
+    made = {e.torch: e for e in table if e.jax in fresh}
+
+    def read(name: str) -> np.ndarray:
+        if name not in sources:
+            return made[name].to_torch(fresh[made[name].jax])
+        parts = [part.read().astype(np.float32) for part in sources[name]]
+        for part, array in zip(sources[name], parts):
+            if not is_finite(array):
+                raise CheckpointError(f"{part.file}: {part.name} holds NaN or infinite values")
+        if name in made:
+            rows = config.decoder.vocab_size
+            parts.append(fresh[made[name].jax][rows - EXTRA_TOKENS : rows])
+        return np.concatenate(parts).reshape(shapes[name])
+
+    params = params_from_tensors(table, lambda name: np.dtype(np.float32), read)
+    files = None
+    if tokenizer is None and (tongue / "tokenizer.json").is_file():
+        tokenizer = str(tongue)
+    if tokenizer is not None:
+        files = fitting_tokenizer(tokenizer, config, str(tongue))
+    checkpoints.save(destination, params, checkpoints.Meta(config, files))
+    return config
+
+
+def _parts(name: str, substitutions: Sequence[tuple[str, str]]) -> list[str]:
+    """The tensors of Hugging Face's that, stacked by rows, are the release's of this name."""
+    for pattern, replacement in substitutions:
+        name = re.sub(pattern, replacement, name)
+    return [name.replace("qkv_proj", f"{part}_proj") for part in "qkv"] if "qkv_proj" in name else [name]
+
+
+def _sources(
+    config: SmolRGPTConfig, folder: Path, tower: str, names: Sequence[tuple[str, str]], ignored: re.Pattern[str]
+) -> dict[str, list[StoredTensor]]:
+    """{the release's tensor name: the tensors of Hugging Face's folder that make it}, for tensors of one tower.
+
+    Raises CheckpointError listing all missing, unexpected and wrongly shaped tensors.
+    """
+    there = {name.removeprefix("vision_model."): tensor for name, tensor in open_tensors(folder)[0].items()}
+    there = {name: tensor for name, tensor in there.items() if not ignored.match(name)}
+    if config.decoder.tied_head:
+        there.pop("lm_head.weight", None)  # stored beside its twin by some
+    expected, parts_of = {}, {}
+    for entry in entries(config):
+        if not entry.torch.startswith(tower):
+            continue
+        parts = parts_of[entry.torch] = _parts(entry.torch, names)
+        rows, *rest = entry.torch_shape
+        if entry.kind == "vocabulary":
+            rows -= EXTRA_TOKENS
+        elif entry.kind == "positions":
+            rows, *rest = rest
+        expected |= dict.fromkeys(parts, (rows // len(parts), *rest))
+    check_fit(folder, there, expected)
+    return {name: [there[part] for part in parts] for name, parts in parts_of.items()}

@@ -1,22 +1,55 @@
-"""Says what a checkpoint is, from its headers alone."""
+"""Looks into checkpoints: says what one is, from its headers alone, and compares a PyTorch folder with one of ours."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jax import ShapeDtypeStruct
 
-from convert.compare import PARTS, part_of, table
 from smolrgpt_jax.checkpoint import orbax
 from smolrgpt_jax.checkpoint.load import Checkpoint, read_checkpoint
-from smolrgpt_jax.checkpoint.mapping import TIED_NAMES, entries
+from smolrgpt_jax.checkpoint.mapping import INV_FREQ, TIED_NAMES, entries, read_ahead
 from smolrgpt_jax.checkpoint.safetensors_folder import CONFIG_FILE, SINGLE_FILE
+from smolrgpt_jax.checkpoint.torch import read_folder
 from smolrgpt_jax.config import SmolRGPTConfig
+
+OUTPUT_TOLERANCE = 1e-4  # of the largest value of an output; float32 products in another order
+# Part -> start of its parameters' names, first match wins.
+PARTS = {
+    "vision encoder": "vision_encoder/",
+    "RGB connector": "rgb_connector/",
+    "depth connector": "depth_connector/",
+    "RGB refiner": "rgb_refiner/",
+    "depth refiner": "depth_refiner/",
+    "decoder embedding": "decoder/token_embedding",
+    "decoder blocks": "decoder/blocks/",
+    "decoder norm": "decoder/norm/",
+    "decoder head": "decoder/head",
+}
+
+
+def part_of(name: str) -> str:
+    """The part a parameter belongs to."""
+    found = (part for part, start in PARTS.items() if name.startswith(start))
+    return next(found, name.split("/")[0].replace("_", " "))
+
+
+def table(header: list[str], rows: Iterable[list[str]]) -> str:
+    """Rows as aligned text: the first column to the left, the others to the right."""
+    lines = [header, *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    return "\n".join(
+        "  ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths))).rstrip()
+        for line in lines
+    )
 
 
 def describe(path: Path) -> str:
@@ -103,3 +136,132 @@ def _parameters(config: SmolRGPTConfig, infos: Mapping[str, ShapeDtypeStruct]) -
     every = "+".join(sorted(set().union(*dtypes.values())))
     rows.append(["total", f"{sum(counted.values()):,}", f"{sum(padded.values()):,}", every])
     return table(["part", "parameters", "with vocabulary padding", "dtype"], rows)
+
+
+@dataclass
+class PartComparison:
+    """What was found in one part; dtypes and hashes of the PyTorch folder first, of our checkpoint second."""
+
+    tensors: int = 0
+    parameters: int = 0
+    difference: float = 0.0
+    dtypes: tuple[set[str], set[str]] = field(default_factory=lambda: (set(), set()))
+    hashes: tuple = field(default_factory=lambda: (hashlib.sha256(), hashlib.sha256()))
+
+    def row(self, part: str) -> list[str]:
+        dtypes = ["+".join(sorted(d)) for d in self.dtypes]
+        prints = [h.hexdigest()[:16] for h in self.hashes]
+        shown = dtypes[0] if dtypes[0] == dtypes[1] else " / ".join(dtypes)
+        return [part, str(self.tensors), f"{self.parameters:,}", shown, f"{self.difference:.3g}", *prints]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """parts: {part: PartComparison}; problems: one line per difference, none if everything is equal."""
+
+    parts: dict[str, PartComparison]
+    problems: list[str]
+
+    def table(self) -> str:
+        header = ["part", "tensors", "parameters", "dtype", "max |diff|", "torch sha256", "jax sha256"]
+        return table(header, [p.row(name) for name, p in self.parts.items() if p.tensors])
+
+
+def compare_tensors(torch_folder: Path, checkpoint: Path) -> Comparison:
+    """Compares every parameter, layer by layer, without holding either model in memory.
+
+    Fingerprints are the sha256 of a part's numbers as little-endian float32 in our order of names, layers and dimensions,
+    without the vocabulary's padding. Raises CheckpointError for an unreadable folder.
+    """
+    config, ours, layout = read_folder(torch_folder, allow_nan=True)
+    meta, theirs = orbax.read_meta(checkpoint), orbax.load_params(checkpoint)
+    problems = []
+    if any(getattr(config, n) != getattr(meta.config, n) for n in ("vision", "decoder", "shuffle_factor")):
+        problems.append("the configurations describe different models")
+    problems += [f"{n}: only in {torch_folder}" for n in sorted(ours.keys() - theirs.keys())]
+    problems += [f"{n}: only in {checkpoint}" for n in sorted(theirs.keys() - ours.keys())]
+    parts = {part: PartComparison() for part in PARTS}
+    for name in sorted(ours.keys() & theirs.keys()):
+        shapes = ours.infos[name].shape, theirs.infos[name].shape
+        if shapes[0] != shapes[1]:
+            problems.append(f"{name}: shape {shapes[0]} against {shapes[1]}")
+            continue
+        part, pieces = parts.setdefault(part_of(name), PartComparison()), ours.pieces(name)
+        rows = config.decoder.vocab_size if name in ("decoder/token_embedding", "decoder/head") else None
+        size, different, largest = 0, 0, 0.0
+        for (_, a), (_, b) in zip(read_ahead(ours, pieces), read_ahead(theirs, pieces)):
+            a, b = a[:rows], b[:rows]
+            size += a.size
+            for dtypes, hashed, array in zip(part.dtypes, part.hashes, (a, b)):
+                dtypes.add(array.dtype.name)
+                hashed.update(np.ascontiguousarray(array, np.dtype("<f4")).reshape(-1).view(np.uint8))
+            if np.array_equal(a, b, equal_nan=True):
+                continue
+            a, b = a.astype(np.float64), b.astype(np.float64)
+            unequal = (a != b) & ~(np.isnan(a) & np.isnan(b))
+            different += int(unequal.sum())
+            with np.errstate(invalid="ignore"):
+                # A number against NaN differs by more than any number.
+                largest = max(largest, float(np.nan_to_num(np.abs(a - b)[unequal], nan=np.inf, posinf=np.inf).max()))
+        part.tensors += len(pieces)
+        part.parameters += size
+        part.difference = max(part.difference, largest)
+        if different:
+            problems.append(f"{name}: {different} of {size} values differ, by at most {largest:.3g}")
+    if meta.layout is not None and meta.layout.buffers != layout.buffers:
+        problems.append(f"{INV_FREQ}: the buffer that came with the checkpoint is another")
+    return Comparison(parts, problems)
+
+
+def compare_outputs(torch_folder: Path, checkpoint: Path, seed: int = 0) -> tuple[str, list[str]]:
+    """Runs both models in float32 on the same random conversation, pictures and masks.
+
+    Returns a table of the largest difference per output, and one line per output that differs by more than OUTPUT_TOLERANCE of its
+    largest value. Raises ImportError without PyTorch, CheckpointError for an unreadable folder.
+    """
+    import jax
+
+    from convert.torch_model import load_torch
+    from smolrgpt_jax.model import load
+
+    theirs = load_torch(torch_folder)
+    ours = load(checkpoint)
+    inputs = _random_inputs(ours.config, np.random.default_rng(seed))
+    expected = theirs.forward(*inputs)
+    with jax.default_matmul_precision("highest"):
+        found = ours.forward(*inputs)
+    rows, problems = [], []
+    for name in sorted(expected):
+        want, has = expected[name], found[name]
+        largest = float(np.abs(want).max())
+        if want.shape[:2] == inputs[1].shape:  # per token: what a padding token gives means nothing
+            want, has = want[inputs[1] != 0], has[inputs[1] != 0]
+        difference = float(np.abs(want - has.reshape(want.shape)).max())
+        rows.append([name, str(list(expected[name].shape)), f"{largest:.4g}", f"{difference:.3g}"])
+        if not difference <= OUTPUT_TOLERANCE * largest:
+            problems.append(f"output {name} differs by {difference:.3g}, its largest value is {largest:.4g}")
+    return table(["output", "shape", "max |value|", "max |diff|"], rows), problems
+
+
+def _random_inputs(config, rng: np.random.Generator) -> tuple:
+    """Two left-padded conversations with their pictures: input_ids, attention_mask int32[2, S]; images, depths
+    float32[2, H, W, 3]; masks, one [H, W, R] per row."""
+    size, image_id = config.vision.image_size, config.decoder.vocab_size - 3
+    rows, masks = [], []
+    for regions, words in ((2, 12), (3, 20)):
+        text = rng.integers(3, image_id, words).tolist()
+        pairs = [image_id + 1, image_id + 2] * regions
+        rows.append([1, *[image_id] * config.image_tokens, *text, *pairs, *text])
+        corners = rng.integers(0, size // 2, (regions, 2))
+        mask = np.zeros((size, size, regions), bool)
+        for region, (top, left) in enumerate(corners):
+            mask[top : top + size // 3, left : left + size // 2, region] = True
+        masks.append(mask)
+    length = max(map(len, rows))
+    ids = np.full((len(rows), length), 2, np.int32)
+    attended = np.zeros_like(ids)
+    for row, tokens in enumerate(rows):
+        ids[row, length - len(tokens) :] = tokens
+        attended[row, length - len(tokens) :] = 1
+    images, depths = (rng.uniform(-1, 1, (len(rows), size, size, 3)).astype(np.float32) for _ in range(2))
+    return ids, attended, images, depths, masks

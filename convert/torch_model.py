@@ -14,9 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from smolrgpt_jax.checkpoint.config_json import config_to_torch
 from smolrgpt_jax.checkpoint.safetensors_folder import CONFIG_FILE, SINGLE_FILE, check_fit, open_tensors
-from smolrgpt_jax.checkpoint.torch import read_config
+from smolrgpt_jax.checkpoint.torch import config_to_torch, read_config
 from smolrgpt_jax.config import SmolRGPTConfig
 from smolrgpt_jax.files import new_folder
 

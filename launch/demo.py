@@ -41,7 +41,7 @@ REAL = Path("tests/data_files/real_warehouse")  # eleven published records, one 
 def run(workdir: Path, seed: int) -> None:
     """Runs every step that is not done yet and prints the table; raises ValueError or OSError with one sentence."""
     from smolrgpt_jax import load
-    from smolrgpt_jax.checkpoint.fresh import write_start
+    from smolrgpt_jax.checkpoint.load import write_start
     from smolrgpt_jax.generation import AnswerOptions
     from smolrgpt_jax.training.run import train
 

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -61,21 +62,12 @@ class Model(Checkpoint):
         return out
 
     def generate(
-        self,
-        input_ids: np.ndarray,
-        attention_mask: np.ndarray,
-        images: np.ndarray,
-        depths: np.ndarray | None = None,
-        masks: Sequence[np.ndarray] | None = None,
-        max_new_tokens: int = 120,
-        sampling: Sampling = GREEDY,
-        seed: int = 0,
+        self, *inputs: Any, max_new_tokens: int = 120, sampling: Sampling = GREEDY, seed: int = 0, **named: Any
     ) -> np.ndarray:
         """Continues left-padded prompts (arguments as in `forward`): int32[B, max_new_tokens], eos after a row's first eos."""
-        batch = self._prompts(max_new_tokens, input_ids, attention_mask, images, depths, masks)
         ids = generate(
             decode_weights(self.config, self.compute, self.params),
-            batch,
+            self._prompts(max_new_tokens, *inputs, **named),
             jax.random.key(seed),
             max_new_tokens=max_new_tokens,
             eos_id=self.eos_id,
@@ -83,17 +75,9 @@ class Model(Checkpoint):
         )
         return np.asarray(ids)
 
-    def stream(
-        self,
-        input_ids: np.ndarray,
-        attention_mask: np.ndarray,
-        images: np.ndarray,
-        depths: np.ndarray | None = None,
-        masks: Sequence[np.ndarray] | None = None,
-        max_new_tokens: int = 120,
-    ) -> Iterator[np.ndarray]:
+    def stream(self, *inputs: Any, max_new_tokens: int = 120, **named: Any) -> Iterator[np.ndarray]:
         """Yields the columns of the greedy `generate`, int32[B] each, as they are made, until every row has ended."""
-        batch = self._prompts(max_new_tokens, input_ids, attention_mask, images, depths, masks)
+        batch = self._prompts(max_new_tokens, *inputs, **named)
         weights = decode_weights(self.config, self.compute, self.params)
         return stream(weights, batch, max_new_tokens=max_new_tokens, eos_id=self.eos_id)
 
@@ -101,16 +85,16 @@ class Model(Checkpoint):
     def eos_id(self) -> int:
         return EOS_ID if self.tokenizer is None else self.tokenizer.eos_id
 
-    def _prompts(self, max_new_tokens: int, *given) -> dict[str, jax.Array]:
+    def _prompts(self, max_new_tokens: int, *given: Any, **named: Any) -> dict[str, jax.Array]:
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens is {max_new_tokens}, must be at least 1")
-        batch = self._batch(*given)
+        batch = self._batch(*given, **named)
         check_left_padded(batch["picture_ids"])
         return batch
 
-    def _batch(self, *given) -> dict[str, jax.Array]:
+    def _batch(self, *given: Any, **named: Any) -> dict[str, jax.Array]:
         """The arrays of `model_inputs` as those of packed rows: one picture and one question each."""
-        batch = model_inputs(InputSizes.of(self.config), *given)
+        batch = model_inputs(InputSizes.of(self.config), *given, **named)
         pictures = {name: batch.pop(name)[:, None] for name in PICTURES if name in batch}
         return batch | left_padded(batch.pop("attention_mask")) | pictures
 

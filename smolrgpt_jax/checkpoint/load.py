@@ -1,12 +1,12 @@
-"""One way to read a checkpoint of any kind, and what comes out: a model's configuration, parameters and tokenizer."""
+"""Checkpoints of any kind: read as a configuration, parameters and a tokenizer; or copied with parts of the model drawn anew."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import jax
 import numpy as np
@@ -17,8 +17,13 @@ from smolrgpt_jax.checkpoint import orbax
 from smolrgpt_jax.checkpoint.safetensors_folder import CONFIG_FILE, TorchLayout, check_fit
 from smolrgpt_jax.checkpoint.torch import read_folder
 from smolrgpt_jax.config import SmolRGPTConfig
-from smolrgpt_jax.data.chat import ANSWER_TOKENS, ChatTokenizer
-from smolrgpt_jax.models.smolrgpt import abstract_params
+from smolrgpt_jax.errors import CheckpointError
+from smolrgpt_jax.models.smolrgpt import abstract_params, init_params
+
+if TYPE_CHECKING:
+    from smolrgpt_jax.data.chat import ChatTokenizer  # imports transformers, which takes seconds
+
+BETWEEN = ("rgb_connector", "depth_connector", "rgb_refiner", "depth_refiner")  # encoder and decoder
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,8 @@ class Checkpoint:
     @property
     def answer_tokens(self) -> int:
         """Tokens of the longest answer that the model was trained for."""
+        from smolrgpt_jax.data.chat import ANSWER_TOKENS
+
         return ANSWER_TOKENS if self.tokenizer is None else self.tokenizer.format.answer_tokens
 
     @property
@@ -71,25 +78,22 @@ def read_checkpoint(path: str | Path, *, allow_nan: bool = False) -> Checkpoint:
     path = Path(path)
     if (path / CONFIG_FILE).is_file():
         config, params, layout = read_folder(path, allow_nan=allow_nan)
-        tokenizer = ChatTokenizer.load(path) if (path / "tokenizer.json").is_file() else None
+        tokenizer = None
+        if (path / "tokenizer.json").is_file():
+            from smolrgpt_jax.data.chat import ChatTokenizer
+
+            tokenizer = ChatTokenizer.load(path)
         return Checkpoint(config, params, tokenizer, path, layout)
     path = orbax.find_checkpoint(path)
-    meta = orbax.read_meta(path)
-    params = orbax.load_params(path)
+    meta, params = orbax.read_meta(path), orbax.load_params(path)
     expected = {name: param.shape for name, param in abstract_params(meta.config).items()}
     check_fit(path, params.infos, expected, "configuration")
-    tokenizer = None
-    if meta.tokenizer is not None:
-        tokenizer = tokenizer_from_files(meta.tokenizer)
-        # The last training says how long answers are.
-        if tokens := _validated_tokens(meta.run):
-            tokenizer = tokenizer.with_format(answer_tokens=tokens)
+    tokenizer = None if meta.tokenizer is None else tokenizer_from_files(meta.tokenizer)
+    # The last training says how long answers are.
+    tokens = ((meta.run or {}).get("run") or {}).get("validation_answer_tokens")
+    if tokenizer is not None and tokens:
+        tokenizer = tokenizer.with_format(answer_tokens=tokens)
     return Checkpoint(meta.config, params, tokenizer, path, meta.layout, meta.run)
-
-
-def _validated_tokens(run: Mapping[str, Any] | None) -> int | None:
-    """Tokens that a training let its validation answers take; None if it does not say."""
-    return ((run or {}).get("run") or {}).get("validation_answer_tokens")
 
 
 def tokenizer_files(tokenizer: ChatTokenizer) -> dict[str, str]:
@@ -102,7 +106,31 @@ def tokenizer_files(tokenizer: ChatTokenizer) -> dict[str, str]:
 
 def tokenizer_from_files(files: Mapping[str, str]) -> ChatTokenizer:
     """The inverse of `tokenizer_files`; raises DataError for files that hold no tokenizer."""
+    from smolrgpt_jax.data.chat import ChatTokenizer
+
     with tempfile.TemporaryDirectory() as folder:
         for name, text in files.items():
             (Path(folder) / Path(name).name).write_text(text, encoding="utf-8")
         return ChatTokenizer.load(folder)
+
+
+def draw(config: SmolRGPTConfig, parts: Sequence[str], seed: int) -> dict[str, np.ndarray]:
+    """Random parameters whose names begin with a part's, float32; raises CheckpointError for a part that the model does not have."""
+    names = [name for name in abstract_params(config) if any(f"{name}/".startswith(f"{part}/") for part in parts)]
+    missing = [part for part in parts if not any(f"{name}/".startswith(f"{part}/") for name in names)]
+    if missing:
+        raise CheckpointError(f"the model has no part {', '.join(sorted(missing))}")
+    # Compiled as a whole, so that nothing else is drawn.
+    drawn = jax.jit(lambda key: {n: v for n, v in init_params(config, key).items() if n in names})
+    return {name: np.asarray(value) for name, value in drawn(jax.random.key(seed)).items()}
+
+
+def write_start(source: str | Path, destination: str | Path, parts: Sequence[str] = BETWEEN, seed: int = 0) -> None:
+    """Writes the checkpoint `source`, of any kind, as the new folder `destination`, with `parts` drawn from the seed.
+
+    Raises CheckpointError if `destination` exists, `source` cannot be read or the model has no such part.
+    """
+    read = read_checkpoint(source)
+    params = {**read.params, **draw(read.config, parts, seed)}
+    tokenizer = None if read.tokenizer is None else tokenizer_files(read.tokenizer)
+    orbax.save(destination, params, orbax.Meta(read.config, tokenizer, read.layout, read.run))

@@ -1,20 +1,31 @@
-"""The one table between the PyTorch release's tensors and our parameters, used in both directions.
+"""The one table between the PyTorch release's tensors and our parameters, and parameters that are read when they are asked for.
 
-PyTorch stores a linear map as [out, in] and one tensor per layer; we store [in, out], with attention heads as
-dimensions of their own, and stack the layers. Every rule is a permutation and a reshape, so no number changes.
+PyTorch stores a linear map as [out, in] and one tensor per layer; we store [in, out], with attention heads as dimensions of their own,
+and stack the layers. Every rule is a permutation and a reshape, so no number changes. A piece is what is read at a time, so that a
+checkpoint need not fit in memory: one layer of a stacked parameter, or a whole one that is not stacked.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any
 
 import numpy as np
+from jax import ShapeDtypeStruct
 
 from smolrgpt_jax.config import SmolRGPTConfig
 from smolrgpt_jax.models.smollm import inverse_frequencies
 from smolrgpt_jax.models.smolrgpt import abstract_params
+
+READ_AHEAD = 2  # pieces
+
+# Parameter name and layer, None where the layers are not stacked.
+Piece = tuple[str, int | None]
 
 TIED_NAMES = ("decoder.head.weight", "decoder.token_embedding.weight")
 INV_FREQ = "decoder.rotary_embd.inv_freq"
@@ -49,19 +60,18 @@ def _refiner(torch: str, jax: str) -> list[Rule]:
     ]
 
 
-_VISION, _VISION_BLOCK = "vision_encoder", "vision_encoder.blocks.{i}"
-_DECODER_BLOCK = "decoder.blocks.{i}"
+_VISION_BLOCK, _DECODER_BLOCK = "vision_encoder.blocks.{i}", "decoder.blocks.{i}"
 
 RULES: tuple[Rule, ...] = (
-    *dense_rules(f"{_VISION}.patch_embedding.conv", "vision_encoder/patch_embedding", "conv"),
-    Rule(f"{_VISION}.patch_embedding.position_embedding", "vision_encoder/position_embedding", "positions"),
+    *dense_rules("vision_encoder.patch_embedding.conv", "vision_encoder/patch_embedding", "conv"),
+    Rule("vision_encoder.patch_embedding.position_embedding", "vision_encoder/position_embedding", "positions"),
     *norm_rules(f"{_VISION_BLOCK}.ln1", "vision_encoder/blocks/ln1"),
     *dense_rules(f"{_VISION_BLOCK}.attn.qkv_proj", "vision_encoder/blocks/qkv_proj"),
     *dense_rules(f"{_VISION_BLOCK}.attn.out_proj", "vision_encoder/blocks/out_proj", "linear_from_heads"),
     *norm_rules(f"{_VISION_BLOCK}.ln2", "vision_encoder/blocks/ln2"),
     *dense_rules(f"{_VISION_BLOCK}.mlp.fc1", "vision_encoder/blocks/fc1"),
     *dense_rules(f"{_VISION_BLOCK}.mlp.fc2", "vision_encoder/blocks/fc2"),
-    *norm_rules(f"{_VISION}.layer_norm", "vision_encoder/norm"),
+    *norm_rules("vision_encoder.layer_norm", "vision_encoder/norm"),
     Rule("MP.proj.weight", "rgb_connector/proj/kernel", "linear"),
     Rule("MP_depth.proj.weight", "depth_connector/proj/kernel", "linear"),
     *_refiner("rgb_refiner", "rgb_refiner"),
@@ -170,3 +180,110 @@ def entries_of(rules: Iterable[Rule], shapes: Mapping[str, tuple[int, ...]], voc
 def rotary_buffer(config: SmolRGPTConfig) -> np.ndarray:
     """The decoder's inv_freq buffer: float32[head_dim / 2]."""
     return inverse_frequencies(config.decoder.head_dim, config.decoder.rope_base)
+
+
+class StreamedParams(Mapping[str, np.ndarray]):
+    """{parameter name: NumPy array}, read anew at every access and not kept.
+
+    infos: {name: ShapeDtypeStruct}, known without reading. Access raises what `read` raises, CheckpointError for a file that is damaged or
+    gone.
+    """
+
+    def __init__(self, infos: Mapping[str, ShapeDtypeStruct], read: Callable[[Piece], np.ndarray]):
+        """read: a piece -> its array; the layer None of a stacked parameter is never asked for."""
+        self.infos, self._read = dict(infos), read
+
+    def piece(self, piece: Piece) -> np.ndarray:
+        """One layer of a stacked parameter, or a whole parameter."""
+        return self._read(piece)
+
+    def pieces(self, name: str) -> list[Piece]:
+        """The pieces of a parameter, in order."""
+        return [(name, layer) for layer in (range(self.infos[name].shape[0]) if is_stacked(name) else [None])]
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        info, pieces = self.infos[name], self.pieces(name)
+        if not is_stacked(name):
+            return self.piece(pieces[0])
+        array = np.empty(info.shape, info.dtype)
+        for layer, piece in enumerate(pieces):
+            array[layer] = self.piece(piece)
+        return array
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.infos  # without reading it
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.infos)
+
+    def __len__(self) -> int:
+        return len(self.infos)
+
+
+def is_stacked(name: str) -> bool:
+    """Whether the parameter's first dimension counts layers."""
+    return "/blocks/" in name
+
+
+def streamed(params: Mapping[str, Any]) -> StreamedParams:
+    """Arrays in memory behind the interface of those that are not."""
+    if isinstance(params, StreamedParams):
+        return params
+
+    def read(piece: Piece) -> np.ndarray:
+        name, layer = piece
+        return np.asarray(params[name] if layer is None else params[name][layer])
+
+    return StreamedParams({n: ShapeDtypeStruct(tuple(np.shape(v)), np.dtype(v.dtype)) for n, v in params.items()}, read)
+
+
+def read_ahead(params: StreamedParams, pieces: Iterable[Piece]) -> Iterator[tuple[Piece, np.ndarray]]:
+    """(piece, its array) one by one; the next READ_AHEAD are read in the background meanwhile."""
+    pieces = list(pieces)
+    with ThreadPoolExecutor(READ_AHEAD) as pool:
+        under_way = deque(pool.submit(params.piece, piece) for piece in pieces[:READ_AHEAD])
+        try:
+            for piece, next_piece in zip_longest(pieces, pieces[READ_AHEAD:]):
+                if next_piece is not None:
+                    under_way.append(pool.submit(params.piece, next_piece))
+                yield piece, under_way.popleft().result()
+        finally:
+            for future in under_way:
+                future.cancel()
+
+
+def params_from_tensors(
+    table: Iterable[Entry], dtype_of: Callable[[str], np.dtype], read: Callable[[str], np.ndarray]
+) -> StreamedParams:
+    """Our parameters from PyTorch tensors, layers stacked.
+
+    table: of the mapping; dtype_of: tensor name -> its dtype, known without reading; read: tensor name -> array of the entry's
+    torch_shape. A stack is float32 where its layers' dtypes differ.
+    """
+    by_piece: dict[Piece, Entry] = {(e.jax, e.layer): e for e in table}
+    dtypes: dict[str, list[np.dtype]] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for entry in by_piece.values():
+        dtypes.setdefault(entry.jax, []).append(dtype_of(entry.torch))
+        shapes[entry.jax] = entry.jax_shape
+    infos = {
+        name: ShapeDtypeStruct(
+            (len(found), *shapes[name]) if is_stacked(name) else shapes[name],
+            found[0] if len(set(found)) == 1 else np.dtype(np.float32),
+        )
+        for name, found in dtypes.items()
+    }
+
+    def read_piece(piece: Piece) -> np.ndarray:
+        entry = by_piece[piece]
+        return entry.to_jax(read(entry.torch)).astype(infos[piece[0]].dtype, copy=False)
+
+    return StreamedParams(infos, read_piece)
+
+
+def tensors_from_params(table: Iterable[Entry], params: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
+    """(name, tensor) of every PyTorch tensor of the table, one by one: the inverse of `params_from_tensors`."""
+    by_piece = {(entry.jax, entry.layer): entry for entry in table}
+    for piece, array in read_ahead(streamed(params), by_piece):
+        yield by_piece[piece].torch, by_piece[piece].to_torch(array)
+        del array

@@ -24,8 +24,8 @@ import tensorstore as ts
 from jax import ShapeDtypeStruct
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from smolrgpt_jax.checkpoint.mapping import Piece, StreamedParams, is_stacked, read_ahead, streamed
 from smolrgpt_jax.checkpoint.safetensors_folder import TorchLayout
-from smolrgpt_jax.checkpoint.streaming import Piece, StreamedParams, is_stacked, read_ahead, streamed
 from smolrgpt_jax.config import SmolRGPTConfig
 from smolrgpt_jax.errors import CheckpointError
 from smolrgpt_jax.files import new_folder
@@ -82,7 +82,14 @@ def find_checkpoint(path: str | Path) -> Path:
     """
     path = Path(path).absolute()
     if path.name == BEST and not path.exists() and (path.parent / STEPS).is_dir():
-        return _best_checkpoint(path.parent)
+        newest = find_checkpoint(path.parent)
+        step = ((read_meta(newest).run or {}).get("selection") or {}).get("best_step")
+        if step is None:
+            raise CheckpointError(f"{path.parent} was not validated yet, so no checkpoint is the best")
+        best = newest.with_name(str(step))
+        if not (best / "meta").is_dir():
+            raise CheckpointError(f"{path.parent} has lost its best checkpoint, step {step}")
+        return best
     if not path.exists():
         raise CheckpointError(f"{path}: no such checkpoint")
     if path.is_file():
@@ -96,17 +103,6 @@ def find_checkpoint(path: str | Path) -> Path:
     raise CheckpointError(
         f"{path} holds no checkpoint: neither a checkpoint folder nor a work directory with {STEPS}/<step>"
     )
-
-
-def _best_checkpoint(workdir: Path) -> Path:
-    newest = find_checkpoint(workdir)
-    step = ((read_meta(newest).run or {}).get("selection") or {}).get("best_step")
-    if step is None:
-        raise CheckpointError(f"{workdir} was not validated yet, so no checkpoint is the best")
-    best = newest.with_name(str(step))
-    if not (best / "meta").is_dir():
-        raise CheckpointError(f"{workdir} has lost its best checkpoint, step {step}")
-    return best
 
 
 class _Leaf(ShapeDtypeStruct):

@@ -3,20 +3,27 @@
 Reading is strict: every missing, unexpected or wrongly shaped tensor is reported in one error, from the headers alone. What the
 numbers do not say (config fields, tensor order, dtypes, metadata) is kept in a `TorchLayout`, so that writing gives back the same
 bytes.
+
+The safetensors library (format: huggingface.co/docs/safetensors) only checks files: reading, its memory map counts as the process's
+own memory once touched; writing, it wants all tensors in memory and sorts them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+import math
+import os
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
-from smolrgpt_jax.checkpoint.safetensors_file import DTYPES, StoredTensor, read_header, tensor_bytes, write_file
 from smolrgpt_jax.errors import CheckpointError, DataError
 from smolrgpt_jax.files import new_folder, read_json, write_text
 
@@ -24,6 +31,100 @@ CONFIG_FILE = "config.json"
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 MAX_LISTED = 40
+
+DTYPES: dict[str, np.dtype] = {
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+}
+
+
+def tensor_bytes(shape: Sequence[int], dtype: str) -> int:
+    return math.prod(shape) * DTYPES[dtype].itemsize
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor as its file's header describes it; dtype as safetensors names it, begin: its first byte in the file."""
+
+    file: Path
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+
+    def read(self) -> np.ndarray:
+        """The tensor in its own dtype, one of DTYPES; raises CheckpointError if the file ends before it."""
+        size = tensor_bytes(self.shape, self.dtype)
+        try:
+            data = np.fromfile(self.file, np.uint8, size, offset=self.begin)
+        except OSError as error:
+            raise CheckpointError(f"{self.file} cannot be read: {error.strerror or error}") from error
+        if data.size < size:
+            raise CheckpointError(f"{self.file} ends within {self.name}")
+        return data.view(DTYPES[self.dtype]).reshape(self.shape)
+
+
+def read_header(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str] | None]:
+    """A file's tensors {name: StoredTensor} in the order of the data, and its metadata, None if there is none.
+
+    Raises CheckpointError if the file is missing, truncated or no safetensors file.
+    """
+    try:
+        with safe_open(path, framework="numpy"), open(path, "rb") as file:
+            (size,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(size))
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is not a readable safetensors file (truncated?): {error}") from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+    metadata = header.pop("__metadata__", None)
+    tensors = [
+        StoredTensor(path, name, entry["dtype"], tuple(entry["shape"]), 8 + size + entry["data_offsets"][0])
+        for name, entry in header.items()
+    ]
+    return {tensor.name: tensor for tensor in sorted(tensors, key=lambda tensor: tensor.begin)}, metadata
+
+
+@contextmanager
+def write_file(
+    path: Path, tensors: Sequence[tuple[str, str, Sequence[int]]], metadata: dict[str, str] | None
+) -> Iterator[Callable[[str, np.ndarray], None]]:
+    """A function (name, array) that puts a tensor in its place, in any order; at the end the file is flushed to the disk.
+
+    tensors: (name, dtype as safetensors names it, shape) in the order of the data; each must be given, in that dtype and shape.
+    Raises OSError, as on a full disk.
+    """
+    header: dict[str, object] = {} if metadata is None else {"__metadata__": metadata}
+    places: dict[str, tuple[int, int]] = {}
+    end = 0
+    for name, dtype, shape in tensors:
+        begin, end = end, end + tensor_bytes(shape, dtype)
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
+        places[name] = begin, end
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    missing = set(places)
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+
+        def write(name: str, array: np.ndarray) -> None:
+            begin, end = (8 + len(text) + offset for offset in places[name])
+            data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+            if data.size != end - begin:
+                raise ValueError(f"{name} has {data.size} bytes, its place has {end - begin}")
+            file.seek(begin)
+            file.write(data)
+            if hasattr(os, "posix_fadvise"):
+                # Linux starts writing these pages out, so that little is left for the flush at the end.
+                os.posix_fadvise(file.fileno(), begin, data.size, os.POSIX_FADV_DONTNEED)
+            missing.discard(name)
+
+        yield write
+        if missing:
+            raise ValueError(f"{path}: never written: {', '.join(sorted(missing))}")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 @dataclass(frozen=True)
@@ -41,7 +142,7 @@ class TorchLayout:
     index_metadata: dict[str, Any] | None = None
 
 
-def read_object(path: Path) -> dict[str, Any]:
+def _read_object(path: Path) -> dict[str, Any]:
     """A file with one JSON object; raises CheckpointError."""
     try:
         return read_json(path, dict)
@@ -57,7 +158,7 @@ def read_config_json(folder: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{folder / CONFIG_FILE}: no such file; a model is a folder with {CONFIG_FILE} and {SINGLE_FILE}"
         )
-    return read_object(folder / CONFIG_FILE)
+    return _read_object(folder / CONFIG_FILE)
 
 
 def open_tensors(folder: Path) -> tuple[dict[str, StoredTensor], TorchLayout]:
@@ -97,7 +198,7 @@ def _read_index(folder: Path) -> dict[str, Any]:
         pickles = sorted(p.name for p in folder.glob("*.bin")) + sorted(p.name for p in folder.glob("*.pt*"))
         hint = f"; {pickles[0]} is a pickle, which is never loaded: save it as safetensors first" if pickles else ""
         raise CheckpointError(f"{folder}: neither {SINGLE_FILE} nor {INDEX_FILE} is there{hint}")
-    index = read_object(path)
+    index = _read_object(path)
     weight_map = index.get("weight_map")
     if not weight_map or not isinstance(weight_map, dict) or not all(isinstance(f, str) for f in weight_map.values()):
         raise CheckpointError(f"{path} has no weight_map from tensor names to file names")
@@ -156,13 +257,15 @@ def write_tensors(
     shapes: Mapping[str, Sequence[int]],
     tensors: Iterable[tuple[str, np.ndarray]],
     texts: Mapping[str, str],
+    twins: Mapping[str, str] | None = None,
     *,
     allow_nan: bool = True,
 ) -> None:
     """Writes a folder of this layout, whole or not at all.
 
     shapes: of the layout's tensors; tensors: (name, array of any dtype) in any order, those that the layout lacks are left out;
-    texts: {name: content} of the files beside the weights, config.json among them. Raises CheckpointError if the folder exists
+    texts: {name: content} of the files beside the weights, config.json among them; twins: tensors that are given under another name
+    only. Raises CheckpointError if the folder exists
     already or cannot be written, for a finite value that the layout's dtype cannot hold, and for NaN or infinite values unless
     `allow_nan`.
     """
@@ -175,7 +278,7 @@ def write_tensors(
             write = stack.enter_context(write_file(aside / file, described, layout.metadata.get(file)))
             for name, dtype in held:
                 weight_map[name] = file
-                places.setdefault(name, []).append((write, dtype))
+                places.setdefault((twins or {}).get(name, name), []).append((write, dtype))
         for name, tensor in tensors:
             for write, dtype in places.get(name, ()):
                 write(name, _cast(tensor, dtype, name, allow_nan))

@@ -1,4 +1,4 @@
-"""The PyTorch release's checkpoint folder, read and written.
+"""The PyTorch release's checkpoint folder, config.json included, read and written.
 
 Its numbers become our parameters, read when asked for; its layout, the rotary buffer's exact bits among it, is kept, so that writing
 gives back the same bytes.
@@ -7,30 +7,89 @@ gives back the same bytes.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from smolrgpt_jax.checkpoint.config_json import config_from_torch, config_to_torch
-from smolrgpt_jax.checkpoint.mapping import INV_FREQ, TIED_NAMES, entries, rotary_buffer
-from smolrgpt_jax.checkpoint.safetensors_file import DTYPES, StoredTensor, tensor_bytes
+from smolrgpt_jax.checkpoint.mapping import (
+    INV_FREQ,
+    TIED_NAMES,
+    StreamedParams,
+    entries,
+    params_from_tensors,
+    rotary_buffer,
+    tensors_from_params,
+)
 from smolrgpt_jax.checkpoint.safetensors_folder import (
     CONFIG_FILE,
+    DTYPES,
     SINGLE_FILE,
+    StoredTensor,
     TorchLayout,
     check_fit,
     is_finite,
     open_tensors,
     read_config_json,
+    tensor_bytes,
     write_tensors,
 )
-from smolrgpt_jax.checkpoint.streaming import StreamedParams, params_from_tensors, tensors_from_params
-from smolrgpt_jax.config import SmolRGPTConfig
+from smolrgpt_jax.config import DecoderConfig, SmolRGPTConfig, SpecialTokens, VisionConfig
 from smolrgpt_jax.errors import CheckpointError, ConfigError
+
+# config.json of the published model in the release's order, and the fields of our configuration that some of its fields are.
+_FIELDS = json.loads(Path(__file__).with_name("release_config.json").read_text(encoding="utf-8"))
+RELEASE, OURS, TOKENS = _FIELDS["release"], _FIELDS["ours"], _FIELDS["extra_tokens"]
+FIXED = ("vit_cls_flag", "vit_dropout", "lm_dropout")  # other values would be another model
+
+
+def config_from_torch(values: Mapping[str, Any]) -> SmolRGPTConfig:
+    """Reads the PyTorch release's config.json (its parsed content).
+
+    Missing fields, as in older checkpoints, take the published model's values. Raises ConfigError for a field
+    whose value asks for another architecture, or when `mp_image_token_length` contradicts the sizes.
+    """
+    for name in FIXED:
+        if values.get(name, RELEASE[name]) != RELEASE[name]:
+            raise ConfigError(f"config.json: {name}={values[name]!r} is not supported, only {RELEASE[name]!r}")
+    parts: dict[str, dict[str, Any]] = {"": {}, "vision": {}, "decoder": {}}
+    for name in OURS.keys() & values.keys():
+        part, _, field = OURS[name].rpartition(".")
+        parts[part][field] = values[name]
+    if "vlm_extra_tokens" in values:
+        tokens = {ours: values["vlm_extra_tokens"][name] for name, ours in TOKENS.items()}
+        parts[""]["special_tokens"] = SpecialTokens(**tokens)
+    vision, decoder = VisionConfig(**parts["vision"]), DecoderConfig(**parts["decoder"])
+    config = SmolRGPTConfig(vision=vision, decoder=decoder, **parts[""])
+    stated = values.get("mp_image_token_length", config.image_tokens)
+    if stated != config.image_tokens:
+        raise ConfigError(
+            f"config.json: mp_image_token_length is {stated} but the sizes give {config.image_tokens} image tokens"
+        )
+    return config
+
+
+def config_to_torch(config: SmolRGPTConfig, base: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Writes config.json for the PyTorch release: `base` (the imported file) updated by our values, or the release's own fields.
+
+    Raises ConfigError for a model with parts other than that release's.
+    """
+    if type(config) is not SmolRGPTConfig:
+        raise ConfigError(f"the PyTorch release has no model of {type(config).__name__}")
+    result = dict(RELEASE if base is None else base)
+    for name, ours in OURS.items():
+        published, value = (attrgetter(ours)(c) for c in (SmolRGPTConfig(), config))
+        if name in result or value != published:
+            result[name] = value
+    if base is None:
+        result["lm_base_vocab_size"] = config.decoder.vocab_size - len(TOKENS)
+        result["mp_image_token_length"] = config.image_tokens
+        result["vlm_extra_tokens"] = {name: getattr(config.special_tokens, ours) for name, ours in TOKENS.items()}
+    return result
 
 
 def read_config(folder: Path) -> SmolRGPTConfig:
@@ -63,8 +122,7 @@ def read_folder(folder: Path, *, allow_nan: bool = False) -> tuple[SmolRGPTConfi
         shape = expected.pop(TIED_NAMES[1])
         expected |= dict.fromkeys(heads or [" or ".join(TIED_NAMES)], shape)
     buffer = rotary_buffer(config)
-    if INV_FREQ in tensors:
-        expected[INV_FREQ] = buffer.shape
+    expected |= {INV_FREQ: buffer.shape} if INV_FREQ in tensors else {}
     check_fit(folder, tensors, expected)
     if INV_FREQ in tensors:
         held = tensors[INV_FREQ].read()
@@ -104,10 +162,9 @@ def _value_problems(tensors: Mapping[str, StoredTensor], heads: list[str], allow
 
 def default_layout(config: SmolRGPTConfig) -> TorchLayout:
     """The layout the PyTorch release itself would write: float32, names in order, the tied head once."""
-    names = {e.torch for e in entries(config)} | {INV_FREQ}
-    metadata: dict[str, str] = {"format": "pt"}
+    names, metadata = set(torch_shapes(config)), {"format": "pt"}
     if config.decoder.tied_head:
-        names = names - {TIED_NAMES[1]} | {TIED_NAMES[0]}
+        names.remove(TIED_NAMES[1])
         metadata = {TIED_NAMES[1]: TIED_NAMES[0]}
     return TorchLayout(
         config_to_torch(config), {SINGLE_FILE: [[n, "F32"] for n in sorted(names)]}, {SINGLE_FILE: metadata}
@@ -175,14 +232,6 @@ def write_folder(
     layout = default_layout(config) if layout is None else layout
     texts = {CONFIG_FILE: json.dumps(config_to_torch(config, layout.config), indent=4), **(tokenizer or {})}
     buffer = np.asarray(layout.buffers.get(INV_FREQ, rotary_buffer(config)))
-    tensors = chain([(INV_FREQ, buffer)], _both_heads(config, tensors_from_params(entries(config), params)))
-    write_tensors(folder, layout, torch_shapes(config), tensors, texts, allow_nan=allow_nan)
-
-
-def _both_heads(config: SmolRGPTConfig, tensors: Iterable[tuple[str, np.ndarray]]) -> Iterator[tuple[str, np.ndarray]]:
-    """The tensors, a tied head under both of its names."""
-    for name, tensor in tensors:
-        yield name, tensor
-        if config.decoder.tied_head and name == TIED_NAMES[1]:
-            yield TIED_NAMES[0], tensor
-        del tensor
+    tensors = chain([(INV_FREQ, buffer)], tensors_from_params(entries(config), params))
+    twins = dict([TIED_NAMES]) if config.decoder.tied_head else {}
+    write_tensors(folder, layout, torch_shapes(config), tensors, texts, twins, allow_nan=allow_nan)

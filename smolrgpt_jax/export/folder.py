@@ -23,7 +23,7 @@ import jax.export
 import numpy as np
 
 from smolrgpt_jax.checkpoint.load import Checkpoint
-from smolrgpt_jax.checkpoint.safetensors_file import DTYPES, write_file
+from smolrgpt_jax.checkpoint.safetensors_folder import DTYPES, write_file
 from smolrgpt_jax.data import inputs, masks
 from smolrgpt_jax.data.chat import END, IMAGE_TOKEN, MASK_DEPTH_TOKEN, MASK_RGB_TOKEN, START
 from smolrgpt_jax.export import run

@@ -15,7 +15,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from smolrgpt_jax.checkpoint.mapping import Entry, Rule, dense_rules, entries_of, norm_rules
+from smolrgpt_jax.checkpoint.mapping import (
+    Entry,
+    Rule,
+    dense_rules,
+    entries_of,
+    norm_rules,
+    params_from_tensors,
+    tensors_from_params,
+)
 from smolrgpt_jax.checkpoint.safetensors_folder import (
     CONFIG_FILE,
     SINGLE_FILE,
@@ -25,7 +33,6 @@ from smolrgpt_jax.checkpoint.safetensors_folder import (
     open_tensors,
     write_tensors,
 )
-from smolrgpt_jax.checkpoint.streaming import params_from_tensors, tensors_from_params
 from smolrgpt_jax.errors import CheckpointError, ConfigError
 from smolrgpt_jax.router.longformer import LongformerConfig, abstract_params
 

@@ -8,8 +8,7 @@ import pytest
 
 from configs import demo
 from convert.__main__ import make_parser
-from smolrgpt_jax.checkpoint.fresh import BETWEEN, draw, write_start
-from smolrgpt_jax.checkpoint.load import read_checkpoint
+from smolrgpt_jax.checkpoint.load import BETWEEN, draw, read_checkpoint, write_start
 from smolrgpt_jax.checkpoint.orbax import Meta, save
 from smolrgpt_jax.config import PRESETS
 from smolrgpt_jax.errors import CheckpointError

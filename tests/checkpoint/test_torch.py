@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from smolrgpt_jax.checkpoint.config_json import config_from_torch, config_to_torch
 from smolrgpt_jax.checkpoint.mapping import INV_FREQ, entries
-from smolrgpt_jax.checkpoint.safetensors_file import write_file
-from smolrgpt_jax.checkpoint.safetensors_folder import TorchLayout
+from smolrgpt_jax.checkpoint.safetensors_folder import TorchLayout, write_file
 from smolrgpt_jax.checkpoint.torch import (
+    config_from_torch,
+    config_to_torch,
     default_layout,
     read_folder,
     torch_shapes,

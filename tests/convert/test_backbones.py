@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from convert import __main__ as command
-from convert.backbones import build
+from convert.folders import build
 from smolrgpt_jax import load
 from smolrgpt_jax.checkpoint import orbax as checkpoints
 from smolrgpt_jax.errors import CheckpointError, DataError

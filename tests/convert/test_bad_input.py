@@ -17,8 +17,8 @@ from safetensors.numpy import load_file, save_file
 from convert import __main__ as command
 from convert import folders
 from smolrgpt_jax.checkpoint import orbax as checkpoints
-from smolrgpt_jax.checkpoint.safetensors_file import read_header
-from smolrgpt_jax.checkpoint.streaming import StreamedParams
+from smolrgpt_jax.checkpoint.mapping import StreamedParams
+from smolrgpt_jax.checkpoint.safetensors_folder import read_header
 from smolrgpt_jax.errors import CheckpointError
 
 ROOT = Path(__file__).parents[2]

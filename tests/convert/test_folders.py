@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from convert import folders
-from convert.compare import compare_tensors
+from convert.inspection import compare_tensors
 from smolrgpt_jax import load
 from smolrgpt_jax.checkpoint.torch import read_folder, write_folder
 from smolrgpt_jax.errors import CheckpointError

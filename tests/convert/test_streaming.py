@@ -11,12 +11,11 @@ import pytest
 from jax import ShapeDtypeStruct
 
 from convert import folders
-from convert.compare import compare_tensors
+from convert.inspection import compare_tensors
 from smolrgpt_jax import load, sharding
 from smolrgpt_jax.checkpoint import orbax as checkpoints
 from smolrgpt_jax.checkpoint.load import read_checkpoint
-from smolrgpt_jax.checkpoint.mapping import entries
-from smolrgpt_jax.checkpoint.streaming import READ_AHEAD, StreamedParams, params_from_tensors, read_ahead
+from smolrgpt_jax.checkpoint.mapping import READ_AHEAD, StreamedParams, entries, params_from_tensors, read_ahead
 from smolrgpt_jax.checkpoint.torch import read_folder, write_folder
 from smolrgpt_jax.config import DecoderConfig, SmolRGPTConfig, VisionConfig
 from smolrgpt_jax.errors import CheckpointError

@@ -12,7 +12,7 @@ import pytest
 
 from convert import __main__ as command
 from convert import folders
-from convert.compare import compare_outputs, compare_tensors
+from convert.inspection import compare_outputs, compare_tensors
 from smolrgpt_jax.checkpoint.torch import read_folder, write_folder
 
 

@@ -9,8 +9,8 @@ import pytest
 from eval.studies.variants import STAGE, VariantConfig
 from launch.tpu_report import costs, hlo
 from smolrgpt_jax import load
-from smolrgpt_jax.checkpoint.config_json import config_to_torch
 from smolrgpt_jax.checkpoint.orbax import Meta, save
+from smolrgpt_jax.checkpoint.torch import config_to_torch
 from smolrgpt_jax.config import DecoderConfig, SmolRGPTConfig, VisionConfig
 from smolrgpt_jax.data.rows import RowShape, empty_batch
 from smolrgpt_jax.errors import ConfigError
