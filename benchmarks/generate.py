@@ -24,8 +24,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import numpy as np
 
-from benchmarks.shared import SIZES, TOKENIZER, command_line, left_padded, make_questions, markdown, progress, show
-from convert.torch_model import TorchModel, random_torch
+from benchmarks.shared import SIZES, TOKENIZER, command_line, make_questions, markdown, progress, show
+from convert.torch_model import TorchModel, left_padded, random_torch
 from smolrgpt_jax import load
 from smolrgpt_jax.config import SmolRGPTConfig
 from smolrgpt_jax.data.chat import ChatTokenizer

@@ -2,7 +2,7 @@
 
     python -m benchmarks.parity [--size tiny|small|full] [--folder CHECKPOINT] [--out FILE.md]
 
-Runs the same weights, pictures, masks and questions (`benchmarks.real_questions`) through PyTorch (`convert.torch_model`) and
+Runs the same weights, pictures, masks and questions (see `read_conversations`) through PyTorch (`convert.torch_model`) and
 through this model, float32 on the CPU, one after the other, and prints the largest differences beside the tolerances of docs and
 tests. Exits with 1 where a tolerance is missed. `--size full` is the published model, 475,697,280 parameters: it takes 9 GB of
 memory, 5 GB of temporary disk and a quarter of an hour on two cores.
@@ -18,8 +18,8 @@ import ctypes
 import gc
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -28,18 +28,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.real_questions import QUESTIONS, Conversations, read_conversations
 from benchmarks.shared import SIZES, command_line, markdown, progress, show
-from convert.torch_model import TorchModel, load_torch, random_torch
+from convert.torch_model import TorchModel, left_padded, load_torch, random_torch
 from smolrgpt_jax import load
 from smolrgpt_jax.checkpoint.mapping import entries
-from smolrgpt_jax.data.masks import resample
-from smolrgpt_jax.errors import RunError, told
+from smolrgpt_jax.config import SmolRGPTConfig
+from smolrgpt_jax.data.chat import ChatTokenizer
+from smolrgpt_jax.data.images import load_depth, load_rgb
+from smolrgpt_jax.data.masks import RLE, decode, resample
+from smolrgpt_jax.errors import ConfigError, RunError, told
+from smolrgpt_jax.files import read_json
 from smolrgpt_jax.model import Model
 from smolrgpt_jax.models.attention import packed_attention_mask
 from smolrgpt_jax.models.mask_pooling import mask_pooling
 from smolrgpt_jax.models.smolrgpt import bind, loss_sums
 
+# Eight of the warehouse benchmark's published records with their real masks, 2 to 13 regions each.
+DATA_FILES = Path(__file__).parents[1] / "tests" / "data_files"
+QUESTIONS = 8
 MODULE_TOLERANCE = 1e-5
 TOLERANCE = 1e-4  # of logits, losses and gradients
 NEW_TOKENS = 64
@@ -56,6 +62,73 @@ TOWERS = {
     "depth_refiner": "depth refiner",
     "decoder": "decoder",
 }
+
+
+@dataclass(frozen=True)
+class Conversations:
+    """Left-padded questions with their answers.
+
+    ids, attention_mask, targets: int32[B, S], targets -100 where there is no loss; prompts: the same without the answers, (ids,
+    attention_mask) int32[B, P]; images, depths: float32[B, H, W, 3]; masks: B arrays uint8[1080, 1920, R].
+    """
+
+    ids: np.ndarray
+    attention_mask: np.ndarray
+    targets: np.ndarray
+    prompts: tuple[np.ndarray, np.ndarray]
+    images: np.ndarray
+    depths: np.ndarray
+    masks: list[np.ndarray]
+
+    @property
+    def pictures(self) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+        return self.images, self.depths, self.masks
+
+    def first(self, rows: int) -> Conversations:
+        names = ("ids", "attention_mask", "targets", "images", "depths", "masks")
+        return replace(self, **{name: getattr(self, name)[:rows] for name in names})
+
+
+def read_conversations(config: SmolRGPTConfig) -> Conversations:
+    """The eight questions, most regions first.
+
+    They are about the one record whose picture and depth are at hand (mirrored for every second question, turned upside down for every
+    second pair). SmolLM2's tokenizer is not at hand either: ids are those of the test suite's tokenizer, which has its structure but
+    785 tokens; they are folded into smaller vocabularies, and the three tokens that stand for features take the last three ids, as
+    published.
+    """
+    root = DATA_FILES / "real_warehouse"
+    records = sorted(read_json(root / "records_with_masks.json", list), key=lambda r: -len(r["rle"]))[:QUESTIONS]
+    tokenizer = ChatTokenizer.load(DATA_FILES / "text" / "tokenizer")
+    vocab, pad = config.decoder.vocab_size, tokenizer.eos_id
+    features = {tokenizer.image_id: vocab - 3, tokenizer.mask_rgb_id: vocab - 2, tokenizer.mask_depth_id: vocab - 1}
+    if vocab < 32:
+        raise ConfigError(f"a vocabulary of {vocab} tokens is too small for the questions")
+
+    def fold(token: int) -> int:
+        return features.get(token, token if token < vocab - 3 else 17 + token % (vocab - 20))
+
+    whole, asked = [], []
+    for record in records:
+        user, assistant = (turn["value"] for turn in record["conversations"])
+        rest, answer = tokenizer.question(user.replace("<image>", "").strip(), assistant)
+        prefix = tokenizer.prefix(config.image_tokens)
+        whole.append(np.array([fold(t) for t in (*prefix.tolist(), *rest.tolist())], np.int32))
+        asked.append(len(prefix) + answer)
+    ids, attention_mask = left_padded(whole, pad)
+    targets = np.full_like(ids, -100)
+    for row, (tokens, start) in enumerate(zip(whole, asked)):
+        answer = tokens[start:]
+        targets[row, -len(answer) - 1 : -1] = answer
+    size = config.vision.image_size
+    image = load_rgb(root / "val" / "images" / "000315.png", size)
+    depth = load_depth(root / "val" / "depths" / "000315_depth.png", size)
+    turns = [(slice(None, None, (-1) ** (i // 2)), slice(None, None, (-1) ** i)) for i in range(len(records))]
+    prompts = left_padded([tokens[:start] for tokens, start in zip(whole, asked)], pad)
+    images, depths = (np.stack([picture[turn] for turn in turns]) for picture in (image, depth))
+    regions = [[RLE(*mask["size"], mask["counts"].encode()) for mask in record["rle"]] for record in records]
+    masks = [np.stack([decode(region) for region in some], axis=-1) for some in regions]
+    return Conversations(ids, attention_mask, targets, prompts, images, depths, masks)
 
 
 @dataclass(frozen=True)
@@ -79,56 +152,40 @@ def compare(name: str, ours: np.ndarray, theirs: np.ndarray, tolerance: float = 
     return Line(name, difference, difference / float(np.abs(theirs).max()), tolerance)
 
 
-class Store:
-    """Arrays of the PyTorch side on disk, so that only one model is in memory at a time."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        folder.mkdir()
-
-    def put(self, name: str, array: np.ndarray) -> None:
-        np.save(self.folder / f"{name}.npy", array)
-
-    def get(self, name: str) -> np.ndarray:
-        return np.load(self.folder / f"{name}.npy", mmap_mode="r")
-
-    def names(self, prefix: str) -> set[str]:
-        return {p.stem for p in self.folder.glob(f"{prefix}*.npy")}
-
-
-def run_torch(model: TorchModel, batch: Conversations, store: Store) -> None:
-    """Stores PyTorch's intermediates, logits, losses, greedy tokens with their lead, and gradients."""
+def run_torch(model: TorchModel, batch: Conversations) -> dict[str, np.ndarray]:
+    """PyTorch's intermediates, logits, losses, greedy tokens with their lead, and gradients."""
     import torch
 
     def losses(logits: torch.Tensor, targets: np.ndarray, reduction: str) -> torch.Tensor:
         targets = torch.tensor(targets, dtype=torch.int64)
         return torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction=reduction)
 
+    store: dict[str, np.ndarray] = {}
     with torch.no_grad():
         out = model.outputs(batch.ids, batch.attention_mask, *batch.pictures)
-        store.put("embeddings", model.embed(batch.ids, batch.attention_mask, out, batch.masks).numpy())
+        store["embeddings"] = model.embed(batch.ids, batch.attention_mask, out, batch.masks).numpy()
         per_token = losses(out["logits"], batch.targets, "none").reshape(batch.targets.shape)
-        store.put("losses", (per_token.sum(1).numpy() / (batch.targets >= 0).sum(1)).astype(np.float32))
+        store["losses"] = (per_token.sum(1).numpy() / (batch.targets >= 0).sum(1)).astype(np.float32)
     for name, value in out.items():
-        store.put(name, value.numpy())
+        store[name] = value.numpy()
     del out, per_token
     progress("PyTorch: greedy tokens")
     ids, logits = model.generate_with_logits(*batch.prompts, *batch.pictures, NEW_TOKENS)
     best = np.sort(np.partition(logits, -2, axis=-1)[..., -2:], axis=-1)
-    store.put("greedy", ids)
-    store.put("leads", best[..., 1] - best[..., 0])
+    store["greedy"] = ids
+    store["leads"] = best[..., 1] - best[..., 0]
     del logits
     progress("PyTorch: gradients")
     few = batch.first(GRADIENT_ROWS)
     loss = losses(model.outputs(few.ids, few.attention_mask, *few.pictures)["logits"], few.targets, "mean")
     loss.backward()
-    store.put("gradient_loss", np.float32(loss.item()))
+    store["gradient_loss"] = np.float32(loss.item())
     for name, gradient in model.gradients().items():
-        store.put(f"gradient.{name}", gradient)
-    model.clear_gradients()
+        store[f"gradient.{name}"] = gradient
+    return store
 
 
-def compare_modules(model: Model, batch: Conversations, store: Store) -> Iterator[Line]:
+def compare_modules(model: Model, batch: Conversations, store: Mapping[str, np.ndarray]) -> Iterator[Line]:
     """Every module by itself, fed with what PyTorch's module was fed with."""
     grid, vocab = model.config.mask_grid, model.config.decoder.vocab_size
 
@@ -137,19 +194,19 @@ def compare_modules(model: Model, batch: Conversations, store: Store) -> Iterato
         return np.asarray(program(model.params, [jnp.asarray(x) for x in inputs]))
 
     got = run(lambda m, x: m.vision_encoder(x), batch.depths)
-    yield compare("encoder", got, store.get("vision_features_depth"))
+    yield compare("encoder", got, store["vision_features_depth"])
     weights = np.zeros((len(batch.ids), max(mask.shape[-1] for mask in batch.masks), grid, grid), np.float32)
     for row, mask in enumerate(batch.masks):
         weights[row, : mask.shape[-1]] = resample(mask, grid).transpose(2, 0, 1)
     for kind, label, tokens in (("rgb", "RGB", "image_tokens"), ("depth", "depth", "depth_tokens")):
-        refined = store.get(f"{kind}_refined")
-        got = run(lambda m, x: getattr(m, f"{kind}_connector")(x), store.get(f"vision_features_{kind}"))
-        yield compare(f"{label} connector", got, store.get(tokens))
-        got = run(lambda m, x: getattr(m, f"{kind}_refiner")(x), store.get(tokens))
+        refined = store[f"{kind}_refined"]
+        got = run(lambda m, x: getattr(m, f"{kind}_connector")(x), store[f"vision_features_{kind}"])
+        yield compare(f"{label} connector", got, store[tokens])
+        got = run(lambda m, x: getattr(m, f"{kind}_refiner")(x), store[tokens])
         yield compare(f"{label} refiner", got, refined)
         pooled = run(lambda m, x, w: mask_pooling(x, w), refined, weights)
         got = np.concatenate([row[: mask.shape[-1]] for row, mask in zip(pooled, batch.masks)])
-        yield compare(f"{label} mask pooling", got, store.get(f"region_{kind}"))
+        yield compare(f"{label} mask pooling", got, store[f"region_{kind}"])
     valid = batch.attention_mask != 0
     positions = np.maximum(np.cumsum(batch.attention_mask, axis=1) - 1, 0)
 
@@ -157,26 +214,26 @@ def compare_modules(model: Model, batch: Conversations, store: Store) -> Iterato
         mask = packed_attention_mask(batch.attention_mask, jnp.zeros_like(batch.attention_mask))
         return m.decoder(x, positions, mask)[0]
 
-    yield compare("decoder", run(hidden, store.get("embeddings"))[valid], store.get("hidden")[valid])
-    got = run(lambda m, x: m.decoder.logits(x), store.get("hidden"))[..., :vocab]
-    yield compare("head", got[valid], store.get("logits")[valid])
+    yield compare("decoder", run(hidden, store["embeddings"])[valid], store["hidden"][valid])
+    got = run(lambda m, x: m.decoder.logits(x), store["hidden"])[..., :vocab]
+    yield compare("head", got[valid], store["logits"][valid])
 
 
-def compare_whole(model: Model, batch: Conversations, store: Store) -> Iterator[Line]:
+def compare_whole(model: Model, batch: Conversations, store: Mapping[str, np.ndarray]) -> Iterator[Line]:
     """From pictures and ids to intermediates, logits and losses in one pass."""
     out = model.forward(batch.ids, batch.attention_mask, *batch.pictures)
     for name in ENCODED:
-        yield compare(name, out[name], store.get(name))
+        yield compare(name, out[name], store[name])
     valid = batch.attention_mask != 0
-    yield compare("hidden", out["hidden"][valid], store.get("hidden")[valid])
-    yield compare("logits", out["logits"][valid], store.get("logits")[valid], TOLERANCE)
+    yield compare("hidden", out["hidden"][valid], store["hidden"][valid])
+    yield compare("logits", out["logits"][valid], store["logits"][valid], TOLERANCE)
     sums, counts = loss_sums(out["logits"], batch.targets)
-    ours, theirs = np.asarray(sums / counts), store.get("losses")
+    ours, theirs = np.asarray(sums / counts), store["losses"]
     difference = np.abs(ours - theirs)
     yield Line("losses of the questions", float(difference.max()), float((difference / theirs).max()), TOLERANCE)
 
 
-def compare_gradients(model: Model, batch: Conversations, store: Store) -> Iterator[Line]:
+def compare_gradients(model: Model, batch: Conversations, store: Mapping[str, np.ndarray]) -> Iterator[Line]:
     """The mean loss of a few questions and its gradients to every parameter; per tower, the tensor that differs most."""
     few = batch.first(GRADIENT_ROWS)
     arrays = model._batch(few.ids, few.attention_mask, *few.pictures)
@@ -187,7 +244,7 @@ def compare_gradients(model: Model, batch: Conversations, store: Store) -> Itera
         return sums.sum() / counts.sum()
 
     loss, gradients = jax.jit(jax.value_and_grad(mean_loss))(model.params)
-    theirs = float(store.get("gradient_loss"))
+    theirs = float(store["gradient_loss"])
     difference = abs(float(loss) - theirs)
     yield Line("loss that is differentiated", difference, difference / theirs, TOLERANCE)
     lines: dict[str, list[Line]] = {tower: [] for tower in TOWERS}
@@ -199,10 +256,10 @@ def compare_gradients(model: Model, batch: Conversations, store: Store) -> Itera
         value = gradients[entry.jax] if entry.layer is None else gradients[entry.jax][entry.layer]
         tower = name.split(".")[0]
         about = f"gradients of the {TOWERS[tower]} (largest: {name})"
-        ours, theirs = entry.to_torch(np.asarray(value)), store.get(f"gradient.{name}")
+        ours, theirs = entry.to_torch(np.asarray(value)), store[f"gradient.{name}"]
         lines[tower].append(compare(about, ours, theirs, TOLERANCE))
-    if compared != store.names("gradient."):
-        raise RunError(f"only PyTorch has {', '.join(sorted(store.names('gradient.') - compared))}")
+    if only := {name for name in store if name.startswith("gradient.")} - compared:
+        raise RunError(f"only PyTorch has {', '.join(sorted(only))}")
     yield from (max(found, key=lambda line: line.relative) for found in lines.values())
 
 
@@ -259,9 +316,10 @@ def measure(size: str, folder: Path | None, seed: int) -> tuple[str, bool]:
             weights = f"weights of `{folder}`"
         batch = read_conversations(theirs.config)
         parameters = sum(p.numel() for p in theirs.network.parameters())
-        store = Store(Path(scratch) / "torch")
         progress("PyTorch: forward pass")
-        run_torch(theirs, batch, store)
+        # On the disk, so that only one model is in memory at a time.
+        np.savez(Path(scratch) / "torch.npz", **run_torch(theirs, batch))
+        store = np.load(Path(scratch) / "torch.npz")
         del theirs
         release_memory()
         progress("JAX: weights")
@@ -273,7 +331,7 @@ def measure(size: str, folder: Path | None, seed: int) -> tuple[str, bool]:
         release_memory()
         progress("JAX: greedy tokens")
         tokens = ours.generate(*batch.prompts, *batch.pictures, max_new_tokens=NEW_TOKENS)
-        greedy, leads = np.array(store.get("greedy")), np.array(store.get("leads"))
+        greedy, leads = store["greedy"], store["leads"]
         progress("JAX: gradients")
         gradients = list(compare_gradients(ours, batch, store))
     logits = next(line for line in whole if line.name == "logits")

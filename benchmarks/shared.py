@@ -8,8 +8,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from smolrgpt_jax import files
 from smolrgpt_jax.config import PRESETS, DecoderConfig, SmolRGPTConfig, VisionConfig
 from smolrgpt_jax.data.records import Picture
@@ -77,13 +75,6 @@ def show(text: str, out: Path | None) -> None:
     print(text)
     if out is not None:
         files.write_text(out, text + "\n")
-
-
-def left_padded(rows: Sequence[np.ndarray], pad: int, length: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Token ids and attention mask of prompts, int32[B, S]; length: of them, 0 for the longest's."""
-    length = length or max(map(len, rows))
-    ids = np.stack([np.pad(row, (length - len(row), 0), constant_values=pad) for row in rows])
-    return ids, np.stack([np.arange(length) >= length - len(row) for row in rows]).astype(np.int32)
 
 
 def progress(message: str) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.shared import command_line, markdown, show
@@ -23,40 +22,22 @@ ROW_TOKENS = 512
 STAGE1, STAGE2, STAGE3 = (f"configs/{name}.py" for name in ("stage1_connector", "stage2_refiner", "stage3_sft"))
 
 
-@dataclass(frozen=True)
-class Case:
-    """One program: configuration file, topology, slices, rows of all chips, and further arguments of the command."""
-
-    config: str
-    topology: str
-    rows: int
-    slices: int = 1
-    arguments: tuple[str, ...] = ()
-
-    def command(self, out: Path) -> list[str]:
-        """The command that compiles it."""
-        command = [sys.executable, "-m", "launch.compile_for_tpu", f"--config={self.config}", f"--out={out}"]
-        command += [f"--topology={self.topology}", f"--slices={self.slices}", f"--config.batch_rows={self.rows}"]
-        return [*command, f"--config.data.row_tokens={ROW_TOKENS}", *self.arguments]
-
-
-FSDP = ("--config.strategy=fsdp",)
-CASES: dict[str, Case] = {
-    "stage3_v5e_4x4": Case(STAGE3, "v5e:4x4", 1024, arguments=("--config.accumulation=4",)),
-    "stage3_v5e_8x8": Case(STAGE3, "v5e:8x8", 1024),
-    "stage3_v5e_16x16": Case(STAGE3, "v5e:16x16", 1024),
-    "stage3_v5e_16x16_fsdp": Case(STAGE3, "v5e:16x16", 1024, arguments=FSDP),
-    "stage3_v5e_16x16_data": Case(STAGE3, "v5e:16x16", 1024, arguments=("--config.strategy=data",)),
-    "stage3_2_slices_v5e_16x16": Case(STAGE3, "v5e:16x16", 2048, slices=2),
-    "stage3_v5p_4x4x4": Case(STAGE3, "v5p:4x4x4", 1024),
-    "stage3_v6e_16x16": Case(STAGE3, "v6e:16x16", 1024),
-    "stage1_v5e_16x16": Case(STAGE1, "v5e:16x16", 1024, arguments=("--config.data.row_pictures=1",)),
-    "stage2_v5e_16x16": Case(STAGE2, "v5e:16x16", 1024),
-    "prefill_v5e_4x4": Case(STAGE3, "v5e:4x4", 1024, arguments=("--what=prefill",)),
-    "decode_v5e_4x4": Case(STAGE3, "v5e:4x4", 1024, arguments=("--what=decode", "--new_tokens=64")),
-    "largest_batch_stage3_v5e_4x4": Case(STAGE3, "v5e:4x4", 16, arguments=("--find_batch", "--start=32")),
+# Name of a program -> configuration file, topology, rows of all chips, and further arguments of the command.
+CASES: dict[str, tuple] = {
+    "stage3_v5e_4x4": (STAGE3, "v5e:4x4", 1024, "--config.accumulation=4"),
+    "stage3_v5e_8x8": (STAGE3, "v5e:8x8", 1024),
+    "stage3_v5e_16x16": (STAGE3, "v5e:16x16", 1024),
+    "stage3_v5e_16x16_fsdp": (STAGE3, "v5e:16x16", 1024, "--config.strategy=fsdp"),
+    "stage3_v5e_16x16_data": (STAGE3, "v5e:16x16", 1024, "--config.strategy=data"),
+    "stage3_2_slices_v5e_16x16": (STAGE3, "v5e:16x16", 2048, "--slices=2"),
+    "stage3_v5p_4x4x4": (STAGE3, "v5p:4x4x4", 1024),
+    "stage3_v6e_16x16": (STAGE3, "v6e:16x16", 1024),
+    "stage1_v5e_16x16": (STAGE1, "v5e:16x16", 1024, "--config.data.row_pictures=1"),
+    "stage2_v5e_16x16": (STAGE2, "v5e:16x16", 1024),
+    "prefill_v5e_4x4": (STAGE3, "v5e:4x4", 1024, "--what=prefill"),
+    "decode_v5e_4x4": (STAGE3, "v5e:4x4", 1024, "--what=decode", "--new_tokens=64"),
+    "largest_batch_stage3_v5e_4x4": (STAGE3, "v5e:4x4", 16, "--find_batch", "--start=32"),
 }
-
 
 HEAD = (
     "program | chips | mesh data x fsdp x tensor | strategy | rows per chip | GiB of | parameters | optimiser | temporaries "
@@ -118,7 +99,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in a.only:
         if results[name].exists():
             print(f"{name}: there already", flush=True)
-        elif subprocess.run(CASES[name].command(results[name])).returncode:
+            continue
+        config, topology, rows, *more = CASES[name]
+        command = [sys.executable, "-m", "launch.compile_for_tpu", f"--config={config}", f"--out={results[name]}"]
+        command += [f"--topology={topology}", f"--config.batch_rows={rows}", f"--config.data.row_tokens={ROW_TOKENS}"]
+        if subprocess.run([*command, *more]).returncode:
             failed.append(name)
     reports = {name: read_json(file, dict) for name, file in results.items() if file.exists()}
     if reports:

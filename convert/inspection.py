@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from jax import ShapeDtypeStruct
 
+from convert.torch_model import left_padded, load_torch
 from smolrgpt_jax.checkpoint import orbax
 from smolrgpt_jax.checkpoint.load import Checkpoint, read_checkpoint
 from smolrgpt_jax.checkpoint.mapping import INV_FREQ, TIED_NAMES, entries, read_ahead
@@ -221,7 +222,6 @@ def compare_outputs(torch_folder: Path, checkpoint: Path, seed: int = 0) -> tupl
     """
     import jax
 
-    from convert.torch_model import load_torch
     from smolrgpt_jax.model import load
 
     theirs = load_torch(torch_folder)
@@ -251,17 +251,11 @@ def _random_inputs(config, rng: np.random.Generator) -> tuple:
     for regions, words in ((2, 12), (3, 20)):
         text = rng.integers(3, image_id, words).tolist()
         pairs = [image_id + 1, image_id + 2] * regions
-        rows.append([1, *[image_id] * config.image_tokens, *text, *pairs, *text])
+        rows.append(np.array([1, *[image_id] * config.image_tokens, *text, *pairs, *text], np.int32))
         corners = rng.integers(0, size // 2, (regions, 2))
         mask = np.zeros((size, size, regions), bool)
         for region, (top, left) in enumerate(corners):
             mask[top : top + size // 3, left : left + size // 2, region] = True
         masks.append(mask)
-    length = max(map(len, rows))
-    ids = np.full((len(rows), length), 2, np.int32)
-    attended = np.zeros_like(ids)
-    for row, tokens in enumerate(rows):
-        ids[row, length - len(tokens) :] = tokens
-        attended[row, length - len(tokens) :] = 1
     images, depths = (rng.uniform(-1, 1, (len(rows), size, size, 3)).astype(np.float32) for _ in range(2))
-    return ids, attended, images, depths, masks
+    return *left_padded(rows, pad=2), images, depths, masks

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,13 @@ def load_torch(folder: Path) -> TorchModel:
             for part, values in zip(parts, tensor.split([len(part) for part in parts])):
                 part.copy_(values)
     return model
+
+
+def left_padded(rows: Sequence[np.ndarray], pad: int, length: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Token ids and attention mask of prompts, int32[B, S]; length: of them, 0 for the longest's."""
+    length = length or max(map(len, rows))
+    ids = np.stack([np.pad(row, (length - len(row), 0), constant_values=pad) for row in rows])
+    return ids, np.stack([np.arange(length) >= length - len(row) for row in rows]).astype(np.int32)
 
 
 def random_torch(config: SmolRGPTConfig, seed: int) -> TorchModel:
@@ -125,19 +133,13 @@ class TorchModel:
         self.connectors = nn.ModuleDict(
             {kind: nn.Linear(v.width * config.shuffle_factor**2, d.width, bias=False) for kind in ("rgb", "depth")}
         )
-        self.refiners = nn.ModuleDict({kind: self._refiner(nn, d.width) for kind in ("rgb", "depth")})
+        up = partial(nn.ConvTranspose2d, d.width, d.width, kernel_size=2, stride=2)
+        layers = (up, partial(nn.LayerNorm, d.width, eps=REFINER_NORM_EPS), nn.GELU)
+        self.refiners = nn.ModuleDict(
+            {kind: nn.Sequential(*(make() for make in (*layers, *layers, up, nn.GELU))) for kind in ("rgb", "depth")}
+        )
         self.network = nn.ModuleList([self.vision, self.connectors, self.refiners, self.decoder]).eval()
         self.torch, self.dtype = torch, torch.float32
-
-    @staticmethod
-    def _refiner(nn: Any, width: int) -> Any:
-        def up() -> Any:
-            return nn.ConvTranspose2d(width, width, kernel_size=2, stride=2)
-
-        def norm() -> Any:
-            return nn.LayerNorm(width, eps=REFINER_NORM_EPS)
-
-        return nn.Sequential(up(), norm(), nn.GELU(), up(), norm(), nn.GELU(), up(), nn.GELU())
 
     def to_bfloat16(self) -> TorchModel:
         """The same model with weights and products in bfloat16; changes this one."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 from smolrgpt_jax.errors import ConfigError
-
-GIB = 2**30
+from smolrgpt_jax.files import read_json
 
 
 @dataclass(frozen=True)
@@ -43,47 +43,14 @@ class CloudNames:
     runtime: str
 
 
+GIB = 2**30
+
 # Vendors give the interconnect for both directions together; half of it is one direction. Pod figures are divided by the
-# pod's chips.
-CHIPS = {
-    chip.name: chip
-    for chip in (
-        Chip(
-            "v4", 275e12, 32 * GIB, 1200e9, 300e9, None,
-            "Google Cloud TPU v4 documentation (compute, HBM); Jouppi et al., arXiv 2304.01433 (six ICI links of 50 GB/s)",
-        ),
-        Chip(
-            "v5e", 197e12, 16 * GIB, 819e9, 200e9, 6.4e12 / 8 / 256,
-            "Google Cloud TPU v5e documentation (ICI 400 GB/s both directions, DCN 6.4 Tbit/s per pod of 256)",
-        ),
-        Chip(
-            "v5p", 459e12, 95 * GIB, 2765e9, 600e9, 50e9 / 8,
-            "Google Cloud TPU v5p documentation (ICI 1200 GB/s both directions, DCN 50 Gbit/s per chip)",
-        ),
-        Chip(
-            "v6e", 918e12, 32 * GIB, 1600e9, 400e9, 25.6e12 / 8 / 256,
-            "Google Cloud TPU v6e documentation (ICI 800 GB/s both directions, DCN 25.6 Tbit/s per pod of 256)",
-        ),
-    )
-}  # fmt: skip
-CLOUD_NAMES = {
-    "v4": CloudNames("v4", 2, "tpu-v4-podslice", "ct4p-hightpu", "tpu-ubuntu2204-base"),
-    "v5e": CloudNames("v5litepod", 1, "tpu-v5-lite-podslice", "ct5lp-hightpu", "v2-alpha-tpuv5-lite"),
-    "v5p": CloudNames("v5p", 2, "tpu-v5p-slice", "ct5p-hightpu", "v2-alpha-tpuv5"),
-    "v6e": CloudNames("v6e", 1, "tpu-v6e-slice", "ct6e-standard", "v2-alpha-tpuv6e"),
-}
-_FLAT = ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
-_CUBE = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4")
-# Beginning of JAX's device kind -> peak bf16 FLOP/s without sparsity; of GPUs from the vendor's data sheets.
-PEAKS = {
-    "TPU v4": CHIPS["v4"].flops,
-    "TPU v5 lite": CHIPS["v5e"].flops,
-    "TPU v5": CHIPS["v5p"].flops,
-    "TPU v6 lite": CHIPS["v6e"].flops,
-    "NVIDIA A100": 312e12,
-    "NVIDIA H100": 989e12,
-    "NVIDIA H200": 989e12,
-}
+# pod's chips. Device kinds: beginnings of JAX's names; of GPUs, peak bf16 FLOP/s without sparsity from the vendor's data sheets.
+_DATA = read_json(Path(__file__).with_name("chips.json"), dict)
+CHIPS = {chip["name"]: Chip(**chip) for chip in _DATA["chips"]}
+CLOUD_NAMES = {name: CloudNames(**names) for name, names in _DATA["cloud_names"].items()}
+PEAKS = {kind: CHIPS[name].flops for kind, name in _DATA["device_kinds"].items()} | _DATA["gpu_flops"]
 
 
 def peak_flops(device_kind: str) -> float | None:
@@ -131,7 +98,7 @@ class Slice:
 
 SLICES = {
     slice.name: slice
-    for name, shapes in (("v5e", _FLAT), ("v6e", _FLAT), ("v5p", _CUBE), ("v4", _CUBE))
+    for name, shapes in _DATA["topologies"].items()
     for slice in (Slice(CHIPS[name], shape) for shape in shapes)
 }
 

@@ -34,6 +34,7 @@ VARIABLES = {
     "process_id": "JAX_PROCESS_ID",
 }
 SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
 PARENT = "SMOLRGPT_PARENT"  # its process id, which tells a child that it is one
 GO_ON = "the same command on every host goes on from the newest checkpoint"
 
@@ -80,12 +81,9 @@ def find_processes(
     if len(missing) < len(found):
         raise ValueError(f"several processes need {' and '.join(missing)} too")
     slurm = all(name in environ for name in SLURM) and int(environ["SLURM_NTASKS"]) > 1
-    return Processes() if slurm or _on_tpu() else None
-
-
-def _on_tpu() -> bool:
     chips = glob.glob("/dev/accel[0-9]*") or glob.glob("/dev/vfio/[0-9]*")
-    return bool(chips) and importlib.util.find_spec("libtpu") is not None
+    on_tpu = chips and importlib.util.find_spec("libtpu") is not None
+    return Processes() if slurm or on_tpu else None
 
 
 def start(
@@ -96,25 +94,22 @@ def start(
     initialization_timeout: int = INITIALIZATION_TIMEOUT,
     heartbeat_timeout: int = HEARTBEAT_TIMEOUT,
 ) -> None:
-    """Joins this process with the others of its run; returns at once where there is only one.
+    """Joins this process with the others of its run (see `find_processes`); returns at once where there is only one.
 
-    Call it first in a program: with several processes it runs the same command line again as a child, and only the child
-    returns. The first four arguments and their environment variables: see `find_processes`.
-
-    Args:
-      initialization_timeout: seconds to wait for the others; then the process ends with a sentence that says what to check.
-      heartbeat_timeout: seconds after which a process that no longer answers ends all others.
-
-    Raises:
-      ValueError: the settings are incomplete or contradict each other.
-      SystemExit: in the parent, with the child's exit status; in the child, if JAX cannot initialise.
+    Call it first in a program: with several processes it runs the same command line again as a child, and only the child returns;
+    the parent exits with the child's status. initialization_timeout: seconds to wait for the others, then the process exits with a
+    sentence that says what to check; heartbeat_timeout: seconds after which a process that no longer answers ends all others.
     """
     processes = find_processes(coordinator_address, num_processes, process_id)
     if processes is None:
         return
     if PARENT not in os.environ:
         raise SystemExit(_run_child(processes))
-    _end_with(int(os.environ.pop(PARENT)))
+    # Has the kernel end this process when its parent ends.
+    if sys.platform == "linux":  # where pods are
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(os.environ.pop(PARENT)):
+        os._exit(1)
     _initialize(processes, initialization_timeout, heartbeat_timeout)
     print(f"{_this_process()} started", flush=True)
 
@@ -127,22 +122,12 @@ def _run_child(processes: Processes) -> int:
     status = child.wait()
     if status >= 0:
         return status
-    if status == -signal.SIGABRT:
+    name = signal.Signals(-status).name
+    why = f"was killed by {name}" + (": is the host out of memory?" if name == "SIGKILL" else "")
+    if name == "SIGABRT":
         why = "was ended by JAX because another process died, was preempted or cannot be reached any more: its log has the first error"
-    else:
-        name = signal.Signals(-status).name
-        why = f"was killed by {name}" + (": is the host out of memory?" if name == "SIGKILL" else "")
     print(f"error: {processes} {why}; {GO_ON}", file=sys.stderr, flush=True)
     return 128 - status
-
-
-def _end_with(parent: int) -> None:
-    """Has the kernel end this process when its parent, the process of that id, ends."""
-    PR_SET_PDEATHSIG = 1
-    if sys.platform == "linux":  # where pods are
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def _this_process() -> Processes:

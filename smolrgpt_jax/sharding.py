@@ -141,22 +141,18 @@ def spec_for(
 
 def param_shardings(params: Mapping[str, Any], mesh: Mesh, strategy: Strategy = "fsdp") -> dict[str, NamedSharding]:
     """A sharding per parameter; `params` maps names to anything with a shape."""
-    return _shardings(params, mesh, whole=strategy != "fsdp")
+    ignore = () if strategy == "fsdp" else ("fsdp",)
+
+    def spec(name: str, shape: Sequence[int]) -> PartitionSpec:
+        logical = next((axes for pattern, axes in LOGICAL_AXES if re.match(pattern, name)), ("none",) * len(shape))
+        return spec_for(logical, shape, mesh, name, ignore)
+
+    return {name: NamedSharding(mesh, spec(name, value.shape)) for name, value in params.items()}
 
 
 def grad_shardings(params: Mapping[str, Any], mesh: Mesh, strategy: Strategy) -> dict[str, NamedSharding]:
     """A sharding per parameter's gradient, which is also that of its optimiser moments."""
-    return _shardings(params, mesh, whole=strategy == "data")
-
-
-def _shardings(params: Mapping[str, Any], mesh: Mesh, whole: bool) -> dict[str, NamedSharding]:
-    """whole: not split over the fsdp axis."""
-
-    def spec(name: str, shape: Sequence[int]) -> PartitionSpec:
-        logical = next((axes for pattern, axes in LOGICAL_AXES if re.match(pattern, name)), ("none",) * len(shape))
-        return spec_for(logical, shape, mesh, name, ignore=("fsdp",) if whole else ())
-
-    return {name: NamedSharding(mesh, spec(name, value.shape)) for name, value in params.items()}
+    return param_shardings(params, mesh, "data" if strategy == "data" else "fsdp")
 
 
 def optimizer_shardings(

@@ -272,16 +272,16 @@ def write_tensors(
     with new_folder(folder) as aside, ExitStack() as stack:
         weight_map: dict[str, str] = {}
         # A tensor that stands in several files is written to each.
-        places: dict[str, list[tuple[Any, str]]] = {}
+        places: dict[str, list[tuple[Any, str, str]]] = {}
         for file, held in layout.files.items():
             described = [(name, dtype, shapes[name]) for name, dtype in held]
             write = stack.enter_context(write_file(aside / file, described, layout.metadata.get(file)))
             for name, dtype in held:
                 weight_map[name] = file
-                places.setdefault((twins or {}).get(name, name), []).append((write, dtype))
+                places.setdefault((twins or {}).get(name, name), []).append((write, name, dtype))
         for name, tensor in tensors:
-            for write, dtype in places.get(name, ()):
-                write(name, _cast(tensor, dtype, name, allow_nan))
+            for write, stored, dtype in places.get(name, ()):
+                write(stored, _cast(tensor, dtype, stored, allow_nan))
             del tensor
         if list(layout.files) != [SINGLE_FILE]:
             metadata = {"total_size": None} if layout.index_metadata is None else layout.index_metadata

@@ -1,8 +1,6 @@
-"""What the benchmarks share: turns, tables, padding."""
+"""What the benchmarks share: turns, tables."""
 
 from __future__ import annotations
-
-import numpy as np
 
 from benchmarks import shared
 
@@ -17,8 +15,3 @@ def test_runs_take_turns_after_one_to_warm_up(monkeypatch):
 
 def test_a_table_has_a_line_under_each_column():
     assert shared.markdown(r"| \|a\|", ["x | 1"]).splitlines() == [r"| | \|a\| |", "|---|---|", "| x | 1 |"]
-
-
-def test_prompts_are_padded_on_the_left():
-    ids, mask = shared.left_padded([np.array([5]), np.array([6, 7])], pad=9, length=3)
-    assert ids.tolist() == [[9, 9, 5], [9, 6, 7]] and mask.tolist() == [[0, 0, 1], [0, 1, 1]]

@@ -12,7 +12,7 @@ pytest.importorskip("torch")
 
 from safetensors.numpy import load_file, save_file
 
-from convert.torch_model import load_torch, random_torch
+from convert.torch_model import left_padded, load_torch, random_torch
 from smolrgpt_jax.checkpoint.torch import read_folder
 from smolrgpt_jax.errors import CheckpointError
 
@@ -168,3 +168,8 @@ def test_without_pytorch_the_error_says_what_to_install(golden, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ImportError, match=r"pip install 'smolrgpt_jax\[torch\]'"):
         load_torch(golden.folder)
+
+
+def test_prompts_are_padded_on_the_left():
+    ids, mask = left_padded([np.array([5]), np.array([6, 7])], pad=9, length=3)
+    assert ids.tolist() == [[9, 9, 5], [9, 6, 7]] and mask.tolist() == [[0, 0, 1], [0, 1, 1]]
