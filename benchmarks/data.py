@@ -22,11 +22,10 @@ from smolrgpt_jax.chips import CHIPS
 from smolrgpt_jax.data import images
 from smolrgpt_jax.data.batches import PackedRows
 from smolrgpt_jax.data.chat import ChatTokenizer
-from smolrgpt_jax.data.pictures import FileLoader
 from smolrgpt_jax.data.prepared.reader import read_prepared
 from smolrgpt_jax.data.prepared.writer import PrepareConfig, prepare
 from smolrgpt_jax.data.records import Picture
-from smolrgpt_jax.data.rows import RowShape
+from smolrgpt_jax.data.rows import FileLoader, RowShape
 from smolrgpt_jax.errors import told
 
 SHAPE = RowShape(tokens=1024, pictures=1, regions=18, image_tokens=64, image_size=256, mask_grid=64)

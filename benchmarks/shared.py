@@ -11,7 +11,7 @@ from pathlib import Path
 from smolrgpt_jax import files
 from smolrgpt_jax.config import PRESETS, DecoderConfig, SmolRGPTConfig, VisionConfig
 from smolrgpt_jax.data.records import Picture
-from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
 from smolrgpt_jax.warehouse.write import make_warehouse
 

@@ -26,7 +26,7 @@ from eval.report.overlay import draw_regions
 from smolrgpt_jax.data.images import open_picture, picture_size
 from smolrgpt_jax.data.masks import RLE, read_rles
 from smolrgpt_jax.data.records import IMAGE, MASK
-from smolrgpt_jax.data.sources.conversation import first_text
+from smolrgpt_jax.data.sources.collect import first_text
 from smolrgpt_jax.errors import DataError, told
 from smolrgpt_jax.files import file_aside, read_json
 

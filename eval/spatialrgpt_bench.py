@@ -25,7 +25,7 @@ from eval.command_line import command_line
 from eval.scoring.bench_scores import describe_bench
 from smolrgpt_jax import distributed
 from smolrgpt_jax.data.records import BadRecords, describe
-from smolrgpt_jax.data.sources.osd import read_bench
+from smolrgpt_jax.data.sources.formats import read_bench
 from smolrgpt_jax.errors import DataError, told
 from smolrgpt_jax.files import check_folder
 

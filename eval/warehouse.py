@@ -42,7 +42,7 @@ from eval.scoring.results import describe_results
 from smolrgpt_jax import distributed
 from smolrgpt_jax.data.images import DEPTH_MODES
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, BadRecords, Picture, describe
-from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.errors import DataError, told
 from smolrgpt_jax.files import check_folder, read_json
 

@@ -24,7 +24,7 @@ from eval.scoring.blind import BlindBaseline, read_training_questions
 from eval.scoring.results import describe_metrics
 from eval.scoring.validation import WAREHOUSE_SCORES
 from eval.side_questions import write_side_questions
-from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.errors import told
 from smolrgpt_jax.files import read_json
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from eval.command_line import command_line
 from eval.report.overlay import draw_regions
 from smolrgpt_jax.data.records import MASK, WAREHOUSE_CATEGORIES, Picture, Question
-from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.errors import DataError, told
 from smolrgpt_jax.files import file_aside
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.records import IMAGE, Picture
-from smolrgpt_jax.data.sources.conversation import first_text
+from smolrgpt_jax.data.sources.collect import first_text
 
 
 class SubmissionTokenizer(ChatTokenizer):

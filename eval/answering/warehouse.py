@@ -18,7 +18,7 @@ from eval.scoring.blind import BlindBaseline
 from eval.scoring.records import record_ids
 from eval.scoring.results import RESULT_FILES, compute_metrics, write_results
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, Picture, normalize_answer
-from smolrgpt_jax.data.sources.conversation import first_text, user_text
+from smolrgpt_jax.data.sources.collect import first_text, user_text
 from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.files import results_folder, write_json
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from eval.answering.model import add_model_arguments
 from eval.command_line import command_line
 from smolrgpt_jax.data.records import BadRecords, Picture, describe
-from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.errors import CheckpointError, DataError, RunError, told
 
 

@@ -12,7 +12,7 @@ from eval.report import plots
 from eval.studies import answered, shift, sizes, trained
 from eval.studies.results import Found, Limits, describe
 from smolrgpt_jax.data.records import BadRecords
-from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.errors import told
 from smolrgpt_jax.files import read_json
 

@@ -18,7 +18,7 @@ from eval.report.plots import COLOURS, percent_plot
 from eval.scoring.intervals import category_intervals, describe_interval, student_intervals
 from eval.scoring.official import is_correct
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
-from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.files import read_json, results_folder, write_json
 

@@ -27,7 +27,7 @@ from eval.scoring.bench_scores import answer_error, is_success
 from eval.studies.results import Limits, Scores, Value, read_predictions, value_intervals
 from eval.studies.trained import Task, Values
 from smolrgpt_jax.data.records import BadRecords, Picture
-from smolrgpt_jax.data.sources.osd import read_bench
+from smolrgpt_jax.data.sources.formats import read_bench
 from smolrgpt_jax.files import read_json, write_json
 from smolrgpt_jax.model import Model
 from smolrgpt_jax.warehouse.other_formats import BENCH_FILE

@@ -16,10 +16,9 @@ import numpy as np
 from absl import flags
 
 from smolrgpt_jax.data.chat import ChatTokenizer
-from smolrgpt_jax.data.pictures import FileLoader
 from smolrgpt_jax.data.plan import Plan, plan_rows
 from smolrgpt_jax.data.records import BadRecords, Picture
-from smolrgpt_jax.data.rows import PADDING, RowShape, TokenisedQuestions, empty_batch, fill_text
+from smolrgpt_jax.data.rows import PADDING, FileLoader, RowShape, TokenisedQuestions, empty_batch, fill_text
 from smolrgpt_jax.errors import DataError
 
 PREFETCH, AHEAD = 4, 2  # batches that each worker builds ahead, and that have been `put` ahead

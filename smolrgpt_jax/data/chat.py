@@ -20,8 +20,7 @@ from typing import Any
 import numpy as np
 from transformers import AddedToken, PreTrainedTokenizerFast
 
-from smolrgpt_jax.data.closing import closed_turns
-from smolrgpt_jax.data.records import MASK, Question
+from smolrgpt_jax.data.records import MASK, WAREHOUSE_CATEGORIES, Question
 from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.files import model_folder, read_json, results_folder
 
@@ -32,6 +31,42 @@ ANSWER_TOKENS = 120  # of an answer, at most, in the published model
 IGNORE = -100  # the label of tokens without loss
 # What is fetched of a model on the hub.
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", FORMAT_FILE)
+# The closing of an answer is its normalised value once more, for programs to read: "... to the transporter.\nAnswer: 2".
+CLOSING = "\nAnswer:"  # between the free text and " value"
+DECIMALS = 2  # of metres
+
+
+def closing_value(category: str, value: str | float) -> str:
+    """How a value is written after `CLOSING`: metres with two decimals, anything else as it is."""
+    return f" {value:.{DECIMALS}f}" if category == "distance" else f" {value}"
+
+
+def closed_turns(question: Question) -> list[str]:
+    """`question.turns`, the answer followed by the closing where it has a value of a category that is scored by it."""
+    turns = question.turns
+    closed = question.answer is not None and question.normalized_answer is not None
+    if not closed or question.category not in WAREHOUSE_CATEGORIES:
+        return turns
+    value = closing_value(question.category, question.normalized_answer)
+    return [*turns[:-1], question.answer.rstrip() + CLOSING + value]
+
+
+def read_closing(category: str, text: str) -> tuple[str, str | int | float | None]:
+    """Returns the free text of a generated answer and the value that it is closed with, None if it is not.
+
+    Raises ValueError for a value that `closing_value` does not write.
+    """
+    free, mark, value = text.rpartition(CLOSING)
+    # An answer that is nothing but the closing has lost its line break with the surrounding spaces.
+    if not mark and text.startswith(CLOSING.strip()):
+        mark, value = CLOSING, text[len(CLOSING.strip()) :]
+    if not mark:
+        return text, None
+    value = value.strip()
+    if category == "left_right" and value not in ("left", "right"):
+        raise ValueError(f"{value!r} is neither left nor right")
+    read = {"left_right": str, "distance": float}.get(category, int)
+    return free.strip(), read(value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +76,7 @@ class ChatFormat:
     Attributes:
       region_names: the number of every region stands before its tokens, so that an answer can copy "[Region 2]" instead of counting
         masks.
-      closing_answer: training answers end with their normalised value, see `closing`.
+      closing_answer: training answers end with their normalised value, see `closed_turns`.
       answer_tokens: tokens that an answer may take, its end included.
     """
 

@@ -20,10 +20,9 @@ import numpy as np
 
 from smolrgpt_jax.config import SmolRGPTConfig
 from smolrgpt_jax.data.chat import ChatTokenizer
-from smolrgpt_jax.data.pictures import FileLoader
 from smolrgpt_jax.data.plan import check_fit
 from smolrgpt_jax.data.records import BadRecords, Picture, Question
-from smolrgpt_jax.data.rows import PackedPicture, RowShape, TokenisedQuestions, empty_batch, fill_text
+from smolrgpt_jax.data.rows import FileLoader, PackedPicture, RowShape, TokenisedQuestions, empty_batch, fill_text
 from smolrgpt_jax.errors import DataError
 
 LENGTH_STEP = 32  # row lengths are multiples of it

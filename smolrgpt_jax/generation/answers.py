@@ -12,7 +12,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from tqdm import tqdm
 
-from smolrgpt_jax.data.closing import CLOSING, read_closing
+from smolrgpt_jax.data.chat import CLOSING, read_closing
 from smolrgpt_jax.data.prompts import plan_prompts, prompt_shape
 from smolrgpt_jax.data.records import Picture
 from smolrgpt_jax.generation.engine import AnswerOptions, AskedModel, answer_prompts

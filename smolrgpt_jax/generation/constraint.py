@@ -14,8 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from smolrgpt_jax.data.chat import ChatTokenizer
-from smolrgpt_jax.data.closing import CLOSING, DECIMALS, closing_value
+from smolrgpt_jax.data.chat import CLOSING, DECIMALS, ChatTokenizer, closing_value
 from smolrgpt_jax.data.records import Question
 
 # A category and, for whole numbers, how many of them: 0 .. count - 1.

@@ -15,9 +15,9 @@ from jax.sharding import Mesh, NamedSharding
 from smolrgpt_jax import sharding
 from smolrgpt_jax.config import Compute, SmolRGPTConfig
 from smolrgpt_jax.data.chat import ANSWER_TOKENS, ChatTokenizer
-from smolrgpt_jax.data.pictures import FileLoader
 from smolrgpt_jax.data.prompts import PromptBatch, Prompts, prompt_batches
 from smolrgpt_jax.data.records import BadRecords, Question
+from smolrgpt_jax.data.rows import FileLoader
 from smolrgpt_jax.generation import decode, slots
 from smolrgpt_jax.generation.constraint import Kind, kind_of, make_constraint
 from smolrgpt_jax.generation.sampling import GREEDY, Sampling

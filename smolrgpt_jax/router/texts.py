@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, record_id
-from smolrgpt_jax.data.sources.conversation import chat_texts, split_turns
+from smolrgpt_jax.data.sources.collect import chat_texts, split_turns
 from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.files import read_json
 

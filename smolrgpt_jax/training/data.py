@@ -12,10 +12,9 @@ from smolrgpt_jax.checkpoint.load import Checkpoint, read_checkpoint
 from smolrgpt_jax.config import PRESETS, Compute, SmolRGPTConfig
 from smolrgpt_jax.data.batches import PackedRows
 from smolrgpt_jax.data.chat import ChatTokenizer
-from smolrgpt_jax.data.pictures import FileLoader
 from smolrgpt_jax.data.plan import choose_row_tokens
 from smolrgpt_jax.data.records import BadRecords, Picture
-from smolrgpt_jax.data.rows import RowShape, TokenisedQuestions
+from smolrgpt_jax.data.rows import FileLoader, RowShape, TokenisedQuestions
 from smolrgpt_jax.data.sources.formats import read_sources
 from smolrgpt_jax.errors import CheckpointError, DataError, RunError
 from smolrgpt_jax.models.attention import resolve_attention

@@ -8,7 +8,7 @@ from benchmarks import data
 from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.prepared.reader import read_prepared
 from smolrgpt_jax.data.prepared.writer import PrepareConfig, prepare
-from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
 from smolrgpt_jax.warehouse.write import make_warehouse
 

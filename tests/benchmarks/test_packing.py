@@ -9,7 +9,7 @@ import pytest
 from benchmarks import packing
 from smolrgpt_jax.config import DecoderConfig, SmolRGPTConfig, VisionConfig
 from smolrgpt_jax.data.chat import ChatTokenizer
-from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.training import step
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
 from smolrgpt_jax.warehouse.write import make_warehouse

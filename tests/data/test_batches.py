@@ -8,7 +8,7 @@ import pytest
 from smolrgpt_jax.data import images, masks
 from smolrgpt_jax.data.batches import Order, PackedRows, train_batches
 from smolrgpt_jax.data.records import BadRecords
-from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.errors import DataError
 from tests.data.row_cases import assert_same, damage, row_of
 

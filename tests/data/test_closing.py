@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from smolrgpt_jax.data.closing import closed_turns, closing_value, read_closing
+from smolrgpt_jax.data.chat import closed_turns, closing_value, read_closing
 from smolrgpt_jax.data.records import Question
 from smolrgpt_jax.data.rows import PackedPicture, TokenisedQuestions, empty_batch, fill_text
 from tests.data.row_cases import picture, question, shape

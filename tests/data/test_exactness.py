@@ -11,12 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smolrgpt_jax.data.batches import Order, PackedRows, batch_questions, train_batches
-from smolrgpt_jax.data.pictures import FileLoader
 from smolrgpt_jax.data.prepared.reader import read_prepared
 from smolrgpt_jax.data.prepared.writer import PrepareConfig, prepare
 from smolrgpt_jax.data.records import BadRecords
-from smolrgpt_jax.data.rows import RowShape, TokenisedQuestions
-from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.data.rows import FileLoader, RowShape, TokenisedQuestions
+from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.errors import DataError
 from tests.data.conftest import Folder
 from tests.data.row_cases import assert_same, damage

@@ -20,10 +20,7 @@ from PIL import Image
 
 from smolrgpt_jax.data import masks
 from smolrgpt_jax.data.records import BadRecords, Picture, Question, check_question
-from smolrgpt_jax.data.sources.captions import read_captions
-from smolrgpt_jax.data.sources.osd import read_bench, read_osd
-from smolrgpt_jax.data.sources.smolrgpt_parquet import read_smolrgpt
-from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.data.sources.formats import read_bench, read_captions, read_osd, read_smolrgpt, read_warehouse
 from smolrgpt_jax.errors import DataError
 
 HEIGHT, WIDTH = 12, 20

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from smolrgpt_jax.data.batches import PackedRows
-from smolrgpt_jax.data.pictures import FileLoader
-from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.data.rows import FileLoader
+from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.errors import DataError
 from tests.data.row_cases import assert_same, row_of
 

@@ -11,7 +11,7 @@ from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.plan import ROW_STEP, choose_row_tokens, plan_rows
 from smolrgpt_jax.data.records import BadRecords, Picture, Question
 from smolrgpt_jax.data.rows import TokenisedQuestions
-from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
 from smolrgpt_jax.warehouse.write import make_warehouse

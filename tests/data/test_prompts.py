@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from smolrgpt_jax.data import images, masks
-from smolrgpt_jax.data.pictures import FileLoader
 from smolrgpt_jax.data.prompts import plan_prompts, prompt_batches
 from smolrgpt_jax.data.records import BadRecords
-from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.data.rows import FileLoader
+from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.errors import DataError
 from tests.data.row_cases import damage
 

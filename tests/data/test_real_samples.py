@@ -15,9 +15,7 @@ import pytest
 from PIL import Image
 
 from smolrgpt_jax.data import images, masks
-from smolrgpt_jax.data.sources.captions import read_captions
-from smolrgpt_jax.data.sources.osd import read_bench
-from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.data.sources.formats import read_bench, read_captions, read_warehouse
 
 BESIDE = Path(__file__).parents[3] / "shared" / "real_samples"
 SAMPLES = Path(os.environ.get("REAL_SAMPLES", BESIDE))

@@ -7,8 +7,7 @@ import pytest
 
 from smolrgpt_jax.data import images, masks
 from smolrgpt_jax.data.records import BadRecords
-from smolrgpt_jax.data.sources.captions import read_captions
-from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.data.sources.formats import read_captions, read_warehouse
 from smolrgpt_jax.errors import DataError
 
 REAL = Path(__file__).parents[1] / "data_files" / "real_warehouse"

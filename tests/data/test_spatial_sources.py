@@ -12,8 +12,7 @@ from PIL import Image
 
 from smolrgpt_jax.data.masks import decode, encode
 from smolrgpt_jax.data.records import BadRecords
-from smolrgpt_jax.data.sources.osd import read_bench, read_osd
-from smolrgpt_jax.data.sources.smolrgpt_parquet import read_smolrgpt
+from smolrgpt_jax.data.sources.formats import read_bench, read_osd, read_smolrgpt
 from smolrgpt_jax.errors import DataError
 
 SIZE = (20, 30)  # height, width

@@ -6,7 +6,7 @@ import pytest
 
 from eval.answering.warehouse import evaluate
 from eval.compare import compare_runs, main, read_run
-from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.errors import DataError
 
 

@@ -18,7 +18,7 @@ from eval.score_warehouse import main as score_main
 from eval.scoring.blind import BlindBaseline, read_training_questions
 from eval.warehouse import main
 from smolrgpt_jax.data.chat import ChatTokenizer
-from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.generation import AnswerOptions, GeneratedAnswer
 

@@ -22,7 +22,7 @@ from smolrgpt_jax.data.images import load_rgb
 from smolrgpt_jax.data.prepared.reader import read_prepared
 from smolrgpt_jax.data.prepared.writer import PrepareConfig, prepare
 from smolrgpt_jax.data.records import Picture, Question
-from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.generation import GeneratedAnswer
 from smolrgpt_jax.models.smolrgpt import abstract_params
 

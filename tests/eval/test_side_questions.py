@@ -13,7 +13,7 @@ from pycocotools import mask as coco
 from eval import side_questions
 from smolrgpt_jax.data.masks import RLE
 from smolrgpt_jax.data.records import BadRecords
-from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.errors import DataError
 
 

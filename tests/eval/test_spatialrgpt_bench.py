@@ -10,7 +10,7 @@ import eval.spatialrgpt_bench as command
 from eval.answering.bench import evaluate
 from eval.reading.bench_rules import CATEGORIES, QUALITATIVE, QUANTITATIVE
 from eval.spatialrgpt_bench import main
-from smolrgpt_jax.data.sources.osd import read_bench
+from smolrgpt_jax.data.sources.formats import read_bench
 
 FILE = "SpatialRGPT-Bench_v1.json"
 

@@ -14,7 +14,7 @@ from smolrgpt_jax.data.images import load_depth, load_rgb
 from smolrgpt_jax.data.masks import decode
 from smolrgpt_jax.data.prompts import plan_prompts, prompt_shape
 from smolrgpt_jax.data.records import Picture
-from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.generation.engine import AnswerOptions, answer_prompts
 from smolrgpt_jax.model import Model
 from smolrgpt_jax.models.smolrgpt import abstract_params

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from smolrgpt_jax.data.chat import ChatTokenizer
-from smolrgpt_jax.data.closing import CLOSING, closing_value
+from smolrgpt_jax.data.chat import CLOSING, ChatTokenizer, closing_value
 from smolrgpt_jax.data.records import Question
 from smolrgpt_jax.generation import AnswerOptions, GeneratedAnswer, generate_answers
 from smolrgpt_jax.generation.constraint import Kind, kind_of, make_constraint

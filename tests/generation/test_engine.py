@@ -14,7 +14,7 @@ from smolrgpt_jax import sharding
 from smolrgpt_jax.config import Compute
 from smolrgpt_jax.data.prompts import choose_lengths
 from smolrgpt_jax.data.records import BadRecords
-from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.generation import AnswerOptions, decode, generate_answers, slots
 from smolrgpt_jax.generation.engine import question_key

@@ -22,7 +22,7 @@ PROGRAM = """
 
     distributed.start(initialization_timeout=300)
     import jax
-    from smolrgpt_jax.data.sources.warehouse import read_warehouse
+    from smolrgpt_jax.data.sources.formats import read_warehouse
     from eval.answering.journal import open_journal
     from smolrgpt_jax.generation import AnswerOptions, Sampling, generate_answers
     from tests.generation.conftest import small_model

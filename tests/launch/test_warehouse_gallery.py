@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from launch import warehouse_gallery as gallery
-from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.warehouse.write import make_warehouse
 
 

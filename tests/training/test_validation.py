@@ -15,7 +15,7 @@ from smolrgpt_jax import load
 from smolrgpt_jax.checkpoint import orbax as checkpoints
 from smolrgpt_jax.config import PRESETS
 from smolrgpt_jax.data.records import Picture, Question
-from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.errors import CheckpointError
 from smolrgpt_jax.generation import AnswerOptions, generate_answers
 from smolrgpt_jax.training import run as loop

@@ -11,10 +11,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from smolrgpt_jax.data.masks import decode
-from smolrgpt_jax.data.sources.captions import read_captions
-from smolrgpt_jax.data.sources.osd import read_bench, read_osd
-from smolrgpt_jax.data.sources.smolrgpt_parquet import read_smolrgpt
-from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.data.sources.formats import read_bench, read_captions, read_osd, read_smolrgpt, read_warehouse
 from smolrgpt_jax.warehouse.make_scene import draw_scene, make_spatial
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
 

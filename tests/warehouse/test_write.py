@@ -15,8 +15,7 @@ from pycocotools import mask as coco
 from launch import make_warehouse as command
 from smolrgpt_jax.data.masks import decode
 from smolrgpt_jax.data.records import CAPTION_CATEGORIES, WAREHOUSE_CATEGORIES
-from smolrgpt_jax.data.sources.captions import read_captions
-from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.data.sources.formats import read_captions, read_warehouse
 from smolrgpt_jax.errors import CheckpointError, DataError
 from smolrgpt_jax.warehouse import write
 from smolrgpt_jax.warehouse.make_scene import draw_scene

@@ -1,9 +1,21 @@
-"""Reads prepared data: questions from the split's parquet file, pictures one by one from ArrayRecord files."""
+"""What a prepared data set holds, one example per picture.
+
+    picture      its name
+    image        uint8[image_size, image_size, 3]
+    depth        uint8[image_size * image_size], empty where the picture has none
+    masks        uint8[R, grid, grid / 2], the distinct masks: two points of the grid per byte, each the four bits of
+                 `masks.corner_bits`, the first one in the low half
+    mask_sizes   int32[R, 2], height and width of the masks in pixels, which the interpolation needs
+    questions    JSON list of {id, category, turns, normalized_answer, regions}
+
+The same questions stand in `questions-<split>.parquet`, so that rows can be packed without reading any picture.
+"""
 
 from __future__ import annotations
 
 import functools
 import itertools
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,10 +24,80 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from smolrgpt_jax.data.prepared import schema
-from smolrgpt_jax.data.records import BadRecords, PreparedPicture
+from smolrgpt_jax.data import masks
+from smolrgpt_jax.data.masks import RLE
+from smolrgpt_jax.data.records import BadRecords, Picture, PreparedPicture, Question, StoredRegion, normalize_answer
 from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.files import read_json
+
+NAME = "prepared_pictures"
+VERSION = "1.0.0"
+SETTINGS_FILE = "prepared.json"
+QUESTION_COLUMNS = pa.schema(
+    {
+        "picture": pa.int32(),
+        "name": pa.string(),
+        "has_depth": pa.bool_(),
+        "id": pa.string(),
+        "category": pa.string(),
+        "turns": pa.list_(pa.string()),
+        "normalized_answer": pa.string(),
+        "regions": pa.list_(pa.int32()),
+    }
+)
+
+
+def pack_masks(regions: Sequence[RLE], grid: int) -> tuple[np.ndarray, np.ndarray]:
+    """Masks -> (uint8[R, grid, grid / 2], int32[R, 2]), see the module's text."""
+    bits = np.zeros((len(regions), grid, grid), np.uint8)
+    for place, region in enumerate(regions):
+        bits[place] = masks.corner_bits(region, grid)
+    sizes = np.array([(r.height, r.width) for r in regions], np.int32).reshape(-1, 2)
+    return bits[..., 0::2] | bits[..., 1::2] << 4, sizes
+
+
+def unpack_masks(packed: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """The inverse up to the interpolation: float32[R, grid, grid], what `masks.resample_rle` gives."""
+    bits = np.stack([packed & 15, packed >> 4], axis=-1).reshape(*packed.shape[:2], -1)
+    weights = np.empty(bits.shape, np.float32)
+    for height, width in np.unique(sizes, axis=0):
+        same = (sizes == (height, width)).all(axis=1)
+        weights[same] = masks.weights(bits[same], int(height), int(width))
+    return weights
+
+
+def question_rows(picture: Picture) -> tuple[list[dict[str, Any]], list[RLE]]:
+    """A picture's questions as plain values, and its distinct masks, which the questions' `regions` number."""
+    numbers: dict[RLE, int] = {}
+    rows = [
+        {
+            "id": question.id,
+            "category": question.category,
+            "turns": question.turns,
+            "normalized_answer": None if question.normalized_answer is None else str(question.normalized_answer),
+            "regions": [numbers.setdefault(region, len(numbers)) for region in question.regions],
+        }
+        for question in picture.questions
+    ]
+    return rows, list(numbers)
+
+
+def question_of(row: dict[str, Any]) -> Question:
+    """The question that a row of `question_rows` holds."""
+    users, answers = row["turns"][::2], row["turns"][1::2]
+    return Question(
+        id=row["id"],
+        category=row["category"],
+        prompt=users[-1],
+        answer=answers[-1] if len(answers) == len(users) else None,
+        normalized_answer=normalize_answer(row["category"], row["normalized_answer"]),
+        regions=tuple(map(StoredRegion, row["regions"])),
+        earlier=tuple(zip(users[:-1], answers)),
+    )
+
+
+def to_json(rows: list[dict[str, Any]]) -> str:
+    return json.dumps(rows, ensure_ascii=False, separators=(",", ":"))
 
 
 class Stored(NamedTuple):
@@ -37,7 +119,7 @@ def read_prepared(root: str | Path, split: str, on_bad_record: BadRecords | None
     if not file.is_file():
         raise DataError(f"{folder} has no prepared split {split!r}")
     try:
-        table = pq.read_table(file, schema=schema.QUESTION_COLUMNS)
+        table = pq.read_table(file, schema=QUESTION_COLUMNS)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{file}: is not a readable parquet file ({' '.join(str(error).split())})") from error
     rows = (row for batch in table.to_batches(4096) for row in batch.to_pylist())
@@ -46,7 +128,7 @@ def read_prepared(root: str | Path, split: str, on_bad_record: BadRecords | None
         rows, lambda row: (row["picture"], row["name"], row["has_depth"])
     ):
         image = folder / split / str(number)
-        questions = tuple(map(schema.question_of, asked))
+        questions = tuple(map(question_of, asked))
         depth = image if has_depth else None
         pictures.append(PreparedPicture(name, image, depth, questions, folder=folder, split=split, number=number))
     return pictures
@@ -56,10 +138,10 @@ def read_prepared(root: str | Path, split: str, on_bad_record: BadRecords | None
 def settings(folder: Path) -> dict[str, Any]:
     """The sizes a folder was prepared with; raises DataError if it holds no prepared data."""
     try:
-        found = read_json(folder / schema.SETTINGS_FILE, dict)
+        found = read_json(folder / SETTINGS_FILE, dict)
         return {name: found[name] for name in ("image_size", "mask_grid", "depth_mode")}
     except (DataError, KeyError) as error:
-        raise DataError(f"{folder} is no prepared data set (no readable {schema.SETTINGS_FILE})") from error
+        raise DataError(f"{folder} is no prepared data set (no readable {SETTINGS_FILE})") from error
 
 
 @functools.lru_cache(maxsize=64)
@@ -81,7 +163,7 @@ def load_stored(picture: PreparedPicture) -> Stored:
     if name != picture.id:
         raise DataError(f"{where} is {name!r}, the questions are about {picture.id!r}")
     depth = found["depth"].reshape(found["image"].shape[:2]) if found["depth"].size else None
-    return Stored(found["image"], depth, schema.unpack_masks(found["masks"], found["mask_sizes"]))
+    return Stored(found["image"], depth, unpack_masks(found["masks"], found["mask_sizes"]))
 
 
 def check_prepared(picture: PreparedPicture, image_size: int, mask_grid: int, depth_mode: str) -> None:

@@ -26,7 +26,15 @@ from tensorflow_datasets.core import example_serializer
 from tqdm import tqdm
 
 from smolrgpt_jax.data import images
-from smolrgpt_jax.data.prepared import schema
+from smolrgpt_jax.data.prepared.reader import (
+    NAME,
+    QUESTION_COLUMNS,
+    SETTINGS_FILE,
+    VERSION,
+    pack_masks,
+    question_rows,
+    to_json,
+)
 from smolrgpt_jax.data.records import BadRecords, Picture, records_of
 from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.files import file_aside, read_json, write_json, write_text
@@ -53,7 +61,7 @@ class PrepareConfig:
             raise ValueError(f"depth mode is {self.depth_mode!r}, must be one of {images.DEPTH_MODES}")
 
     def features(self) -> tfds.features.FeaturesDict:
-        """The TFDS features of an example, see `schema`."""
+        """The TFDS features of an example, see `reader`."""
         size, grid, tensor = self.image_size, self.mask_grid, tfds.features.Tensor
         return tfds.features.FeaturesDict(
             {
@@ -121,7 +129,7 @@ def prepare(
         data_dir=aside,
         features=config.features(),
         split_infos=infos,
-        version=schema.VERSION,
+        version=VERSION,
         filename_template=_template(None, aside),
         check_data=False,
     )
@@ -134,7 +142,7 @@ def prepare(
 
 def _template(split: str | None, folder: Path) -> tfds.core.ShardedFileTemplate:
     return tfds.core.ShardedFileTemplate(
-        data_dir=folder, dataset_name=schema.NAME, split=split, filetype_suffix="array_record"
+        data_dir=folder, dataset_name=NAME, split=split, filetype_suffix="array_record"
     )
 
 
@@ -147,7 +155,7 @@ def _jobs(template: tfds.core.ShardedFileTemplate, pictures: Sequence[Picture], 
 
 def _check_settings(aside: Path, splits: Mapping[str, Sequence[Picture]], config: PrepareConfig) -> None:
     """Writes what is prepared, or compares it with what an interrupted run in this folder was about."""
-    file = aside / schema.SETTINGS_FILE
+    file = aside / SETTINGS_FILE
     settings = dataclasses.asdict(config) | {
         "splits": {
             split: {
@@ -168,7 +176,7 @@ def _digest(pictures: Sequence[Picture]) -> str:
     """A fingerprint of all questions, so that shards of changed data are not joined with those of an interrupted run."""
     digest = hashlib.sha256()
     for picture in pictures:
-        digest.update(f"{picture.id}\n{schema.to_json(schema.question_rows(picture)[0])}\n".encode())
+        digest.update(f"{picture.id}\n{to_json(question_rows(picture)[0])}\n".encode())
     return digest.hexdigest()
 
 
@@ -228,19 +236,19 @@ def _write_shard(job: _Job, strict: bool) -> None:
 
 
 def _example(picture: Picture, config: PrepareConfig) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    rows, regions = schema.question_rows(picture)
-    packed, sizes = schema.pack_masks(regions, config.mask_grid)
+    rows, regions = question_rows(picture)
+    packed, sizes = pack_masks(regions, config.mask_grid)
     image, depth = images.read_rgb(picture.image, config.image_size), np.zeros(0, np.uint8)
     if picture.depth is not None:
         depth = images.read_depth(picture.depth, config.image_size, config.depth_mode).reshape(-1)
     arrays = {"image": image, "depth": depth, "masks": packed, "mask_sizes": sizes}
-    return {"picture": picture.id, **arrays, "questions": schema.to_json(rows)}, rows
+    return {"picture": picture.id, **arrays, "questions": to_json(rows)}, rows
 
 
 def _finish_split(split: str, folder: Path, jobs: Sequence[_Job], bad: BadRecords) -> tuple[list[int], dict[str, Any]]:
     """Writes a split's questions; returns how many pictures its shards hold, and sums over the shards."""
     lengths, reasons, sums, categories = [], [], Counter(), Counter()
-    columns = schema.QUESTION_COLUMNS
+    columns = QUESTION_COLUMNS
     with (
         file_aside(folder / f"questions-{split}.parquet") as aside,
         pq.ParquetWriter(aside, columns, compression="zstd") as writer,

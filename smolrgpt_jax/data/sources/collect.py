@@ -11,14 +11,26 @@ from typing import Any
 
 from smolrgpt_jax.data.images import picture_size
 from smolrgpt_jax.data.masks import RLE, read_boxes, read_rles
-from smolrgpt_jax.data.records import BadRecords, Picture, Question, check_question, normalize_answer, record_id
-from smolrgpt_jax.data.sources.conversation import split_turns
+from smolrgpt_jax.data.records import (
+    IMAGE,
+    MASK,
+    BadRecords,
+    Picture,
+    Question,
+    check_question,
+    normalize_answer,
+    record_id,
+)
 from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.files import read_json
 
 # Windows' separator, and what no file system takes or no terminal shows: control characters and halves of surrogate pairs.
 _NO_FILE_NAME = re.compile(r"[\\\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _HALF = 200  # characters of the beginning and of the end that are kept of a long message
+
+_DEPTH_MARK = re.compile(rf"{MASK}\s*<depth>")
+_MASK_TOKENS = re.compile(r"<mask_rgb>\s*<mask_depth>")
+_OTHER_MARKS = re.compile(r"<depth>|<mask_rgb>|<mask_depth>")
 
 # A record of any type, the file it is from and its place there, counted from 0.
 Located = tuple[Path, int, Any]
@@ -44,33 +56,33 @@ class Entry:
     boxes: object = None
 
 
-def json_records(file: Path) -> Iterator[Located]:
+def json_records(root: str | Path, annotations: str) -> Iterator[Located]:
     """The records of a JSON list; raises DataError if it is unreadable."""
+    file = Path(root, annotations)
     return ((file, place, record) for place, record in enumerate(read_json(file, list)))
 
 
 def collect_pictures(
     records: Iterable[Located],
     parse: Callable[[Any], Entry],
-    images: Path,
-    depths: Path | None,
+    root: Path,
+    images: str = "images",
+    depths: str | None = "depths",
     *,
-    categories: Sequence[str] | None,
+    categories: Sequence[str] | None = None,
     need_answer: bool = True,
     on_bad_record: BadRecords | None = None,
 ) -> list[Picture]:
-    """Checks records and groups them by picture.
+    """Checks records and groups them by picture, in the order of their first question.
 
     Args:
       records: with their places, by which messages name them beside their "id" or else their picture.
       parse: raises ValueError for a record it cannot read.
-      images, depths: folders of the pictures, outside of which no file is looked at; depths None reads none.
+      images, depths: folders of the pictures under `root`, outside of which no file is looked at; depths None reads none. Whether
+        pictures can be decoded shows on decoding.
       categories: the categories that may occur; None accepts any.
       need_answer: False for splits without answers.
       on_bad_record: policy and collector of reasons; None stops at the first bad record.
-
-    Returns:
-      The pictures in the order of their first question. Whether they can be decoded shows on decoding.
 
     Raises:
       DataError: under "error", naming file and record.
@@ -82,8 +94,8 @@ def collect_pictures(
 
     @functools.cache
     def find(image: str, depth: str | None) -> tuple[tuple[Path, Path | None], tuple[int, int]]:
-        file = _inside(images, image)
-        return (file, None if depths is None or depth is None else _inside(depths, depth)), picture_size(file)
+        file = _inside(root / images, image)
+        return (file, None if depths is None or depth is None else _inside(root / depths, depth)), picture_size(file)
 
     for file, place, record in records:
         try:
@@ -104,9 +116,58 @@ def collect_pictures(
         seen.add(question.id)
         grouped.setdefault(files, []).append(question)
     return [
-        Picture(str(image.relative_to(images).with_suffix("")), image, depth, tuple(questions))
+        Picture(str(image.relative_to(root / images).with_suffix("")), image, depth, tuple(questions))
         for (image, depth), questions in grouped.items()
     ]
+
+
+def user_text(text: str) -> str:
+    """A user's text with one "<mask>" per region and without the picture's mark at either end.
+
+    A region is written "<mask>", "<mask> <depth>" (Open Spatial Dataset) or "<mask_rgb><mask_depth>" (SmolRGPT's parquet).
+    Raises ValueError for a mark that is left over.
+    """
+    text = _MASK_TOKENS.sub(MASK, _DEPTH_MARK.sub(MASK, text)).strip()
+    text = text.removeprefix(IMAGE).removesuffix(IMAGE).strip()
+    left = _OTHER_MARKS.search(text)
+    if left:
+        raise ValueError(f"the question holds {left[0]} without its partner")
+    return text
+
+
+def first_text(record: object) -> str:
+    """What the first turn of a chat record says, as it stands there; "" if the record has no such turn."""
+    try:
+        return str(record["conversations"][0]["value"])
+    except (KeyError, IndexError, TypeError):
+        return ""
+
+
+def split_turns(texts: Sequence[object]) -> tuple[tuple[tuple[str, str], ...], str, str | None]:
+    """Texts of the user and the assistant in turn -> (earlier turns, last prompt, last answer or None).
+
+    Raises ValueError for a turn without text.
+    """
+    if not texts:
+        raise ValueError("the conversation is empty")
+    missing = [i for i, text in enumerate(texts) if not isinstance(text, str)]
+    if missing:
+        raise ValueError(f"turn {missing[0]} of the conversation has no text")
+    turns = [user_text(text) if i % 2 == 0 else text.strip() for i, text in enumerate(texts)]
+    answer = turns.pop() if len(turns) % 2 == 0 else None
+    earlier = tuple(zip(turns[:-1:2], turns[1::2]))
+    if not all(text for turn in earlier for text in turn):
+        raise ValueError("a turn of the conversation is empty")
+    return earlier, turns[-1], answer
+
+
+def chat_texts(conversation: object) -> list[object]:
+    """The texts of [{"from": "human", "value": ...}, {"from": "gpt", ...}, ...]; raises ValueError for other speakers."""
+    turns = conversation if isinstance(conversation, list) else []
+    speakers = [turn.get("from") if isinstance(turn, dict) else None for turn in turns]
+    if not turns or speakers != [("human", "gpt")[i % 2] for i in range(len(turns))]:
+        raise ValueError(f"the conversation's speakers are {speakers[:6]}, expected human and gpt in turn")
+    return [turn.get("value") for turn in turns]
 
 
 def _inside(folder: Path, name: str) -> Path:

@@ -19,13 +19,12 @@ from PIL import Image
 
 from launch import prepare_data
 from smolrgpt_jax.data.batches import PackedRows
-from smolrgpt_jax.data.pictures import FileLoader
 from smolrgpt_jax.data.prepared import writer as prepare_module
 from smolrgpt_jax.data.prepared.reader import load_stored, read_prepared, settings
 from smolrgpt_jax.data.prepared.writer import PrepareConfig, prepare
 from smolrgpt_jax.data.records import BadRecords
-from smolrgpt_jax.data.sources.formats import read_source
-from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.data.rows import FileLoader
+from smolrgpt_jax.data.sources.formats import read_source, read_warehouse
 from smolrgpt_jax.errors import DataError
 
 SMALL = PrepareConfig(image_size=16, mask_grid=8, pictures_per_shard=3)

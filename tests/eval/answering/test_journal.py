@@ -11,7 +11,7 @@ import pytest
 from eval.answering.journal import open_journal, params_fingerprint
 from smolrgpt_jax import sharding
 from smolrgpt_jax.config import Compute
-from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.generation import AnswerOptions, Sampling, answers
 from tests.generation.conftest import small_model, small_warehouse
 

@@ -12,7 +12,7 @@ from PIL import Image
 from eval.answering.one_picture import answer, read_answer, read_regions, stream_answer
 from smolrgpt_jax import load
 from smolrgpt_jax.data.masks import box_mask, decode, encode, resample
-from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.errors import CheckpointError, DataError
 from smolrgpt_jax.generation import AnswerOptions, generate_answers
 

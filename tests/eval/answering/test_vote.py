@@ -15,7 +15,7 @@ from eval.normalize import main as normalize_main
 from eval.warehouse import main, with_further
 from smolrgpt_jax.data.masks import RLE
 from smolrgpt_jax.data.records import BadRecords, Question
-from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.generation import AnswerOptions, GeneratedAnswer, generate_answers
 
 SIDE = "Is the pallet <mask> to the left or right of the pallet <mask>?"

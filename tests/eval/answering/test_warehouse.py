@@ -6,7 +6,7 @@ import pytest
 
 from eval.answering.warehouse import evaluate, left_out_answers
 from smolrgpt_jax.data.records import BadRecords
-from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.data.sources.formats import read_warehouse
 
 
 def truthful(pictures):

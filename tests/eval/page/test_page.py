@@ -26,7 +26,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from eval.answering.one_picture import answer
 from smolrgpt_jax import load
 from smolrgpt_jax.data.masks import decode
-from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.data.sources.formats import read_warehouse
 
 pytestmark = pytest.mark.slow
 

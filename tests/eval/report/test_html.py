@@ -11,7 +11,7 @@ from eval.report.html import GALLERY_PER_CATEGORY, write_report
 from eval.scoring.blind import BlindBaseline, read_training_questions
 from eval.scoring.results import compute_metrics
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
-from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.data.sources.formats import read_warehouse
 
 
 class Page(HTMLParser):

@@ -11,7 +11,7 @@ from eval.answering.warehouse import list_answers
 from eval.reading.methods import RULES, read_values
 from eval.report.html import write_report
 from eval.scoring.results import compute_metrics
-from smolrgpt_jax.data.sources.warehouse import read_warehouse
+from smolrgpt_jax.data.sources.formats import read_warehouse
 
 pytestmark = pytest.mark.slow
 
