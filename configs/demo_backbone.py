@@ -7,7 +7,9 @@ Each phase has scenes of its own, none of them the demo's. The last five ask as 
 bare values.
 """
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 from ml_collections import ConfigDict
 
@@ -19,12 +21,14 @@ ROOT = "runs/demo_backbone"
 
 @dataclass(frozen=True)
 class Phase:
-    """One phase: its scenes, its length and what its captions are of.
+    """One phase of demo_backbone.json.
 
-    row_tokens: of a packed row; captions: of regions, per picture, by kind; pictures: share of the captions of whole pictures among
-    the rows, 0 for as many as there are, None for none of them; metres, summary: of worked answers, see AnswerStyle.
+    about: what it teaches, for people; row_tokens: of a packed row; captions: of regions, per picture, by kind; pictures: share of the
+    captions of whole pictures among the rows, 0 for as many as there are, None for none of them; metres, summary: of worked answers, see
+    AnswerStyle.
     """
 
+    about: str
     seed: int
     scenes: int
     steps: int
@@ -36,38 +40,7 @@ class Phase:
     summary: bool = False
 
 
-# Nearly all tokens can be learned early: one digit per coordinate, whole metres, no decimals.
-_SEE = {"single": 4, "compare": 3, "side": 4, "floor": 4, "apart": 7, "within": 4, "how_many": 2, "name_each": 4}
-# Several regions in turn, one word each.
-_SCAN = {"single": 2, "compare": 2, "side": 3, "floor": 2, "apart": 2, "within": 2, "how_many": 2, "inside": 2}
-_SCAN |= {"name_each": 3, "inside_each": 6}
-# Two digits per coordinate and tenths of metres, which only add noise before.
-_MEASURE = {"single": 1, "compare": 1, "side": 3, "floor": 1, "apart": 1, "within": 1, "how_many": 1, "inside": 2}
-_MEASURE |= {"name_each": 1, "place_each": 3, "inside_each": 4, "near_each": 3, "legs": 4}
-# What questions take, several steps, each on what the one before found; first those whose tokens are mostly certain.
-_CHOOSE = {"single": 1, "side": 1, "floor": 1, "within": 2, "name_each": 1, "inside_each": 2, "load": 2}
-_CHOOSE |= {"worked_count": 8, "worked_mcq": 6}
-# A few of what was learned before, so that it stays.
-_KEPT = dict.fromkeys(("single", "side", "floor", "name_each", "inside_each", "load"), 1)
-_ASK = {**_KEPT, "worked_count": 8, "worked_mcq": 5, "worked_distance": 7}
-# Places in metres, and distances from them, many in a row: what is a difference of two numbers is learned from such lists in a few
-# hundred steps, and not in thousands from the few that an answer has.
-_RECKON = {**_KEPT, "reckon_each": 8, "worked_count": 4, "worked_distance": 1}
-_CONCLUDE = {**_KEPT, "reckon_each": 3, "worked_count": 8, "worked_mcq": 5, "worked_distance": 5}
-# All of it once more, in the proportions in which the demo's model gets things wrong.
-_REVIEW = {**_KEPT, "floor": 2, "reckon_each": 2, "worked_count": 7, "worked_mcq": 6, "worked_distance": 8}
-PHASES = {
-    "see": Phase(900_001, 5000, 1300, 160, _SEE, pictures=0),
-    "scan": Phase(900_002, 5000, 1500, 160, _SCAN, pictures=None),
-    "measure": Phase(900_003, 5000, 2500, 160, _MEASURE, pictures=None),
-    # The captions of whole pictures, which the phases between make it forget, beside those of the last one.
-    "recall": Phase(900_004, 5000, 700, 160, _MEASURE, pictures=0.15, peak=5e-4),
-    "choose": Phase(900_005, 8000, 3500, 256, _CHOOSE),
-    "ask": Phase(900_006, 8000, 3000, 256, _ASK),
-    "reckon": Phase(900_007, 5000, 1800, 320, _RECKON, metres=True),
-    "conclude": Phase(900_008, 8000, 2500, 336, _CONCLUDE, metres=True, summary=True),
-    "review": Phase(900_009, 8000, 3000, 336, _REVIEW, metres=True, summary=True),
-}
+PHASES = {name: Phase(**phase) for name, phase in json.loads(Path(__file__).with_suffix(".json").read_text()).items()}
 
 
 def warehouse(name: str) -> dict:

@@ -1,46 +1,26 @@
 """What the studies of eval.studies train and test: variants of the model, sizes, and the warehouses of the layout shift."""
 
+import json
+from pathlib import Path
+
 from ml_collections import ConfigDict
 
 from configs import demo
 from smolrgpt_jax.config import PRESETS
 
-# Study -> variant -> fields of SmolRGPTConfig that differ from the demo's.
-TRAINED: dict[str, dict[str, dict]] = {
-    "depth": {
-        "separate, as published": {},
-        "shared connector": {"depth_pathway": "shared_connector"},
-        "shared refiner": {"depth_pathway": "shared_refiner"},
-        "no depth": {"depth_pathway": "none"},
-    },
-    "refiners": {"refined, as published": {}, "bypassed": {"refiners": False}},
-    "picture_tokens": {"picture and regions, as published": {}, "regions alone": {"picture_tokens": False}},
-    "shuffle": {"factor 2, as published": {}, "factor 1": {"shuffle_factor": 1}, "factor 4": {"shuffle_factor": 4}},
-    # The encoder stays as it was trained, on pictures of 128 pixels; its table of positions is resized.
-    "resolution": {"128 pixels": {}, "64 pixels": {"image_size": 64}, "192 pixels": {"image_size": 192}},
-    # Trained and tested on widths and heights, see eval/studies/sizes.py.
-    "sizes": {
-        "as published": {},
-        "extent": {"region_extent": True},
-        "finer pooling": {"shuffle_factor": 1},
-        "extent and finer pooling": {"region_extent": True, "shuffle_factor": 1},
-    },
-}
+_FILE = json.loads(Path(__file__).with_suffix(".json").read_text())
+# Study -> variant -> fields of SmolRGPTConfig that differ from the demo's. With another resolution the encoder stays as it was trained, on
+# pictures of 128 pixels; its table of positions is resized. Sizes: see eval/studies/sizes.py.
+TRAINED: dict[str, dict[str, dict]] = _FILE["trained"]
 # Steps of 8 rows, and scenes of the training split.
-SIZES = {"cpu": {"steps": 600, "scenes": 3000}, "gpu": {"steps": 20_000, "scenes": 30_000}}
+SIZES: dict[str, dict[str, int]] = _FILE["sizes"]
 
 # The layout shift, version 1: a checkpoint trained on the demo's warehouse (any seed below demo.RESERVED_SEEDS) and tested on these. What is in
 # a version stays as it is, so that numbers can be compared; changes make a new one.
 SHIFT_VERSION = 1
 SHIFT_SEED = 910_001
 SIZE_TEST_SEED = 920_000
-SHIFT: dict[str, dict] = {
-    "as in training": {},
-    "cameras of all heights": {"camera_variety": 1.0},
-    "other looks": {"appearance_variety": 1.0},
-    "fuller": {"max_pallets": 10},
-    "all of these": {"camera_variety": 1.0, "appearance_variety": 1.0, "max_pallets": 10},
-}
+SHIFT: dict[str, dict] = _FILE["shift"]
 
 
 def shifted_warehouse(variant: str, scenes: int = 100) -> dict:

@@ -161,39 +161,4 @@ class ParquetSet:
         return {"id_db": number, **row, "rle": record.get("rle"), "texts": texts, "dataset_name": self.name}
 
 
-PARQUET_SETS = (
-    ParquetSet(
-        "warehouse-rgbd-smolRGPT",
-        ".",
-        {"train": "train.json", "val": "val.json"},
-        ("train/images", "train/depths", "val/images", "val/depths"),
-        {
-            "id": "{id}",
-            "rgb_image": "{image}",
-            "depth_image": "{stem}_depth.png",
-            "category": "{category}",
-            "normalized_answer": "{normalized_answer}",
-        },
-    ),
-    ParquetSet(
-        "osd-110k-smolRGPT",
-        "osd",
-        OSD_FILES,
-        ("images", "depths"),
-        {"id": "{filename}", "rgb_image": "{filename}.jpg", "depth_image": "{filename}.png"},
-        several_turns=True,
-    ),
-    ParquetSet("llava-cc3m-smolRGPT", "llava", LLAVA_FILES, ("images",), {"id": "{id}", "rgb_image": "{image}"}),
-    ParquetSet(
-        "spacial-rgpt-bench-smolRGPT",
-        "bench",
-        {"test": BENCH_FILE},
-        ("images", "depths"),
-        {
-            "id": "{id}",
-            "rgb_image": "{image_info[file_path]}",
-            "depth_image": "{image_info[file_path]}",
-            "category": "{qa_info[category]}",
-        },
-    ),
-)
+PARQUET_SETS = [ParquetSet(**fields) for fields in read_json(Path(__file__).with_name("parquet_sets.json"))]

@@ -16,15 +16,16 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import math
 import multiprocessing
 import os
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -36,10 +37,10 @@ from smolrgpt_jax.warehouse.make_scene import MadeScene, make
 from smolrgpt_jax.warehouse.other_formats import write_formats
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
 from smolrgpt_jax.warehouse.picture.view import Region
-from smolrgpt_jax.warehouse.words.balance import choose
 from smolrgpt_jax.warehouse.words.questions import Asked
 
 VERSION = 3
+T = TypeVar("T")
 
 
 def make_warehouse(
@@ -108,6 +109,40 @@ def _make_all(folder: Path, config: WarehouseConfig, workers: int) -> dict[str, 
         for split, scene in zip(splits, tqdm(scenes, total=total, desc="scenes", unit="scene")):
             made[split].append(scene)
     return made
+
+
+def interleaved(items: Sequence[T], classes: Sequence[object]) -> list[T]:
+    """Orders items so that classes take turns; within a class the order stays.
+
+    Any beginning of the result holds about as many items of each class as there are:
+
+        items a1 a2 a3 b1, classes A A A B  ->  a1 b1 a2 a3
+    """
+    seen: dict[object, Iterator[int]] = defaultdict(itertools.count)
+    turns = [next(seen[label]) for label in classes]
+    return [items[place] for place in sorted(range(len(items)), key=turns.__getitem__)]
+
+
+def choose(scenes: Sequence[Sequence[Asked]], shares: dict[str, float], most: int) -> list[list[Asked]]:
+    """Chooses questions of each scene, in their order, so that categories have their shares and answers are balanced.
+
+    Sides and counts take turns, so that no constant answer does well; questions are taken from as many scenes as possible.
+
+    Args:
+      scenes: the questions of each scene, in random order within a category.
+      shares: of each category, adding up to 1.
+      most: the number of questions wanted; fewer are chosen where a category runs out.
+    """
+    pools: dict[str, list[tuple[int, int]]] = {}  # category -> (scene, question)
+    for category in shares:
+        every = [(scene, i) for scene, own in enumerate(scenes) for i, q in enumerate(own) if q.category == category]
+        pool = interleaved(every, [scene for scene, _ in every])
+        if category in ("left_right", "count"):
+            pool = interleaved(pool, [scenes[scene][i].normalized_answer for scene, i in pool])
+        pools[category] = pool
+    total = min([most, *(len(pools[category]) / share for category, share in shares.items() if share)])
+    taken = {place for category, share in shares.items() for place in pools[category][: int(total * share + 1e-6)]}
+    return [[q for i, q in enumerate(own) if (scene, i) in taken] for scene, own in enumerate(scenes)]
 
 
 def _write_records(folder: Path, config: WarehouseConfig, made: dict[str, list[MadeScene]]) -> dict[str, Any]:

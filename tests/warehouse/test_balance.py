@@ -12,7 +12,7 @@ from eval.scoring.blind import template
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
 from smolrgpt_jax.warehouse.make_scene import make_questions
 from smolrgpt_jax.warehouse.parameters import MIXES, WarehouseConfig
-from smolrgpt_jax.warehouse.words.balance import choose, interleaved
+from smolrgpt_jax.warehouse.write import choose, interleaved
 
 EQUAL = dict.fromkeys(WAREHOUSE_CATEGORIES, 0.25)
 

@@ -10,7 +10,7 @@ import pytest
 
 from configs import demo
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
-from smolrgpt_jax.warehouse.picture.surfaces import (
+from smolrgpt_jax.warehouse.picture.shading import (
     MARGIN,
     TEXEL,
     TEXELS,

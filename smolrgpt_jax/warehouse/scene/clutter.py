@@ -6,23 +6,16 @@ from collections.abc import Callable
 
 import numpy as np
 
-from smolrgpt_jax.warehouse.scene.objects import CARDBOARD, Cuboid, Place, palette, pick, tinted
+from smolrgpt_jax.warehouse.scene.objects import CARDBOARD, COLORS, Cuboid, Place, pick, tinted
 
-PAINTED = palette("45 47 50, 20 35 62, 28 45 30, 70 70 68")
-YELLOW, BLACK, STEEL, LEGS, COLUMN, CONE, BAND = palette(
-    "93 74 12, 7 7 8, 25 25 27, 30 30 32, 70 70 68, 90 35 8, 88 88 86"
-)
-TROLLEY, CLADDING, PANE, POLE = palette("16 32 68, 55 56 58, 98 100 100, 20 20 22")
-TRUCKS = palette("90 55 10, 75 15 12")
-SKIN = palette("80 62 50, 55 38 28, 35 24 18")
-CLOTHES = palette("12 14 22, 80 80 78, 85 45 10, 20 30 55, 10 55 50")
+YELLOW, BLACK, STEEL, LEGS, COLUMN, CONE, BAND, TROLLEY, CLADDING, PANE, POLE = COLORS["clutter"]
 Draw = Callable[[np.random.Generator, Place], list[Cuboid]]
 SIDES = (-1, 1)
 
 
 def furniture(rng: np.random.Generator, place: Place) -> list[Cuboid]:
     """A crate, a barrel-like bin or a table with things on it."""
-    color, style = tinted(rng, pick(rng, PAINTED), 0.2), rng.integers(3)
+    color, style = tinted(rng, pick(rng, COLORS["furniture"]), 0.2), rng.integers(3)
     if style == 0:
         return [place((0, 0, 0), rng.uniform(0.35, 0.8, 3), color)]
     if style == 1:
@@ -31,20 +24,22 @@ def furniture(rng: np.random.Generator, place: Place) -> list[Cuboid]:
     boxes = [place((x * 0.65, y * 0.25, 0), (0.06, 0.06, 0.75), LEGS) for x in SIDES for y in SIDES]
     boxes.append(place((0, 0, 0.75), (1.4, 0.6, 0.05), color))
     for x in (-0.4, 0.35):
-        boxes.append(place((x, 0, 0.8), rng.uniform(0.2, 0.4, 3), tinted(rng, pick(rng, PAINTED))))
+        boxes.append(place((x, 0, 0.8), rng.uniform(0.2, 0.4, 3), tinted(rng, pick(rng, COLORS["furniture"]))))
     return boxes
 
 
 def person(rng: np.random.Generator, place: Place) -> list[Cuboid]:
     """Somebody who walks, with or without a helmet."""
-    skin, trousers, shirt = (tinted(rng, pick(rng, colors)) for colors in (SKIN, CLOTHES, CLOTHES))
+    skin, trousers, shirt = (
+        tinted(rng, pick(rng, colors)) for colors in (COLORS["skin"], COLORS["clothes"], COLORS["clothes"])
+    )
     step, high = rng.uniform(0.0, 0.16), rng.uniform(0.92, 1.08)
     boxes = [place((x * 0.09, x * step, 0), (0.14, 0.17, 0.82 * high), trousers) for x in SIDES]
     boxes.append(place((0, 0, 0.82 * high), (0.40, 0.22, 0.58 * high), shirt))
     boxes.append(place((0, 0, 1.44 * high), (0.17, 0.20, 0.24 * high), skin))
     boxes += [place((x * 0.25, -x * step, 0.78 * high), (0.10, 0.13, 0.58 * high), shirt) for x in SIDES]
     if rng.random() < 0.6:
-        boxes.append(place((0, 0, 1.64 * high), (0.22, 0.25, 0.10), tinted(rng, CLOTHES[rng.integers(1, 4)])))
+        boxes.append(place((0, 0, 1.64 * high), (0.22, 0.25, 0.10), tinted(rng, COLORS["clothes"][rng.integers(1, 4)])))
     return boxes
 
 
@@ -69,7 +64,7 @@ def cone(rng: np.random.Generator, place: Place) -> list[Cuboid]:
 
 def crates(rng: np.random.Generator, place: Place) -> list[Cuboid]:
     """A heap of boxes without a pallet."""
-    color, boxes = CARDBOARD if rng.random() < 0.6 else pick(rng, PAINTED), []
+    color, boxes = CARDBOARD if rng.random() < 0.6 else pick(rng, COLORS["furniture"]), []
     for x, y in ((-0.3, -0.25), (0.28, -0.2), (-0.2, 0.3), (0.32, 0.28)):
         base = 0.0
         for _ in range(int(rng.integers(0, 4))):
@@ -86,7 +81,7 @@ def trolley(rng: np.random.Generator, place: Place) -> list[Cuboid]:
     for k in range(decks):
         boxes.append(place((0, 0, 0.15 + 0.5 * k), (0.95, 0.6, 0.04), frame))
         if rng.random() < 0.8:
-            color = tinted(rng, pick(rng, PAINTED), 0.3)
+            color = tinted(rng, pick(rng, COLORS["furniture"]), 0.3)
             size = (rng.uniform(0.4, 0.85), 0.5, rng.uniform(0.12, 0.32))
             boxes.append(place((0, 0, 0.19 + 0.5 * k), size, color, (2, 1, 1)))
     return boxes
@@ -94,7 +89,7 @@ def trolley(rng: np.random.Generator, place: Place) -> list[Cuboid]:
 
 def forklift(rng: np.random.Generator, place: Place) -> list[Cuboid]:
     """A parked truck with mast and forks."""
-    paint, boxes = tinted(rng, pick(rng, TRUCKS)), []
+    paint, boxes = tinted(rng, pick(rng, COLORS["trucks"])), []
     for x, y, base, size, color in (
         (0.1, 0, 0.15, (1.5, 1.0, 0.65), paint),
         (0.6, 0, 0.8, (0.5, 0.95, 0.35), BLACK),
@@ -113,7 +108,7 @@ def forklift(rng: np.random.Generator, place: Place) -> list[Cuboid]:
 
 def cabinet(rng: np.random.Generator, place: Place) -> list[Cuboid]:
     """A row of lockers or machines."""
-    color = tinted(rng, pick(rng, PAINTED), 0.25)
+    color = tinted(rng, pick(rng, COLORS["furniture"]), 0.25)
     size = rng.uniform((0.8, 0.5, 1.2), (1.3, 0.9, 2.1)).tolist()
     body = place((0, 0, 0), size, color, (rng.integers(1, 4), 1, 2))
     return [body, place((0, 0, size[2]), (0.9 * size[0], 0.4, 0.12), tinted(rng, color, 0.2))]

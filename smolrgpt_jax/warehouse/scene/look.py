@@ -13,17 +13,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from smolrgpt_jax.warehouse.scene.geometry import Camera, Point, Vector
-from smolrgpt_jax.warehouse.scene.objects import Color, Cuboid, palette, pick, tinted
+from smolrgpt_jax.warehouse.scene.objects import COLORS, Color, Cuboid, pick, tinted
 
 WALLS = ("ribs", "panels", "blocks", "plaster")
-# Paints of zones, floors and walls seen in warehouses.
-ZONE_PAINTS = palette("92 74 12, 15 34 66, 85 85 82, 72 16 13, 16 50 28, 88 45 12")
-FLOORS = palette("42 42 43, 52 51 49, 36 40 42, 34 44 38, 50 45 38, 30 36 47")
-STRIPES = palette("10 27 62, 72 16 13, 85 62 10, 20 42 28, 30 30 32")
-# Loads other than cardboard: white cartons, dark wrap, blue crates, wooden crates, clear foil.
-LOADS = palette("80 79 76, 20 17 17, 20 36 66, 70 52 30, 66 69 70")
-PALLETS = palette("62 47 28, 55 14 12, 18 40 26, 46 47 48")
-PLAIN_PAINTS = palette("92 74 12, 92 74 12, 15 34 66, 88 45 12")
 PLAIN_STRIPE = (0.10, 0.27, 0.62)
 
 
@@ -77,7 +69,7 @@ def plain_colors(rng: np.random.Generator, floor: float, wall: float) -> Colors:
         floor=tinted(rng, (floor,) * 3, 0.03),
         wall=tinted(rng, (wall,) * 3, 0.03),
         stripe=tinted(rng, PLAIN_STRIPE, 0.15),
-        paint=tinted(rng, pick(rng, PLAIN_PAINTS), 0.05),
+        paint=tinted(rng, pick(rng, COLORS["plain zone paints"]), 0.05),
     )
 
 
@@ -125,10 +117,10 @@ def draw_colors(rng: np.random.Generator, plain: Colors, variety: float) -> Colo
 
     light = rng.uniform(0.45, 0.92)
     return Colors(
-        floor=other(plain.floor, FLOORS, 0.12),
+        floor=other(plain.floor, COLORS["floors"], 0.12),
         wall=other(plain.wall, ((light, light, light), (light, 0.97 * light, 0.9 * light)), 0.03),
-        stripe=other(plain.stripe, STRIPES, 0.15),
-        paint=other(plain.paint, ZONE_PAINTS, 0.08),
+        stripe=other(plain.stripe, COLORS["wall stripes"], 0.15),
+        paint=other(plain.paint, COLORS["zone paints"], 0.08),
     )
 
 
@@ -141,8 +133,8 @@ def dress(rng: np.random.Generator, cuboids: Sequence[Cuboid], variety: float) -
     for cuboid in cuboids:
         if cuboid.owner != last:
             last = cuboid.owner
-            load = pick(rng, LOADS) if rng.random() < 0.3 * variety else None
-            pallet = pick(rng, PALLETS) if rng.random() < 0.5 * variety else None
+            load = pick(rng, COLORS["loads"]) if rng.random() < 0.3 * variety else None
+            pallet = pick(rng, COLORS["painted pallets"]) if rng.random() < 0.5 * variety else None
         if cuboid.owner and cuboid.material == "card":
             color = tinted(rng, load or cuboid.color, 0.14 * variety)
             cuboid = dataclasses.replace(cuboid, color=color, material="plain" if load else "card")

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -17,18 +19,14 @@ from smolrgpt_jax.warehouse.scene.geometry import Point, Vector, corners, moved,
 KINDS = ("buffer", "pallet", "transporter", "shelf")
 Color = tuple[float, float, float]  # RGB in 0..1
 T = TypeVar("T")
-
-
-def palette(text: str) -> tuple[Color, ...]:
-    """Colours given as percent of red, green and blue: "62 47 28, 55 14 12"."""
-    return tuple(tuple(int(part) / 100 for part in color.split()) for color in text.split(","))
-
-
+# Name -> its colours, from percent of red, green and blue.
+COLORS: dict[str, tuple[Color, ...]] = {
+    name: tuple(tuple(part / 100 for part in color) for color in colors)
+    for name, colors in json.loads(Path(__file__).with_name("palettes.json").read_text()).items()
+}
 PALLET: Vector = (1.2, 1.0, 0.14)  # metres: along, across, high
 TRANSPORTER: Vector = (1.15, 0.75, 0.24)
-PALLETS = palette("55 42 27, 14 14 15, 13 25 52, 15 42 45")
-SHELVES = palette("15 28 60, 62 24 14, 25 30 34")
-CARDBOARD, WHITE, ORANGE = palette("66 50 33, 82 82 80, 93 68 10")
+CARDBOARD, WHITE, ORANGE = COLORS["objects"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +105,7 @@ def tinted(rng: np.random.Generator, color: Color, spread: float = 0.1) -> Color
 
 def pallet(rng: np.random.Generator, place: Place, _: Thing, base: float = 0.0) -> list[Cuboid]:
     """A pallet and on it cardboard boxes: a full block, two stacks, a half load, or loose boxes of several sizes."""
-    wood = place((0, 0, base), PALLET, tinted(rng, pick(rng, PALLETS)), (6, 1, 1), "wood")
+    wood = place((0, 0, base), PALLET, tinted(rng, pick(rng, COLORS["pallets"])), (6, 1, 1), "wood")
     card, style, base = tinted(rng, CARDBOARD, 0.18), rng.integers(4), base + PALLET[2]
     box = functools.partial(place, material="card")
     if style == 0:
@@ -146,7 +144,7 @@ def transporter(rng: np.random.Generator, place: Place, thing: Thing) -> list[Cu
 def shelf(rng: np.random.Generator, place: Place, thing: Thing) -> list[Cuboid]:
     """A rack of two or three boards, most of their places filled with boxes."""
     length, deep = thing.size
-    frame = tinted(rng, pick(rng, SHELVES))
+    frame = tinted(rng, pick(rng, COLORS["shelves"]))
     levels, step = int(rng.integers(2, 4)), rng.uniform(0.9, 1.15)
     post = (0.09, 0.09, step * levels + 0.15)
     boxes = [place((x * length / 2, y * deep / 2, 0), post, frame) for x in (-1, 1) for y in (-1, 1)]
