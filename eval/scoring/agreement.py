@@ -15,21 +15,16 @@ EXAMPLES = 3  # of differences, per pair of methods and category
 
 
 def agreement(items: Sequence[Mapping]) -> dict:
-    """Compares the values that several methods give the same answers.
-
-    Two values agree if they are equal, distances to the millimetre; "unreadable" (None) is a value too.
+    """Compares the values of several methods; equal are those that are, distances to the millimetre, None with None too.
 
     Args:
-      items: as in predictions.json: id, category, question, answer, truth (None where it is not published) and values:
-        {method: value}, the same methods everywhere.
+      items: as in predictions.json, with values: {method: value}, the same methods everywhere.
 
     Returns:
-      methods: their names, the first one scores; scores: {method: S1, the four categories and unreadable}, absent
-      without truths; all: the share of answers on which all methods agree; pairs: list of {methods: two names, all,
-      categories:
-      {category: share}, examples: at most EXAMPLES differences per category, dicts of id, category, question, answer,
-      the two values under the methods' names, truth}. A share is {questions, agree, percent, kappa: Cohen's, None where
-      chance alone agrees always}; that of all methods has no kappa.
+      methods: their names; scores: {method: S1, the four categories and unreadable}, absent without truths; all: the
+      share of answers on which all methods agree; pairs: [{methods: two names, all: share, categories: {category:
+      share}, examples: at most EXAMPLES differences per category}]. A share is {questions, agree, percent, kappa:
+      Cohen's, None where chance alone agrees always}; that of all methods has no kappa.
     """
     methods = list(items[0]["values"])
     agreeing = sum(len({_label(item["values"][name]) for name in methods}) == 1 for item in items)
@@ -50,12 +45,10 @@ def _pair(items: Sequence[Mapping], first: str, second: str) -> dict:
         if members:
             shares[category] = _share(members, first, second)
         differing = [i for i in members if _label(i["values"][first]) != _label(i["values"][second])]
-        examples += [
-            {"id": item["id"], "category": category, "question": item["question"], "answer": item["answer"]}
-            | {name: item["values"][name] for name in (first, second)}
-            | {"truth": item["truth"]}
-            for item in differing[:EXAMPLES]
-        ]
+        fields = ("id", "question", "answer", "truth")
+        for item in differing[:EXAMPLES]:
+            said = {name: item["values"][name] for name in (first, second)}
+            examples.append({**{field: item[field] for field in fields}, "category": category, **said})
     pair = {"methods": [first, second], "all": _share(items, first, second)}
     return pair | {"categories": shares, "examples": examples}
 

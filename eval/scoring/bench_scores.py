@@ -57,18 +57,14 @@ def clock_hours(first: int, second: int) -> int:
 
 
 def score_bench(items: Sequence[Mapping]) -> dict:
-    """Scores answers.
-
-    Args:
-      items: one per question: id, image, category (of CATEGORIES), value and truth_value (as of `bench_answer`, None
-        where unreadable).
+    """Scores answers: items with id, image, category, value and truth_value (as of `bench_answer`).
 
     Returns:
-      judge; qualitative: {column: percent, "average": percent of all qualitative questions}; quantitative: {column:
-      {success: percent, error: mean relative error, or degrees}}, None without questions or without readable answers;
-      intervals: 95 % of the same percentages; bootstrap: how they were made; columns and categories: {name: {questions,
-      correct, unreadable, success}}; questions, unreadable; cut_off: answers that the longest length cut;
-      unreadable_truths: ids whose published answer the rules cannot read, which count as failures.
+      judge; qualitative: {column: percent, "average": of all qualitative questions}; quantitative: {column: {success:
+      percent, error: mean relative error, or degrees}}, None without questions or without readable answers; intervals
+      of the same percentages and bootstrap, how they were made; columns and categories: {name: {questions, correct,
+      unreadable, success}}; questions, unreadable; cut_off: answers that the longest length cut; unreadable_truths: ids
+      whose published answer the rules cannot read, which count as failures.
 
     Raises:
       DataError: there is no question, or ids occur twice.

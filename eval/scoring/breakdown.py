@@ -26,15 +26,10 @@ _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
 def describe_details(items: Sequence[Mapping]) -> dict:
-    """What metrics.json holds beside the scores.
+    """What metrics.json holds beside the scores: intervals {S1 and category: [low, high] in percent or None}, bootstrap
+    (how they were made), templates, distance_errors, calibration and readability, see the functions of these names.
 
-    Args:
-      items: questions with answers; those with "image" are grouped by it, those without "question" get no templates,
-        those without "answer", its text, no readability.
-
-    Returns:
-      intervals {S1 and category: [low, high] in percent or None}, bootstrap (how they were made), templates,
-      distance_errors, calibration and readability, see the functions of these names.
+    Items with "image" are grouped by it, those without "question" get no templates, those without "answer" no readability.
     """
     by_picture = all(item.get("image") is not None for item in items)
     clusters = [item["image"] if by_picture else item["id"] for item in items]
@@ -56,10 +51,7 @@ def abstracted(question: str) -> str:
 
 
 def template_scores(items: Sequence[Mapping]) -> list[dict]:
-    """Right answers of each question template, those of a category together, the most frequent first.
-
-    Returns dicts of category, template, questions, correct, accuracy (percent).
-    """
+    """Dicts of category, template, questions, correct and accuracy (percent), by category, the most frequent first."""
     rights: dict[tuple[str, str], list[bool]] = defaultdict(list)
     for item, right in zip(items, _rights(items)):
         rights[item["category"], abstracted(item["question"])].append(right)
@@ -78,10 +70,9 @@ def distance_errors(items: Sequence[Mapping]) -> list[dict]:
     """Errors of the distance questions by true distance; bins without questions are left out.
 
     Returns:
-      Dicts of low and high (metres; the bin holds low < truth <= high, the first one only 0), questions, readable,
-      accuracy (percent, unreadable answers are wrong) and, over the readable answers, None without one: mean_error
-      (answer - truth), mean_absolute_error and median_absolute_error in metres, mean_relative_error in percent (None
-      for the bin of 0).
+      Dicts of low and high (metres; low < truth <= high, the first bin only 0), questions, readable, accuracy (percent,
+      unreadable answers are wrong) and, over the readable answers, None without one: mean_error (answer - truth),
+      mean_absolute_error and median_absolute_error in metres, mean_relative_error in percent (None for the bin of 0).
     """
     rows = []
     for (low, high), found in _by_distance(items):
@@ -101,10 +92,9 @@ def distance_errors(items: Sequence[Mapping]) -> list[dict]:
 def calibration(items: Sequence[Mapping]) -> dict[str, dict | None]:
     """Answers against the truth, for distance by bins of the true distance and for count by the true count.
 
-    Returns:
-      {"distance" or "count": None without a readable answer, else slope and intercept of the least-squares line answer
-      = intercept + slope * truth (None where all truths are equal) and groups: dicts of truth (mean), answer (mean),
-      lower and upper (quartiles of the answers), n}.
+    Returns {"distance" or "count": None without a readable answer, else slope and intercept of the least-squares line
+    answer = intercept + slope * truth (None where all truths are equal) and groups: dicts of truth (mean), answer
+    (mean), lower and upper (quartiles of the answers), n}.
     """
     distances = [found for _, found in _by_distance(items)]
     counts: dict[int, list[Mapping]] = defaultdict(list)

@@ -23,14 +23,9 @@ _CELLS = 4_000_000  # of the matrix of draws held at once, 32 MB
 def bootstrap(
     clusters: Sequence[Hashable], values: np.ndarray, resamples: int = RESAMPLES, seed: int = SEED
 ) -> np.ndarray:
-    """Draws clusters with replacement and adds up the values of what was drawn.
+    """Draws clusters with replacement and adds up the values of what was drawn; the same seed gives the same resamples.
 
-    Args:
-      clusters: [N], the cluster of each observation; at least one.
-      values: float64[N, K].
-
-    Returns:
-      float64[resamples, K]; the same seed gives the same resamples.
+    clusters: of each observation, at least one; values: float64[N, K]. Returns float64[resamples, K].
     """
     numbers = {cluster: number for number, cluster in enumerate(dict.fromkeys(clusters))}
     sums = np.zeros((len(numbers), values.shape[1]))
@@ -52,11 +47,8 @@ def category_intervals(
 
     Args:
       clusters, categories: one per question: its picture and its category.
-      values: one per question: 1 for a right answer, 0 for a wrong one; to compare two runs, the difference of the two.
-      names: the categories to report.
-
-    Returns:
-      {category or "mean": [low, high], None without questions}; percent, or percentage points.
+      values: one per question: 1 or 0 for right or wrong; to compare two runs, the difference of the two.
+      names: the categories to report; None without questions.
     """
     members = np.array([[float(category == name) for name in names] for category in categories])
     sums = bootstrap(clusters, np.concatenate([members * np.asarray(values, float)[:, None], members], axis=1))

@@ -37,14 +37,11 @@ def is_correct(category: str, predicted: Answer, truth: str | float) -> bool:
 
 
 def official_value(category: str, value: object) -> str | int | float:
-    """Reads a value as the published scorer does.
+    """Reads a value as the published scorer does; raises ValueError where that ends with a traceback.
 
     Sides are lower-cased and known by few names, anything else stays as it stands. Of an mcq answer, lower-cased and with
     the words zero to ten replaced in this order wherever they stand, the first run of digits counts, or the whole text
     where there is none. Counts are truncated floats.
-
-    Raises:
-      ValueError: the published scorer ends with a traceback here.
     """
     text = str(value).strip().lower()
     if category == "left_right":
@@ -64,14 +61,10 @@ def official_value(category: str, value: object) -> str | int | float:
 
 
 def score(questions: Iterable[Question], predictions: Mapping[str, object]) -> dict:
-    """Scores predictions against the questions' normalized answers.
+    """Scores predictions, normalised answers by question id, as `parse_normalized` reads them.
 
     A question without prediction, or with an unreadable one, is wrong, and is left out of the error means (err, absrel,
     rmse), which have no number for it.
-
-    Args:
-      questions: with category and normalized answer; every one of them is scored.
-      predictions: normalised answer per question id, as `parse_normalized` reads them.
 
     Returns:
       S1 and the four category accuracies in percent (S1 is the mean over the categories that occur; a category that
@@ -79,8 +72,7 @@ def score(questions: Iterable[Question], predictions: Mapping[str, object]) -> d
       {"error": why there are none} for predictions on which the published scorer ends.
 
     Raises:
-      DataError: there is no question, a question has no answer, its id occurs twice, or a prediction's id is not among
-        the questions'.
+      DataError: there is no question, a question has no answer, its id occurs twice, or a prediction has no question.
     """
     questions = list(questions)
     truths: dict[str, list[float | str]] = {category: [] for category in WAREHOUSE_CATEGORIES}

@@ -69,13 +69,10 @@ def check_known(names: Sequence[str], known: Iterable[str], source: object) -> N
 def check_same(
     first: Iterable[str], second: Iterable[str], names: tuple[str, str], beside: Path | None = None, what: str = ""
 ) -> None:
-    """Raises a DataError, which begins with `what`, that lists all ids which only one of two files has.
+    """Raises a DataError, which begins with `what`, that lists all ids which only one of two files, `names`, has.
 
-    Args:
-      first, second: the ids of both.
-      names: of the files.
-      beside: file beside which more than MOST_LISTED ids are listed, {name: [id, ...]}; the sentence then has the first
-        ones only. None keeps them in the sentence however many they are.
+    More than MOST_LISTED are listed in a file next to `beside`, {name: [id, ...]}, and the sentence has the first ones;
+    None keeps them in the sentence however many they are.
     """
     first, second = dict.fromkeys(first), dict.fromkeys(second)
     pairs = ((names[0], first, second), (names[1], second, first))
@@ -98,11 +95,8 @@ def check_same(
 def make_submission(predictions: Sequence[Mapping], ids: Sequence[str] | None = None) -> list[dict]:
     """[{"id", "normalized_answer"}]: "left" or "right", whole numbers (count, mcq), metres with a decimal point.
 
-    The format has no place for "unreadable"; the empty string is wrong everywhere.
-
-    Args:
-      predictions: with id and normalized_answer.
-      ids: all that the submission must hold, in its order; None for those of the predictions.
+    The format has no place for "unreadable"; the empty string is wrong everywhere. ids: all that the submission must
+    hold, in its order; None for those of the predictions.
     """
     values = {item["id"]: item["normalized_answer"] for item in predictions}
     known = {name: "" if value is None else value for name, value in values.items()}

@@ -21,19 +21,18 @@ RESULT_FILES = ("predictions.json", "submission.json", "metrics.json", "agreemen
 def compute_metrics(
     predictions: Sequence[Mapping], blind: BlindBaseline | None = None, methods: Iterable[str] = RULES
 ) -> dict | None:
-    """Scores predictions and, with it, the blind baseline; what metrics.json holds, None without published answers.
+    """What metrics.json holds, None without published answers.
 
     Args:
-      predictions: as in predictions.json: dicts of id, image, category, question, answer, normalized_answer, truth, and
-        values: {method: value} where several methods read the answers.
+      predictions: as in predictions.json, with values: {method: value} where several methods read the answers.
       blind: the baseline to score beside them.
       methods: names of those that read the answers; the first one's values are scored.
 
     Returns:
       S1, left_right, count, mcq, distance in percent (None for a category without questions), questions, unreadable,
       left_out (those of them that could not be asked), cut_off (answers that the longest length cut), read_by (the
-      methods), blind_S1 and blind {category: percent} unless `blind` is None, official {official name: number}, the
-      parts of `describe_details`, and with several methods agreement, see `eval.scoring.agreement.agreement`.
+      methods), blind_S1 and blind {category: percent}, official {official name: number}, the parts of
+      `describe_details`, and with several methods agreement, see `eval.scoring.agreement.agreement`.
     """
     if all(item["truth"] is None for item in predictions):
         return None
