@@ -26,7 +26,7 @@ from smolrgpt_jax.data.batches import PackedRows
 from smolrgpt_jax.data.records import Question
 from smolrgpt_jax.data.sources.formats import read_source
 from smolrgpt_jax.errors import CheckpointError, told
-from smolrgpt_jax.files import write_json
+from smolrgpt_jax.files import read_json, write_json
 from smolrgpt_jax.model import Model, load
 from smolrgpt_jax.models.smolrgpt import bind
 from smolrgpt_jax.training.data import row_shape
@@ -37,50 +37,19 @@ from smolrgpt_jax.warehouse.write import ensure_warehouse
 Shares = Mapping[str, Mapping[str, float]]
 SEED = 990_001
 BATCH_ROWS = 16
-# Kind -> how its prompts begin, for those of the phases that do not ask as the benchmark does.
-PROMPTS = {
-    "single": "What is <mask>?",
-    "compare": "Compare <mask>",
-    "floor": "Where does <mask> stand?",
-    "within": "Is <mask> inside",
-    "name_each": "Name <mask>",
-    "place_each": "Place <mask>",
-    "inside_each": "Inside <mask>:",
-    "near_each": "Near <mask>:",
-    "reckon_each": "Reckon <mask>",
-    "legs": "Measure <mask> to",
-    "inside": "Which of the pallets are inside the buffer region <mask>:",
-    "load": "Is <mask> loaded",
-}
-# Step -> pattern whose group is what has to be said.
-STEPS = {
-    "ahead": r"(\d+) ahead",
-    "aside": r"(\d+ (?:left|right))\b",
-    '"with" or "apart"': r"\b(with|apart)\b",
-    "across": r"(\d+) across",
-    "along": r"(\d+) along",
-    "off": r"along off (\d+)",
-    "nearest so far": r"nearest (\d+) off",
-    "mark of a place": r"\d+ (leftmost|middle|rightmost)\b",
-    '"no" mark': r"\d+ (no)\b",
-    '"in" or "out"': r"\d+ (in|out)\b",
-    '"loaded" or "empty"': r"\d+ (loaded|empty)\b",
-}
+# Kind -> how its prompts begin, for those that do not ask as the benchmark does; step -> pattern whose group has to be said.
+KINDS, STEPS = read_json(Path(__file__).with_suffix(".json"), dict).values()
+_SHORT = {"left_right": "side", "count": "how_many", "distance": "apart"}
 
 
 def caption_kind(prompt: str, answer: str) -> str:
     """Kind of a region caption, a field of CaptionCounts; "other" where neither beginning nor category tells."""
-    for kind, begin in PROMPTS.items():
+    for kind, begin in KINDS.items():
         if prompt.startswith(begin):
             return kind
     category = question_category(prompt)
-    short = len(answer.split()) <= 3
-    if category == "left_right":
-        return "side"
-    if category == "count" and short:
-        return "how_many"
-    if category == "distance" and short:
-        return "apart"
+    if category == "left_right" or category in _SHORT and len(answer.split()) <= 3:
+        return _SHORT[category]
     return f"worked_{category}" if category else "other"
 
 
@@ -113,10 +82,7 @@ def shares_right(
 ) -> dict[str, Shares]:
     """{"kind": of captions, "step": of everything in them that is one}.
 
-    Args:
-      questions: the captions.
-      right: by id, see `predicted_right`.
-      spans: by id, characters (begin, end) of each token of the answer.
+    By id, right: see `predicted_right`; spans: characters (begin, end) of each token of the answer.
     """
     counted: dict[str, dict[str, list[bool]]] = {"kind": defaultdict(list), "step": defaultdict(list)}
     for question in questions:

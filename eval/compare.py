@@ -26,13 +26,9 @@ ALL = "all questions"
 
 
 def read_run(path: str | Path) -> dict[str, dict]:
-    """A run's predictions: {id: dict with id, image, category, normalized_answer and truth}.
+    """Predictions by id of a folder with predictions.json, or of such a file.
 
-    Args:
-      path: a folder with predictions.json, or such a file.
-
-    Raises:
-      DataError: the file is unreadable or empty, a record lacks a field or has no truth, or ids occur twice.
+    Raises DataError where it is unreadable or empty, a record lacks a field or has no truth, or ids occur twice.
     """
     file = Path(path, "predictions.json") if Path(path).is_dir() else Path(path)
     run: dict[str, dict] = {}
@@ -47,19 +43,11 @@ def read_run(path: str | Path) -> dict[str, dict]:
 def compare_runs(
     first: Mapping[str, dict], second: Mapping[str, dict], names: tuple[str, str], out: Path | None = None
 ) -> list[dict]:
-    """Compares two runs as `read_run` gives them.
+    """Compares two runs, "A" and "B", as `read_run` gives them.
 
-    Args:
-      first, second: the runs, "A" and "B".
-      names: of the runs, for messages.
-      out: file beside which very many ids are listed, see `check_same`.
-
-    Returns:
-      A dict for S1, for each category that occurs and for all questions: name, questions, a and b (percent), difference
-      (b - a, points), interval of the difference [low, high], and, except for S1, only_a, only_b and p.
-
-    Raises:
-      DataError: the runs' questions differ; all ids are listed.
+    names: of the runs, for messages; out: see `check_same`. Returns a dict for S1, for each category that occurs and for
+    all questions: name, questions, a and b (percent), difference (b - a, points), interval of the difference [low, high],
+    and, except for S1, only_a, only_b and p. Raises DataError where the runs' questions differ; all ids are listed.
     """
     check_same(first, second, names, out, "the runs cannot be compared: ")
     fields = ("image", "category", "truth")
@@ -98,15 +86,8 @@ def describe_comparison(rows: Sequence[Mapping], names: tuple[str, str], picture
     ]
     for row in rows:
         tested = [str(row["only_a"]), str(row["only_b"]), f"{row['p']:.2g}"] if "p" in row else ["", "", ""]
-        cells = [
-            row["name"],
-            str(row["questions"]),
-            f"{row['a']:.2f}",
-            f"{row['b']:.2f}",
-            f"{row['difference']:+.2f}",
-            describe_interval(row["interval"], "+.2f"),
-            *tested,
-        ]
+        scores = f"{row['a']:.2f} | {row['b']:.2f} | {row['difference']:+.2f}"
+        cells = [row["name"], str(row["questions"]), scores, describe_interval(row["interval"], "+.2f"), *tested]
         lines.append(f"| {' | '.join(cells)} |")
     made = describe_bootstrap(pictures)
     lines += [

@@ -48,12 +48,10 @@ def read_answers(path: str | Path) -> list[dict]:
 @told("interrupted; what a server said is kept, the same command goes on from there")
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = command_line("eval.normalize", __doc__)
-    parser.add_argument(
-        "--predictions", required=True, type=Path, help="predictions.json or answers.json of eval.warehouse"
-    )
-    parser.add_argument(
-        "--annotations", type=Path, help="annotation file, whose ids the submission then holds in its order"
-    )
+    about = "predictions.json or answers.json of eval.warehouse"
+    parser.add_argument("--predictions", required=True, type=Path, help=about)
+    about = "annotation file, whose ids the submission then holds in its order"
+    parser.add_argument("--annotations", type=Path, help=about)
     parser.add_argument("--out", required=True, type=Path, help="folder for the results")
     add_method_arguments(parser)
     args = parser.parse_args(arguments)

@@ -32,14 +32,9 @@ from smolrgpt_jax.files import file_aside, read_json
 
 
 def read_masks(path: str | Path, record_id: str | None = None) -> tuple[tuple[RLE, ...], str | None]:
-    """The regions of a JSON file, and the question without "<image>" if it has one.
+    """The regions of a JSON file, and the question without "<image>" if it has one; record_id: which of its records.
 
-    Args:
-      path: a list of {size, counts}, a record with "rle", or a list of records.
-      record_id: which of a list of records.
-
-    Raises:
-      DataError: the file is unreadable or holds neither masks nor that record.
+    Raises DataError where the file is unreadable or holds neither masks nor that record.
     """
     content = read_json(path)
     items = content if isinstance(content, list) else []
@@ -62,14 +57,8 @@ def find_regions(
 ) -> tuple[tuple[RLE, ...], str | None]:
     """The regions the command line names, and the question of their record if they have one.
 
-    Args:
-      masks: PNG files, or one JSON file; see `read_masks`.
-      record_id: which of its records.
-      boxes: texts "x1,y1,x2,y2" in pixels, instead of masks.
-      size: (height, width) of the picture in pixels.
-
-    Raises:
-      DataError: a file or box cannot be used for a picture of that size.
+    masks: PNG files, or one JSON file and which of its records; boxes: texts "x1,y1,x2,y2" in pixels, instead of masks;
+    size: (height, width) of the picture. Raises DataError where one cannot be used for a picture of that size.
     """
     pictures = [file for file in masks if file.suffix.lower() == ".png"]
     if len(pictures) < len(masks):
@@ -104,9 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--image", required=True, type=Path, help="RGB picture")
     parser.add_argument("--depth", type=Path, help="8-bit grey depth picture; needed with regions")
     where = parser.add_mutually_exclusive_group()
-    where.add_argument(
-        "--masks", nargs="+", type=Path, default=[], metavar="FILE", help="the regions: PNG files, or one JSON file"
-    )
+    about = "the regions: PNG files, or one JSON file"
+    where.add_argument("--masks", nargs="+", type=Path, default=[], metavar="FILE", help=about)
     where.add_argument("--boxes", nargs="+", default=[], metavar="X1,Y1,X2,Y2", help="the regions as boxes, in pixels")
     parser.add_argument("--record", help="id of the record to take from a JSON file of --masks")
     parser.add_argument("--question", help=f"the question with one {MASK} per region; a record may bring it")

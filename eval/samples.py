@@ -89,19 +89,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = command_line("eval.samples", __doc__)
     add_model_arguments(parser)
     where = parser.add_mutually_exclusive_group()
-    where.add_argument(
-        "--config", help="FILE.py[:ARGUMENT], the configuration of a run, instead of the checkpoint's own"
-    )
-    where.add_argument(
-        "--source",
-        type=parse_source,
-        action="append",
-        metavar="format=...,root=...[,FIELD=...]",
-        help="a source of questions, instead of the run's; can be repeated",
-    )
-    parser.add_argument(
-        "--training_data", action="store_true", help="the run's training sources, not those of validation"
-    )
+    where.add_argument("--config", help="FILE.py[:ARGUMENT], a run's configuration, instead of the checkpoint's own")
+    source = {"type": parse_source, "action": "append", "metavar": "format=...,root=...[,FIELD=...]"}
+    where.add_argument("--source", **source, help="a source of questions, instead of the run's; can be repeated")
+    about = "the run's training sources, not those of validation"
+    parser.add_argument("--training_data", action="store_true", help=about)
     parser.add_argument("--out", required=True, type=Path, help="folder for the results")
     parser.add_argument("--count", type=positive, default=24, help="questions to show (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the draw (default %(default)s)")

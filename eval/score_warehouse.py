@@ -58,9 +58,8 @@ def _shown(value: object) -> str:
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = command_line("eval.score_warehouse", __doc__)
-    parser.add_argument(
-        "--ground_truth", required=True, type=Path, help="JSON list with id, category and normalized_answer"
-    )
+    about = "JSON list with id, category and normalized_answer"
+    parser.add_argument("--ground_truth", required=True, type=Path, help=about)
     parser.add_argument("--predictions", required=True, type=Path, help="JSON list of {id, normalized_answer}")
     parser.add_argument("--out", required=True, type=Path, help="JSON file to write: the official numbers and S1")
     args = parser.parse_args(arguments)

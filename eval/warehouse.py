@@ -52,44 +52,20 @@ def build_parser() -> argparse.ArgumentParser:
     add_benchmark_arguments(parser)
     parser.add_argument("--split", default="val", help="train, val or test")
     parser.add_argument("--annotations", help="file under --data with the questions, by default SPLIT.json")
-    parser.add_argument(
-        "--preprocessing",
-        choices=DEPTH_MODES,
-        default=DEPTH_MODES[0],
-        help="training: depth and prompts as in training; submission: as the published challenge submission made "
-        "them at test time (default %(default)s)",
-    )
+    about = "depth and prompts as in training, or as the published challenge submission made them (default %(default)s)"
+    parser.add_argument("--preprocessing", choices=DEPTH_MODES, default=DEPTH_MODES[0], help=about)
     add_method_arguments(parser)
-    parser.add_argument(
-        "--closing",
-        choices=("after_text", "alone"),
-        default="after_text",
-        help="closing: the value is decoded after the free text, or alone in its place (default %(default)s)",
-    )
-    parser.add_argument(
-        "--loss_curves",
-        type=_named_file,
-        nargs="*",
-        default=[],
-        metavar="STAGE=CSV",
-        help="training curves to show in the report",
-    )
+    about = "closing: the value is decoded after the free text, or alone in its place (default %(default)s)"
+    parser.add_argument("--closing", choices=("after_text", "alone"), default="after_text", help=about)
+    curves = {"type": _named_file, "nargs": "*", "default": [], "metavar": "STAGE=CSV"}
+    parser.add_argument("--loss_curves", **curves, help="training curves to show in the report")
     vote = parser.add_argument_group("--answers vote")
     vote.add_argument("--vote_answers", type=int, default=Ballots.number, help="to each question (default %(default)s)")
-    vote.add_argument(
-        "--vote_temperature",
-        type=float,
-        default=Ballots.temperature,
-        help="of answers where a question's masks have no more orders (default %(default)s)",
-    )
+    about = "of answers where a question's masks have no more orders (default %(default)s)"
+    vote.add_argument("--vote_temperature", type=float, default=Ballots.temperature, help=about)
     vote.add_argument("--vote_seed", type=int, default=Ballots.seed, help="of orders and draws (default %(default)s)")
-    vote.add_argument(
-        "--vote_categories",
-        nargs="+",
-        choices=WAREHOUSE_CATEGORIES,
-        default=list(Ballots.categories),
-        help="of the questions that are asked several times (default: all)",
-    )
+    several = {"nargs": "+", "choices": WAREHOUSE_CATEGORIES, "default": WAREHOUSE_CATEGORIES}
+    vote.add_argument("--vote_categories", **several, help="of the questions asked several times (default: all)")
     return parser
 
 

@@ -64,14 +64,7 @@ def evaluate(
 ) -> dict | None:
     """Answers, scores and writes predictions.json, metrics.json and report.html; returns the metrics.
 
-    Args:
-      pictures: with questions of the benchmark's categories.
-      answerer: pictures -> what is answered to each question, in their order.
-      out: folder of the results; its files of the same names are replaced once all are complete.
-      run_info: see `eval.report.html.write_report`.
-
-    Returns:
-      The metrics, None in all processes but the first, which only answer.
+    Arguments as of `eval.answering.warehouse.evaluate`; None in all processes but the first, which only answer.
     """
     answers = answerer(pictures)
     if not is_first_process():

@@ -34,10 +34,7 @@ class Journal:
     """
 
     def __init__(self, path: str | Path, identity: Mapping[str, Any]):
-        """Reads what there is.
-
-        Raises ValueError for a file that is no journal or whose run had another identity.
-        """
+        """Reads what there is; raises ValueError for a file that is no journal or whose run had another identity."""
         self.path = own_path(path)
         self.identity = json.loads(json.dumps(identity))
         self.answers: dict[str, str] = {}
@@ -93,14 +90,12 @@ def own_path(path: str | Path) -> Path:
 def journal_files(path: str | Path) -> list[Path]:
     """All files of a journal, whatever the number of processes that wrote it."""
     path = Path(path)
-    numbered = [
-        file for file in path.parent.glob(f"{path.name}.*") if file.name.removeprefix(f"{path.name}.").isdecimal()
-    ]
+    numbered = [file for file in path.parent.glob(f"{path.name}.*") if file.name[len(path.name) + 1 :].isdecimal()]
     return [file for file in (path, *sorted(numbered)) if file.is_file()]
 
 
 def open_journal(path: str | Path, model: Model, pictures: Sequence[Picture], options: AnswerOptions) -> Journal:
-    """The journal of the answers that a model gives to these questions, see `generate_answers`; raises ValueError as `Journal`."""
+    """The journal of the answers that a model gives to these questions; raises ValueError as `Journal`."""
     return Journal(path, run_identity(model, pictures, options))
 
 
@@ -111,11 +106,8 @@ def run_identity(model: Model, pictures: Sequence[Picture], options: AnswerOptio
         "configuration": model.config.to_dict() | {"chat_format": model.tokenizer.format.differences()},
         "compute": dataclasses.asdict(model.compute),
         "decoding": {
-            "max_new_tokens": options.max_new_tokens,
+            **{name: getattr(options, name) for name in ("max_new_tokens", "seed", "depth_mode", "closing")},
             "sampling": dataclasses.asdict(options.sampling),
-            "seed": options.seed,
-            "depth_mode": options.depth_mode,
-            "closing": options.closing,
         },
         "data": pictures_fingerprint(pictures),
     }

@@ -124,9 +124,7 @@ def read_regions(
 ) -> tuple[RLE, ...]:
     """Turns masks or boxes into regions of a picture of (height, width) pixels.
 
-    Raises:
-      DataError: a mask or box cannot be read, is empty, or has another size than or lies outside the picture; or both
-        masks and boxes are given.
+    Raises DataError where both are given, or one cannot be read, is empty, or does not fit the picture.
     """
     masks, boxes = ([] if given is None else given for given in (masks, boxes))
     if len(masks) and len(boxes):

@@ -34,12 +34,9 @@ class Asked:
 
 
 def draw(pictures: Mapping[str, Sequence[Picture]], count: int, seed: int) -> list[Asked]:
-    """Draws questions: sources and categories in turn, pictures not shown yet before others.
+    """Draws at most `count` questions: sources and categories in turn, pictures not shown yet before others.
 
-    Args:
-      pictures: of each source.
-      count: most questions; fewer where there are no more.
-      seed: the same seed draws the same questions.
+    pictures: of each source. The same seed draws the same questions.
     """
     order = np.random.default_rng(seed)
     queues: dict[tuple[str, str], list[Asked]] = {}
@@ -105,11 +102,8 @@ def answer_samples(model: Model, drawn: Sequence[Asked], options: AnswerOptions)
 def write_samples(out: Path, samples: Sequence[dict], bad: BadRecords, seed: int, run_info: Mapping[str, Any]) -> None:
     """Writes samples.json and report.html into a folder, whole or not at all; its files of the same names are replaced.
 
-    Args:
-      samples: of `answer_samples`.
-      bad: the records left out.
-      seed: of the draw.
-      run_info: see `eval.report.html.write_report`; "checkpoint" and "data" are named in the page's first line.
+    samples: of `answer_samples`; bad: the records left out; seed: of the draw; run_info: see
+    `eval.report.html.write_report`, "checkpoint" and "data" are named in the page's first line.
     """
     run = run_info.get("config", {}).get("training", {})
     stage = f" (stage {run['stage']}, step {run['step']})" if {"stage", "step"} <= run.keys() else ""

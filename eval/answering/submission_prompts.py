@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from smolrgpt_jax.data.chat import ChatTokenizer
-from smolrgpt_jax.data.records import IMAGE, Picture
+from smolrgpt_jax.data.records import IMAGE, Picture, Question
 from smolrgpt_jax.data.sources.collect import first_text
 
 
@@ -38,18 +38,11 @@ class SubmissionTokenizer(ChatTokenizer):
 def with_newlines(pictures: Sequence[Picture], records: Sequence) -> list[Picture]:
     """Puts back the line break between "<image>" and the question, which the readers take away.
 
-    Args:
-      pictures: with single-turn questions.
-      records: of the file they were read from, in the warehouse's format.
+    pictures: with single-turn questions; records: of the file they were read from, in the warehouse's format.
     """
     broken = {str(record.get("id")) for record in records if first_text(record).lstrip().startswith(f"{IMAGE}\n")}
-    return [
-        dataclasses.replace(
-            picture,
-            questions=tuple(
-                dataclasses.replace(question, prompt="\n" + question.prompt) if question.id in broken else question
-                for question in picture.questions
-            ),
-        )
-        for picture in pictures
-    ]
+
+    def mended(question: Question) -> Question:
+        return dataclasses.replace(question, prompt="\n" + question.prompt) if question.id in broken else question
+
+    return [dataclasses.replace(picture, questions=tuple(map(mended, picture.questions))) for picture in pictures]

@@ -30,19 +30,12 @@ _SIDE_BY_SIDE = re.compile(rf"{MASK}(?:\s*{MASK})*")
 
 @dataclasses.dataclass(frozen=True)
 class Ballots:
-    """How a question's further answers come about.
+    """How a question's further answers come about."""
 
-    Attributes:
-      number: of its answers, the first one among them; odd numbers have fewer ties.
-      temperature: of answers that are drawn, 0.7 as in the paper, and as there no token is cut.
-      seed: of orders and draws, which depend on it, the question's id and nothing else.
-      categories: of the questions that are asked several times; the others have one answer.
-    """
-
-    number: int = 5
-    temperature: float = 0.7
-    seed: int = 0
-    categories: tuple[str, ...] = WAREHOUSE_CATEGORIES
+    number: int = 5  # of its answers, the first one among them; odd numbers have fewer ties
+    temperature: float = 0.7  # of answers that are drawn, as in the paper, and as there no token is cut
+    seed: int = 0  # of orders and draws, which depend on it, the question's id and nothing else
+    categories: tuple[str, ...] = WAREHOUSE_CATEGORIES  # of the questions that are asked several times
 
     def __post_init__(self) -> None:
         if self.number < 2:
@@ -60,17 +53,11 @@ class Ballots:
 
 @dataclasses.dataclass(frozen=True)
 class Again:
-    """A question once more.
+    """A question once more."""
 
-    Attributes:
-      question: under an id of its own, its regions in another order unless it is to be drawn.
-      order: the numbers that its regions have in the question it comes from.
-      drawn: whether it is to be answered by chance.
-    """
-
-    question: Question
-    order: tuple[int, ...]
-    drawn: bool
+    question: Question  # under an id of its own, its regions in another order unless it is to be drawn
+    order: tuple[int, ...]  # the numbers that its regions have in the question it comes from
+    drawn: bool  # whether it is to be answered by chance
 
 
 def asked_again(question: Question, ballots: Ballots) -> list[Again]:
@@ -113,16 +100,11 @@ def mask_groups(question: str) -> list[list[int]]:
 def further_answers(
     model: Model, pictures: Sequence[Picture], ballots: Ballots, options: AnswerOptions, out: Path | None = None
 ) -> list[list[dict]]:
-    """The further answers to every question, in the questions' order.
+    """The further answers to every question, in the questions' order: dicts of answer, its text ("" where it could not
+    be asked), and order, the question's own numbers of the regions that the text calls 0, 1, ...
 
-    Args:
-      options: as for the first answers, but for sampling, seed and closing. The policy of `on_bad_record` is followed;
-        what it has collected stays as it is, as these pictures have been read before.
-      out: see `answer_questions`.
-
-    Returns:
-      Dicts of answer, its text ("" where it could not be asked), and order, the question's own numbers of the regions
-      that the text calls 0, 1, ...
+    options: as for the first answers, but for sampling, seed and closing. The policy of `on_bad_record` is followed; what
+    it has collected stays as it is, as these pictures have been read before. out: see `answer_questions`.
     """
     from smolrgpt_jax.generation import Sampling
 

@@ -98,13 +98,7 @@ def list_answers(pictures: Sequence[Picture], answers: Sequence[Answered]) -> li
 def left_out_answers(records: Sequence[object], pictures: Sequence[Picture]) -> list[dict]:
     """Items as in predictions.json, with an empty answer and "left_out", for records with a published answer not asked.
 
-    Args:
-      records: of an annotation file.
-      pictures: with the questions that are asked.
-
-    Returns:
-      One item per id, in the records' order. Records that state no usable answer are not among them: there is nothing
-      to score.
+    One per id, in the records' order. Records that state no usable answer are not among them: there is nothing to score.
     """
     known = {question.id for picture in pictures for question in picture.questions}
     items = []

@@ -99,15 +99,15 @@ def server_method(server: AnswerServer) -> Method:
 def add_method_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command line's options that `build_methods` reads."""
     group = parser.add_argument_group("reading answers")
-    told = "how values are read off answers; of several, the first scores and their agreement is reported"
-    group.add_argument("--answers", nargs="+", choices=METHODS, default=["rules"], help=f"{told} (default: rules)")
-    told = "router: the classifier of questions and, optionally, that of answers (launch.train_router)"
-    group.add_argument("--router", type=Path, nargs="+", default=[], metavar="DIR", help=told)
+    about = "how values are read off answers; of several, the first scores and their agreement is reported"
+    group.add_argument("--answers", nargs="+", choices=METHODS, default=["rules"], help=f"{about} (default: rules)")
+    about = "router: the classifier of questions and, optionally, that of answers (launch.train_router)"
+    group.add_argument("--router", type=Path, nargs="+", default=[], metavar="DIR", help=about)
     key = f"a key is taken from {KEY_VARIABLE} and sent to https or this machine only"
     group.add_argument("--server", help=f"server: base URL, as http://localhost:11434/v1 for Ollama; {key}")
     group.add_argument("--server_model", metavar="NAME", help="server: the model's name there")
-    told = "server: what it said (default: server_answers in --out)"
-    group.add_argument("--server_cache", type=Path, metavar="DIR", help=told)
+    about = "server: what it said (default: server_answers in --out)"
+    group.add_argument("--server_cache", type=Path, metavar="DIR", help=about)
     group.add_argument("--server_workers", type=int, default=4, help="server: requests at once (default 4)")
     group.add_argument("--server_retries", type=int, default=5, help="server: further tries (default 5)")
     group.add_argument("--server_timeout", type=float, default=120.0, help="server: seconds to wait (default 120)")
