@@ -64,10 +64,7 @@ def compile_program(program: ProgramToCompile) -> tuple[Any, float]:
 def compile_run(
     run: Mapping[str, Any], topology: str, slices: int = 1, what: str = "train", new_tokens: int = 64
 ) -> dict[str, Any]:
-    """Compiles a configuration's program for a topology; returns the report.
-
-    Raises ValueError (DoesNotFit where memory is too small).
-    """
+    """Compiles a configuration's program for a topology; returns the report. Raises ValueError (DoesNotFit for too little memory)."""
     devices = topology_devices(topology, slices)
     mesh = sharding.make_mesh(run["mesh"], devices, run["strategy"])
     program = make_program(run, mesh, what, new_tokens)

@@ -25,8 +25,8 @@ _FREE = frozenset(
 class Collective:
     """One collective operation of the program.
 
-    times: runs per step; size: devices of a group; bytes: of its result (all-gather, all-reduce, all-to-all,
-    collective-permute) or its operand (reduce-scatter), on one device and for one run; slices: slices that a group spans.
+    times: runs per step; size: devices of a group; bytes: of its result (reduce-scatter: its operand), on one device and for one
+    run; slices: slices that a group spans.
     """
 
     kind: str
@@ -39,11 +39,9 @@ class Collective:
     @property
     def ici_bytes(self) -> float:
         """Bytes that a chip sends to others of its slice in one run, in the ring (or bucket) algorithm of each kind."""
-        within = self.size // self.slices
         if self.kind == "collective-permute":
             return self.bytes if self.slices == 1 else 0
-        share = (within - 1) / within if within else 0
-        return (2 if self.kind == "all-reduce" else 1) * share * self.bytes
+        return self._ring(self.size // self.slices) * self.bytes
 
     @property
     def dcn_bytes(self) -> float:
@@ -52,9 +50,11 @@ class Collective:
             return 0
         if self.kind == "collective-permute":
             return self.bytes
-        within = self.size // self.slices
-        factor = 2 if self.kind == "all-reduce" else 1
-        return factor * (self.slices - 1) / self.slices * self.bytes / within
+        return self._ring(self.slices) * self.bytes / (self.size // self.slices)
+
+    def _ring(self, members: int) -> float:
+        """Bytes that each member sends per byte of the collective."""
+        return (2 if self.kind == "all-reduce" else 1) * (members - 1) / members if members else 0
 
 
 @dataclass(frozen=True)
@@ -112,11 +112,8 @@ def convolution_flops(computation: Computation, instruction: Instruction) -> flo
     pad = [int(p.split("_")[0]) for p in window["pad"].split("x")] if "pad" in window else [0] * len(stride)
     valid = 1
     for d in range(len(out) - 2):
-        size, kernel, places = (
-            left[left_dims.index(str(d))],
-            right[right_dims.index(str(d))],
-            out[out_dims.index(str(d))],
-        )
+        sides = ((left, left_dims), (right, right_dims), (out, out_dims))
+        size, kernel, places = (shape[dims.index(str(d))] for shape, dims in sides)
         position = np.arange(places)[:, None] * stride[d] - pad[d] + np.arange(kernel) * spread[d]
         inside = (position >= 0) & (position <= (size - 1) * holes[d])
         valid *= int(np.count_nonzero(inside & (position % holes[d] == 0)))
@@ -262,11 +259,9 @@ def replica_groups(text: str) -> list[list[int]]:
     {{0,1},{2,3}}; [2,2]<=[4] or [2,2]<=[2,2]T(1,0); mesh['a'=2,'b'=2] {'b'}, groups along the named axes, with
     device_ids=([2,2]T(1,0)) where the mesh is not in the devices' order.
     """
-    listed = re.search(r"replica_groups=\{(\{[\d,{} ]*\})\}", text)
-    if listed:
+    if listed := re.search(r"replica_groups=\{(\{[\d,{} ]*\})\}", text):
         return [_numbers(group) for group in re.findall(r"\{([\d, ]+)\}", listed.group(1))]
-    iota = re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text)
-    if iota:
+    if iota := re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text):
         shape, dims, order = map(_numbers, iota.groups())
         return _iota(dims, order).reshape(shape).tolist()
     mesh = re.search(
@@ -281,8 +276,7 @@ def replica_groups(text: str) -> list[list[int]]:
         inner = [list(sizes).index(name) for name in re.findall(r"'([^']+)'", chosen)]
         moved = np.moveaxis(devices.reshape([*sizes.values()]), inner, range(-len(inner), 0))
         return moved.reshape(-1, math.prod(moved.shape[len(sizes) - len(inner) :])).tolist()
-    form = re.search(r"replica_groups=.{0,80}", text)
-    if form:
+    if form := re.search(r"replica_groups=.{0,80}", text):
         raise ValueError(f"device groups in an unknown form: {form.group(0)}")
     return []
 

@@ -9,11 +9,17 @@ from typing import Any
 from jax.sharding import Mesh
 
 from launch.tpu_report import costs, hlo
-from launch.tpu_report.roofline import ASSUMPTIONS, estimate
 from launch.tpu_report.run_programs import ProgramToCompile
 from smolrgpt_jax.chips import Chip
 
 GIB = 2**30
+ASSUMPTIONS = (
+    "matrix products run at the chip's peak bf16 rate; other arithmetic takes no time",
+    "HBM traffic is what the compiled instructions read and write, at the full bandwidth; padding of tiles is left out",
+    "instructions run one after another, each as long as the larger of its compute and HBM time; asynchronous copies overlap",
+    "a collective uses all of a chip's links in one direction; latencies take no time",
+    "`seconds` hides communication behind everything else, `seconds_no_overlap` hides none of it",
+)
 
 
 def report_on(program: ProgramToCompile, compiled: Any, mesh: Mesh, chip: Chip) -> dict[str, Any]:
@@ -44,10 +50,32 @@ def report_on(program: ProgramToCompile, compiled: Any, mesh: Mesh, chip: Chip) 
         "loops": [{"name": n, "runs": t} for n, t in parsed.loops],
         "loops_of_unknown_length": parsed.unknown_loops,
         "collectives": summed(found),
-        "estimate": dataclasses.asdict(estimate(chip, work, found, program.model_flops / devices)),
+        "estimate": estimate(chip, work, found, program.model_flops / devices),
         "chip": dataclasses.asdict(chip),
         "assumptions": list(ASSUMPTIONS),
     }
+
+
+def estimate(
+    chip: Chip, work: Sequence[costs.Work], collectives: Sequence[costs.Collective], model_flops: float
+) -> dict[str, float | None]:
+    """An estimate of a program's time on one chip, in seconds, from what it computes and moves. Nothing of it was measured.
+
+    model_flops: FLOPs per chip that the model needs, rematerialisation left out. Returns each resource by itself: compute, hbm,
+    ici, dcn (adds no time and is None where the chip's bandwidth is not public); `seconds` and `seconds_no_overlap`, see
+    ASSUMPTIONS; `mfu` and `mfu_no_overlap`: the model's FLOPs over peak FLOPs in that time.
+    """
+    compute = sum(w.flops * w.times for w in work) / chip.flops
+    hbm = sum(w.bytes * w.times for w in work) / chip.hbm_bandwidth
+    serial = sum(max(w.flops / chip.flops, w.bytes / chip.hbm_bandwidth) * w.times for w in work if not w.overlaps)
+    ici = sum(c.ici_bytes * c.times for c in collectives) / chip.ici_bandwidth
+    crossing = sum(c.dcn_bytes * c.times for c in collectives)
+    dcn = 0.0 if not crossing else crossing / chip.dcn_bandwidth if chip.dcn_bandwidth else None
+    busy = max(serial, hbm)
+    found = {"compute": compute, "hbm": hbm, "ici": ici, "dcn": dcn}
+    for end, time in (("", max(busy, ici, dcn or 0.0)), ("_no_overlap", busy + ici + (dcn or 0.0))):
+        found |= {f"seconds{end}": time, f"mfu{end}": model_flops / chip.flops / time if time else 0.0}
+    return found
 
 
 def memory(compiled: Any, kept: Mapping[str, int], chip: Chip) -> dict[str, Any]:
