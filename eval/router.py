@@ -18,8 +18,7 @@ from eval.reading.rules import question_category
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
 from smolrgpt_jax.errors import DataError, told
 from smolrgpt_jax.files import write_text
-from smolrgpt_jax.router.classify import load_router
-from smolrgpt_jax.router.texts import RouterText, read_router_texts
+from smolrgpt_jax.router.classify import RouterText, load_router, read_router_texts
 
 
 def agreement(texts: Sequence[RouterText], routed: Sequence[str]) -> dict[str, Any]:

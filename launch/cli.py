@@ -9,18 +9,18 @@ COMMANDS = {
     "demo": ("launch.demo", "the whole way on one machine: warehouse, three stages, evaluation, report"),
     "train": ("launch.train", "train one stage from a configuration"),
     "predict": ("eval.predict", "answer one question about one picture"),
-    "page": ("eval.page", "a local web page: mark regions, ask, read the answer"),
+    "page": ("eval.page.__main__", "a local web page: mark regions, ask, read the answer"),
     "evaluate": ("eval.warehouse", "answer and score a split of the warehouse benchmark"),
     "score": ("eval.score_warehouse", "the official scores of a submission"),
     "bench": ("eval.spatialrgpt_bench", "answer and score SpatialRGPT-Bench"),
     "compare": ("eval.compare", "two evaluations on the same questions, paired"),
     "normalize": ("eval.normalize", "read the values of existing answers again, without a model"),
     "samples": ("eval.samples", "what a checkpoint says about its own data, as one HTML page"),
-    "studies": ("eval.studies", "what answers rest on, and what the model's parts are worth"),
+    "studies": ("eval.studies.__main__", "what answers rest on, and what the model's parts are worth"),
     "router": ("eval.router", "where a router of questions and the rules differ"),
     "curves": ("eval.learning_curves", "scores of each category during trainings that differ by seed"),
     "side-questions": ("eval.side_questions", "left or right about records whose pictures are not at hand"),
-    "convert": ("convert", "PyTorch checkpoints to JAX and back; backbones; verify; inspect"),
+    "convert": ("convert.__main__", "PyTorch checkpoints to JAX and back; backbones; verify; inspect"),
     "export": ("launch.export", "programs that run without this library"),
     "prepare": ("launch.prepare_data", "decode and resize a data set once, for training"),
     "warehouse": ("launch.make_warehouse", "make a procedural warehouse in the published folder format"),
@@ -35,35 +35,21 @@ COMMANDS = {
 }
 
 
-def usage() -> str:
-    """The list of commands, for people."""
-    width = max(map(len, COMMANDS)) + 2
-    lines = [f"  {name:<{width}}{what}" for name, (_, what) in COMMANDS.items()]
-    return "\n".join(
-        [
-            "smolrgpt COMMAND [options]: small spatial vision-language models, trained and evaluated",
-            "",
-            *lines,
-            "",
-            "smolrgpt COMMAND --help tells its options and gives an example.",
-        ]
-    )
+WIDTH = max(map(len, COMMANDS)) + 2
+LISTED = "\n".join(f"  {name:<{WIDTH}}{what}" for name, (_, what) in COMMANDS.items())
+USAGE = f"""smolrgpt COMMAND [options]: small spatial vision-language models, trained and evaluated
+
+{LISTED}
+
+smolrgpt COMMAND --help tells its options and gives an example."""
 
 
 def main() -> None:
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in ("-h", "--help", "help"):
-        print(usage())
+        print(USAGE)
         return
     if name not in COMMANDS:
         raise SystemExit(f"error: there is no command {name!r}, only {', '.join(COMMANDS)}")
-    module = COMMANDS[name][0]
-    # A package's command is its __main__.
-    found = importlib.util.find_spec(module)
-    if found is None:
-        raise SystemExit(f"error: {module} is not installed")
-    if found.submodule_search_locations is not None:
-        module += ".__main__"
-    # argparse names the program by this.
     sys.argv[:2] = [f"smolrgpt {name}"]
-    importlib.import_module(module).main()
+    importlib.import_module(COMMANDS[name][0]).main()

@@ -36,11 +36,8 @@ def main(arguments: list[str]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     find_slice(TOPOLOGY.value)
     run, what = CONFIG.value.to_dict(), WHAT.value
-    print(
-        f"compiling {what} of stage {run['stage']} ({run['model']['preset']}) for "
-        f"{SLICES.value} x {TOPOLOGY.value}; nothing is run",
-        flush=True,
-    )
+    program = f"{what} of stage {run['stage']} ({run['model']['preset']})"
+    print(f"compiling {program} for {SLICES.value} x {TOPOLOGY.value}; nothing is run", flush=True)
     # Imported late: neither --help nor a mistyped name should wait for JAX.
     from launch.tpu_report.compiling import compile_run, find_batch
     from launch.tpu_report.report import as_text

@@ -19,12 +19,11 @@ from smolrgpt_jax.errors import RunError, told
 
 CONFIG = run_config.define()
 WORKDIR = flags.DEFINE_string("workdir", None, "where checkpoints and metrics go", required=True)
-COORDINATOR_ADDRESS = flags.DEFINE_string(
-    "coordinator_address", None, f"host of process 0, with its port if that is not {distributed.PORT}"
-)
+ADDRESS_HELP = f"host of process 0, with its port if that is not {distributed.PORT}"
+COORDINATOR_ADDRESS = flags.DEFINE_string("coordinator_address", None, ADDRESS_HELP)
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "processes of the run", lower_bound=1)
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "which of them this is, from 0", lower_bound=0)
-INITIALIZATION_TIMEOUT = flags.DEFINE_integer(
+TIMEOUT = flags.DEFINE_integer(
     "initialization_timeout",
     distributed.INITIALIZATION_TIMEOUT,
     "seconds to wait for the other processes",
@@ -38,15 +37,10 @@ def main(arguments: list[str]) -> None:
         raise RunError(f"unknown argument {arguments[1]!r}")
     workdir = WORKDIR.value
     if "://" in workdir:
-        raise RunError(
-            f"--workdir {workdir} is a URL; mount the bucket and give the folder (launch/pods/README.md says how)"
-        )
-    distributed.start(
-        COORDINATOR_ADDRESS.value,
-        NUM_PROCESSES.value,
-        PROCESS_ID.value,
-        initialization_timeout=INITIALIZATION_TIMEOUT.value,
-    )
+        how = "mount the bucket and give the folder (launch/pods/README.md says how)"
+        raise RunError(f"--workdir {workdir} is a URL; {how}")
+    who = (COORDINATOR_ADDRESS.value, NUM_PROCESSES.value, PROCESS_ID.value)
+    distributed.start(*who, initialization_timeout=TIMEOUT.value)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     # Imported after the processes have found each other.
     from eval.scoring.validation import WAREHOUSE_SCORES

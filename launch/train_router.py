@@ -19,19 +19,19 @@ import jax
 from eval.command_line import command_line
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
 from smolrgpt_jax.errors import DataError, told
-from smolrgpt_jax.router.classify import load_router
-from smolrgpt_jax.router.fitting import RouterTraining, train_router
-from smolrgpt_jax.router.hf_folder import longformer_config_values, read_longformer, write_longformer
-from smolrgpt_jax.router.longformer import LongformerConfig, init_params
-from smolrgpt_jax.router.texts import (
+from smolrgpt_jax.router.classify import (
     KIND_FIELD,
     TEXT_KINDS,
     TOKENIZER_FILE,
     RouterTokenizer,
     classifier_tokenizer_files,
+    load_router,
     read_router_texts,
     read_tokenizer_files,
 )
+from smolrgpt_jax.router.fitting import RouterTraining, train_router
+from smolrgpt_jax.router.hf_folder import longformer_config_values, read_longformer, write_longformer
+from smolrgpt_jax.router.longformer import LongformerConfig, init_params
 
 DEMO_TOKENIZER = Path(__file__).parents[1] / "configs" / "demo_tokenizer"
 BEGIN, END, PAD = "<|im_start|>", "<|im_end|>", "<|endoftext|>"  # of the demo's tokenizer

@@ -5,17 +5,17 @@ python -m launch.warehouse_gallery --data DIR --split train --out gallery.png [-
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Sequence
-from itertools import accumulate, count, cycle
+from itertools import accumulate, cycle
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
 from eval.command_line import command_line
+from eval.report.html import numbered
 from eval.report.overlay import draw_regions
-from smolrgpt_jax.data.records import MASK, WAREHOUSE_CATEGORIES, Picture, Question
+from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, Picture, Question
 from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.errors import DataError, told
 from smolrgpt_jax.files import file_aside
@@ -46,12 +46,6 @@ def gallery(pairs: Sequence[tuple[Picture, Question]]) -> Image.Image:
     return sheet
 
 
-def readable(prompt: str) -> str:
-    """A prompt in which every "<mask>" is named as in the answers: "[Region 0]", "[Region 1]", ..."""
-    numbers = count()
-    return re.sub(MASK, lambda _: f"[Region {next(numbers)}]", prompt)
-
-
 def _tile(picture: Picture, question: Question) -> Image.Image:
     shown = []
     for file in filter(None, (picture.image, picture.depth)):
@@ -62,7 +56,11 @@ def _tile(picture: Picture, question: Question) -> Image.Image:
             raise DataError(f"{file}: cannot be opened as a picture ({error})") from error
     font = ImageFont.load_default(FONT_SIZE)
     answer = "(no answer published)" if question.answer is None else question.answer
-    texts = [(f"{picture.id}  {question.category}", GREY), (readable(question.prompt), INK), (f"-> {answer}", INK)]
+    texts = [
+        (f"{picture.id}  {question.category}", GREY),
+        (numbered(question.prompt, "Region "), INK),
+        (f"-> {answer}", INK),
+    ]
     lines = [(line, ink) for text, ink in texts for line in textwrap.wrap(text, LETTERS)]
     line_height = FONT_SIZE + 5
     tile = Image.new("RGB", (2 * WIDTH, shown[0].height + line_height * len(lines) + 8), PAPER)

@@ -27,10 +27,9 @@ def say(sentence: object) -> None:
 
 
 class PicturePanel:
-    """Holds the picture with its regions, `marked`, None before one is opened.
+    """Holds the picture with its regions, `marked`, None before one is opened, and `example`, the data set's, if it is one.
 
-    example: the picture of the data set that it is, None for one of the visitor's own. on_picture, on_regions: called when
-    another picture is shown, and when its regions changed.
+    on_picture, on_regions: called when another picture is shown, and when its regions changed.
     """
 
     def __init__(self, examples: Sequence[Picture], image_size: int):
@@ -45,12 +44,9 @@ class PicturePanel:
             self._build_upload("picture", "image")
             self._build_upload("depth", "layers")
             if examples:
-                self._example_select = ui.select(
-                    {index: picture.id for index, picture in enumerate(examples)},
-                    label="Example",
-                    with_input=True,
-                    on_change=lambda event: self.choose_example(event.value),
-                )
+                names = {index: picture.id for index, picture in enumerate(examples)}
+                self._example_select = ui.select(names, label="Example", with_input=True)
+                self._example_select.on_value_change(lambda event: self.choose_example(event.value))
                 self._example_select.props("dense outlined options-dense").classes("example")
         with ui.element("div").classes("stage") as self._stage:
             self._image = ui.interactive_image(
@@ -61,9 +57,8 @@ class PicturePanel:
             self._mode = ui.toggle({"box": "Draw boxes", "pick": "Pick masks"}, value="box", on_change=self.refresh)
             self._mode.props("dense no-caps unelevated toggle-color=primary").classes("mode")
             self._undo = ui.button("Undo", icon="undo", on_click=self.undo).props("flat no-caps dense")
-            self._clear = ui.button("Clear", icon="close", on_click=lambda: self.set_regions()).props(
-                "flat no-caps dense"
-            )
+            self._clear = ui.button("Clear", icon="close", on_click=lambda: self.set_regions())
+            self._clear.props("flat no-caps dense")
             self._hint = ui.label().classes("hint")
         with ui.element("div").classes("row bottom"):
             self._chips = ui.element("div").classes("chips")
@@ -189,11 +184,8 @@ class PicturePanel:
             with self._chips:
                 for index in range(len(marked.regions)):
                     others = marked.regions[:index] + marked.regions[index + 1 :]
-                    chip = ui.chip(
-                        f"Region {index}",
-                        removable=True,
-                        on_value_change=lambda others=others: self.set_regions(others),
-                    )
+                    chip = ui.chip(f"Region {index}", removable=True)
+                    chip.on_value_change(lambda others=others: self.set_regions(others))
                     chip.props("square dense").style(f"background: rgb{colour_of(index)} !important")
         self._refresh_tools()
         self.on_regions()

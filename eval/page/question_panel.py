@@ -12,7 +12,7 @@ from nicegui import run, ui
 
 from eval.answering.one_picture import Answer, check_marks, stream_answer
 from eval.page.picture_panel import PicturePanel, say
-from eval.report.html import CATEGORY_TITLES, chip, with_chips
+from eval.report.html import CATEGORY_TITLES, chip, numbered, with_chips
 from smolrgpt_jax.data.records import MASK, Question
 from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.model import Model
@@ -59,13 +59,11 @@ class QuestionPanel:
 
     def _build_question(self) -> None:
         ui.label("Question").classes("title")
-        self._known_select = ui.select(
-            {}, label="Questions about this picture", on_change=lambda event: self.choose_question(event.value)
-        )
+        self._known_select = ui.select({}, label="Questions about this picture")
+        self._known_select.on_value_change(lambda event: self.choose_question(event.value))
         self._known_select.props("dense outlined options-dense popup-content-class=questions")
-        self._question = ui.textarea(
-            placeholder=f"Write {MASK} where the question means a region", on_change=self.refresh_marks
-        )
+        hint = f"Write {MASK} where the question means a region"
+        self._question = ui.textarea(placeholder=hint, on_change=self.refresh_marks)
         self._question.props("outlined autogrow").classes("question")
         with ui.element("div").classes("row"):
             insert = ui.button(f"Insert {MASK}", icon="add").props("outline no-caps dense").classes("tool")
@@ -84,7 +82,7 @@ class QuestionPanel:
         example = self._picture.example
         self._known_select.set_visibility(example is not None)
         if example is not None:
-            self._known_select.set_options(dict(enumerate(_numbered(q.prompt) for q in example.questions)))
+            self._known_select.set_options(dict(enumerate(numbered(q.prompt) for q in example.questions)))
             self._known_select.set_value(0)
             self.choose_question(0)
         self.refresh_marks()
@@ -148,12 +146,6 @@ def _next(texts: Generator[str, None, Answer]) -> str | Answer:
         return next(texts)
     except StopIteration as end:
         return end.value
-
-
-def _numbered(question: str) -> str:
-    """A question in plain text for a list: its marks as numbers."""
-    numbers = itertools.count()
-    return re.sub(MASK, lambda _: f"[{next(numbers)}]", question)
 
 
 def _values(found: Answer, truth: str | float | None) -> Markup:

@@ -150,6 +150,12 @@ def _with_regions(text: str) -> str:
     return template(text).replace(MASK, "[regions]")
 
 
+def numbered(text: str, name: str = "") -> str:
+    """A question in plain text with every "<mask>" as its region's number, after a name: "[Region 0]", "[Region 1]", ..."""
+    first, *rest = text.split(MASK)
+    return first + "".join(f"[{name}{number}]{part}" for number, part in enumerate(rest))
+
+
 def with_chips(text: str, numbers: Iterator[int]) -> Markup:
     """A question with every "<mask>" shown as its region's number, the next of `numbers`, on its colour."""
     first, *rest = map(escape, text.split(MASK))

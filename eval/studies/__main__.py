@@ -8,6 +8,7 @@ from pathlib import Path
 
 from configs import studies as configs
 from eval.answering.model import add_answer_length, positive
+from eval.command_line import command_line
 from eval.report import plots
 from eval.studies import answered, shift, sizes, trained
 from eval.studies.results import Found, Limits, describe
@@ -19,9 +20,8 @@ from smolrgpt_jax.files import read_json
 
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m eval.studies",
-        description="Writes OUT/table.md, plot.svg, study.json, and a folder of results for each variant.",
+    parser = command_line(
+        "eval.studies", "Writes OUT/table.md, plot.svg, study.json, and a folder of results for each variant."
     )
     studies = parser.add_subparsers(dest="study", required=True, metavar="NAME")
     for name in answered.STUDIES:
@@ -37,14 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in configs.TRAINED:
         about = sizes.__doc__ if name == "sizes" else trained.__doc__
         study = _add(studies, name, about, _train, "variants of the model trained and compared")
-        study.add_argument(
-            "--seeds", type=int, nargs="+", default=[0, 1, 2], help="one training of each variant per seed"
-        )
-        study.add_argument(
-            "--runs",
-            type=Path,
-            help="folder of warehouses and trainings, by default OUT/runs; studies given the same one share what they have in common",
-        )
+        seeds = "one training of each variant per seed"
+        study.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help=seeds)
+        runs = "folder of warehouses and trainings, which studies can share, by default OUT/runs"
+        study.add_argument("--runs", type=Path, help=runs)
         study.add_argument("--size", choices=configs.SIZES, default="cpu", help="how long, see configs/studies.py")
     args = parser.parse_args(arguments)
     print(f"study {args.study}, writing to {args.out}")

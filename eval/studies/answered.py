@@ -28,11 +28,6 @@ ON_ANOTHER_PICTURE = "on another picture"
 OTHER_SIDE = {"left": "right", "right": "left"}
 
 
-def unchanged(records: Records, rng: np.random.Generator) -> Records:
-    """The records themselves."""
-    return records
-
-
 def reordered(records: Records, rng: np.random.Generator) -> Records:
     """The masks of each kind in another random order that leaves none in its place; what the right answer names or compares moves
     along."""
@@ -64,27 +59,22 @@ def _derangement(n: int, rng: np.random.Generator) -> np.ndarray:
 def elsewhere(records: Records, rng: np.random.Generator) -> Records:
     """Every record's masks and question on the picture of another scene; pictures are exchanged among the records."""
     names = sorted({record["image"] for record in records})
-    if len(names) < 2:
-        raise DataError("pictures cannot be exchanged, there is only one")
     shift = int(rng.integers(1, len(names)))
     other = {name: names[(i + shift) % len(names)] for i, name in enumerate(names)}
     return [{**record, "image": other[record["image"]]} for record in records]
 
 
-# Name of a variant -> what becomes of the records, and which pictures turn grey.
-Variant = tuple[Callable[[Records, np.random.Generator], Records], frozenset[str]]
+# Name of a variant -> which pictures turn grey, or what becomes of the records.
+Variant = frozenset[str] | Callable[[Records, np.random.Generator], Records]
+UNCHANGED = frozenset()
 STUDIES: dict[str, dict[str, Variant]] = {
     "inputs": {
-        "everything": (unchanged, frozenset()),
-        "no depth": (unchanged, frozenset({"depths"})),
-        "no RGB": (unchanged, frozenset({"images"})),
-        "masks alone": (unchanged, frozenset({"images", "depths"})),
+        "everything": UNCHANGED,
+        "no depth": frozenset({"depths"}),
+        "no RGB": frozenset({"images"}),
+        "masks alone": frozenset({"images", "depths"}),
     },
-    "masks": {
-        "as they are": (unchanged, frozenset()),
-        "in another order": (reordered, frozenset()),
-        ON_ANOTHER_PICTURE: (elsewhere, frozenset()),
-    },
+    "masks": {"as they are": UNCHANGED, "in another order": reordered, ON_ANOTHER_PICTURE: elsewhere},
 }
 
 
@@ -97,15 +87,14 @@ def check_records(name: str, records: Records, source: Path) -> None:
         raise DataError(f"{source}: masks cannot be laid on another picture, there is only one")
 
 
-def write_variant(variant: Variant, records: Records, split_folder: Path, out: Path, rng: np.random.Generator) -> None:
+def write_variant(variant: Variant, records: Records, pictures: Path, out: Path, rng: np.random.Generator) -> None:
     """Writes a folder in the published layout, split "val", with the variant of the records and their pictures."""
-    change, grey = variant
-    changed = change(records, rng)
+    changed, grey = (variant(records, rng), UNCHANGED) if callable(variant) else (records, variant)
     for kind in ("images", "depths"):
         (out / "val" / kind).mkdir(parents=True)
     for name in sorted({Path(record["image"]).stem for record in changed}):
         for kind, file in (("images", f"{name}.png"), ("depths", f"{name}_depth.png")):
-            source, target = split_folder / kind / file, out / "val" / kind / file
+            source, target = pictures / kind / file, out / "val" / kind / file
             if kind not in grey:
                 shutil.copyfile(source, target)
                 continue
@@ -115,27 +104,19 @@ def write_variant(variant: Variant, records: Records, split_folder: Path, out: P
 
 
 def run_study(
-    name: str,
-    model: Model,
-    records: Records,
-    split_folder: Path,
-    out: Path,
-    limits: Limits,
-    seed: int,
-    checkpoint: Path,
+    name: str, model: Model, records: Records, pictures: Path, out: Path, limits: Limits, seed: int, checkpoint: Path
 ) -> tuple[Found, Found]:
     """Answers all variants of a study; writes OUT/VARIANT (what eval.warehouse writes) and the study's files.
 
-    records: of the published layout, with answers; their pictures lie in `split_folder`; seed: of what a variant draws. Returns
-    the scores of each variant with 95 % intervals over pictures, and what the others score more than the first. Raises DataError
-    for records or pictures that cannot be used.
+    Returns the scores of each variant with 95 % intervals over pictures, and what the others score more than the first. Raises
+    DataError for records or pictures that cannot be used.
     """
     folders = {variant: out / variant.replace(" ", "_") for variant in STUDIES[name]}
     for variant, results in folders.items():
         print(f"{name}: {variant}", flush=True)
-        details = {"study": name, "variant": variant, "checkpoint": checkpoint, "data": split_folder}
+        details = {"study": name, "variant": variant, "checkpoint": checkpoint, "data": pictures}
         with tempfile.TemporaryDirectory(prefix="smolrgpt_study_") as folder:
-            write_variant(STUDIES[name][variant], records, split_folder, Path(folder), np.random.default_rng(seed))
+            write_variant(STUDIES[name][variant], records, pictures, Path(folder), np.random.default_rng(seed))
             score(model, Path(folder), "val", results, limits, **details)
     found = {variant: of_one_run(results) for variant, results in folders.items()}
     (_, first), *others = folders.items()

@@ -57,8 +57,8 @@ def score(
     annotations: str | None = None,
     loss_curves: dict[str, Path] | None = None,
     **details: Any,
-) -> dict:
-    """Answers a split of a folder in the published layout, writes into `out` what eval.warehouse writes, returns the metrics.
+) -> None:
+    """Answers a split of a folder in the published layout and writes into `out` what eval.warehouse writes.
 
     annotations: file under `root` with the questions, None for SPLIT.json; loss_curves: name -> metrics.csv, for the report;
     details: what the report says of the run. Raises DataError for records or pictures that cannot be used.
@@ -72,7 +72,6 @@ def score(
     )
     if metrics is None:
         raise DataError(f"{root}: no answers to score against")
-    return metrics
 
 
 def of_one_run(folder: Path) -> Scores:
@@ -106,24 +105,18 @@ def value_intervals(
 ) -> Scores:
     """Means in percent of values of questions, with intervals that draw whole pictures (see `eval.scoring.intervals`).
 
-    Args:
-      items: picture, category and value of each question; None does not count.
-      names: category -> name of the score.
-      mean: name of the mean over the categories, if it is wanted.
+    items: picture, category and value of each question, None for one that does not count; names: category -> name of the score;
+    mean: name of the mean over the categories, if it is wanted.
     """
     counted = [item for item in items if item[2] is not None]
     pictures, categories, values = zip(*counted) if counted else ((), (), ())
     present = [category for category in names if category in categories]
     intervals = category_intervals(pictures, categories, values, present) if present else {}
     means = {name: 100 * float(np.mean([v for v, c in zip(values, categories) if c == name])) for name in present}
-    named = dict(names)
     if mean is not None:
-        named = {"mean": mean} | named
+        names = {"mean": mean, **names}
         means["mean"] = float(np.mean(list(means.values())))
-    return {
-        name: (means[part], tuple(intervals[part])) if part in intervals else (None, None)
-        for part, name in named.items()
-    }
+    return {n: (means[p], tuple(intervals[p])) if p in intervals else (None, None) for p, n in names.items()}
 
 
 def over_seeds(runs: Sequence[Mapping[str, float | None]], differences: bool = False) -> Scores:
@@ -163,10 +156,7 @@ def write_study(out: Path, found: Found, differences: Found | None = None, **det
     command = shlex.join(["python", "-m", "eval.studies", *sys.argv[1:]])
 
     def plain(found: Found) -> dict[str, Any]:
-        return {
-            variant: {score: {"value": value, "interval": interval} for score, (value, interval) in scores.items()}
-            for variant, scores in found.items()
-        }
+        return {v: {s: dict(zip(("value", "interval"), x)) for s, x in scores.items()} for v, scores in found.items()}
 
     written = {"command": command, **details, "variants": plain(found)}
     if differences is not None:

@@ -60,10 +60,9 @@ def scores_by_masks(folder: Path, annotations: Path) -> dict[str, list[bool]]:
 
 def masks_table(found: Mapping[str, Mapping[str, Sequence[bool]]]) -> str:
     """Markdown: percent right and the number of questions, one row per variant, one column per category and number of masks."""
-    rows = {
-        variant: [
-            f"{100 * sum(asked) / len(asked):.0f} (of {len(asked)})" if asked else "-" for asked in scores.values()
-        ]
-        for variant, scores in found.items()
-    }
+
+    def cell(asked: Sequence[bool]) -> str:
+        return f"{100 * sum(asked) / len(asked):.0f} (of {len(asked)})" if asked else "-"
+
+    rows = {variant: [cell(asked) for asked in scores.values()] for variant, scores in found.items()}
     return markdown("masks in the question", list(next(iter(found.values()))), rows)

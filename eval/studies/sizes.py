@@ -45,16 +45,17 @@ def size_records(records: Sequence[dict], reworded: bool) -> list[dict]:
 
     reworded: with answers in metres, two significant digits, as a model is trained on them.
     """
-    kept = [record for record in records if record["qa_info"]["category"] in ADJECTIVES]
-    return [_reworded(record) for record in kept] if reworded else kept
-
-
-def _reworded(record: dict) -> dict:
-    category = record["qa_info"]["category"]
-    question, answer = record["conversations"]
-    metres = bench_answer(category, answer["value"])
-    text = f"Region [0] is {float(f'{metres:.2g}'):g} meters {ADJECTIVES[category]}."
-    return {**record, "conversations": [question, {**answer, "value": text}]}
+    kept = []
+    for record in records:
+        category, (question, answer) = record["qa_info"]["category"], record["conversations"]
+        if category not in ADJECTIVES:
+            continue
+        if reworded:
+            metres = bench_answer(category, answer["value"])
+            text = f"Region [0] is {float(f'{metres:.2g}'):g} meters {ADJECTIVES[category]}."
+            record = {**record, "conversations": [question, {**answer, "value": text}]}
+        kept.append(record)
+    return kept
 
 
 class Sizes(Task):
@@ -129,14 +130,10 @@ def median_scores(root: Path) -> Values:
     """What the median of the training answers would score, for each category."""
     scores: Values = {}
     for name, category in CATEGORIES.items():
+        questions = {split: [q for p in _pictures(root, split) for q in p.questions] for split in ("train", "test")}
         known, asked = (
-            [
-                bench_answer(category, question.answer)
-                for picture in _pictures(root, split)
-                for question in picture.questions
-                if question.category == category
-            ]
-            for split in ("train", "test")
+            [bench_answer(category, q.answer) for q in of_split if q.category == category]
+            for of_split in questions.values()
         )
         guess = float(np.median(known))
         scores[f"{name} right"] = 100 * float(np.mean([is_success(category, guess, truth) for truth in asked]))

@@ -25,7 +25,6 @@ from eval.studies.results import (
     SCORES,
     Found,
     Limits,
-    Scores,
     differences_over_seeds,
     of_one_run,
     over_seeds,
@@ -80,13 +79,8 @@ class Task:
         metrics = read_json(out / "metrics.json", dict)
         return {score: metrics[score] for score in SCORES}
 
-    def of_run(self, out: Path) -> Scores:
-        """The same with intervals over pictures, for a study of one seed."""
-        return of_one_run(out)
-
-    def paired(self, first: Path, second: Path) -> Scores:
-        """What the second of two variants scores more, with intervals over pictures."""
-        return paired_differences(first, second)
+    # The same with intervals over pictures, for a study of one seed, and what the second of two variants scores more.
+    of_run, paired = staticmethod(of_one_run), staticmethod(paired_differences)
 
     def baselines(self, root: Path) -> dict[str, Values]:
         """Rows of the table that are not trained."""
@@ -131,20 +125,10 @@ def start_params(config: SmolRGPTConfig, backbone: Mapping[str, np.ndarray], see
 def run_study(
     name: str, task: Task, out: Path, runs: Path, limits: Limits, seeds: Sequence[int], size: str
 ) -> tuple[Found, Found]:
-    """Trains and tests what is not done yet and writes the study.
+    """Trains and tests what is not done yet and writes the study; name, size: keys of configs.studies.TRAINED and SIZES.
 
-    Args:
-      name: of the study, a key of configs.studies.TRAINED.
-      out, runs: folders of the study, and of warehouses and trainings.
-      seeds: one training of each variant per seed.
-      size: a key of configs.studies.SIZES.
-
-    Returns:
-      The mean scores of each variant, with 95 % intervals over seeds, and what the others score more than the first; of one seed its
-      scores, with intervals over pictures.
-
-    Raises:
-      ValueError, OSError: with one sentence.
+    Returns the mean scores of each variant, with 95 % intervals over seeds, and what the others score more than the first; of one
+    seed its scores, with intervals over pictures. Raises ValueError or OSError.
     """
     if len(set(seeds)) < len(seeds):
         raise DataError(f"the seeds {' '.join(map(str, seeds))} hold one twice; intervals would be too small")
@@ -184,15 +168,8 @@ def settings(
     weights = (Path(demo.BACKBONE) / "model.safetensors").read_bytes()
     config = variant_config(read_checkpoint(demo.BACKBONE).config, changes)
     run = task.configuration(Path(), configs.training("", "", size, seed, config.image_tokens))
-    return plain(
-        {
-            "training": run.to_dict(),
-            "model": config.to_dict(),
-            "scenes": configs.SIZES[size]["scenes"],
-            "backbone": hashlib.sha256(weights).hexdigest(),
-            "max_new_tokens": max_new_tokens,
-        }
-    )
+    found = {"training": run.to_dict(), "model": config.to_dict(), "scenes": configs.SIZES[size]["scenes"]}
+    return plain(found | {"backbone": hashlib.sha256(weights).hexdigest(), "max_new_tokens": max_new_tokens})
 
 
 def _check_settings(folder: Path, wanted: Mapping[str, Any]) -> None:
@@ -204,11 +181,8 @@ def _check_settings(folder: Path, wanted: Mapping[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(file, wanted)
         return
-    changed = differences(read_json(file, dict), wanted)
-    if changed:
-        raise DataError(
-            f"{folder} was made with other settings ({'; '.join(changed)}); give another folder for the runs"
-        )
+    if changed := "; ".join(differences(read_json(file, dict), wanted)):
+        raise DataError(f"{folder} was made with other settings ({changed}); give another folder for the runs")
 
 
 def _train(folder: Path, root: Path, task: Task, changes: Mapping[str, Any], seed: int, size: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +16,8 @@ import optax
 from tqdm import tqdm
 
 from smolrgpt_jax.models.layers import Params
+from smolrgpt_jax.router.classify import pad_rows
 from smolrgpt_jax.router.longformer import LongformerConfig, bind
-from smolrgpt_jax.router.texts import pad_rows
 from smolrgpt_jax.training.optimizer import OptimizerConfig, learning_rate
 
 
@@ -57,9 +59,8 @@ def train_router(
 ) -> tuple[Params, list[float]]:
     """Trains every parameter with AdamW on the mean cross-entropy; returns the parameters and the loss of every step.
 
-    rows: token ids of each text, not empty; labels: index of each text's label. Warm-up, decay, clipping and weight decay are those
-    of SmolRGPT's training. The same arguments give the same parameters on the same machine. Raises ValueError if the loss stops
-    being finite.
+    rows: token ids of each text; labels: index of each text's label. Warm-up, decay, clipping and weight decay are those of
+    SmolRGPT's training. Raises ValueError if the loss stops being finite.
     """
     settings = OptimizerConfig()
     rate = learning_rate(training.peak, training.steps, settings)
@@ -68,6 +69,7 @@ def train_router(
         optax.adamw(rate, settings.b1, settings.b2, settings.eps, weight_decay=settings.weight_decay),
     )
 
+    @functools.partial(jax.jit, donate_argnums=(0, 1))
     def step(params: Params, state: Any, tokens: jax.Array, mask: jax.Array, labels: jax.Array):
         def mean_loss(params: Params) -> jax.Array:
             logits = bind(config, params)(tokens, mask)["logits"]
@@ -77,21 +79,18 @@ def train_router(
         updates, state = optimizer.update(grads, state, params)
         return optax.apply_updates(params, updates), state, loss
 
-    step = jax.jit(step, donate_argnums=(0, 1))
     # Copies, as the step gives away its arguments' memory.
     params = {name: jnp.array(value, copy=True) for name, value in params.items()}
     state = optimizer.init(params)
     labels = np.asarray(labels, np.int32)
-    batches = shuffled_batches(len(rows), training.batch, training.seed)
+    batches = itertools.islice(shuffled_batches(len(rows), training.batch, training.seed), training.steps)
     losses: list[float] = []
-    with tqdm(total=training.steps, desc="training", unit=" steps") as bar:
-        while len(losses) < training.steps:
-            chosen = next(batches)
+    with tqdm(batches, total=training.steps, desc="training", unit=" steps") as bar:
+        for chosen in bar:
             tokens, mask = pad_rows([rows[i] for i in chosen], config.longest, config.pad_id)
             params, state, loss = step(params, state, tokens, mask, labels[chosen])
             losses.append(float(loss))
             if not math.isfinite(losses[-1]):
                 raise ValueError(f"the loss is {loss} at step {len(losses)}; a smaller learning rate helps")
-            bar.update()
             bar.set_postfix(loss=f"{losses[-1]:.4f}")
     return params, losses

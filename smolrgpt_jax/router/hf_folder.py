@@ -106,7 +106,7 @@ def _labels(values: Mapping[str, Any]) -> tuple[str, ...]:
     """The labels in the order of the logits; raises ConfigError."""
     # Without id2label transformers numbers them itself.
     names = values.get("id2label") or {str(i): f"LABEL_{i}" for i in range(values.get("num_labels", 2))}
-    if not isinstance(names, dict) or set(names) != {str(i) for i in range(len(names))}:
+    if not isinstance(names, dict) or set(names) != set(map(str, range(len(names)))):
         raise ConfigError(f"id2label is no object from 0, 1, ... to names: {names!r}")
     return tuple(str(names[str(i)]) for i in range(len(names)))
 
@@ -116,10 +116,8 @@ def read_longformer(
 ) -> tuple[LongformerConfig, dict[str, np.ndarray], dict[str, Any]]:
     """Reads a classifier, or the encoder of any Longformer, without its heads (`head_*` of the parameters).
 
-    Returns the configuration, the parameters (float32, layers stacked) and config.json as it stands.
-
-    float16 and bfloat16 become float32. Raises CheckpointError for a folder that holds no Longformer, for an unreadable file, and
-    for missing, unexpected, wrongly shaped or not finite tensors, of which it lists all.
+    Returns the configuration, the parameters (float32, layers stacked) and config.json as it stands. Raises CheckpointError, which
+    lists all missing, unexpected, wrongly shaped and not finite tensors.
     """
     tensors, layout = open_tensors(folder)
     config = _config(folder / CONFIG_FILE, layout.config)
@@ -164,11 +162,10 @@ def write_longformer(
     values: Mapping[str, Any],
     files: Mapping[str, str],
 ) -> None:
-    """Writes a classifier as float32; the folder appears whole or not at all.
+    """Writes a classifier as float32, tensors in the order of their names, as safetensors has them.
 
-    values: content of config.json, as read or as `longformer_config_values` describes `config`; files: {name: text} of the
-    tokenizer. Tensors stand in the order that safetensors itself gives them, that of their names. Raises CheckpointError if the
-    folder exists or cannot be written.
+    values: content of config.json; files: {name: text} of the tokenizer. The folder appears whole or not at all. Raises
+    CheckpointError if it exists or cannot be written.
     """
     table = entries(config)
     shapes = {entry.torch: entry.torch_shape for entry in table}

@@ -35,8 +35,7 @@ class LongformerConfig:
     """A Longformer classifier; the defaults are longformer-base-4096.
 
     labels: the classes' names in the order of the logits. window: tokens, half of them before and half behind each token.
-    positions: rows of the position table; the text's first token has row pad_id + 1, so that the last pad_id + 1 fewer
-    tokens fit. Raises ConfigError for sizes that contradict each other.
+    positions: rows of the position table, of which the first token has row pad_id + 1. Raises ConfigError.
     """
 
     labels: tuple[str, ...]
@@ -121,12 +120,10 @@ class LongformerBlock(nnx.Module):
 
     def __init__(self, config: LongformerConfig, rngs: nnx.Rngs):
         width, split = config.width, (config.heads, config.width // config.heads)
-        self.query = Dense((width,), split, bias=True, rngs=rngs)
-        self.key = Dense((width,), split, bias=True, rngs=rngs)
-        self.value = Dense((width,), split, bias=True, rngs=rngs)
-        self.query_global = Dense((width,), split, bias=True, rngs=rngs)
-        self.key_global = Dense((width,), split, bias=True, rngs=rngs)
-        self.value_global = Dense((width,), split, bias=True, rngs=rngs)
+        self.query, self.key, self.value = (Dense((width,), split, bias=True, rngs=rngs) for _ in range(3))
+        self.query_global, self.key_global, self.value_global = (
+            Dense((width,), split, bias=True, rngs=rngs) for _ in range(3)
+        )
         self.out_proj = Dense(split, (width,), bias=True, rngs=rngs)
         self.attention_norm = LayerNorm(width, config.layer_norm_eps)
         self.fc1 = Dense((width,), (config.mlp_width,), bias=True, rngs=rngs)

@@ -13,10 +13,16 @@ from eval.router import agreement, describe_agreement
 from launch.train_router import BEGIN, DEMO_TOKENIZER, END, PAD
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
 from smolrgpt_jax.errors import CheckpointError, DataError
-from smolrgpt_jax.router.classify import Router, load_router
+from smolrgpt_jax.router.classify import (
+    Router,
+    RouterText,
+    RouterTokenizer,
+    classifier_tokenizer_files,
+    load_router,
+    pad_rows,
+)
 from smolrgpt_jax.router.hf_folder import longformer_config_values, write_longformer
 from smolrgpt_jax.router.longformer import LongformerConfig, bind, init_params
-from smolrgpt_jax.router.texts import RouterText, RouterTokenizer, classifier_tokenizer_files, pad_rows
 
 FILES = classifier_tokenizer_files(DEMO_TOKENIZER, BEGIN, END, PAD)
 CONFIG = LongformerConfig(
@@ -35,9 +41,10 @@ def write_router(folder: Path, params: dict, labels=WAREHOUSE_CATEGORIES, **valu
     return folder
 
 
-def test_logits_do_not_depend_on_batches_and_padding(params):
+def test_logits_do_not_depend_on_batches_and_padding(params, monkeypatch):
+    monkeypatch.setattr("smolrgpt_jax.router.classify.BATCH", 2)
     tokenizer = RouterTokenizer(FILES["tokenizer.json"], CONFIG.longest, CONFIG.vocab_size)
-    router = Router(CONFIG, params, tokenizer, batch=2)
+    router = Router(CONFIG, params, tokenizer)
     texts = ["How many?", "Which of " + "<mask> " * 30, "left", "Is it far? " * 3, "right or left?", ""]
     found = router.logits(texts)
     # Lengths of 32 and more than 32 tokens, cut at 80 positions.

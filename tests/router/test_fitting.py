@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from smolrgpt_jax.router.classify import pad_rows
 from smolrgpt_jax.router.fitting import RouterTraining, shuffled_batches, train_router
 from smolrgpt_jax.router.hf_folder import read_longformer
 from smolrgpt_jax.router.longformer import LongformerConfig, init_params
-from smolrgpt_jax.router.texts import pad_rows
 from tests.router.longformer_reference import random_classifier
 
 ROWS = [[0, *range(4, 4 + n), 2] for n in (3, 9, 5, 12, 7)]

@@ -8,7 +8,7 @@ from transformers import AutoTokenizer
 
 from launch.train_router import BEGIN, DEMO_TOKENIZER, END, PAD
 from smolrgpt_jax.errors import DataError
-from smolrgpt_jax.router.texts import (
+from smolrgpt_jax.router.classify import (
     RouterTokenizer,
     classifier_tokenizer_files,
     pad_rows,
