@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import jax
 from jax.sharding import Mesh
 
 from launch.tpu_report import costs, hlo
-from launch.tpu_report.run_programs import ProgramToCompile
 from smolrgpt_jax.chips import Chip
 
 GIB = 2**30
@@ -20,6 +22,28 @@ ASSUMPTIONS = (
     "a collective uses all of a chip's links in one direction; latencies take no time",
     "`seconds` hides communication behind everything else, `seconds_no_overlap` hides none of it",
 )
+
+
+@dataclass(frozen=True)
+class ProgramToCompile:
+    """A jitted function with its abstract arguments, by what they are.
+
+    FLOPs are of one run on all devices: what the model needs, and with what rematerialisation computes again.
+    """
+
+    function: Callable[..., Any]
+    arguments: Mapping[str, Any]
+    rows: int
+    model_flops: float
+    computed_flops: float
+
+    def argument_bytes(self) -> dict[str, int]:
+        """Bytes on one device by kind of argument."""
+        return {
+            kind: sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
+            for kind, tree in self.arguments.items()
+            if kind != "key"
+        }
 
 
 def report_on(program: ProgramToCompile, compiled: Any, mesh: Mesh, chip: Chip) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 
 from configs import default
 from launch.tpu_report import compiling, costs, hlo, report
-from launch.tpu_report.run_programs import make_program
+from launch.tpu_report.compiling import make_program
 from smolrgpt_jax import sharding
 from smolrgpt_jax.chips import Chip
 from smolrgpt_jax.config import PRESETS, DecoderConfig, SmolRGPTConfig, VisionConfig
