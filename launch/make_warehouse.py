@@ -51,10 +51,8 @@ def main() -> None:
     formats = tuple(name for name in FLAGS if arguments.pop(name))
     config = WarehouseConfig(**arguments, formats=formats)
     sizes = ", ".join(f"{size} {split}" for split, size in config.split_sizes().items())
-    print(
-        f"making a warehouse in {out}: scenes {sizes}; {config.width}x{config.height} pixels, "
-        f"seed {config.seed}" + "".join(f", {name}" for name in formats)
-    )
+    details = ", ".join([f"{config.width}x{config.height} pixels", f"seed {config.seed}", *formats])
+    print(f"making a warehouse in {out}: scenes {sizes}; {details}")
     metadata = make_warehouse(out, config, workers)
     for split, found in metadata["splits"].items():
         captions = f"{found['region_captions']} region captions, {found['scene_captions']} scene captions"

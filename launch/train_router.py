@@ -40,14 +40,8 @@ SIZES: dict[str, Any] = {"width": 64, "mlp_width": 128, "heads": 4, "layers": 2,
 PEAK_NEW, PEAK_PRETRAINED = 1e-3, 3e-5
 
 
-def starting_point(
-    init: Path | None, seed: int
-) -> tuple[LongformerConfig, dict[str, Any], dict[str, Any], dict[str, str]]:
-    """Configuration, parameters, config.json and tokenizer files to train from.
-
-    The classification head is always new: its classes are ours. Raises CheckpointError or DataError for a folder that holds no
-    Longformer or no tokenizer.
-    """
+def starting_point(init: Path | None, seed: int) -> tuple[LongformerConfig, dict, dict[str, Any], dict[str, str]]:
+    """Configuration, parameters, config.json and tokenizer files to train from; the classification head is always new."""
     key = jax.random.key(seed)
     if init is None:
         files = classifier_tokenizer_files(DEMO_TOKENIZER, BEGIN, END, PAD)
@@ -77,13 +71,12 @@ def run(arguments: argparse.Namespace) -> None:
     validation = [] if arguments.val is None else read_router_texts(arguments.val, arguments.text)
     config, params, values, files = starting_point(arguments.init, arguments.seed)
     tokenizer = RouterTokenizer(files[TOKENIZER_FILE], config.longest, config.vocab_size)
-    peak = arguments.learning_rate
-    if peak is None:
-        peak = PEAK_NEW if arguments.init is None else PEAK_PRETRAINED
+    start, usual = ("new", PEAK_NEW) if arguments.init is None else (f"from {arguments.init}", PEAK_PRETRAINED)
+    peak = usual if arguments.learning_rate is None else arguments.learning_rate
     training = RouterTraining(arguments.steps, arguments.batch, peak, arguments.seed)
     print(
         f"training a Longformer of {config.layers} layers of width {config.width} "
-        f"({'new' if arguments.init is None else f'from {arguments.init}'}) on {len(texts)} {arguments.text}s of "
+        f"({start}) on {len(texts)} {arguments.text}s of "
         f"{arguments.data}: {training.steps} steps of {training.batch}, learning rate {peak:g}, seed {training.seed}; "
         f"writing {arguments.out}",
         flush=True,

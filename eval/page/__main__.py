@@ -22,7 +22,7 @@ from smolrgpt_jax.errors import CheckpointError, DataError, RunError, told
 
 
 def read_examples(data: Path, split: str) -> list[Picture]:
-    """The pictures of a split that people can choose, those with bad records left out; raises DataError if there is none."""
+    """The pictures of a split, those with bad records left out; raises DataError if there is none."""
     bad = BadRecords("report")
     pictures = read_warehouse(data, split, on_bad_record=bad)
     if not pictures:

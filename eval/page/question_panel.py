@@ -41,10 +41,7 @@ class QuestionPanel:
     """Asks about the picture of a `PicturePanel`."""
 
     def __init__(self, model: Model, max_new_tokens: int, turn: asyncio.Lock, picture: PicturePanel):
-        """Builds the panel inside the present element.
-
-        max_new_tokens: longest answer. turn: held while the model answers, as two answers at once would only slow each other down.
-        """
+        """Builds the panel inside the present element; turn: held while the model answers, two at once would be no faster."""
         self._model, self._max_new_tokens, self._turn, self._picture = model, max_new_tokens, turn, picture
         self._known: Question | None = None  # the example's question that was chosen
         with ui.element("section").classes("card"):

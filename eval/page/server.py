@@ -21,10 +21,7 @@ _STYLE = Path(__file__).with_name("page.css")
 
 
 def serve(listening: socket.socket, model: Model, title: str, examples: Sequence[Picture], max_new_tokens: int) -> None:
-    """Serves the page at a listening socket until the process is asked to stop.
-
-    title: what the page calls the model. examples: pictures to choose from, with their questions. max_new_tokens: longest answer.
-    """
+    """Serves the page, with pictures to choose from, at a listening socket until the process is asked to stop."""
     turn = asyncio.Lock()
 
     def build_page() -> None:

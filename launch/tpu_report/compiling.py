@@ -180,9 +180,8 @@ def make_program(run: Mapping[str, Any], mesh: Mesh, what: What = "train", new_t
     frozen = {n: p for n, p in params.items() if n not in trained}
     settings = OptimizerConfig(**{k: v for k, v in run["optimizer"].items() if k != "peaks"})
     optimizer = make_optimizer(stage, trained, SCHEDULE_STEPS, settings)
-    state = _placed(
-        jax.eval_shape(optimizer.init, trained), sharding.optimizer_shardings(optimizer, trained, mesh, strategy)
-    )
+    places = sharding.optimizer_shardings(optimizer, trained, mesh, strategy)
+    state = _placed(jax.eval_shape(optimizer.init, trained), places)
     parts = row_parts(config, shape.tokens, shape.pictures, shape.regions)
     return ProgramToCompile(
         jit_train_step(config, optimizer, trained, mesh, strategy, accumulation, compute),

@@ -18,7 +18,8 @@ from tqdm import tqdm
 from smolrgpt_jax.models.layers import Params
 from smolrgpt_jax.router.classify import pad_rows
 from smolrgpt_jax.router.longformer import LongformerConfig, bind
-from smolrgpt_jax.training.optimizer import OptimizerConfig, learning_rate
+from smolrgpt_jax.training.optimizer import OptimizerConfig, make_optimizer
+from smolrgpt_jax.training.stages import Group, Stage
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,8 @@ def train_router(
     rows: token ids of each text; labels: index of each text's label. Warm-up, decay, clipping and weight decay are those of
     SmolRGPT's training. Raises ValueError if the loss stops being finite.
     """
-    settings = OptimizerConfig()
-    rate = learning_rate(training.peak, training.steps, settings)
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(settings.clip_norm),
-        optax.adamw(rate, settings.b1, settings.b2, settings.eps, weight_decay=settings.weight_decay),
-    )
+    stage = Stage("router", (Group("all", "", training.peak),))
+    optimizer = make_optimizer(stage, params, training.steps, OptimizerConfig())
 
     @functools.partial(jax.jit, donate_argnums=(0, 1))
     def step(params: Params, state: Any, tokens: jax.Array, mask: jax.Array, labels: jax.Array):
