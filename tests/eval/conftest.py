@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import smolrgpt_jax
+from smolrgpt_jax.config import Compute
 from smolrgpt_jax.data.masks import RLE
 
 
@@ -109,6 +110,7 @@ class FakeModel:
             return {"width": 8}
 
     source = run = None
+    compute = Compute()
     answer_tokens = 120
     params = {"weights": np.zeros(3, np.float32)}
 
