@@ -89,7 +89,7 @@ def write_curves(runs: Sequence[Path], out: Path) -> str:
     curves = read_curves(runs)
     command = shlex.join(["python", "-m", "eval.learning_curves", *sys.argv[1:]])
     scores = {score: {"steps": list(at), "values": list(at.values())} for score, at in curves.items()}
-    text = table(by_step(curves), "step")
+    text = table({str(step): scores for step, scores in by_step(curves).items()}, "step")
     with results_folder(out) as aside:
         write_json(aside / "curves.json", {"command": command, "runs": [str(run) for run in runs], "scores": scores})
         (aside / "table.md").write_text(f"{text}\n\n    {command}\n", encoding="utf-8")
