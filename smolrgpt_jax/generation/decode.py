@@ -124,7 +124,7 @@ def next_logits(weights: Weights, token: jax.Array, cache: Cache) -> tuple[jax.A
     age = (cache.column - jnp.arange(ring)) % ring
     hidden, layers = decoder.decode(
         unstacked_blocks(weights.config.decoder, weights.layers),
-        decoder.embed(token, weights.compute.dtype),
+        decoder.embed(token),
         jnp.sum(cache.prompt, axis=1, dtype=jnp.int32) + cache.steps,
         jnp.concatenate([cache.prompt, age <= cache.steps[:, None]], axis=1),
         cache.layers,

@@ -113,11 +113,11 @@ class Decoder(nnx.Module):
         self.norm = RMSNorm(config.width, config.rms_norm_eps)
         self.config, self.compute = config, compute
 
-    def embed(self, tokens: jax.Array, dtype: Any) -> jax.Array:
-        """tokens: int32[B, S] -> float[B, S, D]."""
+    def embed(self, tokens: jax.Array) -> jax.Array:
+        """tokens: int32[...] -> float[..., D]."""
         # Looked up in a table of whole rows: split by width, XLA would gather the whole batch for the table's gradient.
         table = constrain(self.token_embedding[...], ("vocab", "none"))
-        return jnp.take(table, tokens, axis=0).astype(dtype)
+        return jnp.take(table, tokens, axis=0).astype(self.compute.dtype)
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """hidden: float[..., D] (after the final norm) -> float32[..., padded vocabulary]; padding can never be chosen."""
@@ -158,10 +158,10 @@ class Decoder(nnx.Module):
         """One more token of every row.
 
         blocks: the layers one by one (`unstacked_blocks`), since a loop over stacked ones would copy every weight for every
-        token. x: float[B, D], embedded tokens; positions: int32[B]; visible: bool[B, T], the columns of the cache that a row attends to, the new one
-        among them; cache: per layer keys float[B, G, D, T] and values float[B, G, T, D]; column: int32[], where all rows' new
-        keys and values go: one place for all can be written without copying the cache. Returns hidden float[B, D] after the
-        final norm and the new cache.
+        token. x: float[B, D], embedded tokens; positions: int32[B]; visible: bool[B, T], the columns of the cache that a row
+        attends to, the new one among them; cache: per layer keys float[B, G, D, T] and values float[B, G, T, D]; column: int32[],
+        where all rows' new keys and values go: one place for all can be written without copying the cache. Returns hidden
+        float[B, D] after the final norm and the new cache.
         """
         angles = rotary_angles(positions[:, None], self.config, visible.shape[1])
         x, written = x[:, None], []

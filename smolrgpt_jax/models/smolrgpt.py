@@ -76,7 +76,7 @@ class SmolRGPT(nnx.Module):
         tokens: int32[B, S]; feature_index: int32[B, S], -1 for text, else the row of features: float[B, F, D] that takes
         the token's place; an index past F (a region token when only the picture was encoded) leaves the token's embedding.
         """
-        embedded = self.decoder.embed(tokens, features.dtype)
+        embedded = self.decoder.embed(tokens)
         present = (feature_index >= 0) & (feature_index < features.shape[1])
         gathered = jnp.take_along_axis(features, jnp.where(present, feature_index, 0)[..., None], axis=1)
         return constrain_batch(jnp.where(present[..., None], gathered, embedded))
