@@ -23,7 +23,7 @@ from pathlib import Path
 
 import jax
 
-from benchmarks.shared import command_line, markdown, progress, show
+from benchmarks.shared import benchmark_parser, markdown, progress, show
 from smolrgpt_jax.checkpoint.mapping import entries
 from smolrgpt_jax.checkpoint.torch import write_folder
 from smolrgpt_jax.config import PRESETS
@@ -117,7 +117,7 @@ def report(results: dict[str, list[tuple[float, int]]], size: int) -> str:
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line."""
-    parser = command_line("benchmarks.convert", __doc__)
+    parser = benchmark_parser("benchmarks.convert", __doc__)
     parser.add_argument("--size", choices=SIZES, default="full", help="tiny: the demo's model; full: the published one")
     parser.add_argument("--workdir", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=3, help="the table shows medians")

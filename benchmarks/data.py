@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from pycocotools import mask as coco
 
-from benchmarks.shared import TOKENIZER, by_turns, command_line, make_questions, markdown, per_picture, show
+from benchmarks.shared import TOKENIZER, benchmark_parser, by_turns, make_questions, markdown, per_picture, show
 from smolrgpt_jax.chips import CHIPS
 from smolrgpt_jax.data import images
 from smolrgpt_jax.data.batches import PackedRows
@@ -74,7 +74,7 @@ def table(rates: Mapping[str, float]) -> str:
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line."""
-    parser = command_line("benchmarks.data", __doc__)
+    parser = benchmark_parser("benchmarks.data", __doc__)
     parser.add_argument("--scenes", type=int, default=24, help="pictures (default %(default)s)")
     parser.add_argument("--width", type=int, default=1920)
     parser.add_argument("--height", type=int, default=1080)

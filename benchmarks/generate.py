@@ -24,7 +24,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import numpy as np
 
-from benchmarks.shared import SIZES, TOKENIZER, command_line, make_questions, markdown, progress, show
+from benchmarks.shared import SIZES, TOKENIZER, benchmark_parser, make_questions, markdown, progress, show
 from convert.torch_model import TorchModel, left_padded, random_torch
 from smolrgpt_jax import load
 from smolrgpt_jax.config import SmolRGPTConfig
@@ -168,7 +168,7 @@ def table(lines: Sequence[Line]) -> str:
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line; exits with 1 if an answer differs."""
-    parser = command_line("benchmarks.generate", __doc__)
+    parser = benchmark_parser("benchmarks.generate", __doc__)
     parser.add_argument("--size", choices=SIZES, default="small", help="of the model (default %(default)s)")
     parser.add_argument("--questions", type=int, default=16, help="of each case, a multiple of 8 (default %(default)s)")
     parser.add_argument("--batch_size", type=int, default=64, help="of both sides (default %(default)s)")

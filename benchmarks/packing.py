@@ -19,7 +19,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from benchmarks.shared import TOKENIZER, by_turns, command_line, make_questions, markdown, per_picture, show
+from benchmarks.shared import TOKENIZER, benchmark_parser, by_turns, make_questions, markdown, per_picture, show
 from smolrgpt_jax.config import PRESETS, Compute, SmolRGPTConfig
 from smolrgpt_jax.data.batches import PackedRows
 from smolrgpt_jax.data.chat import ChatTokenizer
@@ -109,7 +109,7 @@ def table(measured: Sequence[Case]) -> str:
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line."""
-    parser = command_line("benchmarks.packing", __doc__)
+    parser = benchmark_parser("benchmarks.packing", __doc__)
     parser.add_argument("--preset", choices=PRESETS, default="smolrgpt", help="size (default %(default)s)")
     parser.add_argument("--scenes", type=int, default=200, help="pictures (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="timed steps of each (default %(default)s)")

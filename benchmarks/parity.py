@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.shared import SIZES, command_line, markdown, progress, show
+from benchmarks.shared import SIZES, benchmark_parser, markdown, progress, show
 from convert.torch_model import TorchModel, left_padded, load_torch, random_torch
 from smolrgpt_jax import load
 from smolrgpt_jax.checkpoint.mapping import entries
@@ -354,7 +354,7 @@ def measure(size: str, folder: Path | None, seed: int) -> tuple[str, bool]:
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line; exits with 1 if a tolerance is missed."""
-    parser = command_line("benchmarks.parity", __doc__)
+    parser = benchmark_parser("benchmarks.parity", __doc__)
     parser.add_argument("--size", choices=SIZES, default="tiny", help="of the random model (default %(default)s)")
     parser.add_argument("--folder", type=Path, help="checkpoint in the PyTorch release's layout, in place of --size")
     parser.add_argument("--seed", type=int, default=0, help="of the random weights (default %(default)s)")

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from eval.command_line import command_line
 from smolrgpt_jax import files
 from smolrgpt_jax.config import PRESETS, DecoderConfig, SmolRGPTConfig, VisionConfig
 from smolrgpt_jax.data.records import Picture
@@ -31,11 +32,9 @@ SIZES = {
 }
 
 
-def command_line(module: str, doc: str) -> argparse.ArgumentParser:
+def benchmark_parser(module: str, doc: str) -> argparse.ArgumentParser:
     """The parser of a benchmark's command, with --out."""
-    parser = argparse.ArgumentParser(
-        prog=f"python -m {module}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(module, doc)
     parser.add_argument("--out", type=Path, help="Markdown file to write the result to, as well")
     return parser
 

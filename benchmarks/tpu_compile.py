@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.shared import command_line, markdown, show
+from benchmarks.shared import benchmark_parser, markdown, show
 from smolrgpt_jax.chips import GIB
 from smolrgpt_jax.errors import RunError, told
 from smolrgpt_jax.files import read_json
@@ -88,7 +88,7 @@ def table(reports: dict[str, dict]) -> str:
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line."""
-    parser = command_line("benchmarks.tpu_compile", __doc__)
+    parser = benchmark_parser("benchmarks.tpu_compile", __doc__)
     parser.set_defaults(out=Path("benchmarks/results"))
     parser.add_argument("--only", nargs="+", choices=list(CASES), default=list(CASES), metavar="NAME")
     a = parser.parse_args(arguments)
