@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from pycocotools import mask as coco
 
-from benchmarks.shared import TOKENIZER, benchmark_parser, by_turns, make_questions, markdown, per_picture, show
+from benchmarks.shared import TOKENIZER, benchmark_parser, by_turns, make_questions, markdown, show
 from smolrgpt_jax.chips import CHIPS
 from smolrgpt_jax.data import images
 from smolrgpt_jax.data.batches import PackedRows
@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     questions = sum(len(picture.questions) for picture in raw)
     show(table({name: questions / statistics.median(taken) for name, taken in zip(loaders, seconds)}), a.out)
     print(
-        f"{per_picture(raw):.1f} questions per picture; 256 v5e chips at {UTILISATION:.0%} of their peak would take "
+        f"{questions / len(raw):.1f} questions per picture; 256 v5e chips at {UTILISATION:.0%} of their peak would take "
         f"{needed_per_second():,.0f} questions/s (estimated from FLOPs, not run)"
     )
 

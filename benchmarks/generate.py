@@ -27,11 +27,10 @@ import numpy as np
 from benchmarks.shared import SIZES, TOKENIZER, benchmark_parser, make_questions, markdown, progress, show
 from convert.torch_model import TorchModel, left_padded, random_torch
 from smolrgpt_jax import load
-from smolrgpt_jax.config import SmolRGPTConfig
 from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.images import load_depth, load_rgb
 from smolrgpt_jax.data.masks import decode
-from smolrgpt_jax.data.prompts import Prompts, plan_prompts, prompt_shape
+from smolrgpt_jax.data.prompts import plan_prompts, prompt_shape
 from smolrgpt_jax.data.records import Picture
 from smolrgpt_jax.errors import RunError, told
 from smolrgpt_jax.generation.engine import AnswerOptions, answer_prompts
@@ -78,11 +77,6 @@ def make_cases(folder: Path, questions: int, seed: int = 0) -> list[Case]:
     return cases
 
 
-def make_prompts(pictures: Sequence[Picture], config: SmolRGPTConfig, tokenizer: ChatTokenizer) -> Prompts:
-    """The questions as the engine takes them."""
-    return plan_prompts(pictures, tokenizer, prompt_shape(config))
-
-
 def answer_with_torch(
     model: TorchModel, case: Case, tokenizer: ChatTokenizer, batch_size: int, max_length: int
 ) -> Answers:
@@ -109,7 +103,7 @@ def answer_with_torch(
 def answer_with_engine(model: Model, case: Case, tokenizer: ChatTokenizer, batch_size: int) -> Answers:
     endless = copy.copy(tokenizer)
     endless.eos_id = NO_TOKEN
-    prompts = make_prompts(case.pictures, model.config, endless)
+    prompts = plan_prompts(case.pictures, endless, prompt_shape(model.config))
     options = AnswerOptions(batch_size, STEPS)
     return {
         question: ids.tolist()
@@ -186,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         cases = make_cases(Path(folder) / "data", a.questions)
         lines = measure(theirs, ours, tokenizer, cases, a.batch_size, a.max_length)
     show(table(lines), a.out)
-    prompts = [make_prompts(case.pictures, ours.config, tokenizer) for case in cases]
+    prompts = [plan_prompts(case.pictures, tokenizer, prompt_shape(ours.config)) for case in cases]
     tokens = [p.prefix + length for p in prompts for row in p.rows for length in row.lengths]
     answers = [length for case in cases for length in case.lengths.values()]
     print(f"prompts of {np.mean(tokens):.0f} tokens on average, answers of {np.mean(answers):.0f}")

@@ -19,7 +19,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from benchmarks.shared import TOKENIZER, benchmark_parser, by_turns, make_questions, markdown, per_picture, show
+from benchmarks.shared import TOKENIZER, benchmark_parser, by_turns, make_questions, markdown, show
 from smolrgpt_jax.config import PRESETS, Compute, SmolRGPTConfig
 from smolrgpt_jax.data.batches import PackedRows
 from smolrgpt_jax.data.chat import ChatTokenizer
@@ -121,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         measured = cases(config, pictures, ChatTokenizer.load(TOKENIZER))
     measure(config, measured, a.rounds)
     show(table(measured), a.out)
-    print(f"{per_picture(pictures):.1f} questions per picture")
+    print(f"{np.mean([len(picture.questions) for picture in pictures]):.1f} questions per picture")
 
 
 if __name__ == "__main__":

@@ -46,11 +46,6 @@ def make_questions(folder: Path, scenes: int, width: int = 480, height: int = 27
     return read_warehouse(folder, "train")
 
 
-def per_picture(pictures: Sequence[Picture]) -> float:
-    """Mean number of questions."""
-    return sum(len(picture.questions) for picture in pictures) / len(pictures)
-
-
 def by_turns(runs: Sequence[Callable[[], object]], rounds: int) -> list[list[float]]:
     """Seconds of each run in every round; the runs take turns, after one turn to warm up."""
     seconds: list[list[float]] = [[] for _ in runs]

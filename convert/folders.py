@@ -32,6 +32,26 @@ from smolrgpt_jax.errors import CheckpointError, ConfigError
 from smolrgpt_jax.files import model_folder
 
 EXTRA_TOKENS = 3
+# Fields of Hugging Face's config.json -> ours, and what stands for a missing one.
+SIGLIP_FIELDS: dict[str, tuple[str, Any]] = {
+    "hidden_size": ("width", 768),
+    "intermediate_size": ("mlp_width", 3072),
+    "num_attention_heads": ("heads", 12),
+    "num_hidden_layers": ("layers", 12),
+    "patch_size": ("patch_size", 16),
+    "image_size": ("image_size", 224),
+    "layer_norm_eps": ("layer_norm_eps", 1e-6),
+}
+LLAMA_FIELDS: dict[str, tuple[str, Any]] = {
+    "hidden_size": ("width", 4096),
+    "intermediate_size": ("mlp_width", 11008),
+    "num_attention_heads": ("heads", 32),
+    "num_hidden_layers": ("layers", 32),
+    "vocab_size": ("vocab_size", 32000),
+    "rms_norm_eps": ("rms_norm_eps", 1e-6),
+    "max_position_embeddings": ("max_positions", 2048),
+    "tie_word_embeddings": ("tied_head", False),
+}
 
 # The release's names -> Hugging Face's, one substitution after the other.
 _SIGLIP = (
@@ -74,8 +94,6 @@ def torch_to_jax(
     The tokenizer comes along if the folder holds one or `tokenizer` names one (folder or hub id). Raises CheckpointError, with
     the destination untouched.
     """
-    if destination.exists():
-        raise CheckpointError(f"{destination} exists already; nothing was written")
     config, params, layout = read_folder(source, allow_nan=allow_nan)
     if tokenizer is None and (source / "tokenizer.json").is_file():
         tokenizer = str(source)
@@ -101,8 +119,6 @@ def jax_to_torch(
     `max_shard_bytes` asks for others. The chat format of a trained one says how long its answers are. Raises CheckpointError,
     with the destination untouched.
     """
-    if destination.exists():
-        raise CheckpointError(f"{destination} exists already; nothing was written")
     # Before anything is taken for a PyTorch folder.
     read = read_checkpoint(checkpoints.find_checkpoint(source))
     layout = default_layout(read.config) if read.layout is None else read.layout
@@ -128,15 +144,7 @@ def vision_config(folder: Path) -> VisionConfig:
             f"{path}: model type {kind!r} is not read, only SigLIP with patches of a fixed picture size"
         )
     _require(path, values, {"hidden_act": "gelu_pytorch_tanh", "num_channels": 3})
-    return VisionConfig(
-        width=values.get("hidden_size", 768),
-        mlp_width=values.get("intermediate_size", 3072),
-        heads=values.get("num_attention_heads", 12),
-        layers=values.get("num_hidden_layers", 12),
-        patch_size=values.get("patch_size", 16),
-        image_size=values.get("image_size", 224),
-        layer_norm_eps=values.get("layer_norm_eps", 1e-6),
-    )
+    return VisionConfig(**{ours: values.get(name, default) for name, (ours, default) in SIGLIP_FIELDS.items()})
 
 
 def decoder_config(folder: Path) -> DecoderConfig:
@@ -153,20 +161,14 @@ def decoder_config(folder: Path) -> DecoderConfig:
     # transformers 5 writes rope_parameters, earlier ones rope_theta and rope_scaling.
     rope = values.get("rope_parameters") or {}
     _require(path, rope, {"rope_type": "default", "partial_rotary_factor": 1.0})
-    width, heads = values.get("hidden_size", 4096), values.get("num_attention_heads", 32)
-    _require(path, values, {"head_dim": width // heads}, allow_none=True)
+    fields = {ours: values.get(name, default) for name, (ours, default) in LLAMA_FIELDS.items()}
+    _require(path, values, {"head_dim": fields["width"] // fields["heads"]}, allow_none=True)
+    fields["vocab_size"] += EXTRA_TOKENS
     kv_heads = values.get("num_key_value_heads")
     return DecoderConfig(
-        width=width,
-        mlp_width=values.get("intermediate_size", 11008),
-        heads=heads,
-        kv_heads=heads if kv_heads is None else kv_heads,
-        layers=values.get("num_hidden_layers", 32),
-        vocab_size=values.get("vocab_size", 32000) + EXTRA_TOKENS,
-        rms_norm_eps=values.get("rms_norm_eps", 1e-6),
+        **fields,
+        kv_heads=fields["heads"] if kv_heads is None else kv_heads,
         rope_base=float(rope.get("rope_theta", values.get("rope_theta", 10000.0))),
-        max_positions=values.get("max_position_embeddings", 2048),
-        tied_head=values.get("tie_word_embeddings", False),
     )
 
 

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jax import ShapeDtypeStruct
@@ -75,7 +74,12 @@ def describe(path: Path) -> str:
         steps = sorted(
             (step for step in read.source.parent.glob("*") if step.name.isdigit()), key=lambda s: int(s.name)
         )
-        rows = [_step_row(orbax.read_meta(step).run or {}, step) for step in steps]
+        rows = []
+        for step in steps:
+            saved = time.strftime("%Y-%m-%d %H:%M", time.localtime(step.stat().st_mtime))
+            metrics = (orbax.read_meta(step).run or {}).get("metrics") or {}
+            shown = [f"{metrics[n]:.4f}" if n in metrics else "-" for n in ("loss", "validation_loss")]
+            rows.append([step.name, saved, *shown])
         lines += ["", table(["step", "saved", "loss", "validation loss"], rows)]
     return "\n".join(lines)
 
@@ -110,13 +114,6 @@ def _describe_ours(read: Checkpoint) -> list[str]:
         files, tensors = len(read.layout.files), sum(map(len, read.layout.files.values()))
         imported = f"{tensors} tensors in {files} file{'s' if files > 1 else ''}"
     return [*lines, f"arrays: {len(read.params)}, layers stacked", f"imported from PyTorch: {imported}"]
-
-
-def _step_row(run: Mapping[str, Any], folder: Path) -> list[str]:
-    metrics = run.get("metrics") or {}
-    saved = time.strftime("%Y-%m-%d %H:%M", time.localtime(folder.stat().st_mtime))
-    shown = [f"{metrics[n]:.4f}" if n in metrics else "-" for n in ("loss", "validation_loss")]
-    return [folder.name, saved, *shown]
 
 
 def _parameters(config: SmolRGPTConfig, infos: Mapping[str, ShapeDtypeStruct]) -> str:

@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from convert.folders import LLAMA_FIELDS, SIGLIP_FIELDS
+from smolrgpt_jax.checkpoint.mapping import INV_FREQ, TIED_NAMES
 from smolrgpt_jax.checkpoint.safetensors_folder import CONFIG_FILE, SINGLE_FILE, check_fit, open_tensors
 from smolrgpt_jax.checkpoint.torch import config_to_torch, read_config
 from smolrgpt_jax.config import SmolRGPTConfig
 from smolrgpt_jax.files import new_folder
 
-HEAD, EMBEDDING = "decoder.head.weight", "decoder.token_embedding.weight"
-INV_FREQ = "decoder.rotary_embd.inv_freq"
+HEAD, EMBEDDING = TIED_NAMES
 REFINER_NORM_EPS = 1e-6
 POOLING_EPS = 1e-8
 
@@ -97,13 +98,7 @@ class TorchModel:
         self.config = config
         self.vision = transformers.SiglipVisionModel(
             transformers.SiglipVisionConfig(
-                hidden_size=v.width,
-                intermediate_size=v.mlp_width,
-                num_hidden_layers=v.layers,
-                num_attention_heads=v.heads,
-                image_size=v.image_size,
-                patch_size=v.patch_size,
-                layer_norm_eps=v.layer_norm_eps,
+                **{name: getattr(v, ours) for name, (ours, _) in SIGLIP_FIELDS.items()},
                 hidden_act="gelu_pytorch_tanh",
                 vision_use_head=False,
                 attn_implementation="eager",
@@ -111,17 +106,10 @@ class TorchModel:
         )
         self.decoder = transformers.LlamaForCausalLM(
             transformers.LlamaConfig(
-                vocab_size=d.vocab_size,
-                hidden_size=d.width,
-                intermediate_size=d.mlp_width,
-                num_hidden_layers=d.layers,
-                num_attention_heads=d.heads,
+                **{name: getattr(d, ours) for name, (ours, _) in LLAMA_FIELDS.items()},
                 num_key_value_heads=d.kv_heads,
                 head_dim=d.head_dim,
-                max_position_embeddings=d.max_positions,
-                rms_norm_eps=d.rms_norm_eps,
                 rope_parameters={"rope_type": "default", "rope_theta": float(d.rope_base)},
-                tie_word_embeddings=d.tied_head,
                 bos_token_id=None,
                 eos_token_id=None,
                 pad_token_id=None,

@@ -39,8 +39,8 @@ def main(arguments: list[str]) -> None:
     if "://" in workdir:
         how = "mount the bucket and give the folder (launch/pods/README.md says how)"
         raise RunError(f"--workdir {workdir} is a URL; {how}")
-    who = (COORDINATOR_ADDRESS.value, NUM_PROCESSES.value, PROCESS_ID.value)
-    distributed.start(*who, initialization_timeout=TIMEOUT.value)
+    this = distributed.Processes(COORDINATOR_ADDRESS.value, NUM_PROCESSES.value, PROCESS_ID.value)
+    distributed.start(this, initialization_timeout=TIMEOUT.value)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     # Imported after the processes have found each other.
     from eval.scoring.validation import WAREHOUSE_SCORES

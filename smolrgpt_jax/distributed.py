@@ -53,19 +53,13 @@ class Processes:
         return f"process {self.process_id} of {self.num_processes} (coordinator {self.coordinator_address})"
 
 
-def find_processes(
-    coordinator_address: str | None = None,
-    num_processes: int | None = None,
-    process_id: int | None = None,
-    environ: Mapping[str, str] = os.environ,
-) -> Processes | None:
+def find_processes(given: Processes = Processes(), environ: Mapping[str, str] = os.environ) -> Processes | None:
     """The processes of this run; None for a single one.
 
-    Arguments go before the environment variables of `VARIABLES`; without either, a Slurm step of several tasks and a TPU host
+    What is given goes before the environment variables of `VARIABLES`; without either, a Slurm step of several tasks and a TPU host
     are recognised and left to JAX. Raises ValueError for settings that are incomplete or contradict each other.
     """
-    given = {"coordinator_address": coordinator_address, "num_processes": num_processes, "process_id": process_id}
-    found = {n: environ.get(v) if given[n] is None else given[n] for n, v in VARIABLES.items()}
+    found = {n: environ.get(v) if getattr(given, n) is None else getattr(given, n) for n, v in VARIABLES.items()}
     missing = [f"--{n} ({VARIABLES[n]})" for n, value in found.items() if value is None]
     if not missing:
         try:
@@ -87,9 +81,7 @@ def find_processes(
 
 
 def start(
-    coordinator_address: str | None = None,
-    num_processes: int | None = None,
-    process_id: int | None = None,
+    given: Processes = Processes(),
     *,
     initialization_timeout: int = INITIALIZATION_TIMEOUT,
     heartbeat_timeout: int = HEARTBEAT_TIMEOUT,
@@ -100,7 +92,7 @@ def start(
     the parent exits with the child's status. initialization_timeout: seconds to wait for the others, then the process exits with a
     sentence that says what to check; heartbeat_timeout: seconds after which a process that no longer answers ends all others.
     """
-    processes = find_processes(coordinator_address, num_processes, process_id)
+    processes = find_processes(given)
     if processes is None:
         return
     if PARENT not in os.environ:

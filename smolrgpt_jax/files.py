@@ -59,20 +59,20 @@ def link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def read_json(path: str | Path, kind: type | None = None) -> Any:
+def read_json(path: str | Path, kind: type | None = None, failure: type[ValueError] = DataError) -> Any:
     """What a JSON file holds, with or without a byte order mark; `kind`: `dict` or `list`, where it must be one.
 
-    Raises DataError naming the file if it cannot be read or holds something else.
+    Raises `failure` naming the file if it cannot be read or holds something else.
     """
     try:
         value = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+        raise failure(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: is not valid JSON ({error})") from error
+        raise failure(f"{path}: is not valid JSON ({error})") from error
     if kind is not None and not isinstance(value, kind):
         expected = "a list of records" if kind is list else "a JSON object"
-        raise DataError(f"{path}: holds a {type(value).__name__}, expected {expected}")
+        raise failure(f"{path}: holds a {type(value).__name__}, expected {expected}")
     return value
 
 
@@ -164,8 +164,6 @@ def _alive(process: str) -> bool:
     """Whether this machine runs a process of that number; anything that is no number counts as alive."""
     try:
         os.kill(int(process), 0)
-    except ProcessLookupError:
-        return False
-    except (ValueError, OverflowError, PermissionError):
-        return True
+    except (ValueError, OverflowError, OSError) as error:
+        return not isinstance(error, ProcessLookupError)
     return True

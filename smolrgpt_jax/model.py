@@ -106,5 +106,4 @@ def load(path: str | Path, compute_dtype: str = "float32", mesh: Mesh | None = N
     Raises CheckpointError for a folder that holds no checkpoint or a damaged one.
     """
     read = read_checkpoint(path).on_devices(mesh)
-    compute = Compute.of(read.config, dtype=compute_dtype)
-    return Model(read.config, read.params, read.tokenizer, read.source, read.layout, read.run, compute)
+    return Model(**vars(read), compute=Compute.of(read.config, dtype=compute_dtype))

@@ -183,7 +183,7 @@ SLURM = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "a[1-2]", "SLURM_PROCID": "
     ],
 )
 def test_where_the_processes_come_from(arguments, environ, expected):
-    assert find_processes(**arguments, environ=environ) == expected
+    assert find_processes(Processes(**arguments), environ) == expected
 
 
 @pytest.mark.parametrize(

@@ -78,14 +78,13 @@ RULES: tuple[Rule, ...] = (
     *_refiner("depth_refiner", "depth_refiner"),
     Rule("decoder.token_embedding.weight", "decoder/token_embedding", "vocabulary"),
     Rule(f"{_DECODER_BLOCK}.norm1.weight", "decoder/blocks/norm1/scale", "same"),
-    Rule(f"{_DECODER_BLOCK}.attn.q_proj.weight", "decoder/blocks/q_proj/kernel", "linear"),
-    Rule(f"{_DECODER_BLOCK}.attn.k_proj.weight", "decoder/blocks/k_proj/kernel", "linear"),
-    Rule(f"{_DECODER_BLOCK}.attn.v_proj.weight", "decoder/blocks/v_proj/kernel", "linear"),
+    *(Rule(f"{_DECODER_BLOCK}.attn.{n}_proj.weight", f"decoder/blocks/{n}_proj/kernel", "linear") for n in "qkv"),
     Rule(f"{_DECODER_BLOCK}.attn.out_proj.weight", "decoder/blocks/out_proj/kernel", "linear_from_heads"),
     Rule(f"{_DECODER_BLOCK}.norm2.weight", "decoder/blocks/norm2/scale", "same"),
-    Rule(f"{_DECODER_BLOCK}.mlp.gate_proj.weight", "decoder/blocks/gate_proj/kernel", "linear"),
-    Rule(f"{_DECODER_BLOCK}.mlp.up_proj.weight", "decoder/blocks/up_proj/kernel", "linear"),
-    Rule(f"{_DECODER_BLOCK}.mlp.down_proj.weight", "decoder/blocks/down_proj/kernel", "linear"),
+    *(
+        Rule(f"{_DECODER_BLOCK}.mlp.{n}_proj.weight", f"decoder/blocks/{n}_proj/kernel", "linear")
+        for n in ("gate", "up", "down")
+    ),
     Rule("decoder.norm.weight", "decoder/norm/scale", "same"),
     Rule("decoder.head.weight", "decoder/head", "vocabulary"),
 )

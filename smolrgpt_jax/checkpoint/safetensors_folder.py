@@ -24,7 +24,7 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from smolrgpt_jax.errors import CheckpointError, DataError
+from smolrgpt_jax.errors import CheckpointError
 from smolrgpt_jax.files import new_folder, read_json, write_text
 
 CONFIG_FILE = "config.json"
@@ -142,14 +142,6 @@ class TorchLayout:
     index_metadata: dict[str, Any] | None = None
 
 
-def _read_object(path: Path) -> dict[str, Any]:
-    """A file with one JSON object; raises CheckpointError."""
-    try:
-        return read_json(path, dict)
-    except DataError as error:
-        raise CheckpointError(str(error)) from error
-
-
 def read_config_json(folder: Path) -> dict[str, Any]:
     """The content of a folder's config.json; raises CheckpointError."""
     if folder.is_file():
@@ -158,7 +150,7 @@ def read_config_json(folder: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{folder / CONFIG_FILE}: no such file; a model is a folder with {CONFIG_FILE} and {SINGLE_FILE}"
         )
-    return _read_object(folder / CONFIG_FILE)
+    return read_json(folder / CONFIG_FILE, dict, CheckpointError)
 
 
 def open_tensors(folder: Path) -> tuple[dict[str, StoredTensor], TorchLayout]:
@@ -198,7 +190,7 @@ def _read_index(folder: Path) -> dict[str, Any]:
         pickles = sorted(p.name for p in folder.glob("*.bin")) + sorted(p.name for p in folder.glob("*.pt*"))
         hint = f"; {pickles[0]} is a pickle, which is never loaded: save it as safetensors first" if pickles else ""
         raise CheckpointError(f"{folder}: neither {SINGLE_FILE} nor {INDEX_FILE} is there{hint}")
-    index = _read_object(path)
+    index = read_json(path, dict, CheckpointError)
     weight_map = index.get("weight_map")
     if not weight_map or not isinstance(weight_map, dict) or not all(isinstance(f, str) for f in weight_map.values()):
         raise CheckpointError(f"{path} has no weight_map from tensor names to file names")
@@ -264,10 +256,9 @@ def write_tensors(
     """Writes a folder of this layout, whole or not at all.
 
     shapes: of the layout's tensors; tensors: (name, array of any dtype) in any order, those that the layout lacks are left out;
-    texts: {name: content} of the files beside the weights, config.json among them; twins: tensors that are given under another name
-    only. Raises CheckpointError if the folder exists
-    already or cannot be written, for a finite value that the layout's dtype cannot hold, and for NaN or infinite values unless
-    `allow_nan`.
+    texts: {name: content} of the files beside the weights, config.json among them; twins: {name: the other name that
+    its tensor is given under}. Raises CheckpointError if the folder exists already or cannot be written, for a finite value that the
+    layout's dtype cannot hold, and for NaN or infinite values unless `allow_nan`.
     """
     with new_folder(folder) as aside, ExitStack() as stack:
         weight_map: dict[str, str] = {}
