@@ -60,10 +60,8 @@ class Checkpoint:
         Each is read straight to where it stays. Raises CheckpointError for damaged ones.
         """
         shapes = abstract_params(self.config)
-        if mesh is None:
-            places = dict.fromkeys(shapes, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
-        else:
-            places = sharding.param_shardings(shapes, mesh)
+        places = dict.fromkeys(shapes, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
+        places |= {} if mesh is None else sharding.param_shardings(shapes, mesh)
         params = {n: jax.device_put(np.asarray(self.params[n], np.float32), place) for n, place in places.items()}
         return replace(self, params=params)
 

@@ -63,16 +63,6 @@ class Meta:
             "run": self.run,
         }
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Meta:
-        layout = values.get("torch_layout")
-        return cls(
-            SmolRGPTConfig.from_dict(values["config"]),
-            values.get("tokenizer"),
-            layout and TorchLayout(**layout),
-            values.get("run"),
-        )
-
 
 def find_checkpoint(path: str | Path) -> Path:
     """The checkpoint folder meant by `path`: itself, the newest step of a training work directory, or its best step where the
@@ -197,7 +187,8 @@ def read_meta(path: str | Path) -> Meta:
         values = checkpointer.restore(path / "meta")
         if values.get("format") != FORMAT:
             raise CheckpointError(f"{path} is not a {FORMAT} checkpoint")
-        return Meta.from_dict(values)
+        config, layout = SmolRGPTConfig.from_dict(values["config"]), values.get("torch_layout")
+        return Meta(config, values.get("tokenizer"), layout and TorchLayout(**layout), values.get("run"))
 
 
 def load_params(path: str | Path) -> StreamedParams:
@@ -273,9 +264,6 @@ class TrainingCheckpoints:
                     meta=ocp.args.JsonSave(meta.to_dict()),
                 ),
             )
-
-    def read_meta(self, step: int) -> Meta:
-        return read_meta(self.folder / str(step))
 
     def restore(self, step: int, params: Mapping[str, Any], opt_state: Any) -> tuple[dict[str, jax.Array], Any]:
         """Restores (params, opt_state) of a step into the given shapes and shardings."""

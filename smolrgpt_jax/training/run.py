@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from smolrgpt_jax import sharding
 from smolrgpt_jax.checkpoint.load import tokenizer_files
-from smolrgpt_jax.checkpoint.orbax import Meta, TrainingCheckpoints
+from smolrgpt_jax.checkpoint.orbax import Meta, TrainingCheckpoints, read_meta
 from smolrgpt_jax.data.batches import Order, batch_questions, train_batches
 from smolrgpt_jax.data.records import BadRecords
 from smolrgpt_jax.distributed import StopTogether, stop_on_signal
@@ -185,7 +185,7 @@ def _initial_state(this: Run, saver: TrainingCheckpoints, data: grain.DatasetIte
             params = init(jax.random.key(run["seed"]))
         opt_state = init_optimizer({n: params[n] for n in trained})
     else:
-        meta = saver.read_meta(step)
+        meta = read_meta(saver.folder / str(step))
         changed = differences(meta.run["run"], run)
         if changed:
             raise RunError(
