@@ -20,16 +20,7 @@ TOKENIZER = "configs/demo_tokenizer"
 RESERVED_SEEDS = 900_000  # and above: scenes that the backbone was trained on, and those of the studies' tests
 LONGEST_ANSWER = 256  # tokens; the longest worked answers of this warehouse take about 230
 # Region captions per picture, by kind. None is asked as a question is: its short answer would compete with the worked one.
-CAPTIONS = {
-    "single": 2,
-    "compare": 2,
-    "floor": 1,
-    "within": 2,
-    "name_each": 1,
-    "inside_each": 3,
-    "load": 2,
-    "reckon_each": 2,
-}
+CAPTIONS = CaptionCounts.only(single=2, compare=2, floor=1, within=2, name_each=1, inside_each=3, load=2, reckon_each=2)
 # Pictures just large enough for the encoder's 128x128, lists of masks short enough for two cores to learn from, and cameras so
 # much alike that metres can be learned in minutes; one plain look.
 WAREHOUSE = {
@@ -46,7 +37,7 @@ WAREHOUSE = {
     "answers": AnswerStyle(decimals=1, settled=True, worked=True, metres=True, summary=True),
     "scene_captions": 1,
     "max_caption_regions": 5,
-    "captions": CaptionCounts.only(**CAPTIONS),
+    "captions": CAPTIONS,
 }
 
 

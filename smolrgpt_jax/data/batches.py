@@ -44,14 +44,12 @@ class PackedRows:
         questions: TokenisedQuestions | None = None,
         question_balance: float = 0.0,
     ):
-        """Tokenises all questions and packs them.
+        """Tokenises all questions, unless `questions` has their tokens, and packs them.
 
         Args:
-          pictures, tokenizer, shape: the records, how they are tokenised, the static sizes of a row.
           load: how pictures are read; by default without a cache.
           on_bad_record: None or "error" stops at the first question that fits no row and at the first picture that cannot be
             decoded; "report" leaves the question out, and leaves the place of the picture empty, without loss.
-          questions: the pictures' tokens where they are known; None tokenises.
           question_balance: if not 0, batches have "weights", see `fill_text`.
 
         Raises:
@@ -117,8 +115,7 @@ class Order:
     def batches(self, rows: Sequence[PackedRows]) -> grain.MapDataset:
         """The row numbers of each batch; the rows of several data sets are numbered one after another.
 
-        Raises:
-          ValueError: a data set has no rows, several have other shapes, or weights that do not fit.
+        Raises ValueError: a data set has no rows, several have other shapes, or weights that do not fit.
         """
         if not rows or not all(map(len, rows)):
             raise ValueError("a data set without rows cannot be trained on")
@@ -154,11 +151,9 @@ def train_batches(
     Args:
       rows: data sets of one shape.
       order: which rows make up a batch; one that is short is filled up with padding rows, which have no loss.
-      process_index, process_count: the share of this process: the rows that `jax.make_array_from_process_local_data` puts at its
-        place of the global batch.
-      num_threads: batches built at the same time in each worker; threads, because Pillow and NumPy release the interpreter's lock.
-      workers: processes that build batches in turn; 0 builds them in this process. They start anew (spawn), so the calling script
-        needs the usual `if __name__ == "__main__"`.
+      process_index: which share of the global batch, as `jax.make_array_from_process_local_data` places it.
+      num_threads: batches built at the same time in each worker; Pillow and NumPy release the interpreter's lock.
+      workers: spawned processes that build batches in turn; 0 builds them in this process.
       put: applied to every batch ahead of its use, in a thread of its own, such as the transfer to the devices.
 
     Returns:

@@ -129,8 +129,7 @@ class ChatTokenizer:
     def __init__(self, tokenizer: PreTrainedTokenizerFast, format: ChatFormat = ChatFormat()):
         """Wraps a tokenizer and adds the extra tokens it does not have yet.
 
-        Raises:
-          DataError: the tokenizer lacks the chat format's own tokens.
+        Raises DataError: the tokenizer lacks the chat format's own tokens.
         """
         known = tokenizer.get_vocab()
         missing = [token for token in (START, END) if token not in known]
@@ -165,8 +164,7 @@ class ChatTokenizer:
         The tokenizer's own file is taken as it is: transformers' AutoTokenizer would rebuild some tokenizers from their class and
         lose SmolLM2's splitting of digits.
 
-        Raises:
-          DataError: there is no such tokenizer.
+        Raises DataError: there is no such tokenizer.
         """
         folder = model_folder(str(name), "tokenizer", FILES)
         chat_format = ChatFormat.load(folder / FORMAT_FILE)

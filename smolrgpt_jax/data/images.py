@@ -39,9 +39,8 @@ def picture_size(path: Source) -> tuple[int, int]:
 def read_rgb(path: Source, size: int) -> np.ndarray:
     """Decodes a picture, squashed to a square with Pillow's bilinear (antialiased) filter: uint8[size, size, 3].
 
-    Raises:
-      DataError: the file is missing, truncated, corrupt, has more than MOST_PIXELS or one channel with more than 8 bits, which
-        Pillow would clip to white. Of colours with 16 bits it takes the upper 8.
+    Raises DataError: the file is missing, truncated, corrupt, has more than MOST_PIXELS or one channel with more than
+    8 bits, which Pillow would clip to white. Of colours with 16 bits it takes the upper 8.
     """
     return _decode(path, _rgb, size, Image.Resampling.BILINEAR)
 
@@ -52,11 +51,8 @@ def read_depth(path: Source, size: int, mode: str = "training") -> np.ndarray:
     Near is dark, far is bright, scaled within each picture. Depth with 16 bits in one channel is refused: it holds metres or
     millimetres, not what the model was trained on. So are colours, which are someone's colour map.
 
-    Args:
-      path: the file or an opened picture.
-      size: height and width of the result in pixels.
-      mode: "training" takes the nearest pixel, as the published model was trained; "submission" filters bilinearly, as the
-        published challenge submission did.
+    Mode "training" takes the nearest pixel, as the published model was trained; "submission" filters bilinearly, as the published
+    challenge submission did.
 
     Raises:
       DataError: the file is missing, truncated, corrupt, too large, not 8-bit or not grey.

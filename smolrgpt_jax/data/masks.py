@@ -30,8 +30,7 @@ class RLE:
         least significant first, 0x20 marking "more follow" and 0x10 in the last one the sign; from the fourth number on they are
         differences to the number two places before.
 
-        Raises:
-          ValueError: the counts are not such a string, or do not add up to height x width.
+        Raises ValueError: the counts are not such a string, or do not add up to height x width.
         """
         codes = np.frombuffer(self.counts, np.uint8).astype(np.int64) - 48
         if codes.size == 0 or codes.min() < 0 or codes.max() > 63:
@@ -60,8 +59,7 @@ def read_rles(masks: object, known: dict[RLE, RLE] | None = None) -> tuple[RLE, 
 
     known: the RLEs read so far; equal ones share one object, and only new ones are checked.
 
-    Raises:
-      ValueError: a mask is unreadable.
+    Raises ValueError: a mask is unreadable.
     """
     if not isinstance(masks, list | None):
         raise ValueError("rle is not a list")
@@ -86,8 +84,7 @@ def read_rles(masks: object, known: dict[RLE, RLE] | None = None) -> tuple[RLE, 
 def read_boxes(boxes: object, height: int, width: int) -> tuple[RLE, ...]:
     """[[x1, y1, x2, y2], ...] or None in a picture of this size -> RLEs; see `box_mask`.
 
-    Raises:
-      ValueError: a box is unusable.
+    Raises ValueError: a box is unusable.
     """
     if boxes and not isinstance(boxes, list):
         raise ValueError("bbox is not a list")
@@ -105,8 +102,7 @@ def read_boxes(boxes: object, height: int, width: int) -> tuple[RLE, ...]:
 def decode(rle: RLE) -> np.ndarray:
     """Returns the mask as uint8[height, width] of zeros and ones, as pycocotools decodes it.
 
-    Raises:
-      ValueError: the encoding is unreadable.
+    Raises ValueError: the encoding is unreadable.
     """
     runs = rle.runs()
     inside = (np.arange(runs.size) & 1).astype(np.uint8)
@@ -142,8 +138,7 @@ def resample(mask: np.ndarray, grid: int) -> np.ndarray:
 def resample_rle(rle: RLE, grid: int) -> np.ndarray:
     """Returns `resample(decode(rle), grid)`, float32[grid, grid], without the dense mask.
 
-    Raises:
-      ValueError: the encoding is unreadable.
+    Raises ValueError: the encoding is unreadable.
     """
     return weights(corner_bits(rle, grid), rle.height, rle.width)
 
@@ -182,8 +177,7 @@ def box_mask(box: Sequence[float], height: int, width: int) -> np.ndarray:
     box: (x1, y1, x2, y2) in pixels, x to the right and y down, the origin at the top left. One thinner than a pixel keeps the pixel it
     lies in, so that it never vanishes.
 
-    Raises:
-      ValueError: the box has no area, is not finite or lies outside the picture.
+    Raises ValueError: the box has no area, is not finite or lies outside the picture.
     """
     x1, y1, x2, y2 = (float(value) for value in box)
     finite = all(map(math.isfinite, (x1, y1, x2, y2)))

@@ -54,15 +54,8 @@ def plan_rows(
     """Packs questions into rows.
 
     The questions of a picture that do not fit one row are continued in another, with the prefix repeated. The same data and shape
-    always give the same plan.
-
-    Args:
-      pictures, questions, shape: the records, their tokens and the limits of a row.
-      on_bad_record: policy for questions that fit no row or lack an answer; None stops.
-      chosen: indices of the pictures to plan for; None for all.
-
-    Raises:
-      DataError: under "error", naming the question.
+    always give the same plan. chosen: indices of the pictures to plan for; None for all. Raises DataError under "error" for a question
+    that fits no row or lacks an answer.
     """
     on_bad_record = on_bad_record or BadRecords("error")
     rows = _Rows(pictures, questions, shape)
@@ -115,8 +108,7 @@ def check_fit(
 ) -> None:
     """Checks that one question can stand in a row by itself.
 
-    Raises:
-      DataError: too many tokens or regions for the row, or tokens that do not match the regions.
+    Raises DataError: too many tokens or regions for the row, or tokens that do not match the regions.
     """
     tokens, regions = prefix + ids.size, len(set(question.regions))
     marks = [np.count_nonzero(ids == token) for token in (tokenizer.mask_rgb_id, tokenizer.mask_depth_id)]

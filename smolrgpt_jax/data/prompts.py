@@ -95,12 +95,9 @@ def plan_prompts(
     """Puts every picture's questions into a row, or into several where they are too long for one.
 
     Args:
-      pictures: the records; answers are not used.
-      tokenizer: of the model that is asked.
       shape: `tokens` is the longest prompt; `regions` and `pictures` are not used.
       row_tokens: rows of more tokens are only made for single questions that are longer.
       answered: ids of questions that are left out.
-      on_bad_record: what to do with a question that does not fit.
 
     Raises:
       DataError: under "error", for a question that does not fit.
@@ -176,11 +173,9 @@ def prompt_batches(
     """Yields every row of the prompts once, the longest first.
 
     Args:
-      load: reads the pictures.
       most_lengths: most different row lengths; fewer for few rows, since every one costs a compilation.
       batch_tokens: a batch has so many rows that it holds about so many tokens for every one of `multiple`.
       multiple: rows of a batch are a multiple of it.
-      on_bad_record: what to do with a picture that cannot be read.
 
     Raises:
       DataError: under "error", for an unreadable picture.

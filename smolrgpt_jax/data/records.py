@@ -135,8 +135,7 @@ class BadRecords:
 def normalize_answer(category: str, value: object) -> str | int | float | None:
     """Returns a published normalized answer in the type of its category; numbers may come as strings.
 
-    Raises:
-      ValueError: the value does not fit the category.
+    Raises ValueError: the value does not fit the category.
     """
     if value is None:
         return None
@@ -176,13 +175,9 @@ def check_question(
 
     A mask without any pixel is accepted: its region pools to zeros, as in the PyTorch release.
 
-    Args:
-      question: the record.
-      size: (height, width) of its picture in pixels, and categories: those the source may use; None leaves them unchecked.
-      need_answer: False for test records, which have neither category nor answer.
-
-    Raises:
-      ValueError: what is wrong, without the file and record id, which the reader adds.
+    size: (height, width) of its picture in pixels, and categories: those the source may use; None leaves them unchecked. need_answer:
+    False for test records, which have neither category nor answer. Raises ValueError saying what is wrong, without the file and record
+    id, which the reader adds.
     """
     if categories is not None and question.category not in categories and (need_answer or question.category):
         raise ValueError(f"unknown category {question.category!r}, expected one of {list(categories)}")

@@ -135,8 +135,6 @@ def fill_text(
 
     Args:
       out: one row of `empty_batch` (each array without its first dimension), written in place.
-      row: its pictures and questions.
-      pictures, questions, shape: as given to `plan_rows`.
       question_balance: with "weights" in `out` each of an answer's n tokens weighs n ** -question_balance, so that long answers do
         not drown short ones: 0 weighs every token alike, 1 every question.
 
@@ -185,11 +183,7 @@ class FileLoader:
     """Loads pictures from their files or from prepared data, keeping the most recently used ones decoded."""
 
     def __init__(self, shape: RowShape, depth_mode: str = "training", cached_pictures: int = 0):
-        """Prepares a loader.
-
-        shape: of the rows that are filled; no depth is read if it has no regions. depth_mode: see `images.read_depth`.
-        cached_pictures: number of decoded pictures kept in memory, with their masks.
-        """
+        """depth_mode: see `images.read_depth`; cached_pictures: decoded ones kept in memory. Without regions no depth is read."""
         self._settings = shape, depth_mode, cached_pictures
         self._cached = functools.lru_cache(cached_pictures)(self._read)
 
@@ -200,8 +194,7 @@ class FileLoader:
     def fill(self, out: dict[str, np.ndarray], place: int, picture: Picture, regions: Sequence[Region]) -> None:
         """Writes a picture and the given ones of its regions into its place of one row of `empty_batch`.
 
-        Raises:
-          DataError: a file cannot be read; names the file and a record that needs it. Nothing was written.
+        Raises DataError: a file cannot be read; names the file and a record that needs it. Nothing was written.
         """
         shape, depth_mode, _ = self._settings
         try:

@@ -81,14 +81,12 @@ def _link_all(source: Path, target: Path, without: str = "") -> None:
 def _bench_record(scene: MadeScene, number: int, question: SpatialQuestion, config: WarehouseConfig) -> dict[str, Any]:
     named, answer = question.texts(("Region [0]", "Region [1]"))
     prompt, _ = question.texts((MASK, MASK))
-    content = json.dumps([config.seed, scene.name, number, named, answer])
-    digest = hashlib.md5(content.encode(), usedforsecurity=False).hexdigest()
     return {
-        "id": f"{question.type}_{digest[:12]}",
+        "id": f"{question.type}_{digest([config.seed, scene.name, number, named, answer])[:12]}",
         "image_info": {"file_path": f"{scene.name}.png", "height": config.height, "width": config.width},
         "text_q": named,
         "qa_info": {"type": question.type, "category": question.category},
-        "conversations": _turns([(prompt, answer)]),
+        "conversations": turns([(prompt, answer)]),
         **_regions(question.regions, config),
     }
 
@@ -101,18 +99,28 @@ def _osd_record(scene: MadeScene, config: WarehouseConfig) -> dict[str, Any]:
         pairs.append(question.texts((f"{MASK} <depth>",) * 2, first=len(regions)))
         regions += question.regions
     pairs[0] = f"{IMAGE}\n{pairs[0][0]}", pairs[0][1]
-    return {"filename": scene.name, "conversations": _turns(pairs), **_regions(regions, config)}
+    return {"filename": scene.name, "conversations": turns(pairs), **_regions(regions, config)}
 
 
-def _turns(pairs: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
+def digest(content: list) -> str:
+    """A record's id from what it says."""
+    return hashlib.md5(json.dumps(content).encode(), usedforsecurity=False).hexdigest()
+
+
+def turns(pairs: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
+    """A conversation of pairs of question and answer."""
     return [{"from": who, "value": text} for pair in pairs for who, text in zip(("human", "gpt"), pair)]
 
 
 def _regions(regions: Sequence[Region], config: WarehouseConfig) -> dict[str, list]:
     """Boxes (left, top, right, bottom in pixels) and masks of regions."""
-    rles = [{"size": [config.height, config.width], "counts": region.counts} for region in regions]
-    boxes = [coco.toBbox({**rle, "counts": rle["counts"].encode()}).tolist() for rle in rles]
-    return {"bbox": [[x, y, x + wide, y + high] for x, y, wide, high in boxes], "rle": rles}
+    masks = rles(regions, config)
+    boxes = [coco.toBbox({**rle, "counts": rle["counts"].encode()}).tolist() for rle in masks]
+    return {"bbox": [[x, y, x + wide, y + high] for x, y, wide, high in boxes], "rle": masks}
+
+
+def rles(regions: Sequence[Region], config: WarehouseConfig) -> list[dict[str, Any]]:
+    return [{"size": [config.height, config.width], "counts": region.counts} for region in regions]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import itertools
 import json
 import math
@@ -34,7 +33,7 @@ from smolrgpt_jax.data.records import IMAGE, WAREHOUSE_CATEGORIES
 from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.files import new_folder, read_json, write_json, write_list
 from smolrgpt_jax.warehouse.make_scene import MadeScene, make
-from smolrgpt_jax.warehouse.other_formats import write_formats
+from smolrgpt_jax.warehouse.other_formats import digest, rles, turns, write_formats
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
 from smolrgpt_jax.warehouse.picture.view import Region
 from smolrgpt_jax.warehouse.words.questions import Asked
@@ -48,13 +47,8 @@ def make_warehouse(
 ) -> dict[str, Any]:
     """Makes a warehouse in a new folder, which appears whole or not at all, and returns its metadata.
 
-    The files depend on the parameters alone, not on the number of workers.
-
-    Args:
-      out: the folder.
-      config: by default that of WarehouseConfig.
-      workers: processes, by default one per core.
-      parameters: fields of the configuration to change.
+    The files depend on the parameters alone, not on the number of workers, by default one process per core. parameters: fields of the
+    configuration to change.
 
     Raises:
       DataError: `out` exists and is not an empty folder.
@@ -177,18 +171,15 @@ def _write_records(folder: Path, config: WarehouseConfig, made: dict[str, list[M
 
 
 def _chat(name: str, prompt: str, answer: str) -> dict[str, Any]:
-    turns = [{"from": "human", "value": prompt}, {"from": "gpt", "value": answer}]
-    return {"image": f"{name}.png", "conversations": turns}
+    return {"image": f"{name}.png", "conversations": turns([(prompt, answer)])}
 
 
 def _record(
     name: str, prompt: str, answer: str, regions: Sequence[Region], config: WarehouseConfig, **more: Any
 ) -> dict[str, Any]:
     """A record of the published format; its id is a hash of what it says about which picture."""
-    content = json.dumps([config.seed, name, prompt, answer, [region.counts for region in regions]])
-    digest = hashlib.md5(content.encode(), usedforsecurity=False).hexdigest()
-    rle = [{"size": [config.height, config.width], "counts": region.counts} for region in regions]
-    return {"id": digest, **_chat(name, prompt, answer), "rle": rle, **more}
+    own_id = digest([config.seed, name, prompt, answer, [region.counts for region in regions]])
+    return {"id": own_id, **_chat(name, prompt, answer), "rle": rles(regions, config), **more}
 
 
 def _question(scene: MadeScene, asked: Asked, config: WarehouseConfig) -> dict[str, Any]:

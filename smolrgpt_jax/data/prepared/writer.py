@@ -96,16 +96,10 @@ def prepare(
     workers: int | None = None,
     on_bad_record: BadRecords | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Prepares pictures with their questions.
+    """Prepares the pictures of each split with their questions.
 
-    Args:
-      splits: pictures of each split, as a reader returned them.
-      out: folder that appears when everything is written; until then the work is in "<out>.partial".
-      workers: processes, without effect on the result; by default one per core.
-      on_bad_record: what to do with pictures that cannot be decoded.
-
-    Returns:
-      {split: {"pictures", "questions", "masks", "bytes", "shards", "categories"}}.
+    `out` appears when everything is written; until then the work is in "<out>.partial". workers: processes, without effect on the
+    result, by default one per core. Returns {split: {"pictures", "questions", "masks", "bytes", "shards", "categories"}}.
 
     Raises:
       DataError: the folder exists, the partial one is of other data or settings, or, under "error", a picture is bad; or all
