@@ -181,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         lines = measure(theirs, ours, tokenizer, cases, a.batch_size, a.max_length)
     show(table(lines), a.out)
     prompts = [plan_prompts(case.pictures, tokenizer, prompt_shape(ours.config)) for case in cases]
-    tokens = [p.prefix + length for p in prompts for row in p.rows for length in row.lengths]
+    tokens = [p.prefix + length for p in prompts for row in p.rows for length in p.lengths(row)]
     answers = [length for case in cases for length in case.lengths.values()]
     print(f"prompts of {np.mean(tokens):.0f} tokens on average, answers of {np.mean(answers):.0f}")
     if any(line.same < line.case.questions for line in lines):

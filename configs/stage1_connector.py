@@ -3,8 +3,7 @@
     python -m launch.train --config configs/stage1_connector.py --workdir runs/stage1 \
         --config.init_from=checkpoints/backbones --config.data.sources.captions.root=data/llava-cc3m
 
-Published: 580,491 samples, batch 240, 20 epochs, peak 1e-4. A caption row holds several pictures, so 240 samples
-are fewer rows.
+Published: 580,491 samples, batch 240, 20 epochs, peak 1e-4. A caption row holds several pictures, so 240 samples are fewer rows.
 """
 
 from ml_collections import ConfigDict

@@ -1,9 +1,4 @@
-"""Pictures -> batches for training.
-
-The order of rows is a function of seed and epoch alone, an element of the pipeline is a *global* batch of row numbers, and each process
-builds its own share of it. The iterator's state is therefore the number of batches taken, the same on any number of processes, threads
-and worker processes.
-"""
+"""Pictures -> batches for training; the iterator's state is the number of batches taken, on any number of processes and workers."""
 
 from __future__ import annotations
 
@@ -40,7 +35,7 @@ class PackedRows:
         shape: RowShape,
         *,
         load: FileLoader | None = None,
-        on_bad_record: BadRecords | None = None,
+        on_bad_record: BadRecords = BadRecords(),
         questions: TokenisedQuestions | None = None,
         question_balance: float = 0.0,
     ):
@@ -48,7 +43,7 @@ class PackedRows:
 
         Args:
           load: how pictures are read; by default without a cache.
-          on_bad_record: None or "error" stops at the first question that fits no row and at the first picture that cannot be
+          on_bad_record: "error" stops at the first question that fits no row and at the first picture that cannot be
             decoded; "report" leaves the question out, and leaves the place of the picture empty, without loss.
           question_balance: if not 0, batches have "weights", see `fill_text`.
 
@@ -56,7 +51,7 @@ class PackedRows:
           DataError: see `on_bad_record`.
         """
         self.shape = shape
-        self.bad = on_bad_record or BadRecords("error")
+        self.bad = on_bad_record
         self._questions = questions or TokenisedQuestions(pictures, tokenizer)
         self._load, self._balance = load or FileLoader(shape), question_balance
         self.plan: Plan = plan_rows(pictures, self._questions, shape, self.bad)

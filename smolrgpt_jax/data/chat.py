@@ -221,15 +221,10 @@ class ChatTokenizer:
         )
         tokenised = []
         for turns in conversations:
-            parts: list[tuple[list[int], bool]] = []
-            for index in range(len(turns)):
-                if index % 2:
-                    parts.append((next(bodies), True))
-                else:
-                    parts.append(((self._user if index else []) + next(bodies) + self._assistant, False))
-            ids = np.array([id for part, _ in parts for id in part], np.int32)
-            counted = np.repeat([answer for _, answer in parts], [len(part) for part, _ in parts])
-            tokenised.append((ids, counted))
+            parts = [next(bodies) for _ in turns]
+            parts[::2] = [(self._user if i else []) + part + self._assistant for i, part in enumerate(parts[::2])]
+            counted = np.repeat(np.arange(len(parts)) % 2 == 1, [len(part) for part in parts])
+            tokenised.append((np.array([id for part in parts for id in part], np.int32), counted))
         return tokenised
 
     def tokens(self, text: str) -> list[int]:

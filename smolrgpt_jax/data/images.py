@@ -1,8 +1,4 @@
-"""Picture files -> arrays as the towers expect them.
-
-A file is decoded and resized in 8 bits (`read_rgb`, `read_depth`), which is also what prepared data stores; scaling to floats is a
-table look-up afterwards.
-"""
+"""Picture files -> 8-bit arrays of the encoder's size, which prepared data stores too -> floats, by a table look-up."""
 
 from __future__ import annotations
 

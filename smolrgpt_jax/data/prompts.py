@@ -31,26 +31,18 @@ ROWS_PER_LENGTH = 16
 
 
 @dataclasses.dataclass(frozen=True)
-class PromptRow:
-    """A picture with some of its questions (indices), and the tokens of each of them."""
-
-    part: PackedPicture
-    lengths: tuple[int, ...]
-
-
-@dataclasses.dataclass(frozen=True)
 class Prompts:
     """What is asked.
 
     Attributes:
       pictures, questions: the records and their tokens, without answers.
-      rows: every question that can be asked once.
+      rows: each a picture and some of its questions; every question that can be asked once.
       shape: image sizes and most regions of a row; its tokens are the longest a row may be.
     """
 
     pictures: Sequence[Picture]
     questions: TokenisedQuestions
-    rows: list[PromptRow]
+    rows: list[PackedPicture]
     shape: RowShape
 
     @property
@@ -60,7 +52,7 @@ class Prompts:
     @property
     def asked(self) -> list[Question]:
         """The questions of all rows."""
-        return [self.pictures[row.part.picture].questions[n] for row in self.rows for n in row.part.questions]
+        return [self.pictures[row.picture].questions[n] for row in self.rows for n in row.questions]
 
     @functools.cached_property
     def prefix(self) -> int:
@@ -70,11 +62,15 @@ class Prompts:
     @property
     def longest(self) -> int:
         """Tokens of the longest question with its picture's prefix."""
-        return self.prefix + max((max(row.lengths) for row in self.rows), default=0)
+        return self.prefix + max((max(self.lengths(row)) for row in self.rows), default=0)
 
-    def tokens(self, row: PromptRow) -> int:
+    def lengths(self, row: PackedPicture) -> list[int]:
+        """Tokens of a row's questions."""
+        return [self.questions.size(row.picture, number) for number in row.questions]
+
+    def tokens(self, row: PackedPicture) -> int:
         """Tokens of a row without padding."""
-        return self.prefix + sum(row.lengths)
+        return self.prefix + sum(self.lengths(row))
 
 
 def prompt_shape(config: SmolRGPTConfig) -> RowShape:
@@ -90,7 +86,7 @@ def plan_prompts(
     *,
     row_tokens: int = 2048,
     answered: Collection[str] = (),
-    on_bad_record: BadRecords = BadRecords("error"),
+    on_bad_record: BadRecords = BadRecords(),
 ) -> Prompts:
     """Puts every picture's questions into a row, or into several where they are too long for one.
 
@@ -106,7 +102,7 @@ def plan_prompts(
     most = max((len(set(q.regions)) for p in pictures for q in p.questions), default=0)
     shape = dataclasses.replace(shape, pictures=1, regions=most)
     prefix = tokenizer.prefix(shape.image_tokens).size
-    rows: list[PromptRow] = []
+    rows: list[PackedPicture] = []
     for index, picture in enumerate(pictures):
         sizes: dict[int, int] = {}
         for number, question in enumerate(picture.questions):
@@ -120,11 +116,9 @@ def plan_prompts(
         while sizes:
             fitting = np.count_nonzero(prefix + np.cumsum([*sizes.values()]) <= row_tokens)
             taken = list(sizes)[: max(1, fitting)]
-            rows.append(PromptRow(PackedPicture(index, tuple(taken)), tuple(sizes.pop(number) for number in taken)))
-    regions = [
-        {region for number in row.part.questions for region in pictures[row.part.picture].questions[number].regions}
-        for row in rows
-    ]
+            rows.append(PackedPicture(index, tuple(taken)))
+            sizes = {number: size for number, size in sizes.items() if number not in taken}
+    regions = [{region for n in row.questions for region in pictures[row.picture].questions[n].regions} for row in rows]
     return Prompts(pictures, questions, rows, dataclasses.replace(shape, regions=max(map(len, regions), default=0)))
 
 
@@ -168,7 +162,7 @@ def prompt_batches(
     most_lengths: int = MOST_LENGTHS,
     batch_tokens: int = 1024,
     multiple: int = 1,
-    on_bad_record: BadRecords = BadRecords("error"),
+    on_bad_record: BadRecords = BadRecords(),
 ) -> Iterator[PromptBatch]:
     """Yields every row of the prompts once, the longest first.
 
@@ -186,22 +180,23 @@ def prompt_batches(
         rows = [row for row in prompts.rows if least < prompts.tokens(row) <= length]
         count = multiple * max(1, min(batch_tokens // length, -(-len(rows) // multiple)))
         batches = [rows[begin : begin + count] for begin in range(0, len(rows), count)]
-        questions = max(sum(len(row.lengths) for row in batch) for batch in batches)
+        questions = max(sum(len(row.questions) for row in batch) for batch in batches)
         shape = dataclasses.replace(prompts.shape, tokens=length)
         for batch in batches:
             arrays = empty_batch(count, shape, prompts.tokenizer.pad_id)
             asked = []
             for place, row in enumerate(batch):
                 out = {name: value[place] for name, value in arrays.items()}
-                picture = prompts.pictures[row.part.picture]
-                (regions,) = fill_text(out, (row.part,), prompts.pictures, prompts.questions, shape)
+                picture = prompts.pictures[row.picture]
+                (regions,) = fill_text(out, (row,), prompts.pictures, prompts.questions, shape)
                 try:
                     load.fill(out, 0, picture, regions)
                 except DataError as error:
                     on_bad_record.reject(error)
                     continue
-                begins = itertools.accumulate(row.lengths, initial=prompts.prefix)
-                for number, begin, size in zip(row.part.questions, begins, row.lengths):
-                    asked.append((row.part.picture, number, place, begin, size))
+                begin = prompts.prefix
+                for number, size in zip(row.questions, prompts.lengths(row)):
+                    asked.append((row.picture, number, place, begin, size))
+                    begin += size
             del arrays["targets"]
             yield PromptBatch(arrays, asked, questions)

@@ -1,7 +1,4 @@
-"""What every data source is read into: a picture with its questions, and the checks on both.
-
-A source reader turns its files into `Picture` objects; everything after that (tokens, rows, batches, evaluation) knows only these.
-"""
+"""What every data source is read into, and all that comes after knows: a picture with its questions, and the checks on both."""
 
 from __future__ import annotations
 
@@ -205,13 +202,12 @@ def check_question(
             )
 
 
-def merge_pictures(collections: Iterable[Sequence[Picture]], on_bad_record: BadRecords | None = None) -> list[Picture]:
+def merge_pictures(collections: Iterable[Sequence[Picture]], on_bad_record: BadRecords = BadRecords()) -> list[Picture]:
     """Joins lists of pictures; questions about the same image file end up in one picture.
 
     Pictures and questions keep the order of their first appearance. A picture has a depth file if any of its occurrences has one;
-    an occurrence that names another one is a bad record, and without `on_bad_record` a DataError.
+    an occurrence that names another one is a bad record.
     """
-    on_bad_record = on_bad_record or BadRecords("error")
     merged: dict[Path, Picture] = {}
     for picture in (picture for pictures in collections for picture in pictures):
         known = merged.get(picture.image)

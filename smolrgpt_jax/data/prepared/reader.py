@@ -108,7 +108,7 @@ class Stored(NamedTuple):
     weights: np.ndarray
 
 
-def read_prepared(root: str | Path, split: str, on_bad_record: BadRecords | None = None) -> list[PreparedPicture]:
+def read_prepared(root: str | Path, split: str, on_bad_record: BadRecords = BadRecords()) -> list[PreparedPicture]:
     """Reads the questions of one split of what `launch.prepare_data` wrote; no picture is opened.
 
     Bad records were dealt with then. Raises DataError for a folder that is no prepared data set or lacks the split.

@@ -94,7 +94,7 @@ def prepare(
     config: PrepareConfig,
     *,
     workers: int | None = None,
-    on_bad_record: BadRecords | None = None,
+    on_bad_record: BadRecords = BadRecords(),
 ) -> dict[str, dict[str, Any]]:
     """Prepares the pictures of each split with their questions.
 
@@ -106,17 +106,16 @@ def prepare(
         pictures of a split are, then nothing is left behind.
     """
     out = Path(out).absolute()
-    bad = on_bad_record or BadRecords("error")
     if out.exists():
         raise DataError(f"{out} exists already; nothing was written")
     aside = out.with_name(f"{out.name}.partial")
     aside.mkdir(parents=True, exist_ok=True)
     _check_settings(aside, splits, config)
     jobs = {split: _jobs(_template(split, aside), pictures, config) for split, pictures in splits.items()}
-    _run([job for todo in jobs.values() for job in todo], workers, bad.policy == "error")
+    _run([job for todo in jobs.values() for job in todo], workers, on_bad_record.policy == "error")
     infos, summary = [], {}
     for split, todo in jobs.items():
-        lengths, summary[split] = _finish_split(split, aside, todo, bad)
+        lengths, summary[split] = _finish_split(split, aside, todo, on_bad_record)
         sizes = {"shard_lengths": lengths, "num_bytes": summary[split]["bytes"]}
         infos.append(tfds.core.SplitInfo(name=split, filename_template=_template(split, aside), **sizes))
     tfds.folder_dataset.write_metadata(

@@ -20,8 +20,7 @@ def unpack_chunks(folder: Path) -> int:
     links or devices nor paths that climb out of the folder (tarfile's "data" filter); pictures may stand in a folder of the
     archive, which is left away.
 
-    Raises DataError: an archive is damaged or holds an entry that leaves the folder or would replace another file;
-    names both.
+    Raises DataError: an archive is damaged or holds an entry that leaves the folder or would replace another file; names both.
     """
     archives = sorted(folder.glob("chunk_*.tar.gz"))
     marks = {archive: folder / f".{archive.name}.unpacked" for archive in archives}

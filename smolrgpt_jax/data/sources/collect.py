@@ -71,7 +71,7 @@ def collect_pictures(
     *,
     categories: Sequence[str] | None = None,
     need_answer: bool = True,
-    on_bad_record: BadRecords | None = None,
+    on_bad_record: BadRecords = BadRecords(),
 ) -> list[Picture]:
     """Checks records and groups them by picture, in the order of their first question.
 
@@ -82,12 +82,11 @@ def collect_pictures(
         pictures can be decoded shows on decoding.
       categories: the categories that may occur; None accepts any.
       need_answer: False for splits without answers.
-      on_bad_record: policy and collector of reasons; None stops at the first bad record.
+      on_bad_record: policy and collector of reasons.
 
     Raises:
       DataError: under "error", naming file and record.
     """
-    on_bad_record = on_bad_record or BadRecords("error")
     grouped: dict[tuple[Path, Path | None], list[Question]] = {}
     known: dict[RLE, RLE] = {}
     seen: set[str] = set()

@@ -50,7 +50,7 @@ def read_warehouse(
     split: str,
     annotations: str | None = None,
     categories: Sequence[str] = WAREHOUSE_CATEGORIES,
-    on_bad_record: BadRecords | None = None,
+    on_bad_record: BadRecords = BadRecords(),
 ) -> list[Picture]:
     """Reads one split of the warehouse, by default from "{split}.json".
 
@@ -86,7 +86,7 @@ def _has_answer(record: object) -> bool:
 
 
 def read_captions(
-    root: str | Path, annotations: str = "chat.json", images: str = "images", on_bad_record: BadRecords | None = None
+    root: str | Path, annotations: str = "chat.json", images: str = "images", on_bad_record: BadRecords = BadRecords()
 ) -> list[Picture]:
     """Reads captions as questions of the category "caption"."""
     records, parse = json_records(root, annotations), functools.partial(chat_entry, default_category="caption")
@@ -100,7 +100,7 @@ def read_osd(
     annotations: str = "result_10_depth_convs.json",
     images: str = "images",
     depths: str = "depths",
-    on_bad_record: BadRecords | None = None,
+    on_bad_record: BadRecords = BadRecords(),
 ) -> list[Picture]:
     """Reads the Open Spatial Dataset: one question per record, of category "spatial".
 
@@ -127,7 +127,7 @@ def read_bench(
     annotations: str = "SpatialRGPT-Bench_v1.json",
     images: str = "images",
     depths: str | None = "depths",
-    on_bad_record: BadRecords | None = None,
+    on_bad_record: BadRecords = BadRecords(),
 ) -> list[Picture]:
     """Reads SpatialRGPT-Bench with its own categories ("left_predicate", "width_data", ...); depths None reads none."""
 
@@ -149,7 +149,9 @@ def _spatial_entry(record: dict, own_id: str, image: str, depth: str, category: 
     return Entry(own_id, image, depth, category, texts, None, record.get("rle"), boxes)
 
 
-def read_smolrgpt(root: str | Path, split: str | None = None, on_bad_record: BadRecords | None = None) -> list[Picture]:
+def read_smolrgpt(
+    root: str | Path, split: str | None = None, on_bad_record: BadRecords = BadRecords()
+) -> list[Picture]:
     """Reads one of the parquet sets; split None takes all files, else those whose name begins with it.
 
     A question without category is a "caption" if it has no regions, else "spatial". Raises DataError also for no files, a broken
@@ -209,7 +211,7 @@ READERS: dict[str, Callable[..., list[Picture]]] = {
 }
 
 
-def read_source(source: Mapping[str, Any], on_bad_record: BadRecords | None = None) -> list[Picture]:
+def read_source(source: Mapping[str, Any], on_bad_record: BadRecords = BadRecords()) -> list[Picture]:
     """Reads one source of a run's configuration.
 
     source: format (one of READERS), root, and what the reader of that format takes: split, annotations, images, depths. Raises
@@ -231,6 +233,6 @@ def read_source(source: Mapping[str, Any], on_bad_record: BadRecords | None = No
     return READERS[name](source["root"], **given, on_bad_record=on_bad_record)
 
 
-def read_sources(sources: Sequence[Mapping[str, Any]], on_bad_record: BadRecords | None = None) -> list[Picture]:
+def read_sources(sources: Sequence[Mapping[str, Any]], on_bad_record: BadRecords = BadRecords()) -> list[Picture]:
     """Reads several sources; the questions that they ask about one picture file come together."""
     return merge_pictures([read_source(source, on_bad_record) for source in sources], on_bad_record)

@@ -81,8 +81,7 @@ def is_inside(region: Region, buffer: Region) -> bool:
 def floor_distance(a: Region, b: Region) -> float:
     """Metres between two centres on the floor.
 
-    Exactly 0 for a thing whose centre is inside a buffer; outside, the distance to a buffer is that
-    to the middle of its rectangle.
+    Exactly 0 for a thing whose centre is inside a buffer; outside, the distance to a buffer is that to the middle of its rectangle.
     """
     for buffer, other in ((a, b), (b, a)):
         if buffer.kind == "buffer" and other.kind != "buffer" and is_inside(other, buffer):

@@ -1,8 +1,6 @@
 """Which face of a scene each pixel shows: a z-buffer in NumPy.
 
-For a pinhole camera the inverse depth of a plane is an affine function of the picture's
-coordinates, and so is the side of an edge a pixel lies on. Each face therefore costs five affine
-maps over its own bounding box.
+A plane's inverse depth and the side of an edge are affine in the picture's coordinates, so a face costs five affine maps over its box.
 """
 
 from __future__ import annotations

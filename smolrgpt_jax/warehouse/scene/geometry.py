@@ -1,8 +1,7 @@
 """The camera and the flat geometry of the floor.
 
-World frame: x to the right, y away from the front wall, z up, in metres; the floor is z = 0.
-Angles are radians. A footprint's yaw turns it counter-clockwise seen from above; the camera's yaw
-is its heading, clockwise from the y axis.
+World frame: x to the right, y away from the front wall, z up, in metres; the floor is z = 0. Angles are radians. A footprint's yaw
+turns it counter-clockwise seen from above; the camera's yaw is its heading, clockwise from the y axis.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""Warehouse scenes: what stands where, seen from where.
-
-A scene is a function of its generator's state. The camera is drawn first and objects are placed
-where it sees them, so that nearly everything can be asked about.
-"""
+"""Warehouse scenes: what stands where, drawn where the camera sees it. A scene is a function of its generator's state."""
 
 from __future__ import annotations
 
@@ -54,10 +50,9 @@ class Scene:
 def make_scene(rng: np.random.Generator, config: WarehouseConfig = WarehouseConfig()) -> Scene:
     """Draws a scene: buffers with pallets, pallets beside them, transporters, shelves, clutter.
 
-    At most one transporter is empty, and one pallet is clearly the closest to it. Pallets are
-    placed inside or outside of buffers; the few that reach over a line all the same are for
-    `half_inside` to find. The number of pallets in the counted buffer is uniform over 1 to 4,
-    whatever their total.
+    At most one transporter is empty, and one pallet is clearly the closest to it. Pallets are placed inside or outside of buffers;
+    the few that reach over a line all the same are for `half_inside` to find. The number of pallets in the counted buffer is
+    uniform over 1 to 4, whatever their total.
     """
     room = (rng.uniform(15, 21), rng.uniform(15, 21), rng.uniform(7.5, 9.0))
     camera = _camera(rng, room, config.camera_variety)

@@ -1,8 +1,4 @@
-"""How a scene looks beyond its geometry: lamps, shadows, floors, walls, paint, prints on boxes.
-
-Nothing here decides where a thing stands. The defaults of `Look` are the plain look of
-`appearance_variety` 0; `draw_look` varies them with a generator of its own.
-"""
+"""How a scene looks beyond its geometry: lamps, shadows, floors, walls, paint, prints on boxes. Nothing here moves a thing."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What stands in the warehouse and can be asked about, as coloured boxes: pallets, transporters, shelves.
-
-Every drawing function returns the cuboids of one object; the generator decides its size, colour and load.
-"""
+"""What stands in the warehouse and can be asked about, and functions that draw it as coloured boxes."""
 
 from __future__ import annotations
 

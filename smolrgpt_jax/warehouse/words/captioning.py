@@ -1,8 +1,7 @@
 """Captions that teach a model from scratch to see: what is there, where, and which region is which.
 
-Places in the picture are percent of its width and height, 0 to 99. Places on the floor are metres
-from the point below the camera: ahead along its heading, and to the left or right of that line.
-Both are those of the questions, so what captions teach adds up with what questions ask.
+Places in the picture are percent of its width and height, 0 to 99; on the floor they are metres from the point below the camera, ahead
+along its heading and left or right of it. Both are those of the questions.
 """
 
 from __future__ import annotations

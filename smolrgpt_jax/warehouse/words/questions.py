@@ -1,8 +1,6 @@
-"""Questions of the four warehouse categories about one scene, with worked answers.
+"""Questions of the four warehouse categories about one scene, with worked answers; none that has two almost equally good answers.
 
-Answers name regions "[Region i]", the i-th "<mask>" of the question. Masks of one kind come in
-random order, so a region's number tells nothing. A question to which two objects would be almost
-equally good answers is not asked.
+Answers name regions "[Region i]", the i-th "<mask>" of the question. Masks of one kind come in random order, so a number tells nothing.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Questions of SpatialRGPT-Bench's categories about one scene, with exact metric answers.
 
-Lengths are those of the box round an object whose sides are parallel to the camera's heading, as
-the benchmark measures them on point clouds turned upright: width to the right, height upwards.
-Pairs that nearly agree in what is asked are not asked about.
+Lengths are those of the box round an object whose sides are parallel to the camera's heading, as the benchmark measures them on point
+clouds turned upright: width to the right, height upwards. Pairs that nearly agree in what is asked are not asked about.
 """
 
 from __future__ import annotations
