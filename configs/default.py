@@ -25,10 +25,5 @@ def captions(root: str, annotations: str, images: str) -> dict:
 
 def osd(root: str) -> dict:
     """A source in the Open Spatial Dataset's format."""
-    return {
-        "format": "osd",
-        "root": root,
-        "annotations": "result_10_depth_convs.json",
-        "images": "images",
-        "depths": "depths",
-    }
+    folders = {"images": "images", "depths": "depths"}
+    return {"format": "osd", "root": root, "annotations": "result_10_depth_convs.json", **folders}

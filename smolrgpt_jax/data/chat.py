@@ -24,7 +24,7 @@ from smolrgpt_jax.data.records import MASK, WAREHOUSE_CATEGORIES, Question
 from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.files import model_folder, read_json, results_folder
 
-IMAGE_TOKEN, MASK_RGB_TOKEN, MASK_DEPTH_TOKEN = "<|image|>", "<mask_rgb>", "<mask_depth>"
+IMAGE_TOKEN, MASK_RGB_TOKEN, MASK_DEPTH_TOKEN = EXTRA_TOKENS = ("<|image|>", "<mask_rgb>", "<mask_depth>")
 START, END = "<|im_start|>", "<|im_end|>"
 FORMAT_FILE = "chat_format.json"  # beside tokenizer.json, only where the format differs from the published one
 ANSWER_TOKENS = 120  # of an answer, at most, in the published model
@@ -93,10 +93,9 @@ class ChatFormat:
             found = cls(**values)
             if found.answer_tokens > 0:
                 return found
-        held = (
-            '"region_names": true or false, "closing_answer": true or false, "answer_tokens": a positive whole number'
-        )
-        raise DataError(f"{file} is no chat format: it may hold {held}, nothing else")
+        switches = '"region_names": true or false, "closing_answer": true or false'
+        number = '"answer_tokens": a positive whole number'
+        raise DataError(f"{file} is no chat format: it may hold {switches}, {number}, nothing else")
 
     def differences(self) -> dict[str, bool | int]:
         """The fields that are not as published."""
@@ -136,13 +135,8 @@ class ChatTokenizer:
         if missing:
             raise DataError(f"tokenizer {tokenizer.name_or_path!r} lacks {' and '.join(missing)}")
         # normalized=False and no stripping: the tokens split the text exactly where they stand.
-        tokenizer.add_tokens(
-            [
-                AddedToken(token, normalized=False, special=True)
-                for token in (IMAGE_TOKEN, MASK_RGB_TOKEN, MASK_DEPTH_TOKEN)
-                if token not in known
-            ]
-        )
+        extra = [token for token in EXTRA_TOKENS if token not in known]
+        tokenizer.add_tokens([AddedToken(token, normalized=False, special=True) for token in extra])
         tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token = START, END, END
         self.format = format
         self._tokenizer = tokenizer
@@ -150,7 +144,7 @@ class ChatTokenizer:
         self._backend.no_truncation()
         self._backend.no_padding()
         self.image_id, self.mask_rgb_id, self.mask_depth_id, self.eos_id = map(
-            self._backend.token_to_id, (IMAGE_TOKEN, MASK_RGB_TOKEN, MASK_DEPTH_TOKEN, END)
+            self._backend.token_to_id, (*EXTRA_TOKENS, END)
         )
         self.pad_id = self.eos_id
         self.vocab_size = self._backend.get_vocab_size(with_added_tokens=True)

@@ -31,13 +31,11 @@ class AnswerStyle:
     """How answers are worded."""
 
     decimals: int = 2  # of distances in metres, 0 to 2
-    # The wording of a question decides that of its answer, so that nothing in an answer is left to chance; small models learn
-    # sooner from such answers. Otherwise the answer's wording is drawn anew.
+    # The wording of a question decides that of its answer, from which small models learn sooner; otherwise it is drawn anew.
     settled: bool = False
     # An answer first says of every region in turn what its conclusion needs, see worked.py. The published ones do not.
     worked: bool = False
-    # Workings place regions in whole metres on the floor, so that their distances follow from text; otherwise in tenths of the
-    # picture.
+    # Workings place regions in whole metres, so that distances follow from text; otherwise in tenths of the picture.
     metres: bool = False
     # Workings in metres also say what a conclusion is drawn from: the nearest so far after each of a list, and the distance of a
     # pair in whole metres.
@@ -69,8 +67,7 @@ class CaptionCounts:
     pair: int = 1  # offset and distance between two regions
     inside: int = 1  # the numbers of the pallets inside a buffer
     empty: int = 1  # the number of the empty transporter
-    # What each of several regions is, where it is across the picture, whether it is inside a buffer, how far from a region it is;
-    # all in the order of their numbers, as in worked answers, see worked.py.
+    # Of each of several regions in turn, as in worked.py: what it is, where across the picture, if inside a buffer, how far away.
     name_each: int = 0
     place_each: int = 0
     inside_each: int = 0
@@ -107,9 +104,8 @@ class WarehouseConfig:
     max_buffers: int = 3
     max_transporters: int = 3
     max_shelves: int = 2
-    # Share of the ranges of the camera's height, reach and focal length that is used, about their middle: 1 all of them, 0 always
-    # the same. Its place and heading are drawn from their whole ranges. Metres can be read off a picture the sooner the less
-    # cameras differ.
+    # Share of the ranges of the camera's height, reach and focal length that is used, about their middle. Its place and heading are
+    # drawn from their whole ranges. Metres can be read off a picture the sooner the less cameras differ.
     camera_variety: float = 1.0
     # How much lamps, surfaces, paint, clutter and camera pitch differ from one plain look: 0 not at all, 1 as much as there is.
     # Drawn with a generator of its own, so everything else stays.
@@ -117,7 +113,7 @@ class WarehouseConfig:
     # Whether transporters and shelves, too, stand wholly inside or wholly outside of a buffer. Pallets always do.
     clear_lines: bool = True
     questions_per_picture: float = (
-        6.4  # mean over a split; fewer where the scenes give too few of one category to keep the mix
+        6.4  # mean over a split; fewer where scenes give too few of a category to keep the mix
     )
     mix: str = "equal"  # shares of the categories in the training split, a key of MIXES; val and test are equal
     answers: AnswerStyle = AnswerStyle()

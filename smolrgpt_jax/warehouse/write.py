@@ -216,12 +216,7 @@ def _statistics(scenes: Sequence[MadeScene], questions: Sequence[Asked]) -> dict
             "quartiles": [round(q, 2) for q in np.quantile(metres, (0.25, 0.5, 0.75)).tolist()],
             "largest": round(float(metres.max()), 2),
         }
-    for label, value in (
-        ("height_metres", lambda camera: camera.position[2]),
-        ("pitch_degrees", lambda camera: math.degrees(camera.pitch)),
-        ("focal_widths", lambda camera: camera.focal),
-    ):
-        values = [value(scene.camera) for scene in scenes]
-        if values:
-            result[f"camera_{label}"] = [round(min(values), 2), round(max(values), 2)]
+    cameras = [(s.camera.position[2], math.degrees(s.camera.pitch), s.camera.focal) for s in scenes]
+    for label, values in zip(("height_metres", "pitch_degrees", "focal_widths"), zip(*cameras)):
+        result[f"camera_{label}"] = [round(min(values), 2), round(max(values), 2)]
     return result

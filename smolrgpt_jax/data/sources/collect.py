@@ -191,11 +191,8 @@ def _name(place: int, record: object) -> str:
         return f"record {_shorten(repr(record_id(record.get('id'))))} (number {place})"
     except ValueError:
         info = record.get("image_info")
-        fields = [
-            *map(record.get, ("image", "filename", "rgb_image")),
-            isinstance(info, dict) and info.get("file_path"),
-        ]
-        picture = next(filter(None, fields), None)
+        fields = {**(info if isinstance(info, dict) else {}), **record}
+        picture = next(filter(None, map(fields.get, ("image", "filename", "rgb_image", "file_path"))), None)
         return f"record {place}" + (f" of picture {_shorten(repr(picture))}" if picture else "")
 
 

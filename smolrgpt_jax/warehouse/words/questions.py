@@ -38,9 +38,8 @@ class Asked:
     prompt: str  # with one "<mask>" per region, and "<image>" in front or not
     opening: str  # what the answer says before it concludes: workings, and which region a place in the question means
     conclusion: str  # the rest of it
-    normalized_answer: (
-        str | int | float
-    )  # "left" or "right"; int (count); str of a region number (mcq); float (distance)
+    # "left" or "right"; int (count); str of a region number (mcq); float (distance)
+    normalized_answer: str | int | float
     regions: tuple[Region, ...]  # in the order of the masks
     about: Hashable  # what is asked, apart from its wording; two questions of a category and scene never share it
 
