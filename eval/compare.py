@@ -17,7 +17,7 @@ from pathlib import Path
 from eval.command_line import command_line
 from eval.scoring.intervals import category_intervals, describe_bootstrap, describe_interval, mcnemar
 from eval.scoring.official import is_correct
-from eval.scoring.records import check_same, read_records, read_value
+from eval.scoring.results import check_same, read_records, read_value
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
 from smolrgpt_jax.errors import DataError, told
 from smolrgpt_jax.files import write_text

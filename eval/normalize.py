@@ -18,8 +18,16 @@ from pathlib import Path
 
 from eval.command_line import command_line
 from eval.reading.methods import add_method_arguments, build_methods, read_values
-from eval.scoring.records import check_known, read_records, read_value, record_ids
-from eval.scoring.results import RESULT_FILES, compute_metrics, describe_results, write_results
+from eval.scoring.results import (
+    RESULT_FILES,
+    check_known,
+    compute_metrics,
+    describe_results,
+    read_records,
+    read_value,
+    record_ids,
+    write_results,
+)
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
 from smolrgpt_jax.errors import DataError, told
 from smolrgpt_jax.files import check_folder, read_json, results_folder

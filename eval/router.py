@@ -31,22 +31,16 @@ def agreement(texts: Sequence[RouterText], routed: Sequence[str]) -> dict[str, A
     rules = [question_category(text.text) or "none" for text in texts]
     cases = list(zip(texts, rules, routed, strict=True))
 
-    def count(chosen: Sequence[tuple[RouterText, str, str]]) -> dict[str, int]:
-        return {"questions": len(chosen), "agree": sum(rule == category for _, rule, category in chosen)}
+    def count(names: Sequence[str]) -> dict[str, int]:
+        agree = [rule == category for _, rule, category in cases if rule in names]
+        return {"questions": len(agree), "agree": sum(agree)}
 
-    known = [case for case in cases if case[0].category]
+    known = [(text.category == rule, text.category == category) for text, rule, category in cases if text.category]
     return {
-        "all": count(cases),
-        "categories": {
-            name: count([case for case in cases if case[1] == name])
-            for name in (*WAREHOUSE_CATEGORIES, "none")
-            if name in rules
-        },
-        "published": {
-            "questions": len(known),
-            "rules": sum(text.category == rule for text, rule, _ in known),
-            "router": sum(text.category == category for text, _, category in known),
-        },
+        "all": count(rules),
+        "categories": {name: count([name]) for name in (*WAREHOUSE_CATEGORIES, "none") if name in rules},
+        "published": {"questions": len(known)}
+        | {"rules": sum(a for a, _ in known), "router": sum(b for _, b in known)},
         "disagreements": [
             {"id": text.id, "rules": rule, "router": category, "question": text.text}
             for text, rule, category in cases

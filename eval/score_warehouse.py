@@ -19,7 +19,7 @@ from eval.command_line import command_line
 from eval.reading.rules import parse_normalized
 from eval.scoring.breakdown import describe_details
 from eval.scoring.official import score
-from eval.scoring.records import check_same, read_records, read_value
+from eval.scoring.results import check_same, read_records, read_value
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, Question
 from smolrgpt_jax.data.sources.collect import first_text
 from smolrgpt_jax.errors import DataError, told

@@ -19,8 +19,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from eval.answering.bench import evaluate, known_questions
-from eval.answering.model import add_benchmark_arguments, is_first_process, load_model, run_details
-from eval.answering.questions import INTERRUPTED, answer_questions, limit_questions, remove_journal
+from eval.answering.model import (
+    INTERRUPTED,
+    add_benchmark_arguments,
+    answer_questions,
+    is_first_process,
+    limit_questions,
+    load_model,
+    remove_journal,
+    run_details,
+)
 from eval.command_line import command_line
 from eval.scoring.bench_scores import describe_bench
 from smolrgpt_jax import distributed

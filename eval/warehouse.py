@@ -24,14 +24,17 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.answering.model import add_benchmark_arguments, is_first_process, load_model, run_details
-from eval.answering.questions import (
+from eval.answering.model import (
     INTERRUPTED,
     Answered,
+    add_benchmark_arguments,
     answer_questions,
     asked_category,
+    is_first_process,
     limit_questions,
+    load_model,
     remove_journal,
+    run_details,
 )
 from eval.answering.vote import Ballots, further_answers, with_further
 from eval.answering.warehouse import evaluate

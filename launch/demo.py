@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs import demo
-from eval.answering.model import run_details
-from eval.answering.questions import answer_questions, described, remove_journal
+from eval.answering.model import answer_questions, described, remove_journal, run_details
 from eval.answering.warehouse import evaluate
 from eval.command_line import command_line
 from eval.reading.rules import normalized_answer

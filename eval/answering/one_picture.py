@@ -83,8 +83,8 @@ def answer(
       ValueError: the model has no tokenizer, or an array has the wrong shape or dtype.
     """
     regions = read_regions(masks, boxes, picture_size(_picture(image, "image")))
-    prompt = _prompt(model, image, question, depth, regions)
-    ids = model.generate(**prompt, max_new_tokens=_length(model, max_new_tokens))[0]
+    longest = model.answer_tokens if max_new_tokens is None else max_new_tokens
+    ids = model.generate(**_prompt(model, image, question, depth, regions), max_new_tokens=longest)[0]
     return read_answer(question, model.tokenizer.decode(ids), regions, cut_off=bool(model.eos_id not in ids))
 
 
@@ -100,10 +100,9 @@ def stream_answer(
 ) -> Generator[str, None, Answer]:
     """As `answer`, yielding the text so far after each token; the last is the answer's text."""
     regions = read_regions(masks, boxes, picture_size(_picture(image, "image")))
-    prompt = _prompt(model, image, question, depth, regions)
-    ids: list[int] = []
-    text = ""
-    for tokens in model.stream(**prompt, max_new_tokens=_length(model, max_new_tokens)):
+    longest = model.answer_tokens if max_new_tokens is None else max_new_tokens
+    ids, text = [], ""
+    for tokens in model.stream(**_prompt(model, image, question, depth, regions), max_new_tokens=longest):
         ids.append(int(tokens[0]))
         text = model.tokenizer.decode(ids)
         # A character of several tokens is not there before its last one.
@@ -152,10 +151,6 @@ def check_marks(question: str, regions: Sequence[RLE]) -> None:
         raise DataError(str(error)) from error
 
 
-def _length(model: Model, stated: int | None) -> int:
-    return model.answer_tokens if stated is None else stated
-
-
 def _box_region(box: Sequence[float], height: int, width: int) -> RLE:
     try:
         x1, y1, x2, y2 = box
@@ -178,24 +173,19 @@ def _mask_region(mask: MaskLike, index: int) -> RLE:
             return read_rles([{**mask, "counts": text}])[0]
         except ValueError as error:
             raise DataError(str(error).replace("mask 0", f"mask {index}")) from error
+    name = f"mask {index}" if isinstance(mask, np.ndarray) else f"mask {mask}"
     if isinstance(mask, np.ndarray):
-        name, pixels = f"mask {index}", mask
-        if pixels.ndim != 2 or pixels.size == 0:
-            raise DataError(f"{name} has shape {pixels.shape}, expected [height, width]")
+        if mask.ndim != 2 or mask.size == 0:
+            raise DataError(f"{name} has shape {mask.shape}, expected [height, width]")
     else:
-        name, pixels = f"mask {mask}", _mask_pixels(mask)
-    if not pixels.any():
+        with open_picture(mask) as picture:
+            try:
+                mask = np.asarray(picture.convert("RGB")).any(axis=-1)
+            except (OSError, SyntaxError, ValueError) as error:
+                raise DataError(f"{name} is truncated or corrupt") from error
+    if not mask.any():
         raise DataError(f"{name} marks no pixel")
-    return encode(pixels)
-
-
-def _mask_pixels(file: str | Path) -> np.ndarray:
-    """uint8[H, W] or bool[H, W], nonzero inside, of a picture that is black outside of the region."""
-    with open_picture(file) as picture:
-        try:
-            return np.asarray(picture.convert("RGB")).any(axis=-1)
-        except (OSError, SyntaxError, ValueError) as error:
-            raise DataError(f"mask {file} is truncated or corrupt") from error
+    return encode(mask)
 
 
 def _picture(picture: PictureLike, name: str) -> str | Path | Image.Image:

@@ -121,10 +121,7 @@ def write_samples(out: Path, samples: Sequence[dict], bad: BadRecords, seed: int
             where=run_info["data"],
             drawn_with=seed,
             samples=[sample for sample in samples if "shown" in sample],
-            titles={
-                name: CATEGORY_TITLES.get(name) or (name or "question").replace("_", " ").capitalize()
-                for name in categories
-            },
+            titles={name: (name or "question").replace("_", " ").capitalize() for name in categories} | CATEGORY_TITLES,
             judged=len(judged),
             right=sum(judged),
             left_out=bad.reasons,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from eval.answering.questions import DRAWN, REORDERED, Answered, answer_questions, asked_category, described
+from eval.answering.model import DRAWN, REORDERED, Answered, answer_questions, asked_category, described
 from smolrgpt_jax.data.records import MASK, WAREHOUSE_CATEGORIES, BadRecords, Picture, Question
 
 if TYPE_CHECKING:

@@ -10,13 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from eval.answering.model import FINGERPRINT, is_first_process
-from eval.answering.questions import Answered, Answerer, described
+from eval.answering.model import FINGERPRINT, Answered, Answerer, described, is_first_process
 from eval.reading.methods import RULES, Method, read_values
 from eval.report.html import write_report
 from eval.scoring.blind import BlindBaseline
-from eval.scoring.records import record_ids
-from eval.scoring.results import RESULT_FILES, compute_metrics, write_results
+from eval.scoring.results import RESULT_FILES, compute_metrics, record_ids, write_results
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, Picture, normalize_answer
 from smolrgpt_jax.data.sources.collect import first_text, user_text
 from smolrgpt_jax.errors import DataError

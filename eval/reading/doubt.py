@@ -45,15 +45,11 @@ def answer_doubt(category: str, question: str, answer: str, value: object) -> tu
 
 
 def readability(items: Sequence[Mapping]) -> dict[str, dict]:
-    """Counts doubtful answers by category and reason.
+    """Counts doubtful answers by category and reason; items: as in predictions.json, each with a category.
 
-    Args:
-      items: as in predictions.json; each has a category.
-
-    Returns:
-      {category: questions, unreadable, ambiguous (numbers), reasons: list of {kind ("unreadable" or "ambiguous"),
-      reason, answers (their number), examples: at most EXAMPLES dicts of id, question, answer, normalized_answer}},
-      unreadable ones first, the most frequent first; categories without questions are left out.
+    Returns {category with questions: questions, unreadable, ambiguous (numbers), reasons: dicts of kind, reason, answers
+    (their number) and at most EXAMPLES examples (id, question, answer, normalized_answer)}, unreadable ones first, the most
+    frequent first.
     """
     table: dict[str, dict] = {}
     for category in WAREHOUSE_CATEGORIES:

@@ -46,12 +46,10 @@ def write_report(
     """Writes the report, whole or not at all.
 
     Args:
-      path: the HTML file.
-      metrics: as in metrics.json of `eval.warehouse`: S1, the four categories and questions; whatever else is there is shown.
-      predictions: as in predictions.json.
+      metrics, predictions: as in the files of `eval.warehouse`; the metrics hold at least S1, the categories and questions.
       pictures: those the predictions are about; pictures that cannot be drawn are left out of the gallery.
-      loss_curves: CSV file per training stage with columns step and loss, and any of validation_loss and lr_*; files, columns
-        and cells may be missing.
+      loss_curves: CSV file per training stage with columns step and loss, and any of validation_loss and lr_*; files,
+        columns and cells may be missing.
       run_info: what produced the numbers; "command", "seed" and "config" (a dict) have their own places.
     """
     metrics = _OPTIONAL | {name: value for name, value in metrics.items() if value is not None}

@@ -20,14 +20,10 @@ _TALLEST = 4  # times the width asked for: a picture one pixel wide would fill t
 
 
 def draw_regions(picture: Image.Image, regions: Sequence[RLE], width: int | None = None) -> Image.Image:
-    """Tints every region, outlines it, and labels it "Region i".
+    """Tints every region, outlines it, and labels it "Region i"; masks of another size are stretched over the picture.
 
-    Args:
-      picture: of any mode; a mask of another size is stretched over it.
-      regions: the i-th gets the label "Region i" and the colour COLOURS[i modulo their number].
-      width: width of the result in pixels, less where it would be more than four times as high; None keeps the picture's.
-
-    Returns a new RGB picture; raises ValueError where a mask is unreadable.
+    width: of the new RGB picture in pixels, less where it would be more than four times as high; None keeps the picture's.
+    Raises ValueError where a mask is unreadable.
     """
     picture = picture.convert("RGB")
     if width is not None and picture.width != width:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 
 from eval.reading.bench_rules import CATEGORIES, QUALITATIVE, QUANTITATIVE, BenchAnswer
 from eval.scoring.intervals import category_intervals, cell, describe_bootstrap, describe_interval
-from eval.scoring.records import check_unique
+from eval.scoring.results import check_unique
 from smolrgpt_jax.errors import DataError
 
 JUDGE = "rules (the original evaluation asks GPT-4, so that its numbers are not quite comparable)"

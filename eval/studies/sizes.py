@@ -20,8 +20,7 @@ from ml_collections import ConfigDict
 
 from configs import studies as configs
 from eval.answering.bench import evaluate
-from eval.answering.model import run_details
-from eval.answering.questions import answer_questions
+from eval.answering.model import answer_questions, run_details
 from eval.reading.bench_rules import bench_answer
 from eval.scoring.bench_scores import answer_error, is_success
 from eval.studies.results import Limits, Scores, Value, read_predictions, value_intervals
