@@ -99,6 +99,10 @@ def answer_samples(model: Model, drawn: Sequence[Asked], options: AnswerOptions)
     return samples
 
 
+def _title(category: str) -> str:
+    return (category or "question").replace("_", " ").capitalize()
+
+
 def write_samples(out: Path, samples: Sequence[dict], bad: BadRecords, seed: int, run_info: Mapping[str, Any]) -> None:
     """Writes samples.json and report.html into a folder, whole or not at all; its files of the same names are replaced.
 
@@ -121,7 +125,7 @@ def write_samples(out: Path, samples: Sequence[dict], bad: BadRecords, seed: int
             where=run_info["data"],
             drawn_with=seed,
             samples=[sample for sample in samples if "shown" in sample],
-            titles={name: (name or "question").replace("_", " ").capitalize() for name in categories} | CATEGORY_TITLES,
+            titles={name: CATEGORY_TITLES.get(name) or _title(name) for name in categories},
             judged=len(judged),
             right=sum(judged),
             left_out=bad.reasons,
