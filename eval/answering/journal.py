@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from smolrgpt_jax.data.masks import RLE
 from smolrgpt_jax.data.records import Picture
 from smolrgpt_jax.generation import AnswerOptions
 from smolrgpt_jax.models.smolrgpt import Params
@@ -35,12 +34,14 @@ class Journal:
 
     def __init__(self, path: str | Path, identity: Mapping[str, Any]):
         """Reads what there is; raises ValueError for a file that is no journal or whose run had another identity."""
-        self.path = own_path(path)
+        self.path = Path(path)
         self.identity = json.loads(json.dumps(identity))
         self.answers: dict[str, str] = {}
         self.cut_off: set[str] = set()
         for file in journal_files(path):
             self._read(file)
+        if jax.process_count() > 1:
+            self.path = self.path.with_name(f"{self.path.name}.{jax.process_index()}")
         self._file = None
 
     def _read(self, file: Path) -> None:
@@ -66,25 +67,17 @@ class Journal:
 
     def append(self, answers: Mapping[str, str], cut_off: Collection[str] = ()) -> None:
         """Adds finished answers, some of them cut off; they are on disk when this returns."""
+        lines = [{q: {"cut_off": text} if q in cut_off else text for q, text in answers.items()}]
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(self.path, "ab")
             whole = self.path.read_bytes().rfind(b"\n") + 1
             self._file.truncate(whole)
             if not whole:
-                self._write(self.identity)
-        self._write({q: {"cut_off": text} if q in cut_off else text for q, text in answers.items()})
-
-    def _write(self, value: Mapping) -> None:
-        self._file.write(json.dumps(value).encode() + b"\n")
+                lines.insert(0, self.identity)
+        self._file.write(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
         self._file.flush()
         os.fsync(self._file.fileno())
-
-
-def own_path(path: str | Path) -> Path:
-    """The file this process writes."""
-    path = Path(path)
-    return path if jax.process_count() == 1 else path.with_name(f"{path.name}.{jax.process_index()}")
 
 
 def journal_files(path: str | Path) -> list[Path]:
@@ -95,13 +88,13 @@ def journal_files(path: str | Path) -> list[Path]:
 
 
 def open_journal(path: str | Path, model: Model, pictures: Sequence[Picture], options: AnswerOptions) -> Journal:
-    """The journal of the answers that a model gives to these questions; raises ValueError as `Journal`."""
-    return Journal(path, run_identity(model, pictures, options))
-
-
-def run_identity(model: Model, pictures: Sequence[Picture], options: AnswerOptions) -> dict[str, Any]:
-    """What answers depend on; equal for a run that may go on with them."""
-    return {
+    """The journal of the answers that a model gives to these questions, see `generate_answers`; raises ValueError as `Journal`."""
+    asked = [
+        (picture.id, dataclasses.replace(question, answer=None, normalized_answer=None))
+        for picture in pictures
+        for question in picture.questions
+    ]
+    identity = {
         "parameters": params_fingerprint(model.params),
         "configuration": model.config.to_dict() | {"chat_format": model.tokenizer.format.differences()},
         "compute": dataclasses.asdict(model.compute),
@@ -109,15 +102,15 @@ def run_identity(model: Model, pictures: Sequence[Picture], options: AnswerOptio
             **{name: getattr(options, name) for name in ("max_new_tokens", "seed", "depth_mode", "closing")},
             "sampling": dataclasses.asdict(options.sampling),
         },
-        "data": pictures_fingerprint(pictures),
+        "data": _digest(repr(asked)),
     }
+    return Journal(path, identity)
 
 
 def params_fingerprint(params: Params) -> str:
     """A hash of the names, shapes and bits of parameters, whatever devices they lie on."""
     sums = jax.device_get({name: _bit_sums(value) for name, value in params.items()})
-    entries = [(name, params[name].shape, sums[name].tolist()) for name in sorted(params)]
-    return _digest(entries)
+    return _digest([(name, params[name].shape, sums[name].tolist()) for name in sorted(params)])
 
 
 @jax.jit
@@ -128,20 +121,6 @@ def _bit_sums(value: jax.Array) -> jax.Array:
     for axis, size in enumerate(value.shape):
         places = places * np.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, value.shape, axis)
     return jnp.stack([jnp.sum(bits, dtype=jnp.uint32), jnp.sum(bits * (2 * places + 1), dtype=jnp.uint32)])
-
-
-def pictures_fingerprint(pictures: Sequence[Picture]) -> str:
-    """A hash of pictures' names and questions, without their answers."""
-    entries = []
-    for picture in pictures:
-        for question in picture.questions:
-            asked = question.turns if question.answer is None else question.turns[:-1]
-            regions = [
-                (r.height, r.width, r.counts.decode("ascii", "replace")) if isinstance(r, RLE) else r.number
-                for r in question.regions
-            ]
-            entries.append((picture.id, question.id, question.category, asked, regions))
-    return _digest(entries)
 
 
 def _digest(value: Any) -> str:

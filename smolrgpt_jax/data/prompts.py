@@ -36,7 +36,7 @@ class Prompts:
 
     Attributes:
       pictures, questions: the records and their tokens, without answers.
-      rows: each a picture and some of its questions; every question that can be asked once.
+      rows: every question that can be asked once, each row with one picture.
       shape: image sizes and most regions of a row; its tokens are the longest a row may be.
     """
 
@@ -50,11 +50,6 @@ class Prompts:
         return self.questions.tokenizer
 
     @property
-    def asked(self) -> list[Question]:
-        """The questions of all rows."""
-        return [self.pictures[row.picture].questions[n] for row in self.rows for n in row.questions]
-
-    @functools.cached_property
     def prefix(self) -> int:
         """Tokens before a picture's questions."""
         return self.tokenizer.prefix(self.shape.image_tokens).size
@@ -62,15 +57,14 @@ class Prompts:
     @property
     def longest(self) -> int:
         """Tokens of the longest question with its picture's prefix."""
-        return self.prefix + max((max(self.lengths(row)) for row in self.rows), default=0)
+        return self.prefix + max((size for row in self.rows for size in self.lengths(row)), default=0)
+
+    def asked(self, row: PackedPicture) -> list[Question]:
+        return [self.pictures[row.picture].questions[number] for number in row.questions]
 
     def lengths(self, row: PackedPicture) -> list[int]:
-        """Tokens of a row's questions."""
+        """Tokens of each question of a row."""
         return [self.questions.size(row.picture, number) for number in row.questions]
-
-    def tokens(self, row: PackedPicture) -> int:
-        """Tokens of a row without padding."""
-        return self.prefix + sum(self.lengths(row))
 
 
 def prompt_shape(config: SmolRGPTConfig) -> RowShape:
@@ -90,10 +84,9 @@ def plan_prompts(
 ) -> Prompts:
     """Puts every picture's questions into a row, or into several where they are too long for one.
 
-    Args:
-      shape: `tokens` is the longest prompt; `regions` and `pictures` are not used.
-      row_tokens: rows of more tokens are only made for single questions that are longer.
-      answered: ids of questions that are left out.
+    shape: `tokens` is the longest prompt, `regions` and `pictures` are not used; row_tokens: rows of more tokens are only made for
+    single questions that are longer; answered: ids of questions that are left out; on_bad_record: what to do with a question that
+    does not fit.
 
     Raises:
       DataError: under "error", for a question that does not fit.
@@ -104,22 +97,22 @@ def plan_prompts(
     prefix = tokenizer.prefix(shape.image_tokens).size
     rows: list[PackedPicture] = []
     for index, picture in enumerate(pictures):
-        sizes: dict[int, int] = {}
+        fitting = []
         for number, question in enumerate(picture.questions):
-            ids = questions[index, number][0]
             try:
                 if question.id not in answered:
-                    check_fit(picture, question, ids, prefix, shape, tokenizer)
-                    sizes[number] = ids.size
+                    check_fit(picture, question, questions[index, number][0], prefix, shape, tokenizer)
+                    fitting.append(number)
             except DataError as error:
                 on_bad_record.reject(error)
-        while sizes:
-            fitting = np.count_nonzero(prefix + np.cumsum([*sizes.values()]) <= row_tokens)
-            taken = list(sizes)[: max(1, fitting)]
-            rows.append(PackedPicture(index, tuple(taken)))
-            sizes = {number: size for number, size in sizes.items() if number not in taken}
-    regions = [{region for n in row.questions for region in pictures[row.picture].questions[n].regions} for row in rows]
-    return Prompts(pictures, questions, rows, dataclasses.replace(shape, regions=max(map(len, regions), default=0)))
+        while fitting:
+            tokens = prefix + np.cumsum([questions.size(index, number) for number in fitting])
+            count = max(1, np.count_nonzero(tokens <= row_tokens))
+            rows.append(PackedPicture(index, tuple(fitting[:count])))
+            fitting = fitting[count:]
+    prompts = Prompts(pictures, questions, rows, shape)
+    regions = [len({region for question in prompts.asked(row) for region in question.regions}) for row in rows]
+    return dataclasses.replace(prompts, shape=dataclasses.replace(shape, regions=max(regions, default=0)))
 
 
 def choose_lengths(tokens: Sequence[int], most: int) -> list[int]:
@@ -146,12 +139,12 @@ class PromptBatch:
 
     Attributes:
       arrays: those of `empty_batch` with P = 1, without targets. Rows past the last are padding.
-      asked: for each question (picture, question, row, first token, tokens); those of an unreadable picture are missing.
+      asked: for each question (record, row, first token, tokens); those of an unreadable picture are missing.
       questions: most questions of any batch of this length.
     """
 
     arrays: dict[str, np.ndarray]
-    asked: list[tuple[int, int, int, int, int]]
+    asked: list[tuple[Question, int, int, int]]
     questions: int
 
 
@@ -166,18 +159,17 @@ def prompt_batches(
 ) -> Iterator[PromptBatch]:
     """Yields every row of the prompts once, the longest first.
 
-    Args:
-      most_lengths: most different row lengths; fewer for few rows, since every one costs a compilation.
-      batch_tokens: a batch has so many rows that it holds about so many tokens for every one of `multiple`.
-      multiple: rows of a batch are a multiple of it.
+    There are at most so many different row lengths; fewer for few rows, since every one costs a compilation. A batch has so many
+    rows, a multiple of `multiple`, that it holds about `batch_tokens` for every one of `multiple`.
 
     Raises:
-      DataError: under "error", for an unreadable picture.
+      DataError: for an unreadable picture, unless `on_bad_record` lets it pass.
     """
     most_lengths = min(most_lengths, 1 + len(prompts.rows) // ROWS_PER_LENGTH)
-    lengths = choose_lengths([prompts.tokens(row) for row in prompts.rows], most_lengths)
+    tokens = [prompts.prefix + sum(prompts.lengths(row)) for row in prompts.rows]
+    lengths = choose_lengths(tokens, most_lengths)
     for least, length in reversed(list(itertools.pairwise([0, *lengths]))):
-        rows = [row for row in prompts.rows if least < prompts.tokens(row) <= length]
+        rows = [row for row, size in zip(prompts.rows, tokens) if least < size <= length]
         count = multiple * max(1, min(batch_tokens // length, -(-len(rows) // multiple)))
         batches = [rows[begin : begin + count] for begin in range(0, len(rows), count)]
         questions = max(sum(len(row.questions) for row in batch) for batch in batches)
@@ -187,16 +179,14 @@ def prompt_batches(
             asked = []
             for place, row in enumerate(batch):
                 out = {name: value[place] for name, value in arrays.items()}
-                picture = prompts.pictures[row.picture]
                 (regions,) = fill_text(out, (row,), prompts.pictures, prompts.questions, shape)
                 try:
-                    load.fill(out, 0, picture, regions)
+                    load.fill(out, 0, prompts.pictures[row.picture], regions)
                 except DataError as error:
                     on_bad_record.reject(error)
                     continue
-                begin = prompts.prefix
-                for number, size in zip(row.questions, prompts.lengths(row)):
-                    asked.append((row.picture, number, place, begin, size))
-                    begin += size
+                sizes = prompts.lengths(row)
+                begins = itertools.accumulate(sizes, initial=prompts.prefix)
+                asked += [(question, place, *span) for question, *span in zip(prompts.asked(row), begins, sizes)]
             del arrays["targets"]
             yield PromptBatch(arrays, asked, questions)

@@ -58,7 +58,7 @@ def generate_answers(
     texts: dict[str, str] = {} if kept is None else dict(kept.answers)
     cut_off: set[str] = set() if kept is None else set(kept.cut_off)
     prompts = plan_prompts(
-        consecutive_share(pictures),
+        pictures[jax.process_index() :: jax.process_count()],
         model.tokenizer,
         prompt_shape(model.config),
         answered=texts,
@@ -72,7 +72,9 @@ def generate_answers(
         return forced or model.tokenizer.eos_id not in ids
 
     shown = options.progress and jax.process_index() == 0
-    with tqdm(total=len(prompts.asked), desc="answers", unit="question", disable=not shown) as bar:
+    with tqdm(
+        total=sum(len(row.questions) for row in prompts.rows), desc="answers", unit="question", disable=not shown
+    ) as bar:
         for ids in answer_prompts(model, prompts, options):
             finished = {question: model.tokenizer.decode(tokens) for question, tokens in ids.items()}
             cut = {question for question, tokens in ids.items() if is_cut(tokens.tolist())}
@@ -91,17 +93,6 @@ def generate_answers(
                 text, value = read_closing(options.category_of(question), text)
             answers[question.id] = GeneratedAnswer(text, value, question.id in cut_off)
     return answers
-
-
-def consecutive_share(pictures: Sequence[Picture]) -> Sequence[Picture]:
-    """This process's part of the pictures, with about as many questions as every other's."""
-    if jax.process_count() == 1:
-        return pictures
-    ends = np.cumsum([len(picture.questions) for picture in pictures])
-    index, count = jax.process_index(), jax.process_count()
-    total = int(ends[-1]) if len(ends) else 0
-    first, last = (np.searchsorted(ends, part * total / count, side="right") for part in (index, index + 1))
-    return pictures[first : last if index + 1 < count else None]
 
 
 def gather_answers(answers: dict[str, str]) -> dict[str, str]:

@@ -20,9 +20,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
-from smolrgpt_jax import sharding
 from smolrgpt_jax.config import Compute, SmolRGPTConfig
 from smolrgpt_jax.generation.constraint import Constraint
 from smolrgpt_jax.generation.sampling import GREEDY, Sampling, choose
@@ -158,13 +156,12 @@ def step(
     )
 
 
-@functools.partial(jax.jit, static_argnames=("mesh", "eos_id", "sampling"), donate_argnames="slots")
-def decode(
-    mesh: Mesh | None,
+@functools.partial(jax.jit, static_argnames=("eos_id", "sampling"), donate_argnames="slots")
+def decode_until(
+    ended: jax.Array | int,
     weights: Weights,
     slots: Slots,
-    constraint: Constraint | None,
-    until: jax.Array | int,
+    constraint: Constraint | None = None,
     *,
     eos_id: int,
     sampling: Sampling,
@@ -173,13 +170,12 @@ def decode(
 
     def going(state: tuple[jax.Array, Slots]) -> jax.Array:
         # Nothing takes more steps than an answer has tokens, but only this tells what reads the compiled program how many there are.
-        return (state[0] < slots.written.shape[1]) & (jnp.sum(state[1].ended) < until)
+        return (state[0] < slots.written.shape[1]) & (jnp.sum(state[1].ended) < ended)
 
     def once(state: tuple[jax.Array, Slots]) -> tuple[jax.Array, Slots]:
         return state[0] + 1, step(weights, state[1], constraint, eos_id=eos_id, sampling=sampling)
 
-    with sharding.over(mesh):
-        return jax.lax.while_loop(going, once, (0, slots))[1]
+    return jax.lax.while_loop(going, once, (0, slots))[1]
 
 
 def placed(slots: Slots) -> Slots:
@@ -225,7 +221,7 @@ def generate(
 ) -> jax.Array:
     """Continues left-padded prompts (batch: see `prefill`): int32[B, max_new_tokens], eos after a row's first eos."""
     slots = start(weights, batch, key, max_new_tokens=max_new_tokens, eos_id=eos_id)
-    return decode(None, weights, slots, None, len(slots.ended), eos_id=eos_id, sampling=sampling).written
+    return decode_until(len(slots.ended), weights, slots, eos_id=eos_id, sampling=sampling).written
 
 
 def stream(

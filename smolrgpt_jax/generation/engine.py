@@ -114,7 +114,7 @@ class _Waiting:
     batch: PromptBatch
     prefilled: tuple[jax.Array, jax.Array]
     tokens: jax.Array
-    asked: list[tuple[int, int, int, int, int]]
+    asked: list[tuple[Question, int, int, int]]
 
 
 class _Engine:
@@ -125,15 +125,17 @@ class _Engine:
         self.weights = decode.decode_weights(model.config, model.compute, model.params)
         self.constraint, self.longest_closing = None, 0
         if options.closing is not None:
-            kinds = {options.kind(question) for question in prompts.asked}
+            kinds = {options.kind(question) for row in prompts.rows for question in prompts.asked(row)}
             vocabulary = model.config.decoder.padded_vocab_size
             alone = options.closing == "alone"
             self.constraint, self.starts = make_constraint(prompts.tokenizer, kinds, vocabulary, alone)
             self.longest_closing = int(self.constraint.longest)
-        count = min(options.batch_size, 2 ** (len(prompts.asked) - 1).bit_length())
+        questions = sum(len(row.questions) for row in prompts.rows)
+        count = min(options.batch_size, 2 ** (questions - 1).bit_length())
         self.count = -(-count // self.ways) * self.ways
         answer_tokens = options.max_new_tokens + self.longest_closing
-        self.slots = slots.empty_slots(self.mesh, self.weights, self.count, prompts.longest, answer_tokens)
+        with sharding.over(self.mesh):
+            self.slots = slots.empty_slots(self.weights, self.count, prompts.longest, answer_tokens)
         self.questions: list[Question | None] = [None] * self.count
         load = FileLoader(prompts.shape, options.depth_mode, cached_pictures=2)
         batches = prompt_batches(prompts, load, multiple=self.ways, on_bad_record=options.on_bad_record)
@@ -142,18 +144,26 @@ class _Engine:
 
     def run(self) -> Iterator[dict[str, np.ndarray]]:
         while True:
-            while None in self.questions and self._wait():
-                self._admit(self.waiting)
-            busy = self.count - self.questions.count(None)
-            if not busy:
+            with sharding.over(self.mesh):
+                answers = self._answers()
+            if answers is None:
                 return
-            if self.waiting is not None:
-                until = max(1, self.count // REFILL)
-            else:
-                self._shrink(busy)
-                half = self.count // 2
-                until = self.count - half if self._divides(half) else self.count
-            yield self._decode(max(until, self.count - busy + 1))
+            yield answers
+
+    def _answers(self) -> dict[str, np.ndarray] | None:
+        """Fills the slots and decodes until some have ended; None once there is nothing to answer."""
+        while None in self.questions and self._wait():
+            self._admit(self.waiting)
+        busy = self.count - self.questions.count(None)
+        if not busy:
+            return None
+        if self.waiting is not None:
+            until = max(1, self.count // REFILL)
+        else:
+            self._shrink(busy)
+            half = self.count // 2
+            until = self.count - half if self._divides(half) else self.count
+        return self._decode(max(until, self.count - busy + 1))
 
     def _wait(self) -> bool:
         """Prefills the next batch if none has questions that wait; whether there are such questions."""
@@ -166,7 +176,7 @@ class _Engine:
                 arrays = (
                     jax.device_put(batch.arrays) if self.mesh is None else sharding.put_batch(batch.arrays, self.mesh)
                 )
-                prefilled = slots.prefill(self.mesh, self.weights, arrays)
+                prefilled = slots.prefill(self.weights, arrays)
                 self.waiting = _Waiting(batch, prefilled, arrays["tokens"], list(batch.asked))
         return True
 
@@ -174,8 +184,7 @@ class _Engine:
         free = [slot for slot, question in enumerate(self.questions) if question is None]
         taken, waiting.asked = waiting.asked[: len(free)], waiting.asked[len(free) :]
         asked = [slots.Asked(self.count, 0, 0, 0, 0, np.zeros(2, np.uint32), 0)] * waiting.batch.questions
-        for place, (slot, (picture, number, row, begin, length)) in enumerate(zip(free, taken)):
-            question = self.prompts.pictures[picture].questions[number]
+        for place, (slot, (question, row, begin, length)) in enumerate(zip(free, taken)):
             self.questions[slot] = question
             budget, state = self.lengths.get(question.id, self.options.max_new_tokens), 0
             if (kind := self.options.kind(question)) is not None:
@@ -183,7 +192,6 @@ class _Engine:
             key = question_key(self.options.seed, question.id)
             asked[place] = slots.Asked(slot, row, begin, length, budget, key, state)
         self.slots = slots.admit(
-            self.mesh,
             self.slots,
             waiting.prefilled,
             waiting.tokens,
@@ -194,12 +202,11 @@ class _Engine:
 
     def _decode(self, until: int) -> dict[str, np.ndarray]:
         """Runs until so many slots have ended; returns the answers that have."""
-        self.slots = decode.decode(
-            self.mesh,
+        self.slots = decode.decode_until(
+            np.int32(until),
             self.weights,
             self.slots,
             self.constraint,
-            np.int32(until),
             eos_id=self.prompts.tokenizer.eos_id,
             sampling=self.options.sampling,
         )
@@ -222,6 +229,6 @@ class _Engine:
             count //= 2
         if count < self.count:
             order = sorted(range(self.count), key=lambda slot: self.questions[slot] is None)[:count]
-            self.slots = slots.keep(self.mesh, self.slots, np.array(order, np.int32))
+            self.slots = slots.keep(self.slots, np.array(order, np.int32))
             self.questions = [self.questions[slot] for slot in order]
             self.count = count

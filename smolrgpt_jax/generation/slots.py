@@ -8,9 +8,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 
-from smolrgpt_jax import sharding
 from smolrgpt_jax.generation import decode
 from smolrgpt_jax.generation.decode import Cache, Slots, Weights, placed
 from smolrgpt_jax.models.smollm import KVCache
@@ -32,40 +30,36 @@ class Asked(NamedTuple):
     state: jax.Array
 
 
-@functools.partial(jax.jit, static_argnames=("mesh", "count", "prompt_tokens", "answer_tokens"))
-def empty_slots(mesh: Mesh | None, weights: Weights, count: int, prompt_tokens: int, answer_tokens: int) -> Slots:
+@jax.jit
+def prefill(weights: Weights, batch: Mapping[str, jax.Array]) -> KVCache:
+    """Keys and values of rows of questions (see `data.prompts`), float[L, R, S, G, D] each."""
+    return decode.prefill(weights, batch)[1]
+
+
+@functools.partial(jax.jit, static_argnames=("count", "prompt_tokens", "answer_tokens"))
+def empty_slots(weights: Weights, count: int, prompt_tokens: int, answer_tokens: int) -> Slots:
     """`count` free slots for prompts of at most `prompt_tokens` and answers of at most `answer_tokens`."""
     c, zeros = weights.config.decoder, jnp.zeros(count, jnp.int32)
     keys = jnp.zeros((count, c.kv_heads, c.head_dim, prompt_tokens + answer_tokens), weights.compute.dtype)
     layers = ((keys, keys.swapaxes(2, 3)),) * c.layers
-    with sharding.over(mesh):
-        return placed(
-            Slots(
-                token=zeros,
-                cache=Cache(jnp.zeros((count, prompt_tokens), bool), zeros, jnp.int32(0), layers),
-                written=jnp.zeros((count, answer_tokens), jnp.int32),
-                ended=jnp.ones(count, bool),
-                budget=zeros,
-                keys=jnp.zeros((count, 2), jnp.uint32),
-                state=zeros,
-            )
+    return placed(
+        Slots(
+            token=zeros,
+            cache=Cache(jnp.zeros((count, prompt_tokens), bool), zeros, jnp.int32(0), layers),
+            written=jnp.zeros((count, answer_tokens), jnp.int32),
+            ended=jnp.ones(count, bool),
+            budget=zeros,
+            keys=jnp.zeros((count, 2), jnp.uint32),
+            state=zeros,
         )
+    )
 
 
-@functools.partial(jax.jit, static_argnames="mesh")
-def prefill(mesh: Mesh | None, weights: Weights, batch: Mapping[str, jax.Array]) -> KVCache:
-    """Keys and values of rows of questions (see `data.prompts`), float[L, R, S, G, D] each."""
-    with sharding.over(mesh):
-        return decode.prefill(weights, batch)[1]
-
-
-@functools.partial(jax.jit, static_argnames=("mesh", "prefix", "longest"), donate_argnames="slots")
-def admit(
-    mesh: Mesh | None, slots: Slots, prefilled: KVCache, tokens: jax.Array, asked: Asked, *, prefix: int, longest: int
-) -> Slots:
+@functools.partial(jax.jit, static_argnames=("prefix", "longest"), donate_argnames="slots")
+def admit(slots: Slots, prefilled: KVCache, tokens: jax.Array, asked: Asked, *, prefix: int, longest: int) -> Slots:
     """Gives questions their slots: the picture's prefix, computed once for all questions of a row, and the question are copied.
 
-    tokens: int32[R, S], those of the prefilled batch; `longest`: of all prompts, in tokens.
+    prefilled, tokens (int32[R, S]): of the batch, see `prefill`; `longest`: of all prompts, in tokens.
     """
 
     def put(value: jax.Array, new: jax.Array) -> jax.Array:
@@ -90,21 +84,19 @@ def admit(
         steps=put(slots.cache.steps, jnp.zeros_like(last)),
         layers=tuple(layers),
     )
-    with sharding.over(mesh):
-        return placed(
-            slots._replace(
-                token=put(slots.token, tokens[asked.row, last]),
-                cache=cache,
-                ended=put(slots.ended, jnp.zeros_like(last)),
-                budget=put(slots.budget, asked.budget),
-                keys=put(slots.keys, asked.keys),
-                state=put(slots.state, asked.state),
-            )
+    return placed(
+        slots._replace(
+            token=put(slots.token, tokens[asked.row, last]),
+            cache=cache,
+            ended=put(slots.ended, jnp.zeros_like(last)),
+            budget=put(slots.budget, asked.budget),
+            keys=put(slots.keys, asked.keys),
+            state=put(slots.state, asked.state),
         )
+    )
 
 
-@functools.partial(jax.jit, static_argnames="mesh")
-def keep(mesh: Mesh | None, slots: Slots, chosen: jax.Array) -> Slots:
+@jax.jit
+def keep(slots: Slots, chosen: jax.Array) -> Slots:
     """Only the chosen slots, int32[B']."""
-    with sharding.over(mesh):
-        return placed(jax.tree.map(lambda a: a[chosen] if a.ndim else a, slots))
+    return placed(jax.tree.map(lambda a: a[chosen] if a.ndim else a, slots))

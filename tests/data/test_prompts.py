@@ -33,7 +33,7 @@ def read(prompts, **options):
 
 
 def asked_ids(prompts, batches):
-    return [prompts.pictures[picture].questions[number].id for batch in batches for picture, number, *_ in batch.asked]
+    return [question.id for batch in batches for question, *_ in batch.asked]
 
 
 def all_ids(pictures):
@@ -53,9 +53,9 @@ def test_rows_hold_a_picture_and_its_questions(pictures, tokenizer, plan, row_to
     prefix = tokenizer.prefix(4)
     for batch in batches:
         assert batch.questions >= len(batch.asked)
-        for index, number, row, begin, length in batch.asked:
-            picture, out = pictures[index], {name: value[row] for name, value in batch.arrays.items()}
-            question = picture.questions[number]
+        for question, row, begin, length in batch.asked:
+            picture = next(picture for picture in pictures if question in picture.questions)
+            out = {name: value[row] for name, value in batch.arrays.items()}
             span = slice(begin, begin + length)
             np.testing.assert_array_equal(out["tokens"][span], tokenizer.question(question.prompt)[0])
             np.testing.assert_array_equal(out["tokens"][: prefix.size], prefix)
@@ -79,7 +79,7 @@ def test_batches_have_few_shapes(pictures, plan):
     assert batches[0].arrays["tokens"].shape[1] % 32 == 0
     assert len({batch.questions for batch in batches}) == 1
     # Rows past the last are padding.
-    used = {row for _, _, row, _, _ in batches[-1].asked}
+    used = {row for _, row, _, _ in batches[-1].asked}
     for row in set(range(len(batches[-1].arrays["tokens"]))) - used:
         assert not batches[-1].arrays["picture_ids"][row].any()
 

@@ -70,8 +70,8 @@ def test_golden_greedy_tokens(golden):
         batch[name] = np.stack([np.roll(row, int(n)) for row, n in zip(batch[name], lengths)])
     count, steps = len(ids), out["greedy_ids"].shape[1]
     weights = decode.decode_weights(model.config, model.compute, model.params)
-    state = slots.empty_slots(None, weights, count + 1, int(lengths.max()), steps)
-    prefilled = slots.prefill(None, weights, batch)
+    state = slots.empty_slots(weights, count + 1, int(lengths.max()), steps)
+    prefilled = slots.prefill(weights, batch)
     numbers = np.arange(count, dtype=np.int32)
     asked = slots.Asked(
         slot=count - numbers,
@@ -82,8 +82,8 @@ def test_golden_greedy_tokens(golden):
         keys=np.zeros((count, 2), np.uint32),
         state=np.zeros(count, np.int32),
     )
-    state = slots.admit(None, state, prefilled, batch["tokens"], asked, prefix=5, longest=int(lengths.max()))
-    state = decode.decode(None, weights, state, None, np.int32(count + 1), eos_id=model.eos_id, sampling=GREEDY)
+    state = slots.admit(state, prefilled, batch["tokens"], asked, prefix=5, longest=int(lengths.max()))
+    state = decode.decode_until(np.int32(count + 1), weights, state, eos_id=model.eos_id, sampling=GREEDY)
     for number in numbers:
         expected = out["greedy_ids"][number]
         written = np.asarray(state.written)[count - number, : state.cache.steps[count - number]]
@@ -117,7 +117,7 @@ def test_sampled_tokens_are_drawn_with_the_key_of_their_question_and_place(model
 
 
 def test_few_programs_are_compiled(model, pictures):
-    programs = (slots.prefill, slots.admit, decode.decode, slots.keep)
+    programs = (slots.prefill, slots.admit, decode.decode_until, slots.keep)
     before = [program._cache_size() for program in programs]
     # A length of answers that no other test has.
     changed = AnswerOptions(8, NEW_TOKENS + 1)
