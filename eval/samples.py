@@ -55,10 +55,7 @@ def recorded_run(checkpoint: Path) -> dict[str, Any]:
 
 
 def sources_of(run: Mapping[str, Any], training_data: bool) -> dict[str, Mapping[str, Any]]:
-    """The sources of a run's configuration: of validation, or of training where asked for or where there are no others.
-
-    Raises DataError for one whose folder is not there.
-    """
+    """A run's sources of validation, or of training where asked for or alone; DataError where a folder is not there."""
     sources = run["validation_sources"]
     if training_data or not sources:
         sources = run["data"]["sources"]

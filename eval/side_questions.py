@@ -45,10 +45,7 @@ def region_kinds(prompt: str) -> list[str]:
 
 
 def centre(rle: RLE) -> float:
-    """Centroid of a mask across the picture, as a share of its width.
-
-    Raises ValueError for a mask that is unreadable or empty.
-    """
+    """Centroid of a mask across the picture, as a share of its width; ValueError for one that is unreadable or empty."""
     columns = np.flatnonzero(masks.decode(rle).T.ravel()) // rle.height
     if not columns.size:
         raise ValueError("the mask is empty")
@@ -56,10 +53,7 @@ def centre(rle: RLE) -> float:
 
 
 def side_questions(record: dict) -> list[dict]:
-    """Questions about a record of the published layout, as records of the same layout; no category but left_right.
-
-    Raises DataError, naming the record, for masks that cannot be read.
-    """
+    """left_right questions about a record, as records; raises DataError, naming it, for masks that cannot be read."""
     try:
         kinds = region_kinds(record["conversations"][0]["value"])
         rles = [RLE(*r["size"], r["counts"].encode()) for r in record["rle"]]
@@ -90,10 +84,8 @@ def side_questions(record: dict) -> list[dict]:
 def write_side_questions(records: Sequence[dict], out: Path, pictures: Path | None = None) -> tuple[int, int]:
     """Writes the folder `out`, whole or not at all; returns the numbers of questions and of records with a picture.
 
-    pictures: folder with images/ and depths/ of some of the records, or None.
-
-    Raises DataError for masks that cannot be read and records that give no question, CheckpointError for an `out` that
-    exists.
+    pictures: folder with images/ and depths/ of some of the records. Raises DataError for masks that cannot be read and
+    records that give no question, CheckpointError for an `out` that exists.
     """
     questions = [question for record in records for question in side_questions(record)]
     if not questions:

@@ -32,21 +32,19 @@ def evaluate(
     loss_curves: Mapping[str, str | Path] | None = None,
     run_info: Mapping[str, Any] | None = None,
 ) -> dict | None:
-    """Answers, scores and writes the files that the docstring of `eval.warehouse` names.
+    """Answers, scores and writes the files that the docstring of `eval.warehouse` names; returns the metrics.
+
+    None (and neither metrics.json nor report.html) if no question has a published answer, or in all processes but the
+    first, which only answer.
 
     Args:
       pictures: with the questions to ask, at least one.
       answerer: pictures -> what is answered to each question, in their order.
       out: folder of the results; those of an earlier run are replaced once all are complete.
       methods: ways of reading values off the answers, see `eval.reading.methods`; the first one scores.
-      records: of the annotation file, which may hold more than could be read: all their ids are in the submission, and
-        those with a published answer count as wrong. None for those of the pictures.
-      blind: the baseline to score beside the answers.
-      loss_curves, run_info: see `eval.report.html.write_report`.
-
-    Returns:
-      The metrics, or None (and neither metrics.json nor report.html) if no question has a published answer, or in all
-      processes but the first, which only answer.
+      records: of the annotation file: all their ids are in the submission, and those with a published answer that could not
+        be read count as wrong. None for those of the pictures.
+      blind, loss_curves, run_info: see `compute_metrics` and `eval.report.html.write_report`.
 
     Raises:
       DataError: only some questions have a published answer (nothing was asked then), or a method fails; then `out`

@@ -34,10 +34,7 @@ RULES: Mapping[str, Method] = {"rules": read_by_rules}
 
 
 def read_closings(items: Sequence[Mapping]) -> list[Answer]:
-    """The value each item holds as "closing" (text or number, None where its answer was not closed).
-
-    Raises DataError where no item has one.
-    """
+    """The value each item holds as "closing", None where its answer was not closed; DataError where no item has one."""
     if all(item.get("closing") is None for item in items):
         raise DataError("no answer is closed with its value: the model was not trained to, or not asked to")
     categories = [item["category"] or question_category(item["question"]) for item in items]
@@ -135,10 +132,7 @@ def build_methods(args: argparse.Namespace) -> dict[str, Method]:
 
 
 def read_values(items: Sequence[Mapping], methods: Mapping[str, Method]) -> list[dict]:
-    """The items with normalized_answer, the first method's value, before their truth.
-
-    With several methods each also gets values: {method: value}.
-    """
+    """The items with normalized_answer, the first method's value, and of several methods values, before their truth."""
     columns = {name: method(items) for name, method in methods.items()}
     predictions = []
     for index, item in enumerate(items):

@@ -16,10 +16,7 @@ from smolrgpt_jax.errors import DataError
 
 
 def read_by_vote(items: Sequence[Mapping]) -> list[Answer]:
-    """What each item's answer and its further ones elect.
-
-    Raises DataError where no item has further answers, or those of one are no answers.
-    """
+    """What each item's answer and its further ones elect; DataError where none has any, or those of one are no answers."""
     if not any(item.get("further") for item in items):
         raise DataError("there are no further answers to vote: the model was asked each question once")
     return [elected(ballots_of(item)) for item in items]
