@@ -118,11 +118,9 @@ def _describe_ours(read: Checkpoint) -> list[str]:
 
 def _parameters(config: SmolRGPTConfig, infos: Mapping[str, ShapeDtypeStruct]) -> str:
     """Parameters per part as the release counts them, and with the vocabulary's padding."""
-    counted: Counter[str] = Counter()
+    counted, padded, dtypes = Counter(), Counter(), {}
     for entry in entries(config):
         counted[part_of(entry.jax)] += math.prod(entry.torch_shape)
-    padded: Counter[str] = Counter()
-    dtypes: dict[str, set[str]] = {}
     for name, info in infos.items():
         padded[part_of(name)] += info.size
         dtypes.setdefault(part_of(name), set()).add(info.dtype.name)

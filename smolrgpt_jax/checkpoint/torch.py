@@ -134,30 +134,21 @@ def read_folder(folder: Path, *, allow_nan: bool = False) -> tuple[SmolRGPTConfi
         """A tied head may stand under either name."""
         return tensors[name if name in tensors else TIED_NAMES[0]]
 
+    def heads_differ() -> bool:
+        return not np.array_equal(*(tensors[name].read() for name in heads), equal_nan=True)
+
     def read(name: str) -> np.ndarray:
         array = stored(name).read()
-        if (not allow_nan and not is_finite(array)) or (
-            name in heads and len(heads) == 2 and not _equal(array, tensors[TIED_NAMES[0]].read())
-        ):
-            check_fit(folder, tensors, expected, problems=_value_problems(tensors, heads, allow_nan))
+        twins = len(heads) == 2 and name in heads
+        if not allow_nan and not is_finite(array) or twins and heads_differ():
+            bad = [] if allow_nan else [name for name, tensor in tensors.items() if not is_finite(tensor.read())]
+            problems = [f"{name} holds NaN or infinite values" for name in bad]
+            if len(heads) == 2 and heads_differ():
+                problems.append(f"{' and '.join(heads)} differ though {CONFIG_FILE} ties them")
+            check_fit(folder, tensors, expected, problems=problems)
         return array
 
     return config, params_from_tensors(table, lambda name: DTYPES[stored(name).dtype], read), layout
-
-
-def _equal(a: np.ndarray, b: np.ndarray) -> bool:
-    return np.array_equal(a, b, equal_nan=True)
-
-
-def _value_problems(tensors: Mapping[str, StoredTensor], heads: list[str], allow_nan: bool) -> list[str]:
-    """Reads every tensor: a line for each with NaN or infinite values unless allowed, and one if the two tied heads differ."""
-    problems = []
-    if not allow_nan:
-        bad = [name for name, tensor in tensors.items() if not is_finite(tensor.read())]
-        problems = [f"{name} holds NaN or infinite values" for name in bad]
-    if len(heads) == 2 and not _equal(*(tensors[name].read() for name in heads)):
-        problems.append(f"{' and '.join(heads)} differ though {CONFIG_FILE} ties them")
-    return problems
 
 
 def default_layout(config: SmolRGPTConfig) -> TorchLayout:
@@ -199,12 +190,8 @@ def with_shards(layout: TorchLayout, config: SmolRGPTConfig, max_bytes: int) -> 
     if len(shards) > 1:
         names = [f"model-{i:05}-of-{len(shards):05}.safetensors" for i in range(1, len(shards) + 1)]
     metadata = next(iter(layout.metadata.values()), None)
-    return replace(
-        layout,
-        files=dict(zip(names, shards, strict=True)),
-        metadata=dict.fromkeys(names, metadata),
-        index_metadata=None,
-    )
+    files = dict(zip(names, shards, strict=True))
+    return replace(layout, files=files, metadata=dict.fromkeys(names, metadata), index_metadata=None)
 
 
 def torch_shapes(config: SmolRGPTConfig) -> dict[str, tuple[int, ...]]:
