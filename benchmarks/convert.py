@@ -8,8 +8,6 @@ page cache, so that all steps read from the disk; all of them flush what they wr
 (full: 7.6 GB) under the work directory, and leaves nothing there.
 """
 
-from __future__ import annotations
-
 import filecmp
 import math
 import os

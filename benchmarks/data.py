@@ -7,8 +7,6 @@ in this process, on one thread, by turns. The plain loader does what the PyTorch
 resize both pictures, decode every mask at full size, tokenise. Ours build the packed rows of training, masks sampled included.
 """
 
-from __future__ import annotations
-
 import statistics
 import tempfile
 from collections.abc import Mapping, Sequence

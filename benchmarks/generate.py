@@ -9,8 +9,6 @@ tokens: PyTorch's are cut there, the engine ends them there. PyTorch pads prompt
 to so many tokens, as the release does to 512. Both read their pictures from files; the engine has been compiled.
 """
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import os

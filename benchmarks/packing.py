@@ -7,8 +7,6 @@ them, and times the full stage-3 step (forward, backward, AdamW; random weights)
 The unpacked rows are what the PyTorch release trains on: one question with its picture each, padded to the longest of the batch.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import statistics

@@ -1,7 +1,5 @@
 """What the benchmarks share: random models, procedural questions, timing by turns, Markdown tables."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 import time

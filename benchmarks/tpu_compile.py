@@ -6,8 +6,6 @@ Writes tpu_compile/NAME.json for every program and the table tpu_compile.md. Not
 extra). A program whose JSON is there already is not compiled again.
 """
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections.abc import Sequence

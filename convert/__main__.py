@@ -8,8 +8,6 @@ python -m convert verify TORCH JAX [--outputs]
 python -m convert inspect PATH
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 import signal

@@ -5,8 +5,6 @@ names (q, k and v stacked by rows) and then go through the one table that every 
 connectors, refiners and the rows of the three extra tokens, is drawn as for a model trained from scratch.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path

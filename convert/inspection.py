@@ -1,7 +1,5 @@
 """Looks into checkpoints: says what one is, from its headers alone, and compares a PyTorch folder with one of ours."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 import time

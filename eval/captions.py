@@ -8,8 +8,6 @@ answers consist of (see smolrgpt_jax/warehouse/words/worked.py): numbers and wor
 occur. Writes captions.json and prints two tables.
 """
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence

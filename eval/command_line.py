@@ -1,12 +1,10 @@
 """The parsers of commands."""
 
-from __future__ import annotations
-
 import argparse
+import sys
 
 
 def command_line(module: str, doc: str) -> argparse.ArgumentParser:
-    """The parser of `python -m MODULE`, whose help shows the module's docstring as it stands."""
-    return argparse.ArgumentParser(
-        prog=f"python -m {module}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """The parser of `python -m MODULE` or `smolrgpt COMMAND`, whose help shows the module's docstring as it stands."""
+    prog = sys.argv[0] if sys.argv[0].startswith("smolrgpt ") else f"python -m {module}"
+    return argparse.ArgumentParser(prog=prog, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)

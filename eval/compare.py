@@ -9,8 +9,6 @@ is somewhat too small where a picture has many questions. S1 is a mean of four a
 but no such test; "all questions" counts every question once.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

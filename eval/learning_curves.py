@@ -6,8 +6,6 @@ Reads the metrics.csv of every run, whose configuration had `validation_answers`
 at every validated step the mean over the runs and its 95 % interval (Student's t, so at least two runs).
 """
 
-from __future__ import annotations
-
 import csv
 import shlex
 import sys

@@ -11,8 +11,6 @@ where the truths are there, metrics.json, as eval.warehouse writes them; else, o
 Results that an earlier run left there are removed, its report.html among them, which would tell other values.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -11,8 +11,6 @@ list under "rle", or a list of records, of which --record names one; a record al
 `eval.answering.answer`.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from pathlib import Path

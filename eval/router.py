@@ -6,8 +6,6 @@ The command compares the router with the rules of eval.reading.rules on the file
 routes with two of these, one for questions and one for answers; `launch.train_router` trains both kinds.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -10,8 +10,6 @@ as many pictures as there are. Into --out go samples.json and report.html, which
 that cannot be used is left out and reported.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib.util
 from collections.abc import Mapping, Sequence

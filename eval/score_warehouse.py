@@ -9,8 +9,6 @@ its category counts as wrong and is listed. Beside the official numbers and S1 t
 by true distance and calibration, and, where the ground truth has the questions, the accuracy of each question template.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

@@ -9,8 +9,6 @@ asked about, in both orders, so that both answers are equally often right. A rec
 --pictures gets a grey one and a grey depth.
 """
 
-from __future__ import annotations
-
 import itertools
 import re
 import shutil

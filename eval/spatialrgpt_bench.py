@@ -14,8 +14,6 @@ questions without an answer, and they count as failures. Finished answers are ke
 the results are written: the same command goes on from there. All devices answer together, as in eval.warehouse.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from eval.answering.bench import evaluate, known_questions

@@ -17,8 +17,6 @@ goes on from there. All devices answer together; several hosts do where the same
 launch.train, and the first one writes the results.
 """
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The `smolrgpt` command: `smolrgpt COMMAND ...` is `python -m MODULE ...`, under names that are easy to remember."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 

@@ -7,8 +7,6 @@ Prints memory per chip, collectives, FLOPs and an estimate of the step's time. N
 pip install 'jax[tpu]'. Nothing is run.
 """
 
-from __future__ import annotations
-
 import logging
 
 from absl import flags

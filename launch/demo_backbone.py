@@ -5,8 +5,6 @@
 Stopped at any moment and started again, it goes on from where it was.
 """
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import logging

@@ -9,8 +9,6 @@ tokenizer, manifest.json, which says how to call them, and run.py, which does so
         --question "How far is the pallet <mask> from the pallet <mask>?"
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path

@@ -6,8 +6,6 @@ The JobSet starts all pods again when one fails or its node is preempted, and th
 --dry_run prints the commands; `manifest` prints what `apply` applies. launch.xpk does the same through XPK.
 """
 
-from __future__ import annotations
-
 import json
 import tempfile
 from collections.abc import Sequence

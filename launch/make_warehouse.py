@@ -4,8 +4,6 @@ python -m launch.make_warehouse --out DIR --scenes N --seed S [--width 256 --hei
 python -m launch.make_warehouse --out DIR --bench --osd --llava --parquet    # and in other data sets' formats
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from eval.command_line import command_line

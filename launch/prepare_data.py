@@ -6,8 +6,6 @@ Started again after it was stopped, it goes on with the shards that are missing 
 `tfds.builder_from_directory(DIR)` too.
 """
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The `--config FILE [--config.any.key=value]` of commands that take a run's configuration."""
 
-from __future__ import annotations
-
 import argparse
 import difflib
 import functools

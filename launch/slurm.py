@@ -6,8 +6,6 @@ The job saves before its time limit and goes back into the queue, and goes on fr
 commands.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 

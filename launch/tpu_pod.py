@@ -6,8 +6,6 @@
 training is finished; stopped and started again it goes on. The other commands are its steps. --dry_run prints the commands.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from launch.pods.commands import Launcher, Runner, train_arguments

@@ -7,8 +7,6 @@ a TPU pod and a Slurm step are recognised, elsewhere --coordinator_address, --nu
 JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID). launch/pods/README.md has the launchers.
 """
 
-from __future__ import annotations
-
 import logging
 
 from absl import flags

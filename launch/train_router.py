@@ -7,8 +7,6 @@ Longformer folder (longformer-base-4096, say); without it a small new model is t
 is one for transformers' LongformerForSequenceClassification too.
 """
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 from pathlib import Path

@@ -3,8 +3,6 @@
 python -m launch.train_tokenizer --data DIR --vocab_size 640 --out configs/demo_tokenizer
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 python -m launch.warehouse_gallery --data DIR --split train --out gallery.png [--scenes 12]
 """
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Sequence
 from itertools import accumulate, cycle

@@ -5,8 +5,6 @@
 XPK makes the cluster, queues the training and starts it again after preemptions and errors. --dry_run prints the commands.
 """
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Sequence
 

@@ -3,8 +3,6 @@
 `load(path)` gives a model with NumPy in and out.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 __all__ = ["load"]

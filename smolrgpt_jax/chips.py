@@ -1,7 +1,5 @@
 """Accelerators: public figures of each chip, TPU topologies, and their names on Google Cloud."""
 
-from __future__ import annotations
-
 import difflib
 import math
 from dataclasses import dataclass

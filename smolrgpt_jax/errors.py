@@ -1,7 +1,5 @@
 """What people are told: the errors that bad input causes, and how a command ends on them."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Iterator

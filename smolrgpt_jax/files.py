@@ -1,7 +1,5 @@
 """Files and folders that appear whole or not at all, JSON files, and models of the Hugging Face hub."""
 
-from __future__ import annotations
-
 import glob
 import json
 import os

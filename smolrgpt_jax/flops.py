@@ -1,7 +1,5 @@
 """Floating-point operations of the model by its sizes: matrix products only, two per multiply-add."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """`load(path)`: a model with NumPy in and out, from a PyTorch folder or one of our checkpoints."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

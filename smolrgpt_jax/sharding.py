@@ -12,8 +12,6 @@ A tensor axis above 1 splits heads, MLP width and vocabulary besides, under any 
 runs, so that what crosses the data-center network is the gradient sum, an fsdp-th of it per chip.
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import math

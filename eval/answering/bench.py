@@ -1,7 +1,5 @@
 """SpatialRGPT-Bench: questions answered, read, scored and written."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence

@@ -4,8 +4,6 @@ A submission has to hold the ids of questions that could not be asked, and the o
 passed over them would be another number. So they are answered with nothing, which is wrong.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any

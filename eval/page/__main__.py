@@ -8,8 +8,6 @@ pictures can be chosen, with their depth, masks, questions and true answers. The
 outside. Needs NiceGUI: pip install "smolrgpt_jax[demo]".
 """
 
-from __future__ import annotations
-
 import socket
 from collections.abc import Sequence
 from pathlib import Path

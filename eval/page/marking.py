@@ -1,7 +1,5 @@
 """A picture in which someone marks regions: what the page knows beside its widgets."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The left half of the page: a picture is opened or chosen, regions are marked in it."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path

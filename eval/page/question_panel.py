@@ -1,7 +1,5 @@
 """The right half of the page: the question is written, and answered while one looks on."""
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 import re

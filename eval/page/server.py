@@ -1,7 +1,5 @@
 """The page and its server. Needs NiceGUI, which brings everything the page shows: nothing comes from outside."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import socket

@@ -6,8 +6,6 @@ centimeters in width."), and a clock direction. Its original evaluation has GPT-
 that a score needs no server and is the same every time.
 """
 
-from __future__ import annotations
-
 import re
 
 from eval.reading.phrases import SHARED, is_garbage, marked_objects, one_line, phrases, verdict, without_denied

@@ -1,7 +1,5 @@
 """Answers that state no value, or several: how many, why, and examples."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence

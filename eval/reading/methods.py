@@ -9,8 +9,6 @@
 A method is a function from predictions to values, so that another one is an entry of `build_methods`.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path

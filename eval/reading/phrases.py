@@ -1,7 +1,5 @@
 """The words of phrases.toml, and the pieces of free-text answers that all readers share: regions, numbers, yes and no."""
 
-from __future__ import annotations
-
 import itertools
 import re
 import tomllib

@@ -6,8 +6,6 @@ region. ... Hence, there are two pallets in the buffer area [Region 2].") and gi
 that are normalised already.
 """
 
-from __future__ import annotations
-
 import re
 
 from eval.reading.phrases import NUMBER_WORDS, SHARED, TABLE, alternatives, is_garbage, one_line, with_regions

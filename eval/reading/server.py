@@ -5,8 +5,6 @@ category. So does this, with prompts of its own. What the server said is kept in
 model, prompt and schema, so that an interrupted run goes on where it was and a repeated one asks nothing.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

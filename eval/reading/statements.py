@@ -4,8 +4,6 @@ A reader takes a question and a text, and returns all values that the text state
 phrases.toml.
 """
 
-from __future__ import annotations
-
 import re
 
 from eval.reading.phrases import (

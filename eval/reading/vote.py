@@ -5,8 +5,6 @@ the elected value is right more often than any of them ("self-consistency", Wang
 https://arxiv.org/abs/2203.11171). How the answers come about: `eval.answering.vote`.
 """
 
-from __future__ import annotations
-
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence

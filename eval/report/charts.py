@@ -3,8 +3,6 @@
 `items` are predictions as in predictions.json with "right" added: whether the answer counts.
 """
 
-from __future__ import annotations
-
 import csv
 import math
 from collections import Counter, defaultdict

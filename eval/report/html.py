@@ -3,8 +3,6 @@
 The file needs nothing beside itself: pictures are data URIs, the templates draw plots as SVG.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import json

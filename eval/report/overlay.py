@@ -1,7 +1,5 @@
 """Pictures with their regions drawn in, named as in the answers."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Sequence

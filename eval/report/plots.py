@@ -1,7 +1,5 @@
 """Stand-alone plots of scores in percent, as SVG files, by matplotlib."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

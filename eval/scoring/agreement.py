@@ -1,7 +1,5 @@
 """How far methods of reading answers agree on the same questions."""
 
-from __future__ import annotations
-
 import itertools
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence

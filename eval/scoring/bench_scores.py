@@ -8,8 +8,6 @@ be read is a failure and has no error. What differs is the judge: there GPT-4 co
 numbers, here the rules of `eval.reading.bench_rules` do.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from eval.reading.bench_rules import CATEGORIES, QUALITATIVE, QUANTITATIVE, BenchAnswer

@@ -1,7 +1,5 @@
 """What answering without looking gives: the baseline every score is to be read against."""
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections import Counter, defaultdict

@@ -4,8 +4,6 @@ All functions take questions as in predictions.json: mappings with category, que
 unreadable) and truth.
 """
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections import defaultdict

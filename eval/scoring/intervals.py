@@ -7,8 +7,6 @@ than those that count every question as an own observation. What it cannot tell:
 in every resample, so that its interval has no width, and a handful of pictures gives too narrow ones.
 """
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Sequence
 
 import numpy as np

@@ -7,8 +7,6 @@ mean relative error in percent (a count is compared with at least 1), and "absre
 wrong count of zero pallets makes it huge.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping, Sequence
 

@@ -1,7 +1,5 @@
 """Lists of records with ids, read and compared, and what predictions come to: metrics, the files of a run, tables."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Scores of answers during training: those of `eval.warehouse`, without intervals and report."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from eval.reading.rules import normalized_answer

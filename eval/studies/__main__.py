@@ -1,7 +1,5 @@
 """python -m eval.studies NAME: a study, its table and its plot."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 from pathlib import Path

@@ -9,8 +9,6 @@ variants: always the training answers' median, of the same category. Training an
 answers are the benchmark's own.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -6,8 +6,6 @@ common, above all the model as published, is trained once. Stopped at any moment
 results that were made with other settings are refused.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence

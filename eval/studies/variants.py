@@ -1,7 +1,5 @@
 """Models that studies train beside the published one: what depth has of its own, refiners, picture tokens, region extent."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 

@@ -1,7 +1,5 @@
 """What the launchers share: commands that run or are only printed, their options, and the arguments of the training."""
 
-from __future__ import annotations
-
 import argparse
 import shlex
 import shutil

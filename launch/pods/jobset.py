@@ -1,7 +1,5 @@
 """A training as a JobSet of Kubernetes (jobset.x-k8s.io/v1alpha2) on TPU slices of GKE."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

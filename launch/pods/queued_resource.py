@@ -1,7 +1,5 @@
 """Slices of TPU VMs behind one queued resource: asked for, installed, watched and given back by gcloud's commands."""
 
-from __future__ import annotations
-
 import re
 import shlex
 import tempfile

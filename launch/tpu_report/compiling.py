@@ -1,7 +1,5 @@
 """Compiles the programs of a run (train step, prefill, decoding) for a TPU topology, without data or TPUs, and reports on them."""
 
-from __future__ import annotations
-
 import copy
 import importlib.util
 import os

@@ -1,7 +1,5 @@
 """FLOPs, memory traffic and collectives of a parsed program, per device and per run."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import re

@@ -3,8 +3,6 @@
 `compiled.cost_analysis()` counts the body of a loop once; here a body counts as often as the loop's condition allows.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import re

@@ -1,7 +1,5 @@
 """What a compiled program needs of a chip, as JSON values and as text."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence

@@ -5,8 +5,6 @@ and stack the layers. Every rule is a permutation and a reshape, so no number ch
 checkpoint need not fit in memory: one layer of a stacked parameter, or a whole one that is not stacked.
 """
 
-from __future__ import annotations
-
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping

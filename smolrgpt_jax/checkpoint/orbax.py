@@ -5,8 +5,6 @@ files, the PyTorch layout it was imported with, and for a training step its stag
 data). A training checkpoint adds `opt_state`, and lies under <workdir>/checkpoints/<step>.
 """
 
-from __future__ import annotations
-
 import functools
 import logging
 import re

@@ -8,8 +8,6 @@ The safetensors library (format: huggingface.co/docs/safetensors) only checks fi
 own memory once touched; writing, it wants all tensors in memory and sorts them.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -4,8 +4,6 @@ Its numbers become our parameters, read when asked for; its layout, the rotary b
 gives back the same bytes.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Pictures -> batches for training; the iterator's state is the number of batches taken, on any number of processes and workers."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any

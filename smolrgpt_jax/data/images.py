@@ -1,7 +1,5 @@
 """Picture files -> 8-bit arrays of the encoder's size, which prepared data stores too -> floats, by a table look-up."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path

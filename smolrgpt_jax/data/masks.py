@@ -1,7 +1,5 @@
 """Region masks: reading, decoding, and resampling to the grid on which region features are pooled."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math

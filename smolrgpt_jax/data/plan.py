@@ -5,8 +5,6 @@ dissolved into the gaps of others as long as all their questions find a place: 3
 picture's questions together nor a bound on pictures and regions.
 """
 
-from __future__ import annotations
-
 import bisect
 import dataclasses
 import functools

@@ -7,8 +7,6 @@ A row holds one picture's prefix and its questions one after another, as packed 
 Rows have one of a few lengths, chosen from the data so that they leave the least padding.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import itertools

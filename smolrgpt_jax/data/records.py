@@ -1,7 +1,5 @@
 """What every data source is read into, and all that comes after knows: a picture with its questions, and the checks on both."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Sequence

@@ -11,8 +11,6 @@ A token attends to the earlier ones of its picture that are in the prefix or in 
 would see alone. Which questions share a row says `plan`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Sequence

@@ -10,8 +10,6 @@ Each program is one serialised `jax.export.Exported` for all platforms, called a
 arrays; the parameters lie beside the programs, not in them. run.py is the file beside this one.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict

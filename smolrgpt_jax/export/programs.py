@@ -1,7 +1,5 @@
 """The programs of an export: encode, prefill and decode, lowered for several platforms at once with `jax.export`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """Answers to whole data sets of questions."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass

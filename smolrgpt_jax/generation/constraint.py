@@ -5,8 +5,6 @@ that was trained to close its answers walks from the free text to the value by i
 has used up its tokens, the closing's first token is written and the others have to follow.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import NamedTuple
 

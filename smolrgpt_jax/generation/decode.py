@@ -10,8 +10,6 @@ written. With C = 4, M = 4, the third step in the ring's column 1:
 The first step reads the last token of the prompt, which is therefore not among the prompt's columns.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """The host's side of the engine: which questions are prefilled, and which take the slots that become free."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor

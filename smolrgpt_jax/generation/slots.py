@@ -1,7 +1,5 @@
 """Slots that are refilled: a finished one is given to the next question, so no step is spent on it for long."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Mapping
 from typing import NamedTuple

@@ -5,8 +5,6 @@ scores to memory) on TPUs. The first two take a mask, bool[B, S, K]; splash take
 mask block by block.
 """
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Connector: pixel shuffle on the patch grid, then one linear map into the decoder's width."""
 
-from __future__ import annotations
-
 import jax
 from flax import nnx
 

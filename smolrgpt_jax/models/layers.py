@@ -3,8 +3,6 @@
 Parameters are float32; matrix products run in the dtype of their input; norms run in float32.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable, Mapping

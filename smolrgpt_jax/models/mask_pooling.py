@@ -1,7 +1,5 @@
 """Mask pooling: one feature per region, the mean of the refined map under the region's mask."""
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 

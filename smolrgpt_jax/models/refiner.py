@@ -1,7 +1,5 @@
 """Refiner: three transposed convolutions that double the resolution of the connector's map each time."""
 
-from __future__ import annotations
-
 import math
 
 import jax

@@ -1,7 +1,5 @@
 """SigLIP vision encoder: patches, learned positions, pre-norm blocks, final norm; no pooling head."""
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -1,7 +1,5 @@
 """SmolLM2 decoder: rotary grouped-query attention, SwiGLU, RMSNorm, tied head, with an optional key-value cache."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """SmolRGPT: the composition of encoder, connectors, refiners, mask pooling and decoder."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Mapping
 

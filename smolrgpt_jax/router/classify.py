@@ -4,8 +4,6 @@ A Longformer folder carries its tokenizer as tokenizer.json, which is read as it
 some tokenizers from their class.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

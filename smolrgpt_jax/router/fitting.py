@@ -1,7 +1,5 @@
 """Training of the router: a Longformer classifier on texts and their categories."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 import math

@@ -4,8 +4,6 @@ Reading is strict: every missing, unexpected or wrongly shaped tensor is reporte
 transformers saved is written back byte for byte.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from itertools import chain

@@ -4,8 +4,6 @@ Beltagy, Peters and Cohan, "Longformer: The Long-Document Transformer" (arXiv 20
 LongformerForSequenceClassification computes it. It is the router of the published pipeline and no part of SmolRGPT.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

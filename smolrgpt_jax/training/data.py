@@ -1,7 +1,5 @@
 """What a run reads before its first step: the model it starts from and its packed rows."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import math

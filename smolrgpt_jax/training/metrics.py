@@ -1,7 +1,5 @@
 """What a run reports of itself: a CSV file to plot from, TensorBoard events to watch, its speed, and a profiler trace."""
 
-from __future__ import annotations
-
 import csv
 import time
 import uuid

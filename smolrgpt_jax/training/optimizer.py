@@ -1,7 +1,5 @@
 """AdamW with a schedule per parameter group, as the PyTorch release trains."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 

@@ -1,7 +1,5 @@
 """A training run: from a configuration and a work directory to a checkpoint, resumable at any moment."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import logging

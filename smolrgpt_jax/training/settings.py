@@ -3,8 +3,6 @@
 Defaults are the published values where the paper gives one. A name with dots is a key in a section: `data.row_tokens`.
 """
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import json

@@ -1,7 +1,5 @@
 """One training step as a pure function: loss over a packed batch, gradients of the trained parameters, update."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

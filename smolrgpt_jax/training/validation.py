@@ -1,7 +1,5 @@
 """Validation during training: the loss on held-out rows, scores of generated answers, and which validation was the best."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import itertools

@@ -1,7 +1,5 @@
 """One scene of a warehouse: its two pictures on disk, and what is asked and said about it."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from pathlib import Path

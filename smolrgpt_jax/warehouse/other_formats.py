@@ -11,8 +11,6 @@ Depth pictures are those of the warehouse, near dark and far bright, in all of t
 need no other encoding are hard links where the file system has them.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json

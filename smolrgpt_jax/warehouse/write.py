@@ -11,8 +11,6 @@
 and, where the configuration names them, the formats of other_formats.py. Pictures are numbered through all splits.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import itertools

@@ -11,8 +11,6 @@
 The same questions stand in `questions-<split>.parquet`, so that rows can be packed without reading any picture.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import json

@@ -1,7 +1,5 @@
 """Writes prepared data: shards in parallel processes, each whole or not at all, so that a killed run goes on where it was."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools

@@ -1,7 +1,5 @@
 """Unpacks the archives that the warehouse data set's pictures come in."""
 
-from __future__ import annotations
-
 import filecmp
 import shutil
 import tarfile

@@ -1,7 +1,5 @@
 """What the readers share: from records as they stand in a file to pictures with checked questions."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import re

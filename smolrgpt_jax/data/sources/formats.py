@@ -16,8 +16,6 @@ raised, and on_bad_record: see `collect_pictures`.
 Masks are in the order of the "<mask>" of the whole conversation; osd and bench take boxes [x1, y1, x2, y2] where there are none.
 """
 
-from __future__ import annotations
-
 import functools
 import inspect
 from collections import Counter

@@ -4,8 +4,6 @@ Shadows and pools of light are soft, so a grid of a few centimetres with bilinea
 thirty shadows as for three.
 """
 
-from __future__ import annotations
-
 import functools
 
 import numpy as np

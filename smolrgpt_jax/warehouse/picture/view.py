@@ -1,7 +1,5 @@
 """What a camera sees of a scene: RGB, metric depth, instance ids, and every visible thing with its mask and places."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 

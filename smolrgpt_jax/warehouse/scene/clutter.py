@@ -1,7 +1,5 @@
 """Things that no question is about: they stand in the way, hide parts and make scenes differ."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

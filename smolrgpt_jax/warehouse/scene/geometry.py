@@ -4,8 +4,6 @@ World frame: x to the right, y away from the front wall, z up, in metres; the fl
 turns it counter-clockwise seen from above; the camera's yaw is its heading, clockwise from the y axis.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from functools import cached_property

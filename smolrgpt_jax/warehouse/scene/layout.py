@@ -1,7 +1,5 @@
 """Warehouse scenes: what stands where, drawn where the camera sees it. A scene is a function of its generator's state."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 

@@ -1,7 +1,5 @@
 """How a scene looks beyond its geometry: lamps, shadows, floors, walls, paint, prints on boxes. Nothing here moves a thing."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ Places in the picture are percent of its width and height, 0 to 99; on the floor
 along its heading and left or right of it. Both are those of the questions.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools

@@ -4,8 +4,6 @@ Lengths are those of the box round an object whose sides are parallel to the cam
 clouds turned upright: width to the right, height upwards. Pairs that nearly agree in what is asked are not asked about.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Sequence

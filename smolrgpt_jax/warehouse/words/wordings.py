@@ -6,8 +6,6 @@ CC-BY-4.0), so that what learns here can read it: name -> sentences whose braces
 and "answers" ("yes" and "no" for a predicate) about the regions {a} and {b}; {x} is the one that is chosen, or a length with its unit.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

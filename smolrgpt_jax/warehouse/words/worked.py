@@ -5,8 +5,6 @@ Saying of every region in turn what the conclusion needs makes each of them a le
 text. Regions go by their numbers, in order, so that no name has to be found: "0 in 1 out 2 in. ".
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 
