@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from configs import default, demo_backbone
-from eval.answering.model import positive
+from eval.answering.asking import positive
 from eval.command_line import command_line
 from eval.reading.rules import question_category
 from smolrgpt_jax.data.batches import PackedRows

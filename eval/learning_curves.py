@@ -14,7 +14,7 @@ from pathlib import Path
 
 from eval.command_line import command_line
 from eval.report.plots import COLOURS, percent_plot
-from eval.studies.results import SCORES, over_seeds, table
+from eval.studies.findings import SCORES, over_seeds, table
 from smolrgpt_jax.errors import DataError, told
 from smolrgpt_jax.files import results_folder, write_json
 

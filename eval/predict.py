@@ -17,7 +17,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from eval.answering.model import add_model_arguments
+from eval.answering.asking import add_model_arguments
 from eval.answering.one_picture import answer, check_marks, read_regions
 from eval.command_line import command_line
 from eval.report.overlay import draw_regions

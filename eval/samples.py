@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.answering.model import add_model_arguments, load_model, positive, run_details
+from eval.answering.asking import add_model_arguments, load_model, positive, run_details
 from eval.answering.samples import answer_samples, draw, write_samples
 from eval.command_line import command_line
 from smolrgpt_jax.data.records import BadRecords

@@ -16,8 +16,7 @@ the results are written: the same command goes on from there. All devices answer
 
 from collections.abc import Sequence
 
-from eval.answering.bench import evaluate, known_questions
-from eval.answering.model import (
+from eval.answering.asking import (
     INTERRUPTED,
     add_benchmark_arguments,
     answer_questions,
@@ -27,6 +26,7 @@ from eval.answering.model import (
     remove_journal,
     run_details,
 )
+from eval.answering.bench import evaluate, known_questions
 from eval.command_line import command_line
 from eval.scoring.bench_scores import describe_bench
 from smolrgpt_jax import distributed

@@ -22,7 +22,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.answering.model import (
+from eval.answering.asking import (
     INTERRUPTED,
     Answered,
     add_benchmark_arguments,

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs import demo
-from eval.answering.model import answer_questions, described, remove_journal, run_details
+from eval.answering.asking import answer_questions, described, remove_journal, run_details
 from eval.answering.warehouse import evaluate
 from eval.command_line import command_line
 from eval.reading.rules import normalized_answer
 from eval.scoring.blind import BlindBaseline, read_training_questions
+from eval.scoring.in_training import WAREHOUSE_SCORES
 from eval.scoring.results import describe_metrics
-from eval.scoring.validation import WAREHOUSE_SCORES
 from eval.side_questions import write_side_questions
 from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.errors import told

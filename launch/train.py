@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> None:
     distributed.start(this, initialization_timeout=TIMEOUT.value)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     # Imported after the processes have found each other.
-    from eval.scoring.validation import WAREHOUSE_SCORES
+    from eval.scoring.in_training import WAREHOUSE_SCORES
     from smolrgpt_jax.training.run import train
 
     print(f"training into {workdir} with\n{CONFIG.value}")

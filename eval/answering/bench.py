@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from eval.answering.model import Answered, Answerer, described, is_first_process
+from eval.answering.asking import Answered, Answerer, described, is_first_process
 from eval.reading.bench_rules import CATEGORIES, QUALITATIVE, QUANTITATIVE, bench_answer
 from eval.report.html import gallery, render
 from eval.scoring.bench_scores import AVERAGE, answer_error, group_of, is_success, score_bench

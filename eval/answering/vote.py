@@ -1,4 +1,4 @@
-"""Further answers to the same question, for a vote (`eval.reading.vote`).
+"""Further answers to the same question, for a vote (`eval.reading.ballots`).
 
 The first ballot is the answer that a model gives without chance. For the others the masks that stand side by side in a
 question, as in "pallets <mask> <mask> <mask>", are listed in other orders, which leaves the question what it is. Where
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from eval.answering.model import DRAWN, REORDERED, Answered, answer_questions, asked_category, described
+from eval.answering.asking import DRAWN, REORDERED, Answered, answer_questions, asked_category, described
 from smolrgpt_jax.data.records import MASK, WAREHOUSE_CATEGORIES, BadRecords, Picture, Question
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from eval.answering.model import FINGERPRINT, Answered, Answerer, described, is_first_process
+from eval.answering.asking import FINGERPRINT, Answered, Answerer, described, is_first_process
 from eval.reading.methods import RULES, Method, read_values
 from eval.report.html import write_report
 from eval.scoring.blind import BlindBaseline

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.answering.model import add_model_arguments
+from eval.answering.asking import add_model_arguments
 from eval.command_line import command_line
 from smolrgpt_jax.data.records import BadRecords, Picture, describe
 from smolrgpt_jax.data.sources.formats import read_warehouse
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"serving a page that asks {args.checkpoint}{examples}", flush=True)
     try:
         # Imported late: --help should not wait for it, and it is optional.
-        from eval.page.server import serve
+        from eval.page.app import serve
     except ModuleNotFoundError as error:
         raise RunError(
             f'the page needs NiceGUI ({error.name} is missing), install it with: pip install "smolrgpt_jax[demo]"'

@@ -4,7 +4,7 @@
     router    as the published pipeline: Longformer classifiers say which kind of value it is, rules read it
     server    a language model behind an OpenAI-compatible server, see eval.reading.server
     closing   the value that the model itself wrote behind its answer, where it was trained to
-    vote      the value that several answers to the question elect, see eval.reading.vote
+    vote      the value that several answers to the question elect, see eval.reading.ballots
 
 A method is a function from predictions to values, so that another one is an entry of `build_methods`.
 """
@@ -13,9 +13,9 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from eval.reading.ballots import read_by_vote
 from eval.reading.rules import Answer, normalized_answer, parse_normalized, question_category
 from eval.reading.server import KEY_VARIABLE, AnswerServer
-from eval.reading.vote import read_by_vote
 from smolrgpt_jax.errors import DataError
 
 METHODS = ("rules", "router", "server", "closing", "vote")

@@ -12,7 +12,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup, escape
 
-from eval.reading.vote import ballots_of, describe_ballots
+from eval.reading.ballots import ballots_of, describe_ballots
 from eval.report.charts import calibration_plot, confusion, curve, error_bars, mcq_bars, scatter
 from eval.report.overlay import colour_of, draw_question, jpeg_data_uri
 from eval.scoring.blind import template

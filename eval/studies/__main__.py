@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from configs import studies as configs
-from eval.answering.model import add_answer_length, positive
+from eval.answering.asking import add_answer_length, positive
 from eval.command_line import command_line
 from eval.report import plots
 from eval.studies import answered, shift, sizes, trained
-from eval.studies.results import Found, Limits, describe
+from eval.studies.findings import Found, Limits, describe
 from smolrgpt_jax.data.records import BadRecords
 from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.errors import told

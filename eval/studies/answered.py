@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from eval.side_questions import GREY, region_kinds
-from eval.studies.results import Found, Limits, of_one_run, paired_differences, score, write_study
+from eval.studies.findings import Found, Limits, of_one_run, paired_differences, score, write_study
 from smolrgpt_jax.errors import DataError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from configs import studies as configs
 from eval.scoring.official import is_correct
-from eval.studies.results import Found, Limits, markdown, of_one_run, read_predictions, score, write_study
+from eval.studies.findings import Found, Limits, markdown, of_one_run, read_predictions, score, write_study
 from smolrgpt_jax.files import read_json, write_text
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
 from smolrgpt_jax.warehouse.write import ensure_warehouse

@@ -17,11 +17,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs import studies as configs
+from eval.answering.asking import answer_questions, run_details
 from eval.answering.bench import evaluate
-from eval.answering.model import answer_questions, run_details
 from eval.reading.bench_rules import bench_answer
 from eval.scoring.bench_scores import answer_error, is_success
-from eval.studies.results import Limits, Scores, Value, read_predictions, value_intervals
+from eval.studies.findings import Limits, Scores, Value, read_predictions, value_intervals
 from eval.studies.trained import Task, Values
 from smolrgpt_jax.data.records import BadRecords, Picture
 from smolrgpt_jax.data.sources.formats import read_bench

@@ -18,8 +18,8 @@ from ml_collections import ConfigDict
 
 from configs import demo
 from configs import studies as configs
-from eval.scoring.validation import WAREHOUSE_SCORES
-from eval.studies.results import (
+from eval.scoring.in_training import WAREHOUSE_SCORES
+from eval.studies.findings import (
     SCORES,
     Found,
     Limits,

@@ -7,7 +7,7 @@
     parameters.safetensors, tokenizer/, manifest.json, run.py, inputs.py, masks.py
 
 Each program is one serialised `jax.export.Exported` for all platforms, called as program(parameters, inputs) with two dicts of
-arrays; the parameters lie beside the programs, not in them. run.py is the file beside this one.
+arrays; the parameters lie beside the programs, not in them. run.py is `runner.py` beside this file.
 """
 
 import json
@@ -24,7 +24,7 @@ from smolrgpt_jax.checkpoint.load import Checkpoint
 from smolrgpt_jax.checkpoint.safetensors_folder import DTYPES, write_file
 from smolrgpt_jax.data import inputs, masks
 from smolrgpt_jax.data.chat import END, IMAGE_TOKEN, MASK_DEPTH_TOKEN, MASK_RGB_TOKEN, START
-from smolrgpt_jax.export import run
+from smolrgpt_jax.export import runner
 from smolrgpt_jax.export.programs import ExportSettings, export_programs, stored_dtype
 from smolrgpt_jax.files import new_folder
 from smolrgpt_jax.models.smolrgpt import abstract_params
@@ -47,20 +47,20 @@ def write_export(
     with new_folder(Path(out)) as folder:
         exported = export_programs(model.config, settings, model.tokenizer, on_program)
         for name, program in exported.items():
-            (folder / f"{name}.{run.SUFFIX}").write_bytes(program.serialize())
-        _write_parameters(folder / run.PARAMETERS, model, settings.dtype)
-        model.tokenizer.save(folder / run.TOKENIZER)
-        for source in (run, inputs, masks):
+            (folder / f"{name}.{runner.SUFFIX}").write_bytes(program.serialize())
+        _write_parameters(folder / runner.PARAMETERS, model, settings.dtype)
+        model.tokenizer.save(folder / runner.TOKENIZER)
+        for name, source in (("run.py", runner), ("inputs.py", inputs), ("masks.py", masks)):
             # Beside each other they import each other as files.
             text = Path(source.__file__).read_text(encoding="utf-8").replace(f"from {LIBRARY}", "from ")
-            (folder / Path(source.__file__).name).write_text(text, encoding="utf-8")
+            (folder / name).write_text(text, encoding="utf-8")
         manifest = _manifest(model, settings, exported)
         manifest["sha256"] = {
-            file.relative_to(folder).as_posix(): run.sha256(file)
+            file.relative_to(folder).as_posix(): runner.sha256(file)
             for file in sorted(folder.rglob("*"))
             if file.is_file()
         }
-        (folder / run.MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        (folder / runner.MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     return manifest
 
 
@@ -69,7 +69,7 @@ def _write_parameters(path: Path, model: Checkpoint, dtype: str) -> None:
     stored = {name: stored_dtype(name, dtype, shapes) for name in sorted(shapes)}
     names = {dtype: name for name, dtype in DTYPES.items()}
     tensors = [(name, names[kind], shapes[name].shape) for name, kind in stored.items()]
-    with write_file(path, tensors, {"format": run.FORMAT}) as write:
+    with write_file(path, tensors, {"format": runner.FORMAT}) as write:
         for name, kind in stored.items():
             write(name, np.asarray(model.params[name]).astype(kind))
 
@@ -79,7 +79,7 @@ def _manifest(
 ) -> dict[str, Any]:
     tokenizer = model.tokenizer
     return {
-        "format": run.FORMAT,
+        "format": runner.FORMAT,
         "jax": jax.__version__,
         **asdict(settings),
         **asdict(inputs.InputSizes.of(model.config)),
@@ -125,7 +125,7 @@ def _describe(name: str, program: jax.export.Exported) -> dict[str, Any]:
 
     (params, given), _ = jax.tree.unflatten(program.in_tree, program.in_avals)
     return {
-        "file": f"{name}.{run.SUFFIX}",
+        "file": f"{name}.{runner.SUFFIX}",
         "platforms": list(program.platforms),
         "calling_convention_version": program.calling_convention_version,
         "parameters": sorted({key.split("/")[0] for key in params}),

@@ -6,7 +6,7 @@ import pytest
 
 from eval import spatialrgpt_bench
 from eval import warehouse as warehouse_command
-from eval.answering.model import journal_path
+from eval.answering.asking import journal_path
 
 
 @pytest.fixture(params=["warehouse", "bench"])

@@ -9,8 +9,8 @@ import pytest
 import eval.warehouse as command
 import smolrgpt_jax
 from eval.answering import journal
+from eval.answering.asking import limit_questions
 from eval.answering.journal import params_fingerprint
-from eval.answering.model import limit_questions
 from eval.answering.submission_prompts import SubmissionTokenizer
 from eval.answering.warehouse import evaluate
 from eval.normalize import main as normalize_main

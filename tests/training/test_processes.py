@@ -29,7 +29,7 @@ PROGRAM = """
     from smolrgpt_jax import distributed
 
     distributed.start(initialization_timeout=300)
-    from eval.scoring.validation import WAREHOUSE_SCORES
+    from eval.scoring.in_training import WAREHOUSE_SCORES
     from smolrgpt_jax.config import PRESETS
     from smolrgpt_jax.training.run import train
     from tests.training.test_run import TINY, run_config

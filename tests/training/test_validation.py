@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from configs import default
-from eval.scoring.validation import WAREHOUSE_SCORES, score_answers
+from eval.scoring.in_training import WAREHOUSE_SCORES, score_answers
 from smolrgpt_jax import load
 from smolrgpt_jax.checkpoint import orbax as checkpoints
 from smolrgpt_jax.config import PRESETS

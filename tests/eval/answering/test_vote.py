@@ -9,7 +9,7 @@ import pytest
 import eval.warehouse as command
 import smolrgpt_jax
 from eval.answering import journal
-from eval.answering.model import JOURNAL_PARTS, journal_path, remove_journal
+from eval.answering.asking import JOURNAL_PARTS, journal_path, remove_journal
 from eval.answering.vote import Ballots, asked_again, further_answers, mask_groups, mask_orders
 from eval.normalize import main as normalize_main
 from eval.warehouse import main, with_further

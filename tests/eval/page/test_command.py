@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from eval.page import server as page
+from eval.page import app as page
 from eval.page.__main__ import listen, main, read_examples
 
 OFFERED = "page: http://"

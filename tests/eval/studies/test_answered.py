@@ -12,7 +12,7 @@ from PIL import Image
 
 from eval.side_questions import centre, region_kinds
 from eval.studies import answered as studies
-from eval.studies import results
+from eval.studies import findings as results
 from eval.studies.__main__ import main
 from smolrgpt_jax.data.masks import RLE
 from smolrgpt_jax.errors import DataError

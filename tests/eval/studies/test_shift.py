@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from configs import demo, demo_backbone, studies
-from eval.studies import results, shift
+from eval.studies import findings as results
+from eval.studies import shift
 from launch.demo import run as run_demo
 from smolrgpt_jax.data.masks import RLE, decode
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from eval.reading.vote import ballots_of, describe_ballots, elected, read_by_vote
+from eval.reading.ballots import ballots_of, describe_ballots, elected, read_by_vote
 from smolrgpt_jax.errors import DataError
 
 SIDE = "Is the pallet <mask> to the left or right of the pallet <mask>?"

@@ -12,7 +12,7 @@ from PIL import Image
 from eval.answering.one_picture import answer
 from smolrgpt_jax.data.masks import box_mask
 from smolrgpt_jax.export import ExportSettings, write_export
-from smolrgpt_jax.export.run import ExportedModel, main, read_boxes
+from smolrgpt_jax.export.runner import ExportedModel, main, read_boxes
 
 
 @pytest.fixture(scope="module")

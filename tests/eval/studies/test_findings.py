@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from eval.studies import results
+from eval.studies import findings as results
 
 CATEGORIES = ("left_right", "count", "mcq", "distance")
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eval.answering.model import answer_questions, run_details
+from eval.answering.asking import answer_questions, run_details
 from eval.answering.warehouse import evaluate
 from eval.report.plots import COLOURS, percent_plot
 from eval.scoring.intervals import category_intervals, describe_interval, student_intervals
