@@ -25,6 +25,8 @@ import optax
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from smolrgpt_jax.errors import RunError
+
 AXES = ("data", "fsdp", "tensor")
 Strategy = Literal["data", "zero1", "fsdp"]
 # Widths (960, 768) divide by no larger power of two.
@@ -63,15 +65,15 @@ def make_mesh(
 
     A size that is 0 or not named is chosen: 1 for tensor; for fsdp 1 under "data", else as much as the devices of a slice
     and the widths divide by; what is left for data. One size may be -1 for "what is left". Devices of several TPU slices
-    are ordered so that the slices lie along data. Raises ValueError if the sizes do not multiply to the number of devices,
+    are ordered so that the slices lie along data. Raises RunError if the sizes do not multiply to the number of devices,
     or the data axis does not divide over the slices.
     """
     devices = jax.devices() if devices is None else devices
     if strategy not in get_args(Strategy):
-        raise ValueError(f"there is no strategy {strategy!r}, only {', '.join(get_args(Strategy))}")
+        raise RunError(f"there is no strategy {strategy!r}, only {', '.join(get_args(Strategy))}")
     unknown = sorted(set(shape or {}) - set(AXES))
     if unknown:
-        raise ValueError(f"a mesh has no axis {unknown[0]!r}, only {', '.join(AXES)}")
+        raise RunError(f"a mesh has no axis {unknown[0]!r}, only {', '.join(AXES)}")
     slices = len({getattr(d, "slice_index", 0) if d.platform == "tpu" else 0 for d in devices})
     asked = {axis: (shape or {}).get(axis, 0) for axis in AXES}
     given = math.prod(size for size in asked.values() if size > 0)
@@ -87,9 +89,9 @@ def make_mesh(
     if known > 0 and sizes.count(-1) <= 1:
         sizes = [len(devices) // known if size == -1 else size for size in sizes]
     if min(sizes) < 1 or math.prod(sizes) != len(devices):
-        raise ValueError(f"mesh {dict(zip(AXES, sizes))} does not fit {len(devices)} devices")
+        raise RunError(f"mesh {dict(zip(AXES, sizes))} does not fit {len(devices)} devices")
     if sizes[0] % slices:
-        raise ValueError(f"the data axis of size {sizes[0]} does not divide over {slices} slices")
+        raise RunError(f"the data axis of size {sizes[0]} does not divide over {slices} slices")
     # A 16x16 torus has no axis of 64: an axis of the mesh may take a part of one.
     options = {"devices": devices, "allow_split_physical_axes": True}
     if slices > 1:
@@ -101,10 +103,10 @@ def make_mesh(
 
 
 def check_batch_rows(rows: int, mesh: Mesh, accumulation: int = 1) -> None:
-    """Raises ValueError if the rows of a step cannot be split evenly over the devices and accumulation parts."""
+    """Raises RunError if the rows of a step cannot be split evenly over the devices and accumulation parts."""
     ways = batch_ways(mesh)
     if accumulation < 1 or rows < 1 or rows % (ways * accumulation):
-        raise ValueError(
+        raise RunError(
             f"a batch of {rows} rows does not divide into {accumulation} accumulation part(s) for {ways} devices "
             "(data x fsdp)"
         )

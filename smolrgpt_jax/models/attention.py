@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from smolrgpt_jax.config import ATTENTIONS, AttentionImplementation
+from smolrgpt_jax.errors import RunError
 from smolrgpt_jax.sharding import spec_for
 
 MASKED = -1e30  # finite, so that a row with nothing to attend to gives no NaN
@@ -87,15 +88,15 @@ def splash_takes(length: int) -> bool:
 def resolve_attention(name: str, platform: str, row_tokens: int) -> AttentionImplementation:
     """The implementation for a platform ("tpu", "gpu", "cpu"): `auto` is splash on TPUs where the rows fit it, else xla.
 
-    Raises ValueError for a name that is none, or for one that the platform does not have.
+    Raises RunError for a name that is none, or for one that the platform does not have.
     """
     if name == "auto":
         return "splash" if platform == "tpu" and splash_takes(row_tokens) else "xla"
     if name not in ATTENTIONS:
-        raise ValueError(f"there is no attention {name!r}, only auto, {', '.join(ATTENTIONS)}")
+        raise RunError(f"there is no attention {name!r}, only auto, {', '.join(ATTENTIONS)}")
     needed = {"splash": "tpu", "cudnn": "gpu"}.get(name, platform)
     if needed != platform:
-        raise ValueError(f"{name} attention needs a {needed.upper()}, the devices are of platform {platform!r}")
+        raise RunError(f"{name} attention needs a {needed.upper()}, the devices are of platform {platform!r}")
     return name
 
 

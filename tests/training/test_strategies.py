@@ -135,7 +135,7 @@ def test_the_demo_preset_trains_as_on_one_device(name):
     [
         ({"batch_rows": 12}, r"a batch of 12 rows does not divide into 1 accumulation part\(s\) for 8 devices"),
         ({"batch_rows": 8, "accumulation": 2}, "a batch of 8 rows does not divide into 2 accumulation part"),
-        ({"mesh": {"fsdp": 3}}, "does not fit 8 devices"),
+        ({"mesh": {"data": 0, "fsdp": 3, "tensor": 0}}, "does not fit 8 devices"),
         ({"strategy": "zero3"}, "no strategy 'zero3', only data, zero1, fsdp"),
     ],
 )
