@@ -12,8 +12,6 @@ random weights are only worth comparing where their lead is larger than rounding
 reported beside the largest difference of any logit.
 """
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import os
@@ -84,7 +82,7 @@ class Conversations:
     def pictures(self) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
         return self.images, self.depths, self.masks
 
-    def first(self, rows: int) -> Conversations:
+    def first(self, rows: int) -> "Conversations":
         names = ("ids", "attention_mask", "targets", "images", "depths", "masks")
         return replace(self, **{name: getattr(self, name)[:rows] for name in names})
 

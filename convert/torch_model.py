@@ -5,8 +5,6 @@ by the PyTorch release's names without our conversion table, so that a mistake i
 (`pip install 'smolrgpt_jax[torch]'`); importing this file does not.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from functools import partial
@@ -27,7 +25,7 @@ REFINER_NORM_EPS = 1e-6
 POOLING_EPS = 1e-8
 
 
-def load_torch(folder: Path) -> TorchModel:
+def load_torch(folder: Path) -> "TorchModel":
     """The model in a folder of the PyTorch release's layout, in float32.
 
     Raises CheckpointError for an unreadable folder and for missing, unexpected or wrongly shaped tensors, ImportError without PyTorch.
@@ -60,7 +58,7 @@ def left_padded(rows: Sequence[np.ndarray], pad: int, length: int = 0) -> tuple[
     return ids, np.stack([np.arange(length) >= length - len(row) for row in rows]).astype(np.int32)
 
 
-def random_torch(config: SmolRGPTConfig, seed: int) -> TorchModel:
+def random_torch(config: SmolRGPTConfig, seed: int) -> "TorchModel":
     """A model with random weights under which every parameter matters: norm scales differ from one, biases from zero.
 
     Matrices keep the variance of their input; those that end a residual branch are divided by the root of the number of branches, as
@@ -129,7 +127,7 @@ class TorchModel:
         self.network = nn.ModuleList([self.vision, self.connectors, self.refiners, self.decoder]).eval()
         self.torch, self.dtype = torch, torch.float32
 
-    def to_bfloat16(self) -> TorchModel:
+    def to_bfloat16(self) -> "TorchModel":
         """The same model with weights and products in bfloat16; changes this one."""
         self.dtype = self.torch.bfloat16
         self.network.to(self.dtype)

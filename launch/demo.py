@@ -5,8 +5,6 @@
 Stopped at any moment and started again, it goes on from where it was.
 """
 
-from __future__ import annotations
-
 import logging
 import shlex
 import sys
@@ -83,7 +81,7 @@ def run(workdir: Path, seed: int) -> None:
     print(f"report: {workdir / 'report.html'} ({(time.monotonic() - started) / 60:.1f} minutes)")
 
 
-def real_sides(model: Model, folder: Path, asked: AnswerOptions) -> str:
+def real_sides(model: "Model", folder: Path, asked: "AnswerOptions") -> str:
     """How many questions about left and right on real masks, nearly all without a picture, are answered rightly."""
     if not REAL.is_dir():
         return f"not asked, there is no {REAL}"

@@ -1,7 +1,5 @@
 """The model's sizes, presets of them, and how a model of some sizes is computed: frozen dataclasses."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import importlib
@@ -47,11 +45,11 @@ class Compute:
                 raise ConfigError(f"{name} {value!r} is not one of {', '.join(get_args(known))}")
 
     @classmethod
-    def of(cls, config: SmolRGPTConfig, **choices: Any) -> Compute:
+    def of(cls, config: "SmolRGPTConfig", **choices: Any) -> "Compute":
         """These choices; layers are scanned where they are many."""
         return cls(scan_layers=max(config.vision.layers, config.decoder.layers) > UNROLLED_LAYERS, **choices)
 
-    def replace(self, **changes: Any) -> Compute:
+    def replace(self, **changes: Any) -> "Compute":
         return dataclasses.replace(self, **changes)
 
 
@@ -160,7 +158,7 @@ class SmolRGPTConfig:
         """Side of the refined feature map, and of the sampled region masks."""
         return self.token_grid * 2**REFINER_STAGES
 
-    def replace(self, **changes: Any) -> SmolRGPTConfig:
+    def replace(self, **changes: Any) -> "SmolRGPTConfig":
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
@@ -170,7 +168,7 @@ class SmolRGPTConfig:
         return named | dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> SmolRGPTConfig:
+    def from_dict(cls, values: Mapping[str, Any]) -> "SmolRGPTConfig":
         """Reads what `to_dict` wrote, importing a subclass that is part of this project; also what checkpoints of old hold.
 
         Raises ConfigError for such a class that does not exist, and for a field that is unknown or missing.

@@ -4,8 +4,6 @@ JAX ends a process with an abort, which Python cannot catch, when another one di
 argument). A run of several processes therefore works in a child process, and its parent turns the abort into a sentence.
 """
 
-from __future__ import annotations
-
 import ctypes
 import dataclasses
 import glob
@@ -21,7 +19,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
-    import jax
     from jax.sharding import Mesh
 
 PORT = 8476  # JAX's default on TPUs, 8482, is often closed between hosts
@@ -215,7 +212,7 @@ class StopTogether:
     devices behind the step just dispatched and returns the result of the call before, so that nothing waits for it.
     """
 
-    def __init__(self, mesh: Mesh):
+    def __init__(self, mesh: "Mesh"):
         import jax
         from jax.sharding import NamedSharding, PartitionSpec
 

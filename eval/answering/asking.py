@@ -1,7 +1,5 @@
 """The model that a command asks: its arguments, its answers to all questions, what a report says of it."""
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import shlex
@@ -60,7 +58,7 @@ def add_benchmark_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=positive, help="only the first LIMIT questions")
 
 
-def load_model(checkpoint: str | Path, dtype: str = DTYPES[0]) -> Model:
+def load_model(checkpoint: str | Path, dtype: str = DTYPES[0]) -> "Model":
     """Loads a checkpoint; with several devices each of them answers a part of every batch.
 
     Raises CheckpointError where it cannot be read, see `smolrgpt_jax.load`.
@@ -82,7 +80,7 @@ def is_first_process() -> bool:
     return jax.process_index() == 0
 
 
-def run_details(model: Model, module: str = "eval.warehouse", **details: Any) -> dict[str, Any]:
+def run_details(model: "Model", module: str = "eval.warehouse", **details: Any) -> dict[str, Any]:
     """What the report says of a run: the command, the details, the parameters' fingerprint, and the configuration.
 
     A checkpoint of our training also tells the stage's run configuration and seed. The fingerprint is the same for the
@@ -100,7 +98,7 @@ def run_details(model: Model, module: str = "eval.warehouse", **details: Any) ->
 
 
 def answer_questions(
-    model: Model, pictures: Sequence[Picture], options: AnswerOptions, out: Path | None = None, part: str = FIRST
+    model: "Model", pictures: Sequence[Picture], options: "AnswerOptions", out: Path | None = None, part: str = FIRST
 ) -> list[Answered]:
     """Asks a model all questions; returns its texts in their order, "" for those it could not be asked.
 

@@ -4,8 +4,6 @@ JSON lines: what run the answers are of, then one line per batch of finished ans
 {question id: {"cut_off": text}} for a text that did not end within its tokens.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json
@@ -87,7 +85,7 @@ def journal_files(path: str | Path) -> list[Path]:
     return [file for file in (path, *sorted(numbered)) if file.is_file()]
 
 
-def open_journal(path: str | Path, model: Model, pictures: Sequence[Picture], options: AnswerOptions) -> Journal:
+def open_journal(path: str | Path, model: "Model", pictures: Sequence[Picture], options: AnswerOptions) -> Journal:
     """The journal of the answers that a model gives to these questions, see `generate_answers`; raises ValueError as `Journal`."""
     asked = [
         (picture.id, dataclasses.replace(question, answer=None, normalized_answer=None))

@@ -9,8 +9,6 @@ found.text, found.category, found.normalized_answer
 draw_regions(Image.open("a.png"), found.regions)     # of eval.report.overlay
 """
 
-from __future__ import annotations
-
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +56,7 @@ class Answer:
 
 
 def answer(
-    model: Model,
+    model: "Model",
     image: PictureLike,
     question: str,
     *,
@@ -89,7 +87,7 @@ def answer(
 
 
 def stream_answer(
-    model: Model,
+    model: "Model",
     image: PictureLike,
     question: str,
     *,
@@ -199,7 +197,7 @@ def _picture(picture: PictureLike, name: str) -> str | Path | Image.Image:
 
 
 def _prompt(
-    model: Model, image: PictureLike, question: str, depth: PictureLike | None, regions: tuple[RLE, ...]
+    model: "Model", image: PictureLike, question: str, depth: PictureLike | None, regions: tuple[RLE, ...]
 ) -> dict[str, Any]:
     """What `Model.generate` takes, a batch of one row."""
     image = _picture(image, "image")
@@ -224,7 +222,7 @@ def _prompt(
     return prompt
 
 
-def _prompt_ids(model: Model, question: str) -> np.ndarray:
+def _prompt_ids(model: "Model", question: str) -> np.ndarray:
     """The conversation up to the answer, int32[N]."""
     # Imported late: the command line should not wait for it before it has checked its files.
     from smolrgpt_jax.data.chat import END, IMAGE_TOKEN, MASK_DEPTH_TOKEN, MASK_RGB_TOKEN, START

@@ -1,7 +1,5 @@
 """Questions drawn from any data, what a model says to them, and a page that shows it."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -57,7 +55,7 @@ def draw(pictures: Mapping[str, Sequence[Picture]], count: int, seed: int) -> li
     return drawn
 
 
-def answer_samples(model: Model, drawn: Sequence[Asked], options: AnswerOptions) -> list[dict]:
+def answer_samples(model: "Model", drawn: Sequence[Asked], options: "AnswerOptions") -> list[dict]:
     """The model's answers: what samples.json holds of each question, and "shown", see `shown_question`.
 
     Left out of them is what cannot be asked or drawn, as `options.on_bad_record` says.

@@ -7,8 +7,6 @@ Its script removed only the mark from "<image>\\nHow far ...", and closed an emp
 one, so that the model writes the header itself. The published test scores were made so.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 
@@ -23,7 +21,7 @@ class SubmissionTokenizer(ChatTokenizer):
     """A chat tokenizer whose generation prompts end with an empty, closed turn of the assistant."""
 
     @classmethod
-    def of(cls, tokenizer: ChatTokenizer) -> SubmissionTokenizer:
+    def of(cls, tokenizer: ChatTokenizer) -> "SubmissionTokenizer":
         return cls(tokenizer._tokenizer, tokenizer.format)
 
     def conversations(self, conversations: Sequence[Sequence[str]]) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -5,8 +5,6 @@ question, as in "pallets <mask> <mask> <mask>", are listed in other orders, whic
 there are no more orders, answers are drawn at a temperature.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import itertools
@@ -98,7 +96,7 @@ def mask_groups(question: str) -> list[list[int]]:
 
 
 def further_answers(
-    model: Model, pictures: Sequence[Picture], ballots: Ballots, options: AnswerOptions, out: Path | None = None
+    model: "Model", pictures: Sequence[Picture], ballots: Ballots, options: "AnswerOptions", out: Path | None = None
 ) -> list[list[dict]]:
     """The further answers to every question, in the questions' order: dicts of answer, its text ("" where it could not
     be asked), and order, the question's own numbers of the regions that the text calls 0, 1, ...

@@ -4,8 +4,6 @@ inputs: depth, RGB picture or both replaced by grey. masks: those of one kind in
 with them; all masks laid on the picture of another record, whose places then are all that is left.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import tempfile
@@ -104,7 +102,7 @@ def write_variant(variant: Variant, records: Records, pictures: Path, out: Path,
 
 
 def run_study(
-    name: str, model: Model, records: Records, pictures: Path, out: Path, limits: Limits, seed: int, checkpoint: Path
+    name: str, model: "Model", records: Records, pictures: Path, out: Path, limits: Limits, seed: int, checkpoint: Path
 ) -> tuple[Found, Found]:
     """Answers all variants of a study; writes OUT/VARIANT (what eval.warehouse writes) and the study's files.
 

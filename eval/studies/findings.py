@@ -1,7 +1,5 @@
 """What all studies share: a variant is answered and scored; scores with intervals, how they differ from the first, files of them."""
 
-from __future__ import annotations
-
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -41,14 +39,14 @@ class Limits:
     batch_size: int
     max_new_tokens: int | None
 
-    def options(self, model: Model) -> AnswerOptions:
+    def options(self, model: "Model") -> "AnswerOptions":
         from smolrgpt_jax.generation import AnswerOptions
 
         return AnswerOptions(self.batch_size, self.max_new_tokens or model.answer_tokens)
 
 
 def score(
-    model: Model,
+    model: "Model",
     root: Path,
     split: str,
     out: Path,

@@ -4,8 +4,6 @@ The test warehouses are those of configs/studies.py, version 1: fixed seed and p
 make longer lists of masks than any in training, so that masks.md has the scores by the number of masks in the question.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +22,7 @@ LISTS = ("count", "mcq")  # categories whose questions name many regions
 MASKS = {"up to 6": 6, "7 to 9": 9, "10 or more": 10**9}  # the demo's training has hardly any question with ten or more
 
 
-def run_study(model: Model, out: Path, limits: Limits, checkpoint: Path, scenes: int = 100) -> Found:
+def run_study(model: "Model", out: Path, limits: Limits, checkpoint: Path, scenes: int = 100) -> Found:
     """Makes the test warehouses under OUT/data, answers them and writes the study.
 
     Returns the scores of each variant with 95 % intervals over pictures. Raises DataError or OSError.

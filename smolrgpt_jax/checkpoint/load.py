@@ -1,7 +1,5 @@
 """Checkpoints of any kind: read as a configuration, parameters and a tokenizer; or copied with parts of the model drawn anew."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -37,7 +35,7 @@ class Checkpoint:
 
     config: SmolRGPTConfig
     params: Mapping[str, Any]
-    tokenizer: ChatTokenizer | None = None
+    tokenizer: "ChatTokenizer | None" = None
     source: Path | None = None
     layout: TorchLayout | None = None
     run: Mapping[str, Any] | None = None
@@ -94,7 +92,7 @@ def read_checkpoint(path: str | Path, *, allow_nan: bool = False) -> Checkpoint:
     return Checkpoint(meta.config, params, tokenizer, path, meta.layout, meta.run)
 
 
-def tokenizer_files(tokenizer: ChatTokenizer) -> dict[str, str]:
+def tokenizer_files(tokenizer: "ChatTokenizer") -> dict[str, str]:
     """{file name: text} of the folder that `ChatTokenizer.save` writes."""
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / "tokenizer"
@@ -102,7 +100,7 @@ def tokenizer_files(tokenizer: ChatTokenizer) -> dict[str, str]:
         return {file.name: file.read_text(encoding="utf-8") for file in sorted(folder.iterdir())}
 
 
-def tokenizer_from_files(files: Mapping[str, str]) -> ChatTokenizer:
+def tokenizer_from_files(files: Mapping[str, str]) -> "ChatTokenizer":
     """The inverse of `tokenizer_files`; raises DataError for files that hold no tokenizer."""
     from smolrgpt_jax.data.chat import ChatTokenizer
 

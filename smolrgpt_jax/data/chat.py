@@ -7,8 +7,6 @@ Every header is tokenised apart from the text that follows it, so the ids of a g
 whole conversation.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import json
@@ -85,7 +83,7 @@ class ChatFormat:
     answer_tokens: int = ANSWER_TOKENS
 
     @classmethod
-    def load(cls, file: Path) -> ChatFormat:
+    def load(cls, file: Path) -> "ChatFormat":
         """Reads FORMAT_FILE; where there is none, all is as published. Raises DataError for one that holds anything else."""
         values = read_json(file) if file.is_file() else {}
         kinds = {field.name: type(field.default) for field in dataclasses.fields(cls)}
@@ -152,7 +150,7 @@ class ChatTokenizer:
         self._assistant = self.tokens(f"{START}assistant\n")
 
     @classmethod
-    def load(cls, name: str | Path) -> ChatTokenizer:
+    def load(cls, name: str | Path) -> "ChatTokenizer":
         """Loads a folder with tokenizer.json and FORMAT_FILE, or a model id of the Hugging Face hub.
 
         The tokenizer's own file is taken as it is: transformers' AutoTokenizer would rebuild some tokenizers from their class and
@@ -171,7 +169,7 @@ class ChatTokenizer:
             raise DataError(f"tokenizer {str(name)!r} cannot be loaded ({reason})") from error
         return cls(tokenizer, chat_format)
 
-    def with_format(self, **changes: Any) -> ChatTokenizer:
+    def with_format(self, **changes: Any) -> "ChatTokenizer":
         """The same tokenizer with another format."""
         return type(self)(self._tokenizer, dataclasses.replace(self.format, **changes))
 

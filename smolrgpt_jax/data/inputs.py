@@ -3,8 +3,6 @@
 A copy of this file lies in every exported folder: it needs NumPy and masks.py alone.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +24,7 @@ class InputSizes:
     vocab_size: int
 
     @classmethod
-    def of(cls, config: Any) -> InputSizes:
+    def of(cls, config: Any) -> "InputSizes":
         """Those of a `SmolRGPTConfig`."""
         return cls(config.vision.image_size, config.image_tokens, config.mask_grid, config.decoder.vocab_size)
 

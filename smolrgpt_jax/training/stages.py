@@ -4,8 +4,6 @@ The published stages are those of the paper (arXiv 2509.15490); `backbone` train
 pretrained backbone can be had.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -45,7 +43,7 @@ class Stage:
                 f"stage {self.name} follows {' or '.join(self.after)}, not {found}: give another config.init_from"
             )
 
-    def with_peaks(self, peaks: Mapping[str, float]) -> Stage:
+    def with_peaks(self, peaks: Mapping[str, float]) -> "Stage":
         """The stage with other peak learning rates for the named groups; raises RunError for a group it does not train."""
         unknown = sorted(set(peaks) - {g.name for g in self.groups if g.peak is not FROZEN})
         if unknown:

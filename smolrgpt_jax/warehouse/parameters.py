@@ -1,7 +1,5 @@
 """What a procedural warehouse holds and how it is spoken of: all its parameters."""
 
-from __future__ import annotations
-
 import dataclasses
 
 SPLITS = ("train", "val", "test")
@@ -85,7 +83,7 @@ class CaptionCounts:
             raise ValueError("the numbers of captions must not be negative")
 
     @classmethod
-    def only(cls, **counts: int) -> CaptionCounts:
+    def only(cls, **counts: int) -> "CaptionCounts":
         """These kinds and none of the others; raises TypeError for an unknown kind, ValueError for a negative number."""
         return cls(**{**dict.fromkeys(cls.__dataclass_fields__, 0), **counts})
 

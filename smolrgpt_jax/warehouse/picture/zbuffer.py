@@ -3,8 +3,6 @@
 A plane's inverse depth and the side of an edge are affine in the picture's coordinates, so a face costs five affine maps over its box.
 """
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np
@@ -27,7 +25,7 @@ _FACE_NORMALS = np.array([[-1, 0, 0], [1, 0, 0], [0, -1, 0], [0, 1, 0], [0, 0, -
 class Pixels:
     """What the camera's pixels show."""
 
-    faces: Faces
+    faces: "Faces"
     shown: np.ndarray  # int32[H, W], a face of the room, or ROOM_FACES + index in `faces`
     depth: np.ndarray  # float32[H, W], metres along the optical axis
     columns: np.ndarray  # float32[W], places from the middle over the focal length

@@ -1,7 +1,5 @@
 """What stands in the warehouse and can be asked about, and functions that draw it as coloured boxes."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import json
@@ -47,7 +45,7 @@ class Thing:
         size = tuple(map(max, self.size, PALLET)) if self.carrying else self.size
         return corners(self.position, size, self.yaw)
 
-    def is_half_inside(self, buffer: Thing) -> bool:
+    def is_half_inside(self, buffer: "Thing") -> bool:
         """Whether it is neither wholly inside of a buffer's rectangle nor wholly outside."""
         outline = self.outline()
         return not all(map(buffer.holds, outline)) and overlap(outline, buffer.outline())

@@ -3,8 +3,6 @@
 Answers name regions "[Region i]", the i-th "<mask>" of the question. Masks of one kind come in random order, so a number tells nothing.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 from collections.abc import Callable, Hashable, Sequence
@@ -114,7 +112,7 @@ class Draft:
     regions: asked about, in the order of the masks; form: a key of WORDINGS; places: what its wordings leave open, apart from masks.
     """
 
-    def __init__(self, asker: Asker, form: str, regions: Sequence[Region], **places: str):
+    def __init__(self, asker: "Asker", form: str, regions: Sequence[Region], **places: str):
         self.rng, self.style, self.regions, self.opening = asker.rng, asker.style, list(regions), ""
         self.drawn = int(self.rng.integers(len(WORDINGS[form])))
         self.wording = WORDINGS[form][self.drawn]
