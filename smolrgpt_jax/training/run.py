@@ -49,10 +49,13 @@ class Run:
         """Checks the settings and reads all that the run needs; `train` has the arguments and what is raised."""
         check_values(settings)
         self.settings, self.workdir, data = settings, workdir, settings["data"]
-        self.mesh = sharding.make_mesh(settings["mesh"], strategy=settings["strategy"])
-        sharding.check_batch_rows(settings["batch_rows"], self.mesh, settings["accumulation"])
-        # Before the data is read, which can take minutes.
-        resolve_attention(settings["model"]["attention"], jax.default_backend(), data["row_tokens"])
+        try:
+            self.mesh = sharding.make_mesh(settings["mesh"], strategy=settings["strategy"])
+            sharding.check_batch_rows(settings["batch_rows"], self.mesh, settings["accumulation"])
+            # Before the data is read, which can take minutes.
+            resolve_attention(settings["model"]["attention"], jax.default_backend(), data["row_tokens"])
+        except ValueError as error:
+            raise RunError(str(error)) from None
         self.stage = (stage or STAGES[settings["stage"]]).with_peaks(settings["optimizer"]["peaks"])
         self.start = start = read_start(settings, self.stage)
         self.bad = BadRecords(data["on_bad_record"])
@@ -131,7 +134,7 @@ def train(
       the patience for a better validation.
 
     Raises:
-      ValueError: one sentence; RunError, DataError or CheckpointError where a setting, the data or a checkpoint is wrong.
+      RunError, DataError, CheckpointError: one sentence.
     """
     this = Run(plain(settings), Path(workdir), scorer, stage)
     this.print_start()

@@ -5,8 +5,10 @@ Defaults are the published values where the paper gives one. A name with dots is
 
 import copy
 import dataclasses
+import functools
 import json
 import math
+import operator
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, get_args
 
@@ -183,10 +185,8 @@ def check(run: Mapping[str, Any]) -> None:
 def check_values(run: Mapping[str, Any]) -> None:
     """Raises RunError, one sentence, for a choice that does not exist or a number that means nothing."""
     for name, setting in SETTINGS.items():
-        value: Any = run
-        for key in name.split("."):
-            value = value[key]
-        setting.check(name, value)
+        if setting.allowed is not None:
+            setting.check(name, functools.reduce(operator.getitem, name.split("."), run))
     for group, peak in run["optimizer"]["peaks"].items():
         AT_LEAST_0.check(f"optimizer.peaks.{group}", peak)
     for name, weight in run["data"]["weights"].items():
