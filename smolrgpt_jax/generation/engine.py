@@ -1,7 +1,8 @@
 """The host's side of the engine: which questions are prefilled, and which take the slots that become free."""
 
+import functools
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -95,27 +96,18 @@ def _params_mesh(params: Params) -> Mesh | None:
     return place.mesh
 
 
-def _ahead(batches: Iterable[PromptBatch]) -> Iterator[PromptBatch]:
+def _ahead(batches: Iterator[PromptBatch]) -> Iterator[PromptBatch]:
     """The same batches, each made in a thread while the one before is used."""
-    iterator = iter(batches)
     with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(next, iterator, None)
+        coming = pool.submit(next, batches, None)
         while (batch := coming.result()) is not None:
-            coming = pool.submit(next, iterator, None)
+            coming = pool.submit(next, batches, None)
             yield batch
 
 
-@dataclass
-class _Waiting:
-    """A prefilled batch and those of its questions that wait for slots."""
-
-    batch: PromptBatch
-    prefilled: tuple[jax.Array, jax.Array]
-    tokens: jax.Array
-    asked: list[tuple[Question, int, int, int]]
-
-
 class _Engine:
+    """A prefilled batch whose questions wait (`asked`) for slots, and the questions that have one."""
+
     def __init__(self, model: AskedModel, prompts: Prompts, options: AnswerOptions, lengths: Mapping[str, int]):
         self.prompts, self.options, self.lengths = prompts, options, lengths
         self.mesh = _params_mesh(model.params)
@@ -124,21 +116,19 @@ class _Engine:
         self.constraint, self.longest_closing = None, 0
         if options.closing is not None:
             kinds = {options.kind(question) for row in prompts.rows for question in prompts.asked(row)}
-            vocabulary = model.config.decoder.padded_vocab_size
-            alone = options.closing == "alone"
+            vocabulary, alone = model.config.decoder.padded_vocab_size, options.closing == "alone"
             self.constraint, self.starts = make_constraint(prompts.tokenizer, kinds, vocabulary, alone)
             self.longest_closing = int(self.constraint.longest)
         questions = sum(len(row.questions) for row in prompts.rows)
         count = min(options.batch_size, 2 ** (questions - 1).bit_length())
-        self.count = -(-count // self.ways) * self.ways
+        self.questions: list[Question | None] = [None] * (-(-count // self.ways) * self.ways)
         answer_tokens = options.max_new_tokens + self.longest_closing
         with sharding.over(self.mesh):
-            self.slots = slots.empty_slots(self.weights, self.count, prompts.longest, answer_tokens)
-        self.questions: list[Question | None] = [None] * self.count
+            self.slots = slots.empty_slots(self.weights, len(self.questions), prompts.longest, answer_tokens)
         load = FileLoader(prompts.shape, options.depth_mode, cached_pictures=2)
-        batches = prompt_batches(prompts, load, multiple=self.ways, on_bad_record=options.on_bad_record)
-        self.batches = _ahead(batches)
-        self.waiting: _Waiting | None = None
+        self.batches = _ahead(prompt_batches(prompts, load, multiple=self.ways, on_bad_record=options.on_bad_record))
+        self.batch: PromptBatch | None = None
+        self.asked: list[tuple[Question, int, int, int]] = []
 
     def run(self) -> Iterator[dict[str, np.ndarray]]:
         while True:
@@ -151,37 +141,33 @@ class _Engine:
     def _answers(self) -> dict[str, np.ndarray] | None:
         """Fills the slots and decodes until some have ended; None once there is nothing to answer."""
         while None in self.questions and self._wait():
-            self._admit(self.waiting)
-        busy = self.count - self.questions.count(None)
-        if not busy:
+            self._admit()
+        count, free = len(self.questions), self.questions.count(None)
+        if free == count:
             return None
-        if self.waiting is not None:
-            until = max(1, self.count // REFILL)
+        if self.batch is not None:
+            until = max(1, count // REFILL)
         else:
-            self._shrink(busy)
-            half = self.count // 2
-            until = self.count - half if self._divides(half) else self.count
-        return self._decode(max(until, self.count - busy + 1))
+            self._shrink(count - free)
+            count, free = len(self.questions), self.questions.count(None)
+            until = count - count // 2 if self._divides(count // 2) else count
+        return self._decode(max(until, free + 1))
 
     def _wait(self) -> bool:
-        """Prefills the next batch if none has questions that wait; whether there are such questions."""
-        while self.waiting is None or not self.waiting.asked:
-            batch = next(self.batches, None)
-            if batch is None:
-                self.waiting = None
-                return False
+        """Prefills the next batch if no question waits; whether one does."""
+        while not self.asked and (batch := next(self.batches, None)) is not None:
             if batch.asked:
-                arrays = (
-                    jax.device_put(batch.arrays) if self.mesh is None else sharding.put_batch(batch.arrays, self.mesh)
-                )
-                prefilled = slots.prefill(self.weights, arrays)
-                self.waiting = _Waiting(batch, prefilled, arrays["tokens"], list(batch.asked))
-        return True
+                put = jax.device_put if self.mesh is None else functools.partial(sharding.put_batch, mesh=self.mesh)
+                self.batch, self.asked, self.arrays = batch, list(batch.asked), put(batch.arrays)
+                self.prefilled = slots.prefill(self.weights, self.arrays)
+        if not self.asked:
+            self.batch = None
+        return self.batch is not None
 
-    def _admit(self, waiting: _Waiting) -> None:
+    def _admit(self) -> None:
         free = [slot for slot, question in enumerate(self.questions) if question is None]
-        taken, waiting.asked = waiting.asked[: len(free)], waiting.asked[len(free) :]
-        asked = [slots.Asked(self.count, 0, 0, 0, 0, np.zeros(2, np.uint32), 0)] * waiting.batch.questions
+        taken, self.asked = self.asked[: len(free)], self.asked[len(free) :]
+        asked = [slots.Asked(len(self.questions), 0, 0, 0, 0, np.zeros(2, np.uint32), 0)] * self.batch.questions
         for place, (slot, (question, row, begin, length)) in enumerate(zip(free, taken)):
             self.questions[slot] = question
             budget, state = self.lengths.get(question.id, self.options.max_new_tokens), 0
@@ -189,25 +175,13 @@ class _Engine:
                 budget, state = budget + self.longest_closing, self.starts[kind]
             key = question_key(self.options.seed, question.id)
             asked[place] = slots.Asked(slot, row, begin, length, budget, key, state)
-        self.slots = slots.admit(
-            self.slots,
-            waiting.prefilled,
-            waiting.tokens,
-            slots.Asked(*map(np.array, zip(*asked))),
-            prefix=self.prompts.prefix,
-            longest=self.prompts.longest,
-        )
+        batch = (self.prefilled, self.arrays["tokens"], slots.Asked(*map(np.array, zip(*asked))))
+        self.slots = slots.admit(self.slots, *batch, prefix=self.prompts.prefix, longest=self.prompts.longest)
 
     def _decode(self, until: int) -> dict[str, np.ndarray]:
         """Runs until so many slots have ended; returns the answers that have."""
-        self.slots = decode.decode_until(
-            np.int32(until),
-            self.weights,
-            self.slots,
-            self.constraint,
-            eos_id=self.prompts.tokenizer.eos_id,
-            sampling=self.options.sampling,
-        )
+        how = {"eos_id": self.prompts.tokenizer.eos_id, "sampling": self.options.sampling}
+        self.slots = decode.decode_until(np.int32(until), self.weights, self.slots, self.constraint, **how)
         ended, steps, written = jax.device_get((self.slots.ended, self.slots.cache.steps, self.slots.written))
         answers = {}
         for slot, question in enumerate(self.questions):
@@ -222,11 +196,10 @@ class _Engine:
 
     def _shrink(self, busy: int) -> None:
         """Gives up half of the slots as long as the busy ones find place in the other half."""
-        count = self.count
+        count = len(self.questions)
         while count // 2 >= busy and self._divides(count // 2):
             count //= 2
-        if count < self.count:
-            order = sorted(range(self.count), key=lambda slot: self.questions[slot] is None)[:count]
+        if count < len(self.questions):
+            order = sorted(range(len(self.questions)), key=lambda slot: self.questions[slot] is None)[:count]
             self.slots = slots.keep(self.slots, np.array(order, np.int32))
             self.questions = [self.questions[slot] for slot in order]
-            self.count = count

@@ -71,22 +71,17 @@ def admit(slots: Slots, prefilled: KVCache, tokens: jax.Array, asked: Asked, *, 
     layers = []
     for keys, values, new_keys, new_values in zip(*zip(*slots.cache.layers), *prefilled):
         new = decode.columns(new_keys[asked.row[:, None], sources], new_values[asked.row[:, None], sources])
-        layers.append(
-            (
-                keys.at[asked.slot, :, :, :longest].set(new[0].astype(keys.dtype), mode="drop"),
-                values.at[asked.slot, :, :longest].set(new[1].astype(values.dtype), mode="drop"),
-            )
-        )
-    cache = slots.cache._replace(
-        prompt=put(slots.cache.prompt, columns < prefix + asked.length[:, None] - 1),
-        steps=put(slots.cache.steps, jnp.zeros_like(last)),
-        layers=tuple(layers),
-    )
+        keys = keys.at[asked.slot, :, :, :longest].set(new[0].astype(keys.dtype), mode="drop")
+        values = values.at[asked.slot, :, :longest].set(new[1].astype(values.dtype), mode="drop")
+        layers.append((keys, values))
+    zeros = jnp.zeros_like(last)
+    prompt = put(slots.cache.prompt, columns < prefix + asked.length[:, None] - 1)
+    cache = slots.cache._replace(prompt=prompt, steps=put(slots.cache.steps, zeros), layers=tuple(layers))
     return placed(
         slots._replace(
             token=put(slots.token, tokens[asked.row, last]),
             cache=cache,
-            ended=put(slots.ended, jnp.zeros_like(last)),
+            ended=put(slots.ended, zeros),
             budget=put(slots.budget, asked.budget),
             keys=put(slots.keys, asked.keys),
             state=put(slots.state, asked.state),
