@@ -4,13 +4,14 @@
     encode_rgb.jax_export  pictures -> features, for prompts about the picture alone
     prefill.jax_export     prompt and features -> logits of the next token, key-value cache
     decode.jax_export      one token and the cache -> logits of the next token, cache
-    parameters.safetensors, tokenizer/, manifest.json, run.py, inputs.py, masks.py
+    parameters.safetensors, tokenizer/, manifest.json, run.py and the files that it imports
 
 Each program is one serialised `jax.export.Exported` for all platforms, called as program(parameters, inputs) with two dicts of
 arrays; the parameters lie beside the programs, not in them. run.py is `runner.py` beside this file.
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -20,16 +21,18 @@ import jax
 import jax.export
 import numpy as np
 
+from smolrgpt_jax import errors
 from smolrgpt_jax.checkpoint.load import Checkpoint
 from smolrgpt_jax.checkpoint.safetensors_folder import DTYPES, write_file
-from smolrgpt_jax.data import inputs, masks
+from smolrgpt_jax.data import images, inputs, masks
 from smolrgpt_jax.data.chat import END, IMAGE_TOKEN, MASK_DEPTH_TOKEN, MASK_RGB_TOKEN, START
 from smolrgpt_jax.export import runner
 from smolrgpt_jax.export.programs import ExportSettings, export_programs, stored_dtype
 from smolrgpt_jax.files import new_folder
 from smolrgpt_jax.models.smolrgpt import abstract_params
 
-LIBRARY = "smolrgpt_jax.data."
+# What the runner imports lies beside it.
+FILES = {"run": runner, "inputs": inputs, "masks": masks, "images": images, "errors": errors}
 
 
 def write_export(
@@ -50,10 +53,9 @@ def write_export(
             (folder / f"{name}.{runner.SUFFIX}").write_bytes(program.serialize())
         _write_parameters(folder / runner.PARAMETERS, model, settings.dtype)
         model.tokenizer.save(folder / runner.TOKENIZER)
-        for name, source in (("run.py", runner), ("inputs.py", inputs), ("masks.py", masks)):
-            # Beside each other they import each other as files.
-            text = Path(source.__file__).read_text(encoding="utf-8").replace(f"from {LIBRARY}", "from ")
-            (folder / name).write_text(text, encoding="utf-8")
+        for name, source in FILES.items():
+            text = Path(source.__file__).read_text(encoding="utf-8")
+            (folder / f"{name}.py").write_text(re.sub(r"from smolrgpt_jax\.(data\.)?", "from ", text), encoding="utf-8")
         manifest = _manifest(model, settings, exported)
         manifest["sha256"] = {
             file.relative_to(folder).as_posix(): runner.sha256(file)

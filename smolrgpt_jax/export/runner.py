@@ -4,7 +4,7 @@
     python run.py --image I.png --depth D.png --boxes 10,20,200,220 300,40,420,200 \\
         --question "How far is the pallet <mask> from the pallet <mask>?"
 
-This file lies in every exported folder, with inputs.py and masks.py, and imports nothing of smolrgpt_jax there. From Python:
+This file lies in every exported folder beside the files that it imports, and needs no smolrgpt_jax there. From Python:
 
     from run import ExportedModel
     ids = ExportedModel("FOLDER").generate(input_ids, attention_mask, images, depths, masks)
@@ -30,6 +30,7 @@ from safetensors.numpy import load_file
 
 from smolrgpt_jax.data.inputs import InputSizes, check_left_padded, model_inputs
 from smolrgpt_jax.data.masks import box_mask
+from smolrgpt_jax.errors import told
 
 FORMAT = "smolrgpt_jax export 2"
 MANIFEST, PARAMETERS, TOKENIZER, SUFFIX = ("manifest.json", "parameters.safetensors", "tokenizer", "jax_export")
@@ -41,8 +42,8 @@ PICTURES = ("images", "depths", "region_masks")
 class Decoding:
     """Where the decoding of a batch stands.
 
-    logits: float32[B, V] of the next token; step: tokens decoded so far; attention_mask: int32[B, S] of the prompts; cache:
-    each layer's keys and values, used up by the next `decode`.
+    logits: float32[B, V] of the next token; step: tokens decoded so far; attention_mask: int32[B, S] of the prompts; cache: each
+    layer's keys and values, used up by the next `decode`.
     """
 
     logits: jax.Array
@@ -117,8 +118,8 @@ class ExportedModel:
         if state.step >= self.manifest["new_tokens"]:
             raise ValueError(f"the model was exported for answers of {self.manifest['new_tokens']} tokens")
         inputs = {
-            "token": jnp.asarray(token, jnp.int32),
-            "step": jnp.int32(state.step),
+            "token": np.asarray(token, np.int32),
+            "step": np.int32(state.step),
             "attention_mask": state.attention_mask,
         }
         out = self._programs["decode"](inputs, state.cache)
@@ -143,11 +144,10 @@ class ExportedModel:
             raise ValueError("there is no prompt")
         given = (input_ids, attention_mask, images, depths, masks)
         state = self.prefill(*(None if x is None else self._filled_up(x) for x in given))
-        written = np.full((rows, count), eos, np.int32)
-        ended = np.zeros(rows, bool)
+        written, ended = np.full((rows, count), eos, np.int32), np.zeros(rows, bool)
         for step in range(count):
-            token = jnp.argmax(state.logits, axis=-1).astype(jnp.int32)
-            written[:, step] = np.where(ended, eos, np.asarray(token)[:rows])
+            token = np.asarray(jnp.argmax(state.logits, axis=-1))
+            written[:, step] = np.where(ended, eos, token[:rows])
             ended |= written[:, step] == eos
             if ended.all() or step + 1 == count:
                 break
@@ -169,9 +169,8 @@ class ExportedModel:
 
     def text(self, ids: np.ndarray) -> str:
         """The text of a generated row up to its first eos; needs the package tokenizers."""
-        ids, eos = list(map(int, ids)), self.manifest["token_ids"]["eos"]
-        end = ids.index(eos) if eos in ids else len(ids)
-        return self._tokenizer().decode(ids[:end], skip_special_tokens=True).strip()
+        ended = np.flatnonzero(ids == self.manifest["token_ids"]["eos"])
+        return self._tokenizer().decode(ids[: ended[0] if ended.size else None].tolist()).strip()
 
     def _tokenizer(self):
         from tokenizers import Tokenizer
@@ -216,55 +215,36 @@ def read_boxes(boxes: Sequence[str], height: int, width: int) -> np.ndarray:
     return np.stack(masks, axis=-1)
 
 
-def read_picture(path: Path, side: int, resampling: int) -> tuple[np.ndarray, tuple[int, int]]:
-    """A picture file squashed to a square: float32[side, side, 3] in 0 to 255, and its own width and height in pixels."""
-    from PIL import Image
-
-    with Image.open(path) as picture:
-        # Pillow would clip more bits to white.
-        if picture.mode.startswith(("I", "F")):
-            raise ValueError(f"picture {path} is of mode {picture.mode}, expected 8 bits per channel")
-        square = picture.convert("RGB").resize((side, side), resampling)
-        return np.asarray(square, np.float32), picture.size
-
-
+@told()
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--model", type=Path, default=Path(__file__).parent, help="exported folder (default: this file's)"
-    )
-    parser.add_argument("--image", required=True, type=Path, help="RGB picture")
-    parser.add_argument("--depth", type=Path, help="8-bit depth picture; needed with regions")
-    parser.add_argument("--boxes", nargs="+", default=[], metavar="X1,Y1,X2,Y2", help="the regions, in pixels")
-    parser.add_argument("--question", required=True, help=f"the question, with one {MASK} per region")
+    add = parser.add_argument
+    add("--model", type=Path, default=Path(__file__).parent, help="exported folder (default: this file's)")
+    add("--image", required=True, type=Path, help="RGB picture")
+    add("--depth", type=Path, help="8-bit depth picture; needed with regions")
+    add("--boxes", nargs="+", default=[], metavar="X1,Y1,X2,Y2", help="the regions, in pixels")
+    add("--question", required=True, help=f"the question, with one {MASK} per region")
     args = parser.parse_args(arguments)
-    try:
-        from PIL import Image
+    # Imported here: only this needs Pillow.
+    from smolrgpt_jax.data.images import load_depth, load_rgb, picture_size
 
-        if args.question.count(MASK) != len(args.boxes):
-            raise ValueError(
-                f"the question holds {args.question.count(MASK)} {MASK} but there are {len(args.boxes)} boxes"
-            )
-        if args.boxes and args.depth is None:
-            raise ValueError("regions need a depth picture, give one with --depth")
-        model = ExportedModel(args.model)
-        image, (width, height) = read_picture(args.image, model.manifest["image_size"], Image.Resampling.BILINEAR)
-        depths = masks = None
-        if args.boxes:
-            depth, _ = read_picture(args.depth, model.manifest["image_size"], Image.Resampling.NEAREST)
-            if not np.all(depth == depth[..., :1]):
-                raise ValueError(f"depth picture {args.depth} is coloured, expected grey")
-            depths, masks = depth[None] / 255, [read_boxes(args.boxes, height, width)]
-        prompt = model.prompt(args.question)[None]
-        ids = model.generate(prompt, np.ones_like(prompt), (image[None] / 255 - 0.5) / 0.5, depths, masks)
-        print(model.text(ids[0]))
-        if model.manifest["token_ids"]["eos"] not in ids[0]:
-            print(
-                f"the answer was cut off after {len(ids[0])} tokens, the most this model was exported for",
-                file=sys.stderr,
-            )
-    except (ValueError, OSError, ImportError) as error:
-        raise SystemExit(f"error: {error}") from None
+    marks = args.question.count(MASK)
+    if marks != len(args.boxes):
+        raise ValueError(f"the question holds {marks} {MASK} but there are {len(args.boxes)} boxes")
+    if args.boxes and args.depth is None:
+        raise ValueError("regions need a depth picture, give one with --depth")
+    model = ExportedModel(args.model)
+    side = model.sizes.image_size
+    pictures: list[Any] = [load_rgb(args.image, side)[None]]
+    if args.boxes:
+        pictures += [load_depth(args.depth, side)[None], [read_boxes(args.boxes, *picture_size(args.image))]]
+    prompt = model.prompt(args.question)[None]
+    ids = model.generate(prompt, np.ones_like(prompt), *pictures)[0]
+    print(model.text(ids))
+    if model.manifest["token_ids"]["eos"] not in ids:
+        cut = f"the answer was cut off after {len(ids)} tokens, the most this model was exported for"
+        print(cut, file=sys.stderr)
 
 
 if __name__ == "__main__":
