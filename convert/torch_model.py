@@ -127,12 +127,6 @@ class TorchModel:
         self.network = nn.ModuleList([self.vision, self.connectors, self.refiners, self.decoder]).eval()
         self.torch, self.dtype = torch, torch.float32
 
-    def to_bfloat16(self) -> "TorchModel":
-        """The same model with weights and products in bfloat16; changes this one."""
-        self.dtype = self.torch.bfloat16
-        self.network.to(self.dtype)
-        return self
-
     def parameters_by_name(self) -> dict[str, list[Any]]:
         """The release's tensor names -> the live parameters that, one after another along the rows, make the tensor."""
         # Older releases of transformers 5 keep the transformer one level down.
@@ -183,9 +177,6 @@ class TorchModel:
             for name, parts in self.parameters_by_name().items()
             if all(part.grad is not None for part in parts)
         }
-
-    def clear_gradients(self) -> None:
-        self.network.zero_grad(set_to_none=True)
 
     def _joined(self, name: str, parts: Sequence[Any]) -> Any:
         """The release's tensor of these parts, float32."""

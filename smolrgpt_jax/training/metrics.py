@@ -79,11 +79,6 @@ class MetricsWriter:
                 self.wandb.finish()
 
 
-def read_metrics(path: str | Path) -> list[dict[str, float]]:
-    """The rows of a metrics file, numbers as float, empty cells left out."""
-    return [{name: float(value) for name, value in row.items() if value} for row in _read_rows(path)]
-
-
 def _read_rows(path: str | Path) -> list[dict[str, str]]:
     with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))

@@ -69,7 +69,7 @@ def test_rgb_only_logits_equal_golden(golden, model):
 def test_loss_and_gradients_equal_golden(golden, model):
     import torch
 
-    model.clear_gradients()
+    model.network.zero_grad()
     out = model.outputs(
         golden.inputs["input_ids"], golden.inputs["attention_mask"], golden.images, golden.depths, golden.masks
     )
@@ -82,7 +82,7 @@ def test_loss_and_gradients_equal_golden(golden, model):
         gradients["decoder.token_embedding.weight"] = gradients["decoder.head.weight"]
     for name, expected in golden.grads("sft").items():
         assert difference(gradients[name], expected) <= 1e-4, name
-    model.clear_gradients()
+    model.network.zero_grad()
 
 
 def test_greedy_tokens_equal_golden(golden, model):

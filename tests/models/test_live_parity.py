@@ -80,7 +80,7 @@ class Pair:
         ours: (model, *inputs) -> array in JAX; theirs: (*inputs) -> tensor; inputs: float32 arrays;
         weight: multiplies the random weights, zero where an output does not count.
         """
-        self.torch.clear_gradients()
+        self.torch.network.zero_grad()
         tensors = [torch.tensor(x, requires_grad=True) for x in inputs]
         expected = theirs(*tensors)
         cotangent = np.random.default_rng(1).standard_normal(expected.shape).astype(np.float32)
@@ -98,7 +98,7 @@ class Pair:
         for got, tensor in zip(input_gradients, tensors):
             assert difference(np.asarray(got), tensor.grad.numpy()) <= GRADIENT_TOLERANCE
         assert_same_gradients(self.config, gradients, self.torch.gradients())
-        self.torch.clear_gradients()
+        self.torch.network.zero_grad()
 
 
 def difference(ours, theirs) -> float:
@@ -356,7 +356,7 @@ def test_loss_and_its_gradients(pair):
     the other."""
     batch = Batch(pair.config)
     images, depths = (torch.tensor(x, requires_grad=True) for x in (batch.images, batch.depths))
-    pair.torch.clear_gradients()
+    pair.torch.network.zero_grad()
     logits = pair.torch.outputs(batch.ids, batch.mask, images, depths, batch.masks)["logits"]
     expected = torch.nn.functional.cross_entropy(
         logits.flatten(0, 1), torch.tensor(batch.targets, dtype=torch.int64).flatten()
@@ -379,7 +379,7 @@ def test_loss_and_its_gradients(pair):
     assert_same_gradients(pair.config, gradients, pair.torch.gradients())
     for got, tensor in zip(of_pictures, (images, depths)):
         assert difference(np.asarray(got)[:, 0], tensor.grad.numpy()) <= GRADIENT_TOLERANCE
-    pair.torch.clear_gradients()
+    pair.torch.network.zero_grad()
 
 
 # Relative norm of the error of bfloat16 outputs; one rounding is 2^-9 = 0.002, and the sharp attention of the
@@ -402,7 +402,9 @@ def test_bfloat16_is_as_exact_as_pytorch(tmp_path, name, scan):
     batch = Batch(pair.config)
     valid = batch.mask != 0
     exact = pair.torch.forward(*batch.arguments)
-    theirs = pair.torch.to_bfloat16().forward(*batch.arguments)
+    pair.torch.dtype = torch.bfloat16
+    pair.torch.network.to(torch.bfloat16)
+    theirs = pair.torch.forward(*batch.arguments)
     compute = Compute(dtype="bfloat16", scan_layers=scan)
     ours = dataclasses.replace(pair.jax, compute=compute).forward(*batch.arguments)
 

@@ -9,7 +9,8 @@ import pytest
 
 from smolrgpt_jax.errors import RunError
 from smolrgpt_jax.training import metrics
-from smolrgpt_jax.training.metrics import PROFILE, SPEED, MetricsWriter, Speed, StepsTrace, counts, read_metrics
+from smolrgpt_jax.training.metrics import PROFILE, SPEED, MetricsWriter, Speed, StepsTrace, counts
+from tests.training.metrics_file import read_metrics
 
 
 class FakeRun:

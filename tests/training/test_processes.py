@@ -17,10 +17,10 @@ import pytest
 
 from configs import default
 from smolrgpt_jax.checkpoint import orbax as checkpoints
-from smolrgpt_jax.training.metrics import read_metrics
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
 from smolrgpt_jax.warehouse.write import make_warehouse
 from tests.test_distributed import free_port
+from tests.training.metrics_file import read_metrics
 
 ROOT = Path(__file__).parents[2]
 STEPS = 12

@@ -20,10 +20,10 @@ from smolrgpt_jax.config import PRESETS, DecoderConfig, SmolRGPTConfig, VisionCo
 from smolrgpt_jax.data.sources.formats import read_source
 from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.training import run as loop
-from smolrgpt_jax.training.metrics import read_metrics
 from smolrgpt_jax.training.stages import STAGES
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
 from smolrgpt_jax.warehouse.write import make_warehouse
+from tests.training.metrics_file import read_metrics
 
 VOCAB = PRESETS["demo"].decoder.vocab_size  # the demo's tokenizer is used
 TINY = SmolRGPTConfig(

@@ -20,10 +20,10 @@ from smolrgpt_jax.errors import CheckpointError
 from smolrgpt_jax.generation import AnswerOptions, generate_answers
 from smolrgpt_jax.training import run as loop
 from smolrgpt_jax.training import validation
-from smolrgpt_jax.training.metrics import read_metrics
 from smolrgpt_jax.training.validation import Selection, Validation, draw_questions
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
 from smolrgpt_jax.warehouse.write import make_warehouse
+from tests.training.metrics_file import read_metrics
 from tests.training.test_run import TINY, run_config
 
 
