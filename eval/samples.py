@@ -108,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not drawn:
         raise DataError(f"{data} has no usable question; {bad.summary(1)}")
     model = load_model(args.checkpoint, args.dtype)
-    from smolrgpt_jax.generation import AnswerOptions
+    from smolrgpt_jax.generation.engine import AnswerOptions
 
     length = args.max_new_tokens or model.answer_tokens
     options = AnswerOptions(min(BATCH_SIZE, len(drawn)), length, depth_mode=depth_mode, on_bad_record=bad)

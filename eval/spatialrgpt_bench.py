@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(describe(pictures))
     with distributed.end_on_error():
         model = load_model(args.checkpoint, args.dtype)
-        from smolrgpt_jax.generation import AnswerOptions
+        from smolrgpt_jax.generation.engine import AnswerOptions
 
         options = AnswerOptions(args.batch_size, args.max_new_tokens or model.answer_tokens, on_bad_record=bad)
         metrics = evaluate(

@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ballots = Ballots(args.vote_answers, args.vote_temperature, args.vote_seed, tuple(args.vote_categories))
     with distributed.end_on_error():
         model = load_model(args.checkpoint, args.dtype)
-        from smolrgpt_jax.generation import AnswerOptions
+        from smolrgpt_jax.generation.engine import AnswerOptions
 
         options = AnswerOptions(
             args.batch_size,

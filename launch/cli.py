@@ -3,6 +3,8 @@
 import importlib
 import sys
 
+from smolrgpt_jax.errors import told
+
 COMMANDS = {
     "demo": ("launch.demo", "the whole way on one machine: warehouse, three stages, evaluation, report"),
     "train": ("launch.train", "train one stage from a configuration"),
@@ -33,19 +35,13 @@ COMMANDS = {
 }
 
 
-WIDTH = max(map(len, COMMANDS)) + 2
-LISTED = "\n".join(f"  {name:<{WIDTH}}{what}" for name, (_, what) in COMMANDS.items())
-USAGE = f"""smolrgpt COMMAND [options]: small spatial vision-language models, trained and evaluated
-
-{LISTED}
-
-smolrgpt COMMAND --help tells its options and gives an example."""
-
-
+@told()
 def main() -> None:
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in ("-h", "--help", "help"):
-        print(USAGE)
+        print("smolrgpt COMMAND [options]: small spatial vision-language models, trained and evaluated\n")
+        print(*(f"  {command:<15} {what}" for command, (_, what) in COMMANDS.items()), sep="\n")
+        print("\nsmolrgpt COMMAND --help tells its options and gives an example.")
         return
     if name not in COMMANDS:
         raise SystemExit(f"error: there is no command {name!r}, only {', '.join(COMMANDS)}")

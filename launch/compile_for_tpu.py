@@ -28,7 +28,7 @@ OUT = flags.DEFINE_string("out", None, "JSON file for the report")
 
 
 @told()
-def main(arguments: list[str]) -> None:
+def run(arguments: list[str]) -> None:
     if len(arguments) > 1:
         raise RunError(f"unknown argument {arguments[1]!r}")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
@@ -51,5 +51,9 @@ def main(arguments: list[str]) -> None:
         write_json(OUT.value, report)
 
 
+def main() -> None:
+    run_config.start(run)
+
+
 if __name__ == "__main__":
-    run_config.start(main)
+    main()

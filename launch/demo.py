@@ -28,7 +28,7 @@ from smolrgpt_jax.warehouse.parameters import WarehouseConfig
 from smolrgpt_jax.warehouse.write import ensure_warehouse
 
 if TYPE_CHECKING:
-    from smolrgpt_jax.generation import AnswerOptions
+    from smolrgpt_jax.generation.engine import AnswerOptions
     from smolrgpt_jax.model import Model
 
 RESULTS = ("metrics.json", "report.html", "predictions.json")
@@ -39,7 +39,7 @@ def run(workdir: Path, seed: int) -> None:
     """Runs every step that is not done yet and prints the table; raises ValueError or OSError with one sentence."""
     from smolrgpt_jax import load
     from smolrgpt_jax.checkpoint.load import write_start
-    from smolrgpt_jax.generation import AnswerOptions
+    from smolrgpt_jax.generation.engine import AnswerOptions
     from smolrgpt_jax.training.run import train
 
     if not 0 <= seed < demo.RESERVED_SEEDS:

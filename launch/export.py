@@ -43,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Imported late: neither --help nor a mistyped path should wait for JAX.
     from smolrgpt_jax.checkpoint.load import read_checkpoint
     from smolrgpt_jax.data.chat import ChatTokenizer
-    from smolrgpt_jax.export import ExportSettings, write_export
+    from smolrgpt_jax.export.folder import write_export
+    from smolrgpt_jax.export.programs import ExportSettings
 
     model = read_checkpoint(args.checkpoint)
     if args.tokenizer is not None:

@@ -30,7 +30,7 @@ TIMEOUT = flags.DEFINE_integer(
 
 
 @told()
-def main(arguments: list[str]) -> None:
+def run(arguments: list[str]) -> None:
     if len(arguments) > 1:
         raise RunError(f"unknown argument {arguments[1]!r}")
     workdir = WORKDIR.value
@@ -53,5 +53,9 @@ def main(arguments: list[str]) -> None:
         raise SystemExit("stopped by a signal; the same command goes on from here")
 
 
+def main() -> None:
+    run_config.start(run)
+
+
 if __name__ == "__main__":
-    run_config.start(main)
+    main()

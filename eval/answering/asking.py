@@ -13,7 +13,7 @@ from smolrgpt_jax.data.records import Picture, Question
 
 # JAX is imported by the functions that need it: neither --help nor a mistyped path should wait for it.
 if TYPE_CHECKING:
-    from smolrgpt_jax.generation import AnswerOptions
+    from smolrgpt_jax.generation.engine import AnswerOptions
     from smolrgpt_jax.model import Model
 
 DTYPES = ("float32", "bfloat16")  # that a model may compute in
@@ -107,7 +107,7 @@ def answer_questions(
     `remove_journal`: a call that was interrupted goes on from them. `part`: of JOURNAL_PARTS.
     """
     from eval.answering.journal import open_journal
-    from smolrgpt_jax.generation import GeneratedAnswer, generate_answers
+    from smolrgpt_jax.generation.answers import GeneratedAnswer, generate_answers
 
     kept = None if out is None else open_journal(journal_path(out, part), model, pictures, options)
     found = generate_answers(model, pictures, options, kept)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from smolrgpt_jax.data.records import Picture
-from smolrgpt_jax.generation import AnswerOptions
+from smolrgpt_jax.generation.engine import AnswerOptions
 from smolrgpt_jax.models.smolrgpt import Params
 
 if TYPE_CHECKING:

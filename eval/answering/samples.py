@@ -15,7 +15,7 @@ from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.files import results_folder, write_json
 
 if TYPE_CHECKING:
-    from smolrgpt_jax.generation import AnswerOptions
+    from smolrgpt_jax.generation.engine import AnswerOptions
     from smolrgpt_jax.model import Model
 
 
@@ -60,7 +60,7 @@ def answer_samples(model: "Model", drawn: Sequence[Asked], options: "AnswerOptio
 
     Left out of them is what cannot be asked or drawn, as `options.on_bad_record` says.
     """
-    from smolrgpt_jax.generation import generate_answers
+    from smolrgpt_jax.generation.answers import generate_answers
 
     # Ids are unique within a source only.
     renamed = [dataclasses.replace(asked.question, id=f"{asked.source}: {asked.question.id}") for asked in drawn]

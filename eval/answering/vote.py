@@ -20,7 +20,7 @@ from eval.answering.asking import DRAWN, REORDERED, Answered, answer_questions, 
 from smolrgpt_jax.data.records import MASK, WAREHOUSE_CATEGORIES, BadRecords, Picture, Question
 
 if TYPE_CHECKING:
-    from smolrgpt_jax.generation import AnswerOptions
+    from smolrgpt_jax.generation.engine import AnswerOptions
     from smolrgpt_jax.model import Model
 
 _SIDE_BY_SIDE = re.compile(rf"{MASK}(?:\s*{MASK})*")
@@ -104,7 +104,7 @@ def further_answers(
     options: as for the first answers, but for sampling, seed and closing. The policy of `on_bad_record` is followed; what
     it has collected stays as it is, as these pictures have been read before. out: see `answer_questions`.
     """
-    from smolrgpt_jax.generation import Sampling
+    from smolrgpt_jax.generation.sampling import Sampling
 
     again = [[asked_again(question, ballots) for question in picture.questions] for picture in pictures]
     texts: dict[str, str] = {}

@@ -9,12 +9,7 @@ from smolrgpt_jax.training.validation import AnswerScorer
 
 
 def score_answers(pictures: Sequence[Picture], answers: Mapping[str, str]) -> dict[str, float | None]:
-    """S1 and the accuracy of each category in percent, None for a category without questions.
-
-    Args:
-      pictures: with the questions that were asked, all with a normalized answer.
-      answers: free text per question id; a question without one counts as wrong.
-    """
+    """S1 and the accuracy of each category in percent, None for one without questions; answers: free text per question id."""
     questions = [question for picture in pictures for question in picture.questions]
     read = {q.id: normalized_answer(q.category, q.prompt, answers.get(q.id, "")) for q in questions}
     scored = score(questions, read)

@@ -20,7 +20,7 @@ from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.files import read_json, results_folder, write_json
 
 if TYPE_CHECKING:
-    from smolrgpt_jax.generation import AnswerOptions
+    from smolrgpt_jax.generation.engine import AnswerOptions
     from smolrgpt_jax.model import Model
 
 SCORES = ("S1", *WAREHOUSE_CATEGORIES)
@@ -40,7 +40,7 @@ class Limits:
     max_new_tokens: int | None
 
     def options(self, model: "Model") -> "AnswerOptions":
-        from smolrgpt_jax.generation import AnswerOptions
+        from smolrgpt_jax.generation.engine import AnswerOptions
 
         return AnswerOptions(self.batch_size, self.max_new_tokens or model.answer_tokens)
 

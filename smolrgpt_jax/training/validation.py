@@ -19,7 +19,8 @@ from smolrgpt_jax.data.batches import Order, train_batches
 from smolrgpt_jax.data.records import BadRecords, Picture
 from smolrgpt_jax.data.rows import RowShape
 from smolrgpt_jax.errors import RunError
-from smolrgpt_jax.generation import AnswerOptions, generate_answers
+from smolrgpt_jax.generation.answers import generate_answers
+from smolrgpt_jax.generation.engine import AnswerOptions
 from smolrgpt_jax.model import Model
 from smolrgpt_jax.models.smolrgpt import Params
 from smolrgpt_jax.training.data import naming, read_rows

@@ -20,7 +20,8 @@ from eval.warehouse import main
 from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.errors import DataError
-from smolrgpt_jax.generation import AnswerOptions, GeneratedAnswer
+from smolrgpt_jax.generation.answers import GeneratedAnswer
+from smolrgpt_jax.generation.engine import AnswerOptions
 
 TOKENIZER = Path(__file__).parents[1] / "data_files" / "text" / "tokenizer"
 

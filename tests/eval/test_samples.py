@@ -23,7 +23,7 @@ from smolrgpt_jax.data.prepared.reader import read_prepared
 from smolrgpt_jax.data.prepared.writer import PrepareConfig, prepare
 from smolrgpt_jax.data.records import Picture, Question
 from smolrgpt_jax.data.sources.formats import read_warehouse
-from smolrgpt_jax.generation import GeneratedAnswer
+from smolrgpt_jax.generation.answers import GeneratedAnswer
 from smolrgpt_jax.models.smolrgpt import abstract_params
 
 TINY = SmolRGPTConfig(

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from launch.train_tokenizer import train_tokenizer
-from smolrgpt_jax.export import ExportSettings, write_export
+from smolrgpt_jax.export.folder import write_export
+from smolrgpt_jax.export.programs import ExportSettings
 from smolrgpt_jax.model import Model
 
 PROMPT_TOKENS, REGIONS, NEW_TOKENS = 96, 4, 24

@@ -15,8 +15,8 @@ from safetensors.numpy import load_file
 import smolrgpt_jax.export
 from launch.export import main
 from smolrgpt_jax.data.chat import FORMAT_FILE, ChatTokenizer
-from smolrgpt_jax.export import PLATFORMS, ExportSettings, write_export
-from smolrgpt_jax.export.programs import export_programs, make_programs, stored_dtype
+from smolrgpt_jax.export.folder import write_export
+from smolrgpt_jax.export.programs import PLATFORMS, ExportSettings, export_programs, make_programs, stored_dtype
 
 PROGRAMS = ("encode", "encode_rgb", "prefill", "decode")
 

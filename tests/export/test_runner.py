@@ -11,7 +11,8 @@ from PIL import Image
 
 from eval.answering.one_picture import answer
 from smolrgpt_jax.data.masks import box_mask
-from smolrgpt_jax.export import ExportSettings, write_export
+from smolrgpt_jax.export.folder import write_export
+from smolrgpt_jax.export.programs import ExportSettings
 from smolrgpt_jax.export.runner import ExportedModel, main, read_boxes
 
 

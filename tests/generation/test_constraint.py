@@ -10,8 +10,9 @@ import pytest
 
 from smolrgpt_jax.data.chat import CLOSING, ChatTokenizer, closing_value
 from smolrgpt_jax.data.records import Question
-from smolrgpt_jax.generation import AnswerOptions, GeneratedAnswer, generate_answers
+from smolrgpt_jax.generation.answers import GeneratedAnswer, generate_answers
 from smolrgpt_jax.generation.constraint import Kind, kind_of, make_constraint
+from smolrgpt_jax.generation.engine import AnswerOptions
 from tests.generation.conftest import TOKENIZER, answer_ids, teacher_forced
 
 DEMO_TOKENIZER = Path(__file__).parents[2] / "configs" / "demo_tokenizer"

@@ -16,8 +16,9 @@ from smolrgpt_jax.data.prompts import choose_lengths
 from smolrgpt_jax.data.records import BadRecords
 from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.errors import DataError
-from smolrgpt_jax.generation import AnswerOptions, decode, generate_answers, slots
-from smolrgpt_jax.generation.engine import question_key
+from smolrgpt_jax.generation import decode, slots
+from smolrgpt_jax.generation.answers import generate_answers
+from smolrgpt_jax.generation.engine import AnswerOptions, question_key
 from smolrgpt_jax.generation.sampling import GREEDY, Sampling, choose
 from tests.data.row_cases import damage
 from tests.generation.conftest import answer_each, answer_ids, teacher_forced

@@ -17,7 +17,8 @@ from smolrgpt_jax.config import PRESETS
 from smolrgpt_jax.data.records import Picture, Question
 from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.errors import CheckpointError
-from smolrgpt_jax.generation import AnswerOptions, generate_answers
+from smolrgpt_jax.generation.answers import generate_answers
+from smolrgpt_jax.generation.engine import AnswerOptions
 from smolrgpt_jax.training import run as loop
 from smolrgpt_jax.training import validation
 from smolrgpt_jax.training.validation import Selection, Validation, draw_questions

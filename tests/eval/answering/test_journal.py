@@ -12,7 +12,9 @@ from eval.answering.journal import open_journal, params_fingerprint
 from smolrgpt_jax import sharding
 from smolrgpt_jax.config import Compute
 from smolrgpt_jax.data.sources.formats import read_warehouse
-from smolrgpt_jax.generation import AnswerOptions, Sampling, answers
+from smolrgpt_jax.generation import answers
+from smolrgpt_jax.generation.engine import AnswerOptions
+from smolrgpt_jax.generation.sampling import Sampling
 from tests.generation.conftest import small_model, small_warehouse
 
 OPTIONS = AnswerOptions(8, 12, sampling=Sampling(temperature=1.0), progress=False)

@@ -14,7 +14,8 @@ from smolrgpt_jax import load
 from smolrgpt_jax.data.masks import box_mask, decode, encode, resample
 from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.errors import CheckpointError, DataError
-from smolrgpt_jax.generation import AnswerOptions, generate_answers
+from smolrgpt_jax.generation.answers import generate_answers
+from smolrgpt_jax.generation.engine import AnswerOptions
 
 FAR = "How far is the pallet <mask> from the pallet <mask>?"
 # The same everywhere: a program is compiled for each longest answer.

@@ -16,7 +16,8 @@ from eval.warehouse import main, with_further
 from smolrgpt_jax.data.masks import RLE
 from smolrgpt_jax.data.records import BadRecords, Question
 from smolrgpt_jax.data.sources.formats import read_warehouse
-from smolrgpt_jax.generation import AnswerOptions, GeneratedAnswer, generate_answers
+from smolrgpt_jax.generation.answers import GeneratedAnswer, generate_answers
+from smolrgpt_jax.generation.engine import AnswerOptions
 
 SIDE = "Is the pallet <mask> to the left or right of the pallet <mask>?"
 
