@@ -13,10 +13,7 @@ EXAMPLES = 3  # of differences, per pair of methods and category
 
 
 def agreement(items: Sequence[Mapping]) -> dict:
-    """Compares the values of several methods; equal are those that are, distances to the millimetre, None with None too.
-
-    Args:
-      items: as in predictions.json, with values: {method: value}, the same methods everywhere.
+    """Compares the values of several methods: {method: value} of each item of predictions.json; distances to the millimetre.
 
     Returns:
       methods: their names; scores: {method: S1, the four categories and unreadable}, absent without truths; all: the

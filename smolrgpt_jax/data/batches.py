@@ -139,7 +139,7 @@ def train_batches(
     workers: int = 0,
     put: Callable[[dict[str, np.ndarray]], Any] | None = None,
 ) -> Iterable[Any]:
-    """Batches of packed rows.
+    """Batches of packed rows; raises ValueError for sizes that do not divide or fit together.
 
     Args:
       rows: data sets of one shape.
@@ -152,9 +152,6 @@ def train_batches(
     Returns:
       The dicts of `empty_batch` with B = batch_rows / process_count, or what `put` makes of them. `iter()` of it is a grain
       iterator, with `get_state` / `set_state`, which `grain.checkpoint.CheckpointSave` uses, and `close`, which ends its workers.
-
-    Raises:
-      ValueError: sizes that do not divide or fit together.
     """
     if order.batch_rows % process_count:
         raise ValueError(f"{order.batch_rows} rows do not divide among {process_count} processes")

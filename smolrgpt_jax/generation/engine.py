@@ -39,8 +39,7 @@ class AnswerOptions:
         ("after_text"), or in its place ("alone"). It is left or right; the number of one of the question's regions (mcq); a
         number up to that of its regions (count); metres (distance).
       category_of: the category of a question, which says what its value is.
-      on_bad_record: what to do with a question that cannot be asked.
-      progress: whether a progress bar is shown.
+      on_bad_record: what to do with a question that cannot be asked; progress: whether a bar is shown.
     """
 
     batch_size: int = 64
