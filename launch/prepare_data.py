@@ -14,11 +14,11 @@ from smolrgpt_jax.data.images import DEPTH_MODES
 from smolrgpt_jax.data.prepared.writer import PrepareConfig, prepare
 from smolrgpt_jax.data.records import BadRecords, Picture, describe
 from smolrgpt_jax.data.sources.archives import unpack_chunks
-from smolrgpt_jax.data.sources.formats import read_source
+from smolrgpt_jax.data.sources.formats import READERS, read_source
 from smolrgpt_jax.errors import ConfigError, DataError, told
 
-# Source -> its format, see `read_source`.
-SOURCES = {"warehouse": "warehouse", "osd": "osd", "llava": "captions", "smolrgpt": "smolrgpt", "bench": "bench"}
+# Source -> its format: every one that is read but prepared data, captions by the name of their data set.
+SOURCES = {"llava" if name == "captions" else name: name for name in READERS if name != "prepared"}
 
 
 def read(source: str, root: Path, split: str, annotations: str | None, bad: BadRecords) -> list[Picture]:
