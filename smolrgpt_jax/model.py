@@ -12,13 +12,12 @@ from jax.sharding import Mesh
 
 from smolrgpt_jax.checkpoint.load import Checkpoint, read_checkpoint
 from smolrgpt_jax.config import Compute, SmolRGPTConfig
-from smolrgpt_jax.data.inputs import InputSizes, check_left_padded, mask_arrays, model_inputs
+from smolrgpt_jax.data.inputs import PICTURES, InputSizes, check_left_padded, mask_arrays, model_inputs
 from smolrgpt_jax.generation.decode import decode_weights, generate, left_padded, stream
 from smolrgpt_jax.generation.sampling import GREEDY, Sampling
 from smolrgpt_jax.models.smolrgpt import Params, bind
 
 EOS_ID = 2  # <|im_end|> in SmolLM2's tokenizer
-PICTURES = ("images", "depths", "region_masks")
 
 
 @functools.partial(jax.jit, static_argnames=("config", "compute"))

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from smolrgpt_jax.data.records import Picture
 from smolrgpt_jax.generation.engine import AnswerOptions
@@ -115,9 +114,7 @@ def params_fingerprint(params: Params) -> str:
 def _bit_sums(value: jax.Array) -> jax.Array:
     """Two sums of all bits modulo 2^32, uint32[2]: whole numbers have no order of summation."""
     bits = jax.lax.bitcast_convert_type(value.astype(jnp.float32), jnp.uint32)
-    places = jnp.zeros(value.shape, jnp.uint32)
-    for axis, size in enumerate(value.shape):
-        places = places * np.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, value.shape, axis)
+    places = jnp.arange(value.size, dtype=jnp.uint32).reshape(value.shape)
     return jnp.stack([jnp.sum(bits, dtype=jnp.uint32), jnp.sum(bits * (2 * places + 1), dtype=jnp.uint32)])
 
 

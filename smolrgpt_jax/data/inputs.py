@@ -11,6 +11,7 @@ import numpy as np
 
 from smolrgpt_jax.data.masks import resample
 
+PICTURES = ("images", "depths", "region_masks")
 FEATURE_TOKENS = ("image tokens", "RGB region tokens", "depth region tokens")
 
 

@@ -12,11 +12,11 @@ import numpy as np
 
 from smolrgpt_jax.config import Compute, SmolRGPTConfig
 from smolrgpt_jax.data.chat import ChatTokenizer
+from smolrgpt_jax.data.inputs import PICTURES
 from smolrgpt_jax.generation.decode import Cache, Weights, columns, decode_weights, left_padded, next_logits, prefill
 from smolrgpt_jax.models.smolrgpt import Params, abstract_params
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-PICTURES = ("images", "depths", "region_masks")
 
 Arrays = dict[str, jax.Array]
 

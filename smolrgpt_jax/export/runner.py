@@ -28,14 +28,13 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import load_file
 
-from smolrgpt_jax.data.inputs import InputSizes, check_left_padded, model_inputs
+from smolrgpt_jax.data.inputs import PICTURES, InputSizes, check_left_padded, model_inputs
 from smolrgpt_jax.data.masks import box_mask
 from smolrgpt_jax.errors import told
 
 FORMAT = "smolrgpt_jax export 2"
 MANIFEST, PARAMETERS, TOKENIZER, SUFFIX = ("manifest.json", "parameters.safetensors", "tokenizer", "jax_export")
 MASK = "<mask>"
-PICTURES = ("images", "depths", "region_masks")
 
 
 @dataclass(frozen=True)

@@ -73,12 +73,13 @@ def make_constraint(
     None is the kind of an answer that is not closed. alone: the values take the place of the free text. vocabulary: tokens that
     the logits have, padding included. Raises ValueError for a tokenizer that does not write every digit as a token of its own.
     """
-    mark, end = [{token} for token in tokenizer.tokens(CLOSING)], {tokenizer.eos_id}
+    mark, eos = tokenizer.tokens(CLOSING), tokenizer.eos_id
     closings: dict[Kind | None, list[Word]] = {None: []}
     for kind in sorted(set(kinds) - {None}):
-        closings[kind] = [[*mark, *value, end] for value in _values(tokenizer, *kind)]
+        # Nothing follows the end.
+        closings[kind] = [[*({token} for token in mark), *value, {eos}, set()] for value in _values(tokenizer, *kind)]
     words = [word for of_kind in closings.values() for word in of_kind]
-    tokens = sorted(set().union(end, *mark, *(place for word in words for place in word)))
+    tokens = sorted({eos, *mark}.union(*(place for word in words for place in word)))
     states: list[_State] = []
     numbers: dict[_State | None, int] = {None: -1}
 
@@ -93,7 +94,7 @@ def make_constraint(
 
     def after(state: _State, token: int | None) -> _State | None:
         kind, free, places = state
-        at = {(word, place + 1) for word, place in places if token in (closings[kind][word][place:] or [()])[0]}
+        at = {(word, place + 1) for word, place in places if token in closings[kind][word][place]}
         value = {(word, place) for word, place in at if place >= len(mark)}
         if free and not value:
             return _State(kind, True, begin(kind, True).places | at)
@@ -103,11 +104,12 @@ def make_constraint(
     transitions, forced = [], []
     for state in states:  # which grow
         transitions.append([number(after(state, token)) for token in [*tokens, None]])
-        forced.append(number(after(begin(state.kind, False), min(mark[0]))) if state.free else -1)
+        forced.append(number(after(begin(state.kind, False), mark[0])) if state.free else -1)
     classes = np.full(vocabulary, len(tokens), np.int32)
     classes[tokens] = np.arange(len(tokens))
-    sizes = (min(mark[0]), tokenizer.eos_id, max(map(len, words), default=0))
-    return Constraint(*(jnp.asarray(x, jnp.int32) for x in (classes, transitions, forced, *sizes))), starts
+    longest = max((len(word) - 1 for word in words), default=0)
+    arrays = (classes, transitions, forced, mark[0], eos, longest)
+    return Constraint(*(jnp.asarray(array, jnp.int32) for array in arrays)), starts
 
 
 def _values(tokenizer: ChatTokenizer, category: str, count: int) -> list[Word]:
