@@ -24,7 +24,9 @@ PROGRAM = """
     import jax
     from smolrgpt_jax.data.sources.formats import read_warehouse
     from eval.answering.journal import open_journal
-    from smolrgpt_jax.generation import AnswerOptions, Sampling, generate_answers
+    from smolrgpt_jax.generation.answers import generate_answers
+    from smolrgpt_jax.generation.engine import AnswerOptions
+    from smolrgpt_jax.generation.sampling import Sampling
     from tests.generation.conftest import small_model
 
     jax.config.update("jax_default_matmul_precision", "highest")
