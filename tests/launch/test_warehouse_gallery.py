@@ -51,10 +51,6 @@ def test_categories_take_turns(data):
     assert all(question in picture.questions for picture, question in pairs)
 
 
-def test_masks_are_named_as_in_the_answers():
-    assert gallery.readable("Is <mask> left of <mask>?") == "Is [Region 0] left of [Region 1]?"
-
-
 def test_a_test_split_without_answers_can_be_shown(data, tmp_path, monkeypatch):
     bare = tmp_path / "bare"
     bare.mkdir()

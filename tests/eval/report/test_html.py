@@ -7,7 +7,7 @@ import pytest
 
 from eval.answering.warehouse import list_answers
 from eval.reading.methods import read_by_rules, read_values
-from eval.report.html import GALLERY_PER_CATEGORY, write_report
+from eval.report.html import GALLERY_PER_CATEGORY, numbered, write_report
 from eval.scoring.blind import BlindBaseline, read_training_questions
 from eval.scoring.results import compute_metrics
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
@@ -199,3 +199,8 @@ def test_a_picture_that_cannot_be_drawn_is_left_out(evaluated, tmp_path):
     pictures[0].image.write_bytes(b"no picture")
     write_report(tmp_path / "report.html", metrics, predictions, pictures)
     assert pictures[0].image.name + " with" not in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_masks_are_named_as_in_the_answers():
+    assert numbered("Is <mask> left of <mask>?", "Region ") == "Is [Region 0] left of [Region 1]?"
+    assert numbered("<mask> and <mask>") == "[0] and [1]"
