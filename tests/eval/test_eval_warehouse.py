@@ -147,7 +147,7 @@ def test_results_of_another_split_do_not_stay(warehouse, tmp_path, fake_model, m
 
 
 def test_answers_that_the_length_cut_are_marked_and_counted(warehouse, tmp_path, loaded_model, monkeypatch, capsys):
-    import smolrgpt_jax.generation
+    import smolrgpt_jax.generation.answers
 
     def generate_answers(model, pictures, options, kept):
         questions = [question for picture in pictures for question in picture.questions]
@@ -155,7 +155,7 @@ def test_answers_that_the_length_cut_are_marked_and_counted(warehouse, tmp_path,
         return {q.id: GeneratedAnswer(q.answer, cut_off=q.id in cut_off) for q in questions}
 
     monkeypatch.setattr(journal, "open_journal", lambda *_: None)
-    monkeypatch.setattr(smolrgpt_jax.generation, "generate_answers", generate_answers)
+    monkeypatch.setattr(smolrgpt_jax.generation.answers, "generate_answers", generate_answers)
     main(command_line(warehouse, tmp_path))
     predictions = read(tmp_path / "out", "predictions.json")
     assert [item.get("cut_off") for item in predictions[:4]] == [None, True, True, None]
@@ -189,16 +189,18 @@ def test_an_answerer_that_fails_leaves_nothing_behind(warehouse, tmp_path):
 
 
 def test_questions_that_could_not_be_asked_are_wrong(monkeypatch, warehouse, loaded_model):
-    import smolrgpt_jax.generation
+    import smolrgpt_jax.generation.answers
 
     pictures = read_warehouse(warehouse, "val")
-    monkeypatch.setattr(smolrgpt_jax.generation, "generate_answers", lambda *_: {"000100-count": GeneratedAnswer("4")})
+    monkeypatch.setattr(
+        smolrgpt_jax.generation.answers, "generate_answers", lambda *_: {"000100-count": GeneratedAnswer("4")}
+    )
     answers = command.answer_questions(loaded_model, pictures[:1], AnswerOptions(2, 8))
     assert answers == ["", "4", "", ""]
 
 
 def test_closing_values_come_with_the_texts(monkeypatch, warehouse, loaded_model):
-    import smolrgpt_jax.generation
+    import smolrgpt_jax.generation.answers
 
     pictures = read_warehouse(warehouse, "val")[:2]
     ids = [question.id for picture in pictures for question in picture.questions]
@@ -206,7 +208,7 @@ def test_closing_values_come_with_the_texts(monkeypatch, warehouse, loaded_model
     def generate_answers(model, pictures, options, kept):
         return {name: GeneratedAnswer("Seven.", 7) for name in ids[:-2]} | {ids[-2]: GeneratedAnswer("Well.")}
 
-    monkeypatch.setattr(smolrgpt_jax.generation, "generate_answers", generate_answers)
+    monkeypatch.setattr(smolrgpt_jax.generation.answers, "generate_answers", generate_answers)
     answers = command.answer_questions(loaded_model, pictures, AnswerOptions(closing="after_text"))
     assert answers[0] == {"answer": "Seven.", "closing": "7"}
     assert answers[-2:] == [{"answer": "Well.", "closing": None}, {"answer": "", "closing": None}]

@@ -76,7 +76,7 @@ def test_only_questions_of_the_categories_are_asked_again():
 
 
 def test_reordered_questions_are_answered_greedily_and_others_drawn(monkeypatch, warehouse, loaded_model):
-    import smolrgpt_jax.generation
+    import smolrgpt_jax.generation.answers
 
     pictures = read_warehouse(warehouse, "val")[:2]
     calls = []
@@ -85,7 +85,7 @@ def test_reordered_questions_are_answered_greedily_and_others_drawn(monkeypatch,
         calls.append((options, kept, pictures))
         return {q.id: GeneratedAnswer(q.id) for picture in pictures for q in picture.questions[1:]}
 
-    monkeypatch.setattr(smolrgpt_jax.generation, "generate_answers", generate_answers)
+    monkeypatch.setattr(smolrgpt_jax.generation.answers, "generate_answers", generate_answers)
     monkeypatch.setattr(journal, "open_journal", lambda path, *_: path)
     bad = BadRecords("report")
     ballots = Ballots(3, 0.5, seed=4)
