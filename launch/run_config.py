@@ -51,7 +51,8 @@ def _parse(doc: str, arguments: Sequence[str]) -> list[str]:
     if set(HELP) & set(arguments):
         # absl would leave --config out, which another module defines, and end with an error.
         own = flags.FLAGS.module_help(arguments[0]).split(":\n", 1)[-1]
-        print(f"{doc.strip()}\n\nflags:\n  --{FLAG}: {flags.FLAGS[FLAG].help}\n{own}\nsettings:\n{describe()}")
+        with told():
+            print(f"{doc.strip()}\n\nflags:\n  --{FLAG}: {flags.FLAGS[FLAG].help}\n{own}\nsettings:\n{describe()}")
         raise SystemExit(0)
     config = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     config.add_argument(f"--{FLAG}", nargs="?")
