@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import smolrgpt_jax.generation
+import smolrgpt_jax.generation.answers
 from eval.answering.samples import draw
 from eval.report.html import shown_question
 from eval.report.overlay import colour_of, draw_question
@@ -89,7 +89,7 @@ def told(monkeypatch, loaded_model):
         found = {question.id: GeneratedAnswer(question.answer) for question in asked}
         return found | {asked[-1].id: GeneratedAnswer("Who knows?", cut_off=True)}
 
-    monkeypatch.setattr(smolrgpt_jax.generation, "generate_answers", answer)
+    monkeypatch.setattr(smolrgpt_jax.generation.answers, "generate_answers", answer)
 
 
 def read(out) -> tuple[dict, str]:

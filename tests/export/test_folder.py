@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-import smolrgpt_jax.export
+import smolrgpt_jax.export.folder
 from launch.export import main
 from smolrgpt_jax.data.chat import FORMAT_FILE, ChatTokenizer
 from smolrgpt_jax.export.folder import write_export
@@ -146,7 +146,7 @@ def test_answers_are_as_long_as_the_checkpoint_was_trained_for(golden, small_tok
         asked.append(settings.new_tokens)
         out.mkdir()
 
-    monkeypatch.setattr(smolrgpt_jax.export, "write_export", export)
+    monkeypatch.setattr(smolrgpt_jax.export.folder, "write_export", export)
     main(["--checkpoint", str(folder), "--out", str(tmp_path / "1")])
     (folder / FORMAT_FILE).write_text('{"answer_tokens": 9}')
     main(["--checkpoint", str(folder), "--out", str(tmp_path / "2")])
