@@ -60,7 +60,7 @@ def find_processes(given: Processes = Processes(), environ: Mapping[str, str] = 
     missing = [f"--{n} ({VARIABLES[n]})" for n, value in found.items() if value is None]
     if not missing:
         try:
-            count, index = int(found["num_processes"]), int(found["process_id"])
+            count, index = int(str(found["num_processes"])), int(str(found["process_id"]))
         except ValueError:
             raise ValueError(
                 f"num_processes {found['num_processes']!r} and process_id {found['process_id']!r} have to be whole numbers"

@@ -48,14 +48,14 @@ class Model(Checkpoint):
         vision_features_rgb/_depth [B, N, Dv]; image_tokens, depth_tokens [B, T, D]; rgb_refined, depth_refined [B, g * g, D];
         region_rgb, region_depth [R1 + R2 + ..., D], the samples' regions one after another.
         """
-        masks = None if masks is None else mask_arrays(masks)
-        batch = self._batch(input_ids, attention_mask, images, depths, masks)
+        given = mask_arrays(masks) if masks is not None else []
+        batch = self._batch(input_ids, attention_mask, images, depths, given if masks is not None else None)
         found = _forward(self.config, self.compute, self.params, batch)
         out = {name: np.asarray(value, np.float32) for name, value in found.items()}
         out["logits"] = out["logits"][..., : self.config.decoder.vocab_size]
         for name in ("region_rgb", "region_depth"):
             if name in out:
-                out[name] = np.concatenate([row[: mask.shape[-1]] for row, mask in zip(out[name], masks)])
+                out[name] = np.concatenate([row[: mask.shape[-1]] for row, mask in zip(out[name], given)])
         return out
 
     def generate(
@@ -82,16 +82,16 @@ class Model(Checkpoint):
     def eos_id(self) -> int:
         return EOS_ID if self.tokenizer is None else self.tokenizer.eos_id
 
-    def _prompts(self, max_new_tokens: int, *given: Any, **named: Any) -> dict[str, jax.Array]:
+    def _prompts(self, max_new_tokens: int, *given: Any, **named: Any) -> dict[str, Any]:
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens is {max_new_tokens}, must be at least 1")
         batch = self._batch(*given, **named)
         check_left_padded(batch["picture_ids"])
         return batch
 
-    def _batch(self, *given: Any, **named: Any) -> dict[str, jax.Array]:
+    def _batch(self, *given: Any, **named: Any) -> dict[str, Any]:
         """The arrays of `model_inputs` as those of packed rows: one picture and one question each."""
-        batch = model_inputs(InputSizes.of(self.config), *given, **named)
+        batch: dict[str, Any] = model_inputs(InputSizes.of(self.config), *given, **named)
         pictures = {name: batch.pop(name)[:, None] for name in PICTURES if name in batch}
         return batch | left_padded(batch.pop("attention_mask")) | pictures
 

@@ -23,7 +23,7 @@ import jax
 import numpy as np
 import optax
 from jax.experimental import mesh_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from smolrgpt_jax.errors import RunError
 
@@ -93,7 +93,7 @@ def make_mesh(
     if sizes[0] % slices:
         raise RunError(f"the data axis of size {sizes[0]} does not divide over {slices} slices")
     # A 16x16 torus has no axis of 64: an axis of the mesh may take a part of one.
-    options = {"devices": devices, "allow_split_physical_axes": True}
+    options: dict[str, Any] = {"devices": devices, "allow_split_physical_axes": True}
     if slices > 1:
         within = (sizes[0] // slices, *sizes[1:])
         array = mesh_utils.create_hybrid_device_mesh(within, (slices, 1, 1), **options)
@@ -118,7 +118,11 @@ def batch_ways(mesh: Mesh) -> int:
 
 
 def spec_for(
-    logical: Sequence[str], shape: Sequence[int], mesh: Mesh, name: str = "array", ignore: Sequence[str] = ()
+    logical: Sequence[str],
+    shape: Sequence[int],
+    mesh: Mesh | AbstractMesh,
+    name: str = "array",
+    ignore: Sequence[str] = (),
 ) -> PartitionSpec:
     """The partition of one array from its dimensions' logical names, mesh axes in `ignore` left out.
 

@@ -42,11 +42,10 @@ def closing_value(category: str, value: str | float) -> str:
 def closed_turns(question: Question) -> list[str]:
     """`question.turns`, the answer followed by the closing where it has a value of a category that is scored by it."""
     turns = question.turns
-    closed = question.answer is not None and question.normalized_answer is not None
-    if not closed or question.category not in WAREHOUSE_CATEGORIES:
+    answer, value = question.answer, question.normalized_answer
+    if answer is None or value is None or question.category not in WAREHOUSE_CATEGORIES:
         return turns
-    value = closing_value(question.category, question.normalized_answer)
-    return [*turns[:-1], question.answer.rstrip() + CLOSING + value]
+    return [*turns[:-1], answer.rstrip() + CLOSING + closing_value(question.category, value)]
 
 
 def read_closing(category: str, text: str) -> tuple[str, str | int | float | None]:
@@ -86,8 +85,8 @@ class ChatFormat:
     def load(cls, file: Path) -> "ChatFormat":
         """Reads FORMAT_FILE; where there is none, all is as published. Raises DataError for one that holds anything else."""
         values = read_json(file) if file.is_file() else {}
-        kinds = {field.name: type(field.default) for field in dataclasses.fields(cls)}
-        if isinstance(values, dict) and all(kinds.get(name) is type(v) and v >= 0 for name, v in values.items()):
+        kinds: dict[str, type] = {field.name: type(field.default) for field in dataclasses.fields(cls)}
+        if isinstance(values, dict) and all(kinds.get(name) is type(value) for name, value in values.items()):
             found = cls(**values)
             if found.answer_tokens > 0:
                 return found
@@ -141,9 +140,8 @@ class ChatTokenizer:
         self._backend = tokenizer.backend_tokenizer
         self._backend.no_truncation()
         self._backend.no_padding()
-        self.image_id, self.mask_rgb_id, self.mask_depth_id, self.eos_id = map(
-            self._backend.token_to_id, (*EXTRA_TOKENS, END)
-        )
+        ids: list[Any] = [self._backend.token_to_id(token) for token in (*EXTRA_TOKENS, END)]
+        self.image_id, self.mask_rgb_id, self.mask_depth_id, self.eos_id = map(int, ids)
         self.pad_id = self.eos_id
         self.vocab_size = self._backend.get_vocab_size(with_added_tokens=True)
         self._user = self.tokens(f"{START}user\n")
@@ -229,8 +227,8 @@ class ChatTokenizer:
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """Returns the text of generated ids up to the first eos, without surrounding spaces."""
-        ids = itertools.takewhile(lambda id: id != self.eos_id, np.asarray(ids).tolist())
-        return self._backend.decode(list(ids), skip_special_tokens=True).strip()
+        text = itertools.takewhile(lambda id: id != self.eos_id, np.asarray(ids).tolist())
+        return self._backend.decode(list(text), skip_special_tokens=True).strip()
 
     def _batch(self, texts: Sequence[str]) -> Iterator[list[int]]:
         # In parts, because the library's own result per text is a hundred times larger than the ids.

@@ -92,15 +92,15 @@ def model_inputs(
             raise ValueError(f"{name} has shape {np.shape(pictures)}, expected {expected}")
     if masks is not None and len(masks) != len(tokens):
         raise ValueError(f"{len(masks)} mask arrays for {len(tokens)} rows")
-    given = mask_arrays(masks) if depths is not None and masks is not None else None
-    counts = [0 if given is None else given[row].shape[-1] for row in range(len(tokens))]
+    given = mask_arrays(masks) if depths is not None and masks is not None else []
+    counts = [mask.shape[-1] for mask in given] or [0] * len(tokens)
     room = max(counts) if regions is None else regions
     index = np.zeros(tokens.shape, np.int32)
     for row, count in enumerate(counts):
         if count > room:
             raise ValueError(f"row {row} has {count} regions, there is place for {room}")
         rgb = sizes.image_tokens + np.arange(count)
-        features = (np.arange(sizes.image_tokens), *((None, None) if given is None else (rgb, rgb + room)))
+        features = (np.arange(sizes.image_tokens), *((rgb, rgb + room) if given else (None, None)))
         ids = range(sizes.vocab_size - len(FEATURE_TOKENS), sizes.vocab_size)
         try:
             index[row] = feature_index(np.where(attended[row], tokens[row], -1), ids, features)

@@ -105,7 +105,7 @@ def plan_prompts(
                 on_bad_record.reject(error)
         while fitting:
             tokens = prefix + np.cumsum([questions.size(index, number) for number in fitting])
-            count = max(1, np.count_nonzero(tokens <= row_tokens))
+            count = max(1, int(np.count_nonzero(tokens <= row_tokens)))
             rows.append(PackedPicture(index, tuple(fitting[:count])))
             fitting = fitting[count:]
     prompts = Prompts(pictures, questions, rows, shape)
@@ -174,7 +174,7 @@ def prompt_batches(
         shape = dataclasses.replace(prompts.shape, tokens=length)
         for batch in batches:
             arrays = empty_batch(count, shape, prompts.tokenizer.pad_id)
-            asked = []
+            asked: list[tuple[Question, int, int, int]] = []
             for place, row in enumerate(batch):
                 out = {name: value[place] for name, value in arrays.items()}
                 (regions,) = fill_text(out, (row,), prompts.pictures, prompts.questions, shape)
@@ -185,6 +185,6 @@ def prompt_batches(
                     continue
                 sizes = prompts.lengths(row)
                 begins = itertools.accumulate(sizes, initial=prompts.prefix)
-                asked += [(question, place, *span) for question, *span in zip(prompts.asked(row), begins, sizes)]
+                asked += [(q, place, begin, size) for q, begin, size in zip(prompts.asked(row), begins, sizes)]
             del arrays["targets"]
             yield PromptBatch(arrays, asked, questions)

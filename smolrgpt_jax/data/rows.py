@@ -14,6 +14,7 @@ would see alone. Which questions share a row says `plan`.
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -185,7 +186,7 @@ class FileLoader:
         self._settings = shape, depth_mode, cached_pictures
         self._cached = functools.lru_cache(cached_pictures)(self._read)
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         # A worker process starts with an empty cache.
         return FileLoader, self._settings
 

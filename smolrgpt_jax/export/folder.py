@@ -25,7 +25,7 @@ from smolrgpt_jax import errors
 from smolrgpt_jax.checkpoint.load import Checkpoint
 from smolrgpt_jax.checkpoint.safetensors_folder import DTYPES, write_file
 from smolrgpt_jax.data import images, inputs, masks
-from smolrgpt_jax.data.chat import END, IMAGE_TOKEN, MASK_DEPTH_TOKEN, MASK_RGB_TOKEN, START
+from smolrgpt_jax.data.chat import END, IMAGE_TOKEN, MASK_DEPTH_TOKEN, MASK_RGB_TOKEN, START, ChatTokenizer
 from smolrgpt_jax.export import runner
 from smolrgpt_jax.export.programs import ExportSettings, export_programs, stored_dtype
 from smolrgpt_jax.files import new_folder
@@ -54,9 +54,9 @@ def write_export(
         _write_parameters(folder / runner.PARAMETERS, model, settings.dtype)
         model.tokenizer.save(folder / runner.TOKENIZER)
         for name, source in FILES.items():
-            text = Path(source.__file__).read_text(encoding="utf-8")
+            text = Path(str(source.__file__)).read_text(encoding="utf-8")
             (folder / f"{name}.py").write_text(re.sub(r"from smolrgpt_jax\.(data\.)?", "from ", text), encoding="utf-8")
-        manifest = _manifest(model, settings, exported)
+        manifest = _manifest(model, model.tokenizer, settings, exported)
         manifest["sha256"] = {
             file.relative_to(folder).as_posix(): runner.sha256(file)
             for file in sorted(folder.rglob("*"))
@@ -77,9 +77,8 @@ def _write_parameters(path: Path, model: Checkpoint, dtype: str) -> None:
 
 
 def _manifest(
-    model: Checkpoint, settings: ExportSettings, exported: Mapping[str, jax.export.Exported]
+    model: Checkpoint, tokenizer: ChatTokenizer, settings: ExportSettings, exported: Mapping[str, jax.export.Exported]
 ) -> dict[str, Any]:
-    tokenizer = model.tokenizer
     return {
         "format": runner.FORMAT,
         "jax": jax.__version__,

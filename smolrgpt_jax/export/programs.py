@@ -14,7 +14,7 @@ from smolrgpt_jax.config import Compute, SmolRGPTConfig
 from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.inputs import PICTURES
 from smolrgpt_jax.generation.decode import Cache, Weights, columns, decode_weights, left_padded, next_logits, prefill
-from smolrgpt_jax.models.smolrgpt import Params, abstract_params
+from smolrgpt_jax.models.smolrgpt import abstract_params
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -25,7 +25,7 @@ Arrays = dict[str, jax.Array]
 class Program:
     """function(parameters, inputs) -> outputs; parts: first words of its parameters' names; inputs: {name: shape and dtype}."""
 
-    function: Callable[[Params, Arrays], Arrays]
+    function: Callable[[dict[str, Any], Arrays], Arrays]
     parts: tuple[str, ...]
     inputs: dict[str, jax.ShapeDtypeStruct]
 
@@ -83,21 +83,22 @@ def make_programs(config: SmolRGPTConfig, settings: ExportSettings) -> dict[str,
     tokens, regions, total = settings.prompt_tokens, settings.regions, settings.prompt_tokens + settings.new_tokens
     compute, decoder = Compute.of(config, dtype=settings.dtype), config.decoder
     # Every program has a part of the model and of its parameters; the others are not looked at.
-    absent = abstract_params(config)
+    absent: dict[str, Any] = dict(abstract_params(config))
 
     def array(*shape: Any, of: Any = jnp.int32) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, of)
 
-    def encode(params: Params, inputs: Arrays) -> Arrays:
+    def encode(params: dict[str, Any], inputs: Arrays) -> Arrays:
         model = Weights(config, compute, absent | params, []).model
-        features = model.encode(*(inputs[name][:, None] if name in inputs else None for name in PICTURES))["features"]
+        given: list[Any] = [inputs[name][:, None] if name in inputs else None for name in PICTURES]
+        features = model.encode(*given)["features"]
         missing = config.image_tokens + 2 * regions - features.shape[1]
         return {"features": jnp.pad(features, ((0, 0), (0, missing), (0, 0)))}
 
     def named(layers: Any) -> dict[str, Any]:
         return {f"{part}_{i}": x for i, layer in enumerate(layers) for part, x in zip(("keys", "values"), layer)}
 
-    def read(params: Params, inputs: Arrays) -> Arrays:
+    def read(params: dict[str, Any], inputs: Arrays) -> Arrays:
         weights = Weights(config, compute, absent | params, [])
         prompts = {"tokens": inputs["input_ids"], "feature_index": inputs["feature_index"]}
         hidden, kept = prefill(weights, prompts | left_padded(inputs["attention_mask"]), inputs["features"])
@@ -105,7 +106,7 @@ def make_programs(config: SmolRGPTConfig, settings: ExportSettings) -> dict[str,
         layers = [columns(keys, values, settings.new_tokens) for keys, values in zip(*kept)]
         return {"logits": logits, **named(layers)}
 
-    def decode(params: Params, inputs: Arrays) -> Arrays:
+    def decode(params: dict[str, Any], inputs: Arrays) -> Arrays:
         prompt, step = inputs["attention_mask"] != 0, inputs["step"]
         layers = tuple((inputs[f"keys_{i}"], inputs[f"values_{i}"]) for i in range(decoder.layers))
         cache = Cache(prompt, jnp.broadcast_to(step, prompt.shape[:1]), step, layers)

@@ -141,8 +141,9 @@ class ExportedModel:
         rows, eos = len(input_ids), self.manifest["token_ids"]["eos"]
         if not rows:
             raise ValueError("there is no prompt")
-        given = (input_ids, attention_mask, images, depths, masks)
-        state = self.prefill(*(None if x is None else self._filled_up(x) for x in given))
+        given: tuple[Any, ...] = (input_ids, attention_mask, images, depths, masks)
+        filled: list[Any] = [None if x is None else self._filled_up(x) for x in given]
+        state = self.prefill(*filled)
         written, ended = np.full((rows, count), eos, np.int32), np.zeros(rows, bool)
         for step in range(count):
             token = np.asarray(jnp.argmax(state.logits, axis=-1))
@@ -171,7 +172,7 @@ class ExportedModel:
         ended = np.flatnonzero(ids == self.manifest["token_ids"]["eos"])
         return self._tokenizer().decode(ids[: ended[0] if ended.size else None].tolist()).strip()
 
-    def _tokenizer(self):
+    def _tokenizer(self) -> Any:
         from tokenizers import Tokenizer
 
         return Tokenizer.from_file(str(self.folder / TOKENIZER / "tokenizer.json"))

@@ -51,30 +51,31 @@ def generate_answers(
 
     Raises ValueError if the model has no tokenizer or lies on devices of several processes; DataError for a bad record.
     """
-    if model.tokenizer is None:
+    tokenizer = model.tokenizer
+    if tokenizer is None:
         raise ValueError("the checkpoint brings no tokenizer, answers cannot be read")
     texts: dict[str, str] = {} if kept is None else dict(kept.answers)
     cut_off: set[str] = set() if kept is None else set(kept.cut_off)
     prompts = plan_prompts(
         pictures[jax.process_index() :: jax.process_count()],
-        model.tokenizer,
+        tokenizer,
         prompt_shape(model.config),
         answered=texts,
         on_bad_record=options.on_bad_record,
     )
-    mark = model.tokenizer.tokens(CLOSING)
+    mark = tokenizer.tokens(CLOSING)
 
     def is_cut(ids: list[int]) -> bool:
         # A text that has used up its tokens is closed by force, right behind them.
         forced = ids[options.max_new_tokens :][: len(mark)] == mark
-        return forced or model.tokenizer.eos_id not in ids
+        return forced or tokenizer.eos_id not in ids
 
     shown = options.progress and jax.process_index() == 0
     with tqdm(
         total=sum(len(row.questions) for row in prompts.rows), desc="answers", unit="question", disable=not shown
     ) as bar:
         for ids in answer_prompts(model, prompts, options):
-            finished = {question: model.tokenizer.decode(tokens) for question, tokens in ids.items()}
+            finished = {question: tokenizer.decode(tokens) for question, tokens in ids.items()}
             cut = {question for question, tokens in ids.items() if is_cut(tokens.tolist())}
             if kept is not None:
                 kept.append(finished, cut)

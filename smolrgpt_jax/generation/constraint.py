@@ -75,7 +75,7 @@ def make_constraint(
     """
     mark, eos = tokenizer.tokens(CLOSING), tokenizer.eos_id
     closings: dict[Kind | None, list[Word]] = {None: []}
-    for kind in sorted(set(kinds) - {None}):
+    for kind in sorted({kind for kind in kinds if kind is not None}):
         # Nothing follows the end.
         closings[kind] = [[*({token} for token in mark), *value, {eos}, set()] for value in _values(tokenizer, *kind)]
     words = [word for of_kind in closings.values() for word in of_kind]
@@ -84,7 +84,7 @@ def make_constraint(
     numbers: dict[_State | None, int] = {None: -1}
 
     def number(state: _State | None) -> int:
-        if state not in numbers:
+        if state is not None and state not in numbers:
             numbers[state] = len(states)
             states.append(state)
         return numbers[state]

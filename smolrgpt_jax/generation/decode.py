@@ -13,7 +13,7 @@ The first step reads the last token of the prompt, which is therefore not among 
 import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,7 @@ class Weights:
 
     config: SmolRGPTConfig = field(metadata={"static": True})
     compute: Compute = field(metadata={"static": True})
-    params: Params
+    params: Mapping[str, Any]
     layers: list[Params]
 
     @property
@@ -76,7 +76,7 @@ class Slots(NamedTuple):
     state: jax.Array
 
 
-def decode_weights(config: SmolRGPTConfig, compute: Compute, params: Params) -> Weights:
+def decode_weights(config: SmolRGPTConfig, compute: Compute, params: Mapping[str, Any]) -> Weights:
     """The weights of products in the dtype they are computed in, so that no step converts them."""
     blocks = {name.removeprefix(BLOCKS): p for name, p in params.items() if name.startswith(BLOCKS)}
     tables = {name: params[name].astype(compute.dtype) for name in TABLES if name in params}
@@ -103,7 +103,9 @@ def prefill(
         features = model.encode(batch["images"], batch.get("depths"), batch.get("region_masks"))["features"]
     x = model.embed(batch["tokens"], batch["feature_index"], features)
     mask = packed_attention_mask(batch["picture_ids"], batch["question_ids"])
-    return model.decoder(x, batch["positions"], mask, keep=True)
+    hidden, kept = model.decoder(x, batch["positions"], mask, keep=True)
+    assert kept is not None
+    return hidden, kept
 
 
 def columns(keys: jax.Array, values: jax.Array, room: int = 0) -> KVCache:
@@ -173,7 +175,7 @@ def decode_until(
     def once(state: tuple[jax.Array, Slots]) -> tuple[jax.Array, Slots]:
         return state[0] + 1, step(weights, state[1], constraint, eos_id=eos_id, sampling=sampling)
 
-    return jax.lax.while_loop(going, once, (0, slots))[1]
+    return jax.lax.while_loop(going, once, (jnp.int32(0), slots))[1]
 
 
 def placed(slots: Slots) -> Slots:

@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import jax
 import numpy as np
@@ -60,10 +60,14 @@ class AnswerOptions:
 class AskedModel(Protocol):
     """What answers questions, such as a `smolrgpt_jax.model.Model`."""
 
-    config: SmolRGPTConfig
-    compute: Compute
-    params: Params
-    tokenizer: ChatTokenizer | None
+    @property
+    def config(self) -> SmolRGPTConfig: ...
+    @property
+    def compute(self) -> Compute: ...
+    @property
+    def params(self) -> Params: ...
+    @property
+    def tokenizer(self) -> ChatTokenizer | None: ...
 
 
 def question_key(seed: int, question_id: str) -> np.ndarray:
@@ -85,8 +89,8 @@ def answer_prompts(
 
 
 def _params_mesh(params: Params) -> Mesh | None:
-    place = next(iter(params.values())).sharding
-    if not isinstance(place, NamedSharding):
+    place: Any = next(iter(params.values())).sharding
+    if not isinstance(place, NamedSharding) or not isinstance(place.mesh, Mesh):
         return None
     if not place.is_fully_addressable:
         raise ValueError(
@@ -164,6 +168,7 @@ class _Engine:
         return self.batch is not None
 
     def _admit(self) -> None:
+        assert self.batch is not None
         free = [slot for slot, question in enumerate(self.questions) if question is None]
         taken, self.asked = self.asked[: len(free)], self.asked[len(free) :]
         asked = [slots.Asked(len(self.questions), 0, 0, 0, 0, np.zeros(2, np.uint32), 0)] * self.batch.questions

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,13 +19,13 @@ class Asked(NamedTuple):
     budget: most tokens of its answer; keys: uint32[N, 2], of its random numbers; state: of the constraint before the first token.
     """
 
-    slot: jax.Array
-    row: jax.Array
-    begin: jax.Array
-    length: jax.Array
-    budget: jax.Array
-    keys: jax.Array
-    state: jax.Array
+    slot: Any
+    row: Any
+    begin: Any
+    length: Any
+    budget: Any
+    keys: Any
+    state: Any
 
 
 @jax.jit

@@ -6,7 +6,7 @@ mask block by block.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -97,7 +97,7 @@ def resolve_attention(name: str, platform: str, row_tokens: int) -> AttentionImp
     needed = {"splash": "tpu", "cudnn": "gpu"}.get(name, platform)
     if needed != platform:
         raise RunError(f"{name} attention needs a {needed.upper()}, the devices are of platform {platform!r}")
-    return name
+    return cast(AttentionImplementation, name)
 
 
 def attention(
@@ -163,17 +163,24 @@ def _splash(q: jax.Array, k: jax.Array, v: jax.Array, packed: PackedSpans) -> ja
     block = math.gcd(length, SPLASH_BLOCK)
     # Queries, keys and values, those computed at once; the same three of the backward pass.
     sizes = splash.BlockSizes(*(block,) * 6, use_fused_bwd_kernel=True)
-    options = {"mask_value": splash.DEFAULT_MASK_VALUE, "is_mqa": False, "save_residuals": False, "interpret": False}
+    options: dict[str, Any] = {
+        "mask_value": splash.DEFAULT_MASK_VALUE,
+        "is_mqa": False,
+        "save_residuals": False,
+        "interpret": False,
+    }
     options |= {"attn_logits_soft_cap": None, "residual_checkpoint_name": None}
 
-    def row(q, k, v, segments, spans):
-        info = MaskInfo(None, None, None, None, q_sequence=spans)
-        kernel = splash.SplashAttentionKernel(info, None, info, block_sizes=sizes, mask_function=_may_attend, **options)
+    def row(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array, spans: jax.Array) -> jax.Array:
+        info: Any = MaskInfo(None, None, None, None, q_sequence=cast(Any, spans))
+        kernel: Any = splash.SplashAttentionKernel(
+            info, None, info, block_sizes=sizes, mask_function=_may_attend, **options
+        )
         heads_first = [x.swapaxes(0, 1) for x in (q, k, v)]
         return kernel(*heads_first, splash.SegmentIds(segments, segments)).swapaxes(0, 1)
 
-    def rows(q, k, v, segments, spans):
-        return jax.vmap(row)((q * dim**-0.5).astype(q.dtype), k, v, segments, spans)
+    def rows(q: jax.Array, k: jax.Array, v: jax.Array, *packed: jax.Array) -> jax.Array:
+        return jax.vmap(row)((q * dim**-0.5).astype(q.dtype), k, v, *packed)
 
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:

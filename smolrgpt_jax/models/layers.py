@@ -6,7 +6,7 @@ Parameters are float32; matrix products run in the dtype of their input; norms r
 import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,9 @@ from smolrgpt_jax.sharding import constrain_batch
 
 # Parameters as a flat dict, "decoder/blocks/q_proj/kernel" -> array: a stage, a sharding rule or a conversion
 # table is then a pattern over names.
-Params = dict[str, jax.Array]
+Params = Mapping[str, jax.Array]
+
+Block = TypeVar("Block", bound=nnx.Module)
 
 # What of a block's forward pass is kept for the backward pass: nothing ("full") or the products of its matrices ("dots").
 _REMAT_POLICIES = {"full": None, "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
@@ -84,7 +86,7 @@ class RMSNorm(nnx.Module):
         return (unit_scale(x.astype(jnp.float32), self.eps) * self.scale[...]).astype(x.dtype)
 
 
-def stack_blocks(make_block: Callable[[nnx.Rngs], nnx.Module], layers: int, rngs: nnx.Rngs) -> nnx.Module:
+def stack_blocks(make_block: Callable[[nnx.Rngs], Block], layers: int, rngs: nnx.Rngs) -> Block:
     """One block module whose every parameter has a leading `layers` dimension, each layer with its own key."""
     graphdef, _ = nnx.split(nnx.eval_shape(lambda: make_block(nnx.Rngs(0))), graph=False)
     keys = jax.random.split(rngs.params(), layers)
@@ -92,10 +94,7 @@ def stack_blocks(make_block: Callable[[nnx.Rngs], nnx.Module], layers: int, rngs
 
 
 def run_blocks(
-    blocks: nnx.Module,
-    x: jax.Array,
-    step: Callable[[nnx.Module, jax.Array], tuple[jax.Array, Any]],
-    compute: Compute = Compute(),
+    blocks: Block, x: jax.Array, step: Callable[[Block, jax.Array], tuple[jax.Array, Any]], compute: Compute = Compute()
 ) -> tuple[jax.Array, Any]:
     """Runs `step(block, x) -> (x, output)` over stacked blocks, scanned and rematerialised as `compute` says.
 
@@ -127,7 +126,7 @@ def _abstract(make: Callable[..., nnx.Module], *sizes: Any) -> tuple[Any, dict[s
     return graphdef, _flat(state)
 
 
-def _flat(state: nnx.State) -> Params:
+def _flat(state: Any) -> dict[str, Any]:
     return {"/".join(map(str, path)): variable.get_value() for path, variable in nnx.to_flat_state(state)}
 
 

@@ -100,7 +100,7 @@ class Decoder(nnx.Module):
     """Embeddings in, logits out; token lookup is separate so that image and region features can take a token's place."""
 
     def __init__(self, config: DecoderConfig, compute: Compute, rngs: nnx.Rngs):
-        def table() -> nnx.Param:
+        def table() -> nnx.Param[jax.Array]:
             # Rows past the vocabulary are zero: they are never looked up, and export trims them.
             rows = random(rngs, (config.padded_vocab_size, config.width), config.embedding_stddev)
             return nnx.Param(jnp.where(jnp.arange(len(rows))[:, None] < config.vocab_size, rows, 0.0))
@@ -138,8 +138,9 @@ class Decoder(nnx.Module):
 
         def step(block: DecoderBlock, x: jax.Array) -> tuple[jax.Array, KVCache | None]:
             # Prompts differ in length and are read once: no kernel is made for them.
-            x, kept = block(x, angles, mask, "xla" if keep else self.compute.attention)
-            return x, tuple(constrain(part, ("batch", "none", "heads", "none")) for part in kept) if keep else None
+            x, (k, v) = block(x, angles, mask, "xla" if keep else self.compute.attention)
+            split = ("batch", "none", "heads", "none")
+            return x, (constrain(k, split), constrain(v, split)) if keep else None
 
         x, kept = run_blocks(self.blocks, x, step, self.compute)
         return self.norm(x), kept

@@ -37,11 +37,14 @@ class SmolRGPT(nnx.Module):
         are made. Returns every intermediate, per picture (N = B * P), and `features`: float[B, F, D] in the order of
         `feature_index`: image tokens, then RGB regions, then depth regions, each picture by picture.
         """
-        by_picture = [None if x is None else x.reshape(-1, *x.shape[2:]) for x in (images, depths, region_masks)]
+
+        def by_picture(x: jax.Array) -> jax.Array:
+            return x.reshape(-1, *x.shape[2:])
+
         if depths is None or region_masks is None:
-            out = self.encode_pictures(by_picture[0])
+            out = self.encode_pictures(by_picture(images))
         else:
-            out = self.encode_regions(*by_picture)
+            out = self.encode_regions(by_picture(images), by_picture(depths), by_picture(region_masks))
         features = [out[name] for name in ("image_tokens", "region_rgb", "region_depth") if name in out]
         rows = [x.reshape(images.shape[0], -1, x.shape[-1]) for x in features]
         return out | {"features": constrain_batch(jnp.concatenate(rows, axis=1))}

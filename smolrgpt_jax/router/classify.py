@@ -99,7 +99,7 @@ class RouterTokenizer:
         """One more than the largest id."""
         return 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values())
 
-    def token_id(self, token: str) -> int:
+    def token_id(self, token: str) -> Any:
         return self._tokenizer.token_to_id(token)
 
     def encode(self, texts: Sequence[str]) -> tuple[list[list[int]], int]:

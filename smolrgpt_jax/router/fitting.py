@@ -29,7 +29,7 @@ class RouterTraining:
     peak: float
     seed: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1:
             raise ValueError(f"{self.steps} steps of {self.batch} texts are too few")
         if not 0 < self.peak < math.inf:
@@ -65,7 +65,7 @@ def train_router(
     optimizer = make_optimizer(stage, params, training.steps, OptimizerConfig())
 
     @functools.partial(jax.jit, donate_argnums=(0, 1))
-    def step(params: Params, state: Any, tokens: jax.Array, mask: jax.Array, labels: jax.Array):
+    def step(params: Params, state: Any, tokens: jax.Array, mask: jax.Array, labels: Any) -> tuple[Params, Any, Any]:
         def mean_loss(params: Params) -> jax.Array:
             logits = bind(config, params)(tokens, mask)["logits"]
             return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
@@ -75,17 +75,17 @@ def train_router(
         return optax.apply_updates(params, updates), state, loss
 
     # Copies, as the step gives away its arguments' memory.
-    params = {name: jnp.array(value, copy=True) for name, value in params.items()}
-    state = optimizer.init(params)
-    labels = np.asarray(labels, np.int32)
+    trained: Params = {name: jnp.array(value, copy=True) for name, value in params.items()}
+    state = optimizer.init(trained)
+    of_texts = np.asarray(labels, np.int32)
     batches = itertools.islice(shuffled_batches(len(rows), training.batch, training.seed), training.steps)
     losses: list[float] = []
     with tqdm(batches, total=training.steps, desc="training", unit=" steps") as bar:
         for chosen in bar:
             tokens, mask = pad_rows([rows[i] for i in chosen], config.longest, config.pad_id)
-            params, state, loss = step(params, state, tokens, mask, labels[chosen])
+            trained, state, loss = step(trained, state, tokens, mask, of_texts[chosen])
             losses.append(float(loss))
             if not math.isfinite(losses[-1]):
                 raise ValueError(f"the loss is {loss} at step {len(losses)}; a smaller learning rate helps")
             bar.set_postfix(loss=f"{losses[-1]:.4f}")
-    return params, losses
+    return trained, losses

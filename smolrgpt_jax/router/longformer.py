@@ -48,7 +48,7 @@ class LongformerConfig:
     pad_id: int = 1
     layer_norm_eps: float = 1e-5
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if len(set(self.labels)) != len(self.labels) or not self.labels:
             raise ConfigError(f"the labels {list(self.labels)} are none or not distinct")
         for name in ("vocab_size", "positions", "token_types", "width", "mlp_width", "heads", "layers", "window"):
@@ -145,7 +145,7 @@ class LongformerBlock(nnx.Module):
 
 class LongformerEncoder(nnx.Module):
     def __init__(self, config: LongformerConfig, rngs: nnx.Rngs):
-        def table(rows: int) -> nnx.Param:
+        def table(rows: int) -> nnx.Param[jax.Array]:
             return nnx.Param(random(rngs, (rows, config.width), EMBEDDING_STDDEV))
 
         self.word_embedding = table(config.vocab_size)

@@ -100,7 +100,7 @@ def _osd_record(scene: MadeScene, config: WarehouseConfig) -> dict[str, Any]:
     return {"filename": scene.name, "conversations": turns(pairs), **_regions(regions, config)}
 
 
-def digest(content: list) -> str:
+def digest(content: list[Any]) -> str:
     """A record's id from what it says."""
     return hashlib.md5(json.dumps(content).encode(), usedforsecurity=False).hexdigest()
 
@@ -110,7 +110,7 @@ def turns(pairs: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
     return [{"from": who, "value": text} for pair in pairs for who, text in zip(("human", "gpt"), pair)]
 
 
-def _regions(regions: Sequence[Region], config: WarehouseConfig) -> dict[str, list]:
+def _regions(regions: Sequence[Region], config: WarehouseConfig) -> dict[str, list[Any]]:
     """Boxes (left, top, right, bottom in pixels) and masks of regions."""
     masks = rles(regions, config)
     boxes = [coco.toBbox({**rle, "counts": rle["counts"].encode()}).tolist() for rle in masks]

@@ -5,6 +5,7 @@ thirty shadows as for three.
 """
 
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -145,7 +146,7 @@ def _floor_tone(scene: Scene, x: np.ndarray, y: np.ndarray, focal: float) -> np.
     for thing in scene.things:
         if thing.kind != "buffer":
             # The shadow leans away from the light.
-            lean = tuple(thing.position[k] - look.lean * scene.light[k] for k in range(2))
+            lean = [thing.position[k] - look.lean * scene.light[k] for k in range(2)]
             edge = edge_distance(x, y, lean, thing.size, thing.yaw)
             near = np.flatnonzero(edge < look.soft)
             tone[near] *= np.clip(1 - look.shadow + look.shadow / look.soft * np.maximum(edge[near], 0), 0, 1)
@@ -219,16 +220,16 @@ def _box_marks(
     if not scene.look.prints:
         return seams, []
     points = np.flatnonzero(np.array([box.material == "card" for box in scene.cuboids])[cuboid])
-    cuboid, axis, ends = cuboid[points], axis[points], np.stack([end[points] for end in ends])
+    cuboid, axis, of_face = cuboid[points], axis[points], np.stack([end[points] for end in ends])
     which = cuboid.astype(np.int32) * 131 + axis.astype(np.int32)
     places, extents = [], []
     for chosen in (np.where(axis == 0, 1, 0), np.where(axis == 2, 1, 2)):  # across the face and up it
-        extent, end = cells[cuboid, chosen], ends[chosen, np.arange(points.size)]
+        extent, end = cells[cuboid, chosen], of_face[chosen, np.arange(points.size)]
         number = np.minimum(np.floor(end / extent), np.round(sizes[cuboid, chosen] / extent) - 1)
         which = which * 7 + number.astype(np.int32)
         places.append(end - (number + np.float32(0.5)) * extent)
         extents.append(extent)
-    tape, label, ink = print_marks(scene.look.prints, *places, tuple(extents), which)
+    tape, label, ink = print_marks(scene.look.prints, places[0], places[1], extents, which)
     return seams, [(points[tape], TAPE, 0.6), (points[label], LABEL, 1.0), (points[ink], INK, 0.6)]
 
 
@@ -340,7 +341,7 @@ def on_digit(number: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def print_marks(
-    share: float, across: np.ndarray, up: np.ndarray, size: tuple[np.ndarray, np.ndarray], which: np.ndarray
+    share: float, across: np.ndarray, up: np.ndarray, size: Sequence[np.ndarray], which: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What is stuck and printed on a share of the cardboard faces: bool[N] each, on tape, on a paper label, on printed ink.
 

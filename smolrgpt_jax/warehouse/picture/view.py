@@ -61,7 +61,7 @@ def visible_regions(scene: Scene, rendering: Rendering, min_area: float) -> list
     u = (np.bincount(flat, columns, size) / np.maximum(areas, 1) + 0.5) / width
     v = (np.bincount(flat, rows, size) / np.maximum(areas, 1) + 0.5) / height
     by_column = np.asfortranarray(rendering.ids)  # the order that COCO encodes in
-    regions = []
+    regions: list[Region] = []
     for thing in scene.things:
         number = thing.number
         if areas[number] >= max(min_area * height * width, 1):

@@ -90,7 +90,7 @@ def find_faces(scene: Scene, width: int, height: int) -> Pixels:
     faces, size = Faces(scene), np.array([width, height])
     lows = np.clip(np.floor(faces.corners.min(1) * focal + size / 2).astype(int), 0, size)
     highs = np.clip(np.ceil(faces.corners.max(1) * focal + size / 2).astype(int), 0, size)
-    for index in np.flatnonzero((lows < highs).all(1)):
+    for index in np.flatnonzero((lows < highs).all(1)).tolist():
         (left, top), (right, bottom) = lows[index].tolist(), highs[index].tolist()
         a, b, c = faces.maps[index].T[..., None, None]
         values = a * columns[left:right] + (b * rows[top:bottom, None] + c)

@@ -6,7 +6,9 @@ turns it counter-clockwise seen from above; the camera's yaw is its heading, clo
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -31,8 +33,9 @@ class Camera:
         forward = np.array([sin_yaw * cos_pitch, cos_yaw * cos_pitch, -math.sin(self.pitch)])
         return np.stack([right, np.cross(forward, right), forward])
 
-    def on_floor(self, point: Point) -> Point:
-        """A floor point as metres (ahead, right) of the point below the camera, by its heading."""
+    def on_floor(self, point: Any) -> Any:
+        """A floor point (or an array of them, coordinates first) as metres (ahead, right) of the point below the camera, by its
+        heading."""
         dx, dy = point[0] - self.position[0], point[1] - self.position[1]
         cos, sin = math.cos(self.yaw), math.sin(self.yaw)
         return dx * sin + dy * cos, dx * cos - dy * sin
@@ -84,7 +87,7 @@ def overlap(a: list[Point], b: list[Point]) -> bool:
     return True
 
 
-def edge_distance(x: np.ndarray, y: np.ndarray, center: Point, size: Point, yaw: float) -> np.ndarray:
+def edge_distance(x: np.ndarray, y: np.ndarray, center: Sequence[float], size: Point, yaw: float) -> np.ndarray:
     """Metres outside a rectangle's nearest side, negative inside, of float32 points whose shapes broadcast."""
     cos, sin = np.float32(np.cos(yaw)), np.float32(np.sin(yaw))
     dx, dy = x - np.float32(center[0]), y - np.float32(center[1])

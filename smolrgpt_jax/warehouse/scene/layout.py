@@ -176,6 +176,7 @@ class Builder:
         rng, config = self.rng, self.config
         wanted = min(int(rng.choice([1, 2, 3], p=[0.1, 0.3, 0.6])), config.max_buffers)
         middle = self.camera.floor_point(0.0, 0.0)
+        assert middle is not None
         for attempt in range(400):
             number = max(wanted - attempt // 40, 1)  # fewer where so many do not fit into the view
             size, step, slots = _buffer_shape(rng)
@@ -204,9 +205,9 @@ class Builder:
         for _ in range(100 * left):
             if left == 0:
                 break
-            place = self.seen_place(0.75)
-            if place is not None and self.outside_buffers(place, 0.85):
-                self.add("pallet", place, rng.uniform(0, math.pi), PALLET[:2], 0.7)
+            found = self.seen_place(0.75)
+            if found is not None and self.outside_buffers(found, 0.85):
+                self.add("pallet", found, rng.uniform(0, math.pi), PALLET[:2], 0.7)
                 left -= 1
         return buffers[counted].number
 
@@ -252,6 +253,7 @@ class Builder:
         """Things along the walls and a few on the floor that no question is about."""
         rng = self.rng
         for _ in range(int(rng.integers(3, 8))):
+            place: Point | None
             if rng.random() < 0.6:
                 place, yaw = self._at_a_wall(rng, 0.6)
                 yaw = abs(yaw) % math.pi  # along the wall

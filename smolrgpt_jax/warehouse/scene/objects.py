@@ -42,8 +42,8 @@ class Thing:
 
     def outline(self) -> list[Point]:
         """Corners of the floor below it, that of its load where that is larger."""
-        size = tuple(map(max, self.size, PALLET)) if self.carrying else self.size
-        return corners(self.position, size, self.yaw)
+        (x, y), (least_x, least_y) = self.size, PALLET[:2] if self.carrying else (0.0, 0.0)
+        return corners(self.position, (max(x, least_x), max(y, least_y)), self.yaw)
 
     def is_half_inside(self, buffer: "Thing") -> bool:
         """Whether it is neither wholly inside of a buffer's rectangle nor wholly outside."""
@@ -80,16 +80,15 @@ def placer(origin: Point, yaw: float, owner: int = 0) -> Place:
     ) -> Cuboid:
         x, y = moved(origin, offset[:2], yaw)
         along, across, high = map(float, size)
-        return Cuboid(
-            (x, y, offset[2] + high / 2), (along, across, high), yaw, color, owner, tuple(map(int, cells)), material
-        )
+        a, b, c = map(int, cells)
+        return Cuboid((x, y, offset[2] + high / 2), (along, across, high), yaw, color, owner, (a, b, c), material)
 
     return place
 
 
 def pick(rng: np.random.Generator, options: Sequence[T]) -> T:
     """One of several, each as likely as the others."""
-    return options[rng.integers(len(options))]
+    return options[int(rng.integers(len(options)))]
 
 
 def tinted(rng: np.random.Generator, color: Color, spread: float = 0.1) -> Color:
@@ -155,4 +154,8 @@ def shelf(rng: np.random.Generator, place: Place, thing: Thing) -> list[Cuboid]:
     return boxes
 
 
-DRAWN = {"pallet": pallet, "transporter": transporter, "shelf": shelf}
+DRAWN: dict[str, Callable[[np.random.Generator, Place, Thing], list[Cuboid]]] = {
+    "pallet": pallet,
+    "transporter": transporter,
+    "shelf": shelf,
+}

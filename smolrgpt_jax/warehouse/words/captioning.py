@@ -7,7 +7,7 @@ along its heading and left or right of it. Both are those of the questions.
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
@@ -131,7 +131,7 @@ class Captioner:
 
     def captions(self, counts: CaptionCounts) -> list[Caption]:
         """Captions of every kind, as many as are wanted and the scene allows."""
-        made: dict[tuple, Caption] = {}
+        made: dict[tuple[Hashable, ...], Caption] = {}
         for kind, wanted in dataclasses.asdict(counts).items():
             for _ in range(wanted):
                 with contextlib.suppress(Unclear):

@@ -6,7 +6,7 @@ Answers name regions "[Region i]", the i-th "<mask>" of the question. Masks of o
 import contextlib
 import dataclasses
 from collections.abc import Callable, Hashable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -166,8 +166,8 @@ class Draft:
             self.opening += worked.legs(a, b, self.style.summary) if self.style.metres else worked.offset(a, b)
         metres = round(floor_distance(a, b), self.style.decimals)
         form = form or ("distance_answers" if metres else "inside_answers")
-        a, b = (f"{'' if r.kind == 'transporter' else 'the '}{NOUNS[r.kind]} {self.name(r)}" for r in (a, b))
-        text = self.worded(form, a=a, b=b, A=a[0].upper() + a[1:], metres=f"{metres:.{self.style.decimals}f}")
+        one, other = (f"{'' if r.kind == 'transporter' else 'the '}{NOUNS[r.kind]} {self.name(r)}" for r in (a, b))
+        text = self.worded(form, a=one, b=other, A=one[0].upper() + one[1:], metres=f"{metres:.{self.style.decimals}f}")
         return self.asked("distance", text, metres, about, with_image)
 
     def asked(
@@ -223,9 +223,9 @@ class Asker:
         return draft.asked("left_right", text, answer, frozenset(pair), PAIR_WITH_IMAGE)
 
     def _distance_of_two(self) -> Asked:
-        pair = _first(2, self.pallets)
+        one, other = pair = _first(2, self.pallets)
         draft = Draft(self, "distance_of_two", pair)
-        return draft.distance(*pair, frozenset(pair), "distance_of_two_answers", PAIR_WITH_IMAGE)
+        return draft.distance(one, other, frozenset(pair), "distance_of_two_answers", PAIR_WITH_IMAGE)
 
     def _distance_of_extremes(self) -> Asked:
         left, right = (clear(outermost(self.pallets, which)) for which in ENDS)
@@ -259,7 +259,7 @@ class Asker:
         draft.introduce(buffer, where)
         return draft.distance(transporter, buffer, ("transporter", where, transporter.index))
 
-    def _with_wanted_zero(self, cases: list[tuple]) -> tuple:
+    def _with_wanted_zero(self, cases: list[tuple[Any, ...]]) -> tuple[Any, ...]:
         """One of the cases (two regions, ...), a distance of zero as often as ZERO_SHARE says."""
         zero = self.rng.random() < ZERO_SHARE
         cases = [case for case in cases if (round(floor_distance(*case[:2]), self.style.decimals) == 0) == zero]
@@ -289,7 +289,7 @@ class Asker:
 
     def _count(self) -> Asked:
         """Pallets in the counted buffer, which is given, or named by its place or by a shelf."""
-        buffer = clear(next((region for region in self.buffers if region.thing.number == self.counted), None))
+        buffer: Region = clear(next((region for region in self.buffers if region.thing.number == self.counted), None))
         _first(2, self.pallets)
         regions, shelf = [*self.buffers, *self.pallets], self.shelves[0] if len(self.shelves) == 1 else None
         if len(self.buffers) == 1 or self.rng.random() < 0.15:
@@ -308,7 +308,12 @@ class Asker:
         draft.work(worked.insides, self.pallets, buffer)
         inside = [draft.name(pallet) for pallet in self.pallets if is_inside(pallet, buffer)]
         are, pallets = ("is", "pallet") if len(inside) == 1 else ("are", "pallets")
-        words = {"are": are, "pallets": pallets, "buffer": buffer, "count": NUMBER_WORDS[len(inside)]}
+        words: dict[str, str | Region] = {
+            "are": are,
+            "pallets": pallets,
+            "buffer": buffer,
+            "count": NUMBER_WORDS[len(inside)],
+        }
         text = draft.worded("found" if inside else "none_found", **words, listed=" ".join(inside))
         text += draft.worded("totals", **words)
         return draft.asked("count", text, len(inside), ("count", draft.wording))
