@@ -14,6 +14,7 @@ import signal
 from pathlib import Path
 
 from smolrgpt_jax.errors import told
+from smolrgpt_jax.files import as_path
 
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 SHOWN = 5  # differences named in the last line of verify; its table shows where the others are
@@ -27,6 +28,14 @@ def size_in_bytes(text: str) -> int:
     if match is None or match[2].upper() not in UNITS or float(match[1]) <= 0:
         raise argparse.ArgumentTypeError(f"{text!r} is no size such as 500MB or 2GiB")
     return max(1, int(float(match[1]) * UNITS[match[2].upper()]))
+
+
+def typed_path(text: str) -> Path:
+    """As `as_path`."""
+    try:
+        return as_path(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def dtype_name(text: str) -> str:
@@ -48,7 +57,7 @@ def make_parser() -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=help)
         added.set_defaults(run=run)
         for path in paths:
-            added.add_argument(path, type=Path)
+            added.add_argument(path, type=typed_path)
         return added.add_argument
 
     add = command("torch-to-jax", to_jax, "PyTorch folder to a checkpoint of ours", "source", "destination")

@@ -14,7 +14,7 @@ import numpy as np
 
 from smolrgpt_jax.checkpoint import orbax as checkpoints
 from smolrgpt_jax.checkpoint.load import BETWEEN, draw, read_checkpoint, tokenizer_files
-from smolrgpt_jax.checkpoint.mapping import entries, params_from_tensors
+from smolrgpt_jax.checkpoint.mapping import TIED_NAMES, entries, params_from_tensors
 from smolrgpt_jax.checkpoint.safetensors_folder import (
     CONFIG_FILE,
     StoredTensor,
@@ -22,6 +22,7 @@ from smolrgpt_jax.checkpoint.safetensors_folder import (
     is_finite,
     open_tensors,
     read_config_json,
+    untied,
 )
 from smolrgpt_jax.checkpoint.torch import default_layout, read_folder, with_dtype, with_shards, write_folder
 from smolrgpt_jax.config import DecoderConfig, SmolRGPTConfig, VisionConfig
@@ -242,10 +243,6 @@ def _sources(
 
     Raises CheckpointError listing all missing, unexpected and wrongly shaped tensors.
     """
-    there = {name.removeprefix("vision_model."): tensor for name, tensor in open_tensors(folder)[0].items()}
-    there = {name: tensor for name, tensor in there.items() if not ignored.match(name)}
-    if config.decoder.tied_head:
-        there.pop("lm_head.weight", None)  # stored beside its twin by some
     expected, parts_of = {}, {}
     for entry in entries(config):
         if not entry.torch.startswith(tower):
@@ -257,5 +254,12 @@ def _sources(
         elif entry.kind == "positions":
             rows, *rest = rest
         expected |= dict.fromkeys(parts, (rows // len(parts), *rest))
+    tensors, _ = open_tensors(folder, expected)
+    there = {name: tensor for name, tensor in tensors.items() if not ignored.match(name)}
+    head, embedding = (_parts(name, names)[0] for name in TIED_NAMES)
+    twice = config.decoder.tied_head and head in there and embedding in expected
+    if twice:
+        expected[head] = expected[embedding]
     check_fit(folder, there, expected)
+    check_fit(folder, there, expected, problems=untied(there, (head, embedding)) if twice else ())
     return {name: [there[part] for part in parts] for name, parts in parts_of.items()}

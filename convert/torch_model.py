@@ -16,7 +16,7 @@ import numpy as np
 from convert.folders import LLAMA_FIELDS, SIGLIP_FIELDS
 from smolrgpt_jax.checkpoint.mapping import INV_FREQ, TIED_NAMES
 from smolrgpt_jax.checkpoint.safetensors_folder import CONFIG_FILE, SINGLE_FILE, check_fit, open_tensors
-from smolrgpt_jax.checkpoint.torch import config_to_torch, read_config
+from smolrgpt_jax.checkpoint.torch import config_to_torch, read_config, torch_shapes
 from smolrgpt_jax.config import SmolRGPTConfig
 from smolrgpt_jax.files import new_folder
 
@@ -33,7 +33,7 @@ def load_torch(folder: Path) -> "TorchModel":
     torch, _ = _import_torch()
     folder = Path(folder)
     config = read_config(folder)
-    tensors, _ = open_tensors(folder)
+    tensors, _ = open_tensors(folder, torch_shapes(config))
     model = TorchModel(config)
     if config.decoder.tied_head and EMBEDDING in tensors:
         tensors.setdefault(HEAD, tensors[EMBEDDING])

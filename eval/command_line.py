@@ -2,9 +2,28 @@
 
 import argparse
 import sys
+from pathlib import Path
+from typing import Any
+
+from smolrgpt_jax.files import as_path
+
+
+def _typed(text: str) -> Path:
+    try:
+        return as_path(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reads arguments of type Path with `as_path`; the parsers of subcommands are of this class too."""
+
+    def __init__(self, *args: Any, **settings: Any):
+        super().__init__(*args, **settings)
+        self.register("type", Path, _typed)
 
 
 def command_line(module: str, doc: str) -> argparse.ArgumentParser:
     """The parser of `python -m MODULE` or `smolrgpt COMMAND`, whose help shows the module's docstring as it stands."""
     prog = sys.argv[0] if sys.argv[0].startswith("smolrgpt ") else f"python -m {module}"
-    return argparse.ArgumentParser(prog=prog, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    return _Parser(prog=prog, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)

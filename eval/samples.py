@@ -22,7 +22,7 @@ from eval.command_line import command_line
 from smolrgpt_jax.data.records import BadRecords
 from smolrgpt_jax.data.sources.formats import read_source
 from smolrgpt_jax.errors import ConfigError, DataError, told
-from smolrgpt_jax.files import check_folder
+from smolrgpt_jax.files import as_path, check_folder
 
 BATCH_SIZE = 32
 
@@ -58,7 +58,7 @@ def sources_of(run: Mapping[str, Any], training_data: bool) -> dict[str, Mapping
     if training_data or not sources:
         sources = run["data"]["sources"]
     for name, source in sources.items():
-        if not Path(source["root"]).is_dir():
+        if not as_path(source["root"]).is_dir():
             moved = f"{source['root']} of the run's source {name} is not there"
             raise DataError(f"{moved} (paths are as the run was given them); give --source")
     return dict(sources)

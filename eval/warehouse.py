@@ -45,7 +45,7 @@ from smolrgpt_jax.data.images import DEPTH_MODES
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, BadRecords, Picture, describe
 from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.errors import DataError, told
-from smolrgpt_jax.files import check_folder, read_json
+from smolrgpt_jax.files import as_path, check_folder, read_json
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -70,11 +70,11 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _named_file(text: str) -> tuple[str, str]:
+def _named_file(text: str) -> tuple[str, Path]:
     name, mark, file = text.partition("=")
     if not (name and mark and file):
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=FILE")
-    return name, file
+    return name, as_path(file)
 
 
 @told(INTERRUPTED)
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"answering {file} with {args.checkpoint}, writing to {args.out}")
     check_folder(args.out)
     for _, curve in args.loss_curves:
-        if not Path(curve).is_file():
+        if not curve.is_file():
             raise DataError(f"{curve}: no such file, though --loss_curves names it")
     bad = BadRecords("report")
     pictures = read_warehouse(args.data, args.split, annotations=annotations, on_bad_record=bad)

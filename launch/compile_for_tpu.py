@@ -15,7 +15,7 @@ from launch import run_config
 from smolrgpt_jax.chips import SLICES as TOPOLOGIES
 from smolrgpt_jax.chips import find_slice
 from smolrgpt_jax.errors import RunError, told
-from smolrgpt_jax.files import write_json
+from smolrgpt_jax.files import as_path, write_json
 
 CONFIG = run_config.define()
 TOPOLOGY = flags.DEFINE_string("topology", None, f"one of {', '.join(TOPOLOGIES)}", required=True)
@@ -48,7 +48,7 @@ def run(arguments: list[str]) -> None:
     if "largest_rows_per_chip" in report:
         print(f"largest batch found: {report['largest_rows_per_chip']} rows per chip")
     if OUT.value:
-        write_json(OUT.value, report)
+        write_json(as_path(OUT.value), report)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import functools
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,11 +41,15 @@ def load(path: str, arguments: Sequence[str] = ()) -> ConfigDict:
     line = ["", f"--{FLAG}={path}", *arguments]
     config_flags.DEFINE_config_file(FLAG, lock_config=True, flag_values=values, sys_argv=line)
     _check(values, path, arguments)
-    try:
-        values(line, known_only=True)
-    except (flags.Error, TypeError) as error:
-        raise ValueError(str(error)) from None
+    _parsed(values, line, known_only=True)
     return values[FLAG].value
+
+
+def _parsed(values: flags.FlagValues, line: Sequence[str], **how: bool) -> list[str]:
+    try:
+        return values(line, **how)
+    except (flags.Error, TypeError) as error:
+        raise ValueError(" ".join(str(error).split())) from None
 
 
 def _parse(doc: str, arguments: Sequence[str]) -> list[str]:
@@ -54,12 +59,14 @@ def _parse(doc: str, arguments: Sequence[str]) -> list[str]:
         with told():
             print(f"{doc.strip()}\n\nflags:\n  --{FLAG}: {flags.FLAGS[FLAG].help}\n{own}\nsettings:\n{describe()}")
         raise SystemExit(0)
+    # The shell leaves a "~" behind "=" as it is.
+    arguments = [re.sub(f"(?<=^--{FLAG}=)~.*", lambda path: os.path.expanduser(path[0]), a) for a in arguments]
     config = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     config.add_argument(f"--{FLAG}", nargs="?")
-    if path := config.parse_known_args(arguments[1:])[0].config:
-        with told():
+    with told():
+        if path := config.parse_known_args(arguments[1:])[0].config:
             _check(flags.FLAGS, path, arguments)
-    return app.parse_flags_with_usage(list(arguments))
+        return _parsed(flags.FLAGS, arguments)
 
 
 def _check(values: flags.FlagValues, path: str, arguments: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ from absl import flags
 from launch import run_config
 from smolrgpt_jax import distributed
 from smolrgpt_jax.errors import RunError, told
+from smolrgpt_jax.files import as_path
 
 CONFIG = run_config.define()
 WORKDIR = flags.DEFINE_string("workdir", None, "where checkpoints and metrics go", required=True)
@@ -33,10 +34,7 @@ TIMEOUT = flags.DEFINE_integer(
 def run(arguments: list[str]) -> None:
     if len(arguments) > 1:
         raise RunError(f"unknown argument {arguments[1]!r}")
-    workdir = WORKDIR.value
-    if "://" in workdir:
-        how = "mount the bucket and give the folder (launch/pods/README.md says how)"
-        raise RunError(f"--workdir {workdir} is a URL; {how}")
+    workdir = as_path(WORKDIR.value, "--workdir")
     this = distributed.Processes(COORDINATOR_ADDRESS.value, NUM_PROCESSES.value, PROCESS_ID.value)
     distributed.start(this, initialization_timeout=TIMEOUT.value)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")

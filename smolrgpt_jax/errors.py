@@ -1,9 +1,12 @@
 """What people are told: the errors that bad input causes, and how a command ends on them."""
 
+import io
 import os
+import stat
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 
 
 class DataError(ValueError):
@@ -22,19 +25,41 @@ class RunError(ValueError):
     """A run that cannot start or go on; the message says which setting or file is wrong."""
 
 
+class _Pipe(io.FileIO):
+    """A pipe whose reader may go away, as `head` does: what is written then is lost, and the command goes on."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            return memoryview(data).nbytes
+
+
+def _let_readers_go() -> None:
+    """Puts a `_Pipe` behind stdout and stderr where they are pipes."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        with suppress(AttributeError, OSError, ValueError):  # where there is none, or no file behind it
+            if stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode) and not isinstance(
+                getattr(stream.buffer, "raw", stream.buffer), _Pipe
+            ):
+                stream.flush()
+                raw = _Pipe(stream.fileno(), "w", closefd=False)
+                how = {"line_buffering": stream.line_buffering, "write_through": stream.write_through}
+                buffer = raw if stream.write_through else io.BufferedWriter(raw)
+                setattr(sys, name, io.TextIOWrapper(buffer, stream.encoding, stream.errors, **how))
+
+
 @contextmanager
 def told(interrupted: str = "interrupted; nothing was written") -> Iterator[None]:
     """Ends a command with one sentence and status 1 where its input is bad or the disk refuses; also a decorator of its `main`.
 
-    interrupted: the sentence for Ctrl-C, which says what is kept. A reader that closes the pipe ends the command quietly.
+    interrupted: the sentence for Ctrl-C, which says what is kept. A reader that closes the pipe ends nothing.
     """
+    _let_readers_go()
     try:
         yield
         sys.stdout.flush()
-    except BrokenPipeError:
-        # Python flushes stdout once more at its end, which would fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(0) from None
     except OSError as error:
         reason = error.strerror or str(error)
         raise SystemExit(f"error: {error.filename}: {reason}" if error.filename else f"error: {reason}") from None

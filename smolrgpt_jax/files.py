@@ -3,6 +3,7 @@
 import glob
 import json
 import os
+import re
 import shutil
 import socket
 import tempfile
@@ -12,6 +13,25 @@ from pathlib import Path
 from typing import Any
 
 from smolrgpt_jax.errors import CheckpointError, DataError
+
+
+def as_path(name: str | Path, flag: str = "") -> Path:
+    """The path that people mean by what they type: no character has a meaning but "~" at its beginning, a home folder.
+
+    ".." is followed as the file system does, a link before it included, since Orbax takes no path with it. Raises DataError, which
+    begins with `flag`, for what names no file: nothing, or a URL.
+    """
+    text = os.path.expanduser(name)
+    if not str(text) or "\0" in str(text):
+        raise DataError(f"{flag} {str(name)!r} is no path".lstrip())
+    if re.match("[a-zA-Z][a-zA-Z0-9+.-]*://", str(text)):
+        raise DataError(f"{flag} {name} is a URL; mount the bucket and give the folder".lstrip())
+    path = Path(text)
+    if ".." in path.parts:
+        last = max(i for i, part in enumerate(path.parts, 1) if part == "..")
+        return Path(os.path.realpath(Path(*path.parts[:last])), *path.parts[last:])
+    # "./~" is a folder of that name, also when it is asked about again.
+    return path.absolute() if path.parts and path.parts[0].startswith("~") else path
 
 
 @contextmanager
@@ -57,6 +77,22 @@ def link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
+# How files begin that lie in place of another, and what that means.
+_STAND_INS = (
+    ("version https://git-lfs", "a Git LFS pointer, not the file itself: `git lfs pull` fetches it"),
+    (r"\s*<(?:!doctype|html|\?xml)", "a web page, not the file: the download was answered by a login or an error"),
+    ("PK\x03\x04|\x80[\x02-\x05]", "a pickle, which is never loaded: save it as safetensors first"),
+)
+
+
+def stand_in(path: str | Path) -> str | None:
+    """What a file is that cannot be read as what its name says: a Git LFS pointer, a web page, a pickle, empty; None: something else."""
+    with open(path, "rb") as file:
+        start = file.read(200).decode("latin-1")
+    found = (what for pattern, what in _STAND_INS if re.match(pattern, start, re.IGNORECASE))
+    return next(found, None) if start else "empty"
+
+
 def read_json(path: str | Path, kind: type | None = None, failure: type[ValueError] = DataError) -> Any:
     """What a JSON file holds, with or without a byte order mark; `kind`: `dict` or `list`, where it must be one.
 
@@ -67,7 +103,7 @@ def read_json(path: str | Path, kind: type | None = None, failure: type[ValueErr
     except OSError as error:
         raise failure(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
-        raise failure(f"{path}: is not valid JSON ({error})") from error
+        raise failure(f"{path}: is not valid JSON ({stand_in(path) or error})") from error
     if kind is not None and not isinstance(value, kind):
         expected = "a list of records" if kind is list else "a JSON object"
         raise failure(f"{path}: holds a {type(value).__name__}, expected {expected}")
@@ -81,7 +117,7 @@ def model_folder(name: str, what: str, patterns: Sequence[str]) -> Path:
     than the hub's "owner/model" is a path and never looked up. Raises DataError if there is no such folder, or the hub cannot be
     reached.
     """
-    path = Path(name).expanduser()
+    path = as_path(name)
     if path.is_dir():
         return path
     nested = path.parent.exists() and path.parent != Path(".")
@@ -106,7 +142,7 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
     On any failure it is removed, with the parent folders made for it; so is what a killed process left of the same destination.
     Raises CheckpointError if `folder` exists, or for an OSError while writing.
     """
-    folder = Path(os.path.abspath(folder))
+    folder = as_path(folder).absolute()
     if os.path.lexists(folder):
         raise CheckpointError(f"{folder} exists already; nothing was written")
     made = [parent for parent in folder.parents if not parent.exists()]

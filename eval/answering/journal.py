@@ -5,6 +5,7 @@ JSON lines: what run the answers are of, then one line per batch of finished ans
 """
 
 import dataclasses
+import glob
 import hashlib
 import json
 import os
@@ -80,7 +81,9 @@ class Journal:
 def journal_files(path: str | Path) -> list[Path]:
     """All files of a journal, whatever the number of processes that wrote it."""
     path = Path(path)
-    numbered = [file for file in path.parent.glob(f"{path.name}.*") if file.name[len(path.name) + 1 :].isdecimal()]
+    numbered = [
+        file for file in path.parent.glob(f"{glob.escape(path.name)}.*") if file.name[len(path.name) + 1 :].isdecimal()
+    ]
     return [file for file in (path, *sorted(numbered)) if file.is_file()]
 
 

@@ -98,8 +98,10 @@ def add_method_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--answers", nargs="+", choices=METHODS, default=["rules"], help=f"{about} (default: rules)")
     about = "router: the classifier of questions and, optionally, that of answers (launch.train_router)"
     group.add_argument("--router", type=Path, nargs="+", default=[], metavar="DIR", help=about)
-    key = f"a key is taken from {KEY_VARIABLE} and sent to https or this machine only"
+    key = f"a key is taken from {KEY_VARIABLE} and sent to https or this machine alone"
     group.add_argument("--server", help=f"server: base URL, as http://localhost:11434/v1 for Ollama; {key}")
+    about = "server: send the key without https to another machine, where anyone on the way reads it"
+    group.add_argument("--server_key_in_clear", action="store_true", help=about)
     group.add_argument("--server_model", metavar="NAME", help="server: the model's name there")
     about = "server: what it said (default: server_answers in --out)"
     group.add_argument("--server_cache", type=Path, metavar="DIR", help=about)
@@ -119,6 +121,7 @@ def build_methods(args: argparse.Namespace) -> dict[str, Method]:
         raise ValueError("--answers server needs --server URL and --server_model NAME")
     cache = args.server_cache or args.out / "server_answers"
     asked = (args.server, args.server_model, cache, args.server_workers, args.server_retries, args.server_timeout)
+    asked += (args.server_key_in_clear,)
     makers: Mapping[str, Callable[[], Method]] = {
         "rules": lambda: read_by_rules,
         "closing": lambda: read_closings,

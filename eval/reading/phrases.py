@@ -12,7 +12,7 @@ _WORDS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen"
 ).split()
-_PLAIN = str.maketrans("\u2018\u2019\u2032\u201c\u201d\u2033", "'''\"\"\"")
+_PLAIN = str.maketrans("\u2018\u2019\u2032\u201c\u201d\u2033\u2010\u2011\u2212", "'''\"\"\"---")
 
 
 def _number_words() -> dict[str, int]:
@@ -70,7 +70,7 @@ def marked_objects(text: str) -> str:
 
 
 def one_line(answer: str) -> str:
-    """An answer's lines joined, with plain quotes."""
+    """An answer's lines joined, with plain quotes, hyphens and minus signs."""
     return " ".join(part.strip() for part in answer.translate(_PLAIN).splitlines() if part.strip())
 
 

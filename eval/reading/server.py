@@ -7,6 +7,7 @@ model, prompt and schema, so that an interrupted run goes on where it was and a 
 
 import contextlib
 import hashlib
+import ipaddress
 import json
 import os
 import re
@@ -94,6 +95,7 @@ class AnswerServer:
     workers: int = 4  # requests under way at once
     retries: int = 5  # where the server does not answer, is busy, fails or breaks the schema
     timeout: float = 120.0  # seconds to wait for an answer
+    key_in_clear: bool = False  # the key goes to other machines without https too
     unusable: list[str] = field(default_factory=list, init=False)
 
     def __post_init__(self):
@@ -113,8 +115,10 @@ class AnswerServer:
             import openai
         except ImportError as error:
             raise ServerError('--answers server needs an extra: pip install "smolrgpt_jax[server]"') from error
-        loopback = address.hostname in ("localhost", "::1") or address.hostname.startswith("127.")
-        if not (loopback or address.scheme == "https"):
+        loopback = address.hostname == "localhost"
+        with contextlib.suppress(ValueError):  # a name, be it "127.0.0.1.example.org"
+            loopback = loopback or ipaddress.ip_address(address.hostname).is_loopback
+        if not (loopback or address.scheme == "https" or self.key_in_clear):
             key = ""  # not in the clear
         # A proxy would look for a loopback address on its own machine.
         http = openai.DefaultHttpxClient(trust_env=not loopback)

@@ -5,6 +5,7 @@ phrases.toml.
 """
 
 import re
+import unicodedata
 
 from eval.reading.phrases import (
     NUMBER_WORDS,
@@ -270,14 +271,23 @@ def decimal(text: str) -> float:
 def in_digits(text: str) -> str:
     """The text with its lengths in digits and names of units: "two and a half meters", "1,200 mm", 5'6"."""
     text = LENGTHS.quoted.sub(r"\2", text)
+    text = re.sub("[\u00bc-\u00be\u2150-\u215e]", lambda m: f" {unicodedata.normalize('NFKC', m[0])}", text)
+    text = LENGTHS.fraction.sub(_mixed, text)
     text = LENGTHS.foot_mark.sub(" feet ", LENGTHS.inch_mark.sub(" inches ", text))
-    text = LENGTHS.thousands.sub(lambda match: match.group().replace(",", ""), text)
+    text = LENGTHS.thousands.sub(lambda match: re.sub("[^0-9]", "", match.group()), text)
     text = re.sub(r"(?<=[0-9])\s+(?=\.[0-9])", "", LENGTHS.tolerance.sub(" ", text))
     text = LENGTHS.point.sub(_point_digits, LENGTHS.hundred.sub(_hundreds, text))
     text = LENGTHS.and_part.sub(lambda m: f"{decimal(m[1]) + _part(m[2], m[3]):g}", text)
     text = LENGTHS.part_of_one.sub(lambda m: f"{_part(m[1], m[2]):g} ", text)
     text = LENGTHS.one_unit.sub("1 ", text)
     return LENGTHS.unit_and_part.sub(lambda m: f"{decimal(m[1]) + _part(m[3], m[4]):g} {m[2]}", text)
+
+
+def _mixed(match: re.Match) -> str:
+    whole, over, stroke, under = match.groups()
+    if int(over) >= int(under) or whole is None and stroke == "/":
+        return match.group()
+    return f"{int(whole or 0) + int(over) / int(under):.9f}"
 
 
 def _part(how_many: str | None, name: str) -> float:

@@ -16,6 +16,7 @@ from smolrgpt_jax.checkpoint.safetensors_folder import CONFIG_FILE, TorchLayout,
 from smolrgpt_jax.checkpoint.torch import read_folder
 from smolrgpt_jax.config import SmolRGPTConfig
 from smolrgpt_jax.errors import CheckpointError
+from smolrgpt_jax.files import as_path
 from smolrgpt_jax.models.smolrgpt import abstract_params, init_params
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def read_checkpoint(path: str | Path, *, allow_nan: bool = False) -> Checkpoint:
     PyTorch folder, for NaN or infinite weights unless `allow_nan`. Raises CheckpointError for a folder of none of these kinds and
     for one whose tensors do not fit its configuration, all of which are listed; DataError for a damaged tokenizer.
     """
-    path = Path(path)
+    path = as_path(path)
     if (path / CONFIG_FILE).is_file():
         config, params, layout = read_folder(path, allow_nan=allow_nan)
         tokenizer = None

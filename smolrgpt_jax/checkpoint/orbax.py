@@ -26,7 +26,7 @@ from smolrgpt_jax.checkpoint.mapping import Piece, StreamedParams, is_stacked, r
 from smolrgpt_jax.checkpoint.safetensors_folder import TorchLayout
 from smolrgpt_jax.config import SmolRGPTConfig
 from smolrgpt_jax.errors import CheckpointError
-from smolrgpt_jax.files import new_folder
+from smolrgpt_jax.files import as_path, new_folder
 
 # Orbax's advice to its own developers, once per parameter of every checkpoint that is opened, and tracebacks of errors that it
 # raises again.
@@ -68,7 +68,7 @@ def find_checkpoint(path: str | Path) -> Path:
 
     Raises CheckpointError if there is none.
     """
-    path = Path(path).absolute()
+    path = as_path(path).absolute()
     if path.name == BEST and not path.exists() and (path.parent / STEPS).is_dir():
         newest = find_checkpoint(path.parent)
         step = ((read_meta(newest).run or {}).get("selection") or {}).get("best_step")
@@ -134,7 +134,7 @@ class _LeafHandler(ocp.type_handlers.NumpyHandler):
         return []
 
 
-def _zarr(driver: str, path: str, **store: str) -> dict[str, Any]:
+def _zarr(driver: str, path: str, **store: Any) -> dict[str, Any]:
     """TensorStore's name of an array that Orbax wrote."""
     return {"driver": "zarr", "kvstore": {"driver": driver, "path": path, **store}}
 
@@ -149,7 +149,7 @@ def save(path: str | Path, params: Mapping[str, Any], meta: Meta) -> None:
     handler = ocp.PyTreeCheckpointHandler(
         use_ocdbt=False, type_handler_registry=ocp.type_handlers.create_type_handler_registry((_Leaf, _LeafHandler()))
     )
-    with new_folder(Path(path)) as aside, _named(f"{path} could not be written, nothing was left behind"):
+    with new_folder(path) as aside, _named(f"{path} could not be written, nothing was left behind"):
         with ocp.Checkpointer(handler) as checkpointer:
             leaves = {name: _Leaf(params, name) for name in params}
             checkpointer.save(aside / "params", args=ocp.args.PyTreeSave(leaves))
@@ -205,7 +205,8 @@ def _read_piece(folder: Path, piece: Piece) -> np.ndarray:
     """One layer, or one whole parameter, from the `params` item: Orbax itself reads whole parameters only."""
     name, layer = piece
     if (folder / "manifest.ocdbt").is_file():
-        place = _zarr("ocdbt", f"{name}/", base=f"file://{folder}/")
+        # Not as the URL that TensorStore also takes: "#" and "%20" are characters of a name.
+        place = _zarr("ocdbt", f"{name}/", base={"driver": "file", "path": f"{folder}/"})
     else:
         place = _zarr("file", f"{folder / name}/")
     with _damage_named(folder.parent):
@@ -230,7 +231,7 @@ class TrainingCheckpoints:
 
     def __init__(self, workdir: str | Path, keep: int):
         """keep: how many of the newest steps stay, besides the best one."""
-        self.folder = Path(workdir).absolute() / STEPS
+        self.folder = as_path(workdir).absolute() / STEPS
         self._kept = _Kept(keep)
         self.manager = ocp.CheckpointManager(
             self.folder,

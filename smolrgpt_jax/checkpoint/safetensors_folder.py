@@ -9,10 +9,12 @@ own memory once touched; writing, it wants all tensors in memory and sorts them.
 """
 
 import json
+import logging
 import math
 import os
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,12 +25,14 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from smolrgpt_jax.errors import CheckpointError
-from smolrgpt_jax.files import new_folder, read_json, write_text
+from smolrgpt_jax.files import new_folder, read_json, stand_in, write_text
 
 CONFIG_FILE = "config.json"
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 MAX_LISTED = 40
+# Parts of names that come from what a model was wrapped in when it was saved.
+WRAPPERS = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "language_model")
 
 DTYPES: dict[str, np.dtype] = {
     "F32": np.dtype(np.float32),
@@ -73,7 +77,8 @@ def read_header(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str] | N
             (size,) = struct.unpack("<Q", file.read(8))
             header = json.loads(file.read(size))
     except SafetensorError as error:
-        raise CheckpointError(f"{path} is not a readable safetensors file (truncated?): {error}") from error
+        what = stand_in(path) or f"not a readable safetensors file (truncated?): {error}"
+        raise CheckpointError(f"{path} is {what}") from error
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
     metadata = header.pop("__metadata__", None)
@@ -151,10 +156,11 @@ def read_config_json(folder: Path) -> dict[str, Any]:
     return read_json(folder / CONFIG_FILE, dict, CheckpointError)
 
 
-def open_tensors(folder: Path) -> tuple[dict[str, StoredTensor], TorchLayout]:
+def open_tensors(folder: Path, wanted: Collection[str]) -> tuple[dict[str, StoredTensor], TorchLayout]:
     """The tensors of a folder {name: StoredTensor}, and its layout.
 
-    Raises CheckpointError when there are none, or when the index is damaged or disagrees with the files.
+    wanted: names to be found; where those in the files have WRAPPERS in them or all begin with more, this is left out, which a
+    logged line says. Raises CheckpointError when there are none, or when the index is damaged or disagrees with the files.
     """
     config = read_config_json(folder)
     index = None if (folder / SINGLE_FILE).is_file() else _read_index(folder)
@@ -173,12 +179,45 @@ def open_tensors(folder: Path) -> tuple[dict[str, StoredTensor], TorchLayout]:
         ]
         if problems:
             raise CheckpointError(f"{folder / INDEX_FILE} does not fit its files: {listed(problems)}")
-    return tensors, TorchLayout(
+    plain, left_out = _unwrapped(tensors, wanted)
+    if left_out:
+        logging.getLogger(__name__).warning("%s: tensors are read without %s in their names", folder, left_out)
+    return {plain[name]: tensor for name, tensor in tensors.items()}, TorchLayout(
         config,
-        {name: [[tensor.name, tensor.dtype] for tensor in held.values()] for name, (held, _) in headers.items()},
+        {name: [[plain[tensor], held[tensor].dtype] for tensor in held] for name, (held, _) in headers.items()},
         {name: metadata for name, (_, metadata) in headers.items()},
         index_metadata=None if index is None else index.get("metadata", {}),
     )
+
+
+def _unwrapped(names: Collection[str], wanted: Collection[str]) -> tuple[dict[str, str], str]:
+    """{name in the files: the one to read it under}, and what that leaves out.
+
+    Left out are WRAPPERS and the beginning that most of the wanted names have in front; nothing where two would become the same.
+    """
+    plain = {name: ".".join(part for part in name.split(".") if part not in WRAPPERS) for name in names}
+    starts: Counter[str] = Counter()
+    for parts in (name.split(".") for name in plain.values()):
+        starts.update(
+            "".join(f"{part}." for part in parts[:i]) for i in range(len(parts)) if ".".join(parts[i:]) in wanted
+        )
+    (start, most), (_, second) = [*starts.most_common(2), ("", 0), ("", 0)][:2]
+    start = start if most > second else ""
+    found = {name: short.removeprefix(start) for name, short in plain.items()}
+    if not starts or len(set(found.values())) < len(found):
+        return dict(zip(names, names)), ""
+    wrappers = [f"{part}." for part in WRAPPERS if any(part in name.split(".") for name in names)]
+    return found, " and ".join(filter(None, (*wrappers, start)))
+
+
+def untied(tensors: Mapping[str, StoredTensor], names: Sequence[str]) -> list[str]:
+    """What is wrong with two tensors that config.json says are one: how far they differ, if both are there and do."""
+    held = [tensors[name].read() for name in names if name in tensors]
+    if len(held) < 2 or np.array_equal(*held, equal_nan=True):
+        return []
+    with np.errstate(invalid="ignore", over="ignore"):
+        furthest = np.max(np.abs(held[0].astype(np.float32) - held[1].astype(np.float32)))
+    return [f"{' and '.join(names)} differ though {CONFIG_FILE} ties them, by up to {furthest:.3g}"]
 
 
 def _read_index(folder: Path) -> dict[str, Any]:
@@ -194,10 +233,12 @@ def _read_index(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} has no weight_map from tensor names to file names")
     if not isinstance(index.get("metadata", {}), dict):
         raise CheckpointError(f"{path}: metadata is no JSON object")
+    # "./name" is "name".
+    index["weight_map"] = weight_map = {tensor: os.path.normpath(name) for tensor, name in weight_map.items()}
     for name in sorted(set(weight_map.values())):
-        if Path(name).name != name:
+        if os.path.isabs(name) or name.split(os.sep)[0] == os.pardir:
             raise CheckpointError(f"{path} names a file outside its folder: {name!r}")
-        if not (folder / name).is_file():
+        if not os.path.isfile(folder / name):
             raise CheckpointError(f"{folder / name}: no such file, though {INDEX_FILE} names it")
     return index
 
@@ -264,6 +305,7 @@ def write_tensors(
         places: dict[str, list[tuple[Any, str, str]]] = {}
         for file, held in layout.files.items():
             described = [(name, dtype, shapes[name]) for name, dtype in held]
+            (aside / file).parent.mkdir(parents=True, exist_ok=True)
             write = stack.enter_context(write_file(aside / file, described, layout.metadata.get(file)))
             for name, dtype in held:
                 weight_map[name] = file

@@ -34,6 +34,7 @@ from smolrgpt_jax.checkpoint.safetensors_folder import (
     open_tensors,
     read_config_json,
     tensor_bytes,
+    untied,
     write_tensors,
 )
 from smolrgpt_jax.config import DecoderConfig, SmolRGPTConfig, SpecialTokens, VisionConfig
@@ -112,7 +113,7 @@ def read_folder(folder: Path, *, allow_nan: bool = False) -> tuple[SmolRGPTConfi
     infinite weights unless `allow_nan`; that error too lists all such tensors.
     """
     config = read_config(folder)
-    tensors, layout = open_tensors(folder)
+    tensors, layout = open_tensors(folder, torch_shapes(config))
     table = entries(config)
     expected = {entry.torch: entry.torch_shape for entry in table}
     heads = [name for name in TIED_NAMES if name in tensors] if config.decoder.tied_head else []
@@ -132,18 +133,12 @@ def read_folder(folder: Path, *, allow_nan: bool = False) -> tuple[SmolRGPTConfi
         """A tied head may stand under either name."""
         return tensors[name if name in tensors else TIED_NAMES[0]]
 
-    def heads_differ() -> bool:
-        return not np.array_equal(*(tensors[name].read() for name in heads), equal_nan=True)
-
     def read(name: str) -> np.ndarray:
         array = stored(name).read()
-        twins = len(heads) == 2 and name in heads
-        if not allow_nan and not is_finite(array) or twins and heads_differ():
+        if not allow_nan and not is_finite(array) or name in heads and untied(tensors, heads):
             bad = [] if allow_nan else [name for name, tensor in tensors.items() if not is_finite(tensor.read())]
             problems = [f"{name} holds NaN or infinite values" for name in bad]
-            if len(heads) == 2 and heads_differ():
-                problems.append(f"{' and '.join(heads)} differ though {CONFIG_FILE} ties them")
-            check_fit(folder, tensors, expected, problems=problems)
+            check_fit(folder, tensors, expected, problems=[*problems, *untied(tensors, heads)])
         return array
 
     return config, params_from_tensors(table, lambda name: DTYPES[stored(name).dtype], read), layout

@@ -47,7 +47,7 @@ def write_export(
     """
     if model.tokenizer is None:
         raise ValueError("the checkpoint brings no tokenizer, and an export needs one")
-    with new_folder(Path(out)) as folder:
+    with new_folder(out) as folder:
         exported = export_programs(model.config, settings, model.tokenizer, on_program)
         for name, program in exported.items():
             (folder / f"{name}.{runner.SUFFIX}").write_bytes(program.serialize())

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, record_id
 from smolrgpt_jax.data.sources.collect import chat_texts, split_turns
 from smolrgpt_jax.errors import DataError
-from smolrgpt_jax.files import read_json
+from smolrgpt_jax.files import as_path, read_json
 from smolrgpt_jax.router.hf_folder import read_longformer
 from smolrgpt_jax.router.longformer import LongformerConfig, bind
 
@@ -190,7 +190,7 @@ def load_router(folder: str | Path) -> Router:
 
     Raises CheckpointError for another folder, DataError for its tokenizer and for labels that are not the benchmark's categories.
     """
-    folder = Path(folder)
+    folder = as_path(folder)
     config, params, values = read_longformer(folder)
     if not set(config.labels) <= set(WAREHOUSE_CATEGORIES):
         raise DataError(

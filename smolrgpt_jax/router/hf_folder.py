@@ -29,6 +29,7 @@ from smolrgpt_jax.checkpoint.safetensors_folder import (
     check_fit,
     is_finite,
     open_tensors,
+    read_config_json,
     write_tensors,
 )
 from smolrgpt_jax.errors import CheckpointError, ConfigError
@@ -117,10 +118,11 @@ def read_longformer(
     Returns the configuration, the parameters (float32, layers stacked) and config.json as it stands. Raises CheckpointError, which
     lists all missing, unexpected, wrongly shaped and not finite tensors.
     """
-    tensors, layout = open_tensors(folder)
-    config = _config(folder / CONFIG_FILE, layout.config)
-    tensors.pop(_POSITION_BUFFER, None)
+    values = read_config_json(folder)
+    config = _config(folder / CONFIG_FILE, values)
     table = entries(config)
+    tensors, _ = open_tensors(folder, {entry.torch for entry in table})
+    tensors.pop(_POSITION_BUFFER, None)
     if encoder_only:
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(_HEADS)}
         table = [entry for entry in table if not entry.torch.startswith(_HEADS)]
@@ -136,7 +138,7 @@ def read_longformer(
 
     params = dict(params_from_tensors(table, lambda name: np.dtype(np.float32), read))
     check_fit(folder, tensors, expected, problems=problems)
-    return config, params, layout.config
+    return config, params, values
 
 
 def longformer_config_values(config: LongformerConfig) -> dict[str, Any]:

@@ -38,6 +38,7 @@ from smolrgpt_jax.data.records import (
 )
 from smolrgpt_jax.data.sources.collect import Entry, Located, chat_texts, collect_pictures, json_records, split_turns
 from smolrgpt_jax.errors import DataError
+from smolrgpt_jax.files import as_path
 
 COLUMNS = ("id", "rgb_image", "depth_image", "rle", "texts", "category", "normalized_answer")
 ROWS = 1024  # read at a time
@@ -155,11 +156,10 @@ def read_smolrgpt(
     A question without category is a "caption" if it has no regions, else "spatial". Raises DataError also for no files, a broken
     file or missing columns.
     """
-    pattern = f"{split or ''}*.parquet"
     data = Path(root) / "data"
-    files = sorted(data.glob(pattern))
+    files = sorted(file for file in data.glob("*.parquet") if file.name.startswith(split or ""))
     if not files:
-        raise DataError(f"{data} holds no file {pattern}")
+        raise DataError(f"{data} holds no file {split or ''}*.parquet")
     folder = Path(root, split or "")
     folder = folder if (folder / "images").is_dir() else Path(root)
     return collect_pictures(_rows(files), _parse, folder, on_bad_record=on_bad_record)
@@ -228,7 +228,7 @@ def read_source(source: Mapping[str, Any], on_bad_record: BadRecords = BadRecord
     if unknown or missing:
         what = f"has no field {unknown[0]!r}" if unknown else f"needs {missing[0]!r}"
         raise ValueError(f"a source of format {name!r} {what}")
-    return READERS[name](source["root"], **given, on_bad_record=on_bad_record)
+    return READERS[name](as_path(source["root"]), **given, on_bad_record=on_bad_record)
 
 
 def read_sources(sources: Sequence[Mapping[str, Any]], on_bad_record: BadRecords = BadRecords()) -> list[Picture]:
