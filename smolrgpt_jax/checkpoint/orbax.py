@@ -13,12 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore as ts
+from etils import epath
 from jax import ShapeDtypeStruct
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
@@ -93,6 +94,15 @@ def find_checkpoint(path: str | Path) -> Path:
     )
 
 
+class _Folder(type(epath.Path("/"))):
+    """A folder as Orbax is given it, whose own class takes "[1]" for a pattern and "/gs" for a cloud."""
+
+    _uri_scheme = None
+
+    def glob(self, pattern: str) -> Iterator[Self]:
+        return map(type(self), Path(self).glob(pattern))
+
+
 class _Leaf(ShapeDtypeStruct):
     """A parameter on its way to the disk: known by shape and dtype, read piece by piece when its turn comes."""
 
@@ -152,9 +162,9 @@ def save(path: str | Path, params: Mapping[str, Any], meta: Meta) -> None:
     with new_folder(path) as aside, _named(f"{path} could not be written, nothing was left behind"):
         with ocp.Checkpointer(handler) as checkpointer:
             leaves = {name: _Leaf(params, name) for name in params}
-            checkpointer.save(aside / "params", args=ocp.args.PyTreeSave(leaves))
+            checkpointer.save(_Folder(aside, "params"), args=ocp.args.PyTreeSave(leaves))
         with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
-            checkpointer.save(aside / "meta", args=ocp.args.JsonSave(meta.to_dict()))
+            checkpointer.save(_Folder(aside, "meta"), args=ocp.args.JsonSave(meta.to_dict()))
 
 
 @contextmanager
@@ -182,7 +192,7 @@ def read_meta(path: str | Path) -> Meta:
     """The `meta` item of the checkpoint that `find_checkpoint` finds; raises CheckpointError."""
     path = find_checkpoint(path)
     with _damage_named(path), ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
-        values = checkpointer.restore(path / "meta")
+        values = checkpointer.restore(_Folder(path, "meta"))
         if values.get("format") != FORMAT:
             raise CheckpointError(f"{path} is not a {FORMAT} checkpoint")
         config, layout = SmolRGPTConfig.from_dict(values["config"]), values.get("torch_layout")
@@ -196,7 +206,7 @@ def load_params(path: str | Path) -> StreamedParams:
     """
     path = find_checkpoint(path)
     with _damage_named(path):
-        tree = ocp.PyTreeCheckpointHandler().metadata(path / "params").tree
+        tree = ocp.PyTreeCheckpointHandler().metadata(_Folder(path, "params")).tree
         infos = {n: ShapeDtypeStruct(tuple(m.shape), np.dtype(m.dtype)) for n, m in tree.items()}
     return StreamedParams(infos, functools.partial(_read_piece, path / "params"))
 
@@ -234,7 +244,7 @@ class TrainingCheckpoints:
         self.folder = as_path(workdir).absolute() / STEPS
         self._kept = _Kept(keep)
         self.manager = ocp.CheckpointManager(
-            self.folder,
+            _Folder(self.folder),
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=self._kept, enable_async_checkpointing=True, cleanup_tmp_directories=True
             ),
