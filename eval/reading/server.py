@@ -214,6 +214,8 @@ class AnswerServer:
             if 0 < status < 500 and status != 429:
                 raise ServerError(f"{self.url} refuses with HTTP {status}: {_quoted(error.response.text)}") from None
             last = f"HTTP {status}" if status else _quoted(str(error.__cause__ or error))
+            if wait := status and error.response.headers.get("Retry-After"):
+                last += f", Retry-After: {_quoted(wait)}"  # longer than is waited for
             raise ServerError(f"{self.url} cannot be asked ({self.retries + 1} tries, the last one: {last})") from None
 
 

@@ -33,7 +33,9 @@ NAME = "decoder/norm/scale"
 
 def write_step(folder, config, params):
     saver = orbax.TrainingCheckpoints(folder, keep=1)
-    saver.save(3, {name: jnp.asarray(array) for name, array in params.items()}, {"count": jnp.zeros(())}, orbax.Meta(config))
+    saver.save(
+        3, {name: jnp.asarray(array) for name, array in params.items()}, {"count": jnp.zeros(())}, orbax.Meta(config)
+    )
     saver.close()
 
 

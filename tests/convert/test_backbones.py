@@ -238,6 +238,26 @@ def test_a_tokenizer_of_another_size(hub, tmp_path, golden):
         build(str(hub / "siglip"), str(copy), tmp_path / "out", tokenizer=str(TOKENIZER))
 
 
+@pytest.mark.parametrize("difference", [0, 0.25])
+def test_a_head_beside_the_embedding_that_it_is_tied_to_is_the_same(hub, tmp_path, difference):
+    copy = Path(shutil.copytree(hub / "untied", tmp_path / "copy"))
+    values = json.loads((copy / "config.json").read_text()) | {"tie_word_embeddings": True}
+    (copy / "config.json").write_text(json.dumps(values))
+    tensors = load_file(copy / WEIGHTS)
+    head, embedding = "lm_head.weight", "model.embed_tokens.weight"
+    tensors[head] = tensors[embedding].copy()
+    tensors[head][1, 2] += difference
+    save_file({f"model.language_model.{n}": t for n, t in tensors.items()}, copy / WEIGHTS)
+    if not difference:
+        assert build(str(hub / "siglip"), str(copy), tmp_path / "out").decoder.tied_head
+        return
+    with pytest.raises(
+        CheckpointError, match=f"{head} and {embedding} differ though config.json ties them, by up to 0.25"
+    ):
+        build(str(hub / "siglip"), str(copy), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("name", ["./missing", "/missing", "a/b/c"])
 def test_a_path_is_never_looked_up_on_the_hub(monkeypatch, name):
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("looked up"))

@@ -391,10 +391,27 @@ def test_the_key_comes_from_the_environment(server, config, monkeypatch):
     assert [headers.get("authorization") for headers in given] == [None, "Bearer secret"]
 
 
-@pytest.mark.parametrize("url, sent", [("http://example.org/v1", False), ("https://example.org/v1", True)])
+@pytest.mark.parametrize(
+    "url, sent",
+    [
+        ("http://example.org/v1", False),
+        ("http://127.0.0.1.example.org/v1", False),
+        ("http://192.168.0.1/v1", False),
+        ("https://example.org/v1", True),
+        ("http://127.3.2.1/v1", True),
+        ("http://[::1]/v1", True),
+    ],
+)
 def test_the_key_does_not_leave_this_machine_in_the_clear(config, monkeypatch, url, sent):
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     assert (config(url=url)._client.api_key == "secret") == sent
+    assert config(url=url, key_in_clear=True)._client.api_key == "secret"
+
+
+def test_a_wait_that_is_too_long_is_told(server, config):
+    server.reply = lambda number, body: (429, {"Retry-After": "900"}, "later")
+    with pytest.raises(ServerError, match="the last one: HTTP 429, Retry-After: 900"):
+        ask(config(), [item(1)])
 
 
 @pytest.mark.parametrize("key", ["schl\N{HEAVY CHECK MARK}ssel", "secret\n"])
