@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import json
 import unicodedata
@@ -14,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -22,6 +21,7 @@ from smolrgpt_jax.data import masks
 from smolrgpt_jax.data.records import BadRecords, Picture, Question, check_question
 from smolrgpt_jax.data.sources.formats import read_bench, read_captions, read_osd, read_smolrgpt, read_warehouse
 from smolrgpt_jax.errors import DataError
+from tests.mutations import broken, reproducible
 
 HEIGHT, WIDTH = 12, 20
 NAMES = ("good", "fine", "broken")
@@ -130,69 +130,6 @@ FORMATS = {
     "smolrgpt": Format(parquet_record, read_file(read_smolrgpt, "all"), lambda record: record.get("rgb_image")),
 }
 
-TEXTS = st.one_of(
-    st.sampled_from(
-        [
-            "",
-            " ",
-            "\0",
-            "\ud800",
-            "a\nb",
-            "..",
-            "../broken.png",
-            "/etc/passwd",
-            "C:\\x.png",
-            "<mask>",
-            "<image>",
-            "<mask> <depth>",
-            "left",
-            "nan",
-            "1e999",
-            "~" * 5000,
-            "distance",
-            "mcq",
-            "good.png",
-        ]
-    ),
-    st.text(st.characters(), max_size=8),  # lone surrogates included
-)
-NUMBERS = st.one_of(
-    st.sampled_from([0, -1, 1, 12, 10**30, -(10**400), 0.5, -0.0, 1e308, float("inf"), float("nan")]),
-    st.integers(),
-    st.floats(),
-)
-VALUES = st.recursive(
-    st.one_of(st.none(), st.booleans(), NUMBERS, TEXTS),
-    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(TEXTS, inner, max_size=2)),
-    max_leaves=5,
-)
-DROP = object()
-
-
-def places(value: Any) -> list[tuple]:
-    """Paths to everything inside a JSON value, outermost first."""
-    keys = list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
-    return [path for key in keys for path in [(key,), *((key, *rest) for rest in places(value[key]))]]
-
-
-@st.composite
-def broken(draw: st.DrawFn, record: dict) -> Any:
-    """The record with one to three of its parts dropped or replaced; now and then no record at all."""
-    if draw(st.integers(0, 19)) == 19:
-        return draw(VALUES)
-    record = copy.deepcopy(record)
-    for _ in range(draw(st.integers(1, 3))):
-        *path, key = draw(st.sampled_from(places(record) or [("id",)]))
-        parent = record
-        for step in path:
-            parent = parent[step]
-        value = draw(st.one_of(st.just(DROP), VALUES))
-        if value is not DROP:
-            parent[key] = value
-        elif key in parent or isinstance(parent, list):
-            del parent[key]
-    return record
-
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
@@ -267,7 +204,7 @@ def check(root: Path, form: Format, file: Path, record: Any, place: int, good: d
         assert by_id(form.read(root, BadRecords("error"))) == found
 
 
-REPRODUCIBLE = settings(max_examples=100, deadline=None, derandomize=True, database=None)
+REPRODUCIBLE = reproducible(100)
 
 
 @pytest.mark.parametrize("name", [name for name in FORMATS if name != "smolrgpt"])

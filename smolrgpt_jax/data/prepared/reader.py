@@ -117,10 +117,10 @@ def read_prepared(root: str | Path, split: str, on_bad_record: BadRecords = BadR
     if not file.is_file():
         raise DataError(f"{folder} has no prepared split {split!r}")
     try:
-        table = pq.read_table(file, schema=QUESTION_COLUMNS)
-    except (pa.ArrowException, OSError) as error:
+        table = pq.read_table(file, schema=QUESTION_COLUMNS, page_checksum_verification=True)
+        rows = [row for batch in table.to_batches(4096) for row in batch.to_pylist()]
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file}: is not a readable parquet file ({' '.join(str(error).split())})") from error
-    rows = (row for batch in table.to_batches(4096) for row in batch.to_pylist())
     pictures = []
     for (number, name, has_depth), asked in itertools.groupby(
         rows, lambda row: (row["picture"], row["name"], row["has_depth"])
@@ -152,16 +152,20 @@ def _source(folder: Path, split: str) -> Sequence[dict[str, Any]]:
 
 def load_stored(picture: PreparedPicture) -> Stored:
     """Reads one picture; raises DataError if the record cannot be read or is another picture's."""
-    where = f"{picture.folder}: picture {picture.number} of {picture.split}"
+    where, made = f"{picture.folder}: picture {picture.number} of {picture.split}", settings(picture.folder)
+    size, grid = made["image_size"], made["mask_grid"]
     try:
         found = _source(picture.folder, picture.split)[picture.number]
+        shapes = {"image": (size, size, 3), "masks": (-1, grid, grid // 2), "mask_sizes": (len(found["masks"]), 2)}
+        image, packed, sizes = (found[name].reshape(shape) for name, shape in shapes.items())
+        depth = found["depth"].reshape(size, size) if found["depth"].size else None
+        stored = Stored(image, depth, unpack_masks(packed, sizes))
+        name = str(found["picture"], "utf-8") if isinstance(found["picture"], bytes) else str(found["picture"])
     except Exception as error:  # ArrayRecord's own errors have no common class
-        raise DataError(f"{where} cannot be read ({error})") from error
-    name = found["picture"].decode() if isinstance(found["picture"], bytes) else str(found["picture"])
+        raise DataError(f"{where} cannot be read ({' '.join(str(error).split())[:500]})") from error
     if name != picture.id:
         raise DataError(f"{where} is {name!r}, the questions are about {picture.id!r}")
-    depth = found["depth"].reshape(found["image"].shape[:2]) if found["depth"].size else None
-    return Stored(found["image"], depth, unpack_masks(found["masks"], found["mask_sizes"]))
+    return stored
 
 
 def check_prepared(picture: PreparedPicture, image_size: int, mask_grid: int, depth_mode: str) -> None:

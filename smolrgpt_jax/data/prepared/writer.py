@@ -242,7 +242,7 @@ def _finish_split(split: str, folder: Path, jobs: Sequence[_Job], bad: BadRecord
     columns = QUESTION_COLUMNS
     with (
         file_aside(folder / f"questions-{split}.parquet") as aside,
-        pq.ParquetWriter(aside, columns, compression="zstd") as writer,
+        pq.ParquetWriter(aside, columns, compression="zstd", write_page_checksum=True) as writer,
     ):
         for job in jobs:
             note = read_json(job.note)
