@@ -21,7 +21,6 @@ from eval.answering.asking import (
     add_benchmark_arguments,
     answer_questions,
     is_first_process,
-    limit_questions,
     load_model,
     remove_journal,
     run_details,
@@ -30,7 +29,7 @@ from eval.answering.bench import evaluate, known_questions
 from eval.command_line import command_line
 from eval.scoring.bench_scores import describe_bench
 from smolrgpt_jax import distributed
-from smolrgpt_jax.data.records import BadRecords, describe
+from smolrgpt_jax.data.records import BadRecords, describe, spread_questions
 from smolrgpt_jax.data.sources.formats import read_bench
 from smolrgpt_jax.errors import DataError, told
 from smolrgpt_jax.files import check_folder
@@ -48,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_folder(args.out)
     bad = BadRecords("report")
     pictures = known_questions(read_bench(args.data, args.annotations, on_bad_record=bad), bad)
-    pictures = limit_questions(pictures, args.limit)
+    pictures = spread_questions(pictures, args.limit)
     if not pictures:
         raise DataError(f"{file}: holds no usable question; {bad.summary(1)}")
     print(describe(pictures))

@@ -29,7 +29,6 @@ from eval.answering.asking import (
     answer_questions,
     asked_category,
     is_first_process,
-    limit_questions,
     load_model,
     remove_journal,
     run_details,
@@ -42,7 +41,7 @@ from eval.scoring.blind import BlindBaseline, read_training_questions
 from eval.scoring.results import describe_results
 from smolrgpt_jax import distributed
 from smolrgpt_jax.data.images import DEPTH_MODES
-from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, BadRecords, Picture, describe
+from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, BadRecords, Picture, describe, spread_questions
 from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.errors import DataError, told
 from smolrgpt_jax.files import as_path, check_folder, read_json
@@ -90,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise DataError(f"{curve}: no such file, though --loss_curves names it")
     bad = BadRecords("report")
     pictures = read_warehouse(args.data, args.split, annotations=annotations, on_bad_record=bad)
-    pictures = limit_questions(pictures, args.limit)
+    pictures = spread_questions(pictures, args.limit)
     records = read_json(file, list)
     if not pictures:
         raise DataError(f"{file}: holds no usable question; {bad.summary(1)}")

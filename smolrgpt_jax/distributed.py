@@ -8,15 +8,19 @@ import ctypes
 import dataclasses
 import glob
 import importlib.util
+import json
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from smolrgpt_jax.errors import RunError
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -203,6 +207,36 @@ def stop_on_signal() -> Iterator[list[int]]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def gather(value: Any) -> list[Any]:
+    """A value that JSON can hold of every process, in their order, on all of them; all have to call it together."""
+    import jax
+    import numpy as np
+    from jax.experimental.multihost_utils import process_allgather
+
+    if jax.process_count() == 1:
+        return [value]
+    own = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    sizes = np.ravel(process_allgather(np.array([own.size], np.int32)))
+    everyone = process_allgather(np.pad(own, (0, sizes.max() - own.size)))
+    return [json.loads(text[:size].tobytes()) for text, size in zip(everyone, sizes)]
+
+
+def check_alike(facts: Mapping[str, Any]) -> None:
+    """Raises RunError, the same sentence on every process, where `facts` (see `gather`) are not the same on all of them."""
+    import jax
+
+    everyone = gather(facts)
+    usual = max(everyone, key=everyone.count)
+    others = {str(index): found for index, found in enumerate(everyone) if found != usual}
+    if others:
+        if jax.process_index() == 0:
+            time.sleep(1)  # it coordinates: once it has ended the others could not say it any more
+        one = next(iter(others.values()))
+        names = [name for name in {**usual, **one} if one.get(name) != usual.get(name)]
+        what = "; ".join(f"{name} {one.get(name)!r} instead of {usual.get(name)!r}" for name in names)
+        raise RunError(f"of {len(everyone)} processes, {', '.join(others)} (from 0) would go on with {what}")
 
 
 class StopTogether:

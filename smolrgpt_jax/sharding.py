@@ -208,7 +208,26 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def process_rows(mesh: Mesh, rows: int) -> np.ndarray:
+    """Numbers of a batch's rows that lie on this process's devices, int[N]; processes along the tensor axis hold the same ones."""
+    held = batch_sharding(mesh).addressable_devices_indices_map((rows,)).values()
+    return np.unique(np.concatenate([np.arange(rows)[index] for index in held]))
+
+
+def is_replicated(mesh: Mesh) -> bool:
+    """Whether any row of a batch lies on devices of several processes."""
+    groups = mesh.devices.reshape(batch_ways(mesh), -1)
+    return any(len({device.process_index for device in group}) > 1 for group in groups)
+
+
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Makes global arrays of this process's share of a batch: leading dimension [local rows] -> [all rows]."""
-    sharding = batch_sharding(mesh)
-    return {name: jax.make_array_from_process_local_data(sharding, np.asarray(value)) for name, value in batch.items()}
+    """Makes global arrays of this process's share of a batch, its `process_rows`: leading dimension [local rows] -> [all rows]."""
+    split, ways = batch_sharding(mesh), batch_ways(mesh)
+    own = process_rows(mesh, ways).tolist()  # of the parts that the batch is split into
+
+    def put(value: np.ndarray) -> jax.Array:
+        parts, size = dict(zip(own, np.split(value, len(own)))), len(value) // len(own)
+        shape = (size * ways, *value.shape[1:])
+        return jax.make_array_from_callback(shape, split, lambda index: parts[(index[0].start or 0) // size])
+
+    return {name: put(np.asarray(value)) for name, value in batch.items()}

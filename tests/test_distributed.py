@@ -15,6 +15,7 @@ import pytest
 
 from smolrgpt_jax import distributed
 from smolrgpt_jax.distributed import Processes, find_processes
+from smolrgpt_jax.errors import RunError
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = """
@@ -157,6 +158,24 @@ def test_a_signal_reaches_the_child(launch, tmp_path):
     assert processes[0].wait(timeout=180) == 1
     assert "KeyboardInterrupt" in (tmp_path / "0").read_text()
     assert processes[1].wait(timeout=180) != 0
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([20, 19], "of 2 processes, 1 [(]from 0[)] would go on with rows 19 instead of 20$"),
+        ([19, 20, 20, 18], "of 4 processes, 0, 3 [(]from 0[)] would go on with rows 19 instead of 20$"),
+    ],
+)
+def test_processes_that_would_compute_something_else_are_named(monkeypatch, rows, message):
+    monkeypatch.setattr(distributed, "gather", lambda facts: [{**facts, "rows": number} for number in rows])
+    monkeypatch.setattr(distributed.time, "sleep", lambda seconds: None)
+    with pytest.raises(RunError, match=message):
+        distributed.check_alike({"seed": 0, "rows": 0})
+
+
+def test_one_process_agrees_with_itself():
+    distributed.check_alike({"rows": 20})
 
 
 SLURM = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "a[1-2]", "SLURM_PROCID": "1", "SLURM_LOCALID": "1"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import types
 
 import jax
 import numpy as np
@@ -92,6 +93,14 @@ def test_every_parameter_of_the_published_model_has_a_sharding(shape):
         sharded.shard_shape(params[name].shape)
     embedding = sharding.param_shardings(params, mesh)["decoder/token_embedding"]
     assert embedding.shard_shape((49280, 960)) == (49280 // mesh.shape["tensor"], 960 // mesh.shape["fsdp"])
+
+
+@pytest.mark.parametrize(("tensor", "replicated"), [(1, False), (2, False), (4, True), (8, True)])
+def test_rows_are_replicated_where_the_tensor_axis_leaves_a_process(tensor, replicated):
+    devices = [types.SimpleNamespace(process_index=number // 2) for number in range(8)]
+    shape = {"data": 8 // tensor, "fsdp": 1, "tensor": tensor}
+    mesh = types.SimpleNamespace(devices=np.array(devices).reshape(*shape.values()), shape=shape)
+    assert sharding.is_replicated(mesh) == replicated
 
 
 @pytest.mark.parametrize("shape", [{"data": 8}, {"data": 2, "fsdp": 2, "tensor": 2}], ids=str)

@@ -55,7 +55,7 @@ def add_benchmark_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, type=Path, help="folder in the published layout")
     parser.add_argument("--out", required=True, type=Path, help="folder for the results")
     parser.add_argument("--batch_size", type=positive, default=64, help="questions answered at once")
-    parser.add_argument("--limit", type=positive, help="only the first LIMIT questions")
+    parser.add_argument("--limit", type=positive, help="only LIMIT questions, spread evenly over the file")
 
 
 def load_model(checkpoint: str | Path, dtype: str = DTYPES[0]) -> "Model":
@@ -131,18 +131,6 @@ def asked_category(question: Question) -> str:
 def described(answer: Answered) -> Mapping[str, str | bool | None]:
     """What is said of one question, as a dict."""
     return {"answer": answer} if isinstance(answer, str) else answer
-
-
-def limit_questions(pictures: Sequence[Picture], limit: int | None) -> list[Picture]:
-    """The first `limit` questions with their pictures, all for None."""
-    if limit is None:
-        return list(pictures)
-    kept: list[Picture] = []
-    for picture in pictures:
-        if limit > 0:
-            kept.append(dataclasses.replace(picture, questions=picture.questions[:limit]))
-        limit -= len(picture.questions)
-    return kept
 
 
 def journal_path(out: str | Path, part: str = FIRST) -> Path:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 
+from smolrgpt_jax import distributed
 from smolrgpt_jax.data.records import Picture
 from smolrgpt_jax.generation.engine import AnswerOptions
 from smolrgpt_jax.models.smolrgpt import Params
@@ -88,7 +89,10 @@ def journal_files(path: str | Path) -> list[Path]:
 
 
 def open_journal(path: str | Path, model: "Model", pictures: Sequence[Picture], options: AnswerOptions) -> Journal:
-    """The journal of the answers that a model gives to these questions, see `generate_answers`; raises ValueError as `Journal`."""
+    """The journal of the answers that a model gives to these questions, see `generate_answers`.
+
+    Raises ValueError as `Journal`, and RunError where several processes would answer other questions or with other models.
+    """
     asked = [
         (picture.id, dataclasses.replace(question, answer=None, normalized_answer=None))
         for picture in pictures
@@ -104,6 +108,7 @@ def open_journal(path: str | Path, model: "Model", pictures: Sequence[Picture], 
         },
         "data": _digest(repr(asked)),
     }
+    distributed.check_alike(identity | {"configuration": _digest(identity["configuration"])})
     return Journal(path, identity)
 
 

@@ -10,7 +10,7 @@ from eval.command_line import command_line
 from eval.report import plots
 from eval.studies import answered, shift, sizes, trained
 from eval.studies.findings import Found, Limits, describe
-from smolrgpt_jax.data.records import BadRecords
+from smolrgpt_jax.data.records import BadRecords, spread
 from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.errors import told
 from smolrgpt_jax.files import read_json
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         study.add_argument("--split", default="val", help="train, val or test")
         study.add_argument("--annotations", help="file under --data with the questions, by default SPLIT.json")
         study.add_argument("--seed", type=int, default=0, help="of what is drawn (default %(default)s)")
-        study.add_argument("--limit", type=positive, help="only the first LIMIT questions")
+        study.add_argument("--limit", type=positive, help="only LIMIT questions, spread evenly over the file")
     study = _add(studies, "shift", shift.__doc__, _shift, "--checkpoint on warehouses unlike the demo's")
     study.add_argument("--checkpoint", required=True, type=Path, help="trained on the demo's warehouse")
     for name in configs.TRAINED:
@@ -61,7 +61,8 @@ def _answer(args: argparse.Namespace, limits: Limits) -> tuple[Found, Found]:
     from smolrgpt_jax import load
 
     annotations = args.data / (args.annotations or f"{args.split}.json")
-    records = read_json(annotations, list)[: args.limit]
+    records = read_json(annotations, list)
+    records = [records[number] for number in spread(len(records), args.limit or len(records))]
     # The reader says which record is wrong, before any is changed.
     read_warehouse(args.data, args.split, annotations=annotations.name, on_bad_record=BadRecords("error"))
     answered.check_records(args.study, records, annotations)

@@ -1,6 +1,7 @@
 """Pictures -> batches for training; the iterator's state is the number of batches taken, on any number of processes and workers."""
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -96,14 +97,14 @@ class Order:
       seed: decides the order together with the epoch.
       weights: share of each data set in the mixture, which then never ends; None takes every row of every data set once per epoch.
       num_epochs: passes over the data, None for no end. The last batch of the last one may be shorter.
-      shuffle: False keeps the order of the plan, for validation.
+      chosen: row numbers that are taken once in this order, instead of all; for validation.
     """
 
     batch_rows: int
     seed: int
     weights: Sequence[float] | None = None
     num_epochs: int | None = None
-    shuffle: bool = True
+    chosen: Sequence[int] | None = None
 
     def batches(self, rows: Sequence[PackedRows]) -> grain.MapDataset:
         """The row numbers of each batch; the rows of several data sets are numbered one after another.
@@ -114,7 +115,9 @@ class Order:
             raise ValueError("a data set without rows cannot be trained on")
         if len({source.shape for source in rows}) > 1:
             raise ValueError("data sets that are mixed need rows of one shape")
-        if self.weights is None:
+        if self.chosen is not None:
+            order = grain.MapDataset.source(np.asarray(self.chosen))
+        elif self.weights is None:
             order = self._epochs(0, sum(map(len, rows)), self.seed)
         else:
             if len(self.weights) != len(rows) or self.num_epochs is not None:
@@ -125,16 +128,14 @@ class Order:
         return order.batch(self.batch_rows, drop_remainder=False)
 
     def _epochs(self, begin: int, end: int, seed: int) -> grain.MapDataset:
-        order = grain.MapDataset.source(np.arange(begin, end)).seed(seed)
-        return (order.shuffle() if self.shuffle else order).repeat(self.num_epochs)
+        return grain.MapDataset.source(np.arange(begin, end)).seed(seed).shuffle().repeat(self.num_epochs)
 
 
 def train_batches(
     rows: Sequence[PackedRows],
     order: Order,
     *,
-    process_index: int = 0,
-    process_count: int = 1,
+    share: Sequence[int] | None = None,
     num_threads: int = 2,
     workers: int = 0,
     put: Callable[[dict[str, np.ndarray]], Any] | None = None,
@@ -144,22 +145,20 @@ def train_batches(
     Args:
       rows: data sets of one shape.
       order: which rows make up a batch; one that is short is filled up with padding rows, which have no loss.
-      process_index: which share of the global batch, as `jax.make_array_from_process_local_data` places it.
+      share: which rows of the global batch are built here, as `sharding.process_rows` has them; None for all.
       num_threads: batches built at the same time in each worker; Pillow and NumPy release the interpreter's lock.
       workers: spawned processes that build batches in turn; 0 builds them in this process.
       put: applied to every batch ahead of its use, in a thread of its own, such as the transfer to the devices.
 
     Returns:
-      The dicts of `empty_batch` with B = batch_rows / process_count, or what `put` makes of them. `iter()` of it is a grain
+      The dicts of `empty_batch` with B rows, those of `share`, or what `put` makes of them. `iter()` of it is a grain
       iterator, with `get_state` / `set_state`, which `grain.checkpoint.CheckpointSave` uses, and `close`, which ends its workers.
     """
-    if order.batch_rows % process_count:
-        raise ValueError(f"{order.batch_rows} rows do not divide among {process_count} processes")
-    batches, local = order.batches(rows), order.batch_rows // process_count
+    batches, share = order.batches(rows), np.arange(order.batch_rows) if share is None else np.asarray(share)
 
     def build(numbers: np.ndarray) -> tuple[dict[str, np.ndarray], list[list[str]]]:
         numbers = np.pad(numbers, (0, order.batch_rows - len(numbers)), constant_values=-1)
-        batch = _batch(rows, numbers[process_index * local :][:local])
+        batch = _batch(rows, numbers[share])
         return batch, [source.bad.reasons for source in rows]
 
     def receive(built: tuple[dict[str, np.ndarray], list[list[str]]]) -> dict[str, np.ndarray]:
@@ -183,6 +182,23 @@ def train_batches(
         return grain.experimental.ThreadPrefetchIterDataset(made.map(put), prefetch_buffer_size=AHEAD)
 
     return _Batches(batches_from)
+
+
+def data_facts(rows: Sequence[PackedRows], name: str) -> dict[str, int | str]:
+    """What tells the data sets called `name` from others: counts, and digests of all tokens and of which share a row."""
+    parts = [(len(row), part) for source in rows for row in source.plan.rows for part in row]
+    plan = [number for size, part in parts for number in (size, part.picture, len(part.questions), *part.questions)]
+    tokens = hashlib.blake2b(digest_size=8)
+    for source in rows:
+        source._questions.digest(tokens)
+    return {
+        f"{name} pictures": sum(len(source._pictures) for source in rows),
+        f"{name} questions": sum(len(part.questions) for _, part in parts),
+        f"{name} rows": sum(map(len, rows)),
+        f"{name} row length": rows[0].shape.tokens,
+        f"{name} tokens (digest)": tokens.hexdigest(),
+        f"{name} rows (digest)": hashlib.blake2b(np.array(plan), digest_size=8).hexdigest(),
+    }
 
 
 def batch_questions(rows: Sequence[PackedRows], order: Order, index: int) -> list[str]:

@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from smolrgpt_jax.data.masks import RLE
 from smolrgpt_jax.errors import DataError
 
@@ -220,6 +222,23 @@ def merge_pictures(collections: Iterable[Sequence[Picture]], on_bad_record: BadR
             known, depth=known.depth or picture.depth, questions=known.questions + picture.questions
         )
     return list(merged.values())
+
+
+def spread(total: int, count: int) -> np.ndarray:
+    """Numbers of `count` out of `total` things in a row (all, if there are fewer), int[N]: one is drawn from each of as many equal
+    stretches, always the same one. However the row is sorted, every part of it has its share."""
+    count = min(total, count)
+    ends = np.arange(count + 1) * total // max(count, 1)
+    return np.random.default_rng(0).integers(ends[:-1], ends[1:])
+
+
+def spread_questions(pictures: Sequence[Picture], count: int | None) -> list[Picture]:
+    """`count` of the questions with their pictures, `spread` over all of them; None for all."""
+    places = [(index, question) for index, picture in enumerate(pictures) for question in picture.questions]
+    kept: dict[int, list[Question]] = {}
+    for number in spread(len(places), len(places) if count is None else count):
+        kept.setdefault(places[number][0], []).append(places[number][1])
+    return [dataclasses.replace(pictures[index], questions=tuple(asked)) for index, asked in kept.items()]
 
 
 def describe(pictures: Sequence[Picture]) -> str:

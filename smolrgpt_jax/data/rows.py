@@ -79,6 +79,11 @@ class TokenisedQuestions:
         index = self._first[picture] + question
         return int(self._ends[index + 1] - self._ends[index])
 
+    def digest(self, digest: Any) -> None:
+        """Adds all tokens, which of them are answers, and where questions and pictures end to a digest of hashlib."""
+        for array in (self._ids, self._counted, self._ends, self._first):
+            digest.update(array)
+
     def longest(self) -> int:
         """Tokens of the longest question, without its picture's prefix."""
         return int(np.diff(self._ends).max(initial=0))

@@ -1,18 +1,17 @@
 """Answers to whole data sets of questions."""
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
 from tqdm import tqdm
 
 from smolrgpt_jax.data.chat import CLOSING, read_closing
 from smolrgpt_jax.data.prompts import plan_prompts, prompt_shape
 from smolrgpt_jax.data.records import Picture
+from smolrgpt_jax.distributed import gather
+from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.generation.engine import AnswerOptions, AskedModel, answer_prompts
 
 
@@ -46,8 +45,9 @@ def generate_answers(
     Each picture is encoded once for all its questions. An answer depends on its picture, its question and, where it is sampled,
     on the seed and the question's id; not on the others. Questions that `options.on_bad_record` lets pass are left out.
 
-    In a run of several processes each answers its share of the pictures on its own devices and all return all answers; every
-    process then has a `kept` of its own to append to, which holds the answers of all.
+    In a run of several processes, which are given the same pictures, each answers its share of them on its own devices, and all
+    return all answers and know all that was left out; every process then has a `kept` of its own to append to, which holds the
+    answers of all.
 
     Raises ValueError if the model has no tokenizer or lies on devices of several processes; DataError for a bad record.
     """
@@ -82,8 +82,12 @@ def generate_answers(
             texts.update(finished)
             cut_off |= cut
             bar.update(len(finished))
-    texts = gather_answers(texts)
-    cut_off = set(gather_answers({question: texts[question] for question in cut_off}))
+    bad = options.on_bad_record
+    for theirs, cut, reasons in gather([texts, list(cut_off), bad.reasons]):
+        texts |= theirs
+        cut_off |= set(cut)
+        for reason in set(reasons).difference(bad.reasons):
+            bad.reject(DataError(reason))
     answers = {}
     for question in (question for picture in pictures for question in picture.questions):
         if question.id in texts:
@@ -92,18 +96,3 @@ def generate_answers(
                 text, value = read_closing(options.category_of(question), text)
             answers[question.id] = GeneratedAnswer(text, value, question.id in cut_off)
     return answers
-
-
-def gather_answers(answers: dict[str, str]) -> dict[str, str]:
-    """The answers of all processes, on every one of them."""
-    if jax.process_count() == 1:
-        return answers
-    own = np.frombuffer(json.dumps(answers).encode(), np.uint8)
-    sizes = np.ravel(multihost_utils.process_allgather(np.array([own.size], np.int32)))
-    padded = np.zeros(sizes.max(), np.uint8)
-    padded[: own.size] = own
-    everyone = multihost_utils.process_allgather(padded)
-    merged: dict[str, str] = {}
-    for text, size in zip(everyone, sizes):
-        merged |= json.loads(text[:size].tobytes())
-    return merged

@@ -91,11 +91,13 @@ def read_rows(
     regions: bool = True,
     shape: RowShape | None = None,
     question_balance: float = 0.0,
+    replicated: bool = False,
 ) -> tuple[list[PackedRows], list[Picture]]:
     """The packed rows of all sources, or of each source where they are mixed by weight, and their pictures.
 
-    regions: whether the rows have any; shape: of the rows, by default what the settings ask for. Raises ValueError where there is no
-    row, DataError for a bad record that `bad` does not let pass.
+    regions: whether the rows have any; shape: of the rows, by default what the settings ask for; replicated: whether several
+    processes build the same rows. A picture that cannot be read is then an error whatever `bad` says, as it may be readable to the
+    others. Raises ValueError where there is no row, DataError for a bad record that `bad` does not let pass.
     """
     groups = [[sources[name]] for name in data["weights"]] if data["weights"] else [list(sources.values())]
     found = [read_sources(group, bad) for group in groups]
@@ -109,6 +111,8 @@ def read_rows(
     rows = [PackedRows(pictures, start.tokenizer, shape, questions=ids, **common) for pictures, ids in tokenised]
     if not all(map(len, rows)):
         raise ValueError("no question that can be used, in all sources or in one that is mixed by weight")
+    for packed in rows if replicated else ():
+        packed.bad = BadRecords("error")
     return rows, [picture for pictures in found for picture in pictures]
 
 

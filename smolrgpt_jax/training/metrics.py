@@ -92,10 +92,10 @@ class Speed:
     of forward and backward without rematerialisation, over the chips' peak), memory_gib (most that the first device held).
     """
 
-    def __init__(self, chips: int, processes: int, step_flops: float, device: jax.Device):
-        """step_flops: of one step of all chips, see flops.train_flops."""
+    def __init__(self, chips: int, shares: float, step_flops: float, device: jax.Device):
+        """shares: parts of a batch as large as this process's; step_flops: of one step of all chips, see flops.train_flops."""
         peak = peak_flops(device.device_kind)
-        self._chips, self._processes, self._device = chips, processes, device
+        self._chips, self._shares, self._device = chips, shares, device
         self._mfu_seconds = None if peak is None else step_flops / peak / chips
         self._restart()
 
@@ -114,9 +114,9 @@ class Speed:
         seconds = max(time.monotonic() - self._since, 1e-9)
         per_step = seconds / max(self._steps, 1)
         values = {
-            # The processes have equal shares of every batch, up to chance.
-            "samples_per_second": self._questions * self._processes / seconds,
-            "tokens_per_second_per_chip": self._tokens * self._processes / seconds / self._chips,
+            # The shares of a batch are alike, up to chance.
+            "samples_per_second": self._questions * self._shares / seconds,
+            "tokens_per_second_per_chip": self._tokens * self._shares / seconds / self._chips,
             "step_seconds": per_step,
             "input_wait": self._waited / seconds,
         }

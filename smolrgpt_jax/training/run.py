@@ -17,9 +17,9 @@ from tqdm import tqdm
 from smolrgpt_jax import sharding
 from smolrgpt_jax.checkpoint.load import tokenizer_files
 from smolrgpt_jax.checkpoint.orbax import Meta, TrainingCheckpoints, read_meta
-from smolrgpt_jax.data.batches import Order, batch_questions, train_batches
+from smolrgpt_jax.data.batches import Order, batch_questions, data_facts, train_batches
 from smolrgpt_jax.data.records import BadRecords
-from smolrgpt_jax.distributed import StopTogether, stop_on_signal
+from smolrgpt_jax.distributed import StopTogether, check_alike, stop_on_signal
 from smolrgpt_jax.errors import RunError
 from smolrgpt_jax.files import write_json
 from smolrgpt_jax.flops import row_parts, train_flops
@@ -28,7 +28,7 @@ from smolrgpt_jax.models.smolrgpt import Params, abstract_params, init_params
 from smolrgpt_jax.training.data import naming, read_rows, read_start, run_compute, run_lengths
 from smolrgpt_jax.training.metrics import SPEED, MetricsWriter, Speed, StepsTrace, counts
 from smolrgpt_jax.training.optimizer import OptimizerConfig, make_optimizer, schedules
-from smolrgpt_jax.training.settings import check_values, differences, plain
+from smolrgpt_jax.training.settings import OWN, check_values, differences, flat, plain
 from smolrgpt_jax.training.stages import STAGES, Stage
 from smolrgpt_jax.training.step import jit_train_step
 from smolrgpt_jax.training.validation import LOSS, AnswerScorer, Selection, Validation
@@ -41,8 +41,8 @@ class Run:
     """What stays the same over the steps of a run.
 
     settings: all of them; start: what it starts from; compute: how the model is computed; rows, bad: its data and the records left
-    out of it; shape: of a packed row; steps: until the run ends; rates: schedule per trained group; validation: None without
-    validation sources.
+    out of it; facts: what tells this data from other; share: rows of a batch that this process builds; shape: of a packed row; steps:
+    until the run ends; rates: schedule per trained group; validation: None without validation sources.
     """
 
     def __init__(self, settings: dict[str, Any], workdir: Path, scorer: AnswerScorer | None, stage: Stage | None):
@@ -61,6 +61,7 @@ class Run:
         self.bad = BadRecords(data["on_bad_record"])
         with naming("data.sources"):
             asked = {"regions": self.stage.regions, "question_balance": settings["question_balance"]}
+            asked |= {"replicated": sharding.is_replicated(self.mesh)}
             # Without the pictures, whose texts the rows do not keep.
             self.rows = read_rows(data, data["sources"], start, self.bad, **asked)[0]
         self.shape = self.rows[0].shape
@@ -72,6 +73,10 @@ class Run:
             Selection(settings["best_metric"]).check(self.validation.columns)
         elif settings["patience"] or settings["validation_answers"]:
             raise RunError("config.patience and config.validation_answers need config.validation_sources")
+        self.share = sharding.process_rows(self.mesh, settings["batch_rows"])
+        self.facts = data_facts(self.rows, "training")
+        if self.validation:
+            self.facts |= data_facts(self.validation.rows, "validation")
         planned, self.steps = run_lengths(settings, self.rows)
         optimizer = OptimizerConfig(**{k: v for k, v in settings["optimizer"].items() if k != "peaks"})
         self.optimizer = make_optimizer(
@@ -144,8 +149,7 @@ def train(
         batches = train_batches(
             this.rows,
             this.order,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            share=this.share,
             num_threads=run["data"]["threads"],
             workers=run["data"]["workers"],
             put=lambda batch: (counts(batch), sharding.put_batch(batch, this.mesh)),
@@ -177,6 +181,8 @@ def _initial_state(this: Run, saver: TrainingCheckpoints, data: grain.DatasetIte
     init_optimizer = jax.jit(this.optimizer.init, out_shardings=places)
     selection = Selection(run["best_metric"], run["patience"])
     step = saver.latest_step()
+    common = {f"config.{name}": value for name, value in flat(run).items() if name not in OWN}
+    check_alike({"newest checkpoint": step} | common | this.facts)
     if step is None:
         step, given = 0, this.start.params
         if given:
@@ -192,6 +198,7 @@ def _initial_state(this: Run, saver: TrainingCheckpoints, data: grain.DatasetIte
             raise RunError(
                 f"{saver.folder} was started with other settings ({'; '.join(changed)}); use another work directory"
             )
+        _check_data(this, step, meta)
         like = {n: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=shardings[n]) for n, s in expected.items()}
         params, opt_state = saver.restore(step, like, init_optimizer.eval_shape({n: like[n] for n in trained}))
         data.set_state(meta.run["data"])
@@ -199,6 +206,20 @@ def _initial_state(this: Run, saver: TrainingCheckpoints, data: grain.DatasetIte
         print(f"  going on from step {step}")
     frozen = {n: v for n, v in params.items() if n not in trained}
     return State({n: params[n] for n in trained}, frozen, opt_state, step, selection)
+
+
+def _check_data(this: Run, step: int, meta: Meta) -> None:
+    """Says where the run stands if a checkpoint was trained on other data; RunError unless that is accepted and steps are left."""
+    # Older checkpoints do not know their data.
+    changed = "; ".join(differences(meta.run.get("facts", this.facts), this.facts))
+    if changed:
+        rows = sum(map(len, this.rows))
+        passes = f"{step} steps are {step * this.settings['batch_rows'] / rows:.2f} passes over the {rows} rows of now"
+        stands = f"was trained on other data ({changed}): its {passes}, and the run ends at step {this.steps}"
+        if not this.settings["accept_changed_data"] or step > this.steps:
+            accept = "" if step > this.steps else ", or go on knowingly with --config.accept_changed_data=True"
+            raise RunError(f"{this.workdir} {stands}; use another work directory{accept}")
+        print(f"  {this.workdir} {stands}")
 
 
 def _run_steps(
@@ -215,12 +236,12 @@ def _run_steps(
     )
     parts = row_parts(config, this.shape.tokens, this.shape.pictures, this.shape.regions)
     step_flops = train_flops(parts, state.trained) * run["batch_rows"]
-    speed = Speed(this.mesh.devices.size, jax.process_count(), step_flops, this.mesh.local_devices[0])
+    speed = Speed(this.mesh.devices.size, run["batch_rows"] / len(this.share), step_flops, this.mesh.local_devices[0])
     meta = Meta(config, tokenizer_files(this.start.tokenizer), this.start.layout)
 
     def save() -> None:
         info = {"run": run, "stage": this.stage.name, "step": state.step, "steps": steps, "metrics": state.metrics}
-        info |= {"data": data.get_state(), "selection": selection.state()}
+        info |= {"data": data.get_state(), "facts": this.facts, "selection": selection.state()}
         about = dataclasses.replace(meta, run=info)
         saver.save(state.step, state.params, state.opt_state, about, best_step=selection.best_step)
 

@@ -109,10 +109,11 @@ SETTINGS: dict[str, Setting] = {
     "data.cached_pictures": Setting(0, "decoded pictures kept in memory", AT_LEAST_0, True),
     "data.threads": Setting(4, "that build batches, in each worker", AT_LEAST_1, True),
     "data.workers": Setting(0, "processes that build batches; 0: the training process itself", AT_LEAST_0, True),
+    "accept_changed_data": Setting(False, "resumes with data other than that of the checkpoint", changeable=True),
     "validation_sources": Setting({}, "as data.sources; empty: no validation"),
-    "validation_rows": Setting(256, "rows of the validation loss", AT_LEAST_1),
+    "validation_rows": Setting(256, "rows of the validation loss, spread over all of them", AT_LEAST_1),
     "validate_every": Setting(500, "steps; 0: at the end only", AT_LEAST_0),
-    "validation_answers": Setting(0, "questions answered and scored at every validation", AT_LEAST_0),
+    "validation_answers": Setting(0, "questions answered and scored at every validation, spread likewise", AT_LEAST_0),
     "validation_answer_tokens": Setting(120, "longest of these answers", AT_LEAST_1),
     "best_metric": Setting("validation_loss", "column of metrics.csv whose best checkpoint is kept as WORKDIR/best"),
     "patience": Setting(0, "validations without a better value that end the run; 0: none do", AT_LEAST_0),
@@ -127,6 +128,8 @@ SETTINGS: dict[str, Setting] = {
     "profile.steps": Setting(3, "steps traced", AT_LEAST_0, True),
     "wandb_project": Setting("", "metrics also go there; needs the wandb extra", changeable=True),
 }
+# What the hosts of a run need not have in common: where things lie, and how they are read.
+OWN = ("init_from", "tokenizer", "data.sources", "validation_sources", "data.threads", "data.workers")
 # What runs of settings that do not exist any more had to have, for their computation to be the same.
 RETIRED: dict[str, Any] = {"fresh": [], "any_stage_order": False}
 
@@ -175,6 +178,11 @@ def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(settings))
 
 
+def flat(run: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run by their names with dots."""
+    return {name: functools.reduce(operator.getitem, name.split("."), run) for name in SETTINGS}
+
+
 def check(run: Mapping[str, Any]) -> None:
     """Raises RunError for all that can be seen to be wrong with a run of a published stage before anything is read."""
     check_values(run)
@@ -184,14 +192,19 @@ def check(run: Mapping[str, Any]) -> None:
 
 def check_values(run: Mapping[str, Any]) -> None:
     """Raises RunError, one sentence, for a choice that does not exist or a number that means nothing."""
-    for name, setting in SETTINGS.items():
-        if setting.allowed is not None:
-            setting.check(name, functools.reduce(operator.getitem, name.split("."), run))
+    for name, value in flat(run).items():
+        SETTINGS[name].check(name, value)
     for group, peak in run["optimizer"]["peaks"].items():
         AT_LEAST_0.check(f"optimizer.peaks.{group}", peak)
-    for name, weight in run["data"]["weights"].items():
-        if name not in run["data"]["sources"]:
+    weights, sources = run["data"]["weights"], run["data"]["sources"]
+    for name, weight in weights.items():
+        if name not in sources:
             raise RunError(f"config.data.weights has {name!r}, which is not in config.data.sources")
         POSITIVE.check(f"data.weights.{name}", weight)
+    for name in sources if weights else ():
+        if name not in weights:
+            raise RunError(
+                f"config.data.weights has no {name!r}, which is in config.data.sources and would not be read"
+            )
     if not run["steps"] and not run["epochs"]:
         raise RunError("config.steps and config.epochs are both 0, one of them must be above 0")

@@ -2,13 +2,13 @@
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from jax.experimental.multihost_utils import process_allgather
 from jax.sharding import Mesh
 
@@ -16,7 +16,7 @@ from smolrgpt_jax import sharding
 from smolrgpt_jax.checkpoint.load import Checkpoint
 from smolrgpt_jax.config import Compute
 from smolrgpt_jax.data.batches import Order, train_batches
-from smolrgpt_jax.data.records import BadRecords, Picture
+from smolrgpt_jax.data.records import BadRecords, Picture, spread, spread_questions
 from smolrgpt_jax.data.rows import RowShape
 from smolrgpt_jax.errors import RunError
 from smolrgpt_jax.generation.answers import generate_answers
@@ -44,8 +44,10 @@ class AnswerScorer:
 class Validation:
     """Called with parameters (float32, sharded as in training) it returns {name: value} of `columns`.
 
-    validation_loss is the mean per answer token over the first `validation_rows` rows; the scores are of answers to
-    `validation_answers` questions, always the same ones.
+    validation_loss is the mean per answer token over `validation_rows` rows; the scores are of answers to `validation_answers`
+    questions. Both are always the same ones, on any number of processes, and spread evenly over the whole data.
+
+    rows: of the validation sources.
     """
 
     def __init__(
@@ -66,9 +68,13 @@ class Validation:
         self._run, self._start, self._compute, self._mesh, self._bad = run, start, compute, mesh, bad
         data = {**run["data"], "weights": {}}
         with naming("validation_sources"):
-            self._rows, pictures = read_rows(data, run["validation_sources"], start, bad, shape=shape)
+            asked = {"shape": shape, "replicated": sharding.is_replicated(mesh)}
+            self.rows, pictures = read_rows(data, run["validation_sources"], start, bad, **asked)
+        # The plan is sorted by size.
+        chosen = spread(sum(map(len, self.rows)), run["validation_rows"])
+        self._order = Order(run["batch_rows"], seed=0, chosen=chosen)
 
-        @jax.jit
+        @functools.partial(jax.jit, out_shardings=sharding.replicated(mesh))
         def loss_sums(params: Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
             with sharding.over(mesh):
                 return batch_loss(start.config, params, {}, batch, compute)
@@ -103,23 +109,21 @@ class Validation:
         return found
 
     def _loss(self, params: Params) -> float:
-        rows = self._run["batch_rows"]
-        limit = min(self._run["validation_rows"], sum(map(len, self._rows)))
         batches = train_batches(
-            self._rows,
-            Order(rows, seed=0, num_epochs=1, shuffle=False),
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            self.rows,
+            self._order,
+            share=sharding.process_rows(self._mesh, self._order.batch_rows),
             put=lambda batch: sharding.put_batch(batch, self._mesh),
         )
         total = count = 0.0
         with contextlib.closing(iter(batches)) as taken:
-            for batch in itertools.islice(taken, math.ceil(limit / rows)):
+            for batch in taken:
                 loss, tokens = self._eval_step(params, batch)
                 total, count = total + float(loss), count + float(tokens)
         # A mean over no tokens would be 0, the best of all losses.
         if not count:
-            raise RunError(f"config.validation_sources: the first {limit} rows hold no token of an answer")
+            drawn = len(self._order.chosen)
+            raise RunError(f"config.validation_sources: the {drawn} rows drawn hold no token of an answer")
         return total / count
 
 
@@ -132,19 +136,18 @@ def _on_this_process(params: Params) -> Params:
 
 
 def draw_questions(pictures: Sequence[Picture], count: int) -> list[Picture]:
-    """`count` questions with a normalized answer (all if there are fewer), of pictures drawn always alike."""
-    known = [
-        dataclasses.replace(picture, questions=questions)
-        for picture in pictures
-        if (questions := tuple(q for q in picture.questions if q.normalized_answer is not None))
-    ]
-    taken: dict[int, Picture] = {}
-    for index in map(int, np.random.default_rng(0).permutation(len(known))):
-        if count <= 0:
-            break
-        taken[index] = dataclasses.replace(known[index], questions=known[index].questions[:count])
-        count -= len(taken[index].questions)
-    return [taken[index] for index in sorted(taken)]
+    """`count` questions with a normalized answer (all if there are fewer), spread evenly and always the same.
+
+    Their ids get a number in front: several sources may use the same ones.
+    """
+    number = itertools.count(1)
+
+    def known(picture: Picture) -> Picture:
+        asked = [question for question in picture.questions if question.normalized_answer is not None]
+        named = (dataclasses.replace(question, id=f"{next(number)}: {question.id}") for question in asked)
+        return dataclasses.replace(picture, questions=tuple(named))
+
+    return spread_questions([known(picture) for picture in pictures], count)
 
 
 @dataclasses.dataclass

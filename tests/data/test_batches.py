@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from smolrgpt_jax.data import images, masks
-from smolrgpt_jax.data.batches import Order, PackedRows, train_batches
+from smolrgpt_jax.data.batches import Order, PackedRows, data_facts, train_batches
 from smolrgpt_jax.data.records import BadRecords
 from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.errors import DataError
@@ -69,13 +69,19 @@ def test_a_row_holds_the_pixels_of_its_pictures(pictures, tokenizer, shape):
 def test_processes_get_disjoint_shares_of_the_same_global_batches(rows, processes):
     whole = list(train_batches([rows], Order(4, 3, num_epochs=2)))
     parts = [
-        list(train_batches([rows], Order(4, 3, num_epochs=2), process_index=index, process_count=processes))
-        for index in range(processes)
+        list(train_batches([rows], Order(4, 3, num_epochs=2), share=share))
+        for share in np.split(np.arange(4), processes)
     ]
     assert len({len(part) for part in parts}) == 1 and len(parts[0]) == len(whole)
     for step, batch in enumerate(whole):
         for key, value in batch.items():
             np.testing.assert_array_equal(np.concatenate([part[step][key] for part in parts]), value)
+
+
+def test_a_share_may_be_any_rows_of_a_batch(rows):
+    whole = next(iter(train_batches([rows], Order(4, 3))))
+    part = next(iter(train_batches([rows], Order(4, 3), share=[0, 2])))
+    assert_same(part, {key: value[[0, 2]] for key, value in whole.items()})
 
 
 def test_every_row_comes_once_per_epoch_and_in_another_order(rows):
@@ -88,7 +94,7 @@ def test_every_row_comes_once_per_epoch_and_in_another_order(rows):
     again = next(iter(train_batches([rows], Order(size, 0))))
     assert texts(again) == epochs[0]
     assert texts(next(iter(train_batches([rows], Order(size, 1))))) != epochs[0]
-    plain = next(iter(train_batches([rows], Order(size, 0, shuffle=False))))
+    plain = next(iter(train_batches([rows], Order(size, 0, chosen=range(size)))))
     assert texts(plain) == texts(rows.batch(range(size)))
 
 
@@ -108,10 +114,7 @@ def test_resumes_with_the_next_batch_also_on_other_processes(rows, processes):
         next(iterator)
     state = iterator.get_state()
     expected = [next(iterator) for _ in range(3)]
-    resumed = [
-        iter(train_batches([rows], Order(4, 5), process_index=index, process_count=processes))
-        for index in range(processes)
-    ]
+    resumed = [iter(train_batches([rows], Order(4, 5), share=s)) for s in np.split(np.arange(4), processes)]
     for part in resumed:
         part.set_state(state)
     for batch in expected:
@@ -148,6 +151,21 @@ def test_several_data_sets_are_joined_or_mixed(pictures, tokenizer, one_each):
     assert sum(text in known for text in texts(mixed)) == 30
 
 
+def test_facts_tell_any_other_data_apart(rows, pictures, tokenizer, one_each):
+    """Counts say what changed; digests see what has the same counts."""
+    facts = data_facts([rows], "training")
+    assert facts == data_facts([PackedRows(pictures, tokenizer, one_each)], "training")
+    assert facts["training questions"] == sum(len(picture.questions) for picture in pictures)
+    fewer = data_facts([PackedRows(pictures[1:], tokenizer, one_each)], "training")
+    assert fewer["training pictures"] == facts["training pictures"] - 1
+    question = dataclasses.replace(pictures[0].questions[0], answer="0")
+    other = dataclasses.replace(pictures[0], questions=(question, *pictures[0].questions[1:]))
+    for changed in ([other, *pictures[1:]], pictures[::-1]):
+        found = data_facts([PackedRows(changed, tokenizer, one_each)], "training")
+        names = {name for name in facts if facts[name] != found[name]}
+        assert "training tokens (digest)" in names and "training pictures" not in names
+
+
 def test_batches_have_weights_only_where_they_are_asked_for(rows, pictures, tokenizer, one_each):
     assert "weights" not in rows.batch([0, -1])
     batch = PackedRows(pictures, tokenizer, one_each, question_balance=1.0).batch([0, -1])
@@ -159,7 +177,6 @@ def test_batches_have_weights_only_where_they_are_asked_for(rows, pictures, toke
 def test_sizes_that_do_not_fit_are_an_error(rows, pictures, tokenizer, shape):
     other = PackedRows(pictures, tokenizer, shape)
     for arguments, message in (
-        (dict(rows=[rows], order=Order(3, 0), process_count=2), "do not divide"),
         (dict(rows=[rows, other], order=Order(2, 0)), "one shape"),
         (dict(rows=[rows], order=Order(2, 0, weights=(1, 2))), "one weight"),
         (dict(rows=[PackedRows([], tokenizer, shape)], order=Order(2, 0)), "without rows"),

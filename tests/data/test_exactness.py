@@ -69,8 +69,8 @@ def shares(rows, processes, *, num_epochs=None, weights=None, **options):
     """The batches of each process of a run with global batches of eight rows."""
     order = Order(8, 4, weights, num_epochs)
     return [
-        train_batches([rows], order, process_index=index, process_count=processes, num_threads=1, **options)
-        for index in range(processes)
+        train_batches([rows], order, share=share, num_threads=1, **options)
+        for share in np.split(np.arange(order.batch_rows), processes)
     ]
 
 

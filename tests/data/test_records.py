@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,16 @@ import pytest
 from pycocotools import mask as coco
 
 from smolrgpt_jax.data.masks import RLE
-from smolrgpt_jax.data.records import BadRecords, Picture, Question, check_question, merge_pictures, normalize_answer
+from smolrgpt_jax.data.records import (
+    BadRecords,
+    Picture,
+    Question,
+    check_question,
+    merge_pictures,
+    normalize_answer,
+    spread,
+    spread_questions,
+)
 from smolrgpt_jax.errors import DataError
 
 MASK = RLE(2, 3, coco.encode(np.asfortranarray([[0, 1, 1], [0, 0, 1]], dtype=np.uint8))["counts"])
@@ -117,3 +127,20 @@ def test_merge_joins_the_questions_of_a_picture():
     bad = BadRecords("report")
     assert [q.id for p in merge_pictures(two, bad) for q in p.questions] == ["1", "4"]
     assert len(bad.reasons) == 1
+
+
+@pytest.mark.parametrize(("total", "count"), [(1000, 100), (10, 10), (7, 9), (23, 4), (5, 0), (0, 3)])
+def test_what_is_spread_takes_one_of_each_stretch(total, count):
+    taken = spread(total, count)
+    assert [int(n) * len(taken) // total for n in taken] == list(range(min(total, count)))
+    np.testing.assert_array_equal(taken, spread(total, count))
+
+
+def test_spread_questions_have_the_categories_of_all_in_a_file_sorted_by_them():
+    kinds = ["left_right"] * 300 + ["count"] * 600 + ["distance"] * 100
+    asked = [dataclasses.replace(QUESTION, id=f"q{n}", category=kind) for n, kind in enumerate(kinds)]
+    pictures = [Picture(str(n), Path(f"{n}.png"), None, tuple(asked[n : n + 5])) for n in range(0, 1000, 5)]
+    drawn = [q for picture in spread_questions(pictures, 100) for q in picture.questions]
+    assert Counter(q.category for q in drawn) == {"left_right": 30, "count": 60, "distance": 10}
+    assert drawn == sorted(drawn, key=asked.index)
+    assert spread_questions(pictures, None) == pictures

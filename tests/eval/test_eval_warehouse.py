@@ -9,7 +9,6 @@ import pytest
 import eval.warehouse as command
 import smolrgpt_jax
 from eval.answering import journal
-from eval.answering.asking import limit_questions
 from eval.answering.journal import params_fingerprint
 from eval.answering.submission_prompts import SubmissionTokenizer
 from eval.answering.warehouse import evaluate
@@ -227,11 +226,6 @@ def test_a_split_with_some_answers_is_refused_before_anything_is_asked(warehouse
     with pytest.raises(DataError, match="1 of 28 questions have no published answer"):
         evaluate(pictures, lambda asked: pytest.fail("was asked"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_a_limit_counts_questions(warehouse):
-    pictures = limit_questions(read_warehouse(warehouse, "val"), 6)
-    assert [len(picture.questions) for picture in pictures] == [4, 2]
 
 
 def command_line(warehouse, tmp_path, *more):

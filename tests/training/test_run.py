@@ -6,15 +6,17 @@ import copy
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
+import types
 
 import jax
 import numpy as np
 import pytest
 
 from configs import default, demo
-from smolrgpt_jax import load
+from smolrgpt_jax import load, sharding
 from smolrgpt_jax.checkpoint import orbax as checkpoints
 from smolrgpt_jax.config import PRESETS, DecoderConfig, SmolRGPTConfig, VisionConfig
 from smolrgpt_jax.data.sources.formats import read_source
@@ -120,6 +122,46 @@ def test_a_stopped_run_goes_on_to_the_same_bits(data, finished, tmp_path, monkey
         np.testing.assert_array_equal(ours[name], value, err_msg=name)
     kept, expected = (read_metrics(w / "metrics.csv") for w in (tmp_path / "run", whole))
     assert [r["loss"] for r in kept] == [r["loss"] for r in expected]
+
+
+@pytest.fixture
+def fewer_records(data):
+    """One training record less for the test, as if it had been taken out between two starts."""
+    file = data / "train.json"
+    text = file.read_text()
+    records = json.loads(text)
+    file.write_text(json.dumps(records[:-1]))
+    yield len(records) - 1
+    file.write_text(text)
+
+
+def test_changed_data_is_refused_on_resume_unless_it_is_accepted(data, finished, fewer_records, tmp_path, capsys):
+    workdir, _ = finished
+    shutil.copytree(workdir, tmp_path / "run")
+    changed = (
+        rf"training questions was {fewer_records + 1}, is {fewer_records}; .*training tokens [(]digest[)] was '\w+'"
+    )
+    with pytest.raises(loop.RunError, match=rf"{changed}.*go on knowingly with --config.accept_changed_data=True"):
+        loop.train(run_config(data), tmp_path / "run")
+    assert loop.train(run_config(data, accept_changed_data=True), tmp_path / "run")["step"] == 5
+    printed = capsys.readouterr().out
+    assert f"training questions was {fewer_records + 1}, is {fewer_records}" in printed
+    assert re.search(r"its 5 steps are \d\.\d\d passes over the \d+ rows of now, and the run ends at step 5", printed)
+
+
+def test_a_run_that_changed_data_leaves_no_step_is_refused_though_accepted(tmp_path):
+    """275 records of which 20 are left after step 13."""
+    facts = {"training questions": 20}
+    this = types.SimpleNamespace(
+        facts=facts, rows=[range(4)], steps=2, workdir="run", settings={"batch_rows": 4, "accept_changed_data": True}
+    )
+    meta = checkpoints.Meta(TINY, run={"facts": {"training questions": 275}})
+    stands = (
+        "its 13 steps are 13.00 passes over the 4 rows of now, and the run ends at step 2; use another work directory$"
+    )
+    with pytest.raises(loop.RunError, match=rf"training questions was 275, is 20.*{stands}"):
+        loop._check_data(this, 13, meta)
+    loop._check_data(this, 13, dataclasses.replace(meta, run={}))
 
 
 def test_other_settings_are_refused_on_resume(data, finished):
@@ -240,6 +282,16 @@ def test_a_truncated_picture_stops_the_run_and_is_named(data, tmp_path):
     with pytest.raises(DataError, match=f"record '[0-9a-f]+' and .*: .*{name}") as error:
         loop.train(run_config(tmp_path / "data"), tmp_path / "run")
     assert "\n" not in str(error.value)
+
+
+def test_a_picture_that_several_processes_read_is_never_left_out(data, tmp_path, monkeypatch):
+    """One of them may be able to read it."""
+    name = truncate_a_picture(data, tmp_path / "data")
+    run = run_config(tmp_path / "data", validation_sources={})
+    run["data"] = {**run["data"], "on_bad_record": "report"}
+    monkeypatch.setattr(sharding, "is_replicated", lambda mesh: True)
+    with pytest.raises(DataError, match=name):
+        loop.train(run, tmp_path / "run")
 
 
 def test_a_truncated_picture_is_reported_and_left_out_under_that_policy(data, tmp_path, capsys):

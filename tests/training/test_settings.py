@@ -85,6 +85,13 @@ def test_meaningless_values_are_refused_by_their_name(name, value, message):
     assert "\n" not in str(error.value)
 
 
+def test_a_source_that_weights_do_not_name_is_an_error():
+    run = changed("data.sources", {"a": {}, "b": {}})
+    run["data"]["weights"] = {"a": 1.0}
+    with pytest.raises(ValueError, match="config.data.weights has no 'b', which is in config.data.sources"):
+        check_values(run)
+
+
 @pytest.mark.parametrize(
     "name", ["log_every", "save_every", "validate_every", "patience", "data.workers", "question_balance"]
 )

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -13,14 +14,18 @@ from configs import default
 from eval.scoring.in_training import WAREHOUSE_SCORES, score_answers
 from smolrgpt_jax import load
 from smolrgpt_jax.checkpoint import orbax as checkpoints
-from smolrgpt_jax.config import PRESETS
-from smolrgpt_jax.data.records import Picture, Question
+from smolrgpt_jax.config import PRESETS, Compute
+from smolrgpt_jax.data.batches import Order
+from smolrgpt_jax.data.records import BadRecords, Picture, Question
 from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.errors import CheckpointError
 from smolrgpt_jax.generation.answers import generate_answers
 from smolrgpt_jax.generation.engine import AnswerOptions
+from smolrgpt_jax.sharding import make_mesh
 from smolrgpt_jax.training import run as loop
 from smolrgpt_jax.training import validation
+from smolrgpt_jax.training.data import read_start, row_shape
+from smolrgpt_jax.training.stages import STAGES
 from smolrgpt_jax.training.validation import Selection, Validation, draw_questions
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
 from smolrgpt_jax.warehouse.write import make_warehouse
@@ -55,6 +60,22 @@ def test_questions_are_drawn_alike_up_to_the_count_and_only_those_with_an_answer
     assert all(question.normalized_answer is not None for picture in drawn for question in picture.questions)
     assert sum(len(picture.questions) for picture in draw_questions(pictures, 100)) == 8
     assert draw_questions([asked("b", 2, known=False)], 5) == []
+
+
+def test_what_two_sources_call_alike_is_kept_apart():
+    drawn = draw_questions([asked("a", 3), asked("a", 3)], 6)
+    ids = [question.id for picture in drawn for question in picture.questions]
+    assert len(set(ids)) == 6
+    assert score_answers(drawn, dict.fromkeys(ids[:3], "Two.") | dict.fromkeys(ids[3:], "One."))["count"] == 50.0
+
+
+def test_rows_of_validation_are_spread_over_the_plan_which_is_sorted_by_size(data):
+    run = run_config(data, validation_rows=3)
+    start = read_start(run, STAGES[run["stage"]])
+    shape = row_shape(start.config, run["data"], regions=True)
+    made = Validation(run, start, Compute(), shape, make_mesh(devices=jax.devices()[:1]), BadRecords())
+    total = len(made.rows[0])
+    assert total > 5 and [number * 3 // total for number in made._order.chosen] == [0, 1, 2]
 
 
 def test_answers_are_scored_as_by_the_benchmark(data, tmp_path):
@@ -164,10 +185,10 @@ def test_a_validation_source_without_questions_is_refused_before_training(data, 
 def test_a_loss_over_no_answer_is_no_loss(monkeypatch):
     """It would be 0, which no other validation could better."""
     only = object.__new__(Validation)
-    only._run, only._rows = {"batch_rows": 2, "validation_rows": 2}, [[0, 0, 0]]
-    only._eval_step, only._mesh = lambda params, tokens: (0.0, tokens), None
+    only.rows, only._order = [[0, 0, 0]], Order(2, seed=0, chosen=[0, 2])
+    only._eval_step, only._mesh = lambda params, tokens: (0.0, tokens), make_mesh(devices=jax.devices()[:1])
     monkeypatch.setattr(validation, "train_batches", lambda *_, **__: (tokens for tokens in [0.0]))
-    with pytest.raises(loop.RunError, match="the first 2 rows hold no token of an answer"):
+    with pytest.raises(loop.RunError, match="the 2 rows drawn hold no token of an answer"):
         only._loss({})
 
 
