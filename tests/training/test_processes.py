@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -53,9 +55,12 @@ def data(tmp_path_factory):
 
 
 class Processes:
-    """The processes of one run; their output goes to files beside the work directory."""
+    """The processes of one run; their output goes to files beside the work directory.
 
-    def __init__(self, data: Path, workdir: Path, count: int, **changes):
+    other_data: folder that the last process reads instead.
+    """
+
+    def __init__(self, data: Path, workdir: Path, count: int, other_data: Path | None = None, **changes):
         workdir.parent.mkdir(parents=True, exist_ok=True)
         program = workdir.parent / "program.py"
         program.write_text(textwrap.dedent(PROGRAM))
@@ -73,20 +78,25 @@ class Processes:
                 "JAX_PROCESS_ID": str(index),
             }
             settings = json.dumps({"steps": STEPS, "validation_sources": {}} | changes)
-            command = [sys.executable, str(program), str(data), str(workdir), settings]
+            own = other_data if other_data and index == count - 1 else data
+            command = [sys.executable, str(program), str(own), str(workdir), settings]
             with open(log, "w") as output:
                 self.started.append(
                     subprocess.Popen(command, env=environment, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
                 )
 
-    def results(self) -> list[dict]:
-        """What each process returned, once all have ended."""
+    def end(self) -> tuple[list[int], list[str]]:
+        """Status and output of each process, once all have ended."""
         try:
             codes = [process.wait(timeout=600) for process in self.started]
         finally:
             for process in self.started:
                 process.kill()
-        outputs = [log.read_text() for log in self.logs]
+        return codes, [log.read_text() for log in self.logs]
+
+    def results(self) -> list[dict]:
+        """What each process returned."""
+        codes, outputs = self.end()
         assert codes == [0] * len(codes), "\n".join(outputs)
         return [json.loads(text.rpartition("RESULT ")[2].splitlines()[0]) for text in outputs]
 
@@ -103,34 +113,56 @@ def alone(data, tmp_path_factory):
     return workdir
 
 
-@pytest.mark.parametrize("count", [2, 4])
-def test_several_processes_follow_one(data, alone, tmp_path, count):
-    workdir = tmp_path / "run"
-    results = Processes(data, workdir, count).results()
-    assert [result["loss"] for result in results] == [results[0]["loss"]] * count
-    assert len(losses(workdir)) == STEPS
-    np.testing.assert_allclose(losses(workdir), losses(alone), rtol=1e-5)
-
-
-def test_two_processes_validate_as_one_does(data, tmp_path):
-    """The loss, and scores of answers of which each process generates a share."""
-    sources = {"questions": default.warehouse(str(data), "val")}
+@pytest.fixture(scope="module")
+def validated(data, tmp_path_factory):
+    """A function that runs so many processes on a mesh for a few steps, with validation: rows of metrics.csv."""
     settings = {
-        "steps": 2,
-        "validate_every": 1,
-        "validation_sources": sources,
+        "steps": 3,
+        "validate_every": 2,
+        "validation_sources": {"questions": default.warehouse(str(data), "val")},
         "validation_answers": 9,
         "validation_answer_tokens": 6,
-        "strategy": "fsdp",
     }
-    found = []
-    for count in (1, 2):
-        workdir = tmp_path / str(count) / "run"
-        Processes(data, workdir, count, **settings).results()
-        found.append(read_metrics(workdir / "metrics.csv"))
-    one, two = ([{n: row.get(n) for n in ("S1", "count", "distance")} for row in rows] for rows in found)
-    assert one == two and all(row["S1"] is not None for row in one)
-    np.testing.assert_allclose(*([row["validation_loss"] for row in rows] for rows in found), rtol=1e-5)
+
+    def run(count: int, **changes):
+        workdir = tmp_path_factory.mktemp(f"validated{count}") / "run"
+        Processes(data, workdir, count, **settings, **changes).results()
+        return read_metrics(workdir / "metrics.csv")
+
+    return functools.cache(lambda count, changes="{}": run(count, **json.loads(changes)))
+
+
+@pytest.mark.parametrize(
+    ("count", "changes"),
+    [
+        (2, {"strategy": "fsdp"}),
+        (2, {"mesh": {"data": 0, "fsdp": 0, "tensor": 2}}),
+        (4, {"mesh": {"data": 4, "fsdp": 1, "tensor": 1}}),
+        (4, {"mesh": {"data": 0, "fsdp": 0, "tensor": 4}, "strategy": "data"}),
+        (4, {"mesh": {"data": 1, "fsdp": 2, "tensor": 2}, "strategy": "fsdp", "accumulation": 2}),
+    ],
+    ids=str,
+)
+def test_several_processes_train_and_validate_as_one_does(validated, count, changes):
+    """The losses, and scores of answers of which each process generates a share, however rows and tensors lie on the processes."""
+    rows, expected = validated(count, json.dumps(changes)), validated(1)
+    scores, right = ([{n: row.get(n) for n in ("S1", "count", "distance")} for row in r] for r in (rows, expected))
+    assert scores == right and [row["S1"] is None for row in scores] == [True, False, False]
+    for name in ("loss", "validation_loss"):
+        found, known = ([row[name] for row in r if row.get(name) is not None] for r in (rows, expected))
+        assert len(found) == {"loss": 3, "validation_loss": 2}[name]
+        np.testing.assert_allclose(found, known, rtol=1e-5, err_msg=name)
+
+
+def test_processes_that_read_other_data_all_end_and_name_it(data, tmp_path):
+    other = shutil.copytree(data, tmp_path / "other")
+    records = json.loads((other / "train.json").read_text())
+    (other / "train.json").write_text(json.dumps(records[:-1]))
+    codes, outputs = Processes(data, tmp_path / "run", 2, other_data=other).end()
+    assert 0 not in codes and not (tmp_path / "run" / "metrics.csv").exists()
+    sentence = rf"of 2 processes, 1 \(from 0\) would go on with .*training questions {len(records) - 1} instead of {len(records)}"
+    for output in outputs:
+        assert re.search(sentence, output), output
 
 
 def test_a_signal_to_one_process_stops_all_and_any_number_goes_on(data, alone, tmp_path):
