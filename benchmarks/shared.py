@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from eval.command_line import command_line
+from eval.command_line import command_line, out_file
 from smolrgpt_jax import files
 from smolrgpt_jax.config import PRESETS, DecoderConfig, SmolRGPTConfig, VisionConfig
 from smolrgpt_jax.data.records import Picture
@@ -33,7 +33,7 @@ SIZES = {
 def benchmark_parser(module: str, doc: str) -> argparse.ArgumentParser:
     """The parser of a benchmark's command, with --out."""
     parser = command_line(module, doc)
-    parser.add_argument("--out", type=Path, help="Markdown file to write the result to, as well")
+    parser.add_argument("--out", type=out_file, help="Markdown file to write the result to, as well")
     return parser
 
 

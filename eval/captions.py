@@ -18,7 +18,7 @@ import numpy as np
 
 from configs import default, demo_backbone
 from eval.answering.asking import positive
-from eval.command_line import command_line
+from eval.command_line import command_line, out_folder
 from eval.reading.rules import question_category
 from smolrgpt_jax.data.batches import PackedRows
 from smolrgpt_jax.data.records import Question
@@ -127,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--checkpoint", required=True, type=Path, help="what eval.warehouse takes")
     parser.add_argument("--phase", choices=demo_backbone.PHASES, required=True, help="whose captions are asked for")
     parser.add_argument("--scenes", type=positive, default=300, help="scenes to make (default %(default)s)")
-    parser.add_argument("--out", required=True, type=Path, help="folder for scenes and results")
+    parser.add_argument("--out", required=True, type=out_folder, help="folder for scenes and results")
     args = parser.parse_args(arguments)
     print(f"captions of {args.scenes} scenes as in {args.phase}, writing to {args.out}")
     found = evaluate(load(args.checkpoint), args.phase, args.scenes, args.out)

@@ -1,11 +1,13 @@
 """The parsers of commands."""
 
 import argparse
+import functools
 import sys
 from pathlib import Path
 from typing import Any
 
-from smolrgpt_jax.files import as_path
+from smolrgpt_jax.errors import told
+from smolrgpt_jax.files import as_path, check_out
 
 
 def _typed(text: str) -> Path:
@@ -27,3 +29,14 @@ def command_line(module: str, doc: str) -> argparse.ArgumentParser:
     """The parser of `python -m MODULE` or `smolrgpt COMMAND`, whose help shows the module's docstring as it stands."""
     prog = sys.argv[0] if sys.argv[0].startswith("smolrgpt ") else f"python -m {module}"
     return _Parser(prog=prog, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def out_file(name: str, folder: bool = False) -> Path:
+    """The type of an argument that names a file, or folder, to write; ends the command where none can be written."""
+    path = _typed(name)
+    with told():
+        check_out(path, folder)
+    return path
+
+
+out_folder = functools.partial(out_file, folder=True)

@@ -14,7 +14,7 @@ Results that an earlier run left there are removed, its report.html among them, 
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.command_line import command_line
+from eval.command_line import command_line, out_folder
 from eval.reading.methods import add_method_arguments, build_methods, read_values
 from eval.scoring.results import (
     RESULT_FILES,
@@ -28,7 +28,7 @@ from eval.scoring.results import (
 )
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
 from smolrgpt_jax.errors import DataError, told
-from smolrgpt_jax.files import check_folder, read_json, results_folder
+from smolrgpt_jax.files import read_json, results_folder
 
 _TEXTS = ("image", "category", "question", "answer")
 
@@ -58,12 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--predictions", required=True, type=Path, help=about)
     about = "annotation file, whose ids the submission then holds in its order"
     parser.add_argument("--annotations", type=Path, help=about)
-    parser.add_argument("--out", required=True, type=Path, help="folder for the results")
+    parser.add_argument("--out", required=True, type=out_folder, help="folder for the results")
     add_method_arguments(parser)
     args = parser.parse_args(arguments)
 
     print(f"reading {args.predictions} by {', '.join(args.answers)}, writing to {args.out}")
-    check_folder(args.out)
     answers = read_answers(args.predictions)
     ids = record_ids(read_json(args.annotations, list)) if args.annotations else None
     if ids is not None:

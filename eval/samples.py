@@ -18,11 +18,11 @@ from typing import Any
 
 from eval.answering.asking import add_model_arguments, load_model, positive, run_details
 from eval.answering.samples import answer_samples, draw, write_samples
-from eval.command_line import command_line
+from eval.command_line import command_line, out_folder
 from smolrgpt_jax.data.records import BadRecords
 from smolrgpt_jax.data.sources.formats import read_source
 from smolrgpt_jax.errors import ConfigError, DataError, told
-from smolrgpt_jax.files import as_path, check_folder
+from smolrgpt_jax.files import as_path
 
 BATCH_SIZE = 32
 
@@ -89,12 +89,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     where.add_argument("--source", **source, help="a source of questions, instead of the run's; can be repeated")
     about = "the run's training sources, not those of validation"
     parser.add_argument("--training_data", action="store_true", help=about)
-    parser.add_argument("--out", required=True, type=Path, help="folder for the results")
+    parser.add_argument("--out", required=True, type=out_folder, help="folder for the results")
     parser.add_argument("--count", type=positive, default=24, help="questions to show (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the draw (default %(default)s)")
     args = parser.parse_args(arguments)
 
-    check_folder(args.out)
     bad = BadRecords("report")
     depth_mode = "training"
     if args.source:

@@ -13,13 +13,13 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.command_line import command_line
+from eval.command_line import command_line, out_file
 from eval.reading.rules import parse_normalized
 from eval.scoring.breakdown import describe_details
 from eval.scoring.official import score
 from eval.scoring.results import check_same, read_records, read_value
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, Question
-from smolrgpt_jax.data.sources.collect import first_text
+from smolrgpt_jax.data.regions import first_text
 from smolrgpt_jax.errors import DataError, told
 from smolrgpt_jax.files import write_json
 
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     about = "JSON list with id, category and normalized_answer"
     parser.add_argument("--ground_truth", required=True, type=Path, help=about)
     parser.add_argument("--predictions", required=True, type=Path, help="JSON list of {id, normalized_answer}")
-    parser.add_argument("--out", required=True, type=Path, help="JSON file to write: the official numbers and S1")
+    parser.add_argument("--out", required=True, type=out_file, help="JSON file to write: the official numbers and S1")
     args = parser.parse_args(arguments)
 
     print(f"scoring {args.predictions} against {args.ground_truth}, writing {args.out}")

@@ -32,7 +32,6 @@ from smolrgpt_jax import distributed
 from smolrgpt_jax.data.records import BadRecords, describe, spread_questions
 from smolrgpt_jax.data.sources.formats import read_bench
 from smolrgpt_jax.errors import DataError, told
-from smolrgpt_jax.files import check_folder
 
 
 @told(INTERRUPTED)
@@ -44,7 +43,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     distributed.start()
     file = args.data / args.annotations
     print(f"answering {file} with {args.checkpoint}, writing to {args.out}")
-    check_folder(args.out)
     bad = BadRecords("report")
     pictures = known_questions(read_bench(args.data, args.annotations, on_bad_record=bad), bad)
     pictures = spread_questions(pictures, args.limit)

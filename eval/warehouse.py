@@ -44,7 +44,7 @@ from smolrgpt_jax.data.images import DEPTH_MODES
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, BadRecords, Picture, describe, spread_questions
 from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.errors import DataError, told
-from smolrgpt_jax.files import as_path, check_folder, read_json
+from smolrgpt_jax.files import as_path, read_json
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -83,7 +83,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     annotations = args.annotations or f"{args.split}.json"
     file = args.data / annotations
     print(f"answering {file} with {args.checkpoint}, writing to {args.out}")
-    check_folder(args.out)
     for _, curve in args.loss_curves:
         if not curve.is_file():
             raise DataError(f"{curve}: no such file, though --loss_curves names it")

@@ -15,7 +15,7 @@ from launch import run_config
 from smolrgpt_jax.chips import SLICES as TOPOLOGIES
 from smolrgpt_jax.chips import find_slice
 from smolrgpt_jax.errors import RunError, told
-from smolrgpt_jax.files import as_path, write_json
+from smolrgpt_jax.files import as_path, check_out, write_json
 
 CONFIG = run_config.define()
 TOPOLOGY = flags.DEFINE_string("topology", None, f"one of {', '.join(TOPOLOGIES)}", required=True)
@@ -36,6 +36,8 @@ def run(arguments: list[str]) -> None:
     run, what = CONFIG.value.to_dict(), WHAT.value
     program = f"{what} of stage {run['stage']} ({run['model']['preset']})"
     print(f"compiling {program} for {SLICES.value} x {TOPOLOGY.value}; nothing is run", flush=True)
+    if OUT.value:
+        check_out(as_path(OUT.value))
     # Imported late: neither --help nor a mistyped name should wait for JAX.
     from launch.tpu_report.compiling import compile_run, find_batch
     from launch.tpu_report.report import as_text

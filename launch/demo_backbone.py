@@ -13,7 +13,7 @@ from pathlib import Path
 
 from configs import demo_backbone
 from convert.folders import jax_to_torch
-from eval.command_line import command_line
+from eval.command_line import command_line, out_folder
 from smolrgpt_jax.checkpoint.orbax import find_checkpoint
 from smolrgpt_jax.checkpoint.torch import read_folder
 from smolrgpt_jax.errors import told
@@ -86,7 +86,7 @@ def main() -> None:
     root, default = Path(demo_backbone.ROOT), "(default %(default)s)"
     parser.add_argument("--workdir", type=Path, default=root, help=f"of the phases' data and checkpoints {default}")
     out = f"new folder for weights, log and model card {default}"
-    parser.add_argument("--out", type=Path, default=root / "shipped", help=out)
+    parser.add_argument("--out", type=out_folder, default=root / "shipped", help=out)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     print(f"training the phases {', '.join(demo_backbone.PHASES)} in {arguments.workdir}, writing {arguments.out}")

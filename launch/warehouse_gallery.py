@@ -10,9 +10,10 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from eval.command_line import command_line
+from eval.command_line import command_line, out_file
 from eval.report.html import numbered
 from eval.report.overlay import draw_regions
+from smolrgpt_jax.data.images import upright_depth
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, Picture, Question
 from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.errors import DataError, told
@@ -45,13 +46,9 @@ def gallery(pairs: Sequence[tuple[Picture, Question]]) -> Image.Image:
 
 
 def _tile(picture: Picture, question: Question) -> Image.Image:
-    shown = []
-    for file in filter(None, (picture.image, picture.depth)):
-        try:
-            with Image.open(file) as image:
-                shown.append(draw_regions(image, question.regions, WIDTH))
-        except OSError as error:
-            raise DataError(f"{file}: cannot be opened as a picture ({error})") from error
+    shown = [draw_regions(picture.image, question.regions, WIDTH)]
+    if picture.depth is not None:
+        shown.append(draw_regions(upright_depth(picture.depth, picture.image), question.regions, WIDTH))
     font = ImageFont.load_default(FONT_SIZE)
     answer = "(no answer published)" if question.answer is None else question.answer
     texts = [
@@ -76,7 +73,7 @@ def main() -> None:
     parser = command_line("launch.warehouse_gallery", __doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of a warehouse")
     parser.add_argument("--split", default="train", help="train, val or test (default %(default)s)")
-    parser.add_argument("--out", type=Path, required=True, help="PNG file")
+    parser.add_argument("--out", type=out_file, required=True, help="PNG file")
     parser.add_argument("--scenes", type=int, default=12, help="pictures to show (default %(default)s)")
     arguments = parser.parse_args()
     if arguments.scenes < 1:

@@ -54,9 +54,12 @@ def _let_readers_go() -> None:
 def told(interrupted: str = "interrupted; nothing was written") -> Iterator[None]:
     """Ends a command with one sentence and status 1 where its input is bad or the disk refuses; also a decorator of its `main`.
 
-    interrupted: the sentence for Ctrl-C, which says what is kept. A reader that closes the pipe ends nothing.
+    interrupted: the sentence for Ctrl-C, which says what is kept. A reader that closes the pipe ends nothing. What the terminal's
+    encoding lacks is printed as "?".
     """
     _let_readers_go()
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")
     try:
         yield
         sys.stdout.flush()

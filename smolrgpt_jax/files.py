@@ -38,9 +38,10 @@ def as_path(name: str | Path, flag: str = "") -> Path:
 def file_aside(path: str | Path) -> Iterator[Path]:
     """A name beside `path` to write a file under, renamed to `path` at the end; missing parent folders are made.
 
-    The name keeps the suffix. On any failure the file is removed and what `path` held stays.
+    The name keeps the suffix. On any failure the file is removed and what `path` held stays; raises as `check_out`.
     """
     path = Path(path)
+    check_out(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{os.getpid()}.{path.name}")
     try:
@@ -99,7 +100,7 @@ def read_json(path: str | Path, kind: type | None = None, failure: type[ValueErr
     Raises `failure` naming the file if it cannot be read or holds something else.
     """
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        value = json.loads(Path(path).read_bytes())  # of UTF-8, -16 or -32, as its first bytes say
     except OSError as error:
         raise failure(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
@@ -169,10 +170,14 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
                     parent.rmdir()
 
 
-def check_folder(path: str | Path) -> None:
-    """Raises DataError where `path` is something else than a folder; for the time before hours of work."""
-    if os.path.exists(path) and not os.path.isdir(path):
-        raise DataError(f"{path} exists and is not a folder")
+def check_out(path: str | Path, folder: bool = False) -> None:
+    """Raises DataError where no file, or folder, can be written to `path`; for the time before hours of work."""
+    if os.path.exists(path) and not (os.path.isdir if folder else os.path.isfile)(path):
+        raise DataError(f"{path} exists and is not a {'folder' if folder else 'regular file'}")
+    # Written beside it and renamed, even where it exists. What is missing will be made.
+    parent = next(parent for parent in Path(path).absolute().parents if os.path.lexists(parent))
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise DataError(f"{path} cannot be written: {parent} is no folder that one may write to")
 
 
 @contextmanager

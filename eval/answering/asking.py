@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eval.command_line import out_folder
 from eval.reading.rules import question_category
 from smolrgpt_jax.data.records import Picture, Question
 
@@ -53,7 +54,7 @@ def add_benchmark_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what both benchmarks take: the model's arguments, --data, --out, --batch_size and --limit."""
     add_model_arguments(parser)
     parser.add_argument("--data", required=True, type=Path, help="folder in the published layout")
-    parser.add_argument("--out", required=True, type=Path, help="folder for the results")
+    parser.add_argument("--out", required=True, type=out_folder, help="folder for the results")
     parser.add_argument("--batch_size", type=positive, default=64, help="questions answered at once")
     parser.add_argument("--limit", type=positive, help="only LIMIT questions, spread evenly over the file")
 

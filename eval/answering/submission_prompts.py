@@ -14,7 +14,7 @@ import numpy as np
 
 from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.records import IMAGE, Picture, Question
-from smolrgpt_jax.data.sources.collect import first_text
+from smolrgpt_jax.data.regions import first_text
 
 
 class SubmissionTokenizer(ChatTokenizer):

@@ -14,7 +14,8 @@ from eval.report.html import write_report
 from eval.scoring.blind import BlindBaseline
 from eval.scoring.results import RESULT_FILES, compute_metrics, record_ids, write_results
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, Picture, normalize_answer
-from smolrgpt_jax.data.sources.collect import first_text, user_text
+from smolrgpt_jax.data.regions import first_text
+from smolrgpt_jax.data.sources.collect import user_text
 from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.files import results_folder, write_json
 

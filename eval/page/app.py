@@ -31,7 +31,7 @@ def serve(listening: socket.socket, model: Model, title: str, examples: Sequence
                 ui.label("SmolRGPT").classes("name")
                 ui.label(title).classes("checkpoint")
             with ui.element("section").classes("card picture"):
-                picture = PicturePanel(examples, model.config.vision.image_size)
+                picture = PicturePanel(examples)
             with ui.element("div").classes("side"):
                 QuestionPanel(model, max_new_tokens, turn, picture)
         if examples:

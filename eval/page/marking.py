@@ -16,13 +16,13 @@ Point = tuple[float, float]
 
 
 class MarkedPicture:
-    """A picture, its depth where there is one, and the `regions` marked in it so far; the i-th is "Region i".
+    """An RGB picture, its depth in grey where there is one, and the `regions` marked in it so far; the i-th is "Region i".
 
     candidates: masks known of the picture, which can be picked by a point.
     """
 
     def __init__(self, image: Image.Image, depth: Image.Image | None = None, candidates: Sequence[RLE] = ()):
-        self.image, self.depth, self.candidates = image.convert("RGB"), depth, tuple(candidates)
+        self.image, self.depth, self.candidates = image, depth, tuple(candidates)
         self.regions: list[RLE] = []
         longer = max(image.size)
         scale = min(max(longer, _SHOWN_LEAST), _SHOWN_MOST) / longer

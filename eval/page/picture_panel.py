@@ -2,14 +2,14 @@
 
 import io
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from typing import BinaryIO
 
 from nicegui import events, run, ui
-from PIL import Image, ImageOps
+from PIL import Image
 
 from eval.page.marking import MarkedPicture, Point
 from eval.report.overlay import colour_of, jpeg_data_uri
-from smolrgpt_jax.data.images import open_picture, read_depth, read_rgb
+from smolrgpt_jax.data.images import open_picture, other_view, upright_depth, upright_rgb
 from smolrgpt_jax.data.masks import RLE
 from smolrgpt_jax.data.records import Picture
 from smolrgpt_jax.errors import DataError
@@ -24,19 +24,28 @@ def say(sentence: object) -> None:
     ui.notify(text[:1].upper() + text[1:], type="warning", position="top", timeout=8000, close_button="Close")
 
 
+def read_upload(file: BinaryIO, name: str, kind: str, marked: MarkedPicture | None) -> MarkedPicture | Image.Image:
+    """What an uploaded file holds: a picture to mark regions in, or the depth of the one that is shown; DataError for neither."""
+    if kind == "picture":
+        return MarkedPicture(upright_rgb(open_picture(file, name)))
+    if marked is None:
+        raise DataError("open the picture before its depth")
+    return upright_depth(open_picture(file, name), marked.image)
+
+
 class PicturePanel:
     """Holds the picture with its regions, `marked`, None before one is opened, and `example`, the data set's, if it is one.
 
     on_picture, on_regions: called when another picture is shown, and when its regions changed.
     """
 
-    def __init__(self, examples: Sequence[Picture], image_size: int):
-        """Builds the panel inside the present element; `image_size`: side in pixels of what the model sees."""
+    def __init__(self, examples: Sequence[Picture]):
+        """Builds the panel inside the present element."""
         self.marked: MarkedPicture | None = None
         self.example: Picture | None = None
         self.on_picture: Callable[[], None] = lambda: None
         self.on_regions: Callable[[], None] = lambda: None
-        self._examples, self._image_size = examples, image_size
+        self._examples = examples
         self._corner: Point | None = None  # the first one of a box whose second one is still to come
         with ui.element("div").classes("row"):
             self._build_upload("picture", "image")
@@ -78,33 +87,26 @@ class PicturePanel:
         button.props("outline no-caps dense").classes("tool")
 
     async def upload(self, event: events.UploadEventArguments, kind: str) -> None:
-        """Takes an uploaded picture, or the depth of the present one; a camera's that lies on its side is set upright."""
+        """Takes an uploaded picture, or the depth of the present one."""
+        marked = self.marked
         try:
             content = await event.file.read()
             if len(content) > MOST_UPLOADED * 2**20:
                 raise DataError(f"{event.file.name} has more than {MOST_UPLOADED} MiB")
-            picture = await run.io_bound(self._read, io.BytesIO(content), kind, event.file.name)
-            picture = ImageOps.exif_transpose(picture)
+            # Off the event loop, where other visitors wait: a large picture takes seconds.
+            read = await run.io_bound(read_upload, io.BytesIO(content), event.file.name, kind, marked)
         except (ValueError, OSError) as error:
             return say(error)
         finally:
             event.sender.reset()
         if kind == "picture":
             self.example = None
-            return self.show(MarkedPicture(picture))
-        if self.marked is None:
-            return say("Open the picture before its depth.")
-        if picture.size != self.marked.image.size:
-            sizes = ("{}x{}".format(*size) for size in (picture.size, self.marked.image.size))
-            say("The depth is {} pixels, its picture {}: are they of the same view?".format(*sizes))
-        self.marked.depth = picture
+            return self.show(read)
+        marked.depth = read
+        doubt = other_view(read.size, marked.image.size)
+        if doubt:
+            say(doubt)
         self.refresh()
-
-    def _read(self, file: Path | io.BytesIO, kind: str, name: str | None = None) -> Image.Image:
-        """A picture or depth of any size, decoded; raises DataError if the model could not take it."""
-        picture = open_picture(file, name)
-        (read_rgb if kind == "picture" else read_depth)(picture, self._image_size)
-        return picture
 
     def choose_example(self, index: int | None) -> None:
         """Shows a picture of the data set."""
@@ -113,8 +115,8 @@ class PicturePanel:
         picture = self._examples[index]
         known = dict.fromkeys(region for question in picture.questions for region in question.regions)
         try:
-            image = self._read(picture.image, "picture")
-            depth = None if picture.depth is None else self._read(picture.depth, "depth")
+            image = upright_rgb(picture.image)
+            depth = None if picture.depth is None else upright_depth(picture.depth, image)
         except (ValueError, OSError) as error:
             return say(error)
         self.example = picture
@@ -176,9 +178,7 @@ class PicturePanel:
             self._stage.style(f"max-width: min(100%, {70 * width / height:.2f}vh)")
             self._image.set_source(jpeg_data_uri(marked.shown(self._mode.value == "pick")))
             if marked.depth is not None:
-                small = marked.depth.convert("L")
-                small.thumbnail((320, 320))
-                self._depth.set_source(jpeg_data_uri(small))
+                self._depth.set_source(jpeg_data_uri(marked.depth.reduce(max(1, max(marked.depth.size) // 320))))
             with self._chips:
                 for index in range(len(marked.regions)):
                     others = marked.regions[:index] + marked.regions[index + 1 :]

@@ -8,10 +8,11 @@ from collections.abc import Generator
 from markupsafe import Markup, escape
 from nicegui import run, ui
 
-from eval.answering.one_picture import Answer, check_marks, stream_answer
+from eval.answering.one_picture import Answer, stream_answer
 from eval.page.picture_panel import PicturePanel, say
 from eval.report.html import CATEGORY_TITLES, chip, numbered, with_chips
 from smolrgpt_jax.data.records import MASK, Question
+from smolrgpt_jax.data.regions import check_marks
 from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.model import Model
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFilter, ImageFont
 
+from smolrgpt_jax.data.images import Source, upright_rgb
 from smolrgpt_jax.data.masks import RLE, decode, encode
 from smolrgpt_jax.data.records import Picture, PreparedPicture, Question
 
@@ -17,13 +18,13 @@ COLOURS = tuple(ImageColor.getrgb(f"#{colour}") for colour in _HEX.split())
 _TALLEST = 4  # times the width asked for: a picture one pixel wide would fill the memory
 
 
-def draw_regions(picture: Image.Image, regions: Sequence[RLE], width: int | None = None) -> Image.Image:
-    """Tints every region, outlines it, and labels it "Region i"; masks of another size are stretched over the picture.
+def draw_regions(picture: Source, regions: Sequence[RLE], width: int | None = None) -> Image.Image:
+    """Tints every region, outlines it, and labels it "Region i"; masks of another size are stretched over the upright picture.
 
     width: of the new RGB picture in pixels, less where it would be more than four times as high; None keeps the picture's.
-    Raises ValueError where a mask is unreadable.
+    Raises ValueError where the picture or a mask is unreadable.
     """
-    picture = picture.convert("RGB")
+    picture = upright_rgb(picture)
     if width is not None and picture.width != width:
         scale = min(width / picture.width, _TALLEST * width / picture.height)
         size = tuple(max(1, round(side * scale)) for side in picture.size)
@@ -46,11 +47,10 @@ def draw_regions(picture: Image.Image, regions: Sequence[RLE], width: int | None
 def draw_question(picture: Picture, question: Question, width: int | None = None) -> Image.Image:
     """Opens a picture, from its file or from prepared data, and draws a question's regions; see `draw_regions`.
 
-    Raises OSError, SyntaxError or ValueError where the picture or a mask cannot be read.
+    Raises ValueError where the picture or a mask cannot be read.
     """
     if not isinstance(picture, PreparedPicture):
-        with Image.open(picture.image) as image:
-            return draw_regions(image, question.regions, width)
+        return draw_regions(picture.image, question.regions, width)
     # Imported where needed: TensorFlow Datasets takes seconds to import.
     from smolrgpt_jax.data.prepared.reader import load_stored
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from configs import studies as configs
 from eval.answering.asking import add_answer_length, positive
-from eval.command_line import command_line
+from eval.command_line import command_line, out_folder
 from eval.report import plots
 from eval.studies import answered, shift, sizes, trained
 from eval.studies.findings import Found, Limits, describe
@@ -51,7 +51,7 @@ def _add(studies, name: str, description: str | None, run, help: str) -> argpars
         name, help=help, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     study.set_defaults(run=run)
-    study.add_argument("--out", required=True, type=Path, help="folder for the results")
+    study.add_argument("--out", required=True, type=out_folder, help="folder for the results")
     study.add_argument("--batch_size", type=positive, default=64, help="questions answered at once")
     add_answer_length(study)
     return study

@@ -16,6 +16,7 @@ from PIL import Image
 
 from eval.side_questions import GREY, region_kinds
 from eval.studies.findings import Found, Limits, of_one_run, paired_differences, score, write_study
+from smolrgpt_jax.data.images import picture_size
 from smolrgpt_jax.errors import DataError
 
 if TYPE_CHECKING:
@@ -96,8 +97,8 @@ def write_variant(variant: Variant, records: Records, pictures: Path, out: Path,
             if kind not in grey:
                 shutil.copyfile(source, target)
                 continue
-            with Image.open(source) as picture:
-                picture.convert("RGB" if kind == "images" else "L").point(lambda _: GREY).save(target)
+            height, width = picture_size(source)
+            Image.new("RGB" if kind == "images" else "L", (width, height), GREY).save(target)
     (out / "val.json").write_text(json.dumps(changed), encoding="utf-8")
 
 

@@ -1,4 +1,7 @@
-"""Region masks: reading, decoding, and resampling to the grid on which region features are pooled."""
+"""Region masks: encoding, decoding, and resampling to the grid on which region features are pooled.
+
+A copy of this file lies in every exported folder: it needs NumPy alone.
+"""
 
 import dataclasses
 import functools
@@ -6,6 +9,8 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+
+IMAGE, MASK = "<image>", "<mask>"  # where a prompt speaks of the picture, and of a region
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,50 +56,16 @@ class RLE:
             raise ValueError(f"the runs do not fill a mask of {self.height}x{self.width} pixels")
         return values
 
-
-def read_rles(masks: object, known: dict[RLE, RLE] | None = None) -> tuple[RLE, ...]:
-    """[{"size": [height, width], "counts": text}, ...] or None -> RLEs.
-
-    known: the RLEs read so far; equal ones share one object, and only new ones are checked.
-
-    Raises ValueError: a mask is unreadable.
-    """
-    if not isinstance(masks, list | None):
-        raise ValueError("rle is not a list")
-    known = {} if known is None else known
-    regions = []
-    for index, mask in enumerate(masks or ()):
-        try:
-            (height, width), counts = mask["size"], mask["counts"]
-            if type(height) is not int or type(width) is not int or min(height, width) < 1:
-                raise TypeError("no size in pixels")
-            region = RLE(height, width, counts.encode("ascii"))
-            if region not in known:
-                region.runs()
-                known[region] = region
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            reason = error if type(error) is ValueError else "expected {size, counts}"
-            raise ValueError(f"mask {index} is unreadable: {reason}") from error
-        regions.append(known[region])
-    return tuple(regions)
-
-
-def read_boxes(boxes: object, height: int, width: int) -> tuple[RLE, ...]:
-    """[[x1, y1, x2, y2], ...] or None in a picture of this size -> RLEs; see `box_mask`.
-
-    Raises ValueError: a box is unusable.
-    """
-    if boxes and not isinstance(boxes, list):
-        raise ValueError("bbox is not a list")
-    regions = []
-    for index, box in enumerate(boxes or ()):
-        try:
-            if not isinstance(box, list):
-                raise TypeError("expected [x1, y1, x2, y2]")
-            regions.append(encode(box_mask(box, height, width)))
-        except (TypeError, ValueError, OverflowError) as error:
-            raise ValueError(f"box {index} is unusable: {error}") from error
-    return tuple(regions)
+    @classmethod
+    def of_runs(cls, height: int, width: int, runs: np.ndarray) -> "RLE":
+        """The inverse of `runs`: int64[N] below 2**58, unchecked."""
+        values = runs.copy()
+        values[3:] -= runs[1:-2]
+        shifted = values[:, None] >> 5 * np.arange(12)
+        rest = shifted >> 5
+        more = rest != np.where(shifted & 0x10, -1, 0)
+        wanted = np.arange(12) <= np.argmin(more, axis=1)[:, None]
+        return cls(height, width, ((shifted & 0x1F) + 0x20 * more + 48)[wanted].astype(np.uint8).tobytes())
 
 
 def decode(rle: RLE) -> np.ndarray:
@@ -108,21 +79,60 @@ def decode(rle: RLE) -> np.ndarray:
 
 
 def encode(mask: np.ndarray) -> RLE:
-    """Returns COCO's compressed encoding of a mask [height, width], nonzero inside."""
-    # Imported here: exported folders hold this file, and encode nothing.
-    from pycocotools import mask as coco
+    """Returns COCO's compressed encoding of a mask [height, width], nonzero inside; the same as pycocotools'."""
+    ends = np.flatnonzero(np.diff((mask != 0).T.ravel(), prepend=False))
+    return RLE.of_runs(*mask.shape, np.diff(ends, prepend=0, append=mask.size))
 
-    counts = coco.encode(np.asfortranarray(mask != 0).view(np.uint8))["counts"]
-    return RLE(mask.shape[0], mask.shape[1], counts)
+
+def encode_polygon(points: Sequence[float], height: int, width: int) -> RLE:
+    """The mask of a polygon x, y, x, y, ... in pixels, as pycocotools draws it (`rleFrPoly` in cocoapi's maskApi.c).
+
+    Where its outline, of five points per pixel, enters a column of pixels, all pixels from there on change sides.
+
+    Raises ValueError: these are no three points, or they lie far outside of the picture.
+    """
+    corners = np.asarray(points, np.float64)
+    if corners.ndim != 1 or corners.size < 6 or corners.size % 2:
+        raise ValueError("a polygon is x, y, x, y, ... of three points or more")
+    if not (abs(corners) < 10 * (height + width)).all():
+        raise ValueError("a polygon lies far outside of the picture")
+    fine = (5 * corners.reshape(-1, 2) + 0.5).astype(np.int64)
+    x, y = np.concatenate([_line(*ends) for ends in zip(fine, np.roll(fine, -1, axis=0))]).T
+    column = (np.minimum(x[1:], x[:-1]) + 0.5) / 5 - 0.5
+    row = np.ceil(((np.minimum(y[1:], y[:-1]) + 0.5) / 5 - 0.5).clip(0, height))
+    entered = (x[1:] != x[:-1]) & (column % 1 == 0) & (column >= 0) & (column < width)
+    ends, times = np.unique((column * height + row)[entered].astype(np.int64), return_counts=True)
+    ends = ends[(times % 2 == 1) & (ends < height * width)]
+    return RLE.of_runs(height, width, np.diff(ends, prepend=0, append=height * width))
+
+
+def _line(start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """The points from one to the other, one at each place of the longer direction, both ways the same: float64[N, 2]."""
+    along = np.argmax(abs(end - start))
+    if start[along] > end[along]:
+        return _line(end, start)[::-1]
+    steps = np.arange(end[along] - start[along] + 1)[:, None]
+    return np.floor(start + steps * ((end - start) / max(1, len(steps) - 1)) + 0.5)
+
+
+def inside(values: np.ndarray) -> np.ndarray:
+    """Which pixels of a mask are inside, from half of its scale on: bool of the shape of `values`.
+
+    The scale ends at 1, 255 or 65535, whichever holds the largest value. Whole numbers that stay below its half are labels, which are
+    all inside but 0.
+    """
+    values = np.asarray(values)
+    largest = np.nanmax(values, initial=0)
+    half = next((scale for scale in (1, 255) if largest <= scale), 65535) / 2
+    return values > 0 if largest < half and values.dtype.kind in "iu" else values >= half
 
 
 def resample(mask: np.ndarray, grid: int) -> np.ndarray:
     """Resizes masks [H, W] or [H, W, R] of any dtype to float32[grid, grid] or float32[grid, grid, R].
 
     Bilinear, half-pixel centres, no antialiasing: the same numbers as `torch.nn.functional.interpolate(mode="bilinear",
-    align_corners=False, antialias=False)` in float32, to the bit on a grid that is a power of two, such as the published 64, where
-    nothing is rounded. On other grids PyTorch's own kernels differ from one another in the last bits (with and without fused
-    multiply-add), and from these numbers by as much.
+    align_corners=False, antialias=False)` in float32, to the bit on a grid that is a power of two, such as the published 64. On others
+    PyTorch's own kernels differ from one another in the last bits.
     """
     top, bottom, down = _taps(mask.shape[0], grid)
     left, right, across = _taps(mask.shape[1], grid)

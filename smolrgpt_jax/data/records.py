@@ -7,15 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from smolrgpt_jax.data.masks import RLE
+from smolrgpt_jax.data.masks import IMAGE, MASK, RLE
 from smolrgpt_jax.errors import DataError
 
 WAREHOUSE_CATEGORIES = ("left_right", "count", "mcq", "distance")
 CAPTION_CATEGORIES = ("caption", "region_caption")
 SPATIAL_CATEGORY = "spatial"  # of questions about regions whose source names no category
-
-MASK = "<mask>"
-IMAGE = "<image>"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,41 +162,32 @@ def record_id(value: object) -> str:
     return str(value)
 
 
-def check_question(
-    question: Question, *, size: tuple[int, int] | None, categories: Sequence[str] | None, need_answer: bool = True
-) -> None:
-    """Checks one question against its picture.
+def check_question(question: Question, *, categories: Sequence[str] | None, need_answer: bool = True) -> None:
+    """Checks one question, whose regions are of its picture's size.
 
-    A mask without any pixel is accepted: its region pools to zeros, as in the PyTorch release.
-
-    size: (height, width) of its picture in pixels, and categories: those the source may use; None leaves them unchecked. need_answer:
-    False for test records, which have neither category nor answer. Raises ValueError saying what is wrong, without the file and record
-    id, which the reader adds.
+    categories: those the source may use; None leaves them unchecked. need_answer: False for test records, which have neither category
+    nor answer. Raises DataError saying what is wrong, without the file and record id, which the reader adds.
     """
     if categories is not None and question.category not in categories and (need_answer or question.category):
-        raise ValueError(f"unknown category {question.category!r}, expected one of {list(categories)}")
+        raise DataError(f"unknown category {question.category!r}, expected one of {list(categories)}")
     if not question.prompt:
-        raise ValueError("the question is empty")
+        raise DataError("the question is empty")
     value = question.normalized_answer
     for text in (question.id, question.category, *question.turns, value if isinstance(value, str) else ""):
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise ValueError(f"{text[error.start]!r} in its text is no Unicode character") from error
+            raise DataError(f"{text[error.start]!r} in its text is no Unicode character") from error
     if any(IMAGE in text for text in question.turns[::2]):
-        raise ValueError(f"the question holds {IMAGE} at an unexpected place")
+        raise DataError(f"the question holds {IMAGE} at an unexpected place")
     if need_answer and not question.answer:
-        raise ValueError("the answer is missing")
+        raise DataError("the answer is missing")
     marks = question.mask_marks
     if marks != len(question.regions):
-        raise ValueError(f"the question holds {marks} {MASK} but {len(question.regions)} masks")
+        count = len(question.regions)
+        raise DataError(f"the question holds {marks} {MASK} but {count} mask{'s' * (count != 1)}")
     if question.category == "mcq" and value is not None and value >= marks:
-        raise ValueError(f"the answer is region {value} of only {marks}")
-    for index, region in enumerate(question.regions):
-        if size is not None and (region.height, region.width) != tuple(size):
-            raise ValueError(
-                f"mask {index} is {region.height}x{region.width} pixels but the picture is {size[0]}x{size[1]}"
-            )
+        raise DataError(f"the answer is region {value} of only {marks}")
 
 
 def merge_pictures(collections: Iterable[Sequence[Picture]], on_bad_record: BadRecords = BadRecords()) -> list[Picture]:

@@ -224,4 +224,4 @@ class FileLoader:
         image = images.read_rgb(picture.image, shape.image_size)
         if picture.depth is None or not shape.regions:
             return image, None, {}
-        return image, images.read_depth(picture.depth, shape.image_size, depth_mode), {}
+        return image, images.read_depth(picture.depth, shape.image_size, depth_mode, picture.image), {}

@@ -21,10 +21,10 @@ import jax
 import jax.export
 import numpy as np
 
-from smolrgpt_jax import errors
+from smolrgpt_jax import errors, files
 from smolrgpt_jax.checkpoint.load import Checkpoint
 from smolrgpt_jax.checkpoint.safetensors_folder import DTYPES, write_file
-from smolrgpt_jax.data import images, inputs, masks
+from smolrgpt_jax.data import images, inputs, masks, records, regions
 from smolrgpt_jax.data.chat import END, IMAGE_TOKEN, MASK_DEPTH_TOKEN, MASK_RGB_TOKEN, START, ChatTokenizer
 from smolrgpt_jax.export import runner
 from smolrgpt_jax.export.programs import ExportSettings, export_programs, stored_dtype
@@ -32,7 +32,9 @@ from smolrgpt_jax.files import new_folder
 from smolrgpt_jax.models.smolrgpt import abstract_params
 
 # What the runner imports lies beside it.
-FILES = {"run": runner, "inputs": inputs, "masks": masks, "images": images, "errors": errors}
+FILES = {"run": runner} | {
+    m.__name__.split(".")[-1]: m for m in (inputs, masks, images, records, regions, errors, files)
+}
 
 
 def write_export(
@@ -101,7 +103,7 @@ def _manifest(
         },
         "preprocessing": {
             "images": "RGB, resized to a square of image_size with Pillow's BILINEAR filter, (value / 255 - 0.5) / 0.5",
-            "depths": "8-bit grey, near is dark, resized with Pillow's NEAREST filter, value / 255, three equal channels",
+            "depths": "8-bit grey, near is dark, or more bits scaled within the picture, resized with Pillow's NEAREST filter, value / 255, three equal channels",
             "region_masks": "0 or 1 at the picture's size, sampled to mask_grid x mask_grid: bilinear, half-pixel centres, no "
             "antialiasing; masks of unused regions are zero",
             "input_ids": "chat.user, image_tokens times chat.image, the question with chat.region for each region (its number "

@@ -3,6 +3,7 @@
     python run.py --image I.png --question "Describe the picture."
     python run.py --image I.png --depth D.png --boxes 10,20,200,220 300,40,420,200 \\
         --question "How far is the pallet <mask> from the pallet <mask>?"
+    python run.py --image I.png --depth D.png --masks first.png second.png --question "..."    # or a JSON file of COCO's masks
 
 This file lies in every exported folder beside the files that it imports, and needs no smolrgpt_jax there. From Python:
 
@@ -29,12 +30,11 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from smolrgpt_jax.data.inputs import PICTURES, InputSizes, check_left_padded, model_inputs
-from smolrgpt_jax.data.masks import box_mask
+from smolrgpt_jax.data.masks import MASK, resample_rle
 from smolrgpt_jax.errors import told
 
 FORMAT = "smolrgpt_jax export 2"
 MANIFEST, PARAMETERS, TOKENIZER, SUFFIX = ("manifest.json", "parameters.safetensors", "tokenizer", "jax_export")
-MASK = "<mask>"
 
 
 @dataclass(frozen=True)
@@ -203,43 +203,27 @@ def sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def read_boxes(boxes: Sequence[str], height: int, width: int) -> np.ndarray:
-    """Masks of boxes written "x1,y1,x2,y2" in pixels: uint8[height, width, number]."""
-    masks = []
-    for box in boxes:
-        try:
-            x1, y1, x2, y2 = map(float, box.split(","))
-        except ValueError as error:
-            raise ValueError(f"box {box!r} is not x1,y1,x2,y2") from error
-        masks.append(box_mask((x1, y1, x2, y2), height, width))
-    return np.stack(masks, axis=-1)
-
-
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("--model", type=Path, default=Path(__file__).parent, help="exported folder (default: this file's)")
-    add("--image", required=True, type=Path, help="RGB picture")
-    add("--depth", type=Path, help="8-bit depth picture; needed with regions")
-    add("--boxes", nargs="+", default=[], metavar="X1,Y1,X2,Y2", help="the regions, in pixels")
-    add("--question", required=True, help=f"the question, with one {MASK} per region")
-    args = parser.parse_args(arguments)
+    parser.add_argument(
+        "--model", type=Path, default=Path(__file__).parent, help="exported folder (default: this file's)"
+    )
     # Imported here: only this needs Pillow.
-    from smolrgpt_jax.data.images import load_depth, load_rgb, picture_size
+    from smolrgpt_jax.data.images import load_depth, load_rgb
+    from smolrgpt_jax.data.regions import parse_arguments, what_is_asked
 
-    marks = args.question.count(MASK)
-    if marks != len(args.boxes):
-        raise ValueError(f"the question holds {marks} {MASK} but there are {len(args.boxes)} boxes")
-    if args.boxes and args.depth is None:
-        raise ValueError("regions need a depth picture, give one with --depth")
+    args = parse_arguments(parser, arguments)
+    question, regions = what_is_asked(args)
     model = ExportedModel(args.model)
     side = model.sizes.image_size
     pictures: list[Any] = [load_rgb(args.image, side)[None]]
-    if args.boxes:
-        pictures += [load_depth(args.depth, side)[None], [read_boxes(args.boxes, *picture_size(args.image))]]
-    prompt = model.prompt(args.question)[None]
+    if regions:
+        # Sampled here, since sampling again on the same grid changes nothing: dense masks would take as much memory as pictures.
+        masks = np.stack([resample_rle(region, model.sizes.mask_grid) for region in regions], axis=-1)
+        pictures += [load_depth(args.depth, side, beside=args.image)[None], [masks]]
+    prompt = model.prompt(question)[None]
     ids = model.generate(prompt, np.ones_like(prompt), *pictures)[0]
     print(model.text(ids))
     if model.manifest["token_ids"]["eos"] not in ids:

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from smolrgpt_jax.data.images import depth_to_grey
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
 from smolrgpt_jax.warehouse.parameters import SPLITS, WarehouseConfig
-from smolrgpt_jax.warehouse.picture.view import Region, Rendering, depth_to_grey, render, visible_regions
+from smolrgpt_jax.warehouse.picture.view import Region, Rendering, render, visible_regions
 from smolrgpt_jax.warehouse.scene.geometry import Camera
 from smolrgpt_jax.warehouse.scene.layout import Scene, make_scene
 from smolrgpt_jax.warehouse.words.captioning import Caption, Captioner, scene_captions

@@ -164,13 +164,14 @@ def by_id(pictures: list[Picture]) -> dict[str, tuple]:
 def assert_valid(root: Path, picture: Path, depth: Path | None, question: Question) -> None:
     for file in filter(None, (picture, depth)):
         assert file.is_file() and file.resolve().is_relative_to(root.resolve())
-    check_question(question, size=(HEIGHT, WIDTH), categories=None, need_answer=question.answer is not None)
+    check_question(question, categories=None, need_answer=question.answer is not None)
     texts = [question.id, question.category, *question.turns]
     assert all(isinstance(text, str) for text in texts) and "".join(texts).encode()
     value = question.normalized_answer
     kinds = {"distance": float, "count": int, "mcq": int}
     assert value is None or type(value) is kinds.get(question.category, str)
     for region in question.regions:
+        assert (region.height, region.width) == (HEIGHT, WIDTH)
         weights = masks.resample_rle(region, 8)
         assert weights.min() >= 0 and weights.max() <= 1
 

@@ -99,12 +99,15 @@ def _other_size(folder):
 
 BAD = {
     "missing picture": (lambda f: _bad(f, image="000009.png"), "000009.png is missing"),
-    "not a picture": (lambda f: _bad(f, image="000008.png"), "000008.png is not a picture"),
+    "not a picture": (lambda f: _bad(f, image="000008.png"), "000008.png is an empty file"),
     "more marks than masks": (lambda f: _bad(f, rle=[]), "2 <mask> but 0 masks"),
     "null masks": (lambda f: _bad(f, rle=None), "2 <mask> but 0 masks"),
     "unreadable mask": (_unreadable, "mask 1 is unreadable"),
     "mask without counts": (lambda f: _bad(f, rle=[{"size": [2, 2]}] * 2), "mask 0 is unreadable"),
-    "masks of another size": (_other_size, "mask 0 is 64x36"),
+    "masks of another size": (
+        _other_size,
+        r"mask 0 is 36x64 pixels \(width x height\) but the upright picture is 64x36",
+    ),
     "unknown category": (lambda f: _bad(f, category="colour"), "category 'colour'"),
     "answer of another type": (lambda f: _bad(f, normalized_answer="far"), "normalized answer 'far'"),
     "parent folder": (lambda f: _bad(f, image="../../000001.png"), "inside the data folder"),
@@ -114,7 +117,10 @@ BAD = {
     "id used before": (lambda f: f.record("good", "000001.png"), "id occurs twice"),
     "missing depth": (lambda f: _bad(f, image="000007.png"), "000007_depth.png is missing"),
     "fewer marks than masks": (lambda f: _bad(f, rle=_bad(f)["rle"] * 2), "2 <mask> but 4 masks"),
-    "uncompressed mask": (lambda f: _bad(f, rle=[{"size": [36, 64], "counts": [2304]}] * 2), "mask 0 is unread"),
+    "runs of another sum": (
+        lambda f: _bad(f, rle=[{"size": [36, 64], "counts": [2303]}] * 2),
+        "do not fill a mask of 36x64",
+    ),
     "infinite mask": (lambda f: _sized(f, [float("inf"), 64]), "mask 0 is unreadable"),
     "fractional mask": (lambda f: _sized(f, [36.5, 64]), "mask 0 is unreadable"),
     "negative mask": (lambda f: _sized(f, [-36, -64]), "mask 0 is unreadable"),
@@ -200,7 +206,7 @@ def test_bad_records_stop_or_are_reported_with_their_id(folder, case):
         (b"{", "not valid JSON"),
         (b"{}", "expected a list"),
         (b'["\xff"]', "not valid JSON .*utf-8"),
-        ("[]".encode("utf-16"), "not valid JSON"),
+        ("[".encode("utf-16"), "not valid JSON"),
         (b"[" * 100_000, "not valid JSON"),
     ],
 )

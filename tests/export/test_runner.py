@@ -10,10 +10,9 @@ import pytest
 from PIL import Image
 
 from eval.answering.one_picture import answer
-from smolrgpt_jax.data.masks import box_mask
 from smolrgpt_jax.export.folder import write_export
 from smolrgpt_jax.export.programs import ExportSettings
-from smolrgpt_jax.export.runner import ExportedModel, main, read_boxes
+from smolrgpt_jax.export.runner import ExportedModel, main
 
 
 @pytest.fixture(scope="module")
@@ -60,13 +59,6 @@ def test_a_question_gets_the_ids_of_the_chat_format(runner, small_tokenizer, mon
     chat = small_tokenizer.with_format(region_names=region_names)
     expected = np.concatenate([chat.prefix(16), chat.question(question)[0]])
     np.testing.assert_array_equal(runner.prompt(question), expected)
-
-
-def test_boxes_become_the_masks_of_the_library():
-    boxes = ["3,2,9,7", "0,0,20.6,10.4", "5.5,3.5,6.5,4.5"]
-    for index, box in enumerate(boxes):
-        expected = box_mask([float(part) for part in box.split(",")], 12, 22)
-        np.testing.assert_array_equal(read_boxes(boxes, 12, 22)[..., index], expected)
 
 
 def test_the_command_line_answers_as_the_library_does(exported, model, data_files, capsys):
@@ -148,10 +140,10 @@ def test_a_folder_for_other_platforms_is_one_sentence(exported, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--question", "is <mask>?"], "1 <mask> but there are 0 boxes"),
+        (["--question", "is <mask>?"], "1 <mask> but 0 masks"),
         (["--question", "is <mask>?", "--boxes", "1,2,3,4"], "give one with --depth"),
-        (["--question", "is <mask>?", "--boxes", "1,2,3", "--depth", "{depth}"], "box '1,2,3' is not x1,y1,x2,y2"),
-        (["--question", "is <mask>?", "--boxes", "4,4,4,9", "--depth", "{depth}"], "is empty or outside a picture"),
+        (["--question", "is <mask>?", "--boxes", "1,2,3", "--depth", "{depth}"], "box 1,2,3 is not x1,y1,x2,y2"),
+        (["--question", "is <mask>?", "--boxes", "4,4,4,9", "--depth", "{depth}"], "box 4,4,4,9 is not x1,y1,x2,y2"),
         (["--question", "what?", "--image", "none.png"], "none.png"),
         (["--question", "what?", "--image", "{deep}"], "is of mode I;16, expected 8 bits"),
         (["--question", "is <mask>?", "--boxes", "1,2,3,4", "--depth", "{image}"], "is coloured, expected grey"),

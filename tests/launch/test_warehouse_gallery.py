@@ -79,7 +79,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(data, tmp_path, monkeypatc
         else:
             file = folder / "train/depths" / records[0]["image"].replace(".png", "_depth.png")
             file.write_bytes(file.read_bytes()[:50])
-            message = f"{file}: cannot be opened as a picture"
+            message = f"picture {file} is truncated or corrupt"
         (folder / "train.json").write_text(json.dumps(records))
     with pytest.raises(SystemExit) as caught:
         run(monkeypatch, "--data", folder, "--out", tmp_path / "out" / "sheet.png", "--scenes", scenes)

@@ -8,7 +8,8 @@ import math
 import numpy as np
 import pytest
 
-from smolrgpt_jax.warehouse.picture.view import depth_to_grey, render
+from smolrgpt_jax.data.images import depth_to_grey
+from smolrgpt_jax.warehouse.picture.view import render
 from smolrgpt_jax.warehouse.scene.geometry import Camera
 from smolrgpt_jax.warehouse.scene.layout import Scene, make_scene
 from smolrgpt_jax.warehouse.scene.look import Colors, Look

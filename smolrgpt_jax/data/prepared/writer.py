@@ -231,7 +231,7 @@ def _example(picture: Picture, config: PrepareConfig) -> tuple[dict[str, Any], l
     packed, sizes = pack_masks(regions, config.mask_grid)
     image, depth = images.read_rgb(picture.image, config.image_size), np.zeros(0, np.uint8)
     if picture.depth is not None:
-        depth = images.read_depth(picture.depth, config.image_size, config.depth_mode).reshape(-1)
+        depth = images.read_depth(picture.depth, config.image_size, config.depth_mode, picture.image).reshape(-1)
     arrays = {"image": image, "depth": depth, "masks": packed, "mask_sizes": sizes}
     return {"picture": picture.id, **arrays, "questions": to_json(rows)}, rows
 

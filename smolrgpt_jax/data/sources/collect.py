@@ -8,17 +8,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from smolrgpt_jax.data.images import picture_size
-from smolrgpt_jax.data.masks import RLE, read_boxes, read_rles
-from smolrgpt_jax.data.records import (
-    IMAGE,
-    MASK,
-    BadRecords,
-    Picture,
-    Question,
-    check_question,
-    normalize_answer,
-    record_id,
-)
+from smolrgpt_jax.data.masks import IMAGE, MASK, RLE
+from smolrgpt_jax.data.records import BadRecords, Picture, Question, check_question, normalize_answer, record_id
+from smolrgpt_jax.data.regions import read_boxes, read_masks
 from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.files import read_json
 
@@ -41,7 +33,7 @@ class Entry:
     Attributes:
       image, depth: file names relative to the folders of the pictures; depth None where there is none.
       texts: what the user and the assistant say in turn.
-      masks: a list of {size, counts}, and boxes: a list of [x1, y1, x2, y2], used where there are no masks.
+      masks: see `read_masks`, and boxes: a list of [x1, y1, x2, y2], used where there are no masks.
     """
 
     id: str
@@ -100,12 +92,11 @@ def collect_pictures(
             files, size = find(entry.image, entry.depth)
             earlier, prompt, answer = split_turns(entry.texts)
             value = normalize_answer(entry.category, entry.normalized_answer)
-            boxed = entry.boxes is not None and not entry.masks
-            regions = read_boxes(entry.boxes, *size) if boxed else read_rles(entry.masks, known)
+            regions = read_masks(entry.masks, size, known) or read_boxes(entry.boxes, size)
             question = Question(entry.id, entry.category, prompt, answer, value, regions, earlier)
             if question.id in seen:
                 raise ValueError("the id occurs twice")
-            check_question(question, size=size, categories=categories, need_answer=need_answer)
+            check_question(question, categories=categories, need_answer=need_answer)
         except ValueError as error:
             reason = _shorten(" ".join(str(error).split()))
             on_bad_record.reject(DataError(f"{file}: {_name(place, record)}: {reason}"))
@@ -130,14 +121,6 @@ def user_text(text: str) -> str:
     if left:
         raise ValueError(f"the question holds {left[0]} without its partner")
     return text
-
-
-def first_text(record: object) -> str:
-    """What the first turn of a chat record says, as it stands there; "" if the record has no such turn."""
-    try:
-        return str(record["conversations"][0]["value"])
-    except (KeyError, IndexError, TypeError):
-        return ""
 
 
 def split_turns(texts: Sequence[object]) -> tuple[tuple[tuple[str, str], ...], str, str | None]:

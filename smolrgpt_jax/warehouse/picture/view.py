@@ -46,12 +46,6 @@ def render(scene: Scene, width: int, height: int) -> Rendering:
     return Rendering(rgb, pixels.depth, ids)
 
 
-def depth_to_grey(depth: np.ndarray) -> np.ndarray:
-    """Depth float[H, W] as the data set stores it, uint8[H, W]: near dark, far bright, scaled within the picture."""
-    low, high = float(depth.min()), float(depth.max())
-    return np.round((depth - low) * (255.0 / max(high - low, 1e-9))).astype(np.uint8)
-
-
 def visible_regions(scene: Scene, rendering: Rendering, min_area: float) -> list[Region]:
     """The things whose visible mask covers at least `min_area` of the picture, by number."""
     height, width = rendering.ids.shape

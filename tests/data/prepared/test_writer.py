@@ -261,9 +261,9 @@ def cut(file):
     file.write_bytes(file.read_bytes()[:200])
 
 
-def deepen(file):
+def blind(file):
     with Image.open(file) as picture:
-        deep = np.asarray(picture).astype(np.uint16) * 257
+        deep = np.zeros(picture.size[::-1], np.uint16)
     Image.fromarray(deep).save(file)
 
 
@@ -279,7 +279,7 @@ def colour(file):
         ("images/000001.png", lambda file: file.unlink(), "is missing"),
         ("depths/000001_depth.png", cut, "is truncated or corrupt"),
         ("depths/000001_depth.png", lambda file: file.unlink(), "is missing"),
-        ("depths/000001_depth.png", deepen, "is of mode I;16, expected 8-bit grey"),
+        ("depths/000001_depth.png", blind, "holds no measurement"),
         ("depths/000001_depth.png", colour, "is coloured, expected grey"),
     ],
 )

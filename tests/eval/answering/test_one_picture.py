@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eval.answering.one_picture import answer, read_answer, read_regions, stream_answer
+from eval.answering.one_picture import answer, read_answer, stream_answer
 from smolrgpt_jax import load
 from smolrgpt_jax.data.masks import box_mask, decode, encode, resample
+from smolrgpt_jax.data.regions import read_regions
 from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.errors import CheckpointError, DataError
 from smolrgpt_jax.generation.answers import generate_answers
@@ -131,13 +132,13 @@ def test_the_value_is_read_from_the_text():
     "changes, message",
     [
         ({"depth": None}, "needs the depth picture"),
-        ({"boxes": [(4, 5, 40, 50)]}, "2 <mask> marks but there is 1 region"),
-        ({"boxes": None}, "2 <mask> marks but there are 0 regions"),
+        ({"boxes": [(4, 5, 40, 50)]}, "2 <mask> but 1 mask"),
+        ({"boxes": None}, "2 <mask> but 0 masks"),
         ({"question": "", "boxes": None}, "the question is empty"),
         ({"question": "Is <mask> left of <|image|> <mask>?"}, "holds <|image|>"),
         ({"question": FAR + " " + "very far " * 5000}, "tokens with its picture"),
-        ({"image": np.zeros((60, 96, 3), np.float32)}, "image is float32[60, 96, 3], expected uint8[H, W, 3]"),
-        ({"depth": np.zeros((60, 96, 3), np.uint8)}, "expected uint8[H, W]"),
+        ({"image": np.zeros((60, 96, 3), np.float32)}, "an array float32[60, 96, 3] is no picture"),
+        ({"depth": np.zeros((60, 96, 2), np.uint16)}, "or, of depth and masks, numbers [H, W]"),
     ],
 )
 def test_what_cannot_be_asked_is_one_sentence(model, changes, message):
@@ -155,10 +156,10 @@ def test_what_cannot_be_asked_is_one_sentence(model, changes, message):
 @pytest.mark.parametrize(
     "masks, boxes, message",
     [
-        ([np.ones((30, 96), bool)], None, "mask 0 is 96x30 pixels (width x height) but the picture is 96x60"),
+        ([np.ones((30, 96), bool)], None, "mask 0 is 96x30 pixels (width x height) but the upright picture is 96x60"),
         ([vars(encode(np.ones((60, 90)))) | {"size": [60, 90]}], None, "mask 0 is 90x60"),
         ([np.zeros((60, 96), bool)], None, "mask 0 marks no pixel"),
-        ([np.ones((60, 96, 1), bool)], None, "expected [height, width]"),
+        ([np.ones((60, 96, 1), bool)], None, "an array bool[60, 96, 1] is no picture"),
         ([np.ones((60, 96), bool), {"size": [60, 96]}], None, "mask 1 is unreadable"),
         ([np.ones((60, 96), bool)], [(0, 0, 5, 5)], "both as masks and as boxes"),
         (None, [(100, 5, 120, 9)], "box 100,5,120,9 is not"),
