@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+import io
 import json
+from pathlib import Path
+
+import pytest
 
 from smolrgpt_jax import files
+from smolrgpt_jax.errors import DataError, told
 
 
 def test_pictures_are_copied_where_there_are_no_links(tmp_path, monkeypatch):
@@ -22,3 +28,48 @@ def test_a_list_has_a_line_for_every_record(tmp_path):
         files.write_list(tmp_path / "list.json", iter(records))
         text = (tmp_path / "list.json").read_text()
         assert json.loads(text) == records and len(text.splitlines()) == len(records) + 2
+
+
+def test_json_is_read_with_any_byte_order_mark(tmp_path):
+    for encoding in ("utf-8", "utf-8-sig", "utf-16", "utf-32"):
+        (tmp_path / "a.json").write_bytes('{"é": 1}'.encode(encoding))
+        assert files.read_json(tmp_path / "a.json", dict) == {"é": 1}
+
+
+def test_only_files_are_replaced_by_files(tmp_path):
+    (tmp_path / "file").touch()
+    cases = {
+        "/dev/full": "exists and is not a regular file",
+        tmp_path: "exists and is not a regular file",
+        tmp_path / "file" / "below": "file is no folder that one may write to",
+    }
+    for out, message in cases.items():
+        with pytest.raises(DataError, match=message):
+            files.write_text(out, "lost")
+    assert not Path("/dev/full").is_file() and (tmp_path / "file").read_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("module", "kind"),
+    [(f"eval.{name}", "regular file") for name in ("predict", "score_warehouse", "compare", "router")]
+    + [(f"eval.{name}", "folder") for name in ("warehouse", "spatialrgpt_bench", "samples", "normalize", "captions")]
+    + [
+        ("launch.warehouse_gallery", "regular file"),
+        ("launch.train_tokenizer", "folder"),
+        ("eval.learning_curves", "folder"),
+    ],
+)
+def test_commands_look_at_their_output_before_they_work(module, kind, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    out = tmp_path if kind == "regular file" else tmp_path / "file"
+    monkeypatch.setattr("sys.argv", [module, "--out", str(out)])
+    with pytest.raises(SystemExit, match=f"^error: {out} exists and is not a {kind}$"):
+        importlib.import_module(module).main()
+
+
+def test_what_the_terminal_cannot_write_is_replaced(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, "latin-1"))
+    with told():
+        print("2 – 3 é")
+    assert written.getvalue().decode("latin-1").strip() == "2 ? 3 é"

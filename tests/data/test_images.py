@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile
+from PIL import ExifTags, Image, ImageFile, ImageOps
 
 from smolrgpt_jax.data import images
 from smolrgpt_jax.errors import DataError
@@ -61,13 +61,40 @@ def test_depth_with_three_equal_channels_is_the_same(depth, tmp_path):
 
 
 @pytest.mark.parametrize(("dtype", "suffix"), [(np.uint16, "png"), (np.int32, "tiff"), (np.float32, "tiff")])
-def test_one_channel_of_more_than_8_bits_is_refused(tmp_path, dtype, suffix):
+def test_one_channel_of_more_than_8_bits_is_depth_scaled_within_the_picture_and_no_picture(tmp_path, dtype, suffix):
     file = tmp_path / f"deep.{suffix}"
-    Image.fromarray(np.full((4, 4), 300, dtype)).save(file)
-    with pytest.raises(DataError, match=f"{file} is of mode .*, expected 8-bit grey"):
-        images.load_depth(file, 4)
+    Image.fromarray(np.array([[300, 800], [1300, 820]], dtype)).save(file)
+    assert images.read_depth(file, 2).tolist() == [[0, 128], [255, 133]]
     with pytest.raises(DataError, match=f"{file} is of mode .*, expected 8 bits per channel"):
-        images.load_rgb(file, 4)
+        images.load_rgb(file, 2)
+
+
+def test_gaps_of_a_depth_camera_take_the_depth_beside_them():
+    depth = np.array([[0, 0, 0, 0], [0, 500, 0, 1000], [700, 0, 65535, 0], [0, 0, 0, 0]], np.uint16)
+    expected = [[0, 0, 0, 255], [0, 0, 0, 255], [102, 102, 255, 255], [102, 102, 255, 255]]
+    assert np.asarray(images.upright_depth(depth)).tolist() == expected
+    floats = np.where(depth == 65535, np.inf, depth / 1000.0)
+    floats[depth == 0] = np.nan
+    assert np.asarray(images.upright_depth(floats)).tolist() == expected
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tiff", "webp"])
+def test_every_orientation_is_set_upright_once(photo, tmp_path, orientation, suffix):
+    file, exif = tmp_path / f"turned.{suffix}", Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.open(photo).save(file, exif=exif)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(file)).convert("RGB"))
+    upright = images.upright_rgb(file)
+    np.testing.assert_array_equal(np.asarray(upright), expected)
+    np.testing.assert_array_equal(np.asarray(images.upright_rgb(upright)), expected)
+    assert images.picture_size(file) == images.picture_size(upright) == expected.shape[:2]
+
+
+def test_an_exif_block_that_nobody_can_read_turns_nothing(photo, tmp_path):
+    Image.open(photo).save(tmp_path / "odd.jpg", exif=b"Exif\0\0no exif at all")
+    assert images.picture_size(tmp_path / "odd.jpg") == (45, 80)
+    assert images.upright_rgb(tmp_path / "odd.jpg").size == (80, 45)
 
 
 @pytest.mark.parametrize("reader", [images.read_rgb, images.read_depth])

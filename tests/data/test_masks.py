@@ -88,8 +88,39 @@ def test_decodes_real_masks_as_cocoapi():
 
 @settings(deadline=None)
 @given(SMALL)
-def test_decode_inverts_encode(mask):
+def test_encode_and_decode_are_those_of_cocoapi(mask):
     np.testing.assert_array_equal(masks.decode(rle_of(mask)), mask)
+    assert masks.encode(mask) == rle_of(mask)
+
+
+def test_polygons_are_drawn_as_by_cocoapi():
+    rng = np.random.default_rng(0)
+    for number in range(400):
+        height, width = map(int, rng.integers(1, 90, 2))
+        points = (rng.random((rng.integers(3, 9), 2)) * 1.6 - 0.3) * (width, height)
+        points = points.round(number % 3).ravel().tolist()
+        expected = coco.frPyObjects([points], height, width)[0]["counts"]
+        assert masks.encode_polygon(points, height, width).counts == expected
+
+
+def test_a_polygon_far_outside_takes_no_memory():
+    with pytest.raises(ValueError, match="far outside of the picture"):
+        masks.encode_polygon([0, 0, 1e15, 0, 0, 9], 9, 9)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (np.array([0, 1], np.uint8), [0, 1]),
+        (np.array([0, 127, 128, 255], np.uint8), [0, 0, 1, 1]),
+        (np.array([0, 3, 9], np.uint8), [0, 1, 1]),
+        (np.array([0, 32767, 32768, 65535], np.uint16), [0, 0, 1, 1]),
+        (np.array([0, 0.49, 0.5, np.nan]), [0, 0, 1, 0]),
+        (np.array([True, False]), [1, 0]),
+    ],
+)
+def test_a_pixel_is_inside_from_half_of_the_scale_on(values, expected):
+    assert masks.inside(values).tolist() == expected
 
 
 @settings(deadline=None)
