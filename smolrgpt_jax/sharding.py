@@ -227,7 +227,10 @@ def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Arra
 
     def put(value: np.ndarray) -> jax.Array:
         parts, size = dict(zip(own, np.split(value, len(own)))), len(value) // len(own)
-        shape = (size * ways, *value.shape[1:])
-        return jax.make_array_from_callback(shape, split, lambda index: parts[(index[0].start or 0) // size])
+
+        def part(index: Any) -> np.ndarray:
+            return parts[(index[0].start or 0) // size]
+
+        return jax.make_array_from_callback((size * ways, *value.shape[1:]), split, part)
 
     return {name: put(np.asarray(value)) for name, value in batch.items()}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, Sharding
 
 from smolrgpt_jax import sharding
 from smolrgpt_jax.checkpoint import orbax
@@ -59,7 +59,7 @@ class Checkpoint:
         Each is read straight to where it stays. Raises CheckpointError for damaged ones.
         """
         shapes = abstract_params(self.config)
-        places = dict.fromkeys(shapes, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
+        places: dict[str, Sharding] = dict.fromkeys(shapes, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
         places |= {} if mesh is None else sharding.param_shardings(shapes, mesh)
         params = {n: jax.device_put(np.asarray(self.params[n], np.float32), place) for n, place in places.items()}
         return replace(self, params=params)
@@ -130,4 +130,8 @@ def write_start(source: str | Path, destination: str | Path, parts: Sequence[str
     read = read_checkpoint(source)
     params = {**read.params, **draw(read.config, parts, seed)}
     tokenizer = None if read.tokenizer is None else tokenizer_files(read.tokenizer)
-    orbax.save(destination, params, orbax.Meta(read.config, tokenizer, read.layout, read.run))
+    orbax.save(
+        destination,
+        params,
+        orbax.Meta(read.config, tokenizer, read.layout, None if read.run is None else dict(read.run)),
+    )

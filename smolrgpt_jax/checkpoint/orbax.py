@@ -94,7 +94,7 @@ def find_checkpoint(path: str | Path) -> Path:
     )
 
 
-class _Folder(type(epath.Path("/"))):
+class _Folder(type(epath.Path("/"))):  # type: ignore[misc]
     """A folder as Orbax is given it, whose own class takes "[1]" for a pattern and "/gs" for a cloud."""
 
     _uri_scheme = None

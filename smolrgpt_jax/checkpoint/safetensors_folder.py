@@ -117,7 +117,7 @@ def write_file(
             if data.size != end - begin:
                 raise ValueError(f"{name} has {data.size} bytes, its place has {end - begin}")
             file.seek(begin)
-            file.write(data)
+            file.write(data.data)
             if hasattr(os, "posix_fadvise"):
                 # Linux starts writing these pages out, so that little is left for the flush at the end.
                 os.posix_fadvise(file.fileno(), begin, data.size, os.POSIX_FADV_DONTNEED)
@@ -168,7 +168,8 @@ def open_tensors(folder: Path, wanted: Collection[str]) -> tuple[dict[str, Store
     headers = {name: read_header(folder / name) for name in names}
     tensors = {tensor.name: tensor for held, _ in headers.values() for tensor in held.values()}
     if index is not None:
-        listing, lies = index["weight_map"], {name: [] for name in tensors}
+        listing = index["weight_map"]
+        lies: dict[str, list[str]] = {name: [] for name in tensors}
         for file, (held, _) in headers.items():
             for name in held:
                 lies[name].append(file)
@@ -213,7 +214,7 @@ def _unwrapped(names: Collection[str], wanted: Collection[str]) -> tuple[dict[st
 def untied(tensors: Mapping[str, StoredTensor], names: Sequence[str]) -> list[str]:
     """What is wrong with two tensors that config.json says are one: how far they differ, if both are there and do."""
     held = [tensors[name].read() for name in names if name in tensors]
-    if len(held) < 2 or np.array_equal(*held, equal_nan=True):
+    if len(held) < 2 or np.array_equal(held[0], held[1], equal_nan=True):
         return []
     with np.errstate(invalid="ignore", over="ignore"):
         furthest = np.max(np.abs(held[0].astype(np.float32) - held[1].astype(np.float32)))

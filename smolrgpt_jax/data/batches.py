@@ -104,7 +104,7 @@ class Order:
     seed: int
     weights: Sequence[float] | None = None
     num_epochs: int | None = None
-    chosen: Sequence[int] | None = None
+    chosen: Sequence[int] | np.ndarray | None = None
 
     def batches(self, rows: Sequence[PackedRows]) -> grain.MapDataset:
         """The row numbers of each batch; the rows of several data sets are numbered one after another.
@@ -135,7 +135,7 @@ def train_batches(
     rows: Sequence[PackedRows],
     order: Order,
     *,
-    share: Sequence[int] | None = None,
+    share: Sequence[int] | np.ndarray | None = None,
     num_threads: int = 2,
     workers: int = 0,
     put: Callable[[dict[str, np.ndarray]], Any] | None = None,
@@ -154,11 +154,12 @@ def train_batches(
       The dicts of `empty_batch` with B rows, those of `share`, or what `put` makes of them. `iter()` of it is a grain
       iterator, with `get_state` / `set_state`, which `grain.checkpoint.CheckpointSave` uses, and `close`, which ends its workers.
     """
-    batches, share = order.batches(rows), np.arange(order.batch_rows) if share is None else np.asarray(share)
+    batches = order.batches(rows)
+    own = np.arange(order.batch_rows) if share is None else np.asarray(share)
 
     def build(numbers: np.ndarray) -> tuple[dict[str, np.ndarray], list[list[str]]]:
         numbers = np.pad(numbers, (0, order.batch_rows - len(numbers)), constant_values=-1)
-        batch = _batch(rows, numbers[share])
+        batch = _batch(rows, numbers[own])
         return batch, [source.bad.reasons for source in rows]
 
     def receive(built: tuple[dict[str, np.ndarray], list[list[str]]]) -> dict[str, np.ndarray]:
@@ -197,7 +198,7 @@ def data_facts(rows: Sequence[PackedRows], name: str) -> dict[str, int | str]:
         f"{name} rows": sum(map(len, rows)),
         f"{name} row length": rows[0].shape.tokens,
         f"{name} tokens (digest)": tokens.hexdigest(),
-        f"{name} rows (digest)": hashlib.blake2b(np.array(plan), digest_size=8).hexdigest(),
+        f"{name} rows (digest)": hashlib.blake2b(np.array(plan).tobytes(), digest_size=8).hexdigest(),
     }
 
 
@@ -253,7 +254,7 @@ def _without_texts(picture: Picture) -> Picture:
     return dataclasses.replace(picture, questions=tuple(bare))
 
 
-def _batch(rows: Sequence[PackedRows], numbers: Sequence[int]) -> dict[str, np.ndarray]:
+def _batch(rows: Sequence[PackedRows], numbers: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
     batch = rows[0].empty(len(numbers))
     for place, number in enumerate(numbers):
         if number >= 0:

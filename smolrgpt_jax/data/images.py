@@ -8,7 +8,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, PngImagePlugin, UnidentifiedImageError
@@ -135,7 +135,7 @@ def depth_to_grey(depth: np.ndarray) -> np.ndarray:
     return np.round((depth - low) * (255.0 / max(high - low, 1e-9))).clip(0, 255).astype(np.uint8)
 
 
-def open_picture(path: str | Path | BinaryIO, name: str | Path | None = None) -> Image.Image:
+def open_picture(path: str | Path | BinaryIO, name: object = None) -> Image.Image:
     """Reads a picture's header; its pixels are decoded on first use.
 
     path: the file, or its content; name: what messages call it, by default the path. Raises DataError if the file is missing, is not a
@@ -171,12 +171,13 @@ def open_picture(path: str | Path | BinaryIO, name: str | Path | None = None) ->
 def _opened(source: Source) -> Iterator[tuple[Image.Image, str]]:
     """The picture and what messages call it."""
     if isinstance(source, np.ndarray):
+        kind, shape = source.dtype, source.shape
         try:
-            kept = source.dtype if source.dtype == np.uint8 else np.float32 if source.dtype.kind == "f" else np.int32
+            kept = kind if kind == np.uint8 else np.float32 if kind.kind == "f" else np.int32
             source = Image.fromarray(source.astype(kept))
         except (TypeError, ValueError) as error:
             wanted = "uint8[H, W, 3] or, of depth and masks, numbers [H, W]"
-            raise DataError(f"an array {source.dtype}{list(source.shape)} is no picture, expected {wanted}") from error
+            raise DataError(f"an array {kind}{list(shape)} is no picture, expected {wanted}") from error
     if isinstance(source, Image.Image):
         yield source, getattr(source, "filename", None) or "in memory"
     else:
@@ -191,7 +192,7 @@ def _decode(source: Source, convert: Callable[[Image.Image, str], Image.Image]) 
         try:
             picture.load()
             if orientation > 1:
-                kept = {key: value for key, value in picture.info.items() if key == "transparency"}
+                kept: dict[Any, Any] = {key: value for key, value in picture.info.items() if key == "transparency"}
                 picture = picture.transpose(Image.Transpose[_TURNS[orientation - 2]])
                 # Without the EXIF block, by which it would be turned again.
                 picture.info = kept | {"turned": orientation}
@@ -209,7 +210,7 @@ def _orientation(picture: Image.Image) -> int:
         found = 1 if picture.format == "TIFF" else Image.Image.getexif(picture).get(ExifTags.Base.Orientation)
     except Exception:  # of many classes: nobody checks these blocks when writing them
         return 1
-    return found if found in range(2, 9) else 1
+    return found if isinstance(found, int) and found in range(2, 9) else 1
 
 
 def _rgb(picture: Image.Image, path: str) -> Image.Image:
@@ -249,7 +250,7 @@ def _measured(depth: np.ndarray, path: str) -> np.ndarray:
     above. 65535 and infinity are beyond the camera's reach: 255.
     """
     depth = np.where(depth == 65535, np.inf, depth).astype(np.float32)
-    known = depth > 0
+    known = np.greater(depth, 0)
     if not (known & np.isfinite(depth)).any():
         raise DataError(f"depth picture {path} holds no measurement")
     return depth_to_grey(np.take_along_axis(depth, _last(known), axis=1)[_last(known.any(axis=1))])

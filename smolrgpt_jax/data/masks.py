@@ -81,7 +81,8 @@ def decode(rle: RLE) -> np.ndarray:
 def encode(mask: np.ndarray) -> RLE:
     """Returns COCO's compressed encoding of a mask [height, width], nonzero inside; the same as pycocotools'."""
     ends = np.flatnonzero(np.diff((mask != 0).T.ravel(), prepend=False))
-    return RLE.of_runs(*mask.shape, np.diff(ends, prepend=0, append=mask.size))
+    height, width = mask.shape
+    return RLE.of_runs(height, width, np.diff(ends, prepend=0, append=mask.size))
 
 
 def encode_polygon(points: Sequence[float], height: int, width: int) -> RLE:

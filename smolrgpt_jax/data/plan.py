@@ -199,10 +199,11 @@ class _Rows:
             target = self._fullest(self.tokens(picture, rest), picture)
             if target is None:
                 target = self._first_of(reversed(self._spaces), picture)
-            left = self._add([] if target is None else [target], picture, rest, moved)
+            chosen = [] if target is None else [target]
+            left = self._add(chosen, picture, rest, moved)
             if left == rest:
                 return False
-            holders.append(target)
+            holders += chosen
             rest = left
         return True
 

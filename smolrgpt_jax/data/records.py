@@ -4,6 +4,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -101,7 +102,7 @@ class BadRecords:
         self.policy = policy
         self._reasons: dict[str, int] = {}  # with the number of records that each left out
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         # A worker process collects what it finds itself.
         return BadRecords, (self.policy,)
 
@@ -186,7 +187,7 @@ def check_question(question: Question, *, categories: Sequence[str] | None, need
     if marks != len(question.regions):
         count = len(question.regions)
         raise DataError(f"the question holds {marks} {MASK} but {count} mask{'s' * (count != 1)}")
-    if question.category == "mcq" and value is not None and value >= marks:
+    if question.category == "mcq" and isinstance(value, int) and value >= marks:
         raise DataError(f"the answer is region {value} of only {marks}")
 
 

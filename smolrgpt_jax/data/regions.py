@@ -22,7 +22,9 @@ MaskLike = Mapping[str, Any] | RLE | str | Path | Image.Image | np.ndarray
 Size = tuple[int, int]  # (height, width) of the upright picture
 
 
-def read_masks(masks: object, size: Size, known: dict | None = None, pictures: bool = False) -> tuple[RLE, ...]:
+def read_masks(
+    masks: object, size: Size, known: dict[Any, Any] | None = None, pictures: bool = False
+) -> tuple[RLE, ...]:
     """One mask, or a list of them, or None -> RLEs of a picture of that size.
 
     A mask is one of: {size, counts}, the counts as text, as bytes or as the list of run lengths; polygons [[x, y, x, y, ...], ...];
@@ -81,7 +83,7 @@ def read_boxes(boxes: object, size: Size) -> tuple[RLE, ...]:
     return tuple(regions)
 
 
-def read_regions(masks: MaskLike | Sequence[MaskLike] | None, boxes: object, size: Size) -> tuple[RLE, ...]:
+def read_regions(masks: MaskLike | Sequence[MaskLike] | None, boxes: Any, size: Size) -> tuple[RLE, ...]:
     """`read_masks`, of pictures too, or `read_boxes`; raises DataError where both are given."""
     regions = read_masks(masks, size, pictures=True)
     if regions and boxes is not None and len(boxes):
@@ -139,7 +141,7 @@ def check_marks(question: str, regions: Sequence[RLE]) -> None:
     check_question(Question("question", "", question, None, None, tuple(regions)), categories=(), need_answer=False)
 
 
-def first_text(record: object) -> str:
+def first_text(record: Any) -> str:
     """What the first turn of a chat record says, as it stands there; "" if the record has no such turn."""
     try:
         return str(record["conversations"][0]["value"])

@@ -195,7 +195,7 @@ class FileLoader:
         # A worker process starts with an empty cache.
         return FileLoader, self._settings
 
-    def fill(self, out: dict[str, np.ndarray], place: int, picture: Picture, regions: Sequence[Region]) -> None:
+    def fill(self, out: dict[str, np.ndarray], place: int, picture: Picture, regions: Sequence[Any]) -> None:
         """Writes a picture and the given ones of its regions into its place of one row of `empty_batch`.
 
         Raises DataError: a file cannot be read; names the file and a record that needs it. Nothing was written.

@@ -24,7 +24,15 @@ import pyarrow.parquet as pq
 
 from smolrgpt_jax.data import masks
 from smolrgpt_jax.data.masks import RLE
-from smolrgpt_jax.data.records import BadRecords, Picture, PreparedPicture, Question, StoredRegion, normalize_answer
+from smolrgpt_jax.data.records import (
+    BadRecords,
+    Picture,
+    PreparedPicture,
+    Question,
+    Region,
+    StoredRegion,
+    normalize_answer,
+)
 from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.files import read_json
 
@@ -64,9 +72,9 @@ def unpack_masks(packed: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     return weights
 
 
-def question_rows(picture: Picture) -> tuple[list[dict[str, Any]], list[RLE]]:
+def question_rows(picture: Picture) -> tuple[list[dict[str, Any]], list[Any]]:
     """A picture's questions as plain values, and its distinct masks, which the questions' `regions` number."""
-    numbers: dict[RLE, int] = {}
+    numbers: dict[Region, int] = {}
     rows = [
         {
             "id": question.id,

@@ -10,7 +10,7 @@ import os
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -179,7 +179,7 @@ def _run(jobs: Sequence[_Job], workers: int | None, strict: bool) -> None:
     write = functools.partial(_write_shard, strict=strict)
     progress = tqdm(total=total, initial=total - left, desc="pictures", unit="picture", mininterval=1.0)
     with progress, contextlib.ExitStack() as stack:
-        each = map
+        each: Callable[..., Iterable[Any]] = map
         if workers > 1:
             # Spawned, not forked: the parent may have threads, which a fork would leave behind with their locks held.
             context = multiprocessing.get_context("spawn")
@@ -193,7 +193,8 @@ def _end_with_parent() -> None:
     """Ends this process as soon as the one that started it is gone, so that nobody writes into a folder of a run begun anew."""
 
     def watch() -> None:
-        multiprocessing.parent_process().join()
+        if (parent := multiprocessing.parent_process()) is not None:
+            parent.join()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -238,7 +239,10 @@ def _example(picture: Picture, config: PrepareConfig) -> tuple[dict[str, Any], l
 
 def _finish_split(split: str, folder: Path, jobs: Sequence[_Job], bad: BadRecords) -> tuple[list[int], dict[str, Any]]:
     """Writes a split's questions; returns how many pictures its shards hold, and sums over the shards."""
-    lengths, reasons, sums, categories = [], [], Counter(), Counter()
+    lengths: list[int] = []
+    reasons: list[str] = []
+    sums: Counter[str] = Counter()
+    categories: Counter[str] = Counter()
     columns = QUESTION_COLUMNS
     with (
         file_aside(folder / f"questions-{split}.parquet") as aside,

@@ -123,7 +123,7 @@ def user_text(text: str) -> str:
     return text
 
 
-def split_turns(texts: Sequence[object]) -> tuple[tuple[tuple[str, str], ...], str, str | None]:
+def split_turns(texts: Sequence[Any]) -> tuple[tuple[tuple[str, str], ...], str, str | None]:
     """Texts of the user and the assistant in turn -> (earlier turns, last prompt, last answer or None).
 
     Raises ValueError for a turn without text.

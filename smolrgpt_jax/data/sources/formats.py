@@ -107,7 +107,7 @@ def read_osd(
     """
     times: Counter[str] = Counter()
 
-    def parse(record: object) -> Entry:
+    def parse(record: Any) -> Entry:
         name = record.get("filename") if isinstance(record, dict) else None
         if not isinstance(name, str) or not name:
             raise ValueError("names no picture")
@@ -130,7 +130,7 @@ def read_bench(
 ) -> list[Picture]:
     """Reads SpatialRGPT-Bench with its own categories ("left_predicate", "width_data", ...); depths None reads none."""
 
-    def parse(record: object) -> Entry:
+    def parse(record: Any) -> Entry:
         own_id = record_id(record.get("id") if isinstance(record, dict) else None)
         info, qa = record.get("image_info"), record.get("qa_info")
         path = info.get("file_path") if isinstance(info, dict) else None
@@ -143,7 +143,7 @@ def read_bench(
     return collect_pictures(records, parse, Path(root), images, depths, on_bad_record=on_bad_record)
 
 
-def _spatial_entry(record: dict, own_id: str, image: str, depth: str, category: str) -> Entry:
+def _spatial_entry(record: Mapping[str, Any], own_id: str, image: str, depth: str, category: str) -> Entry:
     texts, boxes = chat_texts(record.get("conversations")), record.get("bbox") or []
     return Entry(own_id, image, depth, category, texts, None, record.get("rle"), boxes)
 
@@ -182,7 +182,7 @@ def _rows(files: list[Path]) -> Iterator[Located]:
             raise DataError(f"{file}: is not a readable parquet file ({' '.join(str(error).split())})") from error
 
 
-def _parse(row: dict) -> Entry:
+def _parse(row: Mapping[str, Any]) -> Entry:
     own_id = record_id(row["id"])
     if not isinstance(row["rgb_image"], str) or not isinstance(row["depth_image"], str | None):
         raise ValueError("names no picture or a depth picture that is no text")
@@ -199,7 +199,7 @@ def _parse(row: dict) -> Entry:
 
 
 # format -> its reader; what it takes beside root and on_bad_record are the fields of a source of that format.
-READERS: dict[str, Callable[..., list[Picture]]] = {
+READERS: dict[str, Callable[..., Any]] = {
     "warehouse": functools.partial(read_warehouse, categories=WAREHOUSE_CATEGORIES + CAPTION_CATEGORIES),
     "captions": read_captions,
     "osd": read_osd,
