@@ -12,7 +12,6 @@ What is read, and what refused, is listed in docs/inputs.md. From Python: `eval.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from PIL import Image
 
@@ -25,14 +24,6 @@ from smolrgpt_jax.errors import DataError, told
 from smolrgpt_jax.files import file_aside
 
 
-def picture_format(path: Path) -> str:
-    """Pillow's name of the format that a file's suffix stands for; raises DataError where there is none to write."""
-    kind = Image.registered_extensions().get(path.suffix.lower())
-    if kind not in Image.SAVE:
-        raise DataError(f"{path}: {path.suffix or 'no suffix'} is not the suffix of a picture format")
-    return kind
-
-
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = command_line("eval.predict", __doc__)
@@ -41,8 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parse_arguments(parser, arguments)
 
     print(f"asking {args.checkpoint} about {args.image}" + (f", writing {args.out}" if args.out else ""))
-    if args.out:
-        picture_format(args.out)
+    if args.out and Image.registered_extensions().get(args.out.suffix.lower()) not in Image.SAVE:
+        raise DataError(f"{args.out}: {args.out.suffix or 'no suffix'} is not the suffix of a picture format")
     question, regions = what_is_asked(args)
     # Imported late: neither --help nor a mistyped path should wait for JAX.
     from smolrgpt_jax import load
@@ -52,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found = answer(model, args.image, question, **how)
     if args.out:
         with file_aside(args.out) as aside:
-            draw_regions(args.image, regions).save(aside, picture_format(args.out))
+            draw_regions(args.image, regions).save(aside)
     print(f"question: {question}\nanswer: {found.text}")
     if found.category is not None:
         value = "unreadable" if found.normalized_answer is None else found.normalized_answer

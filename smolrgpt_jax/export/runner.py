@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import functools
 import hashlib
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -32,6 +31,7 @@ from safetensors.numpy import load_file
 from smolrgpt_jax.data.inputs import PICTURES, InputSizes, check_left_padded, model_inputs
 from smolrgpt_jax.data.masks import MASK, resample_rle
 from smolrgpt_jax.errors import told
+from smolrgpt_jax.files import read_json
 
 FORMAT = "smolrgpt_jax export 2"
 MANIFEST, PARAMETERS, TOKENIZER, SUFFIX = ("manifest.json", "parameters.safetensors", "tokenizer", "jax_export")
@@ -58,7 +58,7 @@ class ExportedModel:
         """Reads the folder; raises ValueError if it is damaged or was not exported for the default device's platform."""
         self.folder = Path(folder)
         try:
-            self.manifest: dict[str, Any] = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
+            self.manifest: dict[str, Any] = read_json(self.folder / MANIFEST)
             form = self.manifest["format"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{self.folder} is no exported model: no readable {MANIFEST}") from error

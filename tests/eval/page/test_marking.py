@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import asyncio
+import io
+import threading
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from eval.page import picture_panel
 from eval.page.marking import MarkedPicture
 from eval.report.overlay import colour_of
 from smolrgpt_jax.data.masks import decode, encode
@@ -61,3 +67,39 @@ def test_candidates_are_outlined_and_regions_tinted():
     assert np.array_equal(outlined, expected)
     marked.regions.append(box(300, 50, 400, 150, 720, 360))
     assert tuple(np.asarray(marked.shown(candidates=False))[50, 350]) == colour_of(0)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"", "picture notes.png is an empty file"), (b"text", "picture notes.png is not a picture file")],
+)
+def test_an_upload_that_is_no_picture_is_said_in_plain_words(content, said, monkeypatch):
+    assert upload(content, monkeypatch) == [said]
+
+
+def test_an_upload_is_decoded_off_the_event_loop(monkeypatch):
+    threads = []
+    decode = picture_panel.upright_rgb
+    monkeypatch.setattr(
+        picture_panel, "upright_rgb", lambda file: threads.append(threading.get_ident()) or decode(file)
+    )
+    stream = io.BytesIO()
+    Image.new("RGB", (200, 100)).save(stream, "PNG")
+    (marked,) = upload(stream.getvalue(), monkeypatch)
+    assert marked.image.size == (200, 100) and threads != [threading.get_ident()]
+
+
+def upload(content, monkeypatch):
+    """What the page shows or says of an uploaded picture."""
+    shown = []
+    monkeypatch.setattr(picture_panel, "say", lambda sentence: shown.append(str(sentence)))
+    panel = SimpleNamespace(marked=None, example=None, show=shown.append)
+
+    async def read():
+        return content
+
+    event = SimpleNamespace(
+        file=SimpleNamespace(name="notes.png", read=read), sender=SimpleNamespace(reset=lambda: None)
+    )
+    asyncio.run(picture_panel.PicturePanel.upload(panel, event, "picture"))
+    return shown
