@@ -83,10 +83,7 @@ def other_view(depth: tuple[int, int], picture: tuple[int, int]) -> str:
 
 
 def read_mask(path: Source) -> np.ndarray:
-    """Which pixels of a mask picture are inside the region, bool[H, W]; raises DataError as `upright_rgb`.
-
-    The opaque ones, or without transparency the bright ones, see `masks.inside`.
-    """
+    """Which pixels of a mask are `inside`, bool[H, W]: the opaque or, without transparency, the bright ones; DataError as above."""
     return inside(np.asarray(_decode(path, _mask)))
 
 

@@ -88,9 +88,8 @@ def encode(mask: np.ndarray) -> RLE:
 def encode_polygon(points: Sequence[float], height: int, width: int) -> RLE:
     """The mask of a polygon x, y, x, y, ... in pixels, as pycocotools draws it (`rleFrPoly` in cocoapi's maskApi.c).
 
-    Where its outline, of five points per pixel, enters a column of pixels, all pixels from there on change sides.
-
-    Raises ValueError: these are no three points, or they lie far outside of the picture.
+    Where its outline, of five points per pixel, enters a column of pixels, all pixels from there on change sides. Raises ValueError
+    for less than three points, and for points far outside of the picture.
     """
     corners = np.asarray(points, np.float64)
     if corners.ndim != 1 or corners.size < 6 or corners.size % 2:

@@ -22,9 +22,7 @@ MaskLike = Mapping[str, Any] | RLE | str | Path | Image.Image | np.ndarray
 Size = tuple[int, int]  # (height, width) of the upright picture
 
 
-def read_masks(
-    masks: object, size: Size, known: dict[Any, Any] | None = None, pictures: bool = False
-) -> tuple[RLE, ...]:
+def read_masks(masks: Any, size: Size, known: dict[RLE, RLE] | None = None, pictures: bool = False) -> tuple[RLE, ...]:
     """One mask, or a list of them, or None -> RLEs of a picture of that size.
 
     A mask is one of: {size, counts}, the counts as text, as bytes or as the list of run lengths; polygons [[x, y, x, y, ...], ...];
@@ -65,10 +63,7 @@ def read_masks(
 
 
 def read_boxes(boxes: object, size: Size) -> tuple[RLE, ...]:
-    """[[x1, y1, x2, y2], ...] or None, numbers or text, in a picture of that size -> RLEs; see `masks.box_mask`.
-
-    Raises DataError naming the box that is empty or lies outside of the picture.
-    """
+    """[[x1, y1, x2, y2], ...] or None, see `masks.box_mask` -> RLEs; raises DataError naming the box that is empty or outside."""
     if not isinstance(boxes, list | tuple | np.ndarray | None):
         raise DataError("the boxes are not a list")
     regions = []
