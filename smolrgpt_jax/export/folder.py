@@ -103,7 +103,7 @@ def _manifest(
         },
         "preprocessing": {
             "images": "RGB, resized to a square of image_size with Pillow's BILINEAR filter, (value / 255 - 0.5) / 0.5",
-            "depths": "8-bit grey, near is dark, or more bits scaled within the picture, resized with Pillow's NEAREST filter, value / 255, three equal channels",
+            "depths": "8-bit grey (more bits scaled to it), near is dark, Pillow's NEAREST filter, value / 255, three equal channels",
             "region_masks": "0 or 1 at the picture's size, sampled to mask_grid x mask_grid: bilinear, half-pixel centres, no "
             "antialiasing; masks of unused regions are zero",
             "input_ids": "chat.user, image_tokens times chat.image, the question with chat.region for each region (its number "

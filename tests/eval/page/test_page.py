@@ -213,7 +213,7 @@ def test_boxes_are_drawn_by_two_clicks_or_by_dragging(page, tmp_path):
 
     page.write("Is the pallet ")
     page.button("Ask").click()
-    assert page.warning() == "The question has 0 <mask> marks but there are 2 regions"
+    assert page.warning() == "The question holds 0 <mask> but 2 masks"
     page.button("Insert <mask>").click()
     page.one(".question textarea").send_keys(" left of")
     page.button("Insert <mask>").click()
