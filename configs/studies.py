@@ -50,8 +50,6 @@ def training(root: str, start: str, size: str, seed: int, image_tokens: int) -> 
     config.optimizer.final = 0.1
     config.seed = seed
     config.steps = SIZES[size]["steps"]
-    # Fresh connectors and refiners learn faster than a decoder that knows its words.
-    config.optimizer.peaks = {"rgb_connector": 2e-3, "depth_connector": 2e-3, "refiners": 2e-3, "decoder": 8e-4}
     # Rows keep their room for text where there are more image tokens.
-    config.data.row_tokens = config.data.row_tokens + image_tokens - PRESETS["demo"].image_tokens
+    config.data.row_tokens += image_tokens - PRESETS["demo"].image_tokens
     return config
