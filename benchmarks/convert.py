@@ -114,7 +114,6 @@ def report(results: dict[str, list[tuple[float, int]]], size: int) -> str:
 
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command line."""
     parser = benchmark_parser("benchmarks.convert", __doc__)
     parser.add_argument("--size", choices=SIZES, default="full", help="tiny: the demo's model; full: the published one")
     parser.add_argument("--workdir", type=Path, required=True)

@@ -7,7 +7,6 @@ in this process, on one thread, by turns. The plain loader does what the PyTorch
 resize both pictures, decode every mask at full size, tokenise. Ours build the packed rows of training, masks sampled included.
 """
 
-import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -71,7 +70,6 @@ def table(rates: Mapping[str, float]) -> str:
 
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command line."""
     parser = benchmark_parser("benchmarks.data", __doc__)
     parser.add_argument("--scenes", type=int, default=24, help="pictures (default %(default)s)")
     parser.add_argument("--width", type=int, default=1920)
@@ -92,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         }
         seconds = by_turns(list(loaders.values()), a.rounds)
     questions = sum(len(picture.questions) for picture in raw)
-    show(table({name: questions / statistics.median(taken) for name, taken in zip(loaders, seconds)}), a.out)
+    show(table({name: questions / taken for name, taken in zip(loaders, seconds)}), a.out)
     print(
         f"{questions / len(raw):.1f} questions per picture; 256 v5e chips at {UTILISATION:.0%} of their peak would take "
         f"{needed_per_second():,.0f} questions/s (estimated from FLOPs, not run)"

@@ -41,16 +41,20 @@ SHARED = 8  # questions per picture of the first case; the second has one
 Answers = dict[str, list[int]]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Case:
     """Questions about pictures, and how the two sides answered them.
 
-    name: for the table; pictures: with their questions; lengths: tokens of each answer, by question id.
+    name: for the table; pictures: with their questions; lengths: tokens of each answer, by question id; torch, engine: seconds
+    and processor seconds that each took; same: how many answers were the same.
     """
 
     name: str
     pictures: list[Picture]
     lengths: dict[str, int]
+    torch: tuple[float, float] = (0.0, 0.0)
+    engine: tuple[float, float] = (0.0, 0.0)
+    same: int = 0
 
     @property
     def questions(self) -> int:
@@ -110,16 +114,6 @@ def answer_with_engine(model: Model, case: Case, tokenizer: ChatTokenizer, batch
     }
 
 
-@dataclasses.dataclass(frozen=True)
-class Line:
-    """What the two sides took for a case, each (seconds, processor seconds), and how many answers were the same."""
-
-    case: Case
-    torch: tuple[float, float]
-    engine: tuple[float, float]
-    same: int
-
-
 def timed(answer: Callable[[], Answers]) -> tuple[Answers, tuple[float, float]]:
     """The answers, and the seconds and processor seconds they took."""
     started, used = time.perf_counter(), time.process_time()
@@ -129,29 +123,26 @@ def timed(answer: Callable[[], Answers]) -> tuple[Answers, tuple[float, float]]:
 
 def measure(
     theirs: TorchModel, ours: Model, tokenizer: ChatTokenizer, cases: Sequence[Case], batch_size: int, max_length: int
-) -> list[Line]:
+) -> None:
     """Every case by PyTorch, then by the engine, which has answered it once before to be compiled."""
-    lines = []
     for case in cases:
         progress(f"{case.name}: PyTorch")
-        expected, torch_time = timed(lambda: answer_with_torch(theirs, case, tokenizer, batch_size, max_length))
-        progress(f"{case.name}: PyTorch took {torch_time[0]:.1f} s; the engine")
+        expected, case.torch = timed(lambda: answer_with_torch(theirs, case, tokenizer, batch_size, max_length))
+        progress(f"{case.name}: PyTorch took {case.torch[0]:.1f} s; the engine")
         answer_with_engine(ours, case, tokenizer, batch_size)
-        found, engine_time = timed(lambda: answer_with_engine(ours, case, tokenizer, batch_size))
-        progress(f"{case.name}: the engine took {engine_time[0]:.1f} s")
-        same = sum(found[question] == ids for question, ids in expected.items())
-        lines.append(Line(case, torch_time, engine_time, same))
-    return lines
+        found, case.engine = timed(lambda: answer_with_engine(ours, case, tokenizer, batch_size))
+        progress(f"{case.name}: the engine took {case.engine[0]:.1f} s")
+        case.same = sum(found[question] == ids for question, ids in expected.items())
 
 
-def table(lines: Sequence[Line]) -> str:
+def table(cases: Sequence[Case]) -> str:
     """The Markdown table of a measurement."""
     rows = []
-    for line in lines:
-        count, (theirs, theirs_cpu), (ours, ours_cpu) = line.case.questions, line.torch, line.engine
+    for case in cases:
+        count, (theirs, theirs_cpu), (ours, ours_cpu) = case.questions, case.torch, case.engine
         rows.append(
-            f"{line.case.name} | {count} | {count / theirs:.3g} | {count / ours:.3g} | {theirs / ours:.2f} x "
-            f"| {theirs_cpu / ours_cpu:.2f} x | {line.same} of {count}"
+            f"{case.name} | {count} | {count / theirs:.3g} | {count / ours:.3g} | {theirs / ours:.2f} x "
+            f"| {theirs_cpu / ours_cpu:.2f} x | {case.same} of {count}"
         )
     head = "| questions | PyTorch, questions/s | engine, questions/s | speed-up | in processor time | identical answers"
     return markdown(head, rows)
@@ -176,13 +167,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             part.set_attn_implementation("sdpa")
         ours = load(Path(folder) / "checkpoint")
         cases = make_cases(Path(folder) / "data", a.questions)
-        lines = measure(theirs, ours, tokenizer, cases, a.batch_size, a.max_length)
-    show(table(lines), a.out)
+        measure(theirs, ours, tokenizer, cases, a.batch_size, a.max_length)
+    show(table(cases), a.out)
     prompts = [plan_prompts(case.pictures, tokenizer, prompt_shape(ours.config)) for case in cases]
     tokens = [p.prefix + length for p in prompts for row in p.rows for length in p.lengths(row)]
     answers = [length for case in cases for length in case.lengths.values()]
     print(f"prompts of {np.mean(tokens):.0f} tokens on average, answers of {np.mean(answers):.0f}")
-    if any(line.same < line.case.questions for line in lines):
+    if any(case.same < case.questions for case in cases):
         raise SystemExit(1)
 
 

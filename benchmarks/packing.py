@@ -9,7 +9,6 @@ The unpacked rows are what the PyTorch release trains on: one question with its 
 
 import dataclasses
 import functools
-import statistics
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,19 +36,18 @@ ROWS = ((512, 2), (768, 2), (1024, 2), (2048, 4))  # tokens and pictures of a ro
 class Case:
     """Rows of one kind.
 
-    name: for the table; rows: all of them; batch: those of the timed step; questions: in that step; seconds: of each round.
+    name: for the table; rows: all of them; batch: those of the timed step; questions: in that step; seconds: that it takes.
     """
 
     name: str
     rows: PackedRows
     batch: dict[str, np.ndarray]
     questions: int
-    seconds: list[float] = dataclasses.field(default_factory=list)
+    seconds: float = 0.0
 
     @property
     def per_question(self) -> float:
-        """Median seconds of a step per question in it."""
-        return statistics.median(self.seconds) / self.questions
+        return self.seconds / self.questions
 
 
 def make_case(name: str, rows: PackedRows, count: int) -> Case:
@@ -91,7 +89,7 @@ def measure(config: SmolRGPTConfig, measured: Sequence[Case], rounds: int) -> No
         jax.block_until_ready((trained, metrics))
 
     for case, seconds in zip(measured, by_turns([functools.partial(run, batch) for batch in batches], rounds)):
-        case.seconds[:] = seconds
+        case.seconds = seconds
 
 
 def table(measured: Sequence[Case]) -> str:
@@ -106,7 +104,6 @@ def table(measured: Sequence[Case]) -> str:
 
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command line."""
     parser = benchmark_parser("benchmarks.packing", __doc__)
     parser.add_argument("--preset", choices=PRESETS, default="smolrgpt", help="size (default %(default)s)")
     parser.add_argument("--scenes", type=int, default=200, help="pictures (default %(default)s)")

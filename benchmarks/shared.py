@@ -1,6 +1,7 @@
 """What the benchmarks share: random models, procedural questions, timing by turns, Markdown tables."""
 
 import argparse
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -44,8 +45,8 @@ def make_questions(folder: Path, scenes: int, width: int = 480, height: int = 27
     return read_warehouse(folder, "train")
 
 
-def by_turns(runs: Sequence[Callable[[], object]], rounds: int) -> list[list[float]]:
-    """Seconds of each run in every round; the runs take turns, after one turn to warm up."""
+def by_turns(runs: Sequence[Callable[[], object]], rounds: int) -> list[float]:
+    """Median seconds of each run over the rounds; the runs take turns, after one turn to warm up."""
     seconds: list[list[float]] = [[] for _ in runs]
     for number in range(rounds + 1):
         for run, taken in zip(runs, seconds):
@@ -53,7 +54,7 @@ def by_turns(runs: Sequence[Callable[[], object]], rounds: int) -> list[list[flo
             run()
             if number:
                 taken.append(time.perf_counter() - started)
-    return seconds
+    return [statistics.median(taken) for taken in seconds]
 
 
 def markdown(head: str, rows: Iterable[str]) -> str:

@@ -18,26 +18,8 @@ from smolrgpt_jax.errors import RunError, told
 from smolrgpt_jax.files import read_json
 
 ROW_TOKENS = 512
-STAGE1, STAGE2, STAGE3 = (f"configs/{name}.py" for name in ("stage1_connector", "stage2_refiner", "stage3_sft"))
-
-
 # Name of a program -> configuration file, topology, rows of all chips, and further arguments of the command.
-CASES: dict[str, tuple] = {
-    "stage3_v5e_4x4": (STAGE3, "v5e:4x4", 1024, "--config.accumulation=4"),
-    "stage3_v5e_8x8": (STAGE3, "v5e:8x8", 1024),
-    "stage3_v5e_16x16": (STAGE3, "v5e:16x16", 1024),
-    "stage3_v5e_16x16_fsdp": (STAGE3, "v5e:16x16", 1024, "--config.strategy=fsdp"),
-    "stage3_v5e_16x16_data": (STAGE3, "v5e:16x16", 1024, "--config.strategy=data"),
-    "stage3_2_slices_v5e_16x16": (STAGE3, "v5e:16x16", 2048, "--slices=2"),
-    "stage3_v5p_4x4x4": (STAGE3, "v5p:4x4x4", 1024),
-    "stage3_v6e_16x16": (STAGE3, "v6e:16x16", 1024),
-    "stage1_v5e_16x16": (STAGE1, "v5e:16x16", 1024, "--config.data.row_pictures=1"),
-    "stage2_v5e_16x16": (STAGE2, "v5e:16x16", 1024),
-    "prefill_v5e_4x4": (STAGE3, "v5e:4x4", 1024, "--what=prefill"),
-    "decode_v5e_4x4": (STAGE3, "v5e:4x4", 1024, "--what=decode", "--new_tokens=64"),
-    "largest_batch_stage3_v5e_4x4": (STAGE3, "v5e:4x4", 16, "--find_batch", "--start=32"),
-}
-
+CASES: dict[str, list] = read_json(Path(__file__).with_suffix(".json"), dict)
 HEAD = (
     "program | chips | mesh data x fsdp x tensor | strategy | rows per chip | GiB of | parameters | optimiser | temporaries "
     "| collectives, MB sent | TFLOP (x analytic) | estimated ms, MFU: all hidden .. none hidden"
@@ -86,7 +68,6 @@ def table(reports: dict[str, dict]) -> str:
 
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command line."""
     parser = command_line("benchmarks.tpu_compile", __doc__)
     parser.add_argument(
         "--out", type=out_folder, default=Path("benchmarks/results"), help="folder (default %(default)s)"

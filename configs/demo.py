@@ -15,7 +15,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from configs import default
-from smolrgpt_jax.warehouse.parameters import AnswerStyle, CaptionCounts
+from smolrgpt_jax.warehouse.parameters import AnswerStyle, only_captions
 
 _FILE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 
@@ -27,7 +27,7 @@ RESERVED_SEEDS = 900_000  # and above: scenes that the backbone was trained on, 
 LONGEST_ANSWER: int = _FILE["stages"]["stage3"]["validation_answer_tokens"]
 WAREHOUSE = _FILE["warehouse"] | {
     "answers": AnswerStyle(**_FILE["warehouse"]["answers"]),
-    "captions": CaptionCounts.only(**_FILE["warehouse"]["captions"]),
+    "captions": only_captions(**_FILE["warehouse"]["captions"]),
 }
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from configs import default, demo
-from smolrgpt_jax.warehouse.parameters import AnswerStyle, CaptionCounts
+from smolrgpt_jax.warehouse.parameters import AnswerStyle, only_captions
 
 ROOT = "runs/demo_backbone"
 
@@ -52,7 +52,7 @@ def warehouse(name: str) -> dict:
         "test_scenes": 0,
         "seed": phase.seed,
         "answers": AnswerStyle(decimals=1, settled=True, worked=True, metres=phase.metres, summary=phase.summary),
-        "captions": CaptionCounts.only(**phase.captions),
+        "captions": only_captions(**phase.captions),
         "max_caption_regions": 7,
     }
 

@@ -41,7 +41,7 @@ _SHORT = {"left_right": "side", "count": "how_many", "distance": "apart"}
 
 
 def caption_kind(prompt: str, answer: str) -> str:
-    """Kind of a region caption, a field of CaptionCounts; "other" where neither beginning nor category tells."""
+    """Kind of a region caption, as in smolrgpt_jax/warehouse/captions.toml; "other" where neither beginning nor category tells."""
     for kind, begin in KINDS.items():
         if prompt.startswith(begin):
             return kind

@@ -23,6 +23,7 @@ class _Parser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **settings: Any):
         super().__init__(*args, **settings)
         self.register("type", Path, _typed)
+        self.register("type", "int", int)  # of options that stand in JSON
 
 
 def command_line(module: str, doc: str) -> argparse.ArgumentParser:

@@ -19,7 +19,6 @@ from smolrgpt_jax.errors import told
 
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command line."""
     parser = command_line("launch.export", __doc__)
     add = parser.add_argument
     add("--checkpoint", required=True, type=Path, help="checkpoint of ours, training folder or PyTorch folder")

@@ -19,7 +19,6 @@ from smolrgpt_jax.errors import told
 
 @told("interrupted")
 def main(arguments: Sequence[str] | None = None, runner: Runner | None = None) -> None:
-    """Runs the command line; `runner` replaces the one that executes."""
     launcher = Launcher("launch.gke", __doc__)
     image = launcher.verb("image", "build and push the container image, also for launch.xpk")
     image.add_argument("image", help="its name with the registry")

@@ -4,6 +4,7 @@ python -m launch.make_warehouse --out DIR --scenes N --seed S [--width 256 --hei
 python -m launch.make_warehouse --out DIR --bench --osd --llava --parquet    # and in other data sets' formats
 """
 
+import dataclasses
 from pathlib import Path
 
 from eval.command_line import command_line
@@ -11,17 +12,6 @@ from smolrgpt_jax.errors import told
 from smolrgpt_jax.warehouse.parameters import MIXES, WarehouseConfig
 from smolrgpt_jax.warehouse.write import make_warehouse
 
-VALUES = {
-    "scenes": "pictures of the training split",
-    "val_scenes": "pictures of the validation split",
-    "test_scenes": "pictures of the test split",
-    "seed": "of everything that is drawn",
-    "width": "of the pictures, in pixels",
-    "height": "of the pictures, in pixels",
-    "max_pallets": "most pallets of a scene, 4 to 10",
-    "mix": "shares of the categories in the training split",
-    "appearance_variety": "how much lamps, surfaces, paint, clutter and camera pitch differ, 0 (one plain look) to 1",
-}
 FLAGS = {
     "bench": "also write questions in SpatialRGPT-Bench's format about the test split, in DIR/bench",
     "osd": "also write conversations in the Open Spatial Dataset's format about train and val, in DIR/osd",
@@ -32,13 +22,13 @@ FLAGS = {
 
 @told()
 def main() -> None:
-    """Runs the command line."""
     parser = command_line("launch.make_warehouse", __doc__)
     parser.add_argument("--out", type=Path, required=True, help="new folder")
-    for name, what in VALUES.items():
-        default, choices = getattr(WarehouseConfig, name), MIXES if name == "mix" else None
-        what = f"{what} (default %(default)s)"
-        parser.add_argument(f"--{name}", type=type(default), default=default, choices=choices, help=what)
+    for field in dataclasses.fields(WarehouseConfig):
+        if about := field.metadata.get("about"):
+            kind, choices = type(field.default), MIXES if field.name == "mix" else None
+            about += " (default %(default)s)"
+            parser.add_argument(f"--{field.name}", type=kind, default=field.default, choices=choices, help=about)
     for name, what in FLAGS.items():
         parser.add_argument(f"--{name}", action="store_true", help=what)
     parser.add_argument("--workers", type=int, help="processes, without effect on the result (default: one per core)")

@@ -34,7 +34,6 @@ def read(source: str, root: Path, split: str, annotations: str | None, bad: BadR
 
 @told("interrupted; started again, it goes on where it was")
 def main() -> None:
-    """Runs the command line."""
     parser = command_line("launch.prepare_data", __doc__)
     add, number = parser.add_argument, {"type": int, "help": "default %(default)s"}
     add("--source", choices=SOURCES, required=True, help="format of the data set")

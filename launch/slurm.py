@@ -15,7 +15,6 @@ from smolrgpt_jax.errors import told
 
 @told("interrupted")
 def main(arguments: Sequence[str] | None = None, runner: Runner | None = None) -> None:
-    """Runs the command line; `runner` replaces the one that executes."""
     launcher = Launcher("launch.slurm", __doc__)
     submit = launcher.verb("submit", "queue the training", "--config", "--workdir")
     submit.add_argument("--nodes", type=int, default=1, help="default %(default)s")

@@ -16,7 +16,6 @@ from smolrgpt_jax.errors import told
 
 @told("interrupted")
 def main(arguments: Sequence[str] | None = None, runner: Runner | None = None) -> None:
-    """Runs the command line; `runner` replaces the one that executes."""
     launcher = Launcher("launch.tpu_pod", __doc__)
     place, tpu = ("name", "--zone", "--project", "--slices"), ("--topology", "--spot")
     create = launcher.verb("create", "ask for the slices", *place, *tpu)

@@ -17,16 +17,7 @@ import jax
 from eval.command_line import command_line
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
 from smolrgpt_jax.errors import DataError, told
-from smolrgpt_jax.router.classify import (
-    KIND_FIELD,
-    TEXT_KINDS,
-    TOKENIZER_FILE,
-    RouterTokenizer,
-    classifier_tokenizer_files,
-    load_router,
-    read_router_texts,
-    read_tokenizer_files,
-)
+from smolrgpt_jax.router import classify
 from smolrgpt_jax.router.fitting import RouterTraining, train_router
 from smolrgpt_jax.router.hf_folder import longformer_config_values, read_longformer, write_longformer
 from smolrgpt_jax.router.longformer import LongformerConfig, init_params
@@ -42,8 +33,8 @@ def starting_point(init: Path | None, seed: int) -> tuple[LongformerConfig, dict
     """Configuration, parameters, config.json and tokenizer files to train from; the classification head is always new."""
     key = jax.random.key(seed)
     if init is None:
-        files = classifier_tokenizer_files(DEMO_TOKENIZER, BEGIN, END, PAD)
-        tokenizer = RouterTokenizer(files[TOKENIZER_FILE], POSITIONS)
+        files = classify.classifier_tokenizer_files(DEMO_TOKENIZER, BEGIN, END, PAD)
+        tokenizer = classify.RouterTokenizer(files[classify.TOKENIZER_FILE], POSITIONS)
         begin, end, pad = (tokenizer.token_id(token) for token in (BEGIN, END, PAD))
         config = LongformerConfig(
             WAREHOUSE_CATEGORIES, vocab_size=tokenizer.vocab_size, positions=POSITIONS + pad + 1, pad_id=pad, **SIZES
@@ -55,28 +46,26 @@ def starting_point(init: Path | None, seed: int) -> tuple[LongformerConfig, dict
     values = {**values, **longformer_config_values(config)}
     # The name of "dtype" before transformers 5.
     values.pop("torch_dtype", None)
-    return config, {**init_params(config, key), **params}, values, read_tokenizer_files(init)
+    return config, {**init_params(config, key), **params}, values, classify.read_tokenizer_files(init)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Trains and writes."""
     if arguments.out.exists():
         raise DataError(f"{arguments.out} exists already; nothing was trained")
-    texts = read_router_texts(arguments.data, arguments.text)
+    texts = classify.read_router_texts(arguments.data, arguments.text)
     # A class that is never shown is never answered.
     if missing := [name for name in WAREHOUSE_CATEGORIES if all(text.category != name for text in texts)]:
         raise DataError(f"{arguments.data} holds no record of category {', '.join(missing)}")
-    validation = [] if arguments.val is None else read_router_texts(arguments.val, arguments.text)
+    validation = [] if arguments.val is None else classify.read_router_texts(arguments.val, arguments.text)
     config, params, values, files = starting_point(arguments.init, arguments.seed)
-    tokenizer = RouterTokenizer(files[TOKENIZER_FILE], config.longest, config.vocab_size)
+    tokenizer = classify.RouterTokenizer(files[classify.TOKENIZER_FILE], config.longest, config.vocab_size)
     start, usual = ("new", PEAK_NEW) if arguments.init is None else (f"from {arguments.init}", PEAK_PRETRAINED)
     peak = usual if arguments.learning_rate is None else arguments.learning_rate
     training = RouterTraining(arguments.steps, arguments.batch, peak, arguments.seed)
     print(
-        f"training a Longformer of {config.layers} layers of width {config.width} "
-        f"({start}) on {len(texts)} {arguments.text}s of "
-        f"{arguments.data}: {training.steps} steps of {training.batch}, learning rate {peak:g}, seed {training.seed}; "
-        f"writing {arguments.out}",
+        f"training a Longformer of {config.layers} layers of width {config.width} ({start}) on {len(texts)} "
+        f"{arguments.text}s of {arguments.data}: {training.steps} steps of {training.batch}, learning rate {peak:g}, "
+        f"seed {training.seed}; writing {arguments.out}",
         flush=True,
     )
     rows, truncated = tokenizer.encode([text.text for text in texts])
@@ -84,10 +73,10 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"{truncated} {arguments.text}s are longer than {config.longest} tokens and are cut")
     labels = [config.labels.index(text.category) for text in texts]
     params, _ = train_router(config, params, rows, labels, training)
-    write_longformer(arguments.out, config, params, {**values, KIND_FIELD: arguments.text}, files)
+    write_longformer(arguments.out, config, params, {**values, classify.KIND_FIELD: arguments.text}, files)
     print(f"wrote {arguments.out}")
     if validation:
-        found = load_router(arguments.out).categories([text.text for text in validation], progress=True)
+        found = classify.load_router(arguments.out).categories([text.text for text in validation], progress=True)
         right = sum(text.category == category for text, category in zip(validation, found))
         print(f"{right} of {len(validation)} {arguments.text}s of {arguments.val} get their category")
 
@@ -99,7 +88,8 @@ def main() -> None:
     add("--data", type=Path, required=True, help="annotation file to train on")
     add("--out", type=Path, required=True, help="new folder")
     add("--init", type=Path, help="Longformer folder to start from (default: a small new model)")
-    add("--text", choices=TEXT_KINDS, default=TEXT_KINDS[0], help="what is classified (default %(default)s)")
+    kinds = classify.TEXT_KINDS
+    add("--text", choices=kinds, default=kinds[0], help="what is classified (default %(default)s)")
     add("--val", type=Path, help="annotation file to count right categories on at the end")
     add("--steps", type=int, default=200, help="of a new model 200, the default, take about a minute of CPU time")
     add("--batch", type=int, default=32, help="texts per step (default %(default)s)")

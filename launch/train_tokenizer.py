@@ -77,7 +77,6 @@ def pieces(files: Iterable[Path]) -> Iterator[str]:
 
 @told()
 def main() -> None:
-    """Runs the command line."""
     parser = command_line("launch.train_tokenizer", __doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with train*.json")
     parser.add_argument("--vocab_size", type=int, default=640, help="number of tokens, the three of SmolRGPT included")

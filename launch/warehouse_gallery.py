@@ -69,7 +69,6 @@ def _tile(picture: Picture, question: Question) -> Image.Image:
 
 @told()
 def main() -> None:
-    """Runs the command line."""
     parser = command_line("launch.warehouse_gallery", __doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of a warehouse")
     parser.add_argument("--split", default="train", help="train, val or test (default %(default)s)")

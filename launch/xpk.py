@@ -15,7 +15,6 @@ from smolrgpt_jax.errors import told
 
 @told("interrupted")
 def main(arguments: Sequence[str] | None = None, runner: Runner | None = None) -> None:
-    """Runs the command line; `runner` replaces the one that executes."""
     launcher = Launcher("launch.xpk", __doc__)
     place, tpu = ("--cluster", "--zone", "--project"), ("--topology", "--slices")
     kind = launcher.verb("cluster", "make a cluster with these slices", *place, *tpu)

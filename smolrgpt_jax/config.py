@@ -3,8 +3,10 @@
 import contextlib
 import dataclasses
 import importlib
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from smolrgpt_jax.errors import ConfigError
@@ -126,13 +128,10 @@ class SmolRGPTConfig:
     max_length: int = 512  # tokens of one conversation in training
 
     def __post_init__(self) -> None:
-        v, d = self.vision, self.decoder
+        v, d, factor = self.vision, self.decoder, self.shuffle_factor
         checks = [
             (v.image_size % v.patch_size, f"image size {v.image_size} is not a multiple of patch size {v.patch_size}"),
-            (
-                v.grid % self.shuffle_factor,
-                f"{v.grid} patches per side do not divide by pixel-shuffle factor {self.shuffle_factor}",
-            ),
+            (v.grid % factor, f"{v.grid} patches per side do not divide by pixel-shuffle factor {factor}"),
             (v.width % v.heads, f"vision width {v.width} does not divide into {v.heads} heads"),
             (v.width % 4, f"vision width {v.width} is not a multiple of 4"),
             (d.width % d.heads, f"decoder width {d.width} does not divide into {d.heads} heads"),
@@ -210,23 +209,5 @@ def _subclass(name: str) -> type[SmolRGPTConfig]:
     return found
 
 
-PRESETS: dict[str, SmolRGPTConfig] = {
-    "smolrgpt": SmolRGPTConfig(),
-    "demo": SmolRGPTConfig(
-        vision=VisionConfig(width=128, mlp_width=512, heads=4, layers=4, patch_size=16, image_size=128),
-        decoder=DecoderConfig(
-            width=128,
-            mlp_width=384,
-            heads=4,
-            kv_heads=4,
-            layers=4,
-            vocab_size=640,
-            rope_base=100.0,
-            # From scratch, attention learns to find a token by what it is, the beginning of copying, several times sooner with
-            # blocks that begin small beside larger embeddings.
-            embedding_stddev=128**-0.5,
-            residual_init_scale=0.3,
-        ),
-        max_length=256,
-    ),
-}
+_FILE = tomllib.loads(Path(__file__).with_name("presets.toml").read_text(encoding="utf-8"))
+PRESETS = {name: SmolRGPTConfig.from_dict(sizes) for name, sizes in _FILE.items()}

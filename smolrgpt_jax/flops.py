@@ -35,30 +35,24 @@ def row_parts(config: SmolRGPTConfig, tokens: int, pictures: int, regions: int) 
     v, d = config.vision, config.decoder
     patches, width = v.grid**2, d.width
     seen = pictures * (2 if regions else 1)  # RGB and depth
+    embedding = 2 * seen * patches * 3 * v.patch_size**2 * v.width
     mlp = 2 * seen * patches * v.layers * v.width * v.mlp_width
     projections = 2 * seen * patches * v.layers * 4 * v.width**2
     scores = seen * v.layers * 4 * patches**2 * v.width
+    encoder = 2 * mlp + projections + scores
     kv_width = d.kv_heads * d.head_dim
     down = 2 * tokens * d.layers * width * d.mlp_width
     blocks = 2 * tokens * d.layers * (2 * width**2 + 2 * width * kv_width) + 3 * down
     attention = d.layers * 4 * tokens**2 * width
+    table = "decoder/token_embedding"
     features = ("rgb_connector", "rgb_pooling", "depth_pooling") if regions else ("rgb_connector",)
     parts = {
-        "patches": Part(
-            seen * 2 * patches * 3 * v.patch_size**2 * v.width, (), ("vision_encoder/patch_embedding/kernel",)
-        ),
-        "encoder": Part(
-            2 * mlp + projections + scores,
-            ("patches",),
-            ("vision_encoder/blocks/fc1/kernel",),
-            mlp + projections + scores,
-        ),
+        "patches": Part(embedding, (), ("vision_encoder/patch_embedding/kernel",)),
+        "encoder": Part(encoder, ("patches",), ("vision_encoder/blocks/fc1/kernel",), encoder - mlp),
         # With the token table among the inputs, the first block's too need a gradient where it is trained.
-        "blocks": Part(
-            blocks, (*features, "decoder/token_embedding"), ("decoder/blocks/up_proj/kernel",), blocks - down
-        ),
+        "blocks": Part(blocks, (*features, table), ("decoder/blocks/up_proj/kernel",), blocks - down),
         "attention": Part(attention, ("blocks",), ("blocks",), attention),
-        "head": Part(2 * tokens * d.padded_vocab_size * width, ("blocks",), ("decoder/token_embedding",)),
+        "head": Part(2 * tokens * d.padded_vocab_size * width, ("blocks",), (table,)),
     }
     connector = 2 * config.image_tokens * v.width * config.shuffle_factor**2 * width
     refiner = sum(2 * config.image_tokens * 4**stage * width * 4 * width for stage in range(3))

@@ -16,32 +16,9 @@ from smolrgpt_jax.errors import RunError
 
 ROOT = Path(__file__).parents[2]
 SAVE_SECONDS = 300  # from the warning to the end of a training, in which it saves
-# Program -> where it comes from.
-PROGRAMS = {
-    "gcloud": "install the Google Cloud CLI (cloud.google.com/sdk/docs/install)",
-    "kubectl": "run `gcloud components install kubectl`, or install it from kubernetes.io/docs/tasks/tools",
-    "xpk": "run `pip install 'xpk>=1.16'` (github.com/AI-Hypercomputer/xpk)",
-    **dict.fromkeys(("sbatch", "squeue", "scancel"), "run this on a login node of a Slurm cluster"),
-    "docker": "install it from docs.docker.com/get-docker",
-    "tar": "install it with the system's package manager",
-}
-# What several launchers or verbs take.
-OPTIONS = {
-    "name": {"help": "of the job that trains"},
-    "--zone": {"required": True, "help": "where the TPUs are"},
-    "--project": {"help": "default: gcloud's"},
-    "--cluster": {"required": True},
-    "--topology": {"required": True, "help": f"one of {', '.join(SLICES)}"},
-    "--slices": {"type": int, "default": 1, "help": "joined by the data centre's network (default %(default)s)"},
-    "--spot": {"action": "store_true", "help": "cheaper, and can be preempted at any time"},
-    "--bucket": {"help": "Cloud Storage bucket to mount at /gcs on every host"},
-    "--image": {"required": True, "help": "container image that `launch.gke image` made"},
-    "--max_restarts": {"type": int, "default": 100, "help": "after errors (default %(default)s)"},
-    "--lines": {"type": int, "default": 100, "help": "of the log's end (default %(default)s)"},
-    "--config": {"required": True, "help": "file, as launch.train takes it, relative to the repository"},
-    "--workdir": {"required": True, "help": "checkpoints and metrics; a folder that every host sees under this path"},
-    "--dry_run": {"action": "store_true", "help": "print the commands and run nothing"},
-}
+# Programs: where each comes from; options: what several launchers or verbs take.
+PROGRAMS, OPTIONS = files.read_json(Path(__file__).with_suffix(".json"), dict).values()
+OPTIONS["--topology"]["help"] = f"one of {', '.join(SLICES)}"
 
 
 class CommandError(RunError):

@@ -61,6 +61,6 @@ def test_the_cases_hold_as_many_questions_per_picture_as_they_say(tmp_path):
 
 
 def test_the_table_divides_the_times():
-    case = generate.Case("some", [], {str(number): 20 for number in range(10)})
-    text = generate.table([generate.Line(case, (20.0, 30.0), (4.0, 10.0), 9)])
+    case = generate.Case("some", [], {str(number): 20 for number in range(10)}, (20.0, 30.0), (4.0, 10.0), 9)
+    text = generate.table([case])
     assert text.splitlines()[-1] == "| some | 10 | 0.5 | 2.5 | 5.00 x | 3.00 x | 9 of 10 |"

@@ -57,13 +57,13 @@ def test_the_timed_step_trains(cases, monkeypatch):
     monkeypatch.setattr(packing, "make_train_step", watched)
     packing.measure(CONFIG, cases[:2], rounds=2)
     jax.effects_barrier()
-    assert [len(case.seconds) for case in cases] == [2, 2, 0, 0, 0]
+    assert [case.seconds > 0 for case in cases] == [True, True, False, False, False]
     assert len(losses) == 6 and losses[4] < losses[2] < losses[0]
 
 
 def test_the_table_compares_with_the_first(cases):
     for case, seconds in zip(cases, (8.0, 4.0, 4.0, 4.0, 4.0)):
-        case.seconds[:] = [seconds]
+        case.seconds = seconds
     text = packing.table(cases)
     assert "| one question per row |" in text and "| 1 | 1.00 x |" in text
     expected = cases[1].questions * 8.0 / cases[0].questions / 4.0

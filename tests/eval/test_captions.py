@@ -12,7 +12,7 @@ from eval import captions
 from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.records import Question
 from smolrgpt_jax.warehouse.make_scene import draw_scene
-from smolrgpt_jax.warehouse.parameters import CaptionCounts, WarehouseConfig
+from smolrgpt_jax.warehouse.parameters import WarehouseConfig
 from smolrgpt_jax.warehouse.words.captioning import Captioner
 
 ANSWER = "0 stands 12 ahead 3 left. 1 at 5 ahead 4 right apart 7 across 7 along off 9 nearest 1 off 9."
@@ -57,7 +57,7 @@ def test_the_kind_is_told_by_the_prompt():
         _, _, regions, rng = draw_scene(config, "train", index)
         for kind in trained:
             captioner = Captioner(regions, config.max_caption_regions, rng, config.answers)
-            for caption in captioner.captions(CaptionCounts.only(**{kind: 2})):
+            for caption in captioner.captions({kind: 2}):
                 assert captions.caption_kind(caption.prompt, caption.text) == kind
                 seen.add(kind)
     assert seen == trained

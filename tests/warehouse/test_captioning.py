@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 
 from smolrgpt_jax.data.records import MASK
-from smolrgpt_jax.warehouse.parameters import AnswerStyle, CaptionCounts
+from smolrgpt_jax.warehouse.parameters import CAPTIONS, AnswerStyle
 from smolrgpt_jax.warehouse.picture.view import floor_distance, is_inside
 from smolrgpt_jax.warehouse.words.captioning import Captioner, scene_captions
 
 STYLE = AnswerStyle(decimals=1, settled=True, worked=True)
-KINDS = tuple(CaptionCounts.__dataclass_fields__)
 NAMES = {
     "pallet": ("pallet",),
     "buffer": ("buffer region",),
@@ -27,9 +26,8 @@ NAMES = {
 def captions(samples):
     """Captions of each kind: all of it only that kind was asked for."""
     rng, made = np.random.default_rng(1), {}
-    for kind in KINDS:
-        counts = CaptionCounts(**{**dict.fromkeys(KINDS, 0), kind: 2})
-        made[kind] = [c for s in samples[:100] for c in Captioner(s.regions, 6, rng, STYLE).captions(counts)]
+    for kind in CAPTIONS:
+        made[kind] = [c for s in samples[:100] for c in Captioner(s.regions, 6, rng, STYLE).captions({kind: 2})]
     return made
 
 
@@ -316,5 +314,5 @@ def test_scene_captions_count_and_place_what_is_seen(samples, rng):
 
 def test_no_caption_is_longer_than_allowed(samples, rng):
     for sample in samples[:50]:
-        for caption in Captioner(sample.regions, 3, rng, STYLE).captions(CaptionCounts()):
+        for caption in Captioner(sample.regions, 3, rng, STYLE).captions(CAPTIONS):
             assert len(caption.regions) <= 4  # a buffer and three pallets

@@ -236,6 +236,8 @@ def test_a_threshold_that_nothing_passes_is_an_error():
         ({"max_pallets": 2}, "max_pallets is 2, must be 4 to 10"),
         ({"scenes": -1}, "must be positive"),
         ({"mix": "odd"}, "mix 'odd'"),
+        ({"captions": {"odd": 1}}, "1 captions of the kind 'odd'"),
+        ({"captions": {"single": -1}}, "-1 captions of the kind 'single'"),
         ({"seed": -1}, "seed is -1"),
         ({"max_buffers": 0}, "max_buffers is 0"),
         ({"questions_per_picture": 0}, "must be positive"),

@@ -7,12 +7,12 @@ along its heading and left or right of it. Both are those of the questions.
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import numpy as np
 
 from smolrgpt_jax.data.records import IMAGE, MASK
-from smolrgpt_jax.warehouse.parameters import AnswerStyle, CaptionCounts
+from smolrgpt_jax.warehouse.parameters import AnswerStyle
 from smolrgpt_jax.warehouse.picture.view import Region, floor_distance, is_inside
 from smolrgpt_jax.warehouse.scene.objects import KINDS, pick
 from smolrgpt_jax.warehouse.words import worked
@@ -122,17 +122,17 @@ def _in_a_corner(region: Region) -> str:
 class Captioner:
     """Draws captions of regions of one scene; all choices come from the generator.
 
-    A function for every field of CaptionCounts, which raises Unclear where the scene has no such caption. regions: what is seen;
+    A function for every kind of captions.toml, which raises Unclear where the scene has no such caption. regions: what is seen;
     most: largest number of them in one caption; style: of the worked captions.
     """
 
     def __init__(self, regions: Sequence[Region], most: int, rng: np.random.Generator, style: AnswerStyle):
         self.regions, self.most, self.rng, self.style = regions, most, rng, style
 
-    def captions(self, counts: CaptionCounts) -> list[Caption]:
+    def captions(self, counts: Mapping[str, int]) -> list[Caption]:
         """Captions of every kind, as many as are wanted and the scene allows."""
         made: dict[tuple[Hashable, ...], Caption] = {}
-        for kind, wanted in dataclasses.asdict(counts).items():
+        for kind, wanted in counts.items():
             for _ in range(wanted):
                 with contextlib.suppress(Unclear):
                     caption = getattr(self, f"_{kind}")()
