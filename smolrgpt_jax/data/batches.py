@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grain
@@ -139,7 +139,7 @@ def train_batches(
     num_threads: int = 2,
     workers: int = 0,
     put: Callable[[dict[str, np.ndarray]], Any] | None = None,
-) -> Iterable[Any]:
+) -> grain.DatasetIterator:
     """Batches of packed rows; raises ValueError for sizes that do not divide or fit together.
 
     Args:
@@ -151,8 +151,8 @@ def train_batches(
       put: applied to every batch ahead of its use, in a thread of its own, such as the transfer to the devices.
 
     Returns:
-      The dicts of `empty_batch` with B rows, those of `share`, or what `put` makes of them. `iter()` of it is a grain
-      iterator, with `get_state` / `set_state`, which `grain.checkpoint.CheckpointSave` uses, and `close`, which ends its workers.
+      The dicts of `empty_batch` with B rows, those of `share`, or what `put` makes of them; with `get_state` / `set_state`, which
+      `grain.checkpoint.CheckpointSave` uses, and `close`, which ends the workers.
     """
     batches = order.batches(rows)
     own = np.arange(order.batch_rows) if share is None else np.asarray(share)
@@ -182,7 +182,7 @@ def train_batches(
             return made
         return grain.experimental.ThreadPrefetchIterDataset(made.map(put), prefetch_buffer_size=AHEAD)
 
-    return _Batches(batches_from)
+    return _BatchIterator(batches_from)
 
 
 def data_facts(rows: Sequence[PackedRows], name: str) -> dict[str, int | str]:
@@ -206,14 +206,6 @@ def batch_questions(rows: Sequence[PackedRows], order: Order, index: int) -> lis
     """Ids of the questions in the global batch of this number, from 0."""
     located = (_locate(rows, number) for number in order.batches(rows)[index])
     return [name for source, row in located for name in source.question_ids(row)]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Batches:
-    batches_from: Callable[[int], grain.IterDataset]
-
-    def __iter__(self) -> grain.DatasetIterator:
-        return _BatchIterator(self.batches_from)
 
 
 class _BatchIterator(grain.DatasetIterator):

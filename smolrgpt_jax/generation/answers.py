@@ -86,8 +86,9 @@ def generate_answers(
     for theirs, cut, reasons in gather([texts, list(cut_off), bad.reasons]):
         texts |= theirs
         cut_off |= set(cut)
-        for reason in set(reasons).difference(bad.reasons):
-            bad.reject(DataError(reason))
+        for reason in reasons:
+            if reason not in bad.reasons:
+                bad.reject(DataError(reason))
     answers = {}
     for question in (question for picture in pictures for question in picture.questions):
         if question.id in texts:

@@ -154,7 +154,7 @@ def train(
             workers=run["data"]["workers"],
             put=lambda batch: (counts(batch), sharding.put_batch(batch, this.mesh)),
         )
-        data = stack.enter_context(contextlib.closing(iter(batches)))
+        data = stack.enter_context(contextlib.closing(batches))
         state = _initial_state(this, saver, data)
         stack.callback(this.print_bad)
         validated = this.validation.columns if this.validation else ()

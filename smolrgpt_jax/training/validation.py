@@ -116,14 +116,13 @@ class Validation:
             put=lambda batch: sharding.put_batch(batch, self._mesh),
         )
         total = count = 0.0
-        with contextlib.closing(iter(batches)) as taken:
-            for batch in taken:
+        with contextlib.closing(batches):
+            for batch in batches:
                 loss, tokens = self._eval_step(params, batch)
                 total, count = total + float(loss), count + float(tokens)
         # A mean over no tokens would be 0, the best of all losses.
         if not count:
-            drawn = len(self._order.chosen)
-            raise RunError(f"config.validation_sources: the {drawn} rows drawn hold no token of an answer")
+            raise RunError("config.validation_sources: the rows that were drawn hold no token of an answer")
         return total / count
 
 

@@ -126,13 +126,12 @@ def test_the_iterator_is_saved_in_a_checkpoint(rows, tmp_path):
     import grain
     import orbax.checkpoint as ocp
 
-    batches = train_batches([rows], Order(2, 5))
-    iterator = iter(batches)
+    iterator = train_batches([rows], Order(2, 5))
     next(iterator)
     with ocp.CheckpointManager(tmp_path) as manager:
         manager.save(1, args=ocp.args.Composite(data=grain.checkpoint.CheckpointSave(iterator)))
     expected = next(iterator)
-    restored = iter(batches)
+    restored = train_batches([rows], Order(2, 5))
     with ocp.CheckpointManager(tmp_path) as manager:
         manager.restore(1, args=ocp.args.Composite(data=grain.checkpoint.CheckpointRestore(restored)))
     assert_same(next(restored), expected)

@@ -146,13 +146,12 @@ def test_worker_processes_and_prefetching_change_nothing(rows_of):
         seen.append(batch)
         return {**batch, "put": True}
 
-    batches = shares(rows_of["raw"], 1, num_epochs=2, workers=2, put=put)[0]
-    iterator = iter(batches)
+    iterator = shares(rows_of["raw"], 1, num_epochs=2, workers=2, put=put)[0]
     first = [next(iterator) for _ in range(2)]
     state = iterator.get_state()
     iterator.close()
     assert len(seen) >= 2
-    iterator = iter(batches)
+    (iterator,) = shares(rows_of["raw"], 1, num_epochs=2, workers=2, put=put)
     iterator.set_state(state)
     found = first + list(iterator)
     iterator.close()

@@ -16,7 +16,7 @@ from smolrgpt_jax.data.prompts import choose_lengths
 from smolrgpt_jax.data.records import BadRecords
 from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.errors import DataError
-from smolrgpt_jax.generation import decode, slots
+from smolrgpt_jax.generation import answers, decode, slots
 from smolrgpt_jax.generation.answers import generate_answers
 from smolrgpt_jax.generation.engine import AnswerOptions, question_key
 from smolrgpt_jax.generation.sampling import GREEDY, Sampling, choose
@@ -130,7 +130,7 @@ def test_few_programs_are_compiled(model, pictures):
     assert [program._cache_size() - count for program, count in zip(programs, before)] == compiled
 
 
-def test_an_unreadable_picture_leaves_out_its_questions_only(model, warehouse, tmp_path, alone):
+def test_an_unreadable_picture_leaves_out_its_questions_only(model, warehouse, tmp_path, alone, monkeypatch):
     shutil.copytree(warehouse, tmp_path / "data")
     pictures = read_warehouse(tmp_path / "data", "train")
     damage(pictures[1])
@@ -141,6 +141,10 @@ def test_an_unreadable_picture_leaves_out_its_questions_only(model, warehouse, t
     assert {name: given.text for name, given in found.items()} == expected
     assert list(found) == [q.id for p in pictures for q in p.questions if q.id not in lost]
     assert any("is truncated" in reason for reason in bad.reasons)
+    # What another process has left out is told by all.
+    monkeypatch.setattr(answers, "gather", lambda own: [own, [{}, [], ["gone.png: is not there"]]])
+    generate_answers(model, pictures, options(8, on_bad_record=bad))
+    assert len(bad.reasons) == 2 and bad.reasons[1] == "gone.png: is not there"
     with pytest.raises(DataError, match="is truncated"):
         generate_answers(model, pictures, options(8))
 

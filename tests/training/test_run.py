@@ -287,11 +287,13 @@ def test_a_truncated_picture_stops_the_run_and_is_named(data, tmp_path):
 def test_a_picture_that_several_processes_read_is_never_left_out(data, tmp_path, monkeypatch):
     """One of them may be able to read it."""
     name = truncate_a_picture(data, tmp_path / "data")
-    run = run_config(tmp_path / "data", validation_sources={})
+    run = run_config(tmp_path / "data")
     run["data"] = {**run["data"], "on_bad_record": "report"}
     monkeypatch.setattr(sharding, "is_replicated", lambda mesh: True)
+    made = loop.Run(run, tmp_path / "run", None, None)
     with pytest.raises(DataError, match=name):
-        loop.train(run, tmp_path / "run")
+        made.rows[0].batch(range(len(made.rows[0])))
+    assert made.validation.rows[0].bad.policy == "error"
 
 
 def test_a_truncated_picture_is_reported_and_left_out_under_that_policy(data, tmp_path, capsys):

@@ -188,7 +188,7 @@ def test_a_loss_over_no_answer_is_no_loss(monkeypatch):
     only.rows, only._order = [[0, 0, 0]], Order(2, seed=0, chosen=[0, 2])
     only._eval_step, only._mesh = lambda params, tokens: (0.0, tokens), make_mesh(devices=jax.devices()[:1])
     monkeypatch.setattr(validation, "train_batches", lambda *_, **__: (tokens for tokens in [0.0]))
-    with pytest.raises(loop.RunError, match="the 2 rows drawn hold no token of an answer"):
+    with pytest.raises(loop.RunError, match="the rows that were drawn hold no token of an answer"):
         only._loss({})
 
 

@@ -9,9 +9,10 @@ import jax
 import pytest
 
 from eval.answering.journal import open_journal, params_fingerprint
-from smolrgpt_jax import sharding
+from smolrgpt_jax import distributed, sharding
 from smolrgpt_jax.config import Compute
 from smolrgpt_jax.data.sources.formats import read_warehouse
+from smolrgpt_jax.errors import RunError
 from smolrgpt_jax.generation import answers
 from smolrgpt_jax.generation.engine import AnswerOptions
 from smolrgpt_jax.generation.sampling import Sampling
@@ -140,3 +141,10 @@ def test_the_fingerprint_is_of_the_bits_and_not_of_their_place(model):
     name = "decoder/head"
     swapped = model.params[name][::-1]
     assert params_fingerprint(model.params | {name: swapped}) != first
+
+
+def test_processes_that_would_answer_something_else_are_refused(model, pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(distributed, "gather", lambda own: [own, own, {**own, "data": "other"}])
+    monkeypatch.setattr(distributed.time, "sleep", lambda seconds: None)
+    with pytest.raises(RunError, match="of 3 processes, 2 .from 0. would go on with data 'other' instead of"):
+        answer(model, pictures, tmp_path / "journal")
