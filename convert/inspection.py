@@ -76,7 +76,8 @@ def describe(path: Path) -> str:
         for step in steps:
             saved = time.strftime("%Y-%m-%d %H:%M", time.localtime(step.stat().st_mtime))
             metrics = (orbax.read_meta(step).run or {}).get("metrics") or {}
-            shown = [f"{metrics[n]:.4f}" if n in metrics else "-" for n in ("loss", "validation_loss")]
+            losses = [metrics.get(name) for name in ("loss", "validation_loss")]
+            shown = [f"{loss:.4f}" if isinstance(loss, float | int) else "-" for loss in losses]
             rows.append([step.name, saved, *shown])
         lines += ["", table(["step", "saved", "loss", "validation loss"], rows)]
     return "\n".join(lines)
@@ -105,7 +106,7 @@ def _describe_ours(read: Checkpoint) -> list[str]:
     if read.run is not None:
         lines = [
             f"format: training checkpoint (Orbax), {read.source}",
-            f"stage: {read.run['stage']}, step {read.run['step']} of {read.run['steps']}",
+            "stage: {}, step {} of {}".format(*(read.run.get(name) for name in ("stage", "step", "steps"))),
         ]
     imported = "no"
     if read.layout is not None:

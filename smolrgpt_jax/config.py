@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import importlib
+import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,30 @@ VOCAB_MULTIPLE = 128
 REFINER_STAGES = 3
 # Few layers compile quickly unrolled, and on two CPU cores a step of the demo's four takes 0.24 s so, 0.27 s scanned.
 UNROLLED_LAYERS = 4
+# Above these a file lies, and shapes would be counted for hours.
+MOST, MOST_LAYERS = 10**7, 1000
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", dict: "a section of names"}
+
+
+def misfit(value: Any, default: Any) -> str | None:
+    """What a value should be that is of another kind than its default; None if it is of that kind, as 1 is for 1.0, but not for True."""
+    kind = type(default)
+    fits = type(value) is kind or kind is float and type(value) is int
+    return None if fits else _KINDS[kind]
+
+
+def _check_fields(part: Any, prefix: str) -> None:
+    """Raises ConfigError for a field of another kind than its default, and for a number that no model has."""
+    for known in dataclasses.fields(part):
+        value, default = getattr(part, known.name), known.default
+        if default is dataclasses.MISSING:
+            continue
+        most = {int: MOST_LAYERS if known.name == "layers" else MOST, float: sys.float_info.max}.get(type(default))
+        wrong = misfit(value, default)
+        if wrong or most and not 0 < value <= most:
+            raise ConfigError(
+                f"{prefix}{known.name} is {value!r}, expected {wrong or f'a number above 0, at most {most}'}"
+            )
 
 
 @dataclass(frozen=True)
@@ -129,6 +154,8 @@ class SmolRGPTConfig:
 
     def __post_init__(self) -> None:
         v, d, factor = self.vision, self.decoder, self.shuffle_factor
+        for prefix, part in (("vision.", v), ("decoder.", d), ("special_tokens.", self.special_tokens), ("", self)):
+            _check_fields(part, prefix)
         checks = [
             (v.image_size % v.patch_size, f"image size {v.image_size} is not a multiple of patch size {v.patch_size}"),
             (v.grid % factor, f"{v.grid} patches per side do not divide by pixel-shuffle factor {factor}"),

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,8 +16,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 
-FEW, MANY = 30, 200
-NUMBERS_OF_EXAMPLES = pytest.mark.parametrize("examples", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
+MANY = 200
 ODD_TEXTS = ("", " ", "\0", "\ud800", "a\nb", "nan", "1e999", "~" * 5000, "C:\\x.png")
 TEXTS = st.one_of(
     st.sampled_from(
@@ -50,6 +50,11 @@ DROP = object()
 GONE, FOLDER = "gone", "a folder"
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 91\n"
 PAGE = b"<!DOCTYPE html>\n<html>log in</html>"
+
+
+def numbers_of_examples(few: int) -> pytest.MarkDecorator:
+    """A test with a few examples, and a slow one with MANY."""
+    return pytest.mark.parametrize("examples", [few, pytest.param(MANY, marks=pytest.mark.slow)])
 
 
 def reproducible(examples: int) -> settings:
@@ -107,15 +112,16 @@ def damaged(draw: st.DrawFn, content: bytes) -> bytes | str:
     return bytes(flipped)
 
 
-def put(path: Path, content: bytes | str) -> None:
-    """Puts what `damaged` drew in the place of a file."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    path.unlink(missing_ok=True)
+def changed_copy(source: Path, copy: Path, name: str, content: bytes | str) -> Path:
+    """A folder as its source but for one file, in whose place lies what `damaged` drew."""
+    shutil.copytree(source, copy, copy_function=os.link)
+    path = copy / name
+    path.unlink()
     if content == FOLDER:
         path.mkdir()
     elif content != GONE:
         path.write_bytes(content)
+    return copy
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

@@ -5,6 +5,7 @@ gives back the same bytes.
 """
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import chain
@@ -49,7 +50,7 @@ FIXED = ("vit_cls_flag", "vit_dropout", "lm_dropout")  # other values would be a
 def config_from_torch(values: Mapping[str, Any]) -> SmolRGPTConfig:
     """Reads the PyTorch release's config.json (its parsed content).
 
-    Missing fields, as in older checkpoints, take the published model's values. Raises ConfigError for a field
+    Missing fields, as in older checkpoints, take the published model's values, which a logged line says. Raises ConfigError for a field
     whose value asks for another architecture, or when `mp_image_token_length` contradicts the sizes.
     """
     for name in FIXED:
@@ -59,6 +60,8 @@ def config_from_torch(values: Mapping[str, Any]) -> SmolRGPTConfig:
     for name in OURS.keys() & values.keys():
         part, _, field = OURS[name].rpartition(".")
         parts[part][field] = values[name]
+    if missing := [name for name in OURS if name not in values]:
+        logging.getLogger(__name__).warning("config.json: %s not given, taken as published", ", ".join(missing))
     if "vlm_extra_tokens" in values:
         tokens = {ours: values["vlm_extra_tokens"][name] for name, ours in TOKENS.items()}
         parts[""]["special_tokens"] = SpecialTokens(**tokens)

@@ -20,7 +20,7 @@ from transformers import AddedToken, PreTrainedTokenizerFast
 
 from smolrgpt_jax.data.records import MASK, WAREHOUSE_CATEGORIES, Question
 from smolrgpt_jax.errors import DataError
-from smolrgpt_jax.files import model_folder, read_json, results_folder
+from smolrgpt_jax.files import model_folder, read_json, results_folder, stand_in
 
 IMAGE_TOKEN, MASK_RGB_TOKEN, MASK_DEPTH_TOKEN = EXTRA_TOKENS = ("<|image|>", "<mask_rgb>", "<mask_depth>")
 START, END = "<|im_start|>", "<|im_end|>"
@@ -84,7 +84,7 @@ class ChatFormat:
     @classmethod
     def load(cls, file: Path) -> "ChatFormat":
         """Reads FORMAT_FILE; where there is none, all is as published. Raises DataError for one that holds anything else."""
-        values = read_json(file) if file.is_file() else {}
+        values = read_json(file) if file.exists() else {}
         kinds: dict[str, type] = {field.name: type(field.default) for field in dataclasses.fields(cls)}
         if isinstance(values, dict) and all(kinds.get(name) is type(value) for name, value in values.items()):
             found = cls(**values)
@@ -162,9 +162,9 @@ class ChatTokenizer:
             raise DataError(f"tokenizer {str(name)!r} cannot be loaded (it has no tokenizer.json)")
         try:
             tokenizer = PreTrainedTokenizerFast.from_pretrained(str(folder))
-        except (OSError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise DataError(f"tokenizer {str(name)!r} cannot be loaded ({reason})") from error
+        except Exception as error:  # of many classes, as what the files hold is taken for granted there
+            reason = stand_in(folder / "tokenizer.json") or " ".join(f"{type(error).__name__}: {error}".split())
+            raise DataError(f"tokenizer {str(name)!r} cannot be loaded ({reason[:500]})") from error
         return cls(tokenizer, chat_format)
 
     def with_format(self, **changes: Any) -> "ChatTokenizer":

@@ -133,8 +133,16 @@ def test_a_pickle(torch_folder, refused, name):
     [
         ("{", "config.json: is not valid JSON"),
         ("[]", "config.json: holds a list, expected a JSON object"),
-        ('{"vit_img_size": "large"}', "config.json holds a value of the wrong kind"),
-        ('{"lm_n_heads": 0}', "config.json holds a value of the wrong kind"),
+        ('{"vit_img_size": "large"}', "config.json: vision.image_size is 'large', expected a whole number"),
+        ('{"lm_n_heads": 0}', "config.json: decoder.heads is 0, expected a number above 0"),
+        ('{"lm_n_blocks": 1e9}', "config.json: decoder.layers is 1000000000.0, expected a whole number"),
+        (
+            '{"lm_n_blocks": 1000000000}',
+            "config.json: decoder.layers is 1000000000, expected a number above 0, at most 1000",
+        ),
+        ('{"lm_rms_eps": NaN}', "config.json: decoder.rms_norm_eps is nan, expected a number above 0"),
+        ('{"lm_tie_weights": 1}', "config.json: decoder.tied_head is 1, expected true or false"),
+        ('{"vlm_extra_tokens": 1}', "config.json holds a value of the wrong kind"),
         ("{}", "does not fit its config.json"),
     ],
 )

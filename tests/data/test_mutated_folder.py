@@ -16,7 +16,7 @@ from smolrgpt_jax.data.prepared.writer import PrepareConfig, prepare
 from smolrgpt_jax.data.records import BadRecords
 from smolrgpt_jax.data.sources.formats import read_source
 from smolrgpt_jax.errors import DataError
-from tests.mutations import NUMBERS_OF_EXAMPLES, changed, files_of, put, reproducible
+from tests.mutations import changed, changed_copy, files_of, numbers_of_examples, reproducible
 
 HEIGHT, WIDTH, SIZE = 24, 32, 16
 
@@ -86,7 +86,7 @@ def same(one, other):
     return one[0] == other[0] and all(np.array_equal(a, b) for a, b in zip(one[1], other[1], strict=True))
 
 
-@NUMBERS_OF_EXAMPLES
+@numbers_of_examples(few=40)
 @pytest.mark.parametrize("form", ["warehouse", "prepared"])
 def test_a_damaged_file_is_told_or_makes_no_difference(request, tmp_path, form, examples):
     source = request.getfixturevalue("raw" if form == "warehouse" else "prepared")
@@ -98,10 +98,7 @@ def test_a_damaged_file_is_told_or_makes_no_difference(request, tmp_path, form, 
     def one_change(change):
         name, content = change
         # A new name each time, since readers keep what they know of a folder.
-        root = tmp_path / str(next(folders))
-        for other, bytes_ in files.items():
-            (root / other).parent.mkdir(parents=True, exist_ok=True)
-            put(root / other, content if other == name else bytes_)
+        root = changed_copy(source, tmp_path / str(next(folders)), name, content)
         found, told = read(form, root)
         for sentence in told:
             assert str(root) in sentence and "\n" not in sentence and len(sentence) < 2000
