@@ -26,6 +26,7 @@ from eval.scoring.results import (
     record_ids,
     write_results,
 )
+from smolrgpt_jax.config import misfit
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
 from smolrgpt_jax.errors import DataError, told
 from smolrgpt_jax.files import read_json, results_folder
@@ -42,9 +43,9 @@ def read_answers(path: str | Path) -> list[dict]:
     """
     answers = []
     for record in read_records(path, (*_TEXTS, "truth")):
-        for field in _TEXTS:
-            if not isinstance(record[field], str):
-                raise DataError(f"{path}: record {record['id']!r}: {field} is {record[field]!r}, expected text")
+        for field, default in {**dict.fromkeys(_TEXTS, ""), "cut_off": False, "left_out": False}.items():
+            if wrong := misfit(record.get(field, default), default):
+                raise DataError(f"{path}: record {record['id']!r}: {field} is {record[field]!r}, expected {wrong}")
         truth = read_value(path, record, "truth", ("", *WAREHOUSE_CATEGORIES))
         kept = {key: record[key] for key in record if key not in ("normalized_answer", "values")}
         answers.append({**kept, "truth": truth})

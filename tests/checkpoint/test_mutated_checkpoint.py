@@ -98,7 +98,7 @@ def test_a_damaged_file_is_told_or_makes_no_difference(written, tmp_path, caplog
         different = {setting for setting in before if now[setting] != before[setting]}
         if name == "config.json" and different:
             # What the file now says, or a line about what it does not say.
-            said = json.loads(content.decode("utf-8-sig"))
+            said = json.loads(content)
             assert different <= {OURS[key] for key in OURS if said.get(key) != json.loads(files[name])[key]} | {
                 "special_tokens"
             }
