@@ -67,6 +67,6 @@ def told(interrupted: str = "interrupted; nothing was written") -> Iterator[None
         reason = error.strerror or str(error)
         raise SystemExit(f"error: {error.filename}: {reason}" if error.filename else f"error: {reason}") from None
     except (ValueError, ImportError) as error:
-        raise SystemExit(f"error: {error}") from None
+        raise SystemExit(f"error: {' '.join(str(error).splitlines())}") from None
     except KeyboardInterrupt:
         raise SystemExit(interrupted) from None

@@ -7,18 +7,18 @@ import copy
 import dataclasses
 import functools
 import json
-import math
 import operator
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, get_args
 
-from smolrgpt_jax.config import PRESETS, RematPolicy
+from smolrgpt_jax.config import PRESETS, RematPolicy, misfit
 from smolrgpt_jax.data.images import DEPTH_MODES
 from smolrgpt_jax.data.records import BadRecords
 from smolrgpt_jax.errors import RunError
 from smolrgpt_jax.training.stages import STAGES
 
 MAX_SEED = 2**31 - 1
+MOST = 2**53  # of any number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Range:
     holds: Callable[[float], bool]
 
     def check(self, name: str, value: float) -> None:
-        """Raises RunError for a number outside."""
-        if not (math.isfinite(value) and self.holds(value)):
+        """Raises RunError for a number outside, for one that no array counts to, and for what is no number."""
+        if misfit(value, 0.0) or not (abs(value) <= MOST and self.holds(value)):
             raise RunError(f"config.{name} is {value!r}, it must be a number {self.what}")
 
 
@@ -65,7 +65,9 @@ class Setting:
     changeable: bool = False
 
     def check(self, name: str, value: Any) -> None:
-        """Raises RunError, one sentence, for a value that is not allowed."""
+        """Raises RunError, one sentence, for a value that is not allowed or of another kind than the default."""
+        if wrong := misfit(value, self.default):
+            raise RunError(f"config.{name} is {value!r}, expected {wrong}")
         if isinstance(self.allowed, Range):
             self.allowed.check(name, value)
         elif self.allowed is not None and value not in self.allowed:
@@ -179,8 +181,24 @@ def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def flat(run: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a run by their names with dots."""
-    return {name: functools.reduce(operator.getitem, name.split("."), run) for name in SETTINGS}
+    """The settings of a run by their names with dots; raises RunError where one is missing."""
+    found: dict[str, Any] = {}
+    for name in SETTINGS:
+        try:
+            found[name] = functools.reduce(operator.getitem, name.split("."), run)
+        except (KeyError, IndexError, TypeError):
+            raise RunError(f"config.{name} is missing") from None
+    return found
+
+
+def _check_known(run: Mapping[str, Any], prefix: str = "") -> None:
+    """Raises RunError for a setting that does not exist."""
+    for key, value in run.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and any(known.startswith(f"{name}.") for known in SETTINGS):
+            _check_known(value, f"{name}.")
+        elif name not in SETTINGS and name not in RETIRED:
+            raise RunError(f"config.{name} is no setting")
 
 
 def check(run: Mapping[str, Any]) -> None:
@@ -191,7 +209,10 @@ def check(run: Mapping[str, Any]) -> None:
 
 
 def check_values(run: Mapping[str, Any]) -> None:
-    """Raises RunError, one sentence, for a choice that does not exist or a number that means nothing."""
+    """Raises RunError, one sentence, for a setting or choice that does not exist and for a value that means nothing."""
+    if not isinstance(run, Mapping):
+        raise RunError(f"config is {run!r}, expected sections of settings")
+    _check_known(run)
     for name, value in flat(run).items():
         SETTINGS[name].check(name, value)
     for group, peak in run["optimizer"]["peaks"].items():

@@ -84,7 +84,9 @@ def test_what_cannot_be_used_is_one_sentence_and_the_rest_is_scored_as_before(fi
             assert {path.name for path in tmp_path.iterdir()} == before
             return
         if command == "normalize":
-            values = {item["id"]: item["normalized_answer"] for item in json.loads((out / "predictions.json").read_text())}
+            values = {
+                item["id"]: item["normalized_answer"] for item in json.loads((out / "predictions.json").read_text())
+            }
             asked = json.loads((folder / "predictions.json").read_bytes())
             assert len(values) == len(asked)
             for number, category in enumerate([*ANSWERS, *ANSWERS]):

@@ -215,6 +215,8 @@ def read_source(source: Mapping[str, Any], on_bad_record: BadRecords = BadRecord
     source: format (one of READERS), root, and what the reader of that format takes: split, annotations, images, depths. Raises
     DataError for a bad record or file, ValueError for an unknown format or field.
     """
+    if not isinstance(source, Mapping) or not all(isinstance(text, str | None) for text in source.values()):
+        raise ValueError(f"the source {source!r} is no section of texts")
     name = source.get("format")
     if name not in READERS:
         raise ValueError(f"data format {name!r} is not one of {', '.join(READERS)}")
@@ -222,9 +224,8 @@ def read_source(source: Mapping[str, Any], on_bad_record: BadRecords = BadRecord
     fields = parameters.keys() - {"root", "categories", "on_bad_record"}
     given = {key: value for key, value in source.items() if key not in ("format", "root") and value is not None}
     unknown = sorted(given.keys() - fields)
-    missing = [
-        key for key in parameters if key in fields - given.keys() and parameters[key].default is inspect.Parameter.empty
-    ]
+    needed = [key for key in parameters if parameters[key].default is inspect.Parameter.empty]
+    missing = [key for key in needed if key not in given and not source.get(key)]
     if unknown or missing:
         what = f"has no field {unknown[0]!r}" if unknown else f"needs {missing[0]!r}"
         raise ValueError(f"a source of format {name!r} {what}")
