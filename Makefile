@@ -4,8 +4,9 @@ PY := $(VENV)/bin/python
 TEST_WORKERS ?= 2
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+export NO_MKDOCS_2_WARNING = 1
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow lint docs clean
 
 demo: $(VENV)/installed
 	$(PY) -m launch.demo --workdir runs/demo
@@ -21,6 +22,9 @@ lint: $(VENV)/installed-test
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/lint-imports
 
+docs: $(VENV)/installed-docs
+	$(VENV)/bin/mkdocs build --strict
+
 $(VENV)/installed: requirements.txt pyproject.toml
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet -r requirements.txt
@@ -31,5 +35,9 @@ $(VENV)/installed-test: requirements-test.txt $(VENV)/installed
 	$(PY) -m pip install --quiet -r requirements-test.txt
 	touch $@
 
+$(VENV)/installed-docs: requirements-docs.txt $(VENV)/installed
+	$(PY) -m pip install --quiet -r requirements-docs.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs site

@@ -41,12 +41,19 @@ class Model(Checkpoint):
         depths: np.ndarray | None = None,
         masks: Sequence[np.ndarray] | None = None,
     ) -> dict[str, np.ndarray]:
-        """Logits and every intermediate for a batch of conversations.
+        """Logits and every intermediate for a batch of conversations; errors as in `data.inputs.model_inputs`.
 
-        input_ids, attention_mask: int[B, S]; images: float32[B, H, W, 3] in [-1, 1]; depths: the same shape or None;
-        masks: B arrays [Hm, Wm, R]; see `data.inputs.model_inputs`, also for the errors. Returns float32 arrays: logits [B, S, vocab];
-        vision_features_rgb/_depth [B, N, Dv]; image_tokens, depth_tokens [B, T, D]; rgb_refined, depth_refined [B, g * g, D];
-        region_rgb, region_depth [R1 + R2 + ..., D], the samples' regions one after another.
+        Args:
+          input_ids: int[B, S].
+          attention_mask: int[B, S].
+          images: float32[B, H, W, 3] in [-1, 1].
+          depths: the same shape, or None.
+          masks: B arrays [Hm, Wm, R], or None.
+
+        Returns:
+          float32 arrays: logits [B, S, vocab]; vision_features_rgb/_depth [B, N, Dv]; image_tokens, depth_tokens [B, T, D];
+            rgb_refined, depth_refined [B, g * g, D]; region_rgb, region_depth [R1 + R2 + ..., D], the samples' regions one
+            after another.
         """
         given = mask_arrays(masks) if masks is not None else []
         batch = self._batch(input_ids, attention_mask, images, depths, given if masks is not None else None)

@@ -1,13 +1,4 @@
-"""One question about one picture, from Python.
-
-from eval.answering import answer
-from smolrgpt_jax import load
-model = load("runs/demo/stage3")
-found = answer(model, "a.png", "How far is the pallet <mask> from the shelf <mask>?",
-               depth="a_depth.png", boxes=[(10, 20, 200, 220), (300, 40, 420, 200)])
-found.text, found.category, found.normalized_answer
-draw_regions(Image.open("a.png"), found.regions)     # of eval.report.overlay
-"""
+"""One question about one picture, from Python; `eval.report.overlay.draw_regions` draws its regions."""
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -37,7 +28,7 @@ class Answer:
       text: as the model wrote it.
       category: the benchmark category of the question by its wording, None if it is of none.
       normalized_answer: "left" or "right", a number, or None: the text is unreadable or there is no category.
-      regions: what the question's "<mask>" stand for, in their order.
+      regions: what the question's `<mask>` stand for, in their order.
       cut_off: whether the text did not end within the longest length.
     """
 
@@ -63,7 +54,7 @@ def answer(
     Args:
       model: from `smolrgpt_jax.load`.
       image: the RGB picture, of any size.
-      question: with one "<mask>" per region, in the order of the regions.
+      question: with one `<mask>` per region, in the order of the regions.
       depth: the depth picture; needed with regions, not used without.
       masks: the regions, of the upright picture's size; or a single one.
       boxes: the regions as (x1, y1, x2, y2) in pixels of the upright picture, instead of masks.

@@ -31,7 +31,7 @@ def normalized_answer(category: str | None, question: str, answer: str) -> Answe
 
     Args:
       category: "left_right", "count", "mcq" or "distance"; empty or None takes it from the question's wording.
-      question: with a "<mask>" per region; decides what "yes" means, what is counted and which regions can be chosen.
+      question: with a `<mask>` per region; decides what "yes" means, what is counted and which regions can be chosen.
       answer: the text to read.
 
     Returns:

@@ -33,11 +33,11 @@ class Question:
     Attributes:
       id: the record's id, unique in its file.
       category: one of the source's categories; "" where the source gives none (test records).
-      prompt: the question's text with one "<mask>" per region, without "<image>".
+      prompt: the question's text with one `<mask>` per region, without `<image>`.
       answer: the free-text answer, None where it is not published.
       normalized_answer: "left" or "right" (left_right), int (count, and mcq: the region's number), float metres (distance), None
         where there is none.
-      regions: the i-th "<mask>" of the whole conversation is regions[i].
+      regions: the i-th `<mask>` of the whole conversation is regions[i].
       earlier: (prompt, answer) of the turns before this one, where a record is a conversation.
     """
 
@@ -57,7 +57,7 @@ class Question:
 
     @property
     def mask_marks(self) -> int:
-        """Number of "<mask>" in the user's turns."""
+        """Number of `<mask>` in the user's turns."""
         return sum(text.count(MASK) for text in self.turns[::2])
 
 

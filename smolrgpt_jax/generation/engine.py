@@ -34,12 +34,14 @@ class AnswerOptions:
       batch_size: most questions decoded together (a multiple of it where the devices need more).
       max_new_tokens: most tokens of an answer's text.
       depth_mode: see `images.read_depth`.
-      sampling, seed: how tokens are chosen.
+      sampling: how tokens are chosen.
+      seed: of tokens that are drawn.
       closing: whether a normalised value is decoded after the free text where the model has not written it by itself
         ("after_text"), or in its place ("alone"). It is left or right; the number of one of the question's regions (mcq); a
         number up to that of its regions (count); metres (distance).
       category_of: the category of a question, which says what its value is.
-      on_bad_record: what to do with a question that cannot be asked; progress: whether a bar is shown.
+      on_bad_record: what to do with a question that cannot be asked.
+      progress: whether a bar is shown.
     """
 
     batch_size: int = 64

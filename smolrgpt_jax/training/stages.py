@@ -26,8 +26,10 @@ class Group:
 class Stage:
     """One stage of the curriculum.
 
-    groups: the first that matches a parameter decides; regions: whether pictures come with depth and regions; after: the stages
-    it may follow, none where it may start from random parameters.
+    Attributes:
+      groups: the first that matches a parameter decides.
+      regions: whether pictures come with depth and regions.
+      after: the stages it may follow, none where it may start from random parameters.
     """
 
     name: str

@@ -212,8 +212,8 @@ READERS: dict[str, Callable[..., Any]] = {
 def read_source(source: Mapping[str, Any], on_bad_record: BadRecords = BadRecords()) -> list[Picture]:
     """Reads one source of a run's configuration.
 
-    source: format (one of READERS), root, and what the reader of that format takes: split, annotations, images, depths. Raises
-    DataError for a bad record or file, ValueError for an unknown format or field.
+    source: format (one of READERS), root, and what the reader of that format takes: split, annotations, images, depths.
+    Raises DataError for a bad record or file, ValueError for an unknown format or field.
     """
     if not isinstance(source, Mapping) or not all(isinstance(text, str | None) for text in source.values()):
         raise ValueError(f"the source {source!r} is no section of texts")
