@@ -215,7 +215,7 @@ def read_source(source: Mapping[str, Any], on_bad_record: BadRecords = BadRecord
     source: format (one of READERS), root, and what the reader of that format takes: split, annotations, images, depths.
     Raises DataError for a bad record or file, ValueError for an unknown format or field.
     """
-    if not isinstance(source, Mapping) or not all(isinstance(text, str | None) for text in source.values()):
+    if not isinstance(source, Mapping) or not all(isinstance(text, str | Path | None) for text in source.values()):
         raise ValueError(f"the source {source!r} is no section of texts")
     name = source.get("format")
     if name not in READERS:
