@@ -37,12 +37,12 @@ def run(arguments: list[str]) -> None:
     workdir = as_path(WORKDIR.value, "--workdir")
     this = distributed.Processes(COORDINATOR_ADDRESS.value, NUM_PROCESSES.value, PROCESS_ID.value)
     distributed.start(this, initialization_timeout=TIMEOUT.value)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    # Instead of absl's handler: what Orbax and the like say at every save is not for the screen.
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", force=True)
     # Imported after the processes have found each other.
     from eval.scoring.in_training import WAREHOUSE_SCORES
     from smolrgpt_jax.training.run import train
 
-    print(f"training into {workdir} with\n{CONFIG.value}")
     with distributed.end_on_error(), told("interrupted; the same command goes on from the newest checkpoint"):
         result = train(CONFIG.value.to_dict(), workdir, WAREHOUSE_SCORES)
     values = "".join(f", {name} {result[name]:.4f}" for name in ("loss", "validation_loss") if name in result)

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -37,6 +37,7 @@ VARIABLES = {
 SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 PARENT = "SMOLRGPT_PARENT"  # its process id, which tells a child that it is one
+STOP = "smolrgpt_stop"  # under which a process tells the others that it was asked to stop
 GO_ON = "the same command on every host goes on from the newest checkpoint"
 
 
@@ -104,7 +105,7 @@ def start(
     if os.getppid() != int(os.environ.pop(PARENT)):
         os._exit(1)
     _initialize(processes, initialization_timeout, heartbeat_timeout)
-    print(f"{_this_process()} started", flush=True)
+    print(f"{this_process()} started", flush=True)
 
 
 def _run_child(processes: Processes) -> int:
@@ -123,7 +124,7 @@ def _run_child(processes: Processes) -> int:
     return 128 - status
 
 
-def _this_process() -> Processes:
+def this_process() -> Processes:
     # JAX has no public way to ask for the address that it found.
     from jax._src.distributed import global_state as state
 
@@ -138,7 +139,7 @@ def _initialize(processes: Processes, initialization_timeout: int, heartbeat_tim
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
 
     def give_up() -> None:
-        this = _this_process()
+        this = this_process()
         _leave(
             f"error: {this} waited {initialization_timeout} seconds in vain for all processes: check that the same command was "
             f"started on all {this.num_processes} of them, that process 0 runs on the coordinator's host and that the "
@@ -192,7 +193,7 @@ def end_on_error() -> Iterator[None]:
             _leave(str(error))
         traceback.print_exc()
         _leave(
-            f"error: {_this_process()} failed and ends the run; if the lines above speak of a connection, another process ended "
+            f"error: {this_process()} failed and ends the run; if the lines above speak of a connection, another process ended "
             f"first and its log has the first error; {GO_ON}"
         )
 
@@ -240,31 +241,47 @@ def check_alike(facts: Mapping[str, Any]) -> None:
 
 
 class StopTogether:
-    """Whether any process wants to stop, with the same answer on all of them.
+    """Whether any process was asked to stop, with the same answer on all of them.
 
     Processes that stopped at different steps would wait for each other for ever. Every call starts a small reduction over all
     devices behind the step just dispatched and returns the result of the call before, so that nothing waits for it.
     """
 
-    def __init__(self, mesh: "Mesh"):
+    def __init__(self, mesh: "Mesh", signals: Sequence[int]):
+        """signals: those that this process received so far, see `stop_on_signal`."""
         import jax
         from jax.sharding import NamedSharding, PartitionSpec
 
+        self._signals, self._alone = signals, jax.process_count() == 1
         self._sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
         self._local = len(mesh.local_devices)
         self._any = jax.jit(jax.numpy.max, out_shardings=NamedSharding(mesh, PartitionSpec()))
         self._before: jax.Array | None = None
 
-    def __call__(self, wanted: bool) -> bool:
-        """Tells the others whether this process wants to stop; returns whether one of them wanted to at the last call.
+    def __call__(self) -> bool:
+        """Whether one of them was asked to before its last call; all processes call this equally often.
 
-        To be called equally often by all processes. One process alone is answered at once.
+        One process alone is answered at once.
         """
         import jax
         import numpy as np
 
-        if jax.process_count() == 1:
-            return wanted
-        asked = jax.make_array_from_process_local_data(self._sharding, np.full(self._local, wanted, np.int32))
-        before, self._before = self._before, self._any(asked)
+        if self._alone:
+            return bool(self._signals)
+        wanted = np.full(self._local, bool(self._signals), np.int32)
+        before, self._before = (self._before, self._any(jax.make_array_from_process_local_data(self._sharding, wanted)))
         return before is not None and bool(before)
+
+    def now(self) -> bool:
+        """The answer of this moment, for which the processes wait for each other."""
+        return self() or self()
+
+    def heard(self) -> bool:
+        """Whether this process knows of one that was asked to; for where they do not go in step, as they answer questions."""
+        if self._alone:
+            return bool(self._signals)
+        from jax._src.distributed import global_state as state  # there is no public way to its messages
+
+        if self._signals:
+            state.client.key_value_set(f"{STOP}/asked", "", allow_overwrite=True)
+        return bool(self._signals or state.client.key_value_dir_get(STOP))

@@ -34,11 +34,21 @@ def as_path(name: str | Path, flag: str = "") -> Path:
     return path.absolute() if path.parts and path.parts[0].startswith("~") else path
 
 
+def sync(path: str | Path) -> None:
+    """Has a file, or which names a folder holds, on the disk when it returns: what is only written, a machine may lose."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def file_aside(path: str | Path) -> Iterator[Path]:
     """A name beside `path` to write a file under, renamed to `path` at the end; missing parent folders are made.
 
-    The name keeps the suffix. On any failure the file is removed and what `path` held stays; raises as `check_out`.
+    The name keeps the suffix. On any failure, of the machine too, the file is removed and what `path` held stays; raises as
+    `check_out`.
     """
     path = Path(path)
     check_out(path)
@@ -46,6 +56,7 @@ def file_aside(path: str | Path) -> Iterator[Path]:
     aside = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         yield aside
+        sync(aside)
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)

@@ -88,7 +88,7 @@ def run_details(model: "Model", module: str = "eval.warehouse", **details: Any) 
     same numbers, whatever folder or format they come from and whatever devices they lie on. In a run of several
     processes all of them call this, since Orbax reads on all together.
     """
-    from eval.answering.journal import params_fingerprint
+    from smolrgpt_jax.checkpoint.fingerprint import params_fingerprint
 
     command = shlex.join(["python", "-m", module, *sys.argv[1:]])
     config = {"model": model.config.to_dict(), "compute": dataclasses.asdict(model.compute)}

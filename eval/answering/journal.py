@@ -6,7 +6,6 @@ JSON lines: what run the answers are of, then one line per batch of finished ans
 
 import dataclasses
 import glob
-import hashlib
 import json
 import os
 from collections.abc import Collection, Mapping, Sequence
@@ -14,12 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
-import jax.numpy as jnp
 
 from smolrgpt_jax import distributed
+from smolrgpt_jax.checkpoint.fingerprint import digest, params_fingerprint
 from smolrgpt_jax.data.records import Picture
 from smolrgpt_jax.generation.engine import AnswerOptions
-from smolrgpt_jax.models.smolrgpt import Params
 
 if TYPE_CHECKING:
     from smolrgpt_jax.model import Model
@@ -106,25 +104,7 @@ def open_journal(path: str | Path, model: "Model", pictures: Sequence[Picture], 
             **{name: getattr(options, name) for name in ("max_new_tokens", "seed", "depth_mode", "closing")},
             "sampling": dataclasses.asdict(options.sampling),
         },
-        "data": _digest(repr(asked)),
+        "data": digest(repr(asked)),
     }
-    distributed.check_alike(identity | {"configuration": _digest(identity["configuration"])})
+    distributed.check_alike(identity | {"configuration": digest(identity["configuration"])})
     return Journal(path, identity)
-
-
-def params_fingerprint(params: Params) -> str:
-    """A hash of the names, shapes and bits of parameters, whatever devices they lie on."""
-    sums = jax.device_get({name: _bit_sums(value) for name, value in params.items()})
-    return _digest([(name, params[name].shape, sums[name].tolist()) for name in sorted(params)])
-
-
-@jax.jit
-def _bit_sums(value: jax.Array) -> jax.Array:
-    """Two sums of all bits modulo 2^32, uint32[2]: whole numbers have no order of summation."""
-    bits = jax.lax.bitcast_convert_type(value.astype(jnp.float32), jnp.uint32)
-    places = jnp.arange(value.size, dtype=jnp.uint32).reshape(value.shape)
-    return jnp.stack([jnp.sum(bits, dtype=jnp.uint32), jnp.sum(bits * (2 * places + 1), dtype=jnp.uint32)])
-
-
-def _digest(value: Any) -> str:
-    return hashlib.blake2b(json.dumps(value).encode(), digest_size=16).hexdigest()

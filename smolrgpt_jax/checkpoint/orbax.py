@@ -8,10 +8,11 @@ data). A training checkpoint adds `opt_state`, and lies under <workdir>/checkpoi
 import functools
 import logging
 import re
+import tempfile
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,20 +24,26 @@ from etils import epath
 from jax import ShapeDtypeStruct
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from smolrgpt_jax.checkpoint.fingerprint import fingerprint
 from smolrgpt_jax.checkpoint.mapping import Piece, StreamedParams, is_stacked, read_ahead, streamed
 from smolrgpt_jax.checkpoint.safetensors_folder import TorchLayout
 from smolrgpt_jax.config import SmolRGPTConfig
-from smolrgpt_jax.errors import CheckpointError
-from smolrgpt_jax.files import as_path, new_folder
+from smolrgpt_jax.distributed import gather
+from smolrgpt_jax.errors import CheckpointError, DataError
+from smolrgpt_jax.files import as_path, new_folder, read_json, sync, write_json
 
-# Orbax's advice to its own developers, once per parameter of every checkpoint that is opened, and tracebacks of errors that it
-# raises again.
+# Orbax's advice to its own developers, once per parameter of every checkpoint that is opened, tracebacks of errors that it raises
+# again, and what a lost machine left of a file that nothing here reads.
 _NOISE = ("ParamInfo(name=", "No jax.Array in TypeHandler", "Skipping merge of OCDBT", "_SignalingThread.run() raised")
-logging.getLogger("absl").addFilter(lambda record: not any(noise in str(record.msg) for noise in _NOISE))
+_NOISE += ("Failed to json parse Metadata", "Task exception was never retrieved")
+for _logger in ("absl", "asyncio"):
+    logging.getLogger(_logger).addFilter(lambda record: not any(noise in str(record.msg) for noise in _NOISE))
 
 FORMAT = "smolrgpt_jax"
 STEPS = "checkpoints"
 BEST = "best"
+META_FILE = "meta/metadata"  # of Orbax's JSON handler
+PARTIAL = "*.orbax-checkpoint-tmp*"  # folders that Orbax writes into
 WRITES_UNDER_WAY = 2
 
 
@@ -195,8 +202,9 @@ def _damage_named(path: Path) -> AbstractContextManager[None]:
 def read_meta(path: str | Path) -> Meta:
     """The `meta` item of the checkpoint that `find_checkpoint` finds; raises CheckpointError."""
     path = find_checkpoint(path)
-    with _damage_named(path), ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
-        values = checkpointer.restore(_Folder(path, "meta"))
+    with _damage_named(path):
+        # Not by Orbax, which reads on all processes together: one that fails would leave the others waiting.
+        values = read_json(path / META_FILE, dict, DataError)
         if values.get("format") != FORMAT:
             raise CheckpointError(f"{path} is not a {FORMAT} checkpoint")
         config, layout = SmolRGPTConfig.from_dict(values["config"]), values.get("torch_layout")
@@ -248,35 +256,69 @@ class _Kept(preservation_policy.PreservationPolicy):
         return [step in (*steps[-self.newest :], self.best) for step in steps]
 
 
-class TrainingCheckpoints:
-    """The steps under <workdir>/checkpoints: asynchronous saves, the last ones and the best one kept, exact resume."""
+class NotFinite(ValueError):
+    """A state that holds NaN or infinity; the message names arrays."""
 
-    def __init__(self, workdir: str | Path, keep: int):
-        """keep: how many of the newest steps stay, besides the best one."""
+
+class TrainingCheckpoints:
+    """The steps under <workdir>/checkpoints: asynchronous saves, the last ones and the best one kept, exact resume.
+
+    Nothing is saved that is not finite, and a step has its name only once it is on the disk. It knows the fingerprint of its
+    arrays, which they must have when they are read again: not every damage makes a file unreadable.
+    """
+
+    def __init__(self, workdir: str | Path, keep: int, place: jax.sharding.Sharding | None = None):
+        """keep: how many of the newest steps stay, besides the best one; place: see `fingerprint`."""
         self.folder = as_path(workdir).absolute() / STEPS
-        self._kept = _Kept(keep)
-        self.manager = ocp.CheckpointManager(
+        self._kept, self._place = _Kept(keep), place
+
+    @functools.cached_property
+    def manager(self) -> ocp.CheckpointManager:
+        """Made by the first save, so that a run which ends before leaves no folder."""
+        return ocp.CheckpointManager(
             _Folder(self.folder),
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=self._kept, enable_async_checkpointing=True, cleanup_tmp_directories=True
+                preservation_policy=self._kept,
+                enable_async_checkpointing=True,
+                cleanup_tmp_directories=True,
+                async_options=ocp.AsyncOptions(post_finalization_callback=self._sync),
             ),
         )
+
+    def _sync(self) -> None:
+        """Called by Orbax before it renames the folder that it wrote to."""
+        for path in (*self.folder.glob(PARTIAL), *self.folder.glob(f"{PARTIAL}/**/*"), self.folder):
+            sync(path)
 
     def _failed_save_named(self) -> AbstractContextManager[None]:
         return _named(f"a checkpoint under {self.folder} could not be written, the ones before it are kept")
 
-    def latest_step(self) -> int | None:
-        return self.manager.latest_step()
+    def fingerprint(self, params: Mapping[str, Any], opt_state: Any) -> str:
+        """That of all arrays of a step; raises NotFinite."""
+        leaves = jax.tree_util.tree_leaves_with_path(opt_state)
+        named = {f"optimiser state {jax.tree_util.keystr(path)}": leaf for path, leaf in leaves}
+        bits, broken = fingerprint({**params, **named}, self._place)
+        if broken:
+            others = f" and {len(broken) - 3} others" if len(broken) > 3 else ""
+            raise NotFinite(f"{', '.join(broken[:3])}{others} hold NaN or infinity")
+        return bits
 
     def save(
         self, step: int, params: Mapping[str, jax.Array], opt_state: Any, meta: Meta, best_step: int | None = None
     ) -> None:
         """Saves one step in the background; the data iterator's position is part of `meta.run`.
 
-        best_step: the step to keep besides the last ones. Raises CheckpointError if this or the save before failed.
+        Of a step that is there already only `meta` is written anew. best_step: the step to keep besides the last ones. Raises
+        NotFinite, and CheckpointError if this or the save before failed.
         """
         self._kept.best = best_step
+        meta = replace(meta, run={**(meta.run or {}), "fingerprint": self.fingerprint(params, opt_state)})
         with self._failed_save_named():
+            if self.manager.latest_step() == step:
+                self.manager.wait_until_finished()
+                if jax.process_index() == 0:
+                    write_json(self.folder / str(step) / META_FILE, meta.to_dict())
+                return
             self.manager.save(
                 step,
                 args=ocp.args.Composite(
@@ -286,18 +328,60 @@ class TrainingCheckpoints:
                 ),
             )
 
-    def restore(self, step: int, params: Mapping[str, Any], opt_state: Any) -> tuple[dict[str, jax.Array], Any]:
-        """Restores (params, opt_state) of a step into the given shapes and shardings."""
-        with _damage_named(self.folder / str(step)):
-            items = {"params": dict(params), "opt_state": opt_state}
-            wanted = {name: ocp.args.StandardRestore(item) for name, item in items.items()}
-            restored = self.manager.restore(step, args=ocp.args.Composite(**wanted))
-        return restored["params"], restored["opt_state"]
+    def newest(self, like: tuple[Any, Any] = ()) -> tuple[Meta, Any] | None:
+        """What the newest good step says of itself and, in the shapes and shardings of `like` if given, its (params, opt_state).
+
+        The damaged ones after it stay under another name, which is printed. Of several processes all call this, and what one of
+        them cannot read none takes. None where there is no step; raises CheckpointError where none is good, and all stay.
+        """
+        names = gather([path.name for path in self.folder.glob("*") if path.name.isdigit()])[0]
+        damaged: dict[str, str] = {}
+        for name in sorted(names, key=int, reverse=True):
+            folder, problem, state = self.folder / name, "", []
+            try:
+                meta = read_meta(folder)
+                with _damage_named(folder):
+                    handler = ocp.StandardCheckpointHandler()
+                    for item, part in zip(("params", "opt_state"), like):
+                        state.append(handler.restore(_Folder(folder, item), args=ocp.args.StandardRestore(part)))
+            except CheckpointError as error:
+                problem = str(error)
+            problem = max(gather(problem))
+            # Not inside: the fingerprint is computed by all processes together.
+            if like and not problem:
+                problem = self._difference(folder, meta, state)
+            if not problem:
+                self._set_aside(damaged)
+                return meta, state
+            damaged[name] = problem
+        if damaged:
+            first = next(iter(damaged.values()))
+            raise CheckpointError(f"no checkpoint under {self.folder} is good; move them away to begin anew: {first}")
+        return None
+
+    def _difference(self, folder: Path, meta: Meta, state: Sequence[Any]) -> str:
+        """What is wrong with arrays that could be read, if anything."""
+        try:
+            bits = self.fingerprint(*state)
+        except NotFinite as error:
+            return f"{folder} is damaged: {error}"
+        saved = (meta.run or {}).get("fingerprint", bits)  # older checkpoints do not know it
+        return "" if saved == bits else f"{folder} is damaged: its arrays are not those that were saved"
+
+    def _set_aside(self, damaged: Mapping[str, str]) -> None:
+        for name, problem in damaged.items() if jax.process_index() == 0 else ():
+            aside = tempfile.mkdtemp(prefix=f"{name}.damaged-", dir=self.folder)
+            (self.folder / name).rename(aside)
+            print(f"  {problem}; it is kept as {aside} and not used")
+        gather(None)  # the other processes go on once they are away
 
     def close(self) -> None:
         """Waits for the saves under way; raises CheckpointError if one failed."""
+        if "manager" not in vars(self):
+            return
         try:
             with self._failed_save_named():
                 self.manager.wait_until_finished()
+                sync(self.folder)
         finally:
             self.manager.close()

@@ -82,6 +82,8 @@ def generate_answers(
             texts.update(finished)
             cut_off |= cut
             bar.update(len(finished))
+            if options.stop():
+                break
     bad = options.on_bad_record
     for theirs, cut, reasons in gather([texts, list(cut_off), bad.reasons]):
         texts |= theirs

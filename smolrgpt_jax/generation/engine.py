@@ -42,6 +42,7 @@ class AnswerOptions:
       category_of: the category of a question, which says what its value is.
       on_bad_record: what to do with a question that cannot be asked.
       progress: whether a bar is shown.
+      stop: asked from time to time; once it is true, what was not answered yet is left out.
     """
 
     batch_size: int = 64
@@ -53,6 +54,7 @@ class AnswerOptions:
     category_of: Callable[[Question], str] = lambda question: question.category
     on_bad_record: BadRecords = BadRecords("error")
     progress: bool = True
+    stop: Callable[[], bool] = bool
 
     def kind(self, question: Question) -> Kind | None:
         """What the question's answer is closed with, None for nothing."""

@@ -6,6 +6,7 @@ mask block by block.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -23,6 +24,8 @@ INDEX_BITS = 10
 SPLASH_LONGEST = 2**INDEX_BITS
 SPLASH_MULTIPLE = 128
 SPLASH_BLOCK = 512
+SPLASH_ROWS = f"a multiple of {SPLASH_MULTIPLE} tokens up to {SPLASH_LONGEST}"
+CUDNN_WIDEST = 256  # head; 128 before Hopper
 
 
 class PackedSpans(NamedTuple):
@@ -64,8 +67,7 @@ def packed_spans(picture_ids: jax.Array, question_ids: jax.Array) -> PackedSpans
     """
     length = picture_ids.shape[1]
     if not splash_takes(length):
-        rows = f"rows of a multiple of {SPLASH_MULTIPLE} tokens up to {SPLASH_LONGEST}"
-        raise ValueError(f"splash attention takes {rows}, not {length}")
+        raise ValueError(f"splash attention takes rows of {SPLASH_ROWS}, not {length}")
     index = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), picture_ids.shape)
 
     def latest(here: jax.Array) -> jax.Array:
@@ -85,10 +87,13 @@ def splash_takes(length: int) -> bool:
     return length % SPLASH_MULTIPLE == 0 and length <= SPLASH_LONGEST
 
 
-def resolve_attention(name: str, platform: str, row_tokens: int) -> AttentionImplementation:
+def resolve_attention(
+    name: str, platform: str, row_tokens: int = 0, dtype: str = "bfloat16", head_dims: Sequence[int] = ()
+) -> AttentionImplementation:
     """The implementation for a platform ("tpu", "gpu", "cpu"): `auto` is splash on TPUs where the rows fit it, else xla.
 
-    Raises RunError for a name that is none, or for one that the platform does not have.
+    Raises RunError for a name that is none, or for one that the platform does not have or that cannot take rows of so many tokens
+    (0: not known yet), the dtype or heads of these sizes.
     """
     if name == "auto":
         return "splash" if platform == "tpu" and splash_takes(row_tokens) else "xla"
@@ -97,6 +102,13 @@ def resolve_attention(name: str, platform: str, row_tokens: int) -> AttentionImp
     needed = {"splash": "tpu", "cudnn": "gpu"}.get(name, platform)
     if needed != platform:
         raise RunError(f"{name} attention needs a {needed.upper()}, the devices are of platform {platform!r}")
+    if name == "splash" and not splash_takes(row_tokens):
+        raise RunError(f"splash attention takes rows of {SPLASH_ROWS}, not {row_tokens}")
+    if name == "cudnn" and dtype != "bfloat16":
+        raise RunError(f"cudnn attention computes in bfloat16 only, not in {dtype}")
+    if name == "cudnn" and (row_tokens % 2 or any(dim % 8 or dim > CUDNN_WIDEST for dim in head_dims)):
+        taken = f"an even number of tokens and heads of a multiple of 8 up to {CUDNN_WIDEST}"
+        raise RunError(f"cudnn attention takes {taken}, not rows of {row_tokens} and heads of {list(head_dims)}")
     return cast(AttentionImplementation, name)
 
 

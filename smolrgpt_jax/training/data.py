@@ -3,16 +3,20 @@
 import contextlib
 import dataclasses
 import math
+import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
+
 from smolrgpt_jax.checkpoint.load import Checkpoint, read_checkpoint
 from smolrgpt_jax.config import PRESETS, Compute, SmolRGPTConfig
-from smolrgpt_jax.data.batches import PackedRows
+from smolrgpt_jax.data.batches import PREFETCH, PackedRows
 from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.plan import choose_row_tokens
 from smolrgpt_jax.data.records import BadRecords, Picture
-from smolrgpt_jax.data.rows import FileLoader, RowShape, TokenisedQuestions
+from smolrgpt_jax.data.rows import FileLoader, RowShape, TokenisedQuestions, empty_batch
 from smolrgpt_jax.data.sources.formats import read_sources
 from smolrgpt_jax.errors import CheckpointError, DataError, RunError
 from smolrgpt_jax.models.attention import resolve_attention
@@ -52,13 +56,31 @@ def read_start(run: Mapping[str, Any], stage: Stage) -> Checkpoint:
     return dataclasses.replace(start, tokenizer=tokenizer)
 
 
+def check_shared_memory(config: SmolRGPTConfig, run: Mapping[str, Any], regions: bool) -> None:
+    """Raises RunError where worker processes could not hand over their batches: containers have 64 MB by default."""
+    data, folder = run["data"], "/dev/shm"
+    if not data["workers"] or not os.path.isdir(folder):
+        return
+    shape = row_shape(config, {**data, "row_tokens": data["row_tokens"] or data["max_row_tokens"]}, regions)
+    row = sum(value.nbytes for value in empty_batch(1, shape, 0).values())
+    # What every worker has ready and in hand.
+    rows = data["workers"] * (PREFETCH + 1) * run["batch_rows"] // jax.process_count()
+    needed, free = (size / 2**20 for size in (rows * row, shutil.disk_usage(folder).free))
+    if needed > free:
+        raise RunError(
+            f"config.data.workers={data['workers']} needs {needed:.0f} MiB of {folder}, through which workers hand over batches, and "
+            f"{free:.0f} MiB are free: give it more (docker run --shm-size), or set config.data.workers=0"
+        )
+
+
 def run_compute(config: SmolRGPTConfig, run: Mapping[str, Any], platform: str, row_tokens: int) -> Compute:
     """How a run computes the model on devices of a platform ("tpu", "gpu", "cpu"), in rows of so many tokens.
 
     Raises ValueError for an attention that the platform does not have.
     """
     model = run["model"]
-    attention = resolve_attention(model["attention"], platform, row_tokens)
+    heads = (config.vision.width // config.vision.heads, config.decoder.head_dim)
+    attention = resolve_attention(model["attention"], platform, row_tokens, model["compute_dtype"], heads)
     return Compute.of(config, dtype=model["compute_dtype"], remat=model["remat"], attention=attention)
 
 

@@ -1,27 +1,33 @@
 """What a run reports of itself: a CSV file to plot from, TensorBoard events to watch, its speed, and a profiler trace."""
 
 import csv
+import os
 import time
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import jax
 import numpy as np
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
 
 from smolrgpt_jax.chips import peak_flops
 from smolrgpt_jax.errors import RunError
+from smolrgpt_jax.files import file_aside, sync
 
 CSV_NAME = "metrics.csv"
+EVENTS = "tensorboard"
 WANDB_ID = "wandb_id"
 PROFILE = "profile"
 SPEED = ("samples_per_second", "tokens_per_second_per_chip", "step_seconds", "input_wait", "mfu", "memory_gib")
 
 
 class MetricsWriter:
-    """Appends rows of scalars; going on from `resumed_step` drops what an interrupted run had written after it.
+    """Appends rows of scalars, on the disk as soon as they are written; going on from `resumed_step` drops what an interrupted run
+    had written after it, and what a machine that lost its power left of a row.
 
     Of several processes only one may be `active`; the others write nothing. With a `wandb_project` rows go to Weights & Biases
     as well, `settings` as the run's configuration; a work directory stays one run there.
@@ -52,13 +58,20 @@ class MetricsWriter:
             run = {"id": file.read_text(encoding="utf-8"), "name": workdir.name, "dir": str(workdir), "resume": "allow"}
             self.wandb = wandb.init(project=wandb_project, config=dict(settings or {}), **run)
         path = workdir / CSV_NAME
-        kept = [row for row in _read_rows(path) if int(row["step"]) <= resumed_step] if path.exists() else []
-        self.file = open(path, "w", newline="", encoding="utf-8")
-        self.csv = csv.DictWriter(self.file, ["step", *columns], restval="", extrasaction="ignore")
-        self.csv.writeheader()
-        self.csv.writerows(kept)
-        self.file.flush()
-        self.events = SummaryWriter(str(workdir / "tensorboard"), purge_step=resumed_step + 1)
+        kept = _read_rows(path, resumed_step) if path.exists() else []
+
+        def writer(file: TextIO) -> csv.DictWriter:
+            return csv.DictWriter(file, ["step", *columns], restval="", extrasaction="ignore")
+
+        with file_aside(path) as aside, open(aside, "w", newline="", encoding="utf-8") as file:
+            writer(file).writeheader()
+            writer(file).writerows(kept)
+        self.file = open(path, "a", newline="", encoding="utf-8")
+        self.csv = writer(self.file)
+        (workdir / EVENTS).mkdir(exist_ok=True)
+        # Not tensorboardX's own writer: its events reach the file through a queue, which cannot be waited for.
+        self.events = EventsWriter(str(workdir / EVENTS / "events"), f".{os.getpid()}")
+        self._add_event(step=resumed_step + 1, session_log=SessionLog(status=SessionLog.START))
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """One row; columns not among `values` stay empty."""
@@ -66,10 +79,15 @@ class MetricsWriter:
             return
         self.csv.writerow({"step": step, **values})
         self.file.flush()
-        for name, value in values.items():
-            self.events.add_scalar(name, value, step)
+        sync(self.file.name)
+        scalars = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        self._add_event(step=step, summary=Summary(value=scalars))
         if self.wandb is not None:
             self.wandb.log(dict(values), step=step)
+
+    def _add_event(self, **content: Any) -> None:
+        self.events.write_event(Event(wall_time=time.time(), **content))
+        self.events.flush()  # and has it on the disk
 
     def close(self) -> None:
         if self.active:
@@ -79,9 +97,22 @@ class MetricsWriter:
                 self.wandb.finish()
 
 
-def _read_rows(path: str | Path) -> list[dict[str, str]]:
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+def _read_rows(path: Path, last_step: int) -> list[dict[str, str]]:
+    """The rows up to a step; those that are damaged are left out and counted on the screen."""
+
+    def is_whole(row: Mapping[str | None, str]) -> bool:
+        try:
+            return None not in row and int(row["step"]) >= 0 and [float(v) for v in row.values() if v != ""] != []
+        except (KeyError, TypeError, ValueError):
+            return False
+
+    # A row without its end may be cut within a number.
+    text, _, cut = path.read_text(encoding="utf-8", errors="replace").rpartition("\n")
+    rows = list(csv.DictReader(text.splitlines()))
+    good = [row for row in rows if is_whole(row)]
+    if damaged := len(rows) - len(good) + bool(cut):
+        print(f"  {path}: left out {damaged} damaged row(s), as a machine that loses its power leaves them")
+    return [row for row in good if int(row["step"]) <= last_step]
 
 
 class Speed:

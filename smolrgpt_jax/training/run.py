@@ -5,7 +5,7 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,51 +13,70 @@ import grain
 import jax
 import numpy as np
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from smolrgpt_jax import sharding
-from smolrgpt_jax.checkpoint.load import tokenizer_files
-from smolrgpt_jax.checkpoint.orbax import Meta, TrainingCheckpoints, read_meta
+from smolrgpt_jax.checkpoint.load import Checkpoint, tokenizer_files, tokenizer_from_files
+from smolrgpt_jax.checkpoint.orbax import Meta, NotFinite, TrainingCheckpoints
 from smolrgpt_jax.data.batches import Order, batch_questions, data_facts, train_batches
 from smolrgpt_jax.data.records import BadRecords
-from smolrgpt_jax.distributed import StopTogether, check_alike, stop_on_signal
+from smolrgpt_jax.distributed import StopTogether, check_alike, stop_on_signal, this_process
 from smolrgpt_jax.errors import RunError
-from smolrgpt_jax.files import write_json
+from smolrgpt_jax.files import as_path, write_json
 from smolrgpt_jax.flops import row_parts, train_flops
-from smolrgpt_jax.models.attention import resolve_attention
 from smolrgpt_jax.models.smolrgpt import Params, abstract_params, init_params
-from smolrgpt_jax.training.data import naming, read_rows, read_start, run_compute, run_lengths
+from smolrgpt_jax.training.data import check_shared_memory, naming, read_rows, read_start, run_compute, run_lengths
 from smolrgpt_jax.training.metrics import SPEED, MetricsWriter, Speed, StepsTrace, counts
 from smolrgpt_jax.training.optimizer import OptimizerConfig, make_optimizer, schedules
 from smolrgpt_jax.training.settings import OWN, check_values, differences, flat, plain
 from smolrgpt_jax.training.stages import STAGES, Stage
 from smolrgpt_jax.training.step import jit_train_step
 from smolrgpt_jax.training.validation import LOSS, AnswerScorer, Selection, Validation
+from smolrgpt_jax.training.watchdog import Watchdog
+from smolrgpt_jax.training.workdir import work_directory
 
 BAD_STEP = "nonfinite_step.json"
+SETTINGS_FILE = "settings.json"
 SHOWN = ("loss", LOSS, "S1", "samples_per_second")  # beside the progress bar
 
 
 class Run:
     """What stays the same over the steps of a run.
 
-    settings: all of them; start: what it starts from; compute: how the model is computed; rows, bad: its data and the records left
-    out of it; facts: what tells this data from other; share: rows of a batch that this process builds; shape: of a packed row; steps:
-    until the run ends; rates: schedule per trained group; validation: None without validation sources.
+    settings: all of them; saver: its checkpoints; before: what the newest says, None for a new run; start: what it starts from;
+    compute: how the model is computed; rows, bad: its data and the records left out of it; facts: what tells this data from other;
+    share: rows of a batch that this process builds; shape: of a packed row; steps: until the run ends; rates: schedule per trained
+    group; validation: None without validation sources.
     """
 
     def __init__(self, settings: dict[str, Any], workdir: Path, scorer: AnswerScorer | None, stage: Stage | None):
         """Checks the settings and reads all that the run needs; `train` has the arguments and what is raised."""
-        check_values(settings)
         self.settings, self.workdir, data = settings, workdir, settings["data"]
         try:
             self.mesh = sharding.make_mesh(settings["mesh"], strategy=settings["strategy"])
             sharding.check_batch_rows(settings["batch_rows"], self.mesh, settings["accumulation"])
-            # Before the data is read, which can take minutes.
-            resolve_attention(settings["model"]["attention"], jax.default_backend(), data["row_tokens"])
         except ValueError as error:
             raise RunError(str(error)) from None
         self.stage = (stage or STAGES[settings["stage"]]).with_peaks(settings["optimizer"]["peaks"])
-        self.start = start = read_start(settings, self.stage)
+        self.saver = TrainingCheckpoints(workdir, settings["keep"], sharding.replicated(self.mesh))
+        self.before, _ = self.saver.newest() or (None, None)
+        if self.before is None:
+            start = read_start(settings, self.stage)
+        else:
+            changed = differences(self.before.run["run"], settings)
+            if changed:
+                raise RunError(
+                    f"{workdir} was started with other settings ({'; '.join(changed)}); use another work directory"
+                )
+            # Its own, whatever has become of those that it began with.
+            tokenizer = tokenizer_from_files(self.before.tokenizer)
+            start = Checkpoint(self.before.config, {}, tokenizer, layout=self.before.layout)
+        self.start = start
+        platform = jax.default_backend()
+        with naming("model"):
+            # Before the data is read, which can take minutes.
+            self.compute = run_compute(start.config, settings, platform, data["row_tokens"])
+        check_shared_memory(start.config, settings, self.stage.regions)
         self.bad = BadRecords(data["on_bad_record"])
         with naming("data.sources"):
             asked = {"regions": self.stage.regions, "question_balance": settings["question_balance"]}
@@ -66,7 +85,7 @@ class Run:
             self.rows = read_rows(data, data["sources"], start, self.bad, **asked)[0]
         self.shape = self.rows[0].shape
         with naming("model"):
-            self.compute = run_compute(start.config, settings, jax.default_backend(), self.shape.tokens)
+            self.compute = run_compute(start.config, settings, platform, self.shape.tokens)
         self.validation = None
         if settings["validation_sources"]:
             self.validation = Validation(settings, start, self.compute, self.shape, self.mesh, self.bad, scorer)
@@ -93,6 +112,7 @@ class Run:
         self.print_bad()
         trained = self.stage.trained(parameters)
         print(f"  training {len(trained)} of {len(parameters)} parameter arrays; the others are frozen")
+        print(f"  all settings: {self.workdir / SETTINGS_FILE}")
 
     def print_bad(self) -> None:
         if self.bad.reasons:
@@ -107,7 +127,10 @@ class Run:
 
 @dataclasses.dataclass
 class State:
-    """What the steps change. metrics: those of the last report."""
+    """What the steps change.
+
+    metrics: those of the last report; unvalidated: whether the run was stopped in the validation of this step.
+    """
 
     trained: Params
     frozen: Params
@@ -115,6 +138,7 @@ class State:
     step: int
     selection: Selection
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+    unvalidated: bool = False
 
     @property
     def params(self) -> Params:
@@ -141,11 +165,16 @@ def train(
     Raises:
       RunError, DataError, CheckpointError: one sentence.
     """
-    this = Run(plain(settings), Path(workdir), scorer, stage)
-    this.print_start()
-    run = this.settings
-    with contextlib.ExitStack() as stack:
-        saver = stack.enter_context(contextlib.closing(TrainingCheckpoints(this.workdir, keep=run["keep"])))
+    run = plain(settings)
+    check_values(run)
+    first = jax.process_index() == 0
+    workdir = as_path(workdir)
+    with work_directory(workdir, first) as check_folder, contextlib.ExitStack() as stack:
+        this = Run(run, workdir, scorer, stage)
+        stack.enter_context(contextlib.closing(this.saver))
+        if first:
+            write_json(this.workdir / SETTINGS_FILE, run)
+        this.print_start()
         batches = train_batches(
             this.rows,
             this.order,
@@ -155,57 +184,56 @@ def train(
             put=lambda batch: (counts(batch), sharding.put_batch(batch, this.mesh)),
         )
         data = stack.enter_context(contextlib.closing(batches))
-        state = _initial_state(this, saver, data)
+        state = _initial_state(this, data)
         stack.callback(this.print_bad)
         validated = this.validation.columns if this.validation else ()
         writer = MetricsWriter(
             this.workdir,
             ["loss", "grad_norm", *validated, *(f"lr_{group}" for group in this.rates), *SPEED],
-            resumed_step=state.step,
-            active=jax.process_index() == 0,
+            # The row of a validation that was stopped is still to be written.
+            resumed_step=state.step - state.unvalidated,
+            active=first,
             wandb_project=run["wandb_project"],
             settings=run,
         )
         stack.enter_context(contextlib.closing(writer))
         trace = stack.enter_context(contextlib.closing(StepsTrace(this.workdir, **run["profile"])))
-        return _run_steps(this, state, data, saver, writer, trace)
+        return _run_steps(this, state, data, writer, trace, check_folder)
 
 
-def _initial_state(this: Run, saver: TrainingCheckpoints, data: grain.DatasetIterator) -> State:
-    """The state of the newest checkpoint in the work directory, and `data` set to where it was; else that of the start."""
+def _initial_state(this: Run, data: grain.DatasetIterator) -> State:
+    """The state of the newest good checkpoint in the work directory, and `data` set to where it was; else that of the start."""
     run, strategy = this.settings, this.settings["strategy"]
     expected = abstract_params(this.start.config)
     shardings = sharding.param_shardings(expected, this.mesh, strategy)
     trained = {n: expected[n] for n in this.stage.trained(expected)}
     places = sharding.optimizer_shardings(this.optimizer, trained, this.mesh, strategy)
     init_optimizer = jax.jit(this.optimizer.init, out_shardings=places)
+    like = {n: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=shardings[n]) for n, s in expected.items()}
+    like_optimizer = init_optimizer.eval_shape({n: like[n] for n in trained})
     selection = Selection(run["best_metric"], run["patience"])
-    step = saver.latest_step()
     common = {f"config.{name}": value for name, value in flat(run).items() if name not in OWN}
-    check_alike({"newest checkpoint": step} | common | this.facts)
-    if step is None:
-        step, given = 0, this.start.params
-        if given:
+    check_alike(common | this.facts)
+    if this.before is not None:
+        meta, (params, opt_state) = this.saver.newest((like, like_optimizer))
+        info = meta.run
+        _check_data(this, info["step"], meta)
+        data.set_state(info["data"])
+        selection = dataclasses.replace(selection, **info["selection"])
+        print(f"  going on from step {info['step']}")
+    else:
+        if given := this.start.params:
             params = {n: jax.device_put(np.asarray(given[n], np.float32), shardings[n]) for n in expected}
         else:
             init = jax.jit(lambda key: init_params(this.start.config, key), out_shardings=shardings)
             params = init(jax.random.key(run["seed"]))
         opt_state = init_optimizer({n: params[n] for n in trained})
-    else:
-        meta = read_meta(saver.folder / str(step))
-        changed = differences(meta.run["run"], run)
-        if changed:
-            raise RunError(
-                f"{saver.folder} was started with other settings ({'; '.join(changed)}); use another work directory"
-            )
-        _check_data(this, step, meta)
-        like = {n: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=shardings[n]) for n, s in expected.items()}
-        params, opt_state = saver.restore(step, like, init_optimizer.eval_shape({n: like[n] for n in trained}))
-        data.set_state(meta.run["data"])
-        selection = dataclasses.replace(selection, **meta.run["selection"])
-        print(f"  going on from step {step}")
+        with naming(f"init_from: {this.start.source}"):
+            this.saver.fingerprint(params, opt_state)
+        info = {"step": 0}
     frozen = {n: v for n, v in params.items() if n not in trained}
-    return State({n: params[n] for n in trained}, frozen, opt_state, step, selection)
+    kept = {name: info[name] for name in ("metrics", "unvalidated") if name in info}
+    return State({n: params[n] for n in trained}, frozen, opt_state, info["step"], selection, **kept)
 
 
 def _check_data(this: Run, step: int, meta: Meta) -> None:
@@ -226,9 +254,9 @@ def _run_steps(
     this: Run,
     state: State,
     data: grain.DatasetIterator,
-    saver: TrainingCheckpoints,
     writer: MetricsWriter,
     trace: StepsTrace,
+    check_folder: Callable[[], None],
 ) -> dict[str, Any]:
     run, steps, selection, config = this.settings, this.steps, state.selection, this.start.config
     train_step = jit_train_step(
@@ -242,69 +270,103 @@ def _run_steps(
     def save() -> None:
         info = {"run": run, "stage": this.stage.name, "step": state.step, "steps": steps, "metrics": state.metrics}
         info |= {"data": data.get_state(), "facts": this.facts, "selection": selection.state()}
+        info |= {"unvalidated": state.unvalidated}
         about = dataclasses.replace(meta, run=info)
-        saver.save(state.step, state.params, state.opt_state, about, best_step=selection.best_step)
+        try:
+            this.saver.save(state.step, state.params, state.opt_state, about, selection.best_step)
+        except NotFinite as error:
+            raise _not_finite(this, state, f"{error} after step {state.step}") from None
 
     def due(every: int) -> bool:
         return state.step == steps or (every > 0 and state.step % every == 0)
 
-    together = StopTogether(this.mesh)
-    hidden = jax.process_index() > 0
+    def checked(metrics: Mapping[str, jax.Array]) -> dict[str, float]:
+        """What a step gave, once it is known to be finite and the work directory to be there."""
+        check_folder()
+        values = {name: float(value) for name, value in metrics.items()}
+        if not all(map(math.isfinite, values.values())):
+            state.metrics |= values
+            what = f"the loss is {values['loss']} and the gradient's norm {values['grad_norm']} at step {state.step}"
+            raise _not_finite(this, state, what)
+        return values
+
+    hidden, watchdog = jax.process_index() > 0, Watchdog(str(this_process()))
     with (
         stop_on_signal() as signals,
+        logging_redirect_tqdm(),
         tqdm(
             total=steps, initial=state.step, desc=this.stage.name, unit="step", mininterval=2.0, disable=hidden
         ) as bar,
     ):
-        while state.step < steps and not selection.exhausted and not together(bool(signals)):
-            asked = time.monotonic()
-            (questions, tokens), batch = next(data)
-            speed.step(questions, tokens, time.monotonic() - asked)
-            trace.before(state.step + 1)
-            state.trained, state.opt_state, metrics = train_step(state.trained, state.frozen, state.opt_state, batch)
+        together = StopTogether(this.mesh, signals)
+        if this.validation is not None:
+            this.validation.stop = together
+
+        def write(validating: bool) -> bool:
+            """Validates if that is due, and writes; whether the step is to be saved for it. Sets `unvalidated` if stopped."""
+            best = False
+            if validating:
+                found = this.validation(state.params)
+                state.unvalidated = found is None
+                if found is None:
+                    return True
+                state.metrics |= found
+                best = selection.add(state.step, found)
+                speed.report()  # what validation took is not the steps'
+            writer.write(state.step, state.metrics)
+            bar.set_postfix({name: f"{state.metrics[name]:.4g}" for name in SHOWN if name in state.metrics})
+            return best or selection.exhausted
+
+        metrics: Mapping[str, jax.Array] = {}
+        if state.unvalidated:
+            write(validating=True)
+            save()
+        stopped = state.unvalidated
+        while not stopped and state.step < steps and not selection.exhausted:
+            if stopped := together():
+                break
+            before = metrics
+            with watchdog.step(state.step + 1):
+                asked = time.monotonic()
+                (questions, tokens), batch = next(data)
+                speed.step(questions, tokens, time.monotonic() - asked)
+                trace.before(state.step + 1)
+                state.trained, state.opt_state, metrics = train_step(
+                    state.trained, state.frozen, state.opt_state, batch
+                )
+                # One step is computed while the next waits; with more, a signal had to wait for all of them.
+                jax.block_until_ready(before)
             state.step += 1
             trace.after(state.step, metrics)
             bar.update()
-            best = False
-            validating = this.validation is not None and due(run["validate_every"])
-            if validating or due(run["log_every"]) or due(run["save_every"]):
-                state.metrics = {name: float(value) for name, value in metrics.items()}
-                if not all(map(math.isfinite, state.metrics.values())):
-                    raise _not_finite(this, state)
-                state.metrics |= speed.report()
+            validating, saving = this.validation is not None and due(run["validate_every"]), due(run["save_every"])
+            if validating or saving or due(run["log_every"]):
+                state.metrics = checked(metrics) | speed.report()
                 state.metrics |= {f"lr_{g}": float(rate(state.step - 1)) for g, rate in this.rates.items()}
-                if validating:
-                    found = this.validation(state.params)
-                    state.metrics |= found
-                    best = selection.add(state.step, found)
-                    speed.report()  # what validation took is not the steps'
-                writer.write(state.step, state.metrics)
-                bar.set_postfix({name: f"{state.metrics[name]:.4g}" for name in SHOWN if name in state.metrics})
-            if best or selection.exhausted or due(run["save_every"]):
+                saving |= write(validating)
+                stopped = state.unvalidated
+            if saving:
                 save()
-        ended_early = selection.exhausted and state.step < steps
-        stopped = state.step < steps and not ended_early
-        if ended_early:
-            print(f"  {selection}: ended at step {state.step}")
-        if stopped:
-            why = f"signal {signals[0]}" if signals else "another process was asked to stop"
-            logging.warning("%s: saving step %d and stopping", why, state.step)
-            # The signal may have come in a step that was saved anyway.
-            if saver.latest_step() != state.step:
-                save()
+    ended_early = selection.exhausted and state.step < steps
+    if ended_early:
+        print(f"  {selection}: ended at step {state.step}")
+    if stopped:
+        why = f"signal {signals[0]}" if signals else "another process was asked to stop"
+        logging.warning("%s: step %d is saved, stopping", why, state.step)
+        # Not where the run was stopped before its first step.
+        if metrics and not state.unvalidated:
+            state.metrics |= checked(metrics)
+            save()
     result = {"step": state.step, "steps": steps, "stopped": stopped, "ended_early": ended_early}
     result |= {"best_step": selection.best_step}
     return result | {name: state.metrics[name] for name in ("loss", LOSS) if name in state.metrics}
 
 
-def _not_finite(this: Run, state: State) -> RunError:
+def _not_finite(this: Run, state: State, what: str) -> RunError:
     """Writes the steps since the last report and the records in their batches; returns the error that names the file."""
-    loss, norm, file = state.metrics["loss"], state.metrics["grad_norm"], this.workdir / BAD_STEP
+    loss, norm, file = state.metrics.get("loss"), state.metrics.get("grad_norm"), this.workdir / BAD_STEP
     first = max(1, state.step - this.settings["log_every"] + 1)
     records = {n: batch_questions(this.rows, this.order, n - 1) for n in range(first, state.step + 1)}
     if jax.process_index() == 0:
         write_json(file, {"step": state.step, "loss": str(loss), "grad_norm": str(norm), "records": records})
-    return RunError(
-        f"the loss is {loss} and the gradient's norm {norm} at step {state.step}; the records since the last finite report are in "
-        f"{file}, the last good checkpoint is kept"
-    )
+    return RunError(f"{what}; the records since the last finite report are in {file}, the last good checkpoint is kept")

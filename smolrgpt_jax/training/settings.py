@@ -8,6 +8,8 @@ import dataclasses
 import functools
 import json
 import operator
+import os
+import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, get_args
 
@@ -132,6 +134,7 @@ SETTINGS: dict[str, Setting] = {
 }
 # What the hosts of a run need not have in common: where things lie, and how they are read.
 OWN = ("init_from", "tokenizer", "data.sources", "validation_sources", "data.threads", "data.workers")
+DATA_ROOT = re.compile(r"(data\.sources|validation_sources)\..+\.root")
 # What runs of settings that do not exist any more had to have, for their computation to be the same.
 RETIRED: dict[str, Any] = {"fresh": [], "any_stage_order": False}
 
@@ -162,17 +165,27 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     """One phrase per setting that differs and may not change on resume.
 
     A setting that one side does not know counts as its default, or for a retired one as the value that means the same as without.
+    Where data lies is not compared, since the data is. What a run started from is read only once, so it may be gone: another place is
+    taken for the new one unless there is still something at the old.
     """
     found = []
     for key in sorted(old.keys() | new.keys()):
         name = f"{prefix}{key}"
         neutral = SETTINGS[name].default if name in SETTINGS else RETIRED.get(name)
+        if any(isinstance(side.get(key), Mapping) for side in (old, new)):
+            neutral = {}
         a, b = old.get(key, neutral), new.get(key, neutral)
         if isinstance(a, Mapping) and isinstance(b, Mapping):
             found += differences(a, b, f"{name}.")
-        elif a != b and not (name in SETTINGS and SETTINGS[name].changeable):
+        elif not _is_alike(name, a, b):
             found.append(f"{name} was {a!r}, is {b!r}")
     return found
+
+
+def _is_alike(name: str, a: Any, b: Any) -> bool:
+    if name in ("init_from", "tokenizer") and a and b:
+        return os.path.realpath(a) == os.path.realpath(b) or not os.path.exists(a)
+    return a == b or DATA_ROOT.fullmatch(name) is not None or (name in SETTINGS and SETTINGS[name].changeable)
 
 
 def plain(settings: Mapping[str, Any]) -> dict[str, Any]:

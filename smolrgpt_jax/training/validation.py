@@ -18,6 +18,7 @@ from smolrgpt_jax.config import Compute
 from smolrgpt_jax.data.batches import Order, train_batches
 from smolrgpt_jax.data.records import BadRecords, Picture, spread, spread_questions
 from smolrgpt_jax.data.rows import RowShape
+from smolrgpt_jax.distributed import StopTogether
 from smolrgpt_jax.errors import RunError
 from smolrgpt_jax.generation.answers import generate_answers
 from smolrgpt_jax.generation.engine import AnswerOptions
@@ -42,13 +43,15 @@ class AnswerScorer:
 
 
 class Validation:
-    """Called with parameters (float32, sharded as in training) it returns {name: value} of `columns`.
+    """Called with parameters (float32, sharded as in training) it returns {name: value} of `columns`, None if it was stopped.
 
     validation_loss is the mean per answer token over `validation_rows` rows; the scores are of answers to `validation_answers`
     questions. Both are always the same ones, on any number of processes, and spread evenly over the whole data.
 
-    rows: of the validation sources.
+    rows: of the validation sources; stop: asked between batches and answers, if there is one.
     """
+
+    stop: StopTogether | None = None
 
     def __init__(
         self,
@@ -91,8 +94,11 @@ class Validation:
             if not self._asked:
                 raise RunError("config.validation_answers: no validation question has a normalized answer")
 
-    def __call__(self, params: Params) -> dict[str, float]:
-        found = {LOSS: self._loss(params)}
+    def __call__(self, params: Params) -> dict[str, float] | None:
+        loss = self._loss(params)
+        if loss is None:
+            return None
+        found = {LOSS: loss}
         if self._scorer is not None:
             compute = self._compute.replace(remat="none", attention="xla")
             model = Model(self._start.config, _on_this_process(params), self._start.tokenizer, compute=compute)
@@ -102,13 +108,16 @@ class Validation:
                 self._run["data"]["depth_mode"],
                 on_bad_record=self._bad,
                 progress=False,
+                stop=bool if self.stop is None else self.stop.heard,
             )
             answers = {name: given.text for name, given in generate_answers(model, self._asked, options).items()}
+            if self.stop is not None and self.stop.now():
+                return None
             scores = self._scorer.score(self._asked, answers)
             found |= {name: float(value) for name, value in scores.items() if value is not None}
         return found
 
-    def _loss(self, params: Params) -> float:
+    def _loss(self, params: Params) -> float | None:
         batches = train_batches(
             self.rows,
             self._order,
@@ -118,6 +127,8 @@ class Validation:
         total = count = 0.0
         with contextlib.closing(batches):
             for batch in batches:
+                if self.stop is not None and self.stop():
+                    return None
                 loss, tokens = self._eval_step(params, batch)
                 total, count = total + float(loss), count + float(tokens)
         # A mean over no tokens would be 0, the best of all losses.

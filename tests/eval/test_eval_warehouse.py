@@ -9,13 +9,13 @@ import pytest
 import eval.warehouse as command
 import smolrgpt_jax
 from eval.answering import journal
-from eval.answering.journal import params_fingerprint
 from eval.answering.submission_prompts import SubmissionTokenizer
 from eval.answering.warehouse import evaluate
 from eval.normalize import main as normalize_main
 from eval.score_warehouse import main as score_main
 from eval.scoring.blind import BlindBaseline, read_training_questions
 from eval.warehouse import main
+from smolrgpt_jax.checkpoint.fingerprint import params_fingerprint
 from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.errors import DataError

@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 
 from configs import default
-from smolrgpt_jax.checkpoint import orbax as checkpoints
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
 from smolrgpt_jax.warehouse.write import make_warehouse
 from tests.test_distributed import free_port
@@ -182,37 +181,3 @@ def test_a_signal_to_one_process_stops_all_and_any_number_goes_on(data, alone, t
         shutil.copytree(workdir, again)
         assert [result["step"] for result in Processes(data, again, count).results()] == [STEPS] * count
         np.testing.assert_allclose(losses(again), losses(alone), rtol=1e-5)
-
-
-def test_killed_at_random_moments_a_run_ends_with_the_same_bits(data, tmp_path):
-    settings = {"steps": 200, "save_every": 4}
-    (result,) = Processes(data, tmp_path / "whole" / "run", 1, **settings).results()
-    assert result["step"] == 200
-    workdir, rng = tmp_path / "killed" / "run", np.random.default_rng(3)
-    for kill in range(1, 6):
-        running = Processes(data, workdir, 1, **settings)
-        # Past so many of the 200 steps, and then a moment that may fall into a step or a save.
-        while last_step(workdir) < 30 * kill:
-            assert running.started[0].poll() is None, running.logs[0].read_text()
-            time.sleep(0.005)
-        time.sleep(rng.uniform(0, 0.3))
-        running.started[0].kill()
-        running.started[0].wait()
-    (result,) = Processes(data, workdir, 1, **settings).results()
-    assert result["step"] == 200
-    whole = tmp_path / "whole" / "run"
-    ours, theirs = checkpoints.load_params(workdir), checkpoints.load_params(whole)
-    assert ours.keys() == theirs.keys()
-    for name in theirs:
-        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
-    found, expected = (read_metrics(folder / "metrics.csv") for folder in (workdir, whole))
-    assert [row["step"] for row in found] == list(range(1, 201))
-    assert [row["loss"] for row in found] == [row["loss"] for row in expected]
-
-
-def last_step(workdir: Path) -> int:
-    """The last step in the metrics file, 0 before there is one."""
-    path = workdir / "metrics.csv"
-    lines = path.read_text().splitlines() if path.exists() else []
-    number = lines[-1].split(",")[0] if len(lines) > 1 else "0"
-    return int(number) if number.isdigit() else 0

@@ -8,8 +8,9 @@ import json
 import jax
 import pytest
 
-from eval.answering.journal import open_journal, params_fingerprint
+from eval.answering.journal import open_journal
 from smolrgpt_jax import distributed, sharding
+from smolrgpt_jax.checkpoint.fingerprint import params_fingerprint
 from smolrgpt_jax.config import Compute
 from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.errors import RunError

@@ -1,0 +1,49 @@
+"""A hash of arrays' bits, the same whatever devices they lie on, and whether they are all finite numbers."""
+
+import functools
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def digest(value: Any) -> str:
+    """A hash of what JSON can hold."""
+    return hashlib.blake2b(json.dumps(value).encode(), digest_size=16).hexdigest()
+
+
+def params_fingerprint(params: Mapping[str, Any], place: jax.sharding.Sharding | None = None) -> str:
+    """A hash of the names, shapes and bits of parameters, whatever devices they lie on; `place` as in `fingerprint`."""
+    return fingerprint(params, place)[0]
+
+
+def fingerprint(arrays: Mapping[str, Any], place: jax.sharding.Sharding | None = None) -> tuple[str, list[str]]:
+    """A hash of the names, shapes and bits of arrays, and the names of those that hold NaN or infinity.
+
+    place: where all processes can read the result of arrays on devices of several of them, which then call this together.
+    """
+    sums = jax.device_get(_summed(place)(dict(arrays)))
+    bits = [(name, arrays[name].shape, sums[name][:2].tolist()) for name in sorted(sums)]
+    return digest(bits), [name for name in sorted(sums) if sums[name][2]]
+
+
+@functools.cache
+def _summed(place: jax.sharding.Sharding | None) -> Any:
+    return jax.jit(lambda arrays: jax.tree.map(_sums, arrays), out_shardings=place)
+
+
+def _sums(value: jax.Array) -> jax.Array:
+    """Two sums of all bits modulo 2^32, as whole numbers have no order of summation, and how many are not finite; uint32[3]."""
+    value = jnp.asarray(value).astype(jnp.float32)
+    bits = jax.lax.bitcast_convert_type(value, jnp.uint32)
+    places = jnp.zeros((), jnp.uint32)
+    # Not a reshaped range: every device of a sharded array counts its own part only.
+    for axis in range(value.ndim):
+        stride = math.prod(value.shape[axis + 1 :]) % 2**32
+        places += jax.lax.broadcasted_iota(jnp.uint32, value.shape, axis) * jnp.uint32(stride)
+    sums = (bits, bits * (2 * places + 1), (~jnp.isfinite(value)).astype(jnp.uint32))
+    return jnp.stack([jnp.sum(each, dtype=jnp.uint32) for each in sums])

@@ -1,0 +1,102 @@
+"""Runs whose processes are killed, and whose machine loses what was not on the disk yet, end with the same bits."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from smolrgpt_jax.checkpoint import orbax as checkpoints
+from smolrgpt_jax.warehouse.parameters import WarehouseConfig
+from smolrgpt_jax.warehouse.write import make_warehouse
+from tests.test_distributed import free_port
+from tests.training.metrics_file import read_metrics
+
+ROOT = Path(__file__).parents[2]
+STEPS, KILLS = 200, 20
+pytestmark = pytest.mark.slow
+
+
+class Nursery:
+    """See nursery.py."""
+
+    def __init__(self, data: Path):
+        command = [sys.executable, str(Path(__file__).with_name("nursery.py")), str(data)]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self.process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=ROOT, **pipes)
+
+    def ask(self, request):
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def start(self, workdir: Path, count: int, **settings) -> list[int]:
+        workdir.parent.mkdir(parents=True, exist_ok=True)
+        return self.ask({"workdir": str(workdir), "count": count, "port": free_port(), "settings": settings})
+
+
+@pytest.fixture(scope="module")
+def nursery(tmp_path_factory):
+    data = tmp_path_factory.mktemp("nursery") / "data"
+    config = WarehouseConfig(scenes=8, val_scenes=2, test_scenes=2, width=96, height=54, max_pallets=5)
+    make_warehouse(data, config, workers=1)
+    nursery = Nursery(data)
+    yield nursery
+    nursery.process.stdin.close()
+    nursery.process.wait()
+
+
+def last_step(workdir: Path) -> int:
+    """The last step in the metrics file, 0 before there is one."""
+    path = workdir / "metrics.csv"
+    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+    number = lines[-1].split(",")[0] if len(lines) > 1 else "0"
+    return int(number) if number.isdigit() else 0
+
+
+def cut_power(workdir: Path, filled: bool) -> None:
+    """Leaves of every file what was synced; `filled` up with zeros, as some file systems do."""
+    lines = (workdir.parent / "synced").read_text().splitlines()
+    synced = dict(map(int, line.split()) for line in lines)
+    for path in workdir.rglob("*"):
+        if path.is_file():
+            about = path.stat()
+            kept = min(about.st_size, synced.get(about.st_ino, 0))
+            os.truncate(path, kept)
+            if filled:
+                os.truncate(path, about.st_size)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_killed_at_random_moments_a_run_ends_with_the_same_bits(nursery, tmp_path, count):
+    whole, workdir, rng = tmp_path / "whole" / "run", tmp_path / "killed" / "run", np.random.default_rng(count)
+    assert nursery.ask(nursery.start(whole, count, steps=STEPS)) == [0] * count
+    for kill in range(KILLS):
+        processes = nursery.start(workdir, count, steps=STEPS)
+        # Past so many steps, and then a moment that may fall into a step or a save.
+        end = time.monotonic() + 300
+        while last_step(workdir) < (kill + 1) * (STEPS // (KILLS + 2)):
+            assert time.monotonic() < end, (workdir.parent / "log0").read_text()
+            time.sleep(0.002)
+        for process in rng.permutation(processes):
+            time.sleep(rng.uniform(0, 0.08))
+            os.kill(process, signal.SIGKILL)
+        statuses = nursery.ask(processes)
+        assert signal.SIGKILL in statuses, "the run was faster than its killer"
+        if kill % 3:
+            cut_power(workdir, filled=kill % 3 == 2)
+    assert nursery.ask(nursery.start(workdir, count, steps=STEPS)) == [0] * count, (workdir.parent / "log0").read_text()
+    ours, theirs = checkpoints.load_params(workdir), checkpoints.load_params(whole)
+    assert ours.keys() == theirs.keys()
+    for name in theirs:
+        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+    found, expected = (read_metrics(folder / "metrics.csv") for folder in (workdir, whole))
+    assert [row["step"] for row in found] == list(range(1, STEPS + 1))
+    assert [row["loss"] for row in found] == [row["loss"] for row in expected]
