@@ -10,6 +10,7 @@ import json
 import operator
 import os
 import re
+import sys
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, get_args
 
@@ -20,7 +21,7 @@ from smolrgpt_jax.errors import RunError
 from smolrgpt_jax.training.stages import STAGES
 
 MAX_SEED = 2**31 - 1
-MOST = 2**53  # of any number
+MOST = 2**53  # of what is counted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +46,8 @@ class Range:
 
     def check(self, name: str, value: float) -> None:
         """Raises RunError for a number outside, for one that no array counts to, and for what is no number."""
-        if misfit(value, 0.0) or not (abs(value) <= MOST and self.holds(value)):
+        most = MOST if type(value) is int else sys.float_info.max
+        if misfit(value, 0.0) or not (abs(value) <= most and self.holds(value)):
             raise RunError(f"config.{name} is {value!r}, it must be a number {self.what}")
 
 
