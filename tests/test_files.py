@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import io
 import json
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,6 +67,20 @@ def test_commands_look_at_their_output_before_they_work(module, kind, tmp_path, 
     monkeypatch.setattr("sys.argv", [module, "--out", str(out)])
     with pytest.raises(SystemExit, match=f"^error: {out} exists and is not a {kind}$"):
         importlib.import_module(module).main()
+
+
+@pytest.mark.parametrize("buffering", [-1, 0])
+def test_a_reader_that_goes_away_ends_nothing(monkeypatch, buffering):
+    streams = {}
+    for name in ("stdout", "stderr"):
+        reader, writer = os.pipe()
+        os.close(reader)
+        streams[name] = io.TextIOWrapper(open(writer, "wb", buffering=buffering), write_through=not buffering)
+        monkeypatch.setattr(sys, name, streams[name])
+    with told():
+        for _ in range(3):
+            print("x" * 100_000, flush=True)
+            print("y" * 100_000, file=sys.stderr, flush=True)
 
 
 def test_what_the_terminal_cannot_write_is_replaced(monkeypatch):

@@ -35,18 +35,20 @@ def test_unknown_keys_get_the_nearest(name, nearest):
         ),
         (["--config", "configs/nope.py"], "--config configs/nope.py: no such file"),
         (["--config", "configs/demo.py:stage9"], "the demo has no stage 'stage9'"),
+        (["--config=~/demo.py:stage1", "--config.batch_rows=many"], "flag --config.batch_rows=many: invalid literal"),
+        (["--config=~/demo.py:stage1", "--num_processes=two"], "flag --num_processes=two: "),
     ],
 )
 def test_commands_end_with_one_sentence(tmp_path, arguments, message):
     done = subprocess.run(
         [sys.executable, "-m", "launch.train", "--workdir", str(tmp_path / "run"), *arguments],
         cwd=ROOT,
-        env=os.environ,
+        env={**os.environ, "HOME": str(ROOT / "configs")},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 1 and message in done.stderr
-    assert done.stderr.startswith("error: ") and "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
 
