@@ -7,9 +7,7 @@ The JobSet starts all pods again when one fails or its node is preempted, and th
 """
 
 import json
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 from launch.pods.commands import ROOT, Launcher, Runner, train_command
 from launch.pods.jobset import JobSet
@@ -54,9 +52,7 @@ def main(arguments: Sequence[str] | None = None, runner: Runner | None = None) -
         if a.verb == "manifest":
             print(text)
             return
-        path = Path(tempfile.gettempdir()) / f"{a.name}.json"
-        runner.write(path, text + "\n")
-        runner.run(["kubectl", "apply", f"--filename={path}"])
+        runner.run(["kubectl", "apply", "--filename=-"], text + "\n")
     elif a.verb == "logs":
         first = f"jobset.sigs.k8s.io/jobset-name={a.name},jobset.sigs.k8s.io/job-index=0"
         selector = f"--selector={first},batch.kubernetes.io/job-completion-index=0"

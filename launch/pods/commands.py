@@ -28,11 +28,11 @@ class CommandError(RunError):
 class Runner:
     """Runs commands one after another and prints each before it runs; raises RunError if a program is missing."""
 
-    def run(self, command: Sequence[str]) -> None:
-        """Runs a command with this terminal's input and output; raises CommandError if it fails."""
+    def run(self, command: Sequence[str], text: str | None = None) -> None:
+        """Runs a command with this terminal's input, or `text`, and output; raises CommandError if it fails."""
         self._check(command)
         print(f"$ {shlex.join(command)}", flush=True)
-        status = subprocess.run(command, check=False).returncode
+        status = subprocess.run(command, check=False, input=text, text=True).returncode
         if status:
             raise CommandError(f"`{shlex.join(command)}` failed with exit status {status}")
 
@@ -50,10 +50,6 @@ class Runner:
         """Waits before the next look."""
         time.sleep(seconds)
 
-    def write(self, path: Path, text: str) -> None:
-        """Writes a file that a later command reads."""
-        files.write_text(path, text)
-
     def _check(self, command: Sequence[str]) -> None:
         if shutil.which(command[0]) is None:
             raise RunError(f"{command[0]} is not installed: {PROGRAMS[command[0]]}")
@@ -62,8 +58,8 @@ class Runner:
 class DryRun(Runner):
     """Prints each command as it could be typed, and runs and writes nothing."""
 
-    def run(self, command: Sequence[str]) -> None:
-        print(shlex.join(command))
+    def run(self, command: Sequence[str], text: str | None = None) -> None:
+        print(shlex.join(command) + (f" <<'END'\n{text}END" if text else ""))
 
     def read(self, command: Sequence[str], assumed: str) -> tuple[int, str]:
         print(shlex.join(command))
@@ -74,9 +70,6 @@ class DryRun(Runner):
 
     def pause(self, seconds: float) -> None:
         pass
-
-    def write(self, path: Path, text: str) -> None:
-        print(f"cat > {shlex.quote(str(path))} <<'END'\n{text}END")
 
 
 class Launcher:

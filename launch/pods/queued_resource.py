@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +83,7 @@ class QueuedResource:
 
     def install(self) -> None:
         """Copies the code to every host, makes its environment and mounts the bucket at /gcs."""
-        archive = Path(tempfile.gettempdir()) / f"{self.name}.tar.gz"
+        archive = Path.home() / f".{self.name}.tar.gz"
         self.runner.run(["tar", "--exclude=__pycache__", "-czf", str(archive), "-C", str(ROOT), *CONTENT])
         unpack = f"mkdir -p {FOLDER} && tar -xzf {FOLDER}.tar.gz -C {FOLDER}"
         arguments = shlex.join(["bash", WORKER, "install", *([self.bucket] if self.bucket else [])])

@@ -16,13 +16,14 @@ class Recorder(Runner):
     def __init__(self, answers: dict[str, list[str]] | None = None):
         self.commands: list[list[str]] = []
         self.said: list[str] = []
-        self.written: dict[str, str] = {}
+        self.texts: list[str | None] = []
         self.answers = answers
         self.failing: Callable[[Sequence[str]], bool] = lambda command: False
         self.asked: dict[str, int] = defaultdict(int)
 
-    def run(self, command):
+    def run(self, command, text=None):
         self.commands.append(list(command))
+        self.texts.append(text)
         if self.failing(command):
             raise CommandError(f"{command[0]} failed")
 
@@ -40,9 +41,6 @@ class Recorder(Runner):
 
     def pause(self, seconds):
         assert seconds > 0
-
-    def write(self, path, text):
-        self.written[str(path)] = text
 
 
 @pytest.fixture

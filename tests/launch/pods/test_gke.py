@@ -5,14 +5,13 @@ from __future__ import annotations
 import copy
 import json
 import shlex
-import tempfile
 from pathlib import Path
 
 import jsonschema
 import pytest
 
 from launch import gke, xpk
-from launch.pods.commands import ROOT, DryRun
+from launch.pods.commands import ROOT
 from launch.pods.jobset import JobSet
 from smolrgpt_jax.chips import SLICES, find_slice
 
@@ -88,21 +87,19 @@ def test_the_schema_sees_mistakes(path, value):
         jsonschema.validate(spoil(path, value), SCHEMA, cls=jsonschema.Draft202012Validator)
 
 
-def test_apply_writes_what_manifest_prints(recorder, capsys):
+def test_apply_gets_what_manifest_prints(recorder, capsys):
     runner = recorder()
     gke.main(["apply", *JOB], runner)
     gke.main(["manifest", *JOB])
-    path = f"{tempfile.gettempdir()}/smol.json"
-    assert runner.written == {path: capsys.readouterr().out}
-    (container,) = job_of(json.loads(runner.written[path]))["template"]["spec"]["containers"]
+    (text,) = runner.texts
+    assert text == capsys.readouterr().out
+    (container,) = job_of(json.loads(text))["template"]["spec"]["containers"]
     train = ["python", "-u", "-m", "launch.train", "--config=configs/demo.py:stage3", "--workdir=/gcs/w"]
     assert container["command"] == train
-    assert runner.commands == [["kubectl", "apply", f"--filename={path}"]]
+    assert {"name": "shm", "mountPath": "/dev/shm"} in container["volumeMounts"]
+    assert runner.commands == [["kubectl", "apply", "--filename=-"]]
     gke.main(["apply", *JOB, "--dry_run"])
-    here, *text, end, command = capsys.readouterr().out.splitlines()
-    assert here == f"cat > {path} <<'END'" and end == "END"
-    assert "\n".join(text) + "\n" == runner.written[path]
-    assert command == f"kubectl apply --filename={path}"
+    assert capsys.readouterr().out == f"kubectl apply --filename=- <<'END'\n{text}END\n"
 
 
 SELECTOR = "jobset.sigs.k8s.io/jobset-name=smol"
@@ -174,8 +171,3 @@ def test_commands_and_dry_run(launcher, arguments, expected, recorder, capsys):
     assert [shlex.join(command) for command in runner.commands] == expected
     launcher.main([*arguments, "--dry_run"])
     assert capsys.readouterr().out.splitlines() == expected
-
-
-def test_a_dry_run_writes_nothing(tmp_path):
-    DryRun().write(tmp_path / "file", "text\n")
-    assert not list(tmp_path.iterdir())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -16,11 +16,10 @@ TRAIN = ["--config", "configs/demo.py:stage3", "--workdir", "/gcs/stage3"]
 RESUME = ["resume", "smol", "--zone", "z", "--topology", "v5e:4x4", "--spot", *TRAIN]
 STATUS = "if [ -f smolrgpt_jax/launch/pods/tpu_worker.sh ]; then bash smolrgpt_jax/launch/pods/tpu_worker.sh status; else echo none; fi"
 SSH = "gcloud compute tpus tpu-vm ssh smol --zone=z --worker=all"
-COPY = f"tar --exclude=__pycache__ -czf {tempfile.gettempdir()}/smol.tar.gz -C {ROOT} configs convert eval launch smolrgpt_jax requirements.txt pyproject.toml"
+ARCHIVE = Path.home() / ".smol.tar.gz"
+COPY = f"tar --exclude=__pycache__ -czf {ARCHIVE} -C {ROOT} configs convert eval launch smolrgpt_jax requirements.txt pyproject.toml"
 UNPACK = "mkdir -p smolrgpt_jax && tar -xzf smolrgpt_jax.tar.gz -C smolrgpt_jax"
-SCP = (
-    f"gcloud compute tpus tpu-vm scp {tempfile.gettempdir()}/smol.tar.gz smol:smolrgpt_jax.tar.gz --zone=z --worker=all"
-)
+SCP = f"gcloud compute tpus tpu-vm scp {ARCHIVE} smol:smolrgpt_jax.tar.gz --zone=z --worker=all"
 CREATE = (
     "gcloud compute tpus queued-resources create smol --zone=z --node-id=smol --accelerator-type=v5litepod-16 "
     "--runtime-version=v2-alpha-tpuv5-lite --spot"
