@@ -60,9 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             args.out,
             run_details(model, "eval.spatialrgpt_bench", checkpoint=args.checkpoint, data=file),
         )
+        remove_journal(args.out)
     if not is_first_process():
         return
-    remove_journal(args.out)
     if bad.reasons:
         print(bad.summary())
     print(describe_bench(metrics))

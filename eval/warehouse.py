@@ -136,9 +136,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             loss_curves=dict(args.loss_curves),
             run_info=run_details(model, checkpoint=args.checkpoint, data=file, **details),
         )
+        remove_journal(args.out)
     if not is_first_process():
         return
-    remove_journal(args.out)
     if bad.reasons:
         print(bad.summary())
     print(describe_results(args.out, metrics))

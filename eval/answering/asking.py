@@ -141,9 +141,14 @@ def journal_path(out: str | Path, part: str = FIRST) -> Path:
 
 
 def remove_journal(out: str | Path) -> None:
-    """Removes the kept answers, after the results have been written."""
-    from eval.answering.journal import journal_files
+    """Removes the kept answers, after the results have been written.
 
+    All processes call this, as hosts without a common disk keep theirs to themselves; they wait for the one that writes.
+    """
+    from eval.answering.journal import journal_files
+    from smolrgpt_jax.distributed import gather
+
+    gather(None)
     for part in JOURNAL_PARTS:
         for file in journal_files(journal_path(out, part)):
             file.unlink(missing_ok=True)

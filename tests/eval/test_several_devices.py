@@ -59,11 +59,14 @@ def test_predictions_do_not_depend_on_devices_and_processes(folder):
     assert start(folder, "one", 1).wait() == 0
     assert start(folder, "eight", 8).wait() == 0
     together = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}", "JAX_NUM_PROCESSES": "2"}
-    processes = [start(folder, "two", 1, **together, JAX_PROCESS_ID=str(index)) for index in range(2)]
+    # The second one as on a host with a disk of its own.
+    outs = ("two", "elsewhere/two")
+    processes = [start(folder, out, 1, **together, JAX_PROCESS_ID=str(index)) for index, out in enumerate(outs)]
     assert [process.wait() for process in processes] == [0, 0]
     expected = {name: (folder / "one" / name).read_bytes() for name in ("predictions.json", "submission.json")}
     assert len({item["answer"] for item in json.loads(expected["predictions.json"])}) > 5
     for out in ("eight", "two"):
         assert {name: (folder / out / name).read_bytes() for name in expected} == expected
         assert (folder / out / "report.html").exists()
-    assert sorted(path.name for path in folder.iterdir()) == ["checkpoint", "data", "eight", "one", "two"]
+    assert not list((folder / "elsewhere").iterdir())
+    assert sorted(path.name for path in folder.iterdir()) == ["checkpoint", "data", "eight", "elsewhere", "one", "two"]
