@@ -150,7 +150,7 @@ def table(cases: Sequence[Case]) -> str:
 
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command line; exits with 1 if an answer differs."""
+    """Exits with 1 if an answer differs."""
     parser = benchmark_parser("benchmarks.generate", __doc__)
     parser.add_argument("--size", choices=SIZES, default="small", help="of the model (default %(default)s)")
     parser.add_argument("--questions", type=int, default=16, help="of each case, a multiple of 8 (default %(default)s)")

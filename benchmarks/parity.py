@@ -12,13 +12,15 @@ random weights are only worth comparing where their lead is larger than rounding
 reported beside the largest difference of any logit.
 """
 
+import contextlib
 import ctypes
 import gc
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -62,29 +64,27 @@ TOWERS = {
 }
 
 
-@dataclass(frozen=True)
-class Conversations:
-    """Left-padded questions with their answers.
-
-    ids, attention_mask, targets: int32[B, S], targets -100 where there is no loss; prompts: the same without the answers, (ids,
-    attention_mask) int32[B, P]; images, depths: float32[B, H, W, 3]; masks: B arrays uint8[1080, 1920, R].
-    """
+class Inputs(NamedTuple):
+    """What a model reads: ids, attention_mask: int32[B, S], left-padded; images, depths: float32[B, H, W, 3]; masks: B arrays
+    uint8[1080, 1920, R]."""
 
     ids: np.ndarray
     attention_mask: np.ndarray
-    targets: np.ndarray
-    prompts: tuple[np.ndarray, np.ndarray]
     images: np.ndarray
     depths: np.ndarray
     masks: list[np.ndarray]
 
-    @property
-    def pictures(self) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
-        return self.images, self.depths, self.masks
 
-    def first(self, rows: int) -> "Conversations":
-        names = ("ids", "attention_mask", "targets", "images", "depths", "masks")
-        return replace(self, **{name: getattr(self, name)[:rows] for name in names})
+class Conversations(NamedTuple):
+    """Questions with their answers, the questions alone, and targets: int32[B, S], -100 where there is no loss."""
+
+    whole: Inputs
+    prompts: Inputs
+    targets: np.ndarray
+
+    def first(self, rows: int) -> tuple[Inputs, np.ndarray]:
+        """`whole` and `targets` of the first rows."""
+        return Inputs(*(values[:rows] for values in self.whole)), self.targets[:rows]
 
 
 def read_conversations(config: SmolRGPTConfig) -> Conversations:
@@ -115,18 +115,18 @@ def read_conversations(config: SmolRGPTConfig) -> Conversations:
         asked.append(len(prefix) + answer)
     ids, attention_mask = left_padded(whole, pad)
     targets = np.full_like(ids, -100)
-    for row, (tokens, start) in enumerate(zip(whole, asked)):
-        answer = tokens[start:]
-        targets[row, -len(answer) - 1 : -1] = answer
+    for row, tokens, start in zip(targets, whole, asked):
+        row[start - len(tokens) - 1 : -1] = tokens[start:]
     size = config.vision.image_size
     image = load_rgb(root / "val" / "images" / "000315.png", size)
     depth = load_depth(root / "val" / "depths" / "000315_depth.png", size)
     turns = [(slice(None, None, (-1) ** (i // 2)), slice(None, None, (-1) ** i)) for i in range(len(records))]
-    prompts = left_padded([tokens[:start] for tokens, start in zip(whole, asked)], pad)
     images, depths = (np.stack([picture[turn] for turn in turns]) for picture in (image, depth))
     regions = [[RLE(*mask["size"], mask["counts"].encode()) for mask in record["rle"]] for record in records]
     masks = [np.stack([decode(region) for region in some], axis=-1) for some in regions]
-    return Conversations(ids, attention_mask, targets, prompts, images, depths, masks)
+    prompts = left_padded([tokens[:start] for tokens, start in zip(whole, asked)], pad)
+    pictures = (images, depths, masks)
+    return Conversations(Inputs(ids, attention_mask, *pictures), Inputs(*prompts, *pictures), targets)
 
 
 @dataclass(frozen=True)
@@ -160,30 +160,28 @@ def run_torch(model: TorchModel, batch: Conversations) -> dict[str, np.ndarray]:
 
     store: dict[str, np.ndarray] = {}
     with torch.no_grad():
-        out = model.outputs(batch.ids, batch.attention_mask, *batch.pictures)
-        store["embeddings"] = model.embed(batch.ids, batch.attention_mask, out, batch.masks).numpy()
+        out = model.outputs(*batch.whole)
+        store["embeddings"] = model.embed(batch.whole.ids, batch.whole.attention_mask, out, batch.whole.masks).numpy()
         per_token = losses(out["logits"], batch.targets, "none").reshape(batch.targets.shape)
         store["losses"] = (per_token.sum(1).numpy() / (batch.targets >= 0).sum(1)).astype(np.float32)
     for name, value in out.items():
         store[name] = value.numpy()
     del out, per_token
     progress("PyTorch: greedy tokens")
-    ids, logits = model.generate_with_logits(*batch.prompts, *batch.pictures, NEW_TOKENS)
+    ids, logits = model.generate_with_logits(*batch.prompts, NEW_TOKENS)
     best = np.sort(np.partition(logits, -2, axis=-1)[..., -2:], axis=-1)
     store["greedy"] = ids
     store["leads"] = best[..., 1] - best[..., 0]
     del logits
     progress("PyTorch: gradients")
-    few = batch.first(GRADIENT_ROWS)
-    loss = losses(model.outputs(few.ids, few.attention_mask, *few.pictures)["logits"], few.targets, "mean")
+    few, targets = batch.first(GRADIENT_ROWS)
+    loss = losses(model.outputs(*few)["logits"], targets, "mean")
     loss.backward()
     store["gradient_loss"] = np.float32(loss.item())
-    for name, gradient in model.gradients().items():
-        store[f"gradient.{name}"] = gradient
-    return store
+    return store | {f"gradient.{name}": gradient for name, gradient in model.gradients().items()}
 
 
-def compare_modules(model: Model, batch: Conversations, store: Mapping[str, np.ndarray]) -> Iterator[Line]:
+def compare_modules(model: Model, batch: Inputs, store: Mapping[str, np.ndarray]) -> Iterator[Line]:
     """Every module by itself, fed with what PyTorch's module was fed with."""
     grid, vocab = model.config.mask_grid, model.config.decoder.vocab_size
 
@@ -219,10 +217,10 @@ def compare_modules(model: Model, batch: Conversations, store: Mapping[str, np.n
 
 def compare_whole(model: Model, batch: Conversations, store: Mapping[str, np.ndarray]) -> Iterator[Line]:
     """From pictures and ids to intermediates, logits and losses in one pass."""
-    out = model.forward(batch.ids, batch.attention_mask, *batch.pictures)
+    out = model.forward(*batch.whole)
     for name in ENCODED:
         yield compare(name, out[name], store[name])
-    valid = batch.attention_mask != 0
+    valid = batch.whole.attention_mask != 0
     yield compare("hidden", out["hidden"][valid], store["hidden"][valid])
     yield compare("logits", out["logits"][valid], store["logits"][valid], TOLERANCE)
     sums, counts = loss_sums(out["logits"], batch.targets)
@@ -233,12 +231,12 @@ def compare_whole(model: Model, batch: Conversations, store: Mapping[str, np.nda
 
 def compare_gradients(model: Model, batch: Conversations, store: Mapping[str, np.ndarray]) -> Iterator[Line]:
     """The mean loss of a few questions and its gradients to every parameter; per tower, the tensor that differs most."""
-    few = batch.first(GRADIENT_ROWS)
-    arrays = model._batch(few.ids, few.attention_mask, *few.pictures)
+    few, targets = batch.first(GRADIENT_ROWS)
+    arrays = model._batch(*few)
     config, compute = model.config, model.compute.replace(remat="full")
 
     def mean_loss(params):
-        sums, counts = loss_sums(bind(config, params, compute)(arrays)["logits"], few.targets)
+        sums, counts = loss_sums(bind(config, params, compute)(arrays)["logits"], targets)
         return sums.sum() / counts.sum()
 
     loss, gradients = jax.jit(jax.value_and_grad(mean_loss))(model.params)
@@ -282,7 +280,6 @@ def describe_greedy(theirs: np.ndarray, ours: np.ndarray, leads: np.ndarray, lar
 
 
 def table(lines: Sequence[Line]) -> str:
-    """Markdown."""
     rows = (
         f"{line.name} | {line.difference:.2e} | {line.relative:.2e} | {line.tolerance:.0e} "
         f"| {'pass' if line.passed else '**FAIL**'}"
@@ -294,10 +291,8 @@ def table(lines: Sequence[Line]) -> str:
 def release_memory() -> None:
     """Gives freed memory back to the system, which glibc otherwise keeps for itself."""
     gc.collect()
-    try:
+    with contextlib.suppress(OSError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
-    except OSError:
-        return
 
 
 def measure(size: str, folder: Path | None, seed: int) -> tuple[str, bool]:
@@ -323,21 +318,21 @@ def measure(size: str, folder: Path | None, seed: int) -> tuple[str, bool]:
         progress("JAX: weights")
         ours = load(folder)
         progress("JAX: modules")
-        modules = list(compare_modules(ours, batch, store))
+        modules = list(compare_modules(ours, batch.whole, store))
         progress("JAX: forward pass")
         whole = list(compare_whole(ours, batch, store))
         release_memory()
         progress("JAX: greedy tokens")
-        tokens = ours.generate(*batch.prompts, *batch.pictures, max_new_tokens=NEW_TOKENS)
+        tokens = ours.generate(*batch.prompts, max_new_tokens=NEW_TOKENS)
         greedy, leads = store["greedy"], store["leads"]
         progress("JAX: gradients")
         gradients = list(compare_gradients(ours, batch, store))
     logits = next(line for line in whole if line.name == "logits")
     passed = np.array_equal(tokens, greedy) and all(line.passed for line in modules + whole + gradients)
-    regions = sorted(mask.shape[-1] for mask in batch.masks)
-    lengths = batch.attention_mask.sum(1)
+    regions = sorted(mask.shape[-1] for mask in batch.whole.masks)
+    lengths = batch.whole.attention_mask.sum(1)
     parts = [
-        f"{parameters:,} parameters, {weights}; float32, CPU; {len(batch.ids)} real questions of {lengths.min()} to "
+        f"{parameters:,} parameters, {weights}; float32, CPU; {len(lengths)} real questions of {lengths.min()} to "
         f"{lengths.max()} tokens with {regions[0]} to {regions[-1]} regions. Gradients: of {GRADIENT_ROWS} of them.",
         "Each module by itself, given PyTorch's inputs:",
         table(modules),
@@ -351,7 +346,7 @@ def measure(size: str, folder: Path | None, seed: int) -> tuple[str, bool]:
 
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command line; exits with 1 if a tolerance is missed."""
+    """Exits with 1 if a tolerance is missed."""
     parser = benchmark_parser("benchmarks.parity", __doc__)
     parser.add_argument("--size", choices=SIZES, default="tiny", help="of the random model (default %(default)s)")
     parser.add_argument("--folder", type=Path, help="checkpoint in the PyTorch release's layout, in place of --size")

@@ -53,15 +53,11 @@ def template_scores(items: Sequence[Mapping]) -> list[dict]:
     rights: dict[tuple[str, str], list[bool]] = defaultdict(list)
     for item, right in zip(items, _rights(items)):
         rights[item["category"], abstracted(item["question"])].append(right)
-
-    def order(key: tuple[str, str]) -> tuple:
-        return WAREHOUSE_CATEGORIES.index(key[0]), -len(rights[key]), key[1]
-
-    return [
-        {"category": key[0], "template": key[1], "questions": len(rights[key]), "correct": sum(rights[key])}
-        | {"accuracy": 100 * sum(rights[key]) / len(rights[key])}
-        for key in sorted(rights, key=order)
-    ]
+    rows = []
+    for (category, words), found in rights.items():
+        row = {"category": category, "template": words, "questions": len(found), "correct": sum(found)}
+        rows.append(row | {"accuracy": 100 * sum(found) / len(found)})
+    return sorted(rows, key=lambda r: (WAREHOUSE_CATEGORIES.index(r["category"]), -r["questions"], r["template"]))
 
 
 def distance_errors(items: Sequence[Mapping]) -> list[dict]:

@@ -126,12 +126,9 @@ def _intervals(
 def median_scores(root: Path) -> Values:
     """What the median of the training answers would score, for each category."""
     scores: Values = {}
+    splits = [[q for p in _pictures(root, split) for q in p.questions] for split in ("train", "test")]
     for name, category in CATEGORIES.items():
-        questions = {split: [q for p in _pictures(root, split) for q in p.questions] for split in ("train", "test")}
-        known, asked = (
-            [bench_answer(category, q.answer) for q in of_split if q.category == category]
-            for of_split in questions.values()
-        )
+        known, asked = ([bench_answer(category, q.answer) for q in of if q.category == category] for of in splits)
         guess = float(np.median(known))
         scores[f"{name} right"] = 100 * float(np.mean([is_success(category, guess, truth) for truth in asked]))
         scores[f"{name} error"] = 100 * float(np.mean([answer_error(category, guess, truth) for truth in asked]))

@@ -19,17 +19,7 @@ from ml_collections import ConfigDict
 from configs import demo
 from configs import studies as configs
 from eval.scoring.in_training import WAREHOUSE_SCORES
-from eval.studies.findings import (
-    SCORES,
-    Found,
-    Limits,
-    differences_over_seeds,
-    of_one_run,
-    over_seeds,
-    paired_differences,
-    score,
-    write_study,
-)
+from eval.studies import findings
 from eval.studies.variants import STAGE, VariantConfig
 from smolrgpt_jax import load
 from smolrgpt_jax.checkpoint.load import read_checkpoint, tokenizer_files
@@ -66,19 +56,19 @@ class Task:
         """The run's configuration on those data, from what configs.studies.training made."""
         return config
 
-    def test(self, model: Model, root: Path, out: Path, limits: Limits, **details: Any) -> None:
+    def test(self, model: Model, root: Path, out: Path, limits: findings.Limits, **details: Any) -> None:
         """Writes the results; details: what the report says of them, "variant" and "checkpoint" among it."""
         details["data"] = root / "data"
         curves = {details["variant"]: details["checkpoint"] / "metrics.csv"}
-        score(model, root / "data", "test", out, limits, "test_answers.json", curves, **details)
+        findings.score(model, root / "data", "test", out, limits, "test_answers.json", curves, **details)
 
     def scores(self, out: Path) -> Values:
         """What the table shows, in percent."""
         metrics = read_json(out / "metrics.json", dict)
-        return {score: metrics[score] for score in SCORES}
+        return {score: metrics[score] for score in findings.SCORES}
 
     # The same with intervals over pictures, for a study of one seed, and what the second of two variants scores more.
-    of_run, paired = staticmethod(of_one_run), staticmethod(paired_differences)
+    of_run, paired = staticmethod(findings.of_one_run), staticmethod(findings.paired_differences)
 
     def baselines(self, root: Path) -> dict[str, Values]:
         """Rows of the table that are not trained."""
@@ -121,8 +111,8 @@ def start_params(config: SmolRGPTConfig, backbone: Mapping[str, np.ndarray], see
 
 
 def run_study(
-    name: str, task: Task, out: Path, runs: Path, limits: Limits, seeds: Sequence[int], size: str
-) -> tuple[Found, Found]:
+    name: str, task: Task, out: Path, runs: Path, limits: findings.Limits, seeds: Sequence[int], size: str
+) -> tuple[findings.Found, findings.Found]:
     """Trains and tests what is not done yet and writes the study; name, size: keys of configs.studies.TRAINED and SIZES.
 
     Returns the mean scores of each variant, with 95 % intervals over seeds, and what the others score more than the first; of one
@@ -148,14 +138,14 @@ def run_study(
             scores[variant].append(task.scores(folder / "eval"))
         for row, reached in task.baselines(root).items():
             scores.setdefault(row, []).append(reached)
-    found = {variant: over_seeds(reached) for variant, reached in scores.items()}
+    found = {variant: findings.over_seeds(reached) for variant, reached in scores.items()}
     first, *others = scores
-    gains = {variant: differences_over_seeds(scores[first], scores[variant]) for variant in others}
+    gains = {variant: findings.differences_over_seeds(scores[first], scores[variant]) for variant in others}
     if len(seeds) == 1:
         results = {variant: root / variant_folder(changes) / "eval" for variant, changes in variants.items()}
         found |= {variant: task.of_run(folder) for variant, folder in results.items()}
         gains |= {v: task.paired(results[first], folder) for v, folder in results.items() if v != first}
-    write_study(out, found, gains, study=name, seeds=list(seeds), size=size)
+    findings.write_study(out, found, gains, study=name, seeds=list(seeds), size=size)
     return found, gains
 
 

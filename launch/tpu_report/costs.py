@@ -223,7 +223,7 @@ def collectives(program: Program, slice_of: Sequence[int] = ()) -> list[Collecti
         if kind not in COLLECTIVES:
             continue
         channel = int(instruction.attribute(r"channel_id=(\d+)") or 0) or next(without_channel)
-        groups = _pairs(instruction.text) if kind == "collective-permute" else replica_groups(instruction.text)
+        groups = replica_groups(instruction.text)
         spans = max((len({slice_of[d] for d in group}) for group in groups), default=1) if len(slice_of) else 1
         amount = sum(a.bytes for a in instruction.result)
         if kind in ("all-gather", "collective-permute") and kind != instruction.opcode and len(instruction.result) > 1:
@@ -254,10 +254,10 @@ def _between_slices(send: Instruction, times: int) -> Collective:
 def replica_groups(text: str) -> list[list[int]]:
     """The device groups of a collective, from any of the three forms XLA prints; raises ValueError for another one.
 
-    {{0,1},{2,3}}; [2,2]<=[4] or [2,2]<=[2,2]T(1,0); mesh['a'=2,'b'=2] {'b'}, groups along the named axes, with
+    {{0,1},{2,3}}, also of pairs of source and target; [2,2]<=[4] or [2,2]<=[2,2]T(1,0); mesh['a'=2,'b'=2] {'b'}, groups along the named axes, with
     device_ids=([2,2]T(1,0)) where the mesh is not in the devices' order.
     """
-    if listed := re.search(r"replica_groups=\{(\{[\d,{} ]*\})\}", text):
+    if listed := re.search(r"(?:replica_groups|source_target_pairs)=\{(\{[\d,{} ]*\})\}", text):
         return [_numbers(group) for group in re.findall(r"\{([\d, ]+)\}", listed.group(1))]
     if iota := re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text):
         shape, dims, order = map(_numbers, iota.groups())
@@ -286,8 +286,3 @@ def _numbers(text: str | None, separator: str = ",") -> list[int]:
 def _iota(dims: Sequence[int], order: Sequence[int]) -> np.ndarray:
     """0, 1, 2, ... in an array of these sizes, its axes in that order."""
     return np.arange(math.prod(dims)).reshape(dims).transpose(order or range(len(dims)))
-
-
-def _pairs(text: str) -> list[list[int]]:
-    listed = re.search(r"source_target_pairs=\{(.*?)\}\}", text)
-    return [[int(a), int(b)] for a, b in re.findall(r"\{(\d+),(\d+)", listed.group(0))] if listed else []

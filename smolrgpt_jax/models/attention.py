@@ -39,6 +39,9 @@ class PackedSpans(NamedTuple):
     spans: jax.Array
 
 
+Mask = jax.Array | PackedSpans  # of the first kind bool[B, S, K], True = may attend; the second is for splash, K = S
+
+
 def packed_attention_mask(picture_ids: jax.Array, question_ids: jax.Array) -> jax.Array:
     """Who may attend to whom in a packed row: bool[B, S, S].
 
@@ -113,17 +116,12 @@ def resolve_attention(
 
 
 def attention(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    mask: jax.Array | PackedSpans | None = None,
-    implementation: AttentionImplementation = "xla",
+    q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask | None = None, implementation: AttentionImplementation = "xla"
 ) -> jax.Array:
     """Scaled dot-product attention with grouped key-value heads.
 
-    q: float[B, S, H, D]; k, v: float[B, K, G, D] with H a multiple of G; mask: bool[B, S, K], True = may attend, or
-    `PackedSpans` (splash, K = S). Returns float[B, S, H, D]. Softmax in float32. A query that may attend to nothing gets
-    the mean of all values.
+    q: float[B, S, H, D]; k, v: float[B, K, G, D] with H a multiple of G. Returns float[B, S, H, D]. Softmax in float32. A query
+    that may attend to nothing gets the mean of all values.
     """
     if isinstance(mask, PackedSpans):
         return _splash(q, k, v, mask)
@@ -175,13 +173,9 @@ def _splash(q: jax.Array, k: jax.Array, v: jax.Array, packed: PackedSpans) -> ja
     block = math.gcd(length, SPLASH_BLOCK)
     # Queries, keys and values, those computed at once; the same three of the backward pass.
     sizes = splash.BlockSizes(*(block,) * 6, use_fused_bwd_kernel=True)
-    options: dict[str, Any] = {
-        "mask_value": splash.DEFAULT_MASK_VALUE,
-        "is_mqa": False,
-        "save_residuals": False,
-        "interpret": False,
-    }
-    options |= {"attn_logits_soft_cap": None, "residual_checkpoint_name": None}
+    options: dict[str, Any] = {"mask_value": splash.DEFAULT_MASK_VALUE}
+    options |= dict.fromkeys(("is_mqa", "save_residuals", "interpret"), False)
+    options |= dict.fromkeys(("attn_logits_soft_cap", "residual_checkpoint_name"))
 
     def row(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array, spans: jax.Array) -> jax.Array:
         info: Any = MaskInfo(None, None, None, None, q_sequence=cast(Any, spans))

@@ -18,6 +18,7 @@ from smolrgpt_jax.sharding import constrain_batch
 # Parameters as a flat dict, "decoder/blocks/q_proj/kernel" -> array: a stage, a sharding rule or a conversion
 # table is then a pattern over names.
 Params = Mapping[str, jax.Array]
+Shape = tuple[int, ...]
 
 Block = TypeVar("Block", bound=nnx.Module)
 
@@ -25,7 +26,7 @@ Block = TypeVar("Block", bound=nnx.Module)
 _REMAT_POLICIES = {"full": None, "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
 
 
-def random(rngs: nnx.Rngs, shape: tuple[int, ...], stddev: float) -> jax.Array:
+def random(rngs: nnx.Rngs, shape: Shape, stddev: float) -> jax.Array:
     """Normal float32 numbers."""
     return nnx.initializers.normal(stddev)(rngs.params(), shape, jnp.float32)
 
@@ -33,15 +34,7 @@ def random(rngs: nnx.Rngs, shape: tuple[int, ...], stddev: float) -> jax.Array:
 class Dense(nnx.Module):
     """Linear map over the last `len(in_shape)` dimensions: float[..., *in_shape] -> float[..., *out_shape]."""
 
-    def __init__(
-        self,
-        in_shape: tuple[int, ...],
-        out_shape: tuple[int, ...],
-        *,
-        bias: bool,
-        rngs: nnx.Rngs,
-        init_scale: float = 1.0,
-    ):
+    def __init__(self, in_shape: Shape, out_shape: Shape, *, bias: bool, rngs: nnx.Rngs, init_scale: float = 1.0):
         # Variance 1 / number of inputs.
         stddev = 1.0 / math.sqrt(math.prod(in_shape))
         self.kernel = nnx.Param(init_scale * random(rngs, (*in_shape, *out_shape), stddev))

@@ -50,15 +50,12 @@ class VisionEncoder(nnx.Module):
     """Pictures to patch features."""
 
     def __init__(self, config: VisionConfig, compute: Compute, rngs: nnx.Rngs):
-        patch = config.patch_size
-        self.patch_embedding = Dense(
-            (patch, patch, 3), (config.width,), bias=True, rngs=rngs, init_scale=PATCH_INIT_SCALE
-        )
-        self.position_embedding = nnx.Param(
-            jnp.asarray(POSITION_INIT_SCALE * sincos_positions(config.grid, config.width))
-        )
+        patch, width = config.patch_size, config.width
+        positions = POSITION_INIT_SCALE * sincos_positions(config.grid, width)
+        self.patch_embedding = Dense((patch, patch, 3), (width,), bias=True, rngs=rngs, init_scale=PATCH_INIT_SCALE)
+        self.position_embedding = nnx.Param(jnp.asarray(positions))
         self.blocks = stack_blocks(lambda r: VisionBlock(config, r), config.layers, rngs)
-        self.norm = LayerNorm(config.width, config.layer_norm_eps)
+        self.norm = LayerNorm(width, config.layer_norm_eps)
         self.grid, self.patch_size = config.grid, patch
         self.compute = compute
 

@@ -10,12 +10,13 @@ import numpy as np
 from flax import nnx
 
 from smolrgpt_jax.config import AttentionImplementation, Compute, DecoderConfig
-from smolrgpt_jax.models.attention import MASKED, PackedSpans, attention, cache_attention
+from smolrgpt_jax.models.attention import MASKED, Mask, PackedSpans, attention, cache_attention
 from smolrgpt_jax.models.layers import Dense, Params, RMSNorm, bound, random, run_blocks, stack_blocks
 from smolrgpt_jax.sharding import constrain, constrain_batch
 
 # Stacked over layers: keys and values, float[L, B, K, G, D].
 KVCache = tuple[jax.Array, jax.Array]
+Angles = tuple[jax.Array, jax.Array]  # cosines and sines, float32[B, S, head_dim / 2] each
 
 
 def inverse_frequencies(head_dim: int, base: float) -> np.ndarray:
@@ -28,10 +29,10 @@ def inverse_frequencies(head_dim: int, base: float) -> np.ndarray:
     return np.float32(1.0) / powers
 
 
-def rotary_angles(positions: jax.Array, config: DecoderConfig, longest: int) -> tuple[jax.Array, jax.Array]:
-    """Cosines and sines, float32[B, S, head_dim / 2].
+def rotary_angles(positions: jax.Array, config: DecoderConfig, longest: int) -> Angles:
+    """The angles at positions int32[B, S].
 
-    positions: int32[B, S]. `longest` is a static bound on the positions; where it exceeds `max_positions`, frequencies
+    `longest` is a static bound on the positions; where it exceeds `max_positions`, frequencies
     are divided by (largest position + 1) / max_positions, as the PyTorch release does.
     """
     frequencies = jnp.asarray(inverse_frequencies(config.head_dim, config.rope_base))
@@ -42,8 +43,8 @@ def rotary_angles(positions: jax.Array, config: DecoderConfig, longest: int) -> 
     return jnp.cos(angles) * config.rope_scale, jnp.sin(angles) * config.rope_scale
 
 
-def rotate(x: jax.Array, angles: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """Rotates pairs (first half, second half) of the head dimension. x: float[B, S, H, D]; angles: float32[B, S, D / 2] each."""
+def rotate(x: jax.Array, angles: Angles) -> jax.Array:
+    """Rotates pairs (first half, second half) of the head dimension of x, float[B, S, H, D]."""
     cos, sin = (a[:, :, None] for a in angles)
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
@@ -64,18 +65,14 @@ class DecoderBlock(nnx.Module):
         self.down_proj = Dense((config.mlp_width,), (width,), bias=False, rngs=rngs, init_scale=residual_scale)
 
     def __call__(
-        self,
-        x: jax.Array,
-        angles: tuple[jax.Array, jax.Array],
-        mask: jax.Array | PackedSpans,
-        implementation: AttentionImplementation,
+        self, x: jax.Array, angles: Angles, mask: Mask, implementation: AttentionImplementation
     ) -> tuple[jax.Array, KVCache]:
-        """x: float[B, S, D]; mask: see `attention`. Returns the same, and keys and values float[B, S, G, D]."""
+        """x: float[B, S, D]. Returns the same, and keys and values float[B, S, G, D]."""
         q, k, v = self._project(x, angles)
         return self._finish(x, attention(q, k, v, mask, implementation)), (k, v)
 
     def decode(
-        self, x: jax.Array, angles: tuple[jax.Array, jax.Array], visible: jax.Array, cache: KVCache, column: jax.Array
+        self, x: jax.Array, angles: Angles, visible: jax.Array, cache: KVCache, column: jax.Array
     ) -> tuple[jax.Array, KVCache]:
         """One token per row: x float[B, 1, D]; arguments and the new cache as in `Decoder.decode`, of this layer."""
         q, k, v = self._project(x, angles)
@@ -86,7 +83,7 @@ class DecoderBlock(nnx.Module):
         attended = cache_attention(q[:, 0], keys.astype(q.dtype), values.astype(q.dtype), visible)
         return self._finish(x, attended[:, None]), (keys, values)
 
-    def _project(self, x: jax.Array, angles: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def _project(self, x: jax.Array, angles: Angles) -> tuple[jax.Array, jax.Array, jax.Array]:
         h = self.norm1(x)
         return rotate(self.q_proj(h), angles), rotate(self.k_proj(h), angles), self.v_proj(h)
 
@@ -127,9 +124,9 @@ class Decoder(nnx.Module):
         return jnp.where(jnp.arange(logits.shape[-1]) < self.config.vocab_size, logits, MASKED)
 
     def __call__(
-        self, x: jax.Array, positions: jax.Array, mask: jax.Array | PackedSpans, keep: bool = False
+        self, x: jax.Array, positions: jax.Array, mask: Mask, keep: bool = False
     ) -> tuple[jax.Array, KVCache | None]:
-        """x: float[B, S, D]; positions: int32[B, S]; mask: see `attention`.
+        """x: float[B, S, D]; positions: int32[B, S].
 
         Returns hidden float[B, S, D] after the final norm, and the layers' keys and values, float[L, B, S, G, D], if they are kept.
         """

@@ -1,14 +1,22 @@
 """Things that no question is about: they stand in the way, hide parts and make scenes differ."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
-from smolrgpt_jax.warehouse.scene.objects import CARDBOARD, COLORS, Cuboid, Place, pick, tinted
+from smolrgpt_jax.files import read_json
+from smolrgpt_jax.warehouse.scene.objects import CARDBOARD, COLORS, Color, Cuboid, Place, pick, tinted
 
 YELLOW, BLACK, STEEL, LEGS, COLUMN, CONE, BAND, TROLLEY, CLADDING, PANE, POLE = COLORS["clutter"]
 Draw = Callable[[np.random.Generator, Place], list[Cuboid]]
 SIDES = (-1, 1)
+# Name -> boxes: the middle of the bottom, the size, both in metres, and the part whose colour it has.
+SHAPES = read_json(Path(__file__).with_name("shapes.json"), dict)
+
+
+def shaped(place: Place, name: str, **colors: Color) -> list[Cuboid]:
+    return [place(offset, size, colors[part]) for offset, size, part in SHAPES[name]]
 
 
 def furniture(rng: np.random.Generator, place: Place) -> list[Cuboid]:
@@ -55,9 +63,7 @@ def pillar(rng: np.random.Generator, place: Place) -> list[Cuboid]:
 
 def cone(rng: np.random.Generator, place: Place) -> list[Cuboid]:
     """A traffic cone in three steps."""
-    orange = tinted(rng, CONE)
-    steps = ((0, 0.36, 0.04, orange), (0.04, 0.22, 0.22, orange), (0.26, 0.15, 0.14, BAND), (0.40, 0.09, 0.18, orange))
-    return [place((0, 0, base), (wide, wide, high), color) for base, wide, high, color in steps]
+    return shaped(place, "cone", cone=tinted(rng, CONE), band=BAND)
 
 
 def crates(rng: np.random.Generator, place: Place) -> list[Cuboid]:
@@ -87,21 +93,7 @@ def trolley(rng: np.random.Generator, place: Place) -> list[Cuboid]:
 
 def forklift(rng: np.random.Generator, place: Place) -> list[Cuboid]:
     """A parked truck with mast and forks."""
-    paint, boxes = tinted(rng, pick(rng, COLORS["trucks"])), []
-    for x, y, base, size, color in (
-        (0.1, 0, 0.15, (1.5, 1.0, 0.65), paint),
-        (0.6, 0, 0.8, (0.5, 0.95, 0.35), BLACK),
-        (0.05, 0, 0.8, (0.45, 0.5, 0.45), BLACK),
-        (0.1, 0, 2.0, (1.05, 0.95, 0.06), paint),
-        (-0.38, 0.44, 0.8, (0.06, 0.06, 1.2), BLACK),
-        (0.6, 0.44, 0.8, (0.06, 0.06, 1.2), BLACK),
-        (-0.72, 0.3, 0.05, (0.10, 0.10, 2.2), STEEL),
-        (-1.25, 0.25, 0.06, (1.0, 0.12, 0.05), STEEL),
-        (-0.4, 0.45, 0, (0.5, 0.16, 0.42), BLACK),
-        (0.6, 0.45, 0, (0.5, 0.16, 0.42), BLACK),
-    ):
-        boxes += [place((x, side * y, base), size, color) for side in (SIDES if y else (1,))]
-    return boxes
+    return shaped(place, "forklift", paint=tinted(rng, pick(rng, COLORS["trucks"])), black=BLACK, steel=STEEL)
 
 
 def cabinet(rng: np.random.Generator, place: Place) -> list[Cuboid]:

@@ -255,14 +255,12 @@ class Captioner:
         text = f"The transporter {empty[0]} is empty." if empty else "None is empty."
         return Caption(f"Which transporter of {masks(regions)} is empty?", text, tuple(regions))
 
-    def _name_each(self) -> Caption:
-        regions = self._some(2, 7)
-        return Caption(f"Name {masks(regions)}.", worked.in_turn(regions, 0, name).rstrip(), tuple(regions))
+    def _each(self, prompt: str, say: Callable[[Region], str], most: int) -> Caption:
+        regions = self._some(2, most)
+        return Caption(prompt.format(masks(regions)), worked.in_turn(regions, 0, say).rstrip(), tuple(regions))
 
-    def _place_each(self) -> Caption:
-        regions = self._some(2, 6)
-        text = worked.in_turn(regions, 0, lambda region: f"at {percent(region.u)}").rstrip()
-        return Caption(f"Place {masks(regions)}.", text, tuple(regions))
+    _name_each = functools.partialmethod(_each, "Name {}.", name, 7)
+    _place_each = functools.partialmethod(_each, "Place {}.", lambda region: f"at {percent(region.u)}", 6)
 
     def _inside_each(self) -> Caption:
         (buffer,), pallets = self._some(1, 1, "buffer"), self._some(1, 6, "pallet")

@@ -5,6 +5,7 @@ Answers name regions "[Region i]", the i-th "<mask>" of the question. Masks of o
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeVar
 
@@ -308,22 +309,15 @@ class Asker:
         draft.work(worked.insides, self.pallets, buffer)
         inside = [draft.name(pallet) for pallet in self.pallets if is_inside(pallet, buffer)]
         are, pallets = ("is", "pallet") if len(inside) == 1 else ("are", "pallets")
-        words: dict[str, str | Region] = {
-            "are": are,
-            "pallets": pallets,
-            "buffer": buffer,
-            "count": NUMBER_WORDS[len(inside)],
-        }
-        text = draft.worded("found" if inside else "none_found", **words, listed=" ".join(inside))
-        text += draft.worded("totals", **words)
+        count = NUMBER_WORDS[len(inside)]
+        worded = functools.partial(draft.worded, are=are, pallets=pallets, buffer=buffer, count=count)
+        text = worded("found" if inside else "none_found", listed=" ".join(inside)) + worded("totals")
         return draft.asked("count", text, len(inside), ("count", draft.wording))
 
     def _closest_to_empty(self) -> tuple[Region, Region]:
         """The one empty transporter and the pallet that is clearly closest to it."""
-        empty = [region for region in self.transporters if not region.thing.carrying]
-        if len(empty) != 1:
-            raise Unclear
-        return empty[0], clear(nearest(empty[0], self.pallets))
+        (empty,) = _first(1, [region for region in self.transporters if not region.thing.carrying])
+        return empty, clear(nearest(empty, self.pallets))
 
     def _pallet_for_one(self) -> Asked:
         transporter, pallet = self._closest_to_empty()
