@@ -114,12 +114,7 @@ def report(results: dict[str, list[tuple[float, int]]], size: int) -> str:
 
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = benchmark_parser("benchmarks.convert", __doc__)
-    parser.add_argument("--size", choices=SIZES, default="full", help="tiny: the demo's model; full: the published one")
-    parser.add_argument("--workdir", type=Path, required=True)
-    parser.add_argument("--rounds", type=int, default=3, help="the table shows medians")
-    parser.add_argument("--seed", type=int, default=0)
-    a = parser.parse_args(arguments)
+    a = benchmark_parser("benchmarks.convert", __doc__, size=SIZES).parse_args(arguments)
     work = a.workdir / "benchmark-convert"
     if work.exists():
         raise RunError(f"{work} exists already")

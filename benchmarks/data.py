@@ -70,12 +70,7 @@ def table(rates: Mapping[str, float]) -> str:
 
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = benchmark_parser("benchmarks.data", __doc__)
-    parser.add_argument("--scenes", type=int, default=24, help="pictures (default %(default)s)")
-    parser.add_argument("--width", type=int, default=1920)
-    parser.add_argument("--height", type=int, default=1080)
-    parser.add_argument("--rounds", type=int, default=3, help="passes of each loader (default %(default)s)")
-    a = parser.parse_args(arguments)
+    a = benchmark_parser("benchmarks.data", __doc__).parse_args(arguments)
     print(f"making {a.scenes} scenes of {a.width}x{a.height} pixels, then {a.rounds} passes of each loader", flush=True)
     tokenizer = ChatTokenizer.load(TOKENIZER)
     with tempfile.TemporaryDirectory() as folder:

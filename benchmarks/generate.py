@@ -151,12 +151,7 @@ def table(cases: Sequence[Case]) -> str:
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Exits with 1 if an answer differs."""
-    parser = benchmark_parser("benchmarks.generate", __doc__)
-    parser.add_argument("--size", choices=SIZES, default="small", help="of the model (default %(default)s)")
-    parser.add_argument("--questions", type=int, default=16, help="of each case, a multiple of 8 (default %(default)s)")
-    parser.add_argument("--batch_size", type=int, default=64, help="of both sides (default %(default)s)")
-    parser.add_argument("--max_length", type=int, default=0, help="PyTorch's padded prompts; 0: the longest of a batch")
-    a = parser.parse_args(arguments)
+    a = benchmark_parser("benchmarks.generate", __doc__, size=SIZES).parse_args(arguments)
     print(f"answering 2 x {a.questions} questions twice with a random model of size {a.size}", flush=True)
     jax.config.update("jax_default_matmul_precision", "highest")
     tokenizer = ChatTokenizer.load(TOKENIZER)

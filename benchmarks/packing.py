@@ -104,11 +104,7 @@ def table(measured: Sequence[Case]) -> str:
 
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = benchmark_parser("benchmarks.packing", __doc__)
-    parser.add_argument("--preset", choices=PRESETS, default="smolrgpt", help="size (default %(default)s)")
-    parser.add_argument("--scenes", type=int, default=200, help="pictures (default %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="timed steps of each (default %(default)s)")
-    a = parser.parse_args(arguments)
+    a = benchmark_parser("benchmarks.packing", __doc__, preset=PRESETS).parse_args(arguments)
     print(f"making {a.scenes} scenes, then timing {a.rounds} steps of {1 + len(ROWS)} kinds of rows", flush=True)
     config = PRESETS[a.preset]
     with tempfile.TemporaryDirectory() as folder:

@@ -347,11 +347,7 @@ def measure(size: str, folder: Path | None, seed: int) -> tuple[str, bool]:
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Exits with 1 if a tolerance is missed."""
-    parser = benchmark_parser("benchmarks.parity", __doc__)
-    parser.add_argument("--size", choices=SIZES, default="tiny", help="of the random model (default %(default)s)")
-    parser.add_argument("--folder", type=Path, help="checkpoint in the PyTorch release's layout, in place of --size")
-    parser.add_argument("--seed", type=int, default=0, help="of the random weights (default %(default)s)")
-    a = parser.parse_args(arguments)
+    a = benchmark_parser("benchmarks.parity", __doc__, size=SIZES).parse_args(arguments)
     jax.config.update("jax_default_matmul_precision", "highest")
     progress(f"comparing {a.folder or f'a random model of size {a.size}'} in PyTorch and JAX, {QUESTIONS} questions")
     report, passed = measure(a.size, a.folder, a.seed)

@@ -31,9 +31,9 @@ SIZES = {
 }
 
 
-def benchmark_parser(module: str, doc: str) -> argparse.ArgumentParser:
-    """The parser of a benchmark's command, with --out."""
-    parser = command_line(module, doc)
+def benchmark_parser(module: str, doc: str, **choices: Iterable[str]) -> argparse.ArgumentParser:
+    """`command_line` of a benchmark, with --out."""
+    parser = command_line(module, doc, **choices)
     parser.add_argument("--out", type=out_file, help="Markdown file to write the result to, as well")
     return parser
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.shared import markdown, show
-from eval.command_line import command_line, out_folder
+from eval.command_line import command_line
 from smolrgpt_jax.chips import GIB
 from smolrgpt_jax.errors import RunError, told
 from smolrgpt_jax.files import read_json
@@ -68,11 +68,8 @@ def table(reports: dict[str, dict]) -> str:
 
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = command_line("benchmarks.tpu_compile", __doc__)
-    parser.add_argument(
-        "--out", type=out_folder, default=Path("benchmarks/results"), help="folder (default %(default)s)"
-    )
-    parser.add_argument("--only", nargs="+", choices=list(CASES), default=list(CASES), metavar="NAME")
+    parser = command_line("benchmarks.tpu_compile", __doc__, only=CASES)
+    parser.set_defaults(only=list(CASES))
     a = parser.parse_args(arguments)
     results = {name: a.out / "tpu_compile" / f"{name}.json" for name in CASES}
     print(f"compiling {len(a.only)} programs into {a.out / 'tpu_compile'}; some minutes each on two cores", flush=True)

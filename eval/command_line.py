@@ -3,6 +3,8 @@
 import argparse
 import functools
 import sys
+import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +25,27 @@ class _Parser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **settings: Any):
         super().__init__(*args, **settings)
         self.register("type", Path, _typed)
-        self.register("type", "int", int)  # of options that stand in JSON
+        # Of options that stand in files.
+        for name, read in (("path", _typed), ("int", int), ("out_file", out_file), ("out_folder", out_folder)):
+            self.register("type", name, read)
 
 
-def command_line(module: str, doc: str) -> argparse.ArgumentParser:
-    """The parser of `python -m MODULE` or `smolrgpt COMMAND`, whose help shows the module's docstring as it stands."""
+def command_line(module: str, doc: str, **choices: Iterable[str]) -> argparse.ArgumentParser:
+    """The parser of `python -m MODULE` or `smolrgpt COMMAND`, whose help shows the module's docstring as it stands.
+
+    Its options are those of the file options.toml in the module's package, where there is one; choices: of some of them.
+    """
     prog = sys.argv[0] if sys.argv[0].startswith("smolrgpt ") else f"python -m {module}"
-    return _Parser(prog=prog, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _Parser(prog=prog, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    package, name = module.split(".", 1)
+    file = Path(__file__).parents[1] / package / "options.toml"
+    options = tomllib.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    for option, how in options.get(name, {}).items():
+        if "default" in how:
+            how.setdefault("type", type(how["default"]))
+        known = choices.get(option.lstrip("-"))
+        parser.add_argument(option, **how, **({} if known is None else {"choices": known}))
+    return parser
 
 
 def out_file(name: str, folder: bool = False) -> Path:

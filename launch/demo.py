@@ -99,9 +99,7 @@ def real_sides(model: "Model", folder: Path, asked: "AnswerOptions") -> str:
 @told("interrupted; the same command goes on from here")
 def main() -> None:
     parser = command_line("launch.demo", __doc__)
-    workdir = "of everything made (default %(default)s)"
-    parser.add_argument("--workdir", type=Path, default=Path(demo.ROOT), help=workdir)
-    parser.add_argument("--seed", type=int, default=0, help="of warehouse and training (default %(default)s)")
+    parser.set_defaults(workdir=Path(demo.ROOT))
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     run(arguments.workdir, arguments.seed)

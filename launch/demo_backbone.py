@@ -13,7 +13,7 @@ from pathlib import Path
 
 from configs import demo_backbone
 from convert.folders import jax_to_torch
-from eval.command_line import command_line, out_folder
+from eval.command_line import command_line
 from smolrgpt_jax.checkpoint.orbax import find_checkpoint
 from smolrgpt_jax.checkpoint.torch import read_folder
 from smolrgpt_jax.errors import told
@@ -83,10 +83,8 @@ def model_card(folder: Path) -> str:
 @told("interrupted; the same command goes on from here")
 def main() -> None:
     parser = command_line("launch.demo_backbone", __doc__)
-    root, default = Path(demo_backbone.ROOT), "(default %(default)s)"
-    parser.add_argument("--workdir", type=Path, default=root, help=f"of the phases' data and checkpoints {default}")
-    out = f"new folder for weights, log and model card {default}"
-    parser.add_argument("--out", type=out_folder, default=root / "shipped", help=out)
+    root = Path(demo_backbone.ROOT)
+    parser.set_defaults(workdir=root, out=root / "shipped")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     print(f"training the phases {', '.join(demo_backbone.PHASES)} in {arguments.workdir}, writing {arguments.out}")

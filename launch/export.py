@@ -11,7 +11,6 @@ tokenizer, manifest.json, which says how to call them, and run.py, which does so
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 
 from eval.command_line import command_line
 from smolrgpt_jax.errors import told
@@ -19,23 +18,7 @@ from smolrgpt_jax.errors import told
 
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = command_line("launch.export", __doc__)
-    add = parser.add_argument
-    add("--checkpoint", required=True, type=Path, help="checkpoint of ours, training folder or PyTorch folder")
-    add("--out", required=True, type=Path, help="new folder")
-    add("--platforms", default="cpu,cuda,tpu", help="what the programs run on (default %(default)s)")
-    add("--batch", type=int, help="prompts of every call (default: any number)")
-    add(
-        "--prompt_tokens", type=int, help="longest prompt, picture included (default: the model's longest conversation)"
-    )
-    regions = "most regions of a prompt; 0: pictures without depth alone (default %(default)s)"
-    add("--regions", type=int, default=18, help=regions)
-    length = "longest answer, in tokens (default: as long as the checkpoint was trained for; 120 for a published one)"
-    add("--new_tokens", type=int, help=length)
-    dtype = "of activations and of stored parameters; float32 is exact on every platform (default %(default)s)"
-    add("--dtype", choices=("float32", "bfloat16"), default="float32", help=dtype)
-    add("--tokenizer", type=Path, help="folder with tokenizer.json, for a checkpoint that brings none")
-    args = parser.parse_args(arguments)
+    args = command_line("launch.export", __doc__).parse_args(arguments)
     print(f"exporting {args.checkpoint} for {args.platforms} into {args.out}", flush=True)
     if args.out.exists():
         raise ValueError(f"{args.out} exists already; nothing was written")

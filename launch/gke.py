@@ -17,21 +17,7 @@ from smolrgpt_jax.errors import told
 
 @told("interrupted")
 def main(arguments: Sequence[str] | None = None, runner: Runner | None = None) -> None:
-    launcher = Launcher("launch.gke", __doc__)
-    image = launcher.verb("image", "build and push the container image, also for launch.xpk")
-    image.add_argument("image", help="its name with the registry")
-    tpu = ("--topology", "--slices", "--spot")
-    pool = launcher.verb("pool", "add a TPU node pool per slice to a cluster", "--zone", *tpu)
-    pool.add_argument("cluster")
-    pool.add_argument("--region", required=True, help="of the cluster")
-    training = ("name", *tpu, "--image", "--bucket", "--max_restarts", "--config", "--workdir")
-    for verb, help in (("manifest", "print the JobSet"), ("apply", "start the training")):
-        job = launcher.verb(verb, help, *training)
-        job.add_argument("--service_account", help="Kubernetes service account with access to the bucket")
-    launcher.verb("logs", "follow the log of process 0", "name", "--lines")
-    launcher.verb("status", "the JobSet and its pods", "name")
-    launcher.verb("delete", "end the training", "name")
-    a, runner = launcher.parse(arguments, runner)
+    a, runner = Launcher("gke", __doc__).parse(arguments, runner)
     if a.verb == "image":
         dockerfile = ROOT / "launch" / "pods" / "Dockerfile"
         runner.run(["docker", "build", f"--file={dockerfile}", f"--tag={a.image}", str(ROOT)])

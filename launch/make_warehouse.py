@@ -5,38 +5,26 @@ python -m launch.make_warehouse --out DIR --bench --osd --llava --parquet    # a
 """
 
 import dataclasses
-from pathlib import Path
 
 from eval.command_line import command_line
 from smolrgpt_jax.errors import told
-from smolrgpt_jax.warehouse.parameters import MIXES, WarehouseConfig
+from smolrgpt_jax.warehouse.parameters import FORMATS, MIXES, WarehouseConfig
 from smolrgpt_jax.warehouse.write import make_warehouse
-
-FLAGS = {
-    "bench": "also write questions in SpatialRGPT-Bench's format about the test split, in DIR/bench",
-    "osd": "also write conversations in the Open Spatial Dataset's format about train and val, in DIR/osd",
-    "llava": "also write captions of train and val in LLaVA-CC3M's format, in DIR/llava",
-    "parquet": "also write all of these as the SmolRGPT parquet sets, in DIR/parquet",
-}
 
 
 @told()
 def main() -> None:
     parser = command_line("launch.make_warehouse", __doc__)
-    parser.add_argument("--out", type=Path, required=True, help="new folder")
     for field in dataclasses.fields(WarehouseConfig):
         if about := field.metadata.get("about"):
             kind, choices = type(field.default), MIXES if field.name == "mix" else None
             about += " (default %(default)s)"
             parser.add_argument(f"--{field.name}", type=kind, default=field.default, choices=choices, help=about)
-    for name, what in FLAGS.items():
-        parser.add_argument(f"--{name}", action="store_true", help=what)
-    parser.add_argument("--workers", type=int, help="processes, without effect on the result (default: one per core)")
     arguments = vars(parser.parse_args())
     out, workers = arguments.pop("out"), arguments.pop("workers")
     if workers is not None and workers < 1:
         raise ValueError(f"{workers} workers are too few")
-    formats = tuple(name for name in FLAGS if arguments.pop(name))
+    formats = tuple(name for name in FORMATS if arguments.pop(name))
     config = WarehouseConfig(**arguments, formats=formats)
     sizes = ", ".join(f"{size} {split}" for split, size in config.split_sizes().items())
     details = ", ".join([f"{config.width}x{config.height} pixels", f"seed {config.seed}", *formats])

@@ -6,6 +6,7 @@ Started again after it was stopped, it goes on with the shards that are missing 
 `tfds.builder_from_directory(DIR)` too.
 """
 
+import dataclasses
 import time
 from pathlib import Path
 
@@ -34,20 +35,9 @@ def read(source: str, root: Path, split: str, annotations: str | None, bad: BadR
 
 @told("interrupted; started again, it goes on where it was")
 def main() -> None:
-    parser = command_line("launch.prepare_data", __doc__)
-    add, number = parser.add_argument, {"type": int, "help": "default %(default)s"}
-    add("--source", choices=SOURCES, required=True, help="format of the data set")
-    add("--root", type=Path, required=True, help="its folder")
-    add("--out", type=Path, required=True, help="new folder")
-    add("--splits", nargs="+", help="default: train and val of a warehouse, all of another source as train")
-    add("--annotations", help="file name under --root, where it is not the published one")
-    add("--image_size", default=PrepareConfig.image_size, **number)
-    add("--mask_grid", default=PrepareConfig.mask_grid, **number)
-    add("--depth_mode", choices=DEPTH_MODES, default=PrepareConfig.depth_mode)
-    add("--pictures_per_shard", default=PrepareConfig.pictures_per_shard, **number)
-    policy = "stop at the first bad record, or leave it out and report it (default %(default)s)"
-    add("--on_bad_record", choices=BadRecords.POLICIES, default="error", help=policy)
-    add("--workers", type=int, help="processes, without effect on the result (default: one per core)")
+    known = {"source": SOURCES, "depth_mode": DEPTH_MODES, "on_bad_record": BadRecords.POLICIES}
+    parser = command_line("launch.prepare_data", __doc__, **known)
+    parser.set_defaults(**dataclasses.asdict(PrepareConfig()))
     a = parser.parse_args()
     splits = a.splits or (["train", "val"] if a.source == "warehouse" else ["train"])
     started = time.monotonic()

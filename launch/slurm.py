@@ -15,16 +15,7 @@ from smolrgpt_jax.errors import told
 
 @told("interrupted")
 def main(arguments: Sequence[str] | None = None, runner: Runner | None = None) -> None:
-    launcher = Launcher("launch.slurm", __doc__)
-    submit = launcher.verb("submit", "queue the training", "--config", "--workdir")
-    submit.add_argument("--nodes", type=int, default=1, help="default %(default)s")
-    submit.add_argument("--gpus_per_node", type=int, required=True)
-    submit.add_argument("--time", required=True, help="limit of one run, as sbatch takes it")
-    submit.add_argument("--partition")
-    submit.add_argument("--account")
-    for verb in (submit, launcher.verb("status", "your jobs"), launcher.verb("cancel", "end your jobs")):
-        verb.add_argument("--name", default="smolrgpt", help="of the job (default %(default)s)")
-    a, runner = launcher.parse(arguments, runner)
+    a, runner = Launcher("slurm", __doc__).parse(arguments, runner)
     if a.verb == "status":
         runner.run(["squeue", "--me", f"--name={a.name}"])
     elif a.verb == "cancel":

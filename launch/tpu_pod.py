@@ -16,22 +16,7 @@ from smolrgpt_jax.errors import told
 
 @told("interrupted")
 def main(arguments: Sequence[str] | None = None, runner: Runner | None = None) -> None:
-    launcher = Launcher("launch.tpu_pod", __doc__)
-    place, tpu = ("name", "--zone", "--project", "--slices"), ("--topology", "--spot")
-    create = launcher.verb("create", "ask for the slices", *place, *tpu)
-    launcher.verb("wait", "wait until they are there", *place)
-    launcher.verb("install", "copy and install the code on every host", *place, "--bucket")
-    launcher.verb("run", "start launch.train on every host", *place, "--config", "--workdir")
-    logs = launcher.verb("logs", "follow the log", *place, "--lines")
-    logs.add_argument("--worker", default="0", help="host number, or all (default %(default)s)")
-    launcher.verb("stop", "save and stop the training", *place)
-    training = ("--bucket", "--config", "--workdir", "--max_restarts")
-    resume = launcher.verb("resume", "everything, until done", *place, *tpu, *training)
-    resume.set_defaults(max_restarts=10)
-    for verb in (create, resume):
-        verb.add_argument("--runtime_version", help="software of the TPU VMs (default: the one of the topology)")
-    launcher.verb("delete", "give the slices back", *place)
-    a, runner = launcher.parse(arguments, runner)
+    a, runner = Launcher("tpu_pod", __doc__).parse(arguments, runner)
     pod = QueuedResource(runner, a.name, a.zone, a.project, a.slices)
     if "topology" in a:
         pod.tpu, pod.runtime, pod.spot = find_slice(a.topology), a.runtime_version, a.spot

@@ -83,19 +83,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 @told()
 def main() -> None:
-    parser = command_line("launch.train_router", __doc__)
-    add = parser.add_argument
-    add("--data", type=Path, required=True, help="annotation file to train on")
-    add("--out", type=Path, required=True, help="new folder")
-    add("--init", type=Path, help="Longformer folder to start from (default: a small new model)")
-    kinds = classify.TEXT_KINDS
-    add("--text", choices=kinds, default=kinds[0], help="what is classified (default %(default)s)")
-    add("--val", type=Path, help="annotation file to count right categories on at the end")
-    add("--steps", type=int, default=200, help="of a new model 200, the default, take about a minute of CPU time")
-    add("--batch", type=int, default=32, help="texts per step (default %(default)s)")
+    parser = command_line("launch.train_router", __doc__, text=classify.TEXT_KINDS)
     peaks = f"default {PEAK_NEW:g}, with --init {PEAK_PRETRAINED:g}"
-    add("--learning_rate", type=float, help=f"peak of the schedule ({peaks})")
-    add("--seed", type=int, default=0, help="of new parameters and the order of texts (default %(default)s)")
+    parser.add_argument("--learning_rate", type=float, help=f"peak of the schedule ({peaks})")
     run(parser.parse_args())
 
 

@@ -10,7 +10,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
-from eval.command_line import command_line, out_folder
+from eval.command_line import command_line
 from smolrgpt_jax.data.chat import IMAGE_TOKEN, MASK_DEPTH_TOKEN, MASK_RGB_TOKEN, ChatTokenizer
 from smolrgpt_jax.data.records import IMAGE, MASK
 from smolrgpt_jax.errors import DataError, told
@@ -77,11 +77,7 @@ def pieces(files: Iterable[Path]) -> Iterator[str]:
 
 @told()
 def main() -> None:
-    parser = command_line("launch.train_tokenizer", __doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder with train*.json")
-    parser.add_argument("--vocab_size", type=int, default=640, help="number of tokens, the three of SmolRGPT included")
-    parser.add_argument("--out", type=out_folder, required=True, help="folder to write")
-    args = parser.parse_args()
+    args = command_line("launch.train_tokenizer", __doc__).parse_args()
     files = sorted(args.data.glob("train*.json"))
     if not files:
         raise DataError(f"{args.data} holds no train*.json")

@@ -6,11 +6,10 @@ python -m launch.warehouse_gallery --data DIR --split train --out gallery.png [-
 import textwrap
 from collections.abc import Sequence
 from itertools import accumulate, cycle
-from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from eval.command_line import command_line, out_file
+from eval.command_line import command_line
 from eval.report.html import numbered
 from eval.report.overlay import draw_regions
 from smolrgpt_jax.data.images import upright_depth
@@ -69,12 +68,7 @@ def _tile(picture: Picture, question: Question) -> Image.Image:
 
 @told()
 def main() -> None:
-    parser = command_line("launch.warehouse_gallery", __doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder of a warehouse")
-    parser.add_argument("--split", default="train", help="train, val or test (default %(default)s)")
-    parser.add_argument("--out", type=out_file, required=True, help="PNG file")
-    parser.add_argument("--scenes", type=int, default=12, help="pictures to show (default %(default)s)")
-    arguments = parser.parse_args()
+    arguments = command_line("launch.warehouse_gallery", __doc__).parse_args()
     if arguments.scenes < 1:
         raise ValueError(f"{arguments.scenes} scenes are too few")
     print(f"drawing {arguments.scenes} pictures of {arguments.data}/{arguments.split} into {arguments.out}")

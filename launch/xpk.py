@@ -15,18 +15,11 @@ from smolrgpt_jax.errors import told
 
 @told("interrupted")
 def main(arguments: Sequence[str] | None = None, runner: Runner | None = None) -> None:
-    launcher = Launcher("launch.xpk", __doc__)
-    place, tpu = ("--cluster", "--zone", "--project"), ("--topology", "--slices")
-    kind = launcher.verb("cluster", "make a cluster with these slices", *place, *tpu)
-    kind = kind.add_mutually_exclusive_group(required=True)
+    launcher = Launcher("xpk", __doc__)
+    kind = launcher.verbs["cluster"].add_mutually_exclusive_group(required=True)
     kind.add_argument("--spot", **OPTIONS["--spot"])
     kind.add_argument("--on_demand", action="store_true")
     kind.add_argument("--reservation", help="its name")
-    training = ("name", "--image", "--max_restarts", "--config", "--workdir")
-    launcher.verb("run", "start a training", *training, *place, *tpu)
-    launcher.verb("list", "the cluster's workloads", *place)
-    launcher.verb("delete", "end a training", "name", *place)
-    launcher.verb("delete_cluster", "give the cluster back", *place)
     a, runner = launcher.parse(arguments, runner)
     where = [f"--cluster={a.cluster}", f"--zone={a.zone}", *([f"--project={a.project}"] if a.project else [])]
     if "topology" in a:

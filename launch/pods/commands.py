@@ -6,18 +6,18 @@ import shutil
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
 from eval.command_line import command_line
-from smolrgpt_jax import files
 from smolrgpt_jax.chips import SLICES
 from smolrgpt_jax.errors import RunError
 
 ROOT = Path(__file__).parents[2]
 SAVE_SECONDS = 300  # from the warning to the end of a training, in which it saves
-# Programs: where each comes from; options: what several launchers or verbs take.
-PROGRAMS, OPTIONS = files.read_json(Path(__file__).with_suffix(".json"), dict).values()
+_FILE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+PROGRAMS, OPTIONS, VERBS = _FILE["programs"], _FILE["options"], _FILE["verbs"]
 OPTIONS["--topology"]["help"] = f"one of {', '.join(SLICES)}"
 
 
@@ -73,18 +73,17 @@ class DryRun(Runner):
 
 
 class Launcher:
-    """The command line of a launcher: verbs with their options."""
+    """The command line of a launcher: verbs with their options, those of commands.toml."""
 
     def __init__(self, name: str, doc: str):
-        self.parser = command_line(name, doc)
-        self._verbs = self.parser.add_subparsers(dest="verb", required=True)
-
-    def verb(self, name: str, help: str, *options: str) -> argparse.ArgumentParser:
-        """Adds a verb with some of OPTIONS, and --dry_run."""
-        parser = self._verbs.add_parser(name, help=help)
-        for option in (*options, "--dry_run"):
-            parser.add_argument(option, **OPTIONS[option])
-        return parser
+        self.parser = command_line(f"launch.{name}", doc)
+        verbs = self.parser.add_subparsers(dest="verb", required=True)
+        self.verbs: dict[str, argparse.ArgumentParser] = {}
+        for verb, about in VERBS[name].items():
+            parser = self.verbs[verb] = verbs.add_parser(verb, help=about["help"])
+            shared = {option: OPTIONS[option] for option in (*about.get("options", ()), "--dry_run")}
+            for option, how in (shared | about.get("own", {})).items():
+                parser.add_argument(option, **how)
 
     def parse(self, arguments: Sequence[str] | None, runner: Runner | None) -> tuple[argparse.Namespace, Runner]:
         """The options, with `rest`: what follows `--` and goes to launch.train unchanged; `runner` or the one they ask for."""
