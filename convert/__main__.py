@@ -1,20 +1,12 @@
-"""Moves checkpoints between the PyTorch release and JAX, and looks into them.
-
-python -m convert torch-to-jax SRC DST [--tokenizer FOLDER_OR_HUB_ID]
-python -m convert jax-to-torch SRC DST [--dtype float32|float16|bfloat16] [--max_shard_size 500MB]
-python -m convert backbones --vision FOLDER_OR_HUB_ID --language FOLDER_OR_HUB_ID DST [--tokenizer ...] [--seed 0]
-python -m convert fresh SRC DST [--parts PART ...] [--seed 0]
-python -m convert verify TORCH JAX [--outputs]
-python -m convert inspect PATH
-"""
+"""Moves checkpoints between the PyTorch release and JAX, and looks into them; `smolrgpt convert WHAT --help` tells the options."""
 
 import argparse
 import re
 import signal
 from pathlib import Path
 
+from eval.command_line import command_line
 from smolrgpt_jax.errors import told
-from smolrgpt_jax.files import as_path
 
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 SHOWN = 5  # differences named in the last line of verify; its table shows where the others are
@@ -30,14 +22,6 @@ def size_in_bytes(text: str) -> int:
     return max(1, int(float(match[1]) * UNITS[match[2].upper()]))
 
 
-def typed_path(text: str) -> Path:
-    """As `as_path`."""
-    try:
-        return as_path(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
 def dtype_name(text: str) -> str:
     """A dtype's usual name, or safetensors' own (F32, F16, BF16) -> safetensors' own."""
     if text.upper() in DTYPES.values():
@@ -48,16 +32,14 @@ def dtype_name(text: str) -> str:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line("convert", __doc__)
     commands = parser.add_subparsers(required=True)
 
     def command(name: str, run, help: str, *paths: str):
         added = commands.add_parser(name, help=help)
         added.set_defaults(run=run)
         for path in paths:
-            added.add_argument(path, type=typed_path)
+            added.add_argument(path, type=Path)
         return added.add_argument
 
     add = command("torch-to-jax", to_jax, "PyTorch folder to a checkpoint of ours", "source", "destination")

@@ -2,7 +2,7 @@
 
 The backbones are transformers' SiglipVisionModel and LlamaForCausalLM, the rest are PyTorch's own layers. Tensors are read and written
 by the PyTorch release's names without our conversion table, so that a mistake in that table shows as a difference. Needs PyTorch
-(`pip install 'smolrgpt_jax[torch]'`); importing this file does not.
+(`pip install '.[torch]'`); importing this file does not.
 """
 
 import json
@@ -372,6 +372,6 @@ def _import_torch() -> tuple[Any, Any]:
         import transformers
     except ImportError as error:
         raise ImportError(
-            f"comparing with live PyTorch needs the package {error.name}: pip install 'smolrgpt_jax[torch]'"
+            f"comparing with live PyTorch needs the package {error.name}: pip install '.[torch]'"
         ) from error
     return torch, transformers

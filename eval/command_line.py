@@ -3,6 +3,7 @@
 import argparse
 import functools
 import sys
+import textwrap
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,6 +11,9 @@ from typing import Any
 
 from smolrgpt_jax.errors import told
 from smolrgpt_jax.files import as_path, check_out
+
+# Name -> module, about, examples.
+COMMANDS = tomllib.loads(Path(__file__).with_name("commands.toml").read_text(encoding="utf-8"))
 
 
 def _typed(text: str) -> Path:
@@ -31,13 +35,14 @@ class _Parser(argparse.ArgumentParser):
 
 
 def command_line(module: str, doc: str, **choices: Iterable[str]) -> argparse.ArgumentParser:
-    """The parser of `python -m MODULE` or `smolrgpt COMMAND`, whose help shows the module's docstring as it stands.
+    """The parser of `python -m MODULE` or `smolrgpt COMMAND`, whose help shows the module's docstring, and its examples at the end.
 
     Its options are those of the file options.toml in the module's package, where there is one; choices: of some of them.
     """
     prog = sys.argv[0] if sys.argv[0].startswith("smolrgpt ") else f"python -m {module}"
-    parser = _Parser(prog=prog, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    package, name = module.split(".", 1)
+    form = argparse.RawDescriptionHelpFormatter
+    parser = _Parser(prog=prog, description=doc, epilog=examples(module), formatter_class=form)
+    package, _, name = module.partition(".")
     file = Path(__file__).parents[1] / package / "options.toml"
     options = tomllib.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     for option, how in options.get(name, {}).items():
@@ -46,6 +51,12 @@ def command_line(module: str, doc: str, **choices: Iterable[str]) -> argparse.Ar
         known = choices.get(option.lstrip("-"))
         parser.add_argument(option, **how, **({} if known is None else {"choices": known}))
     return parser
+
+
+def examples(module: str) -> str | None:
+    """What the help of a module ends with, None for one that is no command of `smolrgpt`."""
+    found = [known["examples"] for known in COMMANDS.values() if known["module"].removesuffix(".__main__") == module]
+    return "examples, from the project's root:\n" + textwrap.indent(found[0], "    ") if found else None
 
 
 def out_file(name: str, folder: bool = False) -> Path:

@@ -1,7 +1,5 @@
 """Compares two runs of eval.warehouse on the same questions.
 
-    python -m eval.compare RUN_A RUN_B [--out FILE.md]
-
 A run is a folder of eval.warehouse, or its predictions.json. The table holds both accuracies, the difference B - A with
 its 95 % interval, the numbers of questions only one run answered rightly, and the exact McNemar test's p-value. The
 interval draws whole pictures, see eval.scoring.intervals; the test takes questions as independent, so that its p-value

@@ -1,7 +1,5 @@
 """How the scores of each category grew during trainings that differ by their seed only.
 
-    python -m eval.learning_curves runs/demo0/stage3 runs/demo1/stage3 runs/demo2/stage3 --out docs/curves
-
 Reads the metrics.csv of every run, whose configuration had `validation_answers`. Writes OUT/table.md, plot.svg and curves.json:
 at every validated step the mean over the runs and its 95 % interval (Student's t, so at least two runs).
 """

@@ -1,10 +1,5 @@
 """Reads the values of answers again, by other methods, without a model.
 
-    python -m eval.normalize --predictions runs/val/predictions.json --answers rules router --router runs/router \\
-        --out DIR
-    python -m eval.normalize --predictions runs/val/answers.json --answers server --server URL --server_model NAME \\
-        --out DIR
-
 --predictions is what eval.warehouse wrote: a list of {"id", "image", "category", "question", "answer", "truth"}, of
 which "category" may be empty and "truth" null (the test split). Into --out go predictions.json, submission.json and,
 where the truths are there, metrics.json, as eval.warehouse writes them; else, of several methods, agreement.json.

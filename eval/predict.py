@@ -1,16 +1,14 @@
 """Answers one question about one picture and draws the regions it speaks of.
 
-    python -m eval.predict --checkpoint DIR --image I.png --depth D.png --boxes 10,20,200,220 300,40,420,200 \\
-        --question "How far is the pallet <mask> from the pallet <mask>?" --out annotated.png
-    python -m eval.predict --checkpoint DIR --image I.png --depth D.png --masks first.png second.png --question "..."
-    python -m eval.predict --checkpoint DIR --image I.png --depth D.png --masks val.json --record ID
-
-The question holds one "<mask>" per region, in the order of the masks or boxes. --masks is mask pictures, one per region,
-black or transparent outside of it; or a JSON file with a list of masks in any of COCO's forms, an annotation file of COCO,
-one record with such a list under "rle", or a list of records, of which --record names one; a record also brings its question.
-What is read, and what refused, is listed in docs/inputs.md. From Python: `eval.answering.answer`.
+The question holds one "<mask>" per region, in the order of the masks or boxes. Regions need a depth picture: 8-bit grey,
+near dark and far bright, or distances in 16 bits or floats. --masks is mask pictures, one per region, black or transparent
+outside of it; or a JSON file with a list of masks in any of COCO's forms, an annotation file of COCO, one record with such
+a list under "rle", or a list of records, of which --record names one; a record also brings its question. What is read, and
+what refused, is listed in docs/inputs.md. From Python: `eval.answering.answer`.
 """
 
+import json
+import sys
 from collections.abc import Sequence
 
 from PIL import Image
@@ -20,6 +18,7 @@ from eval.answering.one_picture import answer
 from eval.command_line import command_line, out_file
 from eval.report.overlay import draw_regions
 from smolrgpt_jax.data.regions import parse_arguments, what_is_asked
+from smolrgpt_jax.data.workings import answer_lines, split_workings
 from smolrgpt_jax.errors import DataError, told
 from smolrgpt_jax.files import file_aside
 
@@ -29,9 +28,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = command_line("eval.predict", __doc__)
     add_model_arguments(parser)
     parser.add_argument("--out", type=out_file, help="where to write the picture with its regions drawn in")
+    parser.add_argument("--json", action="store_true", help="print the answer as one JSON object")
     args = parse_arguments(parser, arguments)
 
-    print(f"asking {args.checkpoint} about {args.image}" + (f", writing {args.out}" if args.out else ""))
+    about = sys.stderr if args.json else sys.stdout
+    writing = f", writing {args.out}" if args.out else ""
+    print(f"asking {args.checkpoint} about {args.image}{writing}", file=about)
     if args.out and Image.registered_extensions().get(args.out.suffix.lower()) not in Image.SAVE:
         raise DataError(f"{args.out}: {args.out.suffix or 'no suffix'} is not the suffix of a picture format")
     question, regions = what_is_asked(args)
@@ -39,17 +41,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from smolrgpt_jax import load
 
     model = load(args.checkpoint, compute_dtype=args.dtype)
+    if model.trained_on:
+        print(f"{args.checkpoint}: {model.trained_on}", file=about)
     how = {"depth": args.depth, "masks": regions, "max_new_tokens": args.max_new_tokens}
     found = answer(model, args.image, question, **how)
     if args.out:
         with file_aside(args.out) as aside:
             draw_regions(args.image, regions).save(aside)
-    print(f"question: {question}\nanswer: {found.text}")
+    if args.json:
+        said = dict(zip(("answer", "workings"), split_workings(found.text)))
+        read = {name: getattr(found, name) for name in ("category", "normalized_answer", "cut_off", "notice")}
+        print(json.dumps({"question": question, **said, **read}))
+        return
+    print(f"question: {question}\nanswer: {answer_lines(found.text)}")
     if found.category is not None:
         value = "unreadable" if found.normalized_answer is None else found.normalized_answer
         print(f"{found.category}: {value}")
     if found.cut_off:
         print("the answer was cut off at the longest length (--max_new_tokens)")
+    if found.notice:
+        print(f"notice: {found.notice}")
 
 
 if __name__ == "__main__":

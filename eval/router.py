@@ -1,7 +1,5 @@
 """The published pipeline's router: which category a question or an answer belongs to, by a Longformer classifier.
 
-    python -m eval.router --router DIR --data FILE.json [--examples 5] [--out FILE.json]
-
 The command compares the router with the rules of eval.reading.rules on the file's questions. The published pipeline
 routes with two of these, one for questions and one for answers; `launch.train_router` trains both kinds.
 """

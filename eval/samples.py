@@ -1,8 +1,5 @@
 """Shows what a checkpoint of any stage says about its own data, beside the truth: captions, regions or questions.
 
-    python -m eval.samples --checkpoint runs/stage1 --out runs/stage1_samples [--count 24] [--seed 0]
-    python -m eval.samples --checkpoint DIR --source format=captions,root=DIR,annotations=chat.json --out DIR
-
 A checkpoint of our training brings its sources: those it was validated with where it has any, else (or with
 --training_data) those it was trained on. --config names a run's configuration instead, --source single sources with the
 fields of smolrgpt_jax.data.sources.formats.read_source. Questions are drawn from all sources and categories in turn, of

@@ -1,7 +1,5 @@
 """Scores a submission of the warehouse benchmark with the official scorer's rules.
 
-    python -m eval.score_warehouse --ground_truth val.json --predictions submission.json --out metrics.json
-
 The ground truth is a list of {"id", "category", "normalized_answer"}; the published annotation files are such lists.
 Predictions are a list of {"id", "normalized_answer"}. Both must hold the same ids, each once; if they do not, all ids
 that only one has are listed, very many of them in a file beside --out. A prediction that cannot be read as a value of

@@ -1,9 +1,5 @@
 """Asks left or right about records whose pictures are not at hand: from their masks alone.
 
-    python -m eval.side_questions --records tests/data_files/real_warehouse/records_with_masks.json \\
-        --pictures tests/data_files/real_warehouse/val --out runs/real_sides
-    python -m eval.warehouse --checkpoint DIR --data runs/real_sides --split val --out runs/real_sides/eval
-
 Writes a folder in the published layout. Every two regions of one kind of a record that are not one above the other are
 asked about, in both orders, so that both answers are equally often right. A record whose picture is not among
 --pictures gets a grey one and a grey depth.

@@ -1,7 +1,5 @@
 """Answers SpatialRGPT-Bench, scores the answers and writes a report.
 
-    python -m eval.spatialrgpt_bench --checkpoint DIR --data ROOT --out DIR
-
 --data holds SpatialRGPT-Bench_v1.json and the folders images and depths; the depth picture of images/NAME.jpg is
 depths/NAME.png. `python -m launch.make_warehouse --bench` writes such a folder about a procedural warehouse. Into --out
 go predictions.json (every answer as text and as a value), metrics.json (success rates and errors in the layout of the

@@ -1,10 +1,5 @@
 """Answers a split of the warehouse benchmark, scores the answers and writes a report.
 
-    python -m eval.warehouse --checkpoint DIR --data ROOT --split val --out DIR
-    python -m eval.warehouse ... --answers rules router server --router runs/router \\
-        --server http://localhost:11434/v1 --server_model qwen2.5:14b
-    python -m eval.warehouse ... --answers vote rules --vote_answers 5
-
 --data is a folder in the published layout. Into --out go predictions.json (every answer as text and as a value),
 submission.json (the benchmark's format), and, where the answers are published, metrics.json (S1, left_right, count,
 mcq, distance in percent, questions, the blind baseline learned from train.json, the official numbers, 95 % intervals of

@@ -1,8 +1,5 @@
 """Compiles a run's real train step (or prefill, decoding) for a TPU topology on a machine without TPUs.
 
-    python -m launch.compile_for_tpu --config configs/stage3_sft.py --topology v5e:16x16 [--slices 2] [--find_batch] \\
-        [--what train|prefill|decode] [--out report.json] [--config.any.key=value]
-
 Prints memory per chip, collectives, FLOPs and an estimate of the step's time. Needs libtpu, which pip installs anywhere:
 pip install 'jax[tpu]'. Nothing is run.
 """

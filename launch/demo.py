@@ -1,7 +1,5 @@
 """The whole way on one machine: warehouse, the three stages on the shipped backbone, evaluation, table and report.
 
-    python -m launch.demo --workdir runs/demo [--seed 0]
-
 Stopped at any moment and started again, it goes on from where it was.
 """
 

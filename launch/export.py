@@ -1,12 +1,7 @@
 """Exports a checkpoint as programs that run without this library: on a CPU, an NVIDIA GPU or a TPU.
 
-    python -m launch.export --checkpoint DIR --out DIR [--platforms cpu,cuda,tpu] [--dtype bfloat16]
-
 The folder holds encode, encode_rgb, prefill and decode as `jax.export` artefacts for all the platforms, the parameters, the
-tokenizer, manifest.json, which says how to call them, and run.py, which does so with jax, numpy and safetensors alone:
-
-    python DIR/run.py --image I.png --depth D.png --boxes 10,20,200,220 300,40,420,200 \\
-        --question "How far is the pallet <mask> from the pallet <mask>?"
+tokenizer, manifest.json, which says how to call them, and run.py, which does so with jax, numpy and safetensors alone.
 """
 
 import dataclasses

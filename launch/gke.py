@@ -1,7 +1,5 @@
 """A training on TPU slices of a GKE cluster, as a JobSet.
 
-    python -m launch.gke apply NAME --topology v5e:16x16 --image I --bucket B --config C --workdir /gcs/W [-- --config.key=value]
-
 The JobSet starts all pods again when one fails or its node is preempted, and the training goes on from its newest checkpoint.
 --dry_run prints the commands; `manifest` prints what `apply` applies. launch.xpk does the same through XPK.
 """

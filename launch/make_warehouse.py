@@ -1,8 +1,4 @@
-"""Makes a procedural warehouse in the published folder format.
-
-python -m launch.make_warehouse --out DIR --scenes N --seed S [--width 256 --height 144]
-python -m launch.make_warehouse --out DIR --bench --osd --llava --parquet    # and in other data sets' formats
-"""
+"""Makes a procedural warehouse in the published folder format."""
 
 import dataclasses
 

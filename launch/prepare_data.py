@@ -1,7 +1,5 @@
 """Prepares a data set once for training: every picture decoded and resized, every mask sampled, written as ArrayRecord.
 
-    python -m launch.prepare_data --source warehouse --root DIR --out DIR [--splits train val]
-
 Started again after it was stopped, it goes on with the shards that are missing and gives the same bytes. The result opens with
 `tfds.builder_from_directory(DIR)` too.
 """

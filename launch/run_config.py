@@ -8,11 +8,13 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
+from eval.command_line import examples
 from smolrgpt_jax.errors import told
 from smolrgpt_jax.training.settings import describe
 
@@ -29,7 +31,7 @@ def start(main: Callable[[list[str]], None]) -> None:
     """Parses the command line and runs `main` with what are no flags; bad flags end the program with one sentence."""
     # DEFINE_config_file marks --config required only through its value.
     flags.mark_flag_as_required(FLAG)
-    app.run(main, flags_parser=functools.partial(_parse, sys.modules[main.__module__].__doc__ or ""))
+    app.run(main, flags_parser=functools.partial(_parse, sys.modules[main.__module__]))
 
 
 def load(path: str, arguments: Sequence[str] = ()) -> ConfigDict:
@@ -52,12 +54,13 @@ def _parsed(values: flags.FlagValues, line: Sequence[str], **how: bool) -> list[
         raise ValueError(" ".join(str(error).split())) from None
 
 
-def _parse(doc: str, arguments: Sequence[str]) -> list[str]:
+def _parse(module: ModuleType, arguments: Sequence[str]) -> list[str]:
     if set(HELP) & set(arguments):
         # absl would leave --config out, which another module defines, and end with an error.
         own = flags.FLAGS.module_help(arguments[0]).split(":\n", 1)[-1]
         with told():
-            print(f"{doc.strip()}\n\nflags:\n  --{FLAG}: {flags.FLAGS[FLAG].help}\n{own}\nsettings:\n{describe()}")
+            print(f"{module.__doc__.strip()}\n\nflags:\n  --{FLAG}: {flags.FLAGS[FLAG].help}\n{own}")
+            print(f"settings:\n{describe()}\n\n{examples(module.__spec__.name)}")
         raise SystemExit(0)
     # The shell leaves a "~" behind "=" as it is.
     arguments = [re.sub(f"(?<=^--{FLAG}=)~.*", lambda path: os.path.expanduser(path[0]), a) for a in arguments]

@@ -1,7 +1,5 @@
 """A training on the GPUs of a Slurm cluster, one process per GPU.
 
-    python -m launch.slurm submit --nodes 2 --gpus_per_node 8 --time 24:00:00 --config C --workdir W [-- --config.key=value]
-
 The job saves before its time limit and goes back into the queue, and goes on from its newest checkpoint. --dry_run prints the
 commands.
 """

@@ -1,7 +1,5 @@
 """A training on a slice of TPU VMs, through a queued resource.
 
-    python -m launch.tpu_pod resume NAME --zone Z --topology v5e:16x16 --config C --workdir W [--spot] [-- --config.key=value]
-
 `resume` does everything that is missing (create, wait, install, run), watches, recreates what was preempted and returns when the
 training is finished; stopped and started again it goes on. The other commands are its steps. --dry_run prints the commands.
 """

@@ -1,7 +1,4 @@
-"""Trains a small byte-level tokenizer with SmolLM2's structure on a warehouse folder's texts.
-
-python -m launch.train_tokenizer --data DIR --vocab_size 640 --out configs/demo_tokenizer
-"""
+"""Trains a small byte-level tokenizer with SmolLM2's structure on a warehouse folder's texts."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path

@@ -1,7 +1,4 @@
-"""A contact sheet of a warehouse: RGB and depth with their regions, and a question with its answer.
-
-python -m launch.warehouse_gallery --data DIR --split train --out gallery.png [--scenes 12]
-"""
+"""A contact sheet of a warehouse: RGB and depth with their regions, and a question with its answer."""
 
 import textwrap
 from collections.abc import Sequence

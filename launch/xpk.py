@@ -1,7 +1,5 @@
 """A training on TPU slices of a GKE cluster, through XPK (github.com/AI-Hypercomputer/xpk, 1.16 or later).
 
-    python -m launch.xpk run NAME --cluster K --zone Z --topology v5e:16x16 --image I --config C --workdir W [-- --config.key=value]
-
 XPK makes the cluster, queues the training and starts it again after preemptions and errors. --dry_run prints the commands.
 """
 

@@ -118,7 +118,9 @@ def read_json(path: str | Path, kind: type | None = None, failure: type[ValueErr
         raise failure(f"{path}: is not valid JSON ({stand_in(path) or error})") from error
     if kind is not None and not isinstance(value, kind):
         expected = "a list of records" if kind is list else "a JSON object"
-        raise failure(f"{path}: holds a {type(value).__name__}, expected {expected}")
+        coco = isinstance(value, dict) and {"images", "annotations"} <= value.keys()
+        held = "annotations of COCO (docs/data.md makes records of them)" if coco else f"a {type(value).__name__}"
+        raise failure(f"{path}: holds {held}, expected {expected}")
     return value
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import importlib.util
+import re
+import shlex
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from launch.cli import COMMANDS, main
+from eval.command_line import COMMANDS
+from launch.cli import main
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ("smolrgpt_jax", "eval", "launch", "convert", "configs", "benchmarks")
@@ -41,8 +46,7 @@ def test_tests_mirror_the_tree():
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_its_module(name):
-    module, described = COMMANDS[name]
-    assert importlib.util.find_spec(module) and described
+    assert importlib.util.find_spec(COMMANDS[name]["module"]) and COMMANDS[name]["about"]
 
 
 def test_the_command_lists_its_commands(monkeypatch, capsys):
@@ -58,8 +62,43 @@ def test_an_unknown_command_gets_one_sentence(monkeypatch):
         main()
 
 
-def test_a_command_gets_its_options(monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["smolrgpt", "score", "--help"])
+def examples(name: str) -> list[list[str]]:
+    """The command lines that a command's help shows, as words."""
+    lines = COMMANDS[name]["examples"].replace("\\\n", " ").splitlines()
+    return [shlex.split(command) for line in lines for command in line.split(" && ")]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_shows_what_can_be_typed_in_the_root(name):
+    shown = examples(name)
+    assert 1 <= len(shown) <= 3 and ["smolrgpt", name] in [words[:2] for words in shown]
+    for words in shown:
+        assert words[0] == "python" or words[1] in COMMANDS
+        for place in re.findall(r"(?:configs|docs|tests)/[\w./]+", " ".join(words)):
+            assert (ROOT / place).exists(), place
+
+
+class Parsed(Exception):
+    """A command line was understood."""
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("train", "tpu-report")])
+def test_help_ends_with_examples_that_the_command_takes(name, monkeypatch, capsys):
+    whole = argparse.ArgumentParser.parse_args
+
+    def parse(parser, arguments=None):
+        raise Parsed(whole(parser, arguments))
+
+    module = importlib.import_module(COMMANDS[name]["module"])
+    own = [words for words in examples(name) if words[:2] == ["smolrgpt", name]]
+    monkeypatch.setattr("sys.argv", ["smolrgpt", name, "--help"])
     with pytest.raises(SystemExit, match="0"):
         main()
-    assert capsys.readouterr().out.startswith("usage: smolrgpt score")
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"usage: smolrgpt {name}")
+    assert printed.rstrip().endswith(COMMANDS[name]["examples"].splitlines()[-1])
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse)
+    for words in own:
+        monkeypatch.setattr("sys.argv", [f"smolrgpt {name}", *words[2:]])
+        with pytest.raises(Parsed):
+            module.main()

@@ -1,7 +1,7 @@
 """One question about one picture, from Python; `eval.report.overlay.draw_regions` draws its regions."""
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from eval.reading.rules import normalized_answer, question_category
 from smolrgpt_jax.data.images import Source, load_depth, load_rgb, picture_size
 from smolrgpt_jax.data.masks import RLE, resample_rle
 from smolrgpt_jax.data.regions import MaskLike, check_marks, read_regions
+from smolrgpt_jax.data.workings import split_workings
 from smolrgpt_jax.errors import DataError
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class Answer:
       normalized_answer: "left" or "right", a number, or None: the text is unreadable or there is no category.
       regions: what the question's `<mask>` stand for, in their order.
       cut_off: whether the text did not end within the longest length.
+      notice: one sentence where the question is unlike all that the model is known to have been trained on.
     """
 
     text: str
@@ -37,6 +39,12 @@ class Answer:
     normalized_answer: str | int | float | None
     regions: tuple[RLE, ...]
     cut_off: bool = False
+    notice: str | None = None
+
+    @property
+    def conclusion(self) -> str:
+        """The text without its workings."""
+        return split_workings(self.text)[0]
 
 
 def answer(
@@ -65,8 +73,7 @@ def answer(
       ValueError: the model has no tokenizer, or an array has the wrong shape or dtype.
     """
     prompt, regions = _prompt(model, image, question, depth, masks, boxes, max_new_tokens)
-    ids = model.generate(**prompt)[0]
-    return read_answer(question, model.tokenizer.decode(ids), regions, cut_off=bool(model.eos_id not in ids))
+    return _ended(model, question, model.generate(**prompt)[0], regions)
 
 
 def stream_answer(model: "Model", image: Source, question: str, **how: Any) -> Generator[str, None, Answer]:
@@ -80,7 +87,14 @@ def stream_answer(model: "Model", image: Source, question: str, **how: Any) -> G
         yield text.rstrip(_UNFINISHED)
     if text.endswith(_UNFINISHED):
         yield text
-    return read_answer(question, text, regions, cut_off=model.eos_id not in ids)
+    return _ended(model, question, ids, regions)
+
+
+def _ended(model: "Model", question: str, ids: Sequence[int], regions: tuple[RLE, ...]) -> Answer:
+    """What tokens int32[N] answer to a question."""
+    found = read_answer(question, model.tokenizer.decode(ids), regions, cut_off=bool(model.eos_id not in ids))
+    seen = model.trained_on
+    return found if seen is None else replace(found, notice=seen.notice(question, len(regions)))
 
 
 def read_answer(question: str, text: str, regions: Sequence[RLE] = (), *, cut_off: bool = False) -> Answer:

@@ -1,11 +1,8 @@
 """A local web page on which people mark regions in a picture and ask a model about them.
 
-    python -m eval.page --checkpoint DIR
-    python -m eval.page --checkpoint DIR --data ROOT --split val --port 8000
-
 Prints the page's address and serves it until it is stopped. With --data (a folder in the published layout) its
 pictures can be chosen, with their depth, masks, questions and true answers. The page loads nothing from
-outside. Needs NiceGUI: pip install "smolrgpt_jax[demo]".
+outside. Needs NiceGUI: pip install ".[demo]".
 """
 
 import socket
@@ -54,9 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # Imported late: --help should not wait for it, and it is optional.
         from eval.page.app import serve
     except ModuleNotFoundError as error:
-        raise RunError(
-            f'the page needs NiceGUI ({error.name} is missing), install it with: pip install "smolrgpt_jax[demo]"'
-        ) from None
+        how = "in the project's root: pip install '.[demo]'"
+        raise RunError(f"the page needs NiceGUI ({error.name} is missing), install it {how}") from None
     examples = read_examples(args.data, args.split) if args.data else []
     from smolrgpt_jax import load
 

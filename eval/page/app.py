@@ -2,20 +2,24 @@
 
 import asyncio
 import contextlib
+import itertools
 import socket
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import uvicorn
 from fastapi import FastAPI
-from nicegui import ui
+from nicegui import app as pages
+from nicegui import run, ui
 
+from eval.answering.one_picture import stream_answer
 from eval.page.picture_panel import PicturePanel
-from eval.page.question_panel import QuestionPanel
-from smolrgpt_jax.data.records import Picture
+from eval.page.question_panel import SUGGESTIONS, QuestionPanel
+from smolrgpt_jax.data.records import MASK, Picture
 from smolrgpt_jax.model import Model
 
-_STYLE = Path(__file__).with_name("page.css")
+_STYLE, _SCRIPT = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
 
 
 def serve(listening: socket.socket, model: Model, title: str, examples: Sequence[Picture], max_new_tokens: int) -> None:
@@ -24,12 +28,15 @@ def serve(listening: socket.socket, model: Model, title: str, examples: Sequence
 
     def build_page() -> None:
         """Builds one visitor's page."""
-        ui.add_css(_STYLE.read_text(encoding="utf-8"))
+        ui.add_css(_STYLE)
+        ui.add_body_html(f"<script>{_SCRIPT}</script>")
         ui.colors(primary="#1668c7")
         with ui.element("main").classes("page"):
             with ui.element("header"):
                 ui.label("SmolRGPT").classes("name")
                 ui.label(title).classes("checkpoint")
+                if model.trained_on:
+                    ui.label(str(model.trained_on)).classes("trained")
             with ui.element("section").classes("card picture"):
                 picture = PicturePanel(examples)
             with ui.element("div").classes("side"):
@@ -37,6 +44,16 @@ def serve(listening: socket.socket, model: Model, title: str, examples: Sequence
         if examples:
             picture.choose_example(0)
 
+    async def warm_up() -> None:
+        """Has the programs of the first example's questions and of the suggested ones compiled before someone waits for them."""
+        blank = np.zeros((8, 8, 3), np.uint8)
+        asked = [question.prompt for picture in examples[:1] for question in picture.questions]
+        for text in [*asked, *SUGGESTIONS.values()]:
+            how = {"depth": blank[..., 0], "boxes": [(0, 0, 8, 8)] * text.count(MASK), "max_new_tokens": max_new_tokens}
+            async with turn:
+                await run.io_bound(lambda: list(itertools.islice(stream_answer(model, blank, text, **how), 2)))
+
+    pages.on_startup(warm_up)
     app = FastAPI()
     ui.run_with(app, root=build_page, title="SmolRGPT", favicon="🟧", show_welcome_message=False)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))

@@ -9,30 +9,22 @@ from markupsafe import Markup, escape
 from nicegui import run, ui
 
 from eval.answering.one_picture import Answer, stream_answer
-from eval.page.picture_panel import PicturePanel, say
+from eval.page.picture_panel import NEEDS_DEPTH, PicturePanel, notice_label
 from eval.report.html import CATEGORY_TITLES, chip, numbered, with_chips
 from smolrgpt_jax.data.records import MASK, Question
 from smolrgpt_jax.data.regions import check_marks
+from smolrgpt_jax.data.workings import split_workings
 from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.model import Model
 
-_SUGGESTIONS = {
+SUGGESTIONS = {
     "How far?": f"How far is the pallet {MASK} from the pallet {MASK}?",
     "Left or right?": f"Is the pallet {MASK} to the left or right of the pallet {MASK}?",
     "How many?": f"How many pallets are in the buffer region {MASK}, given the pallets {MASK} {MASK}?",
     "Which one?": f"Which of the pallets {MASK} {MASK} {MASK} is the closest to the shelf {MASK}?",
 }
-# Writes a mark at the cursor of the question, as if it were typed.
-_INSERT_MARK = (
-    """() => {
-  const field = document.querySelector(".question textarea");
-  const before = field.value.slice(0, field.selectionStart);
-  const mark = (before && !/\\s$/.test(before) ? " " : "") + "%s";
-  field.focus();
-  field.setRangeText(mark, field.selectionStart, field.selectionEnd, "end");
-  field.dispatchEvent(new Event("input", {bubbles: true}));
-}"""
-    % MASK
+_READING, _BUSY = (
+    f'<span class="wait">{doing}…</span>' for doing in ("reading and thinking", "the model is getting ready or busy")
 )
 
 
@@ -49,6 +41,7 @@ class QuestionPanel:
             ui.label("Answer").classes("title")
             self._asked = ui.html(sanitize=False).classes("asked")
             self._text = ui.html(sanitize=False).classes("text")
+            self._doubt = notice_label()
             self._values = ui.html(sanitize=False).classes("values")
         picture.on_picture, picture.on_regions = self.picture_changed, self.refresh_marks
         self.picture_changed()
@@ -63,16 +56,19 @@ class QuestionPanel:
         self._question.props("outlined autogrow").classes("question")
         with ui.element("div").classes("row"):
             insert = ui.button(f"Insert {MASK}", icon="add").props("outline no-caps dense").classes("tool")
-            insert.on("click", js_handler=_INSERT_MARK)
+            insert.on("click", js_handler=f"() => insertMark('{MASK}')")
             self._marks = ui.label().classes("hint marks")
         with ui.element("div").classes("row suggestions"):
-            for label, text in _SUGGESTIONS.items():
+            for label, text in SUGGESTIONS.items():
                 suggestion = ui.button(label, on_click=lambda text=text: self._question.set_value(text))
                 suggestion.props("flat no-caps dense")
+        self._notice = notice_label()
         self._ask = ui.button("Ask", on_click=self.ask).props("unelevated no-caps").classes("ask")
 
     def picture_changed(self) -> None:
         """Offers the questions of another picture and forgets the answer about the one before."""
+        if self._known is not None and self._question.value == self._known.prompt:
+            self._question.set_value("")
         self._known = None
         self._answer.set_visibility(False)
         example = self._picture.example
@@ -92,7 +88,8 @@ class QuestionPanel:
         self._picture.set_regions(self._known.regions)
 
     def refresh_marks(self) -> None:
-        """Compares the question's marks with the regions."""
+        """Compares the question's marks with the regions; what was said about them is over."""
+        self._notice.set_text("")
         marks = (self._question.value or "").count(MASK)
         marked = self._picture.marked
         regions = len(marked.regions) if marked else 0
@@ -103,20 +100,21 @@ class QuestionPanel:
         """Asks the model; the answer grows while it is written."""
         question, marked, known = self._question.value or "", self._picture.marked, self._known
         if marked is None:
-            return say("Open a picture first.")
+            return self._notice.set_text("Open a picture first.")
         regions = tuple(marked.regions)
         try:
             check_marks(question, regions)
         except DataError as error:
-            return say(error)
+            return self._notice.set_text(str(error))
         if regions and marked.depth is None:
-            return say("A question about regions needs the depth picture, open one with Depth")
+            return self._notice.set_text(f"{NEEDS_DEPTH}: open one with Depth.")
         self._answer.set_visibility(True)
         self._asked.set_content(with_chips(question, itertools.count()))
-        self._text.set_content('<span class="wait">thinking…</span>')
+        self._text.set_content(_BUSY if self._turn.locked() else _READING)
+        self._doubt.set_text("")
         self._values.set_content("")
         self._ask.props("loading")
-        ui.run_javascript("document.querySelector('.answer').scrollIntoView({block: 'nearest', behavior: 'smooth'})")
+        ui.run_javascript("showAnswer()")
         texts = stream_answer(
             self._model, marked.image, question, depth=marked.depth, masks=regions, max_new_tokens=self._max_new_tokens
         )
@@ -125,13 +123,15 @@ class QuestionPanel:
                 while isinstance(found := await run.io_bound(_next, texts), str):
                     if self._picture.marked is not marked:
                         return None
-                    self._text.set_content(_answer_with_chips(found) + '<span class="cursor"></span>')
+                    self._text.set_content(_shown(found, ended=False))
         except (ValueError, OSError, RuntimeError) as error:
             self._answer.set_visibility(False)
-            return say(error)
+            return self._notice.set_text(str(error))
         finally:
             self._ask.props(remove="loading")
-        self._text.set_content(_answer_with_chips(found.text) or "(no answer)")
+        self._text.set_content(_shown(found.text))
+        ui.run_javascript("showAnswer()")
+        self._doubt.set_text(found.notice or "")
         same = known is not None and (known.prompt, known.regions) == (question, regions)
         self._values.set_content(_values(found, known.normalized_answer if same else None))
 
@@ -159,6 +159,10 @@ def _values(found: Answer, truth: str | float | None) -> Markup:
     return Markup("").join(Markup("<div><dt>{}</dt><dd>{}</dd></div>").format(*pair) for pair in pairs.items())
 
 
-def _answer_with_chips(text: str) -> str:
-    """An answer as HTML, the regions it names on their colours."""
-    return re.sub(r"\[(Region (\d{1,3}))\]", lambda match: chip(int(match[2]), match[1]), str(escape(text)))
+def _shown(text: str, ended: bool = True) -> str:
+    """An answer as HTML: its conclusion, the regions it names on their colours, and its workings, folded once it has ended."""
+    conclusion, workings = split_workings(text, ended)
+    told = re.sub(r"\[(Region (\d{1,3}))\]", lambda match: chip(int(match[2]), match[1]), str(escape(conclusion)))
+    told = (told or "(no answer)") if ended else f'{told}<span class="cursor"></span>' if told else _READING
+    below = f"<details{'' if ended else ' open'}><summary>workings</summary>{escape(workings)}</details>"
+    return told + (below if workings else "")

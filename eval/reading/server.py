@@ -114,7 +114,7 @@ class AnswerServer:
             import diskcache
             import openai
         except ImportError as error:
-            raise ServerError('--answers server needs an extra: pip install "smolrgpt_jax[server]"') from error
+            raise ServerError('--answers server needs an extra: pip install ".[server]"') from error
         loopback = address.hostname == "localhost"
         with contextlib.suppress(ValueError):  # a name, be it "127.0.0.1.example.org"
             loopback = loopback or ipaddress.ip_address(address.hostname).is_loopback

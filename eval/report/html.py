@@ -12,12 +12,13 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup, escape
 
-from eval.reading.ballots import ballots_of, describe_ballots
+from eval.reading.ballots import ballots_of, describe_ballots, elected
 from eval.report.charts import calibration_plot, confusion, curve, error_bars, mcq_bars, scatter
 from eval.report.overlay import colour_of, draw_question, jpeg_data_uri
 from eval.scoring.blind import template
 from eval.scoring.official import is_correct
 from smolrgpt_jax.data.records import MASK, WAREHOUSE_CATEGORIES, Picture, Question
+from smolrgpt_jax.data.workings import split_workings
 from smolrgpt_jax.files import write_text
 
 GALLERY_PER_CATEGORY = 8
@@ -48,7 +49,7 @@ def write_report(
       pictures: those the predictions are about; pictures that cannot be drawn are left out of the gallery.
       loss_curves: CSV file per training stage with columns step and loss, and any of validation_loss and lr_*; files,
         columns and cells may be missing.
-      run_info: what produced the numbers; "command", "seed" and "config" (a dict) have their own places.
+      run_info: what produced the numbers; "checkpoint", "data", "command", "seed" and "config" (a dict) have their own places.
     """
     metrics = _OPTIONAL | {name: value for name, value in metrics.items() if value is not None}
     judged = [
@@ -88,8 +89,9 @@ def render(path: str | Path, template: str, run_info: Mapping | None, **values: 
     )
     for name, form in (("percent", "{:.1f}"), ("interval", "{0[0]:.1f} to {0[1]:.1f}"), ("hundredths", "{:.2f}")):
         environment.filters[name] = lambda value, form=form: "\u2013" if value is None else form.format(value)
+    environment.filters["split_workings"] = split_workings
     environment.filters["json"] = functools.partial(json.dumps, indent=2, default=str)
-    run_info = {"command": None, "seed": None, "config": None} | dict(run_info or {})
+    run_info = dict.fromkeys(("command", "checkpoint", "data", "seed", "config")) | dict(run_info or {})
     write_text(path, environment.get_template(template).render(run_info=run_info, **values))
 
 
@@ -110,7 +112,10 @@ def _entries(items: Sequence[Mapping], known: Mapping[str, tuple[Picture, Questi
         except (OSError, SyntaxError, ValueError):
             continue
         if item.get("further"):
-            entry["ballots"] = describe_ballots(ballots_of(item))
+            first, *_ = ballots = ballots_of(item)
+            entry["ballots"] = describe_ballots(ballots)
+            if first != item["normalized_answer"] == elected(ballots):
+                entry["voted"] = "no value" if first is None else first
         yield entry
 
 

@@ -75,7 +75,7 @@ def colour_of(index: int) -> tuple[int, int, int]:
 def _label(picture: Image.Image, masks: Sequence[Image.Image]) -> None:
     """Writes the names over the regions' middles, moved up or down where two would overlap."""
     draw = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(max(12, round(picture.width / 46)))
+    font = ImageFont.load_default(max(12, round(max(picture.size) / 46)))
     taken: list[tuple[float, float, float, float]] = []
     for index, mask in enumerate(masks):
         rows, columns = np.nonzero(np.asarray(mask))

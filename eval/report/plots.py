@@ -15,7 +15,7 @@ def require() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        raise RunError("plots need matplotlib, install it with: pip install 'smolrgpt_jax[plots]'") from None
+        raise RunError("plots need matplotlib, install it with: pip install '.[plots]'") from None
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""python -m eval.studies NAME: a study, its table and its plot."""
+"""Runs a study; writes OUT/table.md, plot.svg, study.json, and a folder of results for each variant."""
 
 import argparse
 from collections.abc import Sequence
@@ -18,9 +18,7 @@ from smolrgpt_jax.files import read_json
 
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = command_line(
-        "eval.studies", "Writes OUT/table.md, plot.svg, study.json, and a folder of results for each variant."
-    )
+    parser = command_line("eval.studies", __doc__)
     studies = parser.add_subparsers(dest="study", required=True, metavar="NAME")
     for name in answered.STUDIES:
         study = _add(studies, name, answered.__doc__, _answer, "questions of --data answered once more by --checkpoint")

@@ -19,6 +19,7 @@ import numpy as np
 from transformers import AddedToken, PreTrainedTokenizerFast
 
 from smolrgpt_jax.data.records import MASK, WAREHOUSE_CATEGORIES, Question
+from smolrgpt_jax.data.trained_on import TrainedOn
 from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.files import model_folder, read_json, results_folder, stand_in
 
@@ -75,28 +76,28 @@ class ChatFormat:
         masks.
       closing_answer: training answers end with their normalised value, see `closed_turns`.
       answer_tokens: tokens that an answer may take, its end included.
+      trained_on: what it was shown so far, None where that is not known.
     """
 
     region_names: bool = False
     closing_answer: bool = False
     answer_tokens: int = ANSWER_TOKENS
+    trained_on: TrainedOn | None = None
 
     @classmethod
     def load(cls, file: Path) -> "ChatFormat":
         """Reads FORMAT_FILE; where there is none, all is as published. Raises DataError for one that holds anything else."""
         values = read_json(file) if file.exists() else {}
-        kinds: dict[str, type] = {field.name: type(field.default) for field in dataclasses.fields(cls)}
-        if isinstance(values, dict) and all(kinds.get(name) is type(value) for name, value in values.items()):
-            found = cls(**values)
-            if found.answer_tokens > 0:
-                return found
+        seen = values.pop("trained_on", None) if isinstance(values, dict) else None
+        if _fits(cls, values) and values.get("answer_tokens", 1) > 0 and (seen is None or _fits(TrainedOn, seen)):
+            return cls(**values, trained_on=seen and TrainedOn(**seen))
         switches = '"region_names": true or false, "closing_answer": true or false'
-        number = '"answer_tokens": a positive whole number'
+        number = '"answer_tokens": a positive whole number, "trained_on": what a training wrote'
         raise DataError(f"{file} is no chat format: it may hold {switches}, {number}, nothing else")
 
-    def differences(self) -> dict[str, bool | int]:
-        """The fields that are not as published."""
-        return {name: value for name, value in vars(self).items() if value != getattr(ChatFormat, name)}
+    def differences(self) -> dict[str, Any]:
+        """The fields that are not as published, as JSON has them."""
+        return {name: v for name, v in dataclasses.asdict(self).items() if v != getattr(ChatFormat, name)}
 
     def turns(self, question: Question, with_answer: bool = True) -> list[str]:
         """The texts of a question's user and assistant in turn, as the model gets them; the user's with one "<mask>" per region.
@@ -110,6 +111,11 @@ class ChatFormat:
             number = itertools.count()
             turns[::2] = [re.sub(MASK, lambda mark: f"{next(number)}{mark[0]}", text) for text in turns[::2]]
         return turns
+
+
+def _fits(kind: type, values: object) -> bool:
+    """Whether values are fields of a dataclass, of the types of its defaults."""
+    return isinstance(values, dict) and all(type(getattr(kind, name, None)) is type(v) for name, v in values.items())
 
 
 class ChatTokenizer:

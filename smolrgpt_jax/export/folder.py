@@ -24,7 +24,7 @@ import numpy as np
 from smolrgpt_jax import errors, files
 from smolrgpt_jax.checkpoint.load import Checkpoint
 from smolrgpt_jax.checkpoint.safetensors_folder import DTYPES, write_file
-from smolrgpt_jax.data import images, inputs, masks, records, regions
+from smolrgpt_jax.data import images, inputs, masks, records, regions, workings
 from smolrgpt_jax.data.chat import END, IMAGE_TOKEN, MASK_DEPTH_TOKEN, MASK_RGB_TOKEN, START, ChatTokenizer
 from smolrgpt_jax.export import runner
 from smolrgpt_jax.export.programs import ExportSettings, export_programs, stored_dtype
@@ -33,7 +33,7 @@ from smolrgpt_jax.models.smolrgpt import abstract_params
 
 # What the runner imports lies beside it.
 FILES = {"run": runner} | {
-    m.__name__.split(".")[-1]: m for m in (inputs, masks, images, records, regions, errors, files)
+    m.__name__.split(".")[-1]: m for m in (inputs, masks, images, records, regions, workings, errors, files)
 }
 
 

@@ -30,6 +30,7 @@ from safetensors.numpy import load_file
 
 from smolrgpt_jax.data.inputs import PICTURES, InputSizes, check_left_padded, model_inputs
 from smolrgpt_jax.data.masks import MASK, resample_rle
+from smolrgpt_jax.data.workings import answer_lines
 from smolrgpt_jax.errors import told
 from smolrgpt_jax.files import read_json
 
@@ -225,7 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         pictures += [load_depth(args.depth, side, beside=args.image)[None], [masks]]
     prompt = model.prompt(question)[None]
     ids = model.generate(prompt, np.ones_like(prompt), *pictures)[0]
-    print(model.text(ids))
+    print(answer_lines(model.text(ids)))
     if model.manifest["token_ids"]["eos"] not in ids:
         cut = f"the answer was cut off after {len(ids)} tokens, the most this model was exported for"
         print(cut, file=sys.stderr)

@@ -50,7 +50,9 @@ def read_start(run: Mapping[str, Any], stage: Stage) -> Checkpoint:
     tokenizer = ChatTokenizer.load(run["tokenizer"]) if run["tokenizer"] else start.tokenizer
     if tokenizer is None:
         raise RunError("config.tokenizer names no tokenizer and init_from brings none")
-    tokenizer = tokenizer.with_format(**{name: run["data"][name] for name in ("region_names", "closing_answer")})
+    changes = {name: run["data"][name] for name in ("region_names", "closing_answer")}
+    seen = None if start.tokenizer is None else start.tokenizer.format.trained_on
+    tokenizer = tokenizer.with_format(**changes, trained_on=seen)
     if tokenizer.vocab_size != start.config.decoder.vocab_size:
         raise RunError(f"the tokenizer has {tokenizer.vocab_size} tokens, the model {start.config.decoder.vocab_size}")
     return dataclasses.replace(start, tokenizer=tokenizer)

@@ -20,6 +20,7 @@ from smolrgpt_jax.checkpoint.load import Checkpoint, tokenizer_files, tokenizer_
 from smolrgpt_jax.checkpoint.orbax import Meta, NotFinite, TrainingCheckpoints
 from smolrgpt_jax.data.batches import Order, batch_questions, data_facts, train_batches
 from smolrgpt_jax.data.records import BadRecords
+from smolrgpt_jax.data.trained_on import TrainedOn
 from smolrgpt_jax.distributed import StopTogether, check_alike, stop_on_signal, this_process
 from smolrgpt_jax.errors import RunError
 from smolrgpt_jax.files import as_path, write_json
@@ -81,8 +82,12 @@ class Run:
         with naming("data.sources"):
             asked = {"regions": self.stage.regions, "question_balance": settings["question_balance"]}
             asked |= {"replicated": sharding.is_replicated(self.mesh)}
-            # Without the pictures, whose texts the rows do not keep.
-            self.rows = read_rows(data, data["sources"], start, self.bad, **asked)[0]
+            # The pictures are not kept: the rows do without their texts.
+            self.rows, pictures = read_rows(data, data["sources"], start, self.bad, **asked)
+        seen = (start.tokenizer.format.trained_on or TrainedOn()).and_on(
+            data["weights"] or data["sources"], pictures, self.stage.regions
+        )
+        self.start = dataclasses.replace(start, tokenizer=start.tokenizer.with_format(trained_on=seen))
         self.shape = self.rows[0].shape
         with naming("model"):
             self.compute = run_compute(start.config, settings, platform, self.shape.tokens)

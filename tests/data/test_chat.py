@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from smolrgpt_jax.data.chat import FORMAT_FILE, ChatFormat, ChatTokenizer
 from smolrgpt_jax.data.records import Question
+from smolrgpt_jax.data.trained_on import TrainedOn
 from smolrgpt_jax.errors import DataError
 from tests.data.collator import collate, spelled_out
 
@@ -186,19 +187,20 @@ def test_a_chat_format_without_closing_is_read(tokenizer, tmp_path):
     assert again.format == ChatFormat(region_names=True)
 
 
-def test_the_length_of_answers_travels_with_the_tokenizer(tokenizer, tmp_path):
+def test_the_length_of_answers_and_what_training_showed_travel_with_the_tokenizer(tokenizer, tmp_path):
     tokenizer.save(tmp_path)
     assert ChatTokenizer.load(tmp_path).format.answer_tokens == 120
     (tmp_path / FORMAT_FILE).write_text('{"answer_tokens": 256}')
-    changed = ChatTokenizer.load(tmp_path).with_format(region_names=True, closing_answer=True)
+    seen = TrainedOn("captions", "pallet", "pallet the", 0.5)
+    changed = ChatTokenizer.load(tmp_path).with_format(region_names=True, closing_answer=True, trained_on=seen)
     changed.save(tmp_path)
     again = ChatTokenizer.load(tmp_path)
-    assert again.format == ChatFormat(True, True, 256)
+    assert again.format == ChatFormat(True, True, 256, seen)
 
 
 @pytest.mark.parametrize(
     "text",
-    ["[]", "{", '{"region_name": true}', '{"closing_answer": "yes"}']
+    ["[]", "{", '{"region_name": true}', '{"closing_answer": "yes"}', '{"trained_on": {"words": 3}}']
     + [f'{{"answer_tokens": {value}}}' for value in ("0", "true", "1.5", '"120"')],
 )
 def test_a_damaged_chat_format_is_named(tokenizer, tmp_path, text):

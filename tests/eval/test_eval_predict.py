@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import struct
 import zlib
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from eval.answering.one_picture import read_answer
 from eval.predict import main
 from eval.report.overlay import colour_of
 from smolrgpt_jax.data.masks import decode
+from smolrgpt_jax.data.trained_on import TrainedOn
 
 FAR = "How far is the pallet <mask> from the pallet <mask>?"
 
@@ -22,12 +25,14 @@ FAR = "How far is the pallet <mask> from the pallet <mask>?"
 def asked(monkeypatch):
     """Replaces the model by one that records what it is asked."""
     calls = []
-    monkeypatch.setitem(smolrgpt_jax.__dict__, "load", lambda path, **_: None)
+    seen = TrainedOn("sim", "pallet", "far from how pallet the", 1.0)
+    monkeypatch.setitem(smolrgpt_jax.__dict__, "load", lambda path, **_: SimpleNamespace(trained_on=seen))
 
     def answer(model, image, question, **how):
         calls.append({"image": image, "question": question, **how})
-        text = "The pallet [Region 0] is 2.50 meters away from the pallet [Region 1]."
-        return read_answer(question, text, how["masks"])
+        text = "0 stands 9 ahead 4 left. The pallet [Region 0] is 2.50 meters away from the pallet [Region 1]."
+        found = read_answer(question, text, how["masks"])
+        return replace(found, notice=seen.notice(question, len(how["masks"])))
 
     monkeypatch.setattr(command, "answer", answer)
     return calls
@@ -63,10 +68,21 @@ def test_boxes_become_regions_and_the_answer_is_printed_and_drawn(warehouse, tmp
     assert np.array_equal(decode(regions[1]), expected)
     assert asked[0]["question"] == FAR and asked[0]["depth"].name == "000100_depth.png"
     output = capsys.readouterr().out
-    assert "answer: The pallet [Region 0] is 2.50 meters" in output and "distance: 2.5\n" in output
+    assert "anywhere: trained on sim (pallet); 100% of its questions mark regions, with depth\n" in output
+    assert "\nanswer: The pallet [Region 0] is 2.50 meters away from the pallet [Region 1].\n" in output
+    assert "\nworkings: 0 stands 9 ahead 4 left.\ndistance: 2.5\n" in output and "notice" not in output
     drawn = np.asarray(Image.open(tmp_path / "new" / "drawn.png"))
     assert drawn.shape == (60, 96, 3) and tuple(drawn[49, 10]) == colour_of(0)
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["drawn.png"]
+
+
+def test_json_has_conclusion_and_workings_apart(warehouse, asked, capsys):
+    main([*files(warehouse)[:4], "--question", "How far is the car?", "--json"])
+    printed = json.loads(capsys.readouterr().out)
+    assert printed.pop("answer").startswith("The pallet [Region 0] is") and printed.pop("cut_off") is False
+    assert printed.pop("notice") == "the recorded training of this model never says car: its answer is a guess"
+    expected = {"question": "How far is the car?", "workings": "0 stands 9 ahead 4 left."}
+    assert printed == expected | {"category": "distance", "normalized_answer": 2.5}
 
 
 def test_a_record_brings_its_masks_and_question(warehouse, asked):

@@ -75,10 +75,14 @@ def test_what_a_configuration_cannot_hold_is_one_sentence(argument, message):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("module", "flag"), [("launch.train", "--workdir"), ("launch.compile_for_tpu", "--topology")])
-def test_help_has_the_docstring_and_all_flags(module, flag):
+@pytest.mark.parametrize(
+    ("module", "command", "flag"),
+    [("launch.train", "train", "--workdir"), ("launch.compile_for_tpu", "tpu-report", "--topology")],
+)
+def test_help_has_all_flags_and_ends_with_examples(module, command, flag):
     done = subprocess.run([sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0
-    assert f"python -m {module} --config configs/stage3_sft.py" in done.stdout
+    settings, examples = done.stdout.split("\nsettings:\n")[1].split("\n\nexamples")
+    assert f"smolrgpt {command} --config configs/stage3_sft.py" in examples and "--config.seed=0" in settings
     assert all(f"\n  {name}: " in done.stdout for name in ("--config", flag))
     assert "\n  --config.batch_rows=64: " in done.stdout

@@ -220,7 +220,9 @@ def test_stages_follow_each_other_and_freeze_what_they_say(data, finished, tmp_p
             changed = not np.array_equal(value, before[parameter])
             assert changed == (parameter in trained), f"{name}: {parameter}"
         previous = tmp_path / name
-    assert load(previous).tokenizer.vocab_size == VOCAB
+    trained = load(previous)
+    assert trained.tokenizer.vocab_size == VOCAB
+    assert trained.trained_on.objects.startswith("pallet") and trained.trained_on.notice("Far from the car?", 0)
 
 
 @pytest.mark.slow

@@ -68,5 +68,5 @@ def test_without_nicegui_it_says_what_to_install(monkeypatch):
         return real(name, *rest, **named)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(SystemExit, match=r"needs NiceGUI .*pip install \"smolrgpt_jax\[demo\]\""):
+    with pytest.raises(SystemExit, match=r"needs NiceGUI .*project's root: pip install '\.\[demo\]'"):
         main(["--checkpoint", "anywhere"])

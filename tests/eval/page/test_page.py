@@ -19,6 +19,8 @@ from PIL import Image
 from scipy.ndimage import distance_transform_edt
 from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.actions.action_builder import ActionBuilder
+from selenium.webdriver.common.actions.pointer_input import PointerInput
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
@@ -129,8 +131,17 @@ class Page:
         self.wait(lambda: self.texts(".chips .q-chip__content") == [f"Region {i}" for i in range(number)])
 
     def warning(self):
-        """The newest sentence that the page says, once it has faded in."""
-        return self.wait(lambda: "".join(self.texts(".q-notification__message")[-1:]))
+        """The sentence that the page says about something that cannot be done."""
+        return self.wait(lambda: "".join(self.texts(".notice")))
+
+    def drag_finger(self, x, y, x2, y2):
+        """Draws with a finger between two places of the picture, in shares of its width and height."""
+        script = "arguments[0].scrollIntoView({block: 'center'}); return Object.values(arguments[0].getBoundingClientRect().toJSON())"
+        left, top, width, height, *_ = self.browser.execute_script(script, self.one(".shown img"))
+        finger = ActionBuilder(self.browser, mouse=PointerInput("touch", "finger"), duration=100)
+        places = [(round(left + share * width), round(top + down * height)) for share, down in ((x, y), (x2, y2))]
+        finger.pointer_action.move_to_location(*places[0]).pointer_down().move_to_location(*places[1]).pointer_up()
+        finger.perform()
 
 
 def printable(text):
@@ -197,10 +208,10 @@ def test_boxes_are_drawn_by_two_clicks_or_by_dragging(page, tmp_path):
     page.button("Clear").click()
     page.button("Draw boxes").click()
     page.shown_regions(0)
-    page.wait(lambda: page.texts(".hint")[0] == "Click two corners, or drag.")
+    page.wait(lambda: page.texts(".hint")[0] == "Drag a box, or click two corners.")
     plain = page.drawn()
     page.at(0.1, 0.2).click().perform()
-    page.wait(lambda: page.texts(".hint")[0] == "Now the opposite corner.")
+    page.wait(lambda: page.texts(".hint.corner") == ["Now the opposite corner."])
     page.at(0.3, 0.7).click().perform()
     page.shown_regions(1)
     page.at(0.9, 0.9).click_and_hold().perform()
@@ -213,8 +224,9 @@ def test_boxes_are_drawn_by_two_clicks_or_by_dragging(page, tmp_path):
 
     page.write("Is the pallet ")
     page.button("Ask").click()
-    assert page.warning() == "The question holds 0 <mask> but 2 masks"
+    assert page.warning() == "the question holds 0 <mask> but 2 masks"
     page.button("Insert <mask>").click()
+    page.wait(lambda: page.texts(".notice") == [""] * 3)
     page.one(".question textarea").send_keys(" left of")
     page.button("Insert <mask>").click()
     page.wait(lambda: page.texts(".marks") == ["2 <mask>, 2 regions"])
@@ -244,22 +256,45 @@ def test_an_uploaded_picture_is_asked_about(page, small_checkpoint, tmp_path):
     Image.fromarray(pixels[..., 3]).save(tmp_path / "own_depth.png")
     (tmp_path / "text.png").write_text("no picture")
     page.upload("picture", tmp_path / "text.png")
-    assert page.warning().startswith("Picture text.png is not a picture file")
+    assert page.warning().startswith("picture text.png is not a picture file")
     page.upload("picture", tmp_path / "own.png")
     page.shown_regions(0)
+    assert "Regions need a depth picture" in page.texts(".hint")[0] and page.texts(".notice") == [""] * 3
+    fields = (page.one(".example input"), page.one(".question textarea"))
+    assert [field.get_property("value") for field in fields] == ["", ""], "the example's name and question are gone"
     page.at(0.25, 0.5).click().perform()
     page.at(0.75, 0.9).click().perform()
     page.shown_regions(1)
     page.write("What is <mask>?")
     page.button("Ask").click()
-    page.wait(lambda: page.warning().startswith("A question about regions needs the depth picture"))
+    page.wait(lambda: page.warning().startswith("Regions need a depth picture"))
     page.upload("depth", tmp_path / "own.png")
-    page.wait(lambda: page.warning().startswith("Depth picture own.png is coloured"))
+    page.wait(lambda: page.warning().startswith("depth picture own.png is coloured"))
     page.upload("depth", tmp_path / "own_depth.png")
-    page.wait(lambda: page.one("figure").is_displayed())
+    page.wait(lambda: page.one("figure").is_displayed() and page.texts(".notice") == [""] * 3)
     page.button("Ask").click()
     assert page.answer()
     page.browser.save_screenshot(str(tmp_path / "uploaded.png"))
+
+
+def test_on_a_phone_boxes_are_drawn_by_a_finger_and_the_answer_comes_into_view(page, tmp_path):
+    size = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        page.button("Draw boxes").click()
+        page.button("Clear").click()
+        page.shown_regions(0)
+        page.drag_finger(0.1, 0.2, 0.4, 0.8)
+        page.shown_regions(1)
+        assert page.browser.execute_script("return document.documentElement.scrollWidth") <= 390
+        page.write("What is <mask>?")
+        page.button("Ask").click()
+        assert page.answer()
+        inside = "const box = arguments[0].getBoundingClientRect(); return box.top >= 0 && box.bottom <= innerHeight"
+        page.wait(lambda: page.browser.execute_script(inside, page.one(".answer .text")))
+        page.browser.save_screenshot(str(tmp_path / "phone.png"))
+    finally:
+        page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def test_the_page_loads_nothing_from_outside(page):

@@ -297,7 +297,7 @@ def test_another_address_is_another_cache(server, config):
 
 def test_without_the_extra_what_to_install_is_told(server, config, monkeypatch):
     monkeypatch.setitem(sys.modules, "openai", None)
-    with pytest.raises(ServerError, match=r'pip install "smolrgpt_jax\[server\]"'):
+    with pytest.raises(ServerError, match=r'pip install "\.\[server\]"'):
         config()
 
 

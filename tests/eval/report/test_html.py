@@ -73,7 +73,12 @@ def html(evaluated, tmp_path):
         tmp_path / "report.html",
         *evaluated,
         {"connector alignment": curve, "refiner alignment": tmp_path / "none.csv", "odd": odd},
-        {"command": "python -m eval.warehouse --split val", "seed": 17, "config": {"width": 4321}},
+        {
+            "command": "python -m eval.warehouse --split val",
+            "checkpoint": "runs/my",
+            "seed": 17,
+            "config": {"width": 4321},
+        },
     )
     return (tmp_path / "report.html").read_text(encoding="utf-8")
 
@@ -182,8 +187,28 @@ def test_the_agreement_of_methods_is_shown(html, evaluated):
     assert ("Where rules and shy differ" in text) == bool(differing)
 
 
-def test_the_run_is_described(html):
+def test_the_run_is_described_model_and_command_first(html):
     assert "python -m eval.warehouse --split val" in html and ">17<" in html and "4321" in html
+    assert html.index("runs/my") < html.index("eval.warehouse --split val") < html.index("S1, mean of")
+
+
+def test_every_card_has_a_title_of_its_own_and_the_gallery_says_that_it_is_a_sample(html):
+    titles = re.findall("<h3>(.*?)</h3>", html)
+    assert len(set(titles)) == len(titles) > 5
+    assert f"A sample of {len(Page(html).entries())} of 28 answers" in html
+
+
+def test_workings_are_folded_and_a_vote_against_the_text_is_told(evaluated, tmp_path):
+    metrics, predictions, pictures = evaluated
+    item = next(item for item in predictions if item["category"] == "count")
+    first = "0 in 1 out. Therefore, there are nine pallets in the buffer area."
+    further = [{"answer": "There are two pallets.", "order": [0, 1, 2, 3, 4]}] * 2
+    voted = item | {"answer": first, "further": further, "normalized_answer": 2}
+    write_report(tmp_path / "report.html", metrics, [voted], pictures)
+    text = " ".join((tmp_path / "report.html").read_text(encoding="utf-8").split())
+    assert '<p class="said ">Therefore, there are nine pallets in the buffer area.</p>' in text
+    assert '<details class="workings"><summary>workings</summary>0 in 1 out.</details>' in text
+    assert "this text, the first of them, states 9." in text and "<dt>elected</dt><dd>2</dd>" in text
 
 
 def test_a_report_without_baseline_curves_and_run_is_written(evaluated, tmp_path):

@@ -84,13 +84,15 @@ def test_a_picture_is_enlarged_by_a_click(report):
     assert not dialog.is_displayed()
 
 
-@pytest.mark.parametrize("width", [360, 900, 1280])
+@pytest.mark.parametrize("width", [360, 390, 1280])
 def test_nothing_is_wider_than_the_window(report, width):
     report.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride",
         {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500},
     )
     try:
+        # Tables behind folded titles are the widest.
+        report.execute_script("document.querySelectorAll('details').forEach(found => { found.open = true })")
         assert report.execute_script("return document.documentElement.scrollWidth") <= width
     finally:
         report.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

@@ -1,0 +1,60 @@
+"""What a training showed a model, recorded with its chat format for those who ask it about something else."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from smolrgpt_jax.data.records import MASK, Picture
+
+RARE = 0.02  # share of a training's questions below which a kind of question counts as not learned
+_WORD = re.compile(r"[^\W\d_]{3,}")
+# "the pallets <mask>", "the buffer region <mask>", "the transporter at <mask>"
+_OBJECT = re.compile(rf"\bthe ([a-z]+)(?: (?:region|mask|zone|area|position)s?)?(?: at)? {MASK}", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """What all trainings of a model showed it; of `regions`, the last of them.
+
+    data: names of the sources; objects: what questions call their regions, the most frequent first; both joined by ", ". words: of
+    questions and answers, joined by " ". regions: share of the questions that mark regions, with depth.
+    """
+
+    data: str = ""
+    objects: str = ""
+    words: str = ""
+    regions: float = 0.0
+
+    def __str__(self) -> str:
+        objects = f" ({self.objects})" if self.objects else ""
+        return f"trained on {self.data}{objects}; {self.regions:.0%} of its questions mark regions, with depth"
+
+    def and_on(self, data: Iterable[str], pictures: Sequence[Picture], regions: bool) -> "TrainedOn":
+        """After a further training on named sources; regions: whether it showed the pictures' regions and depth."""
+        questions = [question for picture in pictures for question in picture.questions]
+        objects = Counter(name.lower() for q in questions for text in q.turns[::2] for name in _OBJECT.findall(text))
+        plurals = {form for name in objects for form in (f"{name}s", f"{name[:-1]}ves")}
+        named = [name for name, _ in objects.most_common(12) if name not in plurals]
+        words = {word for q in questions for text in q.turns for word in _words(text)}
+        marked = sum(bool(q.regions) for q in questions) if regions else 0
+        return TrainedOn(
+            ", ".join(dict.fromkeys([*filter(None, self.data.split(", ")), *data])),
+            ", ".join(dict.fromkeys([*filter(None, self.objects.split(", ")), *named])),
+            " ".join(sorted(words.union(self.words.split()))),
+            round(marked / max(1, len(questions)), 3),
+        )
+
+    def notice(self, question: str, regions: int) -> str | None:
+        """One sentence where a question, of so many regions, is unlike all that the training showed; None where it is not."""
+        unseen = dict.fromkeys(word for word in _words(question) if word not in self.words.split())
+        if unseen:
+            return f"the recorded training of this model never says {', '.join(unseen)}: its answer is a guess"
+        without = "with" if regions else "without"
+        rare = (self.regions if regions else 1 - self.regions) < RARE
+        text = f"this model was not trained on questions {without} regions and depth: its answer is a guess"
+        return text if rare else None
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text.replace(MASK, " ").lower())
