@@ -37,13 +37,21 @@ def _summed(place: jax.sharding.Sharding | None) -> Any:
 
 
 def _sums(value: jax.Array) -> jax.Array:
-    """Two sums of all bits modulo 2^32, as whole numbers have no order of summation, and how many are not finite; uint32[3]."""
+    """Two sums of hashed bits and places modulo 2^32, as whole numbers have no order of summation, and how many numbers are not
+    finite; uint32[3]."""
     value = jnp.asarray(value).astype(jnp.float32)
-    bits = jax.lax.bitcast_convert_type(value, jnp.uint32)
     places = jnp.zeros((), jnp.uint32)
     # Not a reshaped range: every device of a sharded array counts its own part only.
     for axis in range(value.ndim):
         stride = math.prod(value.shape[axis + 1 :]) % 2**32
         places += jax.lax.broadcasted_iota(jnp.uint32, value.shape, axis) * jnp.uint32(stride)
-    sums = (bits, bits * (2 * places + 1), (~jnp.isfinite(value)).astype(jnp.uint32))
+    first = _mixed(jax.lax.bitcast_convert_type(value, jnp.uint32) ^ _mixed(places))
+    sums = (first, _mixed(first + 1), (~jnp.isfinite(value)).astype(jnp.uint32))
     return jnp.stack([jnp.sum(each, dtype=jnp.uint32) for each in sums])
+
+
+def _mixed(bits: jax.Array) -> jax.Array:
+    """A hash of each uint32; every bit of it depends on every bit."""
+    for shift, factor in ((16, 0x21F0AAAD), (15, 0x735A2D97)):
+        bits = (bits ^ (bits >> shift)) * jnp.uint32(factor)
+    return bits ^ (bits >> 15)

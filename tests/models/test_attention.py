@@ -155,6 +155,15 @@ def test_attention_by_name():
     assert resolve_attention("auto", "tpu", 160) == "xla"
     assert resolve_attention("auto", "cpu", 512) == resolve_attention("auto", "gpu", 512) == "xla"
     assert resolve_attention("cudnn", "gpu", 512) == "cudnn"
+    with pytest.raises(ValueError, match="cudnn attention computes in bfloat16 only, not in float32"):
+        resolve_attention("cudnn", "gpu", 512, "float32")
+    with pytest.raises(ValueError, match=r"cudnn attention takes .*, not rows of 511 and heads of \[64\]"):
+        resolve_attention("cudnn", "gpu", 511, head_dims=[64])
+    with pytest.raises(ValueError, match=r"not rows of 512 and heads of \[20, 64\]"):
+        resolve_attention("cudnn", "gpu", 512, head_dims=[20, 64])
+    with pytest.raises(ValueError, match="splash attention takes rows of a multiple of 128 tokens up to 1024, not 160"):
+        resolve_attention("splash", "tpu", 160)
+    assert resolve_attention("splash", "tpu", 0) == "splash"  # rows of a length that the data will tell
     with pytest.raises(ValueError, match="splash attention needs a TPU, the devices are of platform 'cpu'"):
         resolve_attention("splash", "cpu", 512)
     with pytest.raises(ValueError, match="no attention 'flash', only auto, xla, splash, cudnn"):

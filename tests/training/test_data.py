@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import types
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from smolrgpt_jax.config import PRESETS
 from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.errors import CheckpointError, RunError
 from smolrgpt_jax.models.smolrgpt import abstract_params
+from smolrgpt_jax.training.data import check_shared_memory
 from smolrgpt_jax.training.data import read_start as read
 from smolrgpt_jax.training.stages import STAGES
 from tests.conftest import TINY as GOLDEN
@@ -118,3 +120,15 @@ def test_a_pytorch_folder_brings_its_tokenizer(tmp_path):
     (tmp_path / "bare" / "tokenizer.json").unlink()
     with pytest.raises(RunError, match="config.tokenizer names no tokenizer and init_from brings none"):
         read_start(settings("connector_alignment", tmp_path / "bare"))
+
+
+def test_workers_need_shared_memory_for_their_batches(monkeypatch):
+    run = settings("sft", batch_rows=8)
+    run["data"]["row_tokens"] = 0
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: types.SimpleNamespace(free=64 * 2**20))
+    check_shared_memory(TINY, run, regions=True)
+    run["data"]["workers"] = 1
+    check_shared_memory(TINY, run, regions=True)
+    run["data"]["workers"] = 9
+    with pytest.raises(RunError, match="config.data.workers=9 needs [0-9]+ MiB of /dev/shm, .* and 64 MiB are free"):
+        check_shared_memory(TINY, run, regions=True)

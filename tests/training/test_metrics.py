@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sys
 import types
 
@@ -11,6 +12,47 @@ from smolrgpt_jax.errors import RunError
 from smolrgpt_jax.training import metrics
 from smolrgpt_jax.training.metrics import PROFILE, SPEED, MetricsWriter, Speed, StepsTrace, counts
 from tests.training.metrics_file import read_metrics
+
+
+@pytest.mark.parametrize(
+    ("left", "damaged"),
+    [(b"", 0), (b"3,0.2", 1), (b"3,0.25", 1), (b"\0" * 40, 1), (b"3,\0\0\0\r\n", 1), (b"3\r\n4,1,2\r\nx,1\r\n", 3)],
+)
+def test_what_a_lost_machine_left_of_a_row_is_dropped_and_told(tmp_path, capsys, left, damaged):
+    writer = MetricsWriter(tmp_path, ["loss"])
+    for step in (1, 2):
+        writer.write(step, {"loss": step / 4})
+    writer.close()
+    with open(tmp_path / "metrics.csv", "ab") as file:
+        file.write(left)
+    writer = MetricsWriter(tmp_path, ["loss"], resumed_step=2)
+    writer.write(3, {"loss": 0.75})
+    writer.close()
+    assert [row["loss"] for row in read_metrics(tmp_path / "metrics.csv")] == [0.25, 0.5, 0.75]
+    assert (f"left out {damaged} damaged row(s)" in capsys.readouterr().out) == bool(damaged)
+
+
+@pytest.mark.parametrize("header", [b"", b"\0" * 30, b"\0\r\n1,2\r\n"])
+def test_a_file_without_its_header_is_begun_anew(tmp_path, header):
+    (tmp_path / "metrics.csv").write_bytes(header)
+    MetricsWriter(tmp_path, ["loss"], resumed_step=4).close()
+    assert (tmp_path / "metrics.csv").read_text() == "step,loss\n"
+
+
+def test_rows_and_events_are_on_the_disk_once_they_are_written(tmp_path, monkeypatch):
+    fsync, sizes = os.fsync, {}
+
+    def fsync_and_note(file):
+        fsync(file)
+        sizes[os.fstat(file).st_ino] = os.fstat(file).st_size
+
+    monkeypatch.setattr(os, "fsync", fsync_and_note)
+    writer = MetricsWriter(tmp_path, ["loss"])
+    writer.write(1, {"loss": 0.5})
+    files = [tmp_path / "metrics.csv", *(tmp_path / "tensorboard").iterdir()]
+    assert [sizes[file.stat().st_ino] for file in files] == [file.stat().st_size for file in files]
+    assert b"loss" in files[1].read_bytes()
+    writer.close()
 
 
 class FakeRun:

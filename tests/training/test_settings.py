@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 
 import pytest
 
@@ -26,6 +27,31 @@ def test_settings_of_another_release_are_no_difference_where_they_mean_the_same(
     assert differences(old, new) == []
     assert differences({**old, "fresh": ["refiners"]}, new) == ["fresh was ['refiners'], is []"]
     assert differences(old, {**new, "question_balance": 0.5}) == ["question_balance was 0.0, is 0.5"]
+
+
+def test_a_section_that_an_upgrade_added_is_no_difference_at_its_defaults():
+    new = plain(default.get_config().to_dict())
+    old = {name: value for name, value in new.items() if name not in ("profile", "optimizer")}
+    assert differences(old, new) == differences(new, old) == []
+    new["optimizer"]["b2"] = 0.95
+    assert differences(old, new) == ["optimizer.b2 was 0.999, is 0.95"]
+
+
+def test_places_are_compared_by_what_they_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("start", "other"):
+        (tmp_path / name).mkdir()
+    os.symlink("start", tmp_path / "link")
+    for same in ("start/", "./start", "other/../start", "link", str(tmp_path / "start")):
+        assert differences({"init_from": "start"}, {"init_from": same}) == []
+    assert differences({"init_from": "start"}, {"init_from": "other"}) == ["init_from was 'start', is 'other'"]
+    assert differences({"init_from": "start"}, {"init_from": ""}) == ["init_from was 'start', is ''"]
+    (tmp_path / "start").rename(tmp_path / "moved")
+    assert differences({"init_from": "start"}, {"init_from": "moved"}) == []
+    sources = [{"data": {"sources": {"a": {"root": root, "split": "train"}}}} for root in ("here", "there")]
+    assert differences(*sources) == []
+    sources[1]["data"]["sources"]["a"]["split"] = "val"
+    assert differences(*sources) == ["data.sources.a.split was 'train', is 'val'"]
 
 
 def test_help_has_every_setting_with_default_and_range():
