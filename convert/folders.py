@@ -6,7 +6,8 @@ connectors, refiners and the rows of the three extra tokens, is drawn as for a m
 """
 
 import re
-from collections.abc import Mapping, Sequence
+import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,54 +28,11 @@ from smolrgpt_jax.checkpoint.safetensors_folder import (
 from smolrgpt_jax.checkpoint.torch import default_layout, read_folder, with_dtype, with_shards, write_folder
 from smolrgpt_jax.config import DecoderConfig, SmolRGPTConfig, VisionConfig
 from smolrgpt_jax.data.chat import ChatTokenizer
-from smolrgpt_jax.errors import CheckpointError, ConfigError
+from smolrgpt_jax.errors import CheckpointError
 from smolrgpt_jax.files import model_folder
 
 EXTRA_TOKENS = 3
-# Fields of Hugging Face's config.json -> ours, and what stands for a missing one.
-SIGLIP_FIELDS: dict[str, tuple[str, Any]] = {
-    "hidden_size": ("width", 768),
-    "intermediate_size": ("mlp_width", 3072),
-    "num_attention_heads": ("heads", 12),
-    "num_hidden_layers": ("layers", 12),
-    "patch_size": ("patch_size", 16),
-    "image_size": ("image_size", 224),
-    "layer_norm_eps": ("layer_norm_eps", 1e-6),
-}
-LLAMA_FIELDS: dict[str, tuple[str, Any]] = {
-    "hidden_size": ("width", 4096),
-    "intermediate_size": ("mlp_width", 11008),
-    "num_attention_heads": ("heads", 32),
-    "num_hidden_layers": ("layers", 32),
-    "vocab_size": ("vocab_size", 32000),
-    "rms_norm_eps": ("rms_norm_eps", 1e-6),
-    "max_position_embeddings": ("max_positions", 2048),
-    "tie_word_embeddings": ("tied_head", False),
-}
-
-# The release's names -> Hugging Face's, one substitution after the other.
-_SIGLIP = (
-    (r"^vision_encoder\.", ""),
-    (r"^patch_embedding\.conv", "embeddings.patch_embedding"),
-    (r"^patch_embedding\.position_embedding$", "embeddings.position_embedding.weight"),
-    (r"^layer_norm", "post_layernorm"),
-    (r"^blocks", "encoder.layers"),
-    (r"\.ln", ".layer_norm"),
-    (r"\.attn", ".self_attn"),
-)
-_LLAMA = (
-    (r"^decoder\.token_embedding", "model.embed_tokens"),
-    (r"^decoder\.head", "lm_head"),
-    (r"^decoder\.norm", "model.norm"),
-    (r"^decoder\.blocks", "model.layers"),
-    (r"\.norm1", ".input_layernorm"),
-    (r"\.norm2", ".post_attention_layernorm"),
-    (r"\.attn\.out_proj", ".self_attn.o_proj"),
-    (r"\.attn", ".self_attn"),
-)
-# What the folders hold beside the towers: SigLIP's text tower, its pooling head, and buffers.
-_IGNORED_VISION = re.compile(r"(text_model\.|logit_scale$|logit_bias$|head\.|embeddings\.position_ids$)")
-_IGNORED_LANGUAGE = re.compile(r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq$")
+BACKBONES = tomllib.loads(Path(__file__).with_name("backbones.toml").read_text(encoding="utf-8"))
 
 
 def fitting_tokenizer(name: str, config: SmolRGPTConfig, model: str) -> dict[str, str]:
@@ -142,8 +100,7 @@ def vision_config(folder: Path) -> VisionConfig:
         raise CheckpointError(
             f"{path}: model type {kind!r} is not read, only SigLIP with patches of a fixed picture size"
         )
-    _require(path, values, {"hidden_act": "gelu_pytorch_tanh", "num_channels": 3})
-    return VisionConfig(**{ours: values.get(name, default) for name, (ours, default) in SIGLIP_FIELDS.items()})
+    return VisionConfig(**_fields("siglip", path, values))
 
 
 def decoder_config(folder: Path) -> DecoderConfig:
@@ -152,15 +109,11 @@ def decoder_config(folder: Path) -> DecoderConfig:
     Raises CheckpointError for what this decoder does not have.
     """
     path, values = folder / CONFIG_FILE, read_config_json(folder)
-    _require(
-        path,
-        values,
-        {"model_type": "llama", "hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "rope_scaling": None},
-    )
+    fields = _fields("llama", path, values)
     # transformers 5 writes rope_parameters, earlier ones rope_theta and rope_scaling.
     rope = values.get("rope_parameters") or {}
     _require(path, rope, {"rope_type": "default", "partial_rotary_factor": 1.0})
-    fields = {ours: values.get(name, default) for name, (ours, default) in LLAMA_FIELDS.items()}
+    _require(path, values, {"rope_scaling": None})
     _require(path, values, {"head_dim": fields["width"] // fields["heads"]}, allow_none=True)
     fields["vocab_size"] += EXTRA_TOKENS
     kv_heads = values.get("num_key_value_heads")
@@ -169,6 +122,12 @@ def decoder_config(folder: Path) -> DecoderConfig:
         kv_heads=fields["heads"] if kv_heads is None else kv_heads,
         rope_base=float(rope.get("rope_theta", values.get("rope_theta", 10000.0))),
     )
+
+
+def _fields(backbone: str, path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Our fields of a backbone's config.json; raises CheckpointError for another architecture."""
+    _require(path, values, BACKBONES[backbone]["required"])
+    return {ours: values.get(name, default) for name, (ours, default) in BACKBONES[backbone]["fields"].items()}
 
 
 def _require(path: Path, values: Mapping[str, Any], wanted: Mapping[str, Any], allow_none: bool = False) -> None:
@@ -195,10 +154,11 @@ def build(
     try:
         config = SmolRGPTConfig(vision=vision_config(eyes), decoder=decoder_config(tongue))
         table = entries(config)
-    except (ConfigError, TypeError, ArithmeticError) as error:
+    except CheckpointError:
+        raise
+    except (ValueError, TypeError, AttributeError, ArithmeticError) as error:
         raise CheckpointError(f"{eyes} and {tongue} make no model: {error}") from error
-    sources = _sources(config, eyes, "vision_encoder.", _SIGLIP, _IGNORED_VISION)
-    sources |= _sources(config, tongue, "decoder.", _LLAMA, _IGNORED_LANGUAGE)
+    sources = _sources(config, eyes, "vision_encoder.", "siglip") | _sources(config, tongue, "decoder.", "llama")
     # Of the vocabulary only the last rows are used.
     vocabulary = (
         ["decoder/token_embedding"] if config.decoder.tied_head else ["decoder/token_embedding", "decoder/head"]
@@ -229,16 +189,14 @@ def build(
     return config
 
 
-def _parts(name: str, substitutions: Sequence[tuple[str, str]]) -> list[str]:
+def _parts(name: str, backbone: str) -> list[str]:
     """The tensors of Hugging Face's that, stacked by rows, are the release's of this name."""
-    for pattern, replacement in substitutions:
+    for pattern, replacement in BACKBONES[backbone]["names"]:
         name = re.sub(pattern, replacement, name)
     return [name.replace("qkv_proj", f"{part}_proj") for part in "qkv"] if "qkv_proj" in name else [name]
 
 
-def _sources(
-    config: SmolRGPTConfig, folder: Path, tower: str, names: Sequence[tuple[str, str]], ignored: re.Pattern[str]
-) -> dict[str, list[StoredTensor]]:
+def _sources(config: SmolRGPTConfig, folder: Path, tower: str, backbone: str) -> dict[str, list[StoredTensor]]:
     """{the release's tensor name: the tensors of Hugging Face's folder that make it}, for tensors of one tower.
 
     Raises CheckpointError listing all missing, unexpected and wrongly shaped tensors.
@@ -247,7 +205,7 @@ def _sources(
     for entry in entries(config):
         if not entry.torch.startswith(tower):
             continue
-        parts = parts_of[entry.torch] = _parts(entry.torch, names)
+        parts = parts_of[entry.torch] = _parts(entry.torch, backbone)
         rows, *rest = entry.torch_shape
         if entry.kind == "vocabulary":
             rows -= EXTRA_TOKENS
@@ -255,8 +213,8 @@ def _sources(
             rows, *rest = rest
         expected |= dict.fromkeys(parts, (rows // len(parts), *rest))
     tensors, _ = open_tensors(folder, expected)
-    there = {name: tensor for name, tensor in tensors.items() if not ignored.match(name)}
-    head, embedding = (_parts(name, names)[0] for name in TIED_NAMES)
+    there = {name: tensor for name, tensor in tensors.items() if not re.match(BACKBONES[backbone]["ignored"], name)}
+    head, embedding = (_parts(name, backbone)[0] for name in TIED_NAMES)
     twice = config.decoder.tied_head and head in there and embedding in expected
     if twice:
         expected[head] = expected[embedding]

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from convert.folders import LLAMA_FIELDS, SIGLIP_FIELDS
+from convert.folders import BACKBONES
 from smolrgpt_jax.checkpoint.mapping import INV_FREQ, TIED_NAMES
 from smolrgpt_jax.checkpoint.safetensors_folder import CONFIG_FILE, SINGLE_FILE, check_fit, open_tensors
 from smolrgpt_jax.checkpoint.torch import config_to_torch, read_config, torch_shapes
@@ -96,7 +96,7 @@ class TorchModel:
         self.config = config
         self.vision = transformers.SiglipVisionModel(
             transformers.SiglipVisionConfig(
-                **{name: getattr(v, ours) for name, (ours, _) in SIGLIP_FIELDS.items()},
+                **{name: getattr(v, ours) for name, (ours, _) in BACKBONES["siglip"]["fields"].items()},
                 hidden_act="gelu_pytorch_tanh",
                 vision_use_head=False,
                 attn_implementation="eager",
@@ -104,7 +104,7 @@ class TorchModel:
         )
         self.decoder = transformers.LlamaForCausalLM(
             transformers.LlamaConfig(
-                **{name: getattr(d, ours) for name, (ours, _) in LLAMA_FIELDS.items()},
+                **{name: getattr(d, ours) for name, (ours, _) in BACKBONES["llama"]["fields"].items()},
                 num_key_value_heads=d.kv_heads,
                 head_dim=d.head_dim,
                 rope_parameters={"rope_type": "default", "rope_theta": float(d.rope_base)},

@@ -33,15 +33,15 @@ def misfit(value: Any, default: Any) -> str | None:
     return None if fits else _KINDS[kind]
 
 
-def _check_fields(part: Any, prefix: str) -> None:
-    """Raises ConfigError for a field of another kind than its default, and for a number that no model has."""
+def check_fields(part: Any, prefix: str = "") -> None:
+    """Raises ConfigError for a field of another kind than its default, and for a number that no model has: 0, but for ids."""
     for known in dataclasses.fields(part):
         value, default = getattr(part, known.name), known.default
         if default is dataclasses.MISSING:
             continue
         most = {int: MOST_LAYERS if known.name == "layers" else MOST, float: sys.float_info.max}.get(type(default))
         wrong = misfit(value, default)
-        if wrong or most and not 0 < value <= most:
+        if wrong or most and not (0 < value <= most or value == 0 and known.name.endswith("_id")):
             raise ConfigError(
                 f"{prefix}{known.name} is {value!r}, expected {wrong or f'a number above 0, at most {most}'}"
             )
@@ -155,7 +155,7 @@ class SmolRGPTConfig:
     def __post_init__(self) -> None:
         v, d, factor = self.vision, self.decoder, self.shuffle_factor
         for prefix, part in (("vision.", v), ("decoder.", d), ("special_tokens.", self.special_tokens), ("", self)):
-            _check_fields(part, prefix)
+            check_fields(part, prefix)
         checks = [
             (v.image_size % v.patch_size, f"image size {v.image_size} is not a multiple of patch size {v.patch_size}"),
             (v.grid % factor, f"{v.grid} patches per side do not divide by pixel-shuffle factor {factor}"),

@@ -6,11 +6,13 @@ checkpoint need not fit in memory: one layer of a stacked parameter, or a whole 
 """
 
 import math
+import tomllib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,54 +40,21 @@ class Rule:
     kind: str
 
 
-def norm_rules(torch: str, jax: str) -> tuple[Rule, Rule]:
-    """The two tensors of a layer norm."""
-    return Rule(f"{torch}.weight", f"{jax}/scale", "same"), Rule(f"{torch}.bias", f"{jax}/bias", "same")
+def read_rules(table: str) -> tuple[Rule, ...]:
+    """The rules of a table of mapping.toml."""
+    rules: list[Rule] = []
+    for kind, torch, jax in _TABLES[table]:
+        name, _, of = kind.partition(" ")
+        if name in ("norm", "dense"):
+            weight, of = ("scale", "same") if name == "norm" else ("kernel", of)
+            rules += Rule(f"{torch}.weight", f"{jax}/{weight}", of), Rule(f"{torch}.bias", f"{jax}/bias", "same")
+        else:
+            rules.append(Rule(torch, jax, kind))
+    return tuple(rules)
 
 
-def dense_rules(torch: str, jax: str, kind: str = "linear") -> tuple[Rule, Rule]:
-    """The two tensors of a linear map; kind: of its weight."""
-    return Rule(f"{torch}.weight", f"{jax}/kernel", kind), Rule(f"{torch}.bias", f"{jax}/bias", "same")
-
-
-def _refiner(torch: str, jax: str) -> list[Rule]:
-    return [
-        *dense_rules(f"{torch}.refiner.0", f"{jax}/up1", "upconv"),
-        *norm_rules(f"{torch}.refiner.1", f"{jax}/norm1"),
-        *dense_rules(f"{torch}.refiner.3", f"{jax}/up2", "upconv"),
-        *norm_rules(f"{torch}.refiner.4", f"{jax}/norm2"),
-        *dense_rules(f"{torch}.refiner.6", f"{jax}/up3", "upconv"),
-    ]
-
-
-_VISION_BLOCK, _DECODER_BLOCK = "vision_encoder.blocks.{i}", "decoder.blocks.{i}"
-
-RULES: tuple[Rule, ...] = (
-    *dense_rules("vision_encoder.patch_embedding.conv", "vision_encoder/patch_embedding", "conv"),
-    Rule("vision_encoder.patch_embedding.position_embedding", "vision_encoder/position_embedding", "positions"),
-    *norm_rules(f"{_VISION_BLOCK}.ln1", "vision_encoder/blocks/ln1"),
-    *dense_rules(f"{_VISION_BLOCK}.attn.qkv_proj", "vision_encoder/blocks/qkv_proj"),
-    *dense_rules(f"{_VISION_BLOCK}.attn.out_proj", "vision_encoder/blocks/out_proj", "linear_from_heads"),
-    *norm_rules(f"{_VISION_BLOCK}.ln2", "vision_encoder/blocks/ln2"),
-    *dense_rules(f"{_VISION_BLOCK}.mlp.fc1", "vision_encoder/blocks/fc1"),
-    *dense_rules(f"{_VISION_BLOCK}.mlp.fc2", "vision_encoder/blocks/fc2"),
-    *norm_rules("vision_encoder.layer_norm", "vision_encoder/norm"),
-    Rule("MP.proj.weight", "rgb_connector/proj/kernel", "linear"),
-    Rule("MP_depth.proj.weight", "depth_connector/proj/kernel", "linear"),
-    *_refiner("rgb_refiner", "rgb_refiner"),
-    *_refiner("depth_refiner", "depth_refiner"),
-    Rule("decoder.token_embedding.weight", "decoder/token_embedding", "vocabulary"),
-    Rule(f"{_DECODER_BLOCK}.norm1.weight", "decoder/blocks/norm1/scale", "same"),
-    *(Rule(f"{_DECODER_BLOCK}.attn.{n}_proj.weight", f"decoder/blocks/{n}_proj/kernel", "linear") for n in "qkv"),
-    Rule(f"{_DECODER_BLOCK}.attn.out_proj.weight", "decoder/blocks/out_proj/kernel", "linear_from_heads"),
-    Rule(f"{_DECODER_BLOCK}.norm2.weight", "decoder/blocks/norm2/scale", "same"),
-    *(
-        Rule(f"{_DECODER_BLOCK}.mlp.{n}_proj.weight", f"decoder/blocks/{n}_proj/kernel", "linear")
-        for n in ("gate", "up", "down")
-    ),
-    Rule("decoder.norm.weight", "decoder/norm/scale", "same"),
-    Rule("decoder.head.weight", "decoder/head", "vocabulary"),
-)
+_TABLES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+RULES = read_rules("release")
 
 
 @dataclass(frozen=True)

@@ -6,22 +6,13 @@ transformers saved is written back byte for byte.
 
 import json
 from collections.abc import Mapping
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from smolrgpt_jax.checkpoint.mapping import (
-    Entry,
-    Rule,
-    dense_rules,
-    entries_of,
-    norm_rules,
-    params_from_tensors,
-    tensors_from_params,
-)
+from smolrgpt_jax.checkpoint.mapping import Entry, entries_of, params_from_tensors, read_rules, tensors_from_params
 from smolrgpt_jax.checkpoint.safetensors_folder import (
     CONFIG_FILE,
     SINGLE_FILE,
@@ -32,32 +23,14 @@ from smolrgpt_jax.checkpoint.safetensors_folder import (
     read_config_json,
     write_tensors,
 )
+from smolrgpt_jax.config import misfit
 from smolrgpt_jax.errors import CheckpointError, ConfigError
 from smolrgpt_jax.router.longformer import LongformerConfig, abstract_params
 
-_EMBEDDINGS, _LAYER = "longformer.embeddings", "longformer.encoder.layer.{i}"
-_BLOCKS = "encoder/blocks"
-
-RULES: tuple[Rule, ...] = (
-    Rule(f"{_EMBEDDINGS}.word_embeddings.weight", "encoder/word_embedding", "table"),
-    Rule(f"{_EMBEDDINGS}.position_embeddings.weight", "encoder/position_embedding", "table"),
-    Rule(f"{_EMBEDDINGS}.token_type_embeddings.weight", "encoder/token_type_embedding", "table"),
-    *norm_rules(f"{_EMBEDDINGS}.LayerNorm", "encoder/embedding_norm"),
-    *chain.from_iterable(
-        dense_rules(f"{_LAYER}.attention.self.{kind}{reach}", f"{_BLOCKS}/{kind}{reach}")
-        for kind in ("query", "key", "value")
-        for reach in ("", "_global")
-    ),
-    *dense_rules(f"{_LAYER}.attention.output.dense", f"{_BLOCKS}/out_proj", "linear_from_heads"),
-    *norm_rules(f"{_LAYER}.attention.output.LayerNorm", f"{_BLOCKS}/attention_norm"),
-    *dense_rules(f"{_LAYER}.intermediate.dense", f"{_BLOCKS}/fc1"),
-    *dense_rules(f"{_LAYER}.output.dense", f"{_BLOCKS}/fc2"),
-    *norm_rules(f"{_LAYER}.output.LayerNorm", f"{_BLOCKS}/mlp_norm"),
-    *dense_rules("classifier.dense", "head_dense"),
-    *dense_rules("classifier.out_proj", "head_out"),
-)
+RULES = read_rules("longformer")
 # A buffer of consecutive numbers, which old versions of transformers saved.
 _POSITION_BUFFER = "longformer.embeddings.position_ids"
+MOST_LABELS = 1000
 _HEADS = ("classifier.", "lm_head.", "longformer.pooler.")
 
 # Field of config.json -> (our field, transformers' default).
@@ -92,9 +65,6 @@ def _config(path: Path, values: Mapping[str, Any]) -> LongformerConfig:
     if any(window != windows[0] for window in windows):
         raise CheckpointError(f"{path}: attention_window differs between layers, only one window for all is computed")
     fields["window"] = windows[0] if windows else None
-    for name, value in fields.items():
-        if type(value) not in ((float, int) if name == "layer_norm_eps" else (int,)):
-            raise CheckpointError(f"{path} holds {value!r} for {name}, expected a number")
     try:
         return LongformerConfig(labels=_labels(values), **fields)
     except ConfigError as error:
@@ -104,7 +74,10 @@ def _config(path: Path, values: Mapping[str, Any]) -> LongformerConfig:
 def _labels(values: Mapping[str, Any]) -> tuple[str, ...]:
     """The labels in the order of the logits; raises ConfigError."""
     # Without id2label transformers numbers them itself.
-    names = values.get("id2label") or {str(i): f"LABEL_{i}" for i in range(values.get("num_labels", 2))}
+    count = values.get("num_labels", 2)
+    if misfit(count, 2) or count > MOST_LABELS:
+        raise ConfigError(f"num_labels is {count!r}, expected a number of at most {MOST_LABELS}")
+    names = values.get("id2label") or {str(i): f"LABEL_{i}" for i in range(count)}
     if not isinstance(names, dict) or set(names) != set(map(str, range(len(names)))):
         raise ConfigError(f"id2label is no object from 0, 1, ... to names: {names!r}")
     return tuple(str(names[str(i)]) for i in range(len(names)))

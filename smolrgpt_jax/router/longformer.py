@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from smolrgpt_jax.config import check_fields
 from smolrgpt_jax.errors import ConfigError
 from smolrgpt_jax.models.attention import MASKED, attention
 from smolrgpt_jax.models.layers import (
@@ -51,9 +52,7 @@ class LongformerConfig:
     def __post_init__(self) -> None:
         if len(set(self.labels)) != len(self.labels) or not self.labels:
             raise ConfigError(f"the labels {list(self.labels)} are none or not distinct")
-        for name in ("vocab_size", "positions", "token_types", "width", "mlp_width", "heads", "layers", "window"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}, must be positive")
+        check_fields(self)
         if self.width % self.heads:
             raise ConfigError(f"width {self.width} does not divide into {self.heads} heads")
         if self.window % 2:

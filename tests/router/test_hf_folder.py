@@ -89,11 +89,14 @@ def test_infinite_weights_are_named(copied):
         ({"model_type": "bert"}, "'bert' is no Longformer"),
         ({"attention_window": [8, 16]}, "differs between layers"),
         ({"attention_window": 7}, "window 7 is odd"),
-        ({"attention_window": []}, "None for window"),
+        ({"attention_window": []}, "window is None, expected a whole number"),
         ({"hidden_act": "relu"}, "only gelu"),
-        ({"hidden_size": "wide"}, "'wide' for width"),
+        ({"hidden_size": "wide"}, "width is 'wide', expected a whole number"),
         ({"id2label": {"1": "count"}}, "id2label"),
         ({"id2label": ["count"]}, "id2label"),
+        ({"id2label": None, "num_labels": 10**12}, "num_labels is 1000000000000"),
+        ({"id2label": None, "num_labels": "two"}, "num_labels is 'two'"),
+        ({"num_hidden_layers": 10**9}, "layers is 1000000000, expected a number above 0, at most 1000"),
     ],
 )
 def test_a_configuration_that_is_no_longformer_of_ours_is_refused(copied, changes, message):
