@@ -63,10 +63,9 @@ def told(interrupted: str = "interrupted; nothing was written") -> Iterator[None
     try:
         yield
         sys.stdout.flush()
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise SystemExit(f"error: {error.filename}: {reason}" if error.filename else f"error: {reason}") from None
-    except (ValueError, ImportError) as error:
-        raise SystemExit(f"error: {' '.join(str(error).splitlines())}") from None
+    except (OSError, ValueError, ImportError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        file = f"{name}: " if (name := getattr(error, "filename", None)) else ""
+        raise SystemExit(f"error: {' '.join(f'{file}{reason}'.splitlines())}") from None
     except KeyboardInterrupt:
         raise SystemExit(interrupted) from None

@@ -15,7 +15,7 @@ from smolrgpt_jax.checkpoint import orbax
 from smolrgpt_jax.checkpoint.safetensors_folder import CONFIG_FILE, TorchLayout, check_fit
 from smolrgpt_jax.checkpoint.torch import read_folder
 from smolrgpt_jax.config import SmolRGPTConfig
-from smolrgpt_jax.errors import CheckpointError
+from smolrgpt_jax.errors import CheckpointError, DataError
 from smolrgpt_jax.files import as_path
 from smolrgpt_jax.models.smolrgpt import abstract_params, init_params
 
@@ -91,7 +91,10 @@ def read_checkpoint(path: str | Path, *, allow_nan: bool = False) -> Checkpoint:
     meta, params = orbax.read_meta(path), orbax.load_params(path)
     expected = {name: param.shape for name, param in abstract_params(meta.config).items()}
     check_fit(path, params.infos, expected, "configuration")
-    tokenizer = None if meta.tokenizer is None else tokenizer_from_files(meta.tokenizer)
+    try:
+        tokenizer = None if meta.tokenizer is None else tokenizer_from_files(meta.tokenizer)
+    except DataError as error:  # which names a copy of them
+        raise DataError(f"{path} holds a damaged tokenizer: {error}") from error
     # The last training says how long answers are.
     tokens = ((meta.run or {}).get("run") or {}).get("validation_answer_tokens")
     if tokenizer is not None and tokens:
