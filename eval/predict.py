@@ -41,10 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from smolrgpt_jax import load
 
     model = load(args.checkpoint, compute_dtype=args.dtype)
-    if model.trained_on:
-        print(f"{args.checkpoint}: {model.trained_on}", file=about)
     how = {"depth": args.depth, "masks": regions, "max_new_tokens": args.max_new_tokens}
     found = answer(model, args.image, question, **how)
+    if seen := model.tokenizer.format.trained_on:
+        print(f"{args.checkpoint}: {seen}", file=about)
     if args.out:
         with file_aside(args.out) as aside:
             draw_regions(args.image, regions).save(aside)

@@ -8,7 +8,6 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from absl import app, flags
@@ -54,7 +53,7 @@ def _parsed(values: flags.FlagValues, line: Sequence[str], **how: bool) -> list[
         raise ValueError(" ".join(str(error).split())) from None
 
 
-def _parse(module: ModuleType, arguments: Sequence[str]) -> list[str]:
+def _parse(module: Any, arguments: Sequence[str]) -> list[str]:
     if set(HELP) & set(arguments):
         # absl would leave --config out, which another module defines, and end with an error.
         own = flags.FLAGS.module_help(arguments[0]).split(":\n", 1)[-1]

@@ -1,7 +1,7 @@
 """One question about one picture, from Python; `eval.report.overlay.draw_regions` draws its regions."""
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from eval.reading.rules import normalized_answer, question_category
 from smolrgpt_jax.data.images import Source, load_depth, load_rgb, picture_size
 from smolrgpt_jax.data.masks import RLE, resample_rle
 from smolrgpt_jax.data.regions import MaskLike, check_marks, read_regions
+from smolrgpt_jax.data.trained_on import TrainedOn
 from smolrgpt_jax.data.workings import split_workings
 from smolrgpt_jax.errors import DataError
 
@@ -73,7 +74,9 @@ def answer(
       ValueError: the model has no tokenizer, or an array has the wrong shape or dtype.
     """
     prompt, regions = _prompt(model, image, question, depth, masks, boxes, max_new_tokens)
-    return _ended(model, question, model.generate(**prompt)[0], regions)
+    ids, tokenizer = model.generate(**prompt)[0], model.tokenizer
+    cut_off = bool(model.eos_id not in ids)
+    return read_answer(question, tokenizer.decode(ids), regions, cut_off, tokenizer.format.trained_on)
 
 
 def stream_answer(model: "Model", image: Source, question: str, **how: Any) -> Generator[str, None, Answer]:
@@ -87,20 +90,15 @@ def stream_answer(model: "Model", image: Source, question: str, **how: Any) -> G
         yield text.rstrip(_UNFINISHED)
     if text.endswith(_UNFINISHED):
         yield text
-    return _ended(model, question, ids, regions)
+    return read_answer(question, text, regions, model.eos_id not in ids, model.tokenizer.format.trained_on)
 
 
-def _ended(model: "Model", question: str, ids: Sequence[int], regions: tuple[RLE, ...]) -> Answer:
-    """What tokens int32[N] answer to a question."""
-    found = read_answer(question, model.tokenizer.decode(ids), regions, cut_off=bool(model.eos_id not in ids))
-    seen = model.trained_on
-    return found if seen is None else replace(found, notice=seen.notice(question, len(regions)))
-
-
-def read_answer(question: str, text: str, regions: Sequence[RLE] = (), *, cut_off: bool = False) -> Answer:
+def read_answer(
+    question: str, text: str, regions: Sequence[RLE] = (), cut_off: bool = False, trained_on: TrainedOn | None = None
+) -> Answer:
     """Reads the value of a text that answers a question, by the question's wording."""
-    category = question_category(question)
-    return Answer(text, category, normalized_answer(category, question, text), tuple(regions), cut_off)
+    category, notice = question_category(question), trained_on and trained_on.notice(question, len(regions))
+    return Answer(text, category, normalized_answer(category, question, text), tuple(regions), cut_off, notice)
 
 
 def _prompt(

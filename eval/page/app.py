@@ -35,8 +35,8 @@ def serve(listening: socket.socket, model: Model, title: str, examples: Sequence
             with ui.element("header"):
                 ui.label("SmolRGPT").classes("name")
                 ui.label(title).classes("checkpoint")
-                if model.trained_on:
-                    ui.label(str(model.trained_on)).classes("trained")
+                if seen := model.tokenizer.format.trained_on:
+                    ui.label(str(seen)).classes("trained")
             with ui.element("section").classes("card picture"):
                 picture = PicturePanel(examples)
             with ui.element("div").classes("side"):
@@ -47,8 +47,7 @@ def serve(listening: socket.socket, model: Model, title: str, examples: Sequence
     async def warm_up() -> None:
         """Has the programs of the first example's questions and of the suggested ones compiled before someone waits for them."""
         blank = np.zeros((8, 8, 3), np.uint8)
-        asked = [question.prompt for picture in examples[:1] for question in picture.questions]
-        for text in [*asked, *SUGGESTIONS.values()]:
+        for text in [*(q.prompt for picture in examples[:1] for q in picture.questions), *SUGGESTIONS.values()]:
             how = {"depth": blank[..., 0], "boxes": [(0, 0, 8, 8)] * text.count(MASK), "max_new_tokens": max_new_tokens}
             async with turn:
                 await run.io_bound(lambda: list(itertools.islice(stream_answer(model, blank, text, **how), 2)))

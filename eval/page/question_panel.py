@@ -23,9 +23,7 @@ SUGGESTIONS = {
     "How many?": f"How many pallets are in the buffer region {MASK}, given the pallets {MASK} {MASK}?",
     "Which one?": f"Which of the pallets {MASK} {MASK} {MASK} is the closest to the shelf {MASK}?",
 }
-_READING, _BUSY = (
-    f'<span class="wait">{doing}…</span>' for doing in ("reading and thinking", "the model is getting ready or busy")
-)
+_WAITING = '<span class="wait">{}…</span>'
 
 
 class QuestionPanel:
@@ -110,7 +108,8 @@ class QuestionPanel:
             return self._notice.set_text(f"{NEEDS_DEPTH}: open one with Depth.")
         self._answer.set_visibility(True)
         self._asked.set_content(with_chips(question, itertools.count()))
-        self._text.set_content(_BUSY if self._turn.locked() else _READING)
+        doing = "getting ready, or busy" if self._turn.locked() else "reading the picture"
+        self._text.set_content(_WAITING.format(doing))
         self._doubt.set_text("")
         self._values.set_content("")
         self._ask.props("loading")
@@ -163,6 +162,7 @@ def _shown(text: str, ended: bool = True) -> str:
     """An answer as HTML: its conclusion, the regions it names on their colours, and its workings, folded once it has ended."""
     conclusion, workings = split_workings(text, ended)
     told = re.sub(r"\[(Region (\d{1,3}))\]", lambda match: chip(int(match[2]), match[1]), str(escape(conclusion)))
-    told = (told or "(no answer)") if ended else f'{told}<span class="cursor"></span>' if told else _READING
+    if not ended:
+        told = f'{told}<span class="cursor"></span>' if told else _WAITING.format("thinking")
     below = f"<details{'' if ended else ' open'}><summary>workings</summary>{escape(workings)}</details>"
-    return told + (below if workings else "")
+    return (told or "(no answer)") + (below if workings else "")

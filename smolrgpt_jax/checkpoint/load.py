@@ -21,7 +21,6 @@ from smolrgpt_jax.models.smolrgpt import abstract_params, init_params
 
 if TYPE_CHECKING:
     from smolrgpt_jax.data.chat import ChatTokenizer  # imports transformers, which takes seconds
-    from smolrgpt_jax.data.trained_on import TrainedOn
 
 BETWEEN = ("rgb_connector", "depth_connector", "rgb_refiner", "depth_refiner")  # encoder and decoder
 
@@ -48,11 +47,6 @@ class Checkpoint:
         from smolrgpt_jax.data.chat import ANSWER_TOKENS
 
         return ANSWER_TOKENS if self.tokenizer is None else self.tokenizer.format.answer_tokens
-
-    @property
-    def trained_on(self) -> "TrainedOn | None":
-        """What its trainings showed it, None where that was not recorded."""
-        return None if self.tokenizer is None else self.tokenizer.format.trained_on
 
     @property
     def stage(self) -> str | None:

@@ -90,11 +90,7 @@ def parse_arguments(parser: Any, arguments: Sequence[str] | None) -> Any:
     """Adds the arguments of a question about one picture to a command's parser, and parses."""
     add = parser.add_argument
     add("--image", required=True, type=Path, help="RGB picture")
-    add(
-        "--depth",
-        type=Path,
-        help="depth picture, needed with regions: 8-bit grey, near dark, or distances in 16 bits or floats",
-    )
+    add("--depth", type=Path, help="needed with regions: 8-bit grey, near dark, or distances in 16 bits or floats")
     where = parser.add_mutually_exclusive_group()
     about = "the regions: mask pictures, one each, or one JSON file"
     where.add_argument("--masks", nargs="+", type=Path, default=[], metavar="FILE", help=about)

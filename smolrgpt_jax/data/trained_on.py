@@ -50,10 +50,10 @@ class TrainedOn:
         unseen = dict.fromkeys(word for word in _words(question) if word not in self.words.split())
         if unseen:
             return f"the recorded training of this model never says {', '.join(unseen)}: its answer is a guess"
-        without = "with" if regions else "without"
-        rare = (self.regions if regions else 1 - self.regions) < RARE
-        text = f"this model was not trained on questions {without} regions and depth: its answer is a guess"
-        return text if rare else None
+        kind = "with" if regions else "without"
+        if (self.regions if regions else 1 - self.regions) < RARE:
+            return f"this model was not trained on questions {kind} regions and depth: its answer is a guess"
+        return None
 
 
 def _words(text: str) -> list[str]:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -26,13 +25,13 @@ def asked(monkeypatch):
     """Replaces the model by one that records what it is asked."""
     calls = []
     seen = TrainedOn("sim", "pallet", "far from how pallet the", 1.0)
-    monkeypatch.setitem(smolrgpt_jax.__dict__, "load", lambda path, **_: SimpleNamespace(trained_on=seen))
+    model = SimpleNamespace(tokenizer=SimpleNamespace(format=SimpleNamespace(trained_on=seen)))
+    monkeypatch.setitem(smolrgpt_jax.__dict__, "load", lambda path, **_: model)
 
     def answer(model, image, question, **how):
         calls.append({"image": image, "question": question, **how})
         text = "0 stands 9 ahead 4 left. The pallet [Region 0] is 2.50 meters away from the pallet [Region 1]."
-        found = read_answer(question, text, how["masks"])
-        return replace(found, notice=seen.notice(question, len(how["masks"])))
+        return read_answer(question, text, how["masks"], trained_on=seen)
 
     monkeypatch.setattr(command, "answer", answer)
     return calls

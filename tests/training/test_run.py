@@ -222,7 +222,8 @@ def test_stages_follow_each_other_and_freeze_what_they_say(data, finished, tmp_p
         previous = tmp_path / name
     trained = load(previous)
     assert trained.tokenizer.vocab_size == VOCAB
-    assert trained.trained_on.objects.startswith("pallet") and trained.trained_on.notice("Far from the car?", 0)
+    seen = trained.tokenizer.format.trained_on
+    assert seen.objects.startswith("pallet") and seen.notice("Far from the car?", 0)
 
 
 @pytest.mark.slow
