@@ -73,8 +73,8 @@ def test_candidates_are_outlined_and_regions_tinted():
     ("content", "said"),
     [(b"", "picture notes.png is an empty file"), (b"text", "picture notes.png is not a picture file")],
 )
-def test_an_upload_that_is_no_picture_is_said_in_plain_words(content, said, monkeypatch):
-    assert upload(content, monkeypatch) == [said]
+def test_an_upload_that_is_no_picture_is_said_in_plain_words(content, said):
+    assert upload(content) == [said]
 
 
 def test_an_upload_is_decoded_off_the_event_loop(monkeypatch):
@@ -85,15 +85,16 @@ def test_an_upload_is_decoded_off_the_event_loop(monkeypatch):
     )
     stream = io.BytesIO()
     Image.new("RGB", (200, 100)).save(stream, "PNG")
-    (marked,) = upload(stream.getvalue(), monkeypatch)
+    (marked,) = upload(stream.getvalue())
     assert marked.image.size == (200, 100) and threads != [threading.get_ident()]
 
 
-def upload(content, monkeypatch):
+def upload(content):
     """What the page shows or says of an uploaded picture."""
     shown = []
-    monkeypatch.setattr(picture_panel, "say", lambda sentence: shown.append(str(sentence)))
-    panel = SimpleNamespace(marked=None, example=None, show=shown.append)
+    panel = SimpleNamespace(
+        marked=None, example=None, show=shown.append, _notice=SimpleNamespace(set_text=shown.append)
+    )
 
     async def read():
         return content
