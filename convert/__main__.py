@@ -3,6 +3,7 @@
 import argparse
 import re
 import signal
+import tomllib
 from pathlib import Path
 
 from eval.command_line import command_line
@@ -11,7 +12,6 @@ from smolrgpt_jax.errors import told
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 SHOWN = 5  # differences named in the last line of verify; its table shows where the others are
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-MODEL = "FOLDER_OR_HUB_ID"
 
 
 def size_in_bytes(text: str) -> int:
@@ -34,38 +34,16 @@ def dtype_name(text: str) -> str:
 def make_parser() -> argparse.ArgumentParser:
     parser = command_line("convert", __doc__)
     commands = parser.add_subparsers(required=True)
-
-    def command(name: str, run, help: str, *paths: str):
-        added = commands.add_parser(name, help=help)
-        added.set_defaults(run=run)
-        for path in paths:
+    runs = {"torch-to-jax": to_jax, "jax-to-torch": to_torch, "backbones": backbones, "fresh": fresh, "verify": verify}
+    for name, verb in tomllib.loads(Path(__file__).with_name("options.toml").read_text(encoding="utf-8")).items():
+        added = commands.add_parser(name, help=verb["help"])
+        added.set_defaults(run=runs.get(name, inspect))
+        added.register("type", "dtype", dtype_name)
+        added.register("type", "size", size_in_bytes)
+        for path in verb["paths"]:
             added.add_argument(path, type=Path)
-        return added.add_argument
-
-    add = command("torch-to-jax", to_jax, "PyTorch folder to a checkpoint of ours", "source", "destination")
-    add("--tokenizer", metavar=MODEL, help="the tokenizer to bring along; default: the folder's, if it holds one")
-    add("--allow_nan", action="store_true", help="accept NaN and infinite weights")
-    add = command("jax-to-torch", to_torch, "checkpoint of ours to a PyTorch folder", "source", "destination")
-    as_imported = "default: as imported, else"
-    dtypes = "|".join(DTYPES)
-    add("--dtype", type=dtype_name, metavar=dtypes, help=f"dtype of all parameters; {as_imported} float32")
-    sizes = "write files of at most this size (500MB, 2GiB) and an index"
-    add("--max_shard_size", type=size_in_bytes, metavar="SIZE", help=f"{sizes}; {as_imported} one file")
-    add("--allow_nan", action="store_true", help="accept NaN and infinite weights")
-    joined = "Hugging Face SigLIP and Llama (SmolLM2) folders to a checkpoint of ours to train from"
-    add = command("backbones", backbones, joined, "destination")
-    add("--vision", required=True, metavar=MODEL)
-    add("--language", required=True, metavar=MODEL)
-    add("--tokenizer", metavar=MODEL, help="default: the language folder's, if it holds one")
-    add("--seed", type=int, default=0, help="of connectors, refiners and the extra tokens' rows")
-    drawn = "any checkpoint to one of ours in which parts of the model are drawn anew"
-    add = command("fresh", fresh, drawn, "source", "destination")
-    add("--parts", nargs="+", metavar="PART", help="default: all connectors and refiners")
-    add("--seed", type=int, default=0, help="of what is drawn (default %(default)s)")
-    compared = "compare every tensor of a PyTorch folder with a checkpoint of ours"
-    add = command("verify", verify, compared, "torch_folder", "checkpoint")
-    add("--outputs", action="store_true", help="compare both models' outputs too; needs PyTorch")
-    command("inspect", inspect, "say what a checkpoint is, without reading its weights", "path")
+        for option, how in verb.get("options", {}).items():
+            added.add_argument(option, **how)
     return parser
 
 

@@ -8,7 +8,7 @@ that a score needs no server and is the same every time.
 
 import re
 
-from eval.reading.phrases import SHARED, is_garbage, marked_objects, one_line, phrases, verdict, without_denied
+from eval.reading.phrases import SHARED, TABLE, is_garbage, marked_objects, one_line, phrases, verdict, without_denied
 from eval.reading.statements import LENGTHS, decimal, find_lengths, in_digits, without_ranges
 
 BenchAnswer = bool | int | float | None
@@ -17,14 +17,7 @@ BenchAnswer = bool | int | float | None
 _COLUMNS = ("below/above", "left/right", "big/small", "tall/short", "wide/thin", "behind/front")
 QUALITATIVE = {column: tuple(column.split("/")) for column in _COLUMNS}
 # The columns of its quantitative table.
-QUANTITATIVE = {
-    "direct_distance": "distance_data",
-    "horizontal_distance": "horizontal_distance_data",
-    "vertical_distance": "vertical_distance_data",
-    "width": "width_data",
-    "height": "height_data",
-    "direction": "direction",
-}
+QUANTITATIVE: dict[str, str] = TABLE["quantitative"]
 _CHOICES = ("above", "below", "left", "right", "tall", "short")
 CATEGORIES = (
     *(f"{name}_predicate" for names in QUALITATIVE.values() for name in names),

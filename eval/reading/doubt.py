@@ -4,20 +4,13 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
-from eval.reading.phrases import is_garbage, one_line
+from eval.reading.phrases import TABLE, is_garbage, one_line
 from eval.reading.rules import readings
 from eval.reading.statements import SIDES
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
 
 EXAMPLES = 3  # per category and reason
 UNREADABLE, AMBIGUOUS = "unreadable", "ambiguous"
-# What an answer without a value does, and one with several.
-_NOTHING_SEVERAL = {
-    "left_right": ("names no side", "states both sides"),
-    "count": ("states no number", "states several numbers"),
-    "mcq": ("chooses no region", "chooses several regions"),
-    "distance": ("states no length", "states several lengths"),
-}
 
 
 def answer_doubt(category: str, question: str, answer: str, value: object) -> tuple[str, str] | None:
@@ -26,7 +19,7 @@ def answer_doubt(category: str, question: str, answer: str, value: object) -> tu
     value: what the answer was scored with, None for an unreadable one.
     """
     found = readings(category, question, answer)
-    reason, several = _NOTHING_SEVERAL[category]
+    reason, several = TABLE["doubts"][category]
     if value is not None:
         return (AMBIGUOUS, several) if len(set(found)) > 1 else None
     if not answer.strip():

@@ -23,15 +23,7 @@ from eval.reading.phrases import (
 )
 
 _COUNTS, _REGIONS, SIDES = phrases("counts"), phrases("regions"), phrases("sides")
-_REWORDED = {
-    "pair": "two",
-    "half_a_dozen": "six",
-    "bound": "some",
-    "among": "of them",
-    "of_which": "of them",
-    "either": r"\1 things, ",
-    "of_them": r"\1 of them",
-}
+_REWORDED = TABLE["reworded"]
 # Words of their own that would pass for a misspelt or run-together "left" or "right".
 _NOT_SIDES = {"let", "cleft", "bright", "alright", "upright", "copyright"}
 OPPOSITE = {"left": "right", "right": "left"}

@@ -5,6 +5,7 @@ transformers saved is written back byte for byte.
 """
 
 import json
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,18 +34,7 @@ _POSITION_BUFFER = "longformer.embeddings.position_ids"
 MOST_LABELS = 1000
 _HEADS = ("classifier.", "lm_head.", "longformer.pooler.")
 
-# Field of config.json -> (our field, transformers' default).
-_FIELDS: dict[str, tuple[str, Any]] = {
-    "vocab_size": ("vocab_size", 30522),
-    "max_position_embeddings": ("positions", 512),
-    "type_vocab_size": ("token_types", 2),
-    "hidden_size": ("width", 768),
-    "intermediate_size": ("mlp_width", 3072),
-    "num_attention_heads": ("heads", 12),
-    "num_hidden_layers": ("layers", 12),
-    "pad_token_id": ("pad_id", 1),
-    "layer_norm_eps": ("layer_norm_eps", 1e-12),
-}
+_FIELDS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 
 
 def entries(config: LongformerConfig) -> list[Entry]:

@@ -103,7 +103,7 @@ def test_help_names_every_command():
     done = subprocess.run([sys.executable, "-m", "convert", "--help"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0
     for name in ("torch-to-jax", "jax-to-torch", "backbones", "verify", "inspect"):
-        assert f"python -m convert {name}" in done.stdout
+        assert f"\n    {name} " in done.stdout
 
 
 def test_nothing_but_the_result_is_printed(golden, tmp_path):
