@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def digest(value: Any) -> str:
@@ -26,20 +27,22 @@ def fingerprint(arrays: Mapping[str, Any], place: jax.sharding.Sharding | None =
 
     place: where all processes can read the result of arrays on devices of several of them, which then call this together.
     """
-    sums = jax.device_get(_summed(place)(dict(arrays)))
+    # A program per shape, of which there are few, compiles sooner than one for all. One after the other: several collective ones at
+    # once can keep simulated devices waiting for each other.
+    sums = {name: np.asarray(_summed(place)(value)) for name, value in arrays.items()}
     bits = [(name, arrays[name].shape, sums[name][:2].tolist()) for name in sorted(sums)]
     return digest(bits), [name for name in sorted(sums) if sums[name][2]]
 
 
 @functools.cache
 def _summed(place: jax.sharding.Sharding | None) -> Any:
-    return jax.jit(lambda arrays: jax.tree.map(_sums, arrays), out_shardings=place)
+    return jax.jit(_sums, out_shardings=place)
 
 
 def _sums(value: jax.Array) -> jax.Array:
     """Two sums of hashed bits and places modulo 2^32, as whole numbers have no order of summation, and how many numbers are not
     finite; uint32[3]."""
-    value = jnp.asarray(value).astype(jnp.float32)
+    value = value.astype(jnp.float32)
     places = jnp.zeros((), jnp.uint32)
     # Not a reshaped range: every device of a sharded array counts its own part only.
     for axis in range(value.ndim):

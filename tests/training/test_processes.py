@@ -26,17 +26,29 @@ from tests.training.metrics_file import read_metrics
 ROOT = Path(__file__).parents[2]
 STEPS = 12
 PROGRAM = """
-    import json, sys
+    import json, os, sys, time
+    from pathlib import Path
     from smolrgpt_jax import distributed
 
     distributed.start(initialization_timeout=300)
     from eval.scoring.in_training import WAREHOUSE_SCORES
     from smolrgpt_jax.config import PRESETS
+    from smolrgpt_jax.generation import answers
     from smolrgpt_jax.training.run import train
     from tests.training.test_run import TINY, run_config
 
     if __name__ == "__main__":
         data, workdir, changes = sys.argv[1:]
+        if file := os.environ.get("SLOW_ANSWERS"):
+            answer_prompts = answers.answer_prompts
+
+            def slowly(*arguments):
+                for found in answer_prompts(*arguments):
+                    Path(file).touch()
+                    time.sleep(3)
+                    yield found
+
+            answers.answer_prompts = slowly
         PRESETS["tiny"] = TINY
         with distributed.end_on_error():
             run = run_config(data, **json.loads(changes))
@@ -113,9 +125,9 @@ def alone(data, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def validated(data, tmp_path_factory):
-    """A function that runs so many processes on a mesh for a few steps, with validation: rows of metrics.csv."""
-    settings = {
+def validating(data):
+    """Settings of a few steps with validation."""
+    return {
         "steps": 3,
         "validate_every": 2,
         "validation_sources": {"questions": default.warehouse(str(data), "val")},
@@ -123,9 +135,14 @@ def validated(data, tmp_path_factory):
         "validation_answer_tokens": 6,
     }
 
+
+@pytest.fixture(scope="module")
+def validated(data, validating, tmp_path_factory):
+    """A function that runs so many processes on a mesh for a few steps, with validation: rows of metrics.csv."""
+
     def run(count: int, **changes):
         workdir = tmp_path_factory.mktemp(f"validated{count}") / "run"
-        Processes(data, workdir, count, **settings, **changes).results()
+        Processes(data, workdir, count, **validating, **changes).results()
         return read_metrics(workdir / "metrics.csv")
 
     return functools.cache(lambda count, changes="{}": run(count, **json.loads(changes)))
@@ -153,6 +170,30 @@ def test_several_processes_train_and_validate_as_one_does(validated, count, chan
         np.testing.assert_allclose(found, known, rtol=1e-5, err_msg=name)
 
 
+def test_a_signal_to_one_process_amid_its_answers_stops_all_and_the_run_goes_on(
+    data, validating, validated, tmp_path, monkeypatch
+):
+    workdir, answering = tmp_path / "run", tmp_path / "answering"
+    monkeypatch.setenv("SLOW_ANSWERS", str(answering))
+    running = Processes(data, workdir, 2, strategy="fsdp", **validating)
+    wait_for(running, answering.exists)
+    running.started[1].send_signal(signal.SIGTERM)
+    assert [(result["step"], result["stopped"]) for result in running.results()] == [(2, True)] * 2
+    assert [row["step"] for row in read_metrics(workdir / "metrics.csv")] == [1]
+    monkeypatch.delenv("SLOW_ANSWERS")
+    Processes(data, workdir, 2, strategy="fsdp", **validating).results()
+    found, expected = read_metrics(workdir / "metrics.csv"), validated(2, '{"strategy": "fsdp"}')
+    names = ("step", "loss", "validation_loss", "S1", "count", "distance")
+    assert [[row.get(n) for n in names] for row in found] == [[row.get(n) for n in names] for row in expected]
+
+
+def wait_for(running: Processes, happened) -> None:
+    deadline = time.monotonic() + 500
+    while not happened():
+        assert time.monotonic() < deadline and running.started[0].poll() is None, running.logs[0].read_text()
+        time.sleep(0.02)
+
+
 def test_processes_that_read_other_data_all_end_and_name_it(data, tmp_path):
     other = shutil.copytree(data, tmp_path / "other")
     records = json.loads((other / "train.json").read_text())
@@ -168,10 +209,7 @@ def test_a_signal_to_one_process_stops_all_and_any_number_goes_on(data, alone, t
     workdir = tmp_path / "run"
     running = Processes(data, workdir, 4)
     metrics = workdir / "metrics.csv"
-    deadline = time.monotonic() + 500
-    while not (metrics.exists() and len(metrics.read_text().splitlines()) > 2):
-        assert time.monotonic() < deadline and running.started[0].poll() is None, running.logs[0].read_text()
-        time.sleep(0.02)
+    wait_for(running, lambda: metrics.exists() and len(metrics.read_text().splitlines()) > 2)
     running.started[1].send_signal(signal.SIGTERM)
     results = running.results()
     assert all(result["stopped"] for result in results), results

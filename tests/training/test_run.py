@@ -23,6 +23,7 @@ from smolrgpt_jax.data.sources.formats import read_source
 from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.training import run as loop
 from smolrgpt_jax.training.stages import STAGES
+from smolrgpt_jax.training.workdir import work_directory
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
 from smolrgpt_jax.warehouse.write import make_warehouse
 from tests.training.metrics_file import read_metrics
@@ -93,35 +94,45 @@ def test_a_run_writes_checkpoint_and_metrics(finished):
     assert meta.run["step"] == 5 and meta.run["run"]["seed"] == 0
 
 
-def test_a_finished_run_is_not_trained_again(data, finished, capsys):
+def test_a_finished_run_is_not_trained_again_wherever_its_data_lies(data, finished, tmp_path):
     workdir, _ = finished
     before = params_of(workdir)
-    assert loop.train(run_config(data), workdir)["step"] == 5
+    (tmp_path / "moved").symlink_to(data)
+    assert loop.train(run_config(tmp_path / "moved"), workdir)["step"] == 5
     for name, value in params_of(workdir).items():
         np.testing.assert_array_equal(value, before[name])
     assert len(read_metrics(workdir / "metrics.csv")) == 5
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stopped_run_goes_on_to_the_same_bits(data, finished, tmp_path, monkeypatch, number):
+@pytest.mark.parametrize(
+    ("number", "owner", "moment", "step"),
+    [(signal.SIGTERM, loop.MetricsWriter, "write", 2), (signal.SIGINT, loop.Validation, "_loss", 5)],
+    ids=["between validations", "in a validation"],
+)
+def test_a_stopped_run_goes_on_to_the_same_bits(data, finished, tmp_path, monkeypatch, number, owner, moment, step):
     whole, _ = finished
-    write = loop.MetricsWriter.write
+    original, calls = getattr(owner, moment), []
 
-    def write_and_stop(self, step, values):
-        if step == 2:
+    def stop_there(*arguments):
+        calls.append(arguments)
+        if len(calls) == (2 if moment == "write" else 1):
             os.kill(os.getpid(), number)
-        write(self, step, values)
+        return original(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.MetricsWriter, "write", write_and_stop)
+        patch.setattr(owner, moment, stop_there)
         stopped = loop.train(run_config(data), tmp_path / "run")
-    assert stopped["stopped"] and stopped["step"] == 2
-    assert loop.train(run_config(data), tmp_path / "run")["step"] == 5
+    assert stopped["stopped"] and stopped["step"] == step
+    assert len(read_metrics(tmp_path / "run" / "metrics.csv")) == min(step, 4)
+    found = loop.train(run_config(data), tmp_path / "run")
+    assert (found["step"], found["best_step"], found["stopped"]) == (5, 5, False)
+    assert checkpoints.find_checkpoint(tmp_path / "run" / "best").name == "5"
     ours = params_of(tmp_path / "run")
     for name, value in params_of(whole).items():
         np.testing.assert_array_equal(ours[name], value, err_msg=name)
     kept, expected = (read_metrics(w / "metrics.csv") for w in (tmp_path / "run", whole))
-    assert [r["loss"] for r in kept] == [r["loss"] for r in expected]
+    names = ("step", "loss", "validation_loss")
+    assert [[r.get(n) for n in names] for r in kept] == [[r.get(n) for n in names] for r in expected]
 
 
 @pytest.fixture
@@ -166,6 +177,8 @@ def test_a_run_that_changed_data_leaves_no_step_is_refused_though_accepted(tmp_p
 
 def test_other_settings_are_refused_on_resume(data, finished):
     workdir, _ = finished
+    with work_directory(workdir), pytest.raises(loop.RunError, match="is in use by another run"):
+        loop.train(run_config(data), workdir)
     with pytest.raises(loop.RunError, match=r"other settings \(batch_rows was 8, is 16\)"):
         loop.train(run_config(data, batch_rows=16), workdir)
 
@@ -224,6 +237,9 @@ def test_stages_follow_each_other_and_freeze_what_they_say(data, finished, tmp_p
     assert trained.tokenizer.vocab_size == VOCAB
     seen = trained.tokenizer.format.trained_on
     assert seen.objects.startswith("pallet") and seen.notice("Far from the car?", 0)
+    # What a run began with may be gone, and nothing but its own checkpoint is read again.
+    shutil.rmtree(tmp_path / "refiner_alignment")
+    assert loop.train(run, tmp_path / "sft")["step"] == 5
 
 
 @pytest.mark.slow
