@@ -72,7 +72,6 @@ class Run:
             # Its own, whatever has become of those that it began with.
             tokenizer = tokenizer_from_files(self.before.tokenizer)
             start = Checkpoint(self.before.config, {}, tokenizer, layout=self.before.layout)
-        self.start = start
         platform = jax.default_backend()
         with naming("model"):
             # Before the data is read, which can take minutes.
