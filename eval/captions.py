@@ -12,24 +12,24 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import jax
 import numpy as np
 
 from configs import default, demo_backbone
 from eval.answering.asking import positive
 from eval.command_line import command_line, out_folder
 from eval.reading.rules import question_category
-from smolrgpt_jax.data.batches import PackedRows
 from smolrgpt_jax.data.records import Question
 from smolrgpt_jax.data.sources.formats import read_source
 from smolrgpt_jax.errors import CheckpointError, told
 from smolrgpt_jax.files import read_json, write_json
-from smolrgpt_jax.model import Model, load
-from smolrgpt_jax.models.smolrgpt import bind
-from smolrgpt_jax.training.data import row_shape
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
 from smolrgpt_jax.warehouse.write import ensure_warehouse
+
+if TYPE_CHECKING:
+    from smolrgpt_jax.data.batches import PackedRows
+    from smolrgpt_jax.model import Model
 
 # Name -> {"right": percent, "of": number}.
 Shares = Mapping[str, Mapping[str, float]]
@@ -51,8 +51,11 @@ def caption_kind(prompt: str, answer: str) -> str:
     return f"worked_{category}" if category else "other"
 
 
-def predicted_right(model: Model, rows: PackedRows) -> dict[str, np.ndarray]:
+def predicted_right(model: "Model", rows: "PackedRows") -> dict[str, np.ndarray]:
     """Question id -> bool[N], whether each token of its answer, end of turn included, is the likeliest one."""
+    import jax
+
+    from smolrgpt_jax.models.smolrgpt import bind
 
     @jax.jit
     def right(params, batch):
@@ -97,8 +100,11 @@ def shares_right(
     }
 
 
-def evaluate(model: Model, phase: str, scenes: int, out: Path) -> dict[str, Shares]:
+def evaluate(model: "Model", phase: str, scenes: int, out: Path) -> dict[str, Shares]:
     """Makes the scenes under `out` unless they are there, and writes captions.json; returns `shares_right`."""
+    from smolrgpt_jax.data.batches import PackedRows
+    from smolrgpt_jax.training.data import row_shape
+
     if model.tokenizer is None:
         raise CheckpointError(f"{model.source} has no tokenizer, which captions take")
     warehouse = {**demo_backbone.warehouse(phase), "scenes": 0, "val_scenes": scenes, "seed": SEED}
@@ -129,6 +135,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--scenes", type=positive, default=300, help="scenes to make (default %(default)s)")
     parser.add_argument("--out", required=True, type=out_folder, help="folder for scenes and results")
     args = parser.parse_args(arguments)
+    from smolrgpt_jax import load
+
     print(f"captions of {args.scenes} scenes as in {args.phase}, writing to {args.out}")
     found = evaluate(load(args.checkpoint), args.phase, args.scenes, args.out)
     print(table("caption", found["kind"]), table("step", found["step"]), sep="\n\n")

@@ -16,7 +16,6 @@ from eval.answering.warehouse import evaluate
 from eval.command_line import command_line
 from eval.reading.rules import normalized_answer
 from eval.scoring.blind import BlindBaseline, read_training_questions
-from eval.scoring.in_training import WAREHOUSE_SCORES
 from eval.scoring.results import describe_metrics
 from eval.side_questions import write_side_questions
 from smolrgpt_jax.data.sources.formats import read_warehouse
@@ -35,6 +34,7 @@ REAL = Path("tests/data_files/real_warehouse")  # eleven published records, one 
 
 def run(workdir: Path, seed: int) -> None:
     """Runs every step that is not done yet and prints the table; raises ValueError or OSError with one sentence."""
+    from eval.scoring.in_training import WAREHOUSE_SCORES
     from smolrgpt_jax import load
     from smolrgpt_jax.checkpoint.load import write_start
     from smolrgpt_jax.generation.engine import AnswerOptions

@@ -12,10 +12,7 @@ import tempfile
 from pathlib import Path
 
 from configs import demo_backbone
-from convert.folders import jax_to_torch
 from eval.command_line import command_line
-from smolrgpt_jax.checkpoint.orbax import find_checkpoint
-from smolrgpt_jax.checkpoint.torch import read_folder
 from smolrgpt_jax.errors import told
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
 from smolrgpt_jax.warehouse.write import ensure_warehouse
@@ -41,6 +38,9 @@ def run(workdir: Path, out: Path) -> None:
 
 def ship(workdir: Path, out: Path) -> None:
     """Writes the trained model in bfloat16, the log of its phases and its model card into a new folder."""
+    from convert.folders import jax_to_torch
+    from smolrgpt_jax.checkpoint.orbax import find_checkpoint
+
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
         aside = Path(folder) / out.name
@@ -57,6 +57,8 @@ def ship(workdir: Path, out: Path) -> None:
 
 def model_card(folder: Path) -> str:
     """The card of the model in a folder with its weights and log."""
+    from smolrgpt_jax.checkpoint.torch import read_folder
+
     config = read_folder(folder)[0]
     weights = (folder / WEIGHTS).read_bytes()
     with open(folder / LOG, newline="") as file:

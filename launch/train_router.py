@@ -10,15 +10,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from eval.command_line import command_line
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
 from smolrgpt_jax.errors import DataError, told
 from smolrgpt_jax.router import classify
-from smolrgpt_jax.router.fitting import RouterTraining, train_router
-from smolrgpt_jax.router.hf_folder import longformer_config_values, read_longformer, write_longformer
-from smolrgpt_jax.router.longformer import LongformerConfig, init_params
 
 DEMO_TOKENIZER = Path(__file__).parents[1] / "configs" / "demo_tokenizer"
 BEGIN, END, PAD = "<|im_start|>", "<|im_end|>", "<|endoftext|>"  # of the demo's tokenizer
@@ -27,8 +22,13 @@ SIZES: dict[str, Any] = {"width": 64, "mlp_width": 128, "heads": 4, "layers": 2,
 PEAK_NEW, PEAK_PRETRAINED = 1e-3, 3e-5
 
 
-def starting_point(init: Path | None, seed: int) -> tuple[LongformerConfig, dict, dict[str, Any], dict[str, str]]:
+def starting_point(init: Path | None, seed: int) -> tuple[Any, dict, dict[str, Any], dict[str, str]]:
     """Configuration, parameters, config.json and tokenizer files to train from; the classification head is always new."""
+    import jax
+
+    from smolrgpt_jax.router.hf_folder import longformer_config_values, read_longformer
+    from smolrgpt_jax.router.longformer import LongformerConfig, init_params
+
     key = jax.random.key(seed)
     if init is None:
         files = classify.classifier_tokenizer_files(DEMO_TOKENIZER, BEGIN, END, PAD)
@@ -48,6 +48,9 @@ def starting_point(init: Path | None, seed: int) -> tuple[LongformerConfig, dict
 
 
 def run(arguments: argparse.Namespace) -> None:
+    from smolrgpt_jax.router.fitting import RouterTraining, train_router
+    from smolrgpt_jax.router.hf_folder import write_longformer
+
     if arguments.out.exists():
         raise DataError(f"{arguments.out} exists already; nothing was trained")
     texts = classify.read_router_texts(arguments.data, arguments.text)

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from tqdm import tqdm
-from transformers import PreTrainedTokenizerFast
 
 from eval.command_line import command_line
 from smolrgpt_jax.data.chat import IMAGE_TOKEN, MASK_DEPTH_TOKEN, MASK_RGB_TOKEN, ChatTokenizer
@@ -29,6 +28,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> ChatTokenizer:
     texts: pieces between special tokens; the same pieces always give the same tokenizer. vocab_size: with the special and the extra
     tokens. Raises ValueError if the size has no room for the bytes, or the texts have too few pairs to fill it.
     """
+    from transformers import PreTrainedTokenizerFast
+
     if vocab_size < SMALLEST:
         raise ValueError(f"a vocabulary of {vocab_size} is too small, bytes and special tokens alone take {SMALLEST}")
     tokenizer = Tokenizer(models.BPE())

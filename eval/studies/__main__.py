@@ -1,6 +1,7 @@
 """Runs a study; writes OUT/table.md, plot.svg, study.json, and a folder of results for each variant."""
 
 import argparse
+import ast
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from configs import studies as configs
 from eval.answering.asking import add_answer_length, positive
 from eval.command_line import command_line, out_folder
 from eval.report import plots
-from eval.studies import answered, shift, sizes, trained
+from eval.studies import answered, shift
 from eval.studies.findings import Found, Limits, describe
 from smolrgpt_jax.data.records import BadRecords, spread
 from smolrgpt_jax.data.sources.formats import read_warehouse
@@ -31,7 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     study = _add(studies, "shift", shift.__doc__, _shift, "--checkpoint on warehouses unlike the demo's")
     study.add_argument("--checkpoint", required=True, type=Path, help="trained on the demo's warehouse")
     for name in configs.TRAINED:
-        about = sizes.__doc__ if name == "sizes" else trained.__doc__
+        # Read, not imported: --help should not wait for JAX.
+        module = Path(__file__).with_name("sizes.py" if name == "sizes" else "trained.py")
+        about = ast.get_docstring(ast.parse(module.read_text(encoding="utf-8")))
         study = _add(studies, name, about, _train, "variants of the model trained and compared")
         seeds = "one training of each variant per seed"
         study.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help=seeds)
@@ -75,6 +78,8 @@ def _shift(args: argparse.Namespace, limits: Limits) -> tuple[Found, None]:
 
 
 def _train(args: argparse.Namespace, limits: Limits) -> tuple[Found, Found]:
+    from eval.studies import sizes, trained
+
     task = sizes.TASK if args.study == "sizes" else trained.WAREHOUSE
     runs = args.runs or args.out / "runs"
     return trained.run_study(args.study, task, args.out, runs, limits, args.seeds, args.size)

@@ -13,15 +13,18 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from transformers import AddedToken, PreTrainedTokenizerFast
+from tokenizers import AddedToken
 
 from smolrgpt_jax.data.records import MASK, WAREHOUSE_CATEGORIES, Question
 from smolrgpt_jax.data.trained_on import TrainedOn
 from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.files import model_folder, read_json, results_folder, stand_in
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 IMAGE_TOKEN, MASK_RGB_TOKEN, MASK_DEPTH_TOKEN = EXTRA_TOKENS = ("<|image|>", "<mask_rgb>", "<mask_depth>")
 START, END = "<|im_start|>", "<|im_end|>"
@@ -128,7 +131,7 @@ class ChatTokenizer:
       vocab_size: number of ids with the three extra tokens.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, format: ChatFormat = ChatFormat()):
+    def __init__(self, tokenizer: "PreTrainedTokenizerFast", format: ChatFormat = ChatFormat()):
         """Wraps a tokenizer and adds the extra tokens it does not have yet.
 
         Raises DataError: the tokenizer lacks the chat format's own tokens.
@@ -167,6 +170,8 @@ class ChatTokenizer:
         if not (folder / "tokenizer.json").is_file():
             raise DataError(f"tokenizer {str(name)!r} cannot be loaded (it has no tokenizer.json)")
         try:
+            from transformers import PreTrainedTokenizerFast
+
             tokenizer = PreTrainedTokenizerFast.from_pretrained(str(folder))
         except Exception as error:  # of many classes, as what the files hold is taken for granted there
             reason = stand_in(folder / "tokenizer.json") or " ".join(f"{type(error).__name__}: {error}".split())

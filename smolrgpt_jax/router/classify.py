@@ -8,9 +8,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
@@ -20,8 +19,10 @@ from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, record_id
 from smolrgpt_jax.data.sources.collect import chat_texts, split_turns
 from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.files import as_path, read_json
-from smolrgpt_jax.router.hf_folder import read_longformer
-from smolrgpt_jax.router.longformer import LongformerConfig, bind
+
+# JAX is imported by what runs a router: commands need only the texts to tell their options.
+if TYPE_CHECKING:
+    from smolrgpt_jax.router.longformer import LongformerConfig
 
 TEXT_KINDS = ("question", "answer")
 KIND_FIELD = "router_text"  # of a router's config.json: which kind it was trained on
@@ -161,7 +162,13 @@ class Router:
     longer than the model's positions and were cut.
     """
 
-    def __init__(self, config: LongformerConfig, params: Mapping[str, Any], tokenizer: RouterTokenizer, kind: str = ""):
+    def __init__(
+        self, config: "LongformerConfig", params: Mapping[str, Any], tokenizer: RouterTokenizer, kind: str = ""
+    ):
+        import jax
+
+        from smolrgpt_jax.router.longformer import bind
+
         self.config, self.kind, self.truncated = config, kind, 0
         self._params, self._tokenizer = jax.device_put(dict(params)), tokenizer
         self._forward = jax.jit(lambda p, tokens, mask: bind(config, p)(tokens, mask)["logits"])
@@ -190,6 +197,8 @@ def load_router(folder: str | Path) -> Router:
 
     Raises CheckpointError for another folder, DataError for its tokenizer and for labels that are not the benchmark's categories.
     """
+    from smolrgpt_jax.router.hf_folder import read_longformer
+
     folder = as_path(folder)
     config, params, values = read_longformer(folder)
     if not set(config.labels) <= set(WAREHOUSE_CATEGORIES):

@@ -10,9 +10,6 @@ from typing import Any, TextIO
 
 import jax
 import numpy as np
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
 
 from smolrgpt_jax.chips import peak_flops
 from smolrgpt_jax.errors import RunError
@@ -68,10 +65,12 @@ class MetricsWriter:
             writer(file).writerows(kept)
         self.file = open(path, "a", newline="", encoding="utf-8")
         self.csv = writer(self.file)
+        from tensorboardX.event_file_writer import EventsWriter  # brings torch along, where that is installed
+
         (workdir / EVENTS).mkdir(exist_ok=True)
         # Not tensorboardX's own writer: its events reach the file through a queue, which cannot be waited for.
         self.events = EventsWriter(str(workdir / EVENTS / "events"), f".{os.getpid()}")
-        self._add_event(step=resumed_step + 1, session_log=SessionLog(status=SessionLog.START))
+        self._add_event(step=resumed_step + 1, session_log={"status": "START"})
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """One row; columns not among `values` stay empty."""
@@ -80,12 +79,14 @@ class MetricsWriter:
         self.csv.writerow({"step": step, **values})
         self.file.flush()
         sync(self.file.name)
-        scalars = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
-        self._add_event(step=step, summary=Summary(value=scalars))
+        scalars = [{"tag": name, "simple_value": value} for name, value in values.items()]
+        self._add_event(step=step, summary={"value": scalars})
         if self.wandb is not None:
             self.wandb.log(dict(values), step=step)
 
     def _add_event(self, **content: Any) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+
         self.events.write_event(Event(wall_time=time.time(), **content))
         self.events.flush()  # and has it on the disk
 

@@ -1,4 +1,4 @@
-"""Command lines: help, and one sentence on bad input."""
+"""Command lines: one sentence on bad input."""
 
 from __future__ import annotations
 
@@ -13,35 +13,6 @@ ROOT = Path(__file__).parents[3]
 
 def run(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True)
-
-
-@pytest.mark.parametrize(
-    "module",
-    [
-        "launch.demo",
-        "launch.export",
-        "launch.gke",
-        "launch.make_warehouse",
-        "launch.slurm",
-        "launch.tpu_pod",
-        "launch.train_tokenizer",
-        "launch.warehouse_gallery",
-        "launch.xpk",
-        "convert",
-        "eval.compare",
-        "eval.demo",
-        "eval.page",
-        "eval.normalize",
-        "eval.samples",
-        "eval.spatialrgpt_bench",
-        "eval.warehouse",
-        "eval.predict",
-        "eval.score_warehouse",
-    ],
-)
-def test_help(module):
-    done = run(module, "--help")
-    assert done.returncode == 0 and "usage" in done.stdout
 
 
 @pytest.mark.parametrize(

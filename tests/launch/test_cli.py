@@ -1,0 +1,50 @@
+"""Help: of every command, and before anything is imported that it does not need."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from eval.command_line import COMMANDS
+
+ROOT = Path(__file__).parents[2]
+MODULES = [known["module"] for known in COMMANDS.values()] + ["eval.captions", "eval.demo", "launch.demo_backbone"]
+# What takes a second or more to import, and what a command only computes or writes with.
+HEAVY = ["jax", "flax", "optax", "orbax", "grain", "torch", "transformers", "tensorflow", "tensorboardX", "matplotlib"]
+PROGRAM = """
+import contextlib, importlib, io, json, sys
+from absl import app, flags
+found, heavy, own = {}, set(sys.argv.pop().split(",")), set(flags.FLAGS)
+for module in sys.argv.pop().split(","):
+    sys.argv = [module, "--help"]
+    for name in set(flags.FLAGS) - own:  # two commands define the same
+        delattr(flags.FLAGS, name)
+    before, code, out = set(sys.modules), None, io.StringIO()
+    with contextlib.redirect_stdout(out):
+        try:
+            importlib.import_module(module).main()
+        except SystemExit as end:
+            code = end.code
+    found[module] = code, out.getvalue(), sorted(heavy & (set(sys.modules) - before))
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def helped():
+    """Of each module: exit status, what was printed, heavy modules imported."""
+    command = [sys.executable, "-c", PROGRAM, ",".join(MODULES), ",".join(HEAVY)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_help_tells_how_to_call_and_waits_for_nothing(helped, module):
+    code, shown, heavy = helped[module]
+    assert code == 0 and ("usage" in shown or "--config" in shown)
+    assert heavy == []
