@@ -21,6 +21,7 @@ lint: $(VENV)/installed-test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/lint-imports
+	$(VENV)/bin/mypy
 
 docs: $(VENV)/installed-docs
 	$(VENV)/bin/mkdocs build --strict

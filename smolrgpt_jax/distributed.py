@@ -280,8 +280,10 @@ class StopTogether:
         """Whether this process knows of one that was asked to; for where they do not go in step, as they answer questions."""
         if self._alone:
             return bool(self._signals)
-        from jax._src.distributed import global_state as state  # there is no public way to its messages
+        from jax._src.distributed import global_state  # there is no public way to its messages
+
+        client: Any = global_state.client
 
         if self._signals:
-            state.client.key_value_set(f"{STOP}/asked", "", allow_overwrite=True)
-        return bool(self._signals or state.client.key_value_dir_get(STOP))
+            client.key_value_set(f"{STOP}/asked", "", allow_overwrite=True)
+        return bool(self._signals or client.key_value_dir_get(STOP))

@@ -34,7 +34,12 @@ from smolrgpt_jax.files import as_path, new_folder, read_json, sync, write_json
 
 # Orbax's advice to its own developers, once per parameter of every checkpoint that is opened, tracebacks of errors that it raises
 # again, and what a lost machine left of a file that nothing here reads.
-_NOISE = ("ParamInfo(name=", "No jax.Array in TypeHandler", "Skipping merge of OCDBT", "_SignalingThread.run() raised")
+_NOISE: tuple[str, ...] = (
+    "ParamInfo(name=",
+    "No jax.Array in TypeHandler",
+    "Skipping merge of OCDBT",
+    "_SignalingThread.run() raised",
+)
 _NOISE += ("Failed to json parse Metadata", "Task exception was never retrieved")
 for _logger in ("absl", "asyncio"):
     logging.getLogger(_logger).addFilter(lambda record: not any(noise in str(record.msg) for noise in _NOISE))
@@ -58,7 +63,7 @@ class Meta:
     config: SmolRGPTConfig
     tokenizer: dict[str, str] | None = None
     layout: TorchLayout | None = None
-    run: dict[str, Any] | None = None
+    run: Any = None  # a dict in a checkpoint of a training
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -249,7 +254,8 @@ class _Kept(preservation_policy.PreservationPolicy):
     """Keeps the newest steps and the best one, which may change."""
 
     def __init__(self, newest: int):
-        self.newest, self.best = newest, None
+        self.newest = newest
+        self.best: int | None = None
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
         steps = [checkpoint.step for checkpoint in checkpoints]
@@ -328,7 +334,7 @@ class TrainingCheckpoints:
                 ),
             )
 
-    def newest(self, like: tuple[Any, Any] = ()) -> tuple[Meta, Any] | None:
+    def newest(self, like: Any = ()) -> Any:
         """What the newest good step says of itself and, in the shapes and shardings of `like` if given, its (params, opt_state).
 
         The damaged ones after it stay under another name, which is printed. Of several processes all call this, and what one of

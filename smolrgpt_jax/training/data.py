@@ -125,14 +125,15 @@ def read_rows(
     """
     groups = [[sources[name]] for name in data["weights"]] if data["weights"] else [list(sources.values())]
     found = [read_sources(group, bad) for group in groups]
-    tokenised = [(pictures, TokenisedQuestions(pictures, start.tokenizer)) for pictures in found]
+    tokenizer: Any = start.tokenizer
+    tokenised = [(pictures, TokenisedQuestions(pictures, tokenizer)) for pictures in found]
     shape = shape or row_shape(start.config, data, regions, tokenised)
-    common = {
+    common: dict[str, Any] = {
         "load": FileLoader(shape, data["depth_mode"], cached_pictures=data["cached_pictures"]),
         "on_bad_record": bad,
         "question_balance": question_balance,
     }
-    rows = [PackedRows(pictures, start.tokenizer, shape, questions=ids, **common) for pictures, ids in tokenised]
+    rows = [PackedRows(pictures, tokenizer, shape, questions=ids, **common) for pictures, ids in tokenised]
     if not all(map(len, rows)):
         raise ValueError("no question that can be used, in all sources or in one that is mixed by weight")
     for packed in rows if replicated else ():

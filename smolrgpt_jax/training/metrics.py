@@ -57,12 +57,12 @@ class MetricsWriter:
         path = workdir / CSV_NAME
         kept = _read_rows(path, resumed_step) if path.exists() else []
 
-        def writer(file: TextIO) -> csv.DictWriter:
+        def writer(file: TextIO) -> csv.DictWriter[str]:
             return csv.DictWriter(file, ["step", *columns], restval="", extrasaction="ignore")
 
-        with file_aside(path) as aside, open(aside, "w", newline="", encoding="utf-8") as file:
-            writer(file).writeheader()
-            writer(file).writerows(kept)
+        with file_aside(path) as aside, open(aside, "w", newline="", encoding="utf-8") as anew:
+            writer(anew).writeheader()
+            writer(anew).writerows(kept)
         self.file = open(path, "a", newline="", encoding="utf-8")
         self.csv = writer(self.file)
         from tensorboardX.event_file_writer import EventsWriter  # brings torch along, where that is installed

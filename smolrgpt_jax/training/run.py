@@ -60,7 +60,7 @@ class Run:
             raise RunError(str(error)) from None
         self.stage = (stage or STAGES[settings["stage"]]).with_peaks(settings["optimizer"]["peaks"])
         self.saver = TrainingCheckpoints(workdir, settings["keep"], sharding.replicated(self.mesh))
-        self.before, _ = self.saver.newest() or (None, None)
+        self.before: Meta | None = (self.saver.newest() or (None,))[0]
         if self.before is None:
             start = read_start(settings, self.stage)
         else:
@@ -70,7 +70,7 @@ class Run:
                     f"{workdir} was started with other settings ({'; '.join(changed)}); use another work directory"
                 )
             # Its own, whatever has become of those that it began with.
-            tokenizer = tokenizer_from_files(self.before.tokenizer)
+            tokenizer = tokenizer_from_files(self.before.tokenizer or {})
             start = Checkpoint(self.before.config, {}, tokenizer, layout=self.before.layout)
         platform = jax.default_backend()
         with naming("model"):
@@ -79,14 +79,15 @@ class Run:
         check_shared_memory(start.config, settings, self.stage.regions)
         self.bad = BadRecords(data["on_bad_record"])
         with naming("data.sources"):
-            asked = {"regions": self.stage.regions, "question_balance": settings["question_balance"]}
+            asked: dict[str, Any] = {"regions": self.stage.regions, "question_balance": settings["question_balance"]}
             asked |= {"replicated": sharding.is_replicated(self.mesh)}
             # The pictures are not kept: the rows do without their texts.
             self.rows, pictures = read_rows(data, data["sources"], start, self.bad, **asked)
-        seen = (start.tokenizer.format.trained_on or TrainedOn()).and_on(
+        read: Any = start.tokenizer
+        seen = (read.format.trained_on or TrainedOn()).and_on(
             data["weights"] or data["sources"], pictures, self.stage.regions
         )
-        self.start = dataclasses.replace(start, tokenizer=start.tokenizer.with_format(trained_on=seen))
+        self.start = dataclasses.replace(start, tokenizer=read.with_format(trained_on=seen))
         self.shape = self.rows[0].shape
         with naming("model"):
             self.compute = run_compute(start.config, settings, platform, self.shape.tokens)
@@ -269,7 +270,8 @@ def _run_steps(
     parts = row_parts(config, this.shape.tokens, this.shape.pictures, this.shape.regions)
     step_flops = train_flops(parts, state.trained) * run["batch_rows"]
     speed = Speed(this.mesh.devices.size, run["batch_rows"] / len(this.share), step_flops, this.mesh.local_devices[0])
-    meta = Meta(config, tokenizer_files(this.start.tokenizer), this.start.layout)
+    tokenizer: Any = this.start.tokenizer
+    meta = Meta(config, tokenizer_files(tokenizer), this.start.layout)
 
     def save() -> None:
         info = {"run": run, "stage": this.stage.name, "step": state.step, "steps": steps, "metrics": state.metrics}
@@ -309,7 +311,7 @@ def _run_steps(
         def write(validating: bool) -> bool:
             """Validates if that is due, and writes; whether the step is to be saved for it. Sets `unvalidated` if stopped."""
             best = False
-            if validating:
+            if validating and this.validation is not None:
                 found = this.validation(state.params)
                 state.unvalidated = found is None
                 if found is None:
@@ -361,7 +363,7 @@ def _run_steps(
         if metrics and not state.unvalidated:
             state.metrics |= checked(metrics)
             save()
-    result = {"step": state.step, "steps": steps, "stopped": stopped, "ended_early": ended_early}
+    result: dict[str, Any] = {"step": state.step, "steps": steps, "stopped": stopped, "ended_early": ended_early}
     result |= {"best_step": selection.best_step}
     return result | {name: state.metrics[name] for name in ("loss", LOSS) if name in state.metrics}
 

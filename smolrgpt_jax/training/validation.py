@@ -71,7 +71,7 @@ class Validation:
         self._run, self._start, self._compute, self._mesh, self._bad = run, start, compute, mesh, bad
         data = {**run["data"], "weights": {}}
         with naming("validation_sources"):
-            asked = {"shape": shape, "replicated": sharding.is_replicated(mesh)}
+            asked: dict[str, Any] = {"shape": shape, "replicated": sharding.is_replicated(mesh)}
             self.rows, pictures = read_rows(data, run["validation_sources"], start, bad, **asked)
         # The plan is sorted by size.
         chosen = spread(sum(map(len, self.rows)), run["validation_rows"])

@@ -43,4 +43,4 @@ class Watchdog:
     def _tell(self, number: int, seconds: float) -> None:
         slow = f"step {number} takes more than {seconds:.1f} s, far longer than usual; its threads are here:"
         print(f"\n{self._process}: {slow}", file=sys.__stderr__, flush=True)
-        faulthandler.dump_traceback(sys.__stderr__)
+        faulthandler.dump_traceback(sys.__stderr__ or 2)
