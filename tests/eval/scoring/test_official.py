@@ -216,7 +216,11 @@ def test_published_questions_give_templates(warehouse, tmp_path):
         (ONE, "[" * 100_000, "pred.json: is not valid JSON"),
         (ONE, "7", "pred.json: holds a int, expected a list of records"),
         (ONE, '{"a": 2}', "pred.json: holds a dict, expected a list of records"),
-        (ONE, '{"images": [], "annotations": []}', "pred.json: holds annotations of COCO (docs/data.md makes records of"),
+        (
+            ONE,
+            '{"images": [], "annotations": []}',
+            "pred.json: holds annotations of COCO (docs/data.md makes records of",
+        ),
         (ONE, '["a"]', "pred.json: record 0 is a str, expected an object"),
         (ONE, '[{"normalized_answer": 2}]', "record 0 has no 'id'"),
         (ONE, '[{"id": null, "normalized_answer": 2}]', "record 0 has the id None"),
