@@ -4,31 +4,22 @@ import argparse
 import statistics
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from eval.command_line import command_line, out_file
 from smolrgpt_jax import files
-from smolrgpt_jax.config import PRESETS, DecoderConfig, SmolRGPTConfig, VisionConfig
+from smolrgpt_jax.config import PRESETS, SmolRGPTConfig
 from smolrgpt_jax.data.records import Picture
 from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
 from smolrgpt_jax.warehouse.write import make_warehouse
 
 TOKENIZER = "configs/demo_tokenizer"
+_FILE = tomllib.loads(Path(__file__).with_name("sizes.toml").read_text(encoding="utf-8"))
 # Of models with random weights.
-SIZES = {
-    # That of the golden files, but for the vocabulary.
-    "tiny": SmolRGPTConfig(
-        vision=VisionConfig(width=64, mlp_width=256, heads=4, layers=2, patch_size=8, image_size=64),
-        decoder=DecoderConfig(width=96, mlp_width=192, heads=6, kv_heads=2, layers=3, vocab_size=515),
-    ),
-    "small": SmolRGPTConfig(
-        vision=VisionConfig(width=384, mlp_width=1536, heads=6, layers=6),
-        decoder=DecoderConfig(width=384, mlp_width=1024, heads=6, kv_heads=2, layers=8),
-    ),
-    "full": PRESETS["smolrgpt"],
-}
+SIZES = {name: SmolRGPTConfig.from_dict(sizes) for name, sizes in _FILE.items()} | {"full": PRESETS["smolrgpt"]}
 
 
 def benchmark_parser(module: str, doc: str, **choices: Iterable[str]) -> argparse.ArgumentParser:

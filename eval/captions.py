@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from configs import default, demo_backbone
-from eval.answering.asking import positive
-from eval.command_line import command_line, out_folder
+from eval.command_line import command_line
 from eval.reading.rules import question_category
 from smolrgpt_jax.data.records import Question
 from smolrgpt_jax.data.sources.formats import read_source
@@ -129,12 +128,7 @@ def table(title: str, shares: Shares) -> str:
 
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = command_line("eval.captions", __doc__)
-    parser.add_argument("--checkpoint", required=True, type=Path, help="what eval.warehouse takes")
-    parser.add_argument("--phase", choices=demo_backbone.PHASES, required=True, help="whose captions are asked for")
-    parser.add_argument("--scenes", type=positive, default=300, help="scenes to make (default %(default)s)")
-    parser.add_argument("--out", required=True, type=out_folder, help="folder for scenes and results")
-    args = parser.parse_args(arguments)
+    args = command_line("eval.captions", __doc__, phase=demo_backbone.PHASES).parse_args(arguments)
     from smolrgpt_jax import load
 
     print(f"captions of {args.scenes} scenes as in {args.phase}, writing to {args.out}")

@@ -28,29 +28,42 @@ class _Parser(argparse.ArgumentParser):
 
     def __init__(self, *args: Any, **settings: Any):
         super().__init__(*args, **settings)
-        self.register("type", Path, _typed)
-        # Of options that stand in files.
-        for name, read in (("path", _typed), ("int", int), ("out_file", out_file), ("out_folder", out_folder)):
+        # Those that are named are of options in files.
+        types = {"path": _typed, "int": int, "positive": positive, "out_file": out_file, "out_folder": out_folder}
+        for name, read in ((Path, _typed), *types.items()):
             self.register("type", name, read)
 
 
 def command_line(module: str, doc: str, **choices: Iterable[str]) -> argparse.ArgumentParser:
     """The parser of `python -m MODULE` or `smolrgpt COMMAND`, whose help shows the module's docstring, and its examples at the end.
 
-    Its options are those of the file options.toml in the module's package, where there is one; choices: of some of them.
+    It has the options that `add_options` adds.
     """
     prog = sys.argv[0] if sys.argv[0].startswith("smolrgpt ") else f"python -m {module}"
     form = argparse.RawDescriptionHelpFormatter
     parser = _Parser(prog=prog, description=doc, epilog=examples(module), formatter_class=form)
+    add_options(parser, module, **choices)
+    return parser
+
+
+def add_options(parser: argparse.ArgumentParser, module: str, **choices: Iterable[str]) -> None:
+    """Adds what the file options.toml in a module's package lists for the module, if it does; choices: of some of the options."""
     package, _, name = module.partition(".")
     file = Path(__file__).parents[1] / package / "options.toml"
     options = tomllib.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     for option, how in options.get(name, {}).items():
         if "default" in how:
             how.setdefault("type", type(how["default"]))
-        known = choices.get(option.lstrip("-"))
-        parser.add_argument(option, **how, **({} if known is None else {"choices": known}))
-    return parser
+        if known := choices.get(option.lstrip("-")):
+            how["choices"] = known
+        parser.add_argument(option, **how)
+
+
+def positive(text: str) -> int:
+    """Reads a command line's positive whole number; raises ArgumentTypeError."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+    return int(text)
 
 
 def examples(module: str) -> str | None:

@@ -10,7 +10,7 @@ but no such test; "all questions" counts every question once.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from eval.command_line import command_line, out_file
+from eval.command_line import command_line
 from eval.scoring.intervals import category_intervals, describe_bootstrap, describe_interval, mcnemar
 from eval.scoring.official import is_correct
 from eval.scoring.results import check_same, read_records, read_value
@@ -97,12 +97,7 @@ def describe_comparison(rows: Sequence[Mapping], names: tuple[str, str], picture
 
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = command_line("eval.compare", __doc__)
-    parser.add_argument("run_a", type=Path, metavar="RUN_A", help="folder of eval.warehouse or predictions.json")
-    parser.add_argument("run_b", type=Path, metavar="RUN_B", help="the other run")
-    parser.add_argument("--out", type=out_file, help="Markdown file to write the table to as well")
-    args = parser.parse_args(arguments)
-
+    args = command_line("eval.compare", __doc__).parse_args(arguments)
     names = (str(args.run_a), str(args.run_b))
     print(f"comparing {names[0]} with {names[1]}" + (f", writing {args.out}" if args.out else ""))
     first, second = read_run(args.run_a), read_run(args.run_b)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from eval.command_line import command_line, out_folder
+from eval.command_line import command_line
 from eval.report.plots import COLOURS, percent_plot
 from eval.studies.findings import SCORES, over_seeds, table
 from smolrgpt_jax.errors import DataError, told
@@ -95,10 +95,7 @@ def write_curves(runs: Sequence[Path], out: Path) -> str:
 
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = command_line("eval.learning_curves", __doc__)
-    parser.add_argument("runs", nargs="+", type=Path, help="work directories of trainings")
-    parser.add_argument("--out", required=True, type=out_folder, help="folder for the results")
-    args = parser.parse_args(arguments)
+    args = command_line("eval.learning_curves", __doc__).parse_args(arguments)
     print(f"learning curves of {len(args.runs)} runs, writing to {args.out}")
     print(write_curves(args.runs, args.out))
 

@@ -102,11 +102,7 @@ def write_side_questions(records: Sequence[dict], out: Path, pictures: Path | No
 
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = command_line("eval.side_questions", __doc__)
-    parser.add_argument("--records", required=True, type=Path, help="JSON list of records with masks")
-    parser.add_argument("--pictures", type=Path, help="folder with images/ and depths/ of some of them")
-    parser.add_argument("--out", required=True, type=Path, help="new folder")
-    args = parser.parse_args(arguments)
+    args = command_line("eval.side_questions", __doc__).parse_args(arguments)
     print(f"writing questions about the masks of {args.records} to {args.out}")
     records = read_json(args.records, list)
     number, seen = write_side_questions(records, args.out, args.pictures)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval.command_line import out_folder
+from eval.command_line import out_folder, positive
 from eval.reading.rules import question_category
 from smolrgpt_jax.data.records import Picture, Question
 
@@ -27,13 +27,6 @@ INTERRUPTED = "interrupted; finished answers are kept, the same command goes on 
 # value that it wrote behind it, and "cut_off", True for a text that the longest length cut.
 Answered = str | Mapping[str, str | bool | None]
 Answerer = Callable[[Sequence[Picture]], Sequence[Answered]]
-
-
-def positive(text: str) -> int:
-    """Reads a command line's positive whole number; raises ArgumentTypeError."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
-    return int(text)
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:

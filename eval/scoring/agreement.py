@@ -83,20 +83,16 @@ def _scores(items: Sequence[Mapping], method: str) -> dict:
 
 def describe_agreement(found: Mapping) -> str:
     """A table for people: scores of the methods, and agreement of each pair by category."""
-    lines = []
+    rows: list[tuple] = []
     if "scores" in found:
         names = ("S1", *WAREHOUSE_CATEGORIES)
-        lines.append(f"{'read by':<20}" + "".join(f"{name:>12}" for name in names) + f"{'unreadable':>12}")
-        for method, row in found["scores"].items():
-            cells = "".join(f"{cell(row[name]):>12}" for name in names)
-            lines.append(f"{method:<20}{cells}{row['unreadable']:>12}")
-    lines.append(f"{'agreement':<20}{'questions':>12}{'equal, %':>12}{'kappa':>12}")
+        rows.append(("read by", *names, "unreadable"))
+        rows += [(method, *(cell(s[name]) for name in names), s["unreadable"]) for method, s in found["scores"].items()]
+    rows.append(("agreement", "questions", "equal, %", "kappa"))
     for pair in found["pairs"]:
-        for name, share in [(" and ".join(pair["methods"]), pair["all"]), *pair["categories"].items()]:
-            label = name if share is pair["all"] else f"  {name}"
-            kappa = cell(share["kappa"], ".3f")
-            lines.append(f"{label:<20}{share['questions']:>12}{share['percent']:>12.2f}{kappa:>12}")
+        shares = {" and ".join(pair["methods"]): pair["all"]}
+        shares |= {f"  {category}": share for category, share in pair["categories"].items()}
+        rows += [(n, s["questions"], f"{s['percent']:.2f}", cell(s["kappa"], ".3f")) for n, s in shares.items()]
     if len(found["methods"]) > 2:
-        share = found["all"]
-        lines.append(f"{'all methods':<20}{share['questions']:>12}{share['percent']:>12.2f}")
-    return "\n".join(lines)
+        rows.append(("all methods", found["all"]["questions"], f"{found['all']['percent']:.2f}"))
+    return "\n".join(f"{label:<20}" + "".join(f"{value:>12}" for value in cells) for label, *cells in rows)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from configs import studies as configs
-from eval.answering.asking import add_answer_length, positive
-from eval.command_line import command_line, out_folder
+from eval.answering.asking import add_answer_length
+from eval.command_line import add_options, command_line
 from eval.report import plots
 from eval.studies import answered, shift
 from eval.studies.findings import Found, Limits, describe
@@ -21,41 +21,28 @@ from smolrgpt_jax.files import read_json
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = command_line("eval.studies", __doc__)
     studies = parser.add_subparsers(dest="study", required=True, metavar="NAME")
+    about = "questions of --data answered once more by --checkpoint"
     for name in answered.STUDIES:
-        study = _add(studies, name, answered.__doc__, _answer, "questions of --data answered once more by --checkpoint")
-        study.add_argument("--checkpoint", required=True, type=Path, help="what eval.warehouse takes")
-        study.add_argument("--data", required=True, type=Path, help="folder in the published layout")
-        study.add_argument("--split", default="val", help="train, val or test")
-        study.add_argument("--annotations", help="file under --data with the questions, by default SPLIT.json")
-        study.add_argument("--seed", type=int, default=0, help="of what is drawn (default %(default)s)")
-        study.add_argument("--limit", type=positive, help="only LIMIT questions, spread evenly over the file")
-    study = _add(studies, "shift", shift.__doc__, _shift, "--checkpoint on warehouses unlike the demo's")
-    study.add_argument("--checkpoint", required=True, type=Path, help="trained on the demo's warehouse")
+        _add(studies, name, "answered", about, answered.__doc__, _answer)
+    _add(studies, "shift", "shift", "--checkpoint on warehouses unlike the demo's", shift.__doc__, _shift)
     for name in configs.TRAINED:
         # Read, not imported: --help should not wait for JAX.
         module = Path(__file__).with_name("sizes.py" if name == "sizes" else "trained.py")
-        about = ast.get_docstring(ast.parse(module.read_text(encoding="utf-8")))
-        study = _add(studies, name, about, _train, "variants of the model trained and compared")
-        seeds = "one training of each variant per seed"
-        study.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help=seeds)
-        runs = "folder of warehouses and trainings, which studies can share, by default OUT/runs"
-        study.add_argument("--runs", type=Path, help=runs)
-        study.add_argument("--size", choices=configs.SIZES, default="cpu", help="how long, see configs/studies.py")
+        doc = ast.get_docstring(ast.parse(module.read_text(encoding="utf-8")))
+        _add(studies, name, "trained", "variants of the model trained and compared", doc, _train)
     args = parser.parse_args(arguments)
     print(f"study {args.study}, writing to {args.out}")
     plots.require()
     print(describe(*args.run(args, Limits(args.batch_size, args.max_new_tokens))))
 
 
-def _add(studies, name: str, description: str | None, run, help: str) -> argparse.ArgumentParser:
-    study = studies.add_parser(
-        name, help=help, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def _add(studies, name: str, kind: str, help: str, doc: str | None, run) -> None:
+    form = argparse.RawDescriptionHelpFormatter
+    study = studies.add_parser(name, help=help, description=doc, formatter_class=form)
     study.set_defaults(run=run)
-    study.add_argument("--out", required=True, type=out_folder, help="folder for the results")
-    study.add_argument("--batch_size", type=positive, default=64, help="questions answered at once")
+    add_options(study, "eval.study")
     add_answer_length(study)
-    return study
+    add_options(study, f"eval.study_{kind}", size=configs.SIZES)
 
 
 def _answer(args: argparse.Namespace, limits: Limits) -> tuple[Found, Found]:

@@ -17,6 +17,7 @@ from PIL import Image
 from eval.side_questions import GREY, region_kinds
 from eval.studies.findings import Found, Limits, of_one_run, paired_differences, score, write_study
 from smolrgpt_jax.data.images import picture_size
+from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.errors import DataError
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def write_variant(variant: Variant, records: Records, pictures: Path, out: Path,
                 shutil.copyfile(source, target)
                 continue
             height, width = picture_size(source)
-            Image.new("RGB" if kind == "images" else "L", (width, height), GREY).save(target)
+            Image.new("L", (width, height), GREY).convert("RGB" if kind == "images" else "L").save(target)
     (out / "val.json").write_text(json.dumps(changed), encoding="utf-8")
 
 
@@ -116,7 +117,7 @@ def run_study(
         details = {"study": name, "variant": variant, "checkpoint": checkpoint, "data": pictures}
         with tempfile.TemporaryDirectory(prefix="smolrgpt_study_") as folder:
             write_variant(STUDIES[name][variant], records, pictures, Path(folder), np.random.default_rng(seed))
-            score(model, Path(folder), "val", results, limits, **details)
+            score(model, read_warehouse(folder, "val"), results, limits, **details)
     found = {variant: of_one_run(results) for variant, results in folders.items()}
     (_, first), *others = folders.items()
     differences = {variant: paired_differences(first, results) for variant, results in others}

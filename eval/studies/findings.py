@@ -9,18 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eval.answering.asking import answer_questions, run_details
+from eval.answering.asking import Answerer, answer_questions, run_details
 from eval.answering.warehouse import evaluate
 from eval.report.plots import COLOURS, percent_plot
 from eval.scoring.intervals import category_intervals, describe_interval, student_intervals
 from eval.scoring.official import is_correct
-from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
-from smolrgpt_jax.data.sources.formats import read_warehouse
-from smolrgpt_jax.errors import DataError
+from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, Picture
 from smolrgpt_jax.files import read_json, results_folder, write_json
 
 if TYPE_CHECKING:
-    from smolrgpt_jax.generation.engine import AnswerOptions
     from smolrgpt_jax.model import Model
 
 SCORES = ("S1", *WAREHOUSE_CATEGORIES)
@@ -30,6 +27,7 @@ Value = tuple[float | None, tuple[float, float] | None]
 Scores = Mapping[str, Value]
 # Variant -> its scores.
 Found = Mapping[str, Scores]
+Paths = Mapping[str, Path]
 
 
 @dataclass(frozen=True)
@@ -39,36 +37,22 @@ class Limits:
     batch_size: int
     max_new_tokens: int | None
 
-    def options(self, model: "Model") -> "AnswerOptions":
+    def answerer(self, model: "Model") -> Answerer:
         from smolrgpt_jax.generation.engine import AnswerOptions
 
-        return AnswerOptions(self.batch_size, self.max_new_tokens or model.answer_tokens)
+        options = AnswerOptions(self.batch_size, self.max_new_tokens or model.answer_tokens)
+        return lambda pictures: answer_questions(model, pictures, options)
 
 
 def score(
-    model: "Model",
-    root: Path,
-    split: str,
-    out: Path,
-    limits: Limits,
-    annotations: str | None = None,
-    loss_curves: dict[str, Path] | None = None,
-    **details: Any,
+    model: "Model", pictures: Sequence[Picture], out: Path, limits: Limits, curves: Paths | None = None, **details: Any
 ) -> None:
-    """Answers a split of a folder in the published layout and writes into `out` what eval.warehouse writes.
+    """Answers questions, which have answers to score against, and writes into `out` what eval.warehouse writes.
 
-    annotations: file under `root` with the questions, None for SPLIT.json; loss_curves: name -> metrics.csv, for the report;
-    details: what the report says of the run. Raises DataError for records or pictures that cannot be used.
+    curves: name -> metrics.csv, for the report; details: what the report says of the run.
     """
-    metrics = evaluate(
-        read_warehouse(root, split, annotations=annotations),
-        lambda asked: answer_questions(model, asked, limits.options(model)),
-        out,
-        loss_curves=loss_curves,
-        run_info=run_details(model, "eval.studies", **details),
-    )
-    if metrics is None:
-        raise DataError(f"{root}: no answers to score against")
+    about = run_details(model, "eval.studies", **details)
+    evaluate(pictures, limits.answerer(model), out, loss_curves=curves, run_info=about)
 
 
 def of_one_run(folder: Path) -> Scores:

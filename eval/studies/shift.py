@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from configs import studies as configs
 from eval.scoring.official import is_correct
 from eval.studies.findings import Found, Limits, markdown, of_one_run, read_predictions, score, write_study
+from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.files import read_json, write_text
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
 from smolrgpt_jax.warehouse.write import ensure_warehouse
@@ -34,7 +35,7 @@ def run_study(model: "Model", out: Path, limits: Limits, checkpoint: Path, scene
         data = out / "data" / name
         ensure_warehouse(data, WarehouseConfig(**configs.shifted_warehouse(variant, scenes)))
         details = {"study": "shift", "variant": variant, "checkpoint": checkpoint, "data": data}
-        score(model, data, "val", out / name, limits, **details)
+        score(model, read_warehouse(data, "val"), out / name, limits, **details)
         found[variant] = of_one_run(out / name)
         by_masks[variant] = scores_by_masks(out / name, data / "val.json")
     write_study(out, found, study="shift", version=configs.SHIFT_VERSION, checkpoint=str(checkpoint))

@@ -17,7 +17,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs import studies as configs
-from eval.answering.asking import answer_questions, run_details
+from eval.answering.asking import run_details
 from eval.answering.bench import evaluate
 from eval.reading.bench_rules import bench_answer
 from eval.scoring.bench_scores import answer_error, is_success
@@ -73,12 +73,8 @@ class Sizes(Task):
         return config
 
     def test(self, model: Model, root: Path, out: Path, limits: Limits, **details: Any) -> None:
-        evaluate(
-            _pictures(root, "test"),
-            lambda asked: answer_questions(model, asked, limits.options(model)),
-            out,
-            run_details(model, "eval.studies", data=root / "test", **details),
-        )
+        about = run_details(model, "eval.studies", data=root / "test", **details)
+        evaluate(_pictures(root, "test"), limits.answerer(model), out, about)
 
     def scores(self, out: Path) -> Values:
         """Success and error of widths and heights."""

@@ -25,6 +25,7 @@ from smolrgpt_jax import load
 from smolrgpt_jax.checkpoint.load import read_checkpoint, tokenizer_files
 from smolrgpt_jax.checkpoint.orbax import Meta, save
 from smolrgpt_jax.config import SmolRGPTConfig
+from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.files import read_json, write_json
 from smolrgpt_jax.model import Model
@@ -60,7 +61,8 @@ class Task:
         """Writes the results; details: what the report says of them, "variant" and "checkpoint" among it."""
         details["data"] = root / "data"
         curves = {details["variant"]: details["checkpoint"] / "metrics.csv"}
-        findings.score(model, root / "data", "test", out, limits, "test_answers.json", curves, **details)
+        pictures = read_warehouse(root / "data", "test", annotations="test_answers.json")
+        findings.score(model, pictures, out, limits, curves, **details)
 
     def scores(self, out: Path) -> Values:
         """What the table shows, in percent."""

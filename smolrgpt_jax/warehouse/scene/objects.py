@@ -154,8 +154,5 @@ def shelf(rng: np.random.Generator, place: Place, thing: Thing) -> list[Cuboid]:
     return boxes
 
 
-DRAWN: dict[str, Callable[[np.random.Generator, Place, Thing], list[Cuboid]]] = {
-    "pallet": pallet,
-    "transporter": transporter,
-    "shelf": shelf,
-}
+Draw = Callable[[np.random.Generator, Place, Thing], list[Cuboid]]
+DRAWN: dict[str, Draw] = {"pallet": pallet, "transporter": transporter, "shelf": shelf}
