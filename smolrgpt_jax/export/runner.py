@@ -32,7 +32,7 @@ from smolrgpt_jax.data.inputs import PICTURES, InputSizes, check_left_padded, mo
 from smolrgpt_jax.data.masks import MASK, resample_rle
 from smolrgpt_jax.data.workings import answer_lines
 from smolrgpt_jax.errors import told
-from smolrgpt_jax.files import read_json
+from smolrgpt_jax.files import as_path, read_json
 
 FORMAT = "smolrgpt_jax export 2"
 MANIFEST, PARAMETERS, TOKENIZER, SUFFIX = ("manifest.json", "parameters.safetensors", "tokenizer", "jax_export")
@@ -208,6 +208,7 @@ def sha256(file: Path) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.register("type", Path, as_path)
     parser.add_argument(
         "--model", type=Path, default=Path(__file__).parent, help="exported folder (default: this file's)"
     )
