@@ -11,6 +11,7 @@
 and, where the configuration names them, the formats of other_formats.py. Pictures are numbered through all splits.
 """
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -19,7 +20,7 @@ import math
 import multiprocessing
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -96,8 +97,12 @@ def _make_all(folder: Path, config: WarehouseConfig, workers: int) -> dict[str, 
     splits, indices = zip(*[(split, i) for split, size in sizes.items() for i in range(size)])
     work, total = functools.partial(make, folder, config), len(splits)
     made: dict[str, list[MadeScene]] = {split: [] for split in sizes}
-    with ProcessPoolExecutor(min(workers, total), mp_context=multiprocessing.get_context("spawn")) as pool:
-        scenes = pool.map(work, splits, indices, range(total), chunksize=8)
+    with contextlib.ExitStack() as stack:
+        each: Callable[..., Iterable[MadeScene]] = map
+        if workers > 1:
+            pool = ProcessPoolExecutor(min(workers, total), mp_context=multiprocessing.get_context("spawn"))
+            each = functools.partial(stack.enter_context(pool).map, chunksize=8)
+        scenes = each(work, splits, indices, range(total))
         for split, scene in zip(splits, tqdm(scenes, total=total, desc="scenes", unit="scene")):
             made[split].append(scene)
     return made
