@@ -57,7 +57,7 @@ class MetricsWriter:
         path = workdir / CSV_NAME
         kept = _read_rows(path, resumed_step) if path.exists() else []
 
-        def writer(file: TextIO) -> csv.DictWriter[str]:
+        def writer(file: TextIO) -> "csv.DictWriter[str]":
             return csv.DictWriter(file, ["step", *columns], restval="", extrasaction="ignore")
 
         with file_aside(path) as aside, open(aside, "w", newline="", encoding="utf-8") as anew:
