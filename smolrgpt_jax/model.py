@@ -51,18 +51,16 @@ class Model(Checkpoint):
           masks: B arrays [Hm, Wm, R], or None.
 
         Returns:
-          float32 arrays: logits [B, S, vocab]; vision_features_rgb/_depth [B, N, Dv]; image_tokens, depth_tokens [B, T, D];
-            rgb_refined, depth_refined [B, g * g, D]; region_rgb, region_depth [R1 + R2 + ..., D], the samples' regions one
-            after another.
+          float32 arrays: logits [B, S, vocab]; vision_features_rgb/_depth [B, N, Dv]; image_tokens, depth_tokens
+            [B, T, D]; rgb_refined, depth_refined [B, g * g, D]; region_rgb, region_depth [R1 + R2 + ..., D].
         """
         given = mask_arrays(masks) if masks is not None else []
         batch = self._batch(input_ids, attention_mask, images, depths, given if masks is not None else None)
         found = _forward(self.config, self.compute, self.params, batch)
         out = {name: np.asarray(value, np.float32) for name, value in found.items()}
         out["logits"] = out["logits"][..., : self.config.decoder.vocab_size]
-        for name in ("region_rgb", "region_depth"):
-            if name in out:
-                out[name] = np.concatenate([row[: mask.shape[-1]] for row, mask in zip(out[name], given)])
+        for name in out.keys() & {"region_rgb", "region_depth"}:
+            out[name] = np.concatenate([row[: mask.shape[-1]] for row, mask in zip(out[name], given)])
         return out
 
     def generate(

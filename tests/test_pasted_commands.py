@@ -65,9 +65,11 @@ def paste(block: Block, clone: Path, environment: dict[str, str]) -> None:
         limit.cancel()
     # A server that is stopped while it starts ends as an interrupted command does.
     statuses = (0, 1) if until else (1,) if "pasted to fail" in block.marks else (0,)
-    assert process.returncode in statuses and (until or "") in printed, f"{where}status {process.returncode}:\n{printed}"
+    assert process.returncode in statuses and (until or "") in printed, (
+        f"{where}status {process.returncode}:\n{printed}"
+    )
     assert "Traceback" not in printed, f"{where}{printed}"
-    found = comparable(printed.replace(str(clone), "REPOSITORY"))
+    found = comparable(printed.replace(str(clone), "REPOSITORY").replace(str(Path.home()), "HOME"))
     missing = [line for line in comparable(block.printed or "") if line not in found]
     assert not missing, f"{where}does not print {missing} but\n{printed}"
 
