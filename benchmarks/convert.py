@@ -64,9 +64,8 @@ def convert(command: str, source: Path, destination: Path) -> tuple[float, int]:
     """Runs `python -m convert COMMAND` on its own; returns seconds and the peak of its resident memory in bytes."""
     forget(source)
     start = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "convert", command, str(source), str(destination)], cwd=ROOT, stdout=subprocess.DEVNULL
-    )
+    line = [sys.executable, "-m", "convert", command, str(source), str(destination)]
+    process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.DEVNULL)
     peak = 0
     while process.poll() is None:
         # Of the process alone: getrusage would count this process's memory at the fork too.

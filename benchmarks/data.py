@@ -34,16 +34,14 @@ QUESTION_TOKENS, PER_PICTURE = 120, 6.4
 
 def plain_loader(pictures: Sequence[Picture], tokenizer: ChatTokenizer) -> int:
     """Every question by itself; returns how many."""
-    done = 0
-    for picture in pictures:
-        for question in picture.questions:
-            images.load_rgb(picture.image, SHAPE.image_size)
-            images.load_depth(picture.depth, SHAPE.image_size)
-            for region in question.regions:
-                coco.decode({"size": [region.height, region.width], "counts": region.counts}).astype(np.float32)
-            tokenizer.question(question.prompt, question.answer)
-            done += 1
-    return done
+    asked = [(picture, question) for picture in pictures for question in picture.questions]
+    for picture, question in asked:
+        images.load_rgb(picture.image, SHAPE.image_size)
+        images.load_depth(picture.depth, SHAPE.image_size)
+        for region in question.regions:
+            coco.decode({"size": [region.height, region.width], "counts": region.counts}).astype(np.float32)
+        tokenizer.question(question.prompt, question.answer)
+    return len(asked)
 
 
 def packed_loader(pictures: Sequence[Picture], tokenizer: ChatTokenizer) -> int:

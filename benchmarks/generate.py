@@ -107,11 +107,8 @@ def answer_with_engine(model: Model, case: Case, tokenizer: ChatTokenizer, batch
     endless.eos_id = NO_TOKEN
     prompts = plan_prompts(case.pictures, endless, prompt_shape(model.config))
     options = AnswerOptions(batch_size, STEPS)
-    return {
-        question: ids.tolist()
-        for finished in answer_prompts(model, prompts, options, case.lengths)
-        for question, ids in finished.items()
-    }
+    answered = answer_prompts(model, prompts, options, case.lengths)
+    return {question: ids.tolist() for finished in answered for question, ids in finished.items()}
 
 
 def timed(answer: Callable[[], Answers]) -> tuple[Answers, tuple[float, float]]:

@@ -19,6 +19,7 @@ from smolrgpt_jax.errors import DataError, told
 from smolrgpt_jax.files import write_text
 
 ALL = "all questions"
+Run = Mapping[str, dict]  # predictions by id
 
 
 def read_run(path: str | Path) -> dict[str, dict]:
@@ -36,9 +37,7 @@ def read_run(path: str | Path) -> dict[str, dict]:
     return run
 
 
-def compare_runs(
-    first: Mapping[str, dict], second: Mapping[str, dict], names: tuple[str, str], out: Path | None = None
-) -> list[dict]:
+def compare_runs(first: Run, second: Run, names: tuple[str, str], out: Path | None = None) -> list[dict]:
     """Compares two runs, "A" and "B", as `read_run` gives them.
 
     names: of the runs, for messages; out: see `check_same`. Returns a dict for S1, for each category that occurs and for

@@ -38,9 +38,7 @@ def read_curves(runs: Sequence[Path]) -> Curves:
     measured = {score: sorted(at) for score, at in read[0].items() if at}
     if not measured:
         raise DataError(f"{runs[0] / 'metrics.csv'}: no scores, was validation_answers set?")
-    return {
-        score: {step: [scores[score][step] for scores in read] for step in steps} for score, steps in measured.items()
-    }
+    return {score: {step: [run[score][step] for run in read] for step in steps} for score, steps in measured.items()}
 
 
 def _read(file: Path) -> dict[str, dict[int, float]]:

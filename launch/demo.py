@@ -45,10 +45,8 @@ def run(workdir: Path, seed: int) -> None:
         raise ValueError(f"the seed is {seed}, it must be {allowed}")
     started = time.monotonic()
     data, start, results = workdir / "data", workdir / "start", workdir / "eval"
-    print(
-        f"demo in {workdir}: a procedural warehouse, the stages {', '.join(demo.STAGES)}, evaluation, report",
-        flush=True,
-    )
+    stages = ", ".join(demo.STAGES)
+    print(f"demo in {workdir}: a procedural warehouse, the stages {stages}, evaluation, report", flush=True)
     ensure_warehouse(data, WarehouseConfig(seed=seed, **demo.WAREHOUSE))
     if not start.exists():
         write_start(demo.BACKBONE, start, seed=seed)

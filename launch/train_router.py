@@ -34,9 +34,8 @@ def starting_point(init: Path | None, seed: int) -> tuple[Any, dict, dict[str, A
         files = classify.classifier_tokenizer_files(DEMO_TOKENIZER, BEGIN, END, PAD)
         tokenizer = classify.RouterTokenizer(files[classify.TOKENIZER_FILE], POSITIONS)
         begin, end, pad = (tokenizer.token_id(token) for token in (BEGIN, END, PAD))
-        config = LongformerConfig(
-            WAREHOUSE_CATEGORIES, vocab_size=tokenizer.vocab_size, positions=POSITIONS + pad + 1, pad_id=pad, **SIZES
-        )
+        sizes = {**SIZES, "vocab_size": tokenizer.vocab_size, "positions": POSITIONS + pad + 1}
+        config = LongformerConfig(WAREHOUSE_CATEGORIES, pad_id=pad, **sizes)
         special = {"bos_token_id": begin, "eos_token_id": end, "sep_token_id": end}
         return config, init_params(config, key), {**longformer_config_values(config), **special}, files
     read, params, values = read_longformer(init, encoder_only=True)

@@ -47,11 +47,8 @@ def _tile(picture: Picture, question: Question) -> Image.Image:
         shown.append(draw_regions(upright_depth(picture.depth, picture.image), question.regions, WIDTH))
     font = ImageFont.load_default(FONT_SIZE)
     answer = "(no answer published)" if question.answer is None else question.answer
-    texts = [
-        (f"{picture.id}  {question.category}", GREY),
-        (numbered(question.prompt, "Region "), INK),
-        (f"-> {answer}", INK),
-    ]
+    title = f"{picture.id}  {question.category}"
+    texts = [(title, GREY), (numbered(question.prompt, "Region "), INK), (f"-> {answer}", INK)]
     lines = [(line, ink) for text, ink in texts for line in textwrap.wrap(text, LETTERS)]
     line_height = FONT_SIZE + 5
     tile = Image.new("RGB", (2 * WIDTH, shown[0].height + line_height * len(lines) + 8), PAPER)

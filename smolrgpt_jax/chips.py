@@ -2,6 +2,7 @@
 
 import difflib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,28 +27,12 @@ class Chip:
     source: str
 
 
-@dataclass(frozen=True)
-class CloudNames:
-    """Names of one chip on Google Cloud: cloud.google.com/tpu/docs and the TPU pages of the GKE documentation.
-
-    accelerator: beginning of the accelerator type; cores: of a chip, which the number after it counts; label: of a GKE node;
-    machine: GKE machine type without the number of chips; runtime: software version of a TPU VM.
-    """
-
-    accelerator: str
-    cores: int
-    label: str
-    machine: str
-    runtime: str
-
-
 GIB = 2**30
 
 # Vendors give the interconnect for both directions together; half of it is one direction. Pod figures are divided by the
 # pod's chips. Device kinds: beginnings of JAX's names; of GPUs, peak bf16 FLOP/s without sparsity from the vendor's data sheets.
 _DATA = read_json(Path(__file__).with_name("chips.json"), dict)
 CHIPS = {chip["name"]: Chip(**chip) for chip in _DATA["chips"]}
-CLOUD_NAMES = {name: CloudNames(**names) for name, names in _DATA["cloud_names"].items()}
 PEAKS = {kind: CHIPS[name].flops for kind, name in _DATA["device_kinds"].items()} | _DATA["gpu_flops"]
 
 
@@ -59,46 +44,39 @@ def peak_flops(device_kind: str) -> float | None:
 
 @dataclass(frozen=True)
 class Slice:
-    """One TPU slice, such as "v5e:16x16", and its names on Google Cloud."""
+    """One TPU slice, such as "v5e:16x16", and its names on Google Cloud.
 
+    The names are those of cloud.google.com/tpu/docs and the TPU pages of the GKE documentation. label: of a GKE node; runtime:
+    software version of a TPU VM.
+    """
+
+    name: str
     chip: Chip
     topology: str
-
-    @property
-    def name(self) -> str:
-        return f"{self.chip.name}:{self.topology}"
-
-    @property
-    def chips(self) -> int:
-        return math.prod(map(int, self.topology.split("x")))
-
-    @property
-    def chips_per_host(self) -> int:
-        # Eight chips on one host exist only as a whole slice.
-        return 8 if self.topology == "2x4" else 4
+    chips: int
+    chips_per_host: int
+    accelerator_type: str
+    machine_type: str
+    label: str
+    runtime: str
 
     @property
     def hosts(self) -> int:
         return self.chips // self.chips_per_host
 
-    @property
-    def cloud(self) -> CloudNames:
-        return CLOUD_NAMES[self.chip.name]
 
-    @property
-    def accelerator_type(self) -> str:
-        return f"{self.cloud.accelerator}-{self.chips * self.cloud.cores}"
+def _slices() -> Iterator[Slice]:
+    for name, shapes in _DATA["topologies"].items():
+        cloud = _DATA["cloud_names"][name]
+        for shape in shapes:
+            # Eight chips on one host exist only as a whole slice.
+            chips, on_host = math.prod(map(int, shape.split("x"))), 8 if shape == "2x4" else 4
+            # An accelerator's number counts the cores of its chips.
+            types = f"{cloud['accelerator']}-{chips * cloud['cores']}", f"{cloud['machine']}-{on_host}t"
+            yield Slice(f"{name}:{shape}", CHIPS[name], shape, chips, on_host, *types, cloud["label"], cloud["runtime"])
 
-    @property
-    def machine_type(self) -> str:
-        return f"{self.cloud.machine}-{self.chips_per_host}t"
 
-
-SLICES = {
-    slice.name: slice
-    for name, shapes in _DATA["topologies"].items()
-    for slice in (Slice(CHIPS[name], shape) for shape in shapes)
-}
+SLICES = {slice.name: slice for slice in _slices()}
 
 
 def find_slice(name: str) -> Slice:

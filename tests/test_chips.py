@@ -27,7 +27,7 @@ from smolrgpt_jax.errors import ConfigError
 def test_names_and_sizes(name, accelerator_type, chips, hosts, label, machine_type):
     found = find_slice(name)
     assert (found.accelerator_type, found.chips, found.hosts) == (accelerator_type, chips, hosts)
-    assert (found.cloud.label, found.machine_type) == (label, machine_type)
+    assert (found.label, found.machine_type) == (label, machine_type)
     assert found.topology == name.partition(":")[2] and found.chip.flops > 1e14
 
 

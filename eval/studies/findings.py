@@ -28,6 +28,8 @@ Scores = Mapping[str, Value]
 # Variant -> its scores.
 Found = Mapping[str, Scores]
 Paths = Mapping[str, Path]
+# The scores of one run, in percent.
+Values = Mapping[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def value_intervals(
     return {n: (means[p], tuple(intervals[p])) if p in intervals else (None, None) for p, n in names.items()}
 
 
-def over_seeds(runs: Sequence[Mapping[str, float | None]], differences: bool = False) -> Scores:
+def over_seeds(runs: Sequence[Values], differences: bool = False) -> Scores:
     """Mean of each score over runs that differ by their seed, and its interval (Student's t); none for one run.
 
     Intervals end at 0 and, of shares, at 100 %; what is called an error can be more. Those of `differences` end nowhere.
@@ -120,9 +122,7 @@ def over_seeds(runs: Sequence[Mapping[str, float | None]], differences: bool = F
     return found
 
 
-def differences_over_seeds(
-    first: Sequence[Mapping[str, float | None]], second: Sequence[Mapping[str, float | None]]
-) -> Scores:
+def differences_over_seeds(first: Sequence[Values], second: Sequence[Values]) -> Scores:
     """Mean of what the second of two variants scores more than the first with the same seed, in points, and its interval.
 
     A seed's warehouse is the same for both, so that differences vary less than scores do.

@@ -39,6 +39,7 @@ KEPT = ("vision_encoder/", "decoder/")
 POSITIONS = "vision_encoder/position_embedding"
 
 Values = dict[str, float | None]
+Changes = Mapping[str, Any]
 
 
 class Task:
@@ -80,7 +81,7 @@ class Task:
 WAREHOUSE = Task()
 
 
-def variant_config(config: SmolRGPTConfig, changes: Mapping[str, Any]) -> SmolRGPTConfig:
+def variant_config(config: SmolRGPTConfig, changes: Changes) -> SmolRGPTConfig:
     """The configuration with the changes; `image_size` (pixels) is the encoder's."""
     changes = dict(changes)
     size = changes.pop("image_size", config.vision.image_size)
@@ -89,7 +90,7 @@ def variant_config(config: SmolRGPTConfig, changes: Mapping[str, Any]) -> SmolRG
     return config.replace(**changes) if published else VariantConfig(**vars(config) | changes)
 
 
-def variant_folder(changes: Mapping[str, Any]) -> str:
+def variant_folder(changes: Changes) -> str:
     """Name of the folder of a variant's training: what differs from the published model, "depth_pathway=none"."""
     return ",".join(f"{field}={value}" for field, value in changes.items()) or "as_published"
 
@@ -151,9 +152,7 @@ def run_study(
     return found, gains
 
 
-def settings(
-    task: Task, changes: Mapping[str, Any], seed: int, size: str, max_new_tokens: int | None
-) -> dict[str, Any]:
+def settings(task: Task, changes: Changes, seed: int, size: str, max_new_tokens: int | None) -> dict[str, Any]:
     """What the results of a variant depend on, as plain JSON; without folders, which may be moved."""
     weights = (Path(demo.BACKBONE) / "model.safetensors").read_bytes()
     config = variant_config(read_checkpoint(demo.BACKBONE).config, changes)
@@ -175,7 +174,7 @@ def _check_settings(folder: Path, wanted: Mapping[str, Any]) -> None:
         raise DataError(f"{folder} was made with other settings ({changed}); give another folder for the runs")
 
 
-def _train(folder: Path, root: Path, task: Task, changes: Mapping[str, Any], seed: int, size: str) -> None:
+def _train(folder: Path, root: Path, task: Task, changes: Changes, seed: int, size: str) -> None:
     backbone, start = read_checkpoint(demo.BACKBONE), folder / "start"
     config = variant_config(backbone.config, changes)
     if not start.exists():

@@ -137,10 +137,8 @@ class Variant(SmolRGPT):
     def depth_connector(self, x: jax.Array) -> jax.Array:
         return self.rgb_connector(x)
 
-    def encode(
-        self, images: jax.Array, depths: jax.Array | None, region_masks: jax.Array | None
-    ) -> dict[str, jax.Array]:
-        out = super().encode(images, depths, region_masks)
+    def encode(self, images: jax.Array, depths: jax.Array | None, masks: jax.Array | None) -> dict[str, jax.Array]:
+        out = super().encode(images, depths, masks)
         if not self.config.picture_tokens:
             tokens = images.shape[1] * self.config.image_tokens
             out["features"] = out["features"].at[:, :tokens].set(0)

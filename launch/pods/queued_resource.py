@@ -49,7 +49,7 @@ class QueuedResource:
         several = [f"--node-count={self.slices}", f"--node-prefix={self.name}"]
         flags = [f"--node-id={self.name}"] if self.slices == 1 else several
         flags.append(f"--accelerator-type={self.tpu.accelerator_type}")
-        flags.append(f"--runtime-version={self.runtime or self.tpu.cloud.runtime}")
+        flags.append(f"--runtime-version={self.runtime or self.tpu.runtime}")
         self.runner.run(self._queued("create", *flags, *(["--spot"] if self.spot else [])))
 
     def delete(self) -> None:

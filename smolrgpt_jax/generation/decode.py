@@ -29,6 +29,7 @@ from smolrgpt_jax.sharding import constrain, constrain_batch
 
 BLOCKS = "decoder/blocks/"
 TABLES = ("decoder/token_embedding", "decoder/head")
+Batch = Mapping[str, jax.Array]  # see `prefill`
 
 
 @jax.tree_util.register_dataclass
@@ -90,9 +91,7 @@ def left_padded(attention_mask: jax.Array | np.ndarray) -> dict[str, jax.Array]:
     return {"positions": positions, "picture_ids": attended, "question_ids": jnp.zeros_like(attended)}
 
 
-def prefill(
-    weights: Weights, batch: Mapping[str, jax.Array], features: jax.Array | None = None
-) -> tuple[jax.Array, KVCache]:
+def prefill(weights: Weights, batch: Batch, features: jax.Array | None = None) -> tuple[jax.Array, KVCache]:
     """Reads prompts: their hidden states float[B, S, D] after the final norm, keys and values float[L, B, S, G, D].
 
     batch: tokens, positions, feature_index, picture_ids (0 on padding) and question_ids int32[B, S]; without `features`
@@ -188,10 +187,8 @@ def placed(slots: Slots) -> Slots:
 
 
 @functools.partial(jax.jit, static_argnames=("max_new_tokens", "eos_id"))
-def start(
-    weights: Weights, batch: Mapping[str, jax.Array], key: jax.Array, *, max_new_tokens: int, eos_id: int
-) -> Slots:
-    """Reads left-padded prompts (batch: see `prefill`), each of which takes a slot; their answers are written over eos."""
+def start(weights: Weights, batch: Batch, key: jax.Array, *, max_new_tokens: int, eos_id: int) -> Slots:
+    """Reads left-padded prompts, each of which takes a slot; their answers are written over eos."""
     _, kept = prefill(weights, batch)
     layers = tuple(columns(keys, values, max_new_tokens) for keys, values in zip(*kept))
     rows = len(batch["tokens"])
@@ -211,22 +208,14 @@ def start(
 
 @functools.partial(jax.jit, static_argnames=("max_new_tokens", "eos_id", "sampling"))
 def generate(
-    weights: Weights,
-    batch: Mapping[str, jax.Array],
-    key: jax.Array,
-    *,
-    max_new_tokens: int,
-    eos_id: int,
-    sampling: Sampling = GREEDY,
+    weights: Weights, batch: Batch, key: jax.Array, *, max_new_tokens: int, eos_id: int, sampling: Sampling = GREEDY
 ) -> jax.Array:
-    """Continues left-padded prompts (batch: see `prefill`): int32[B, max_new_tokens], eos after a row's first eos."""
+    """Continues left-padded prompts: int32[B, max_new_tokens], eos after a row's first eos."""
     slots = start(weights, batch, key, max_new_tokens=max_new_tokens, eos_id=eos_id)
     return decode_until(len(slots.ended), weights, slots, eos_id=eos_id, sampling=sampling).written
 
 
-def stream(
-    weights: Weights, batch: Mapping[str, jax.Array], *, max_new_tokens: int, eos_id: int
-) -> Iterator[np.ndarray]:
+def stream(weights: Weights, batch: Batch, *, max_new_tokens: int, eos_id: int) -> Iterator[np.ndarray]:
     """Yields the columns of the greedy `generate`, int32[B] each, as they are made, until every row has ended."""
     slots = start(weights, batch, jax.random.key(0), max_new_tokens=max_new_tokens, eos_id=eos_id)
     for place in range(max_new_tokens):

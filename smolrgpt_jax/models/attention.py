@@ -173,15 +173,13 @@ def _splash(q: jax.Array, k: jax.Array, v: jax.Array, packed: PackedSpans) -> ja
     block = math.gcd(length, SPLASH_BLOCK)
     # Queries, keys and values, those computed at once; the same three of the backward pass.
     sizes = splash.BlockSizes(*(block,) * 6, use_fused_bwd_kernel=True)
-    options: dict[str, Any] = {"mask_value": splash.DEFAULT_MASK_VALUE}
+    options: dict[str, Any] = {"mask_value": splash.DEFAULT_MASK_VALUE, "mask_function": _may_attend}
     options |= dict.fromkeys(("is_mqa", "save_residuals", "interpret"), False)
     options |= dict.fromkeys(("attn_logits_soft_cap", "residual_checkpoint_name"))
 
     def row(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array, spans: jax.Array) -> jax.Array:
         info: Any = MaskInfo(None, None, None, None, q_sequence=cast(Any, spans))
-        kernel: Any = splash.SplashAttentionKernel(
-            info, None, info, block_sizes=sizes, mask_function=_may_attend, **options
-        )
+        kernel: Any = splash.SplashAttentionKernel(info, None, info, block_sizes=sizes, **options)
         heads_first = [x.swapaxes(0, 1) for x in (q, k, v)]
         return kernel(*heads_first, splash.SegmentIds(segments, segments)).swapaxes(0, 1)
 

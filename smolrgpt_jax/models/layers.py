@@ -43,9 +43,8 @@ class Dense(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.kernel[...].astype(x.dtype)
-        y = jax.lax.dot_general(
-            x, kernel, ((tuple(range(x.ndim - self.inputs, x.ndim)), tuple(range(self.inputs))), ((), ()))
-        )
+        last, first = tuple(range(x.ndim - self.inputs, x.ndim)), tuple(range(self.inputs))
+        y = jax.lax.dot_general(x, kernel, ((last, first), ((), ())))
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
 

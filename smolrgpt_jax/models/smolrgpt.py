@@ -28,12 +28,10 @@ class SmolRGPT(nnx.Module):
         self.decoder = Decoder(config.decoder, compute, rngs)
         self.compute = compute
 
-    def encode(
-        self, images: jax.Array, depths: jax.Array | None, region_masks: jax.Array | None
-    ) -> dict[str, jax.Array]:
+    def encode(self, images: jax.Array, depths: jax.Array | None, masks: jax.Array | None) -> dict[str, jax.Array]:
         """Pictures to the features that take tokens' places.
 
-        images, depths: float[B, P, H, W, 3]; region_masks: float32[B, P, R, g, g]. Without depths or masks only image tokens
+        images, depths: float[B, P, H, W, 3]; masks: float32[B, P, R, g, g]. Without depths or masks only image tokens
         are made. Returns every intermediate, per picture (N = B * P), and `features`: float[B, F, D] in the order of
         `feature_index`: image tokens, then RGB regions, then depth regions, each picture by picture.
         """
@@ -41,10 +39,10 @@ class SmolRGPT(nnx.Module):
         def by_picture(x: jax.Array) -> jax.Array:
             return x.reshape(-1, *x.shape[2:])
 
-        if depths is None or region_masks is None:
+        if depths is None or masks is None:
             out = self.encode_pictures(by_picture(images))
         else:
-            out = self.encode_regions(by_picture(images), by_picture(depths), by_picture(region_masks))
+            out = self.encode_regions(by_picture(images), by_picture(depths), by_picture(masks))
         features = [out[name] for name in ("image_tokens", "region_rgb", "region_depth") if name in out]
         rows = [x.reshape(images.shape[0], -1, x.shape[-1]) for x in features]
         return out | {"features": constrain_batch(jnp.concatenate(rows, axis=1))}

@@ -13,6 +13,7 @@ from smolrgpt_jax.warehouse.parameters import SPLITS, WarehouseConfig
 from smolrgpt_jax.warehouse.picture.view import Region, Rendering, render, visible_regions
 from smolrgpt_jax.warehouse.scene.geometry import Camera
 from smolrgpt_jax.warehouse.scene.layout import Scene, make_scene
+from smolrgpt_jax.warehouse.scene.objects import Rng
 from smolrgpt_jax.warehouse.words.captioning import Caption, Captioner, scene_captions
 from smolrgpt_jax.warehouse.words.questions import Asked, Asker
 from smolrgpt_jax.warehouse.words.spatial_questions import SpatialQuestion, benchmark_questions, conversation, solids
@@ -33,9 +34,7 @@ class MadeScene:
     spatial: list[SpatialQuestion]  # the benchmark's (test split) or the turns of a conversation (train and val)
 
 
-def draw_scene(
-    config: WarehouseConfig, split: str, index: int
-) -> tuple[Scene, Rendering, list[Region], np.random.Generator]:
+def draw_scene(config: WarehouseConfig, split: str, index: int) -> tuple[Scene, Rendering, list[Region], Rng]:
     """Draws and renders a scene of a split; the generator is for what is asked about it.
 
     The seed is (configuration's seed, split, index), so splits share no scene and a split does not
@@ -59,9 +58,7 @@ def draw_scene(
     )
 
 
-def make_questions(
-    config: WarehouseConfig, split: str, scene: Scene, regions: list[Region], rng: np.random.Generator
-) -> list[Asked]:
+def make_questions(config: WarehouseConfig, split: str, scene: Scene, regions: list[Region], rng: Rng) -> list[Asked]:
     """Questions of every category, one or two more of each than the split takes on average."""
     seen, buffer = {region.thing.number for region in regions}, scene.things[scene.counted - 1]
     hidden = any(pallet.number not in seen for pallet in scene.of_kind("pallet") if buffer.holds(pallet.position))
@@ -74,7 +71,7 @@ def make_questions(
 
 
 def make_spatial(
-    config: WarehouseConfig, split: str, scene: Scene, regions: list[Region], rng: np.random.Generator
+    config: WarehouseConfig, split: str, scene: Scene, regions: list[Region], rng: Rng
 ) -> list[SpatialQuestion]:
     """Questions for the formats that have spatial ones, drawn with a child of the scene's generator."""
     if ("bench" if split == "test" else "osd") not in config.formats:

@@ -60,12 +60,11 @@ def write_formats(root: Path, config: WarehouseConfig, made: dict[str, list[Made
             _link_all(root / split / "images", root / "llava/images")
             shutil.copyfile(root / f"{split}_captions.json", root / "llava" / file)
         counts["llava"] = {
-            f"{split}_captions": sum(len(scene.scene_captions) for scene in made[split]) for split in LLAVA_FILES
+            f"{split}_captions": sum(len(s.scene_captions) for s in made[split]) for split in LLAVA_FILES
         }
     if "parquet" in config.formats:
-        counts["parquet"] = {
-            parquet.name: parquet.write(root) for parquet in PARQUET_SETS if (root / parquet.source).exists()
-        }
+        present = [parquet for parquet in PARQUET_SETS if (root / parquet.source).exists()]
+        counts["parquet"] = {parquet.name: parquet.write(root) for parquet in present}
     return counts
 
 

@@ -197,10 +197,7 @@ def _without_answer(record: dict[str, Any]) -> dict[str, Any]:
 
 def _statistics(scenes: Sequence[MadeScene], questions: Sequence[Asked]) -> dict[str, Any]:
     """What a reader of metadata.json wants to know about a split."""
-    answers = {
-        category: [q.normalized_answer for q in questions if q.category == category]
-        for category in WAREHOUSE_CATEGORIES
-    }
+    answers = {name: [q.normalized_answer for q in questions if q.category == name] for name in WAREHOUSE_CATEGORIES}
     result: dict[str, Any] = {
         "scenes": len(scenes),
         "questions": {category: len(values) for category, values in answers.items()},

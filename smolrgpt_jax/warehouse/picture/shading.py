@@ -35,15 +35,12 @@ Layer = tuple[np.ndarray, Color, float]
 
 def shade(scene: Scene, pixels: Pixels) -> tuple[np.ndarray, np.ndarray]:
     """Colours uint8[H, W, 3] of all pixels and numbers of the things seen, int32[H, W]."""
-    axes = scene.camera.axes.astype(np.float32)
+    axes, eye = scene.camera.axes.astype(np.float32), scene.camera.position
     faces, depth, flat = pixels.faces, pixels.depth.ravel(), pixels.shown.ravel()
     across = (pixels.depth * pixels.columns).ravel()
     down = (pixels.depth * pixels.rows[:, None]).ravel()
     # Three coordinates kept apart: contiguous arrays are several times faster than [N, 3].
-    hit = [
-        across * axes[0, k] + down * axes[1, k] + depth * axes[2, k] + np.float32(scene.camera.position[k])
-        for k in range(3)
-    ]
+    hit = [across * axes[0, k] + down * axes[1, k] + depth * axes[2, k] + np.float32(eye[k]) for k in range(3)]
     tone = 1 + _stains(scene.texture_seed, hit)
     # Light falls off with distance, as under the lamps of the published pictures.
     tone *= np.float32(1.06) - np.float32(0.012) * depth
@@ -198,17 +195,14 @@ def _box_marks(
     face: int[N], the face each point lies on; hit: its place, metres; depth: metres; focal: pixels.
     """
     cuboid, axis = faces.cuboid[face], faces.axis[face]
-    centers, sizes, cos, sin = (
-        table.astype(np.float32) for table in (faces.centers, faces.sizes, np.cos(faces.yaws), np.sin(faces.yaws))
-    )
+    tables = (faces.centers, faces.sizes, np.cos(faces.yaws), np.sin(faces.yaws))
+    centers, sizes, cos, sin = (table.astype(np.float32) for table in tables)
     cells = sizes / np.array([box.cells for box in scene.cuboids], np.float32)
     dx, dy, dz = (hit[k] - centers[cuboid, k] for k in range(3))
     turn_cos, turn_sin = cos[cuboid], sin[cuboid]
     # From the box's lower end, half a size from its centre; seams are counted from there.
-    ends = [
-        local + (sizes[:, k] / 2)[cuboid]
-        for k, local in enumerate((turn_cos * dx + turn_sin * dy, turn_cos * dy - turn_sin * dx, dz))
-    ]
+    local = (turn_cos * dx + turn_sin * dy, turn_cos * dy - turn_sin * dx, dz)
+    ends = [place + (sizes[:, k] / 2)[cuboid] for k, place in enumerate(local)]
     nearest = np.full(face.shape, np.inf, np.float32)
     for k, end in enumerate(ends):
         width = cells[cuboid, k]

@@ -3,13 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 from smolrgpt_jax.files import read_json
-from smolrgpt_jax.warehouse.scene.objects import CARDBOARD, COLORS, Color, Cuboid, Place, pick, tinted
+from smolrgpt_jax.warehouse.scene.objects import CARDBOARD, COLORS, Color, Cuboid, Place, Rng, pick, tinted
 
 YELLOW, BLACK, STEEL, LEGS, COLUMN, CONE, BAND, TROLLEY, CLADDING, PANE, POLE = COLORS["clutter"]
-Draw = Callable[[np.random.Generator, Place], list[Cuboid]]
+Draw = Callable[[Rng, Place], list[Cuboid]]
 SIDES = (-1, 1)
 # Name -> boxes: the middle of the bottom, the size, both in metres, and the part whose colour it has.
 SHAPES = read_json(Path(__file__).with_name("shapes.json"), dict)
@@ -19,7 +17,7 @@ def shaped(place: Place, name: str, **colors: Color) -> list[Cuboid]:
     return [place(offset, size, colors[part]) for offset, size, part in SHAPES[name]]
 
 
-def furniture(rng: np.random.Generator, place: Place) -> list[Cuboid]:
+def furniture(rng: Rng, place: Place) -> list[Cuboid]:
     """A crate, a barrel-like bin or a table with things on it."""
     color, style = tinted(rng, pick(rng, COLORS["furniture"]), 0.2), rng.integers(3)
     if style == 0:
@@ -34,11 +32,9 @@ def furniture(rng: np.random.Generator, place: Place) -> list[Cuboid]:
     return boxes
 
 
-def person(rng: np.random.Generator, place: Place) -> list[Cuboid]:
+def person(rng: Rng, place: Place) -> list[Cuboid]:
     """Somebody who walks, with or without a helmet."""
-    skin, trousers, shirt = (
-        tinted(rng, pick(rng, colors)) for colors in (COLORS["skin"], COLORS["clothes"], COLORS["clothes"])
-    )
+    skin, trousers, shirt = (tinted(rng, pick(rng, COLORS[name])) for name in ("skin", "clothes", "clothes"))
     step, high = rng.uniform(0.0, 0.16), rng.uniform(0.92, 1.08)
     boxes = [place((x * 0.09, x * step, 0), (0.14, 0.17, 0.82 * high), trousers) for x in SIDES]
     boxes.append(place((0, 0, 0.82 * high), (0.40, 0.22, 0.58 * high), shirt))
@@ -54,19 +50,19 @@ def rings(place: Place, number: int, high: float, along: float, across: float, a
     return [place((0, aside, high * k), (along, across, high), (YELLOW, BLACK)[k % 2]) for k in range(number)]
 
 
-def pillar(rng: np.random.Generator, place: Place) -> list[Cuboid]:
+def pillar(rng: Rng, place: Place) -> list[Cuboid]:
     """A column to the ceiling whose foot has black and yellow rings."""
     wide = rng.uniform(0.3, 0.5)
     foot = rings(place, 5, 0.25, wide + 0.08, wide + 0.08)
     return [*foot, place((0, 0, 1.25), (wide, wide, 6.0), tinted(rng, COLUMN))]
 
 
-def cone(rng: np.random.Generator, place: Place) -> list[Cuboid]:
+def cone(rng: Rng, place: Place) -> list[Cuboid]:
     """A traffic cone in three steps."""
     return shaped(place, "cone", cone=tinted(rng, CONE), band=BAND)
 
 
-def crates(rng: np.random.Generator, place: Place) -> list[Cuboid]:
+def crates(rng: Rng, place: Place) -> list[Cuboid]:
     """A heap of boxes without a pallet."""
     color, boxes = CARDBOARD if rng.random() < 0.6 else pick(rng, COLORS["furniture"]), []
     for x, y in ((-0.3, -0.25), (0.28, -0.2), (-0.2, 0.3), (0.32, 0.28)):
@@ -78,7 +74,7 @@ def crates(rng: np.random.Generator, place: Place) -> list[Cuboid]:
     return boxes
 
 
-def trolley(rng: np.random.Generator, place: Place) -> list[Cuboid]:
+def trolley(rng: Rng, place: Place) -> list[Cuboid]:
     """A cart with two or three decks and what lies on them."""
     frame, decks = tinted(rng, TROLLEY, 0.25), int(rng.integers(2, 4))
     boxes = [place((x * 0.45, y * 0.28, 0.08), (0.05, 0.05, 0.55 * decks), frame) for x in SIDES for y in SIDES]
@@ -91,12 +87,12 @@ def trolley(rng: np.random.Generator, place: Place) -> list[Cuboid]:
     return boxes
 
 
-def forklift(rng: np.random.Generator, place: Place) -> list[Cuboid]:
+def forklift(rng: Rng, place: Place) -> list[Cuboid]:
     """A parked truck with mast and forks."""
     return shaped(place, "forklift", paint=tinted(rng, pick(rng, COLORS["trucks"])), black=BLACK, steel=STEEL)
 
 
-def cabinet(rng: np.random.Generator, place: Place) -> list[Cuboid]:
+def cabinet(rng: Rng, place: Place) -> list[Cuboid]:
     """A row of lockers or machines."""
     color = tinted(rng, pick(rng, COLORS["furniture"]), 0.25)
     size = rng.uniform((0.8, 0.5, 1.2), (1.3, 0.9, 2.1)).tolist()
@@ -104,7 +100,7 @@ def cabinet(rng: np.random.Generator, place: Place) -> list[Cuboid]:
     return [body, place((0, 0, size[2]), (0.9 * size[0], 0.4, 0.12), tinted(rng, color, 0.2))]
 
 
-def on_wall(rng: np.random.Generator, place: Place, height: float) -> list[Cuboid]:
+def on_wall(rng: Rng, place: Place, height: float) -> list[Cuboid]:
     """A gate, a window, a column or a pipe on a wall of a room of that height."""
     kind, grey = rng.integers(4), tinted(rng, CLADDING, 0.3)
     if kind == 0:

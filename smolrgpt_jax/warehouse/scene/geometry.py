@@ -91,6 +91,5 @@ def edge_distance(x: np.ndarray, y: np.ndarray, center: Sequence[float], size: P
     """Metres outside a rectangle's nearest side, negative inside, of float32 points whose shapes broadcast."""
     cos, sin = np.float32(np.cos(yaw)), np.float32(np.sin(yaw))
     dx, dy = x - np.float32(center[0]), y - np.float32(center[1])
-    return np.maximum(
-        np.abs(cos * dx + sin * dy) - np.float32(size[0] / 2), np.abs(cos * dy - sin * dx) - np.float32(size[1] / 2)
-    )
+    across, along = np.abs(cos * dx + sin * dy), np.abs(cos * dy - sin * dx)
+    return np.maximum(across - np.float32(size[0] / 2), along - np.float32(size[1] / 2))

@@ -9,14 +9,24 @@ from smolrgpt_jax.warehouse.parameters import FEWEST_PALLETS, WarehouseConfig
 from smolrgpt_jax.warehouse.scene import clutter
 from smolrgpt_jax.warehouse.scene.geometry import Camera, Point, Vector, moved
 from smolrgpt_jax.warehouse.scene.look import Colors, Look, draw_colors, draw_look, dress, plain_colors, vary_camera
-from smolrgpt_jax.warehouse.scene.objects import DRAWN, PALLET, TRANSPORTER, Color, Cuboid, Thing, pick, placer, tinted
+from smolrgpt_jax.warehouse.scene.objects import (
+    DRAWN,
+    PALLET,
+    TRANSPORTER,
+    Color,
+    Cuboid,
+    Rng,
+    Thing,
+    pick,
+    placer,
+    tinted,
+)
 
 ASPECT = 9 / 16  # height by width of the published pictures; taller pictures show more
 NEAREST = 2.2  # metres ahead of the camera's ground point where objects begin
 EMPTY_BUFFER = 0.03  # share of scenes whose counted buffer is empty: rare, as published
 CLEAR_CHOICE = 1.15  # how much farther from the empty transporter the second closest pallet is
 GAP = 0.2  # metres between footprints
-Rng = np.random.Generator
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +55,7 @@ class Scene:
         return [thing for thing in self.things if thing.kind in kinds and any(map(thing.is_half_inside, buffers))]
 
 
-def make_scene(rng: np.random.Generator, config: WarehouseConfig = WarehouseConfig()) -> Scene:
+def make_scene(rng: Rng, config: WarehouseConfig = WarehouseConfig()) -> Scene:
     """Draws a scene: buffers with pallets, pallets beside them, transporters, shelves, clutter.
 
     At most one transporter is empty, and one pallet is clearly the closest to it. Pallets are placed inside or outside of buffers;
@@ -90,7 +100,7 @@ def make_scene(rng: np.random.Generator, config: WarehouseConfig = WarehouseConf
     )
 
 
-def _camera(rng: np.random.Generator, room: Vector, variety: float) -> Camera:
+def _camera(rng: Rng, room: Vector, variety: float) -> Camera:
     """High up by the front wall, looking down at a point in the middle of the floor."""
 
     def about_middle(low: float, high: float) -> float:

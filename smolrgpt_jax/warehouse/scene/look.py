@@ -4,10 +4,8 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-import numpy as np
-
 from smolrgpt_jax.warehouse.scene.geometry import Camera, Point, Vector
-from smolrgpt_jax.warehouse.scene.objects import COLORS, Color, Cuboid, pick, tinted
+from smolrgpt_jax.warehouse.scene.objects import COLORS, Color, Cuboid, Rng, pick, tinted
 
 WALLS = ("ribs", "panels", "blocks", "plaster")
 PLAIN_STRIPE = (0.10, 0.27, 0.62)
@@ -57,7 +55,7 @@ class Colors:
     paint: Color
 
 
-def plain_colors(rng: np.random.Generator, floor: float, wall: float) -> Colors:
+def plain_colors(rng: Rng, floor: float, wall: float) -> Colors:
     """Grey floor and walls of some brightness."""
     return Colors(
         floor=tinted(rng, (floor,) * 3, 0.03),
@@ -67,7 +65,7 @@ def plain_colors(rng: np.random.Generator, floor: float, wall: float) -> Colors:
     )
 
 
-def draw_look(rng: np.random.Generator, room: Vector, variety: float) -> Look:
+def draw_look(rng: Rng, room: Vector, variety: float) -> Look:
     """Draws a look; `variety` in 0..1 scales how far it is from the plain one."""
 
     def about(plain: float, low: float, high: float) -> float:
@@ -102,7 +100,7 @@ def draw_look(rng: np.random.Generator, room: Vector, variety: float) -> Look:
     )
 
 
-def draw_colors(rng: np.random.Generator, plain: Colors, variety: float) -> Colors:
+def draw_colors(rng: Rng, plain: Colors, variety: float) -> Colors:
     """Draws colours of floor, walls and paint, each kept plain with probability 1 - `variety`."""
 
     def other(color: Color, choices: Sequence[Color], spread: float) -> Color:
@@ -118,7 +116,7 @@ def draw_colors(rng: np.random.Generator, plain: Colors, variety: float) -> Colo
     )
 
 
-def dress(rng: np.random.Generator, cuboids: Sequence[Cuboid], variety: float) -> list[Cuboid]:
+def dress(rng: Rng, cuboids: Sequence[Cuboid], variety: float) -> list[Cuboid]:
     """Other colours for loads and pallets; one draw per object, so a load stays of one kind.
 
     Boxes that belong to no object keep theirs.
@@ -138,7 +136,7 @@ def dress(rng: np.random.Generator, cuboids: Sequence[Cuboid], variety: float) -
     return dressed
 
 
-def vary_camera(rng: np.random.Generator, camera: Camera, room: Vector, variety: float) -> Camera:
+def vary_camera(rng: Rng, camera: Camera, room: Vector, variety: float) -> Camera:
     """Another height, focal length and pitch; the point that is looked at stays within the room."""
     x, y, z = camera.position
     higher, longer, farther = rng.uniform(-0.6, 0.6), rng.uniform(-0.06, 0.12), rng.uniform(-0.25, 0.3)
@@ -149,7 +147,7 @@ def vary_camera(rng: np.random.Generator, camera: Camera, room: Vector, variety:
     return Camera((x, y, z), camera.yaw, pitch, camera.focal + variety * longer * 0.69)
 
 
-def _lamps(rng: np.random.Generator, room: Vector, variety: float) -> list[Lamp]:
+def _lamps(rng: Rng, room: Vector, variety: float) -> list[Lamp]:
     """Lamps in rows, of which some are out."""
     width, depth, height = room
     rows, columns = int(rng.integers(2, 4)), int(rng.integers(1, 4))

@@ -14,6 +14,7 @@ from smolrgpt_jax.warehouse.scene.geometry import Point, Vector, corners, moved,
 KINDS = ("buffer", "pallet", "transporter", "shelf")
 Color = tuple[float, float, float]  # RGB in 0..1
 T = TypeVar("T")
+Rng = np.random.Generator
 # Name -> its colours, from percent of red, green and blue.
 COLORS: dict[str, tuple[Color, ...]] = {
     name: tuple(tuple(part / 100 for part in color) for color in colors)
@@ -86,18 +87,18 @@ def placer(origin: Point, yaw: float, owner: int = 0) -> Place:
     return place
 
 
-def pick(rng: np.random.Generator, options: Sequence[T]) -> T:
+def pick(rng: Rng, options: Sequence[T]) -> T:
     """One of several, each as likely as the others."""
     return options[int(rng.integers(len(options)))]
 
 
-def tinted(rng: np.random.Generator, color: Color, spread: float = 0.1) -> Color:
+def tinted(rng: Rng, color: Color, spread: float = 0.1) -> Color:
     """A colour with another brightness and a slight tint."""
     shade = (1 + rng.normal(0, spread)) * (1 + rng.normal(0, 0.02, 3))
     return tuple(np.clip(np.array(color) * shade, 0.02, 1.0).tolist())
 
 
-def pallet(rng: np.random.Generator, place: Place, _: Thing, base: float = 0.0) -> list[Cuboid]:
+def pallet(rng: Rng, place: Place, _: Thing, base: float = 0.0) -> list[Cuboid]:
     """A pallet and on it cardboard boxes: a full block, two stacks, a half load, or loose boxes of several sizes."""
     wood = place((0, 0, base), PALLET, tinted(rng, pick(rng, COLORS["pallets"])), (6, 1, 1), "wood")
     card, style, base = tinted(rng, CARDBOARD, 0.18), rng.integers(4), base + PALLET[2]
@@ -127,7 +128,7 @@ def pallet(rng: np.random.Generator, place: Place, _: Thing, base: float = 0.0) 
     return boxes
 
 
-def transporter(rng: np.random.Generator, place: Place, thing: Thing) -> list[Cuboid]:
+def transporter(rng: Rng, place: Place, thing: Thing) -> list[Cuboid]:
     """A flat yellow vehicle, with a white deck when empty and a loaded pallet on top when not."""
     body, top = place((0, 0, 0), TRANSPORTER, tinted(rng, ORANGE, 0.05)), TRANSPORTER[2]
     if thing.carrying:
@@ -135,7 +136,7 @@ def transporter(rng: np.random.Generator, place: Place, thing: Thing) -> list[Cu
     return [body, place((0, 0, top), (0.8, 0.55, 0.04), WHITE, (3, 1, 1))]
 
 
-def shelf(rng: np.random.Generator, place: Place, thing: Thing) -> list[Cuboid]:
+def shelf(rng: Rng, place: Place, thing: Thing) -> list[Cuboid]:
     """A rack of two or three boards, most of their places filled with boxes."""
     length, deep = thing.size
     frame = tinted(rng, pick(rng, COLORS["shelves"]))
@@ -154,5 +155,5 @@ def shelf(rng: np.random.Generator, place: Place, thing: Thing) -> list[Cuboid]:
     return boxes
 
 
-Draw = Callable[[np.random.Generator, Place, Thing], list[Cuboid]]
+Draw = Callable[[Rng, Place, Thing], list[Cuboid]]
 DRAWN: dict[str, Draw] = {"pallet": pallet, "transporter": transporter, "shelf": shelf}

@@ -9,12 +9,10 @@ import dataclasses
 import functools
 from collections.abc import Callable, Hashable, Mapping, Sequence
 
-import numpy as np
-
 from smolrgpt_jax.data.records import IMAGE, MASK
 from smolrgpt_jax.warehouse.parameters import AnswerStyle
 from smolrgpt_jax.warehouse.picture.view import Region, floor_distance, is_inside
-from smolrgpt_jax.warehouse.scene.objects import KINDS, pick
+from smolrgpt_jax.warehouse.scene.objects import KINDS, Rng, pick
 from smolrgpt_jax.warehouse.words import worked
 from smolrgpt_jax.warehouse.words.questions import (
     NOUNS,
@@ -86,7 +84,7 @@ def number_inside(pallets: Sequence[Region], buffer: Region) -> str:
     return f"{NUMBER_WORDS[sum(is_inside(pallet, buffer) for pallet in pallets)].capitalize()}."
 
 
-def scene_captions(regions: Sequence[Region], number: int, rng: np.random.Generator) -> list[Caption]:
+def scene_captions(regions: Sequence[Region], number: int, rng: Rng) -> list[Caption]:
     """Captions without regions: how many of what there are, then where the objects are.
 
     By turns the places are given in words, and in percent from left to right.
@@ -126,7 +124,7 @@ class Captioner:
     most: largest number of them in one caption; style: of the worked captions.
     """
 
-    def __init__(self, regions: Sequence[Region], most: int, rng: np.random.Generator, style: AnswerStyle):
+    def __init__(self, regions: Sequence[Region], most: int, rng: Rng, style: AnswerStyle):
         self.regions, self.most, self.rng, self.style = regions, most, rng, style
 
     def captions(self, counts: Mapping[str, int]) -> list[Caption]:

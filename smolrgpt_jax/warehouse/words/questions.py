@@ -9,12 +9,10 @@ import functools
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeVar
 
-import numpy as np
-
 from smolrgpt_jax.data.records import IMAGE, MASK
 from smolrgpt_jax.warehouse.parameters import AnswerStyle
 from smolrgpt_jax.warehouse.picture.view import Region, floor_distance, is_inside
-from smolrgpt_jax.warehouse.scene.objects import pick
+from smolrgpt_jax.warehouse.scene.objects import Rng, pick
 from smolrgpt_jax.warehouse.words import worked
 from smolrgpt_jax.warehouse.words.wordings import WORDINGS
 
@@ -75,7 +73,7 @@ def side_of(a: Region, b: Region) -> str:
     return "left" if a.u < b.u else "right"
 
 
-def side_form(rng: np.random.Generator) -> tuple[str, str]:
+def side_form(rng: Rng) -> tuple[str, str]:
     """Draws how the side of one of two regions is asked for: the side that is named, if one is, and which wordings.
 
     It is not looked up, so in every wording both answers are equally likely.
@@ -189,9 +187,7 @@ class Asker:
     counted: number of the buffer that counting may ask about, 0 for none.
     """
 
-    def __init__(
-        self, regions: Sequence[Region], counted: int, rng: np.random.Generator, style: AnswerStyle = AnswerStyle()
-    ):
+    def __init__(self, regions: Sequence[Region], counted: int, rng: Rng, style: AnswerStyle = AnswerStyle()):
         self.regions, self.counted, self.rng, self.style = regions, counted, rng, style
         self._shuffle()
 
@@ -238,9 +234,8 @@ class Asker:
     def _distance_to_buffer(self) -> Asked:
         """From the leftmost or rightmost pallet to the leftmost, middle or rightmost buffer."""
         pallets, buffers = placed(self.pallets, ENDS), placed(self.buffers)
-        pallet, buffer, which, where = self._with_wanted_zero(
-            [(p, b, which, where) for which, p in pallets.items() for where, b in buffers.items()]
-        )
+        cases = [(p, b, which, where) for which, p in pallets.items() for where, b in buffers.items()]
+        pallet, buffer, which, where = self._with_wanted_zero(cases)
         regions = [*self.buffers, *self.pallets]
         draft = Draft(self, "distance_to_buffer", regions, which=which, where=where)
         draft.work(worked.marks, regions, {buffer: where, pallet: which})
@@ -250,9 +245,8 @@ class Asker:
 
     def _distance_of_transporter(self) -> Asked:
         buffers = placed(self.buffers)
-        transporter, buffer, where = self._with_wanted_zero(
-            [(own, b, where) for own in self.transporters for where, b in buffers.items()]
-        )
+        cases = [(own, b, where) for own in self.transporters for where, b in buffers.items()]
+        transporter, buffer, where = self._with_wanted_zero(cases)
         draft = Draft(self, "distance_of_transporter", [transporter, *self.buffers], where=where)
         if draft.prompt.startswith("Among"):  # the buffers first
             draft.regions = [*self.buffers, transporter]

@@ -13,7 +13,7 @@ from pycocotools import mask as coco
 
 from smolrgpt_jax.warehouse.picture.view import Region
 from smolrgpt_jax.warehouse.scene.layout import Scene
-from smolrgpt_jax.warehouse.scene.objects import pick
+from smolrgpt_jax.warehouse.scene.objects import Rng, pick
 from smolrgpt_jax.warehouse.words.wordings import SPATIAL
 
 QUALITATIVE = tuple(category for category in SPATIAL if category.endswith(("_predicate", "_choice")))
@@ -99,19 +99,19 @@ def _share_seen(scene: Scene, region: Region, points: np.ndarray, width: int, he
     return float((np.array(box) / (pixels.max(0) - pixels.min(0))).min())
 
 
-def benchmark_questions(found: Sequence[Solid], rng: np.random.Generator) -> list[SpatialQuestion]:
+def benchmark_questions(found: Sequence[Solid], rng: Rng) -> list[SpatialQuestion]:
     """About one scene, as many qualitative as quantitative ones: one and three of each category."""
     numbers = dict.fromkeys(QUALITATIVE, 1) | dict.fromkeys(QUANTITATIVE, 3)
     return [question for category, number in numbers.items() for question in ask(found, rng, category, number)]
 
 
-def conversation(found: Sequence[Solid], rng: np.random.Generator) -> list[SpatialQuestion]:
+def conversation(found: Sequence[Solid], rng: Rng) -> list[SpatialQuestion]:
     """The turns of a conversation about one scene, each of another category."""
     chosen = rng.permutation((*QUALITATIVE, *QUANTITATIVE))[: 2 * TURNS].tolist()
     return [question for category in chosen for question in ask(found, rng, category, 1)][:TURNS]
 
 
-def ask(found: Sequence[Solid], rng: np.random.Generator, category: str, most: int) -> list[SpatialQuestion]:
+def ask(found: Sequence[Solid], rng: Rng, category: str, most: int) -> list[SpatialQuestion]:
     """Up to `most` questions of one category about different objects, fewer where pairs are ambiguous."""
     asked: dict[frozenset[int], SpatialQuestion] = {}
     whole = category in ("width_data", "height_data")
@@ -127,7 +127,7 @@ def ask(found: Sequence[Solid], rng: np.random.Generator, category: str, most: i
     return list(asked.values())
 
 
-def _question(category: str, group: Sequence[Solid], rng: np.random.Generator) -> SpatialQuestion | None:
+def _question(category: str, group: Sequence[Solid], rng: Rng) -> SpatialQuestion | None:
     words, form = SPATIAL[category], category.rsplit("_", 1)[-1] if category in QUALITATIVE else ""
     value = compared(category.removesuffix(f"_{form}"), *group) if form else measured(category, group)
     if value is None:
