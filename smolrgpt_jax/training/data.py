@@ -12,7 +12,7 @@ import jax
 
 from smolrgpt_jax.checkpoint.load import Checkpoint, read_checkpoint
 from smolrgpt_jax.config import PRESETS, Compute, SmolRGPTConfig
-from smolrgpt_jax.data.batches import PREFETCH, PackedRows
+from smolrgpt_jax.data.batches import AHEAD, PREFETCH, PackedRows
 from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.plan import choose_row_tokens
 from smolrgpt_jax.data.records import BadRecords, Picture
@@ -65,8 +65,9 @@ def check_shared_memory(config: SmolRGPTConfig, run: Mapping[str, Any], regions:
         return
     shape = row_shape(config, {**data, "row_tokens": data["row_tokens"] or data["max_row_tokens"]}, regions)
     row = sum(value.nbytes for value in empty_batch(1, shape, 0).values())
-    # What every worker has ready and in hand.
-    rows = data["workers"] * (PREFETCH + 1) * run["batch_rows"] // jax.process_count()
+    # Each worker's batches wait on both sides, and some are on their way to the devices: so many were there at most.
+    batches = 2 * (PREFETCH + 1) * data["workers"] + PREFETCH + AHEAD + 1
+    rows = batches * run["batch_rows"] // jax.process_count()
     needed, free = (size / 2**20 for size in (rows * row, shutil.disk_usage(folder).free))
     if needed > free:
         raise RunError(
