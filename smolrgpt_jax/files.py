@@ -1,5 +1,6 @@
 """Files and folders that appear whole or not at all, JSON files, and models of the Hugging Face hub."""
 
+import errno
 import glob
 import json
 import os
@@ -39,6 +40,9 @@ def sync(path: str | Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):  # a file system that does not know it
+            raise
     finally:
         os.close(descriptor)
 

@@ -30,8 +30,8 @@ def fingerprint(arrays: Mapping[str, Any], place: jax.sharding.Sharding | None =
     # A program per shape, of which there are few, compiles sooner than one for all. One after the other: several collective ones at
     # once can keep simulated devices waiting for each other.
     sums = {name: np.asarray(_summed(place)(value)) for name, value in arrays.items()}
-    bits = [(name, arrays[name].shape, sums[name][:2].tolist()) for name in sorted(sums)]
-    return digest(bits), [name for name in sorted(sums) if sums[name][2]]
+    bits = [(name, arrays[name].shape, int(sums[name][0])) for name in sorted(sums)]
+    return digest(bits), [name for name in sorted(sums) if sums[name][1]]
 
 
 @functools.cache
@@ -40,17 +40,16 @@ def _summed(place: jax.sharding.Sharding | None) -> Any:
 
 
 def _sums(value: jax.Array) -> jax.Array:
-    """Two sums of hashed bits and places modulo 2^32, as whole numbers have no order of summation, and how many numbers are not
-    finite; uint32[3]."""
+    """The sum of all hashed bits and places modulo 2^32, as whole numbers have no order of summation, and how many numbers are not
+    finite; uint32[2]."""
     value = value.astype(jnp.float32)
     places = jnp.zeros((), jnp.uint32)
     # Not a reshaped range: every device of a sharded array counts its own part only.
     for axis in range(value.ndim):
         stride = math.prod(value.shape[axis + 1 :]) % 2**32
         places += jax.lax.broadcasted_iota(jnp.uint32, value.shape, axis) * jnp.uint32(stride)
-    first = _mixed(jax.lax.bitcast_convert_type(value, jnp.uint32) ^ _mixed(places))
-    sums = (first, _mixed(first + 1), (~jnp.isfinite(value)).astype(jnp.uint32))
-    return jnp.stack([jnp.sum(each, dtype=jnp.uint32) for each in sums])
+    bits = _mixed(jax.lax.bitcast_convert_type(value, jnp.uint32) ^ _mixed(places))
+    return jnp.stack([jnp.sum(each, dtype=jnp.uint32) for each in (bits, ~jnp.isfinite(value))])
 
 
 def _mixed(bits: jax.Array) -> jax.Array:

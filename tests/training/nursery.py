@@ -16,8 +16,12 @@ import sys
 from pathlib import Path
 
 os.environ |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", f"{sys.argv[1]}/../cache")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
+import jax
 from jax.experimental import serialize_executable
+from jax.experimental.compilation_cache import compilation_cache
 
 from smolrgpt_jax import distributed
 from smolrgpt_jax.config import PRESETS, DecoderConfig, SmolRGPTConfig, VisionConfig
@@ -54,6 +58,9 @@ def keep_step(folder: Path) -> None:
             if not step:
                 file = folder / f"step{os.environ.get('JAX_PROCESS_ID', '')}"
                 if not file.exists():
+                    # What comes from the persistent cache cannot be serialised again.
+                    compilation_cache.reset_cache()
+                    jax.config.update("jax_enable_compilation_cache", False)
                     compiled = jit(*arguments, **options).lower(*inputs).compile()
                     file.write_bytes(pickle.dumps(serialize_executable.serialize(compiled)))
                 step.append(serialize_executable.deserialize_and_load(*pickle.loads(file.read_bytes())))
