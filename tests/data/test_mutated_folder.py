@@ -86,7 +86,7 @@ def same(one, other):
     return one[0] == other[0] and all(np.array_equal(a, b) for a, b in zip(one[1], other[1], strict=True))
 
 
-@numbers_of_examples(few=40)
+@numbers_of_examples(few=20)
 @pytest.mark.parametrize("form", ["warehouse", "prepared"])
 def test_a_damaged_file_is_told_or_makes_no_difference(request, tmp_path, form, examples):
     source = request.getfixturevalue("raw" if form == "warehouse" else "prepared")

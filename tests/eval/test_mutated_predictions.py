@@ -65,7 +65,7 @@ COMMANDS = {
 }
 
 
-@numbers_of_examples(few=40)
+@numbers_of_examples(few=20)
 def test_what_cannot_be_used_is_one_sentence_and_the_rest_is_scored_as_before(files, tmp_path, examples):
     source, folders = files_of(files), iter(range(10**6))
     (tmp_path / "valid").symlink_to(files)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from configs import demo
 from smolrgpt_jax.config import PRESETS, misfit
 from smolrgpt_jax.errors import told
-from smolrgpt_jax.training.run import Run, plain
+from smolrgpt_jax.training import run as loop
 from smolrgpt_jax.training.settings import SETTINGS, flat
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
 from smolrgpt_jax.warehouse.write import make_warehouse
@@ -35,27 +36,36 @@ def with_unknown(draw, run):
     return {**run, section: {**run[section], **added}} if section else {**run, **added}
 
 
-@numbers_of_examples(few=20)
+class Accepted(BaseException):
+    """Raised where a run would begin, with what it has read."""
+
+
+@numbers_of_examples(few=10)
 def test_a_run_is_as_its_settings_say_or_is_refused(data, tmp_path, monkeypatch, examples):
     def offline(*_, **__):
         raise ConnectionError("no network")
 
+    def begin(run, data):
+        raise Accepted(run)
+
     monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
+    monkeypatch.setattr(loop, "_initial_state", begin)
     monkeypatch.setitem(PRESETS, "tiny", TINY)
-    valid = plain(run_config(data)) | {"tokenizer": str(Path(demo.TOKENIZER).absolute())}
+    valid = loop.plain(run_config(data)) | {"tokenizer": str(Path(demo.TOKENIZER).absolute())}
 
     @reproducible(examples)
     @given(st.one_of(broken(valid, most=1), with_unknown(valid)))
     def one_change(changed):
         try:
             with told():
-                run = Run(plain(changed), tmp_path / "run", None, None)
+                loop.train(changed, tmp_path / "run")
         except SystemExit as stop:
             assert str(stop).startswith("error: ") and "\n" not in str(stop)
-        else:
-            assert run.settings == plain(changed)
+            assert not list(tmp_path.iterdir())
+        except Accepted as accepted:
+            assert accepted.args[0].settings == loop.plain(changed)
             assert not any(misfit(value, SETTINGS[name].default) for name, value in flat(changed).items())
-        assert not list(tmp_path.iterdir())
+            shutil.rmtree(tmp_path / "run")
 
     monkeypatch.chdir(tmp_path)
     one_change()
