@@ -45,6 +45,9 @@ def work_directory(path: Path, first: bool = True) -> Iterator[Callable[[], None
             _check_renames(path)
             yield check
             check()
+        except Exception:
+            check()  # what else failed is a consequence
+            raise
         finally:
             with contextlib.suppress(OSError):
                 if made and os.listdir(path) == [LOCK]:

@@ -71,6 +71,12 @@ def test_a_folder_removed_during_the_run_is_an_error(tmp_path, remade):
             (folder / LOCK).touch()
         with pytest.raises(RunError, match="was removed during the run"):
             check()
+        raise OSError(errno.ENOENT, "what fails of it")
+
+
+def test_a_folder_removed_at_the_end_is_an_error_too(tmp_path):
+    with pytest.raises(RunError, match="was removed during the run"), work_directory(tmp_path / "run"):
+        shutil.rmtree(tmp_path / "run")
 
 
 def test_a_file_in_the_way_is_one_sentence(tmp_path):
