@@ -13,7 +13,7 @@ import numpy as np
 
 from smolrgpt_jax.chips import peak_flops
 from smolrgpt_jax.errors import RunError
-from smolrgpt_jax.files import file_aside, sync
+from smolrgpt_jax.files import file_aside, sync, write_text
 
 CSV_NAME = "metrics.csv"
 EVENTS = "tensorboard"
@@ -51,7 +51,7 @@ class MetricsWriter:
                 raise RunError("config.wandb_project needs wandb, which is not installed: pip install wandb") from None
             file = workdir / WANDB_ID
             if not file.exists():
-                file.write_text(uuid.uuid4().hex[:12], encoding="utf-8")
+                write_text(file, uuid.uuid4().hex[:12])
             run = {"id": file.read_text(encoding="utf-8"), "name": workdir.name, "dir": str(workdir), "resume": "allow"}
             self.wandb = wandb.init(project=wandb_project, config=dict(settings or {}), **run)
         path = workdir / CSV_NAME
