@@ -42,7 +42,11 @@ class Asked:
     )
     sizes = SimpleNamespace(image_size=SIZE, mask_grid=GRID)
     tokenizer = SimpleNamespace(
-        pad_id=0, prefix=lambda n: np.zeros(n, int), question=lambda _: [np.zeros(3, int)], decode=lambda _: ""
+        pad_id=0,
+        prefix=lambda n: np.zeros(n, int),
+        question=lambda _: [np.zeros(3, int)],
+        decode=lambda _: "",
+        format=SimpleNamespace(trained_on=None),
     )
     manifest = {"token_ids": {"eos": 2}}
     eos_id = answer_tokens = 2

@@ -64,7 +64,7 @@ def test_the_published_length_needs_no_file(small_checkpoint, tmp_path):
 def test_an_answer_that_does_not_end_is_cut_off(trained):
     model, picture = load(trained), np.zeros((8, 8, 3), np.uint8)
     assert answer(model, picture, "What is there?").cut_off
-    first = int(model.generate(**_prompt(model, picture, "What is there?", None, ()), max_new_tokens=1)[0, 0])
+    first = int(model.generate(**_prompt(model, picture, "What is there?", max_new_tokens=1)[0])[0, 0])
     model.tokenizer.eos_id = first
     assert not answer(model, picture, "What is there?").cut_off
 
@@ -74,7 +74,7 @@ def test_commands_go_by_the_checkpoint_unless_told(trained, monkeypatch, tmp_pat
 
     def answer(model, *rest, max_new_tokens, **more):
         asked.append(max_new_tokens)
-        return SimpleNamespace(text="left", category=None, normalized_answer=None, cut_off=True)
+        return SimpleNamespace(text="left", category=None, normalized_answer=None, cut_off=True, notice=None)
 
     monkeypatch.setattr(predict, "answer", answer)
     picture = tmp_path / "picture.png"
