@@ -358,7 +358,7 @@ def _run_steps(
         print(f"  {selection}: ended at step {state.step}")
     if stopped:
         why = f"signal {signals[0]}" if signals else "another process was asked to stop"
-        logging.warning("%s: step %d is saved, stopping", why, state.step)
+        logging.warning("%s: stopping at step %d", why, state.step)
         # Not where the run was stopped before its first step.
         if metrics and not state.unvalidated:
             state.metrics |= checked(metrics)
