@@ -35,6 +35,9 @@ TINY = SmolRGPTConfig(
 )
 
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("loop") / "data"

@@ -33,6 +33,9 @@ from tests.training.metrics_file import read_metrics
 from tests.training.test_run import TINY, run_config
 
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("validation") / "data"
