@@ -84,6 +84,13 @@ def test_a_published_stage_does_not_start_from_random_parameters():
         read_start(settings("sft", tokenizer=demo.TOKENIZER))
 
 
+def test_a_start_that_is_missing_is_told(tmp_path):
+    with pytest.raises(CheckpointError, match="nowhere: no such checkpoint"):
+        read_start(settings("sft", tmp_path / "nowhere"))
+    with pytest.raises(RunError, match="config.tokenizer names no tokenizer"):
+        read_start(settings("backbone", tokenizer=""))
+
+
 def test_parameters_of_another_architecture_are_named(checkpoint_of):
     params = {name: np.zeros(s.shape, s.dtype) for name, s in abstract_params(PRESETS["demo"]).items()}
     params.pop("rgb_connector/proj/kernel")

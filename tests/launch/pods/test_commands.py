@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,24 +13,30 @@ import pytest
 ROOT = Path(__file__).parents[3]
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True)
+@pytest.fixture
+def told(monkeypatch):
+    """Runs a command that ends on its input; returns what it tells."""
+
+    def run(module: str, *arguments: str) -> str:
+        if module == "launch.train":  # absl reads one command line per process
+            done = subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True)
+            assert done.returncode == 1
+            return done.stderr.removesuffix("\n")
+        monkeypatch.setattr("sys.argv", [module, *arguments])
+        with pytest.raises(SystemExit) as end:
+            importlib.import_module(module).main()
+        return end.value.code
+
+    monkeypatch.chdir(ROOT)
+    return run
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (
-            ("launch.train", "--config=configs/stage3_sft.py", "--config.init_from=nowhere", "--workdir=out"),
-            "nowhere: no such checkpoint",
-        ),
-        (
             ("launch.train", "--config=configs/stage3_sft.py", "--workdir=out"),
             "stage sft follows refiner_alignment or sft or mixed, not random parameters",
-        ),
-        (
-            ("launch.train", "--config=configs/demo_backbone.py", "--config.tokenizer=", "--workdir=out"),
-            "config.tokenizer names no tokenizer",
         ),
         (("launch.make_warehouse", "--out=out", "--width=5000"), "width is 5000, must be 32 to 1920"),
         (("launch.make_warehouse", "--out=out", "--appearance_variety=2"), "appearance_variety is 2.0, must be"),
@@ -36,13 +44,12 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
         (("launch.warehouse_gallery", "--data=nowhere", "--out=out"), "train.json: cannot be read"),
     ],
 )
-def test_bad_input_is_one_sentence(arguments, message, tmp_path):
+def test_bad_input_is_one_sentence(arguments, message, told, tmp_path):
     arguments = [
         a.replace("=out", f"={tmp_path / 'out'}").replace("=nowhere", f"={tmp_path / 'nowhere'}") for a in arguments
     ]
-    done = run(*arguments)
-    assert done.returncode != 0
-    assert message in done.stderr and "Traceback" not in done.stderr
+    sentence = told(*arguments)
+    assert sentence.startswith("error: ") and message in sentence and "\n" not in sentence
     assert not (tmp_path / "out").exists()
 
 
@@ -98,13 +105,9 @@ PODS = ("--topology=v5e:4x4", "--image=i")
         ),
     ],
 )
-def test_what_a_launcher_cannot_do_is_one_sentence(arguments, message, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env={"PATH": str(tmp_path), "PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 1
-    assert done.stderr.startswith(message) and done.stderr.count("\n") == 1
+def test_what_a_launcher_cannot_do_is_one_sentence(arguments, message, told, tmp_path, monkeypatch):
+    for name in os.environ:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    sentence = told(*arguments)
+    assert sentence.startswith(message) and "\n" not in sentence
