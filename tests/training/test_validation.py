@@ -32,7 +32,6 @@ from smolrgpt_jax.warehouse.write import make_warehouse
 from tests.training.metrics_file import read_metrics
 from tests.training.test_run import TINY, run_config
 
-
 pytestmark = pytest.mark.usefixtures("one_device")
 
 
