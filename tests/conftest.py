@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
@@ -9,7 +10,8 @@ import tempfile
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # XLA compiles a training step in a fifth of the time, and what it makes of it runs at half the speed.
 QUICK_TO_COMPILE = (
-    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false"
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false "
+    "--xla_cpu_parallel_codegen_split_count=1"
 )
 if "PYTEST_XDIST_WORKER" not in os.environ:  # workers and every process that a test starts inherit these
     os.environ["XLA_FLAGS"] = (
@@ -35,6 +37,13 @@ jax.config.update("jax_default_matmul_precision", "highest")
 
 DATA_FILES = Path(__file__).parent / "data_files"
 TINY = DATA_FILES / "tiny"
+# Tracing makes millions of objects, few of them in cycles.
+gc.set_threshold(50_000, 20, 20)
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    if nextitem is None or nextitem.path != item.path:
+        jax.clear_caches()  # of the file's programs, which no other file runs
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

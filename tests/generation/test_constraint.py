@@ -203,14 +203,16 @@ def test_values_are_the_models_best_allowed_tokens(model, pictures):
     automaton = Automaton(tokenizer, set(kinds.values()), model.config.decoder.padded_vocab_size)
     found = answer_ids(model, pictures, options)
     mark = tokenizer.tokens(CLOSING)
+    words_of = {
+        kind: [(*word, tokenizer.eos_id) for word in automaton.accepted(automaton.value(kind), tokenizer.eos_id)]
+        for kind in set(kinds.values())
+    }
     for name, logits in teacher_forced(model, pictures, found).items():
         ids = found[name]
         begin = next(n for n in range(len(ids)) if ids[n : n + len(mark)] == mark)
         assert begin <= NEW_TOKENS
         value, best = ids[begin + len(mark) :], logits[begin + len(mark) :]
-        words = [
-            (*word, tokenizer.eos_id) for word in automaton.accepted(automaton.value(kinds[name]), tokenizer.eos_id)
-        ]
+        words = words_of[kinds[name]]
         assert tuple(value) in words
         for place in range(len(value)):
             words = [word for word in words if word[:place] == tuple(value[:place])]
