@@ -8,8 +8,8 @@ export NO_MKDOCS_2_WARNING = 1
 
 .PHONY: demo test test-slow lint docs clean
 
-demo: $(VENV)/installed
-	$(PY) -m launch.demo --workdir runs/demo
+demo: $(VENV)/installed  # with huge pages (docs/training.md#devices)
+	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 $(PY) -m launch.demo --workdir runs/demo
 
 test: $(VENV)/installed-test
 	$(PY) -m pytest -n $(TEST_WORKERS) --dist loadfile -m "not slow"

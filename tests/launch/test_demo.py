@@ -57,6 +57,34 @@ def test_the_demo_makes_table_and_report_and_goes_on_where_it_was(short, monkeyp
     assert json.loads((workdir / "metrics.json").read_text()) == metrics
 
 
+@pytest.mark.parametrize(
+    ("speed", "line"),
+    [
+        (480.4, "480 GFLOP/s in a float32 product: about 8 minutes"),
+        (200.0, "200 GFLOP/s in a float32 product: about 14 minutes"),
+    ],
+)
+def test_it_says_how_long_it_will_take_before_anything_is_done(monkeypatch, tmp_path, capsys, speed, line):
+    def interrupted(data, config):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, "speed", lambda: speed)
+    monkeypatch.setattr(demo, "ensure_warehouse", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        demo.run(tmp_path, seed=0)
+    assert line in capsys.readouterr().out.splitlines()
+    # A demo that goes on takes less.
+    (tmp_path / "data").mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        demo.run(tmp_path, seed=0)
+    assert "minutes" not in capsys.readouterr().out
+
+
+def test_the_speed_is_that_of_a_product_of_2048x2048(monkeypatch):
+    monkeypatch.setattr(demo.timeit, "repeat", lambda product, number, repeat: [0.2, 0.1])
+    assert demo.speed() == pytest.approx(171.8, abs=0.1)  # 2 * 2048^3 operations in 0.1 s
+
+
 @pytest.mark.parametrize("stage", demo_config.STAGES)
 def test_every_stage_has_a_configuration(stage):
     config = demo_config.get_config(stage)
