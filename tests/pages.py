@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 #   pasted after: COMMAND  COMMAND comes before, which makes it short
 #   pasted until: TEXT     stopped with Ctrl-C once it has printed TEXT
 #   pasted to fail         it ends with status 1
+# A text block right below it has to be printed as it stands; with a sentence between them it is an example, not compared.
 MARKS = ("not pasted: ", "pasted with: ", "pasted after: ", "pasted until: ", "pasted to fail")
 PASTED = ("bash", "python")
 _BLOCK = re.compile(r"(?P<marks>(?:^<!-- [^\n]* -->\n)*)^```(?P<language>\w*)[^\n]*\n(?P<text>.*?)^```$", re.M | re.S)
