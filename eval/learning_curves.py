@@ -44,13 +44,13 @@ def read_curves(runs: Sequence[Path]) -> Curves:
 def _read(file: Path) -> dict[str, dict[int, float]]:
     """{score: {step: percent}} of one metrics.csv."""
     found: dict[str, dict[int, float]] = {score: {} for score in SCORES}
-    with open(file, newline="", encoding="utf-8") as stream:
+    with open(file, newline="", encoding="utf-8-sig", errors="replace") as stream:
         for row in csv.DictReader(stream):
             for score in SCORES:
                 if row.get(score):
                     try:
                         found[score][int(row["step"])] = float(row[score])
-                    except (KeyError, ValueError):
+                    except (KeyError, TypeError, ValueError):
                         raise DataError(f"{file}: {score} is {row[score]!r}, not a number") from None
     return found
 

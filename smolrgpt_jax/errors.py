@@ -36,10 +36,11 @@ class _Pipe(io.FileIO):
 
 
 def _let_readers_go() -> None:
-    """Puts a `_Pipe` behind stdout and stderr where they are pipes."""
+    """Puts a `_Pipe` behind stdout and stderr where they are pipes; what is closed, as by `>&-`, takes all and keeps nothing."""
     for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        with suppress(AttributeError, OSError, ValueError):  # where there is none, or no file behind it
+        stream: Any = getattr(sys, name) or open(os.devnull, "w", encoding="utf-8")
+        setattr(sys, name, stream)
+        with suppress(AttributeError, OSError, ValueError):  # where there is no file behind it
             if stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode) and not isinstance(
                 getattr(stream.buffer, "raw", stream.buffer), _Pipe
             ):

@@ -196,6 +196,7 @@ MASK_PICTURES = {
     "0 outside, 1 inside, of 8 or 16 bits": drawn(REGION.astype(np.uint16)),
     "transparent outside, opaque inside": drawn(CUT_OUT),
     "a palette's transparent colour outside": drawn(REGION, "P", transparency=0),
+    "all of one opacity, as an overlay is": drawn(np.dstack([255 * REGION] * 3 + [0 * REGION + 100])),
     "a soft mask, or a soft edge": drawn(SOFT),
     "all black, or all transparent": drawn(0 * CUT_OUT),
     "a mask picture of another size": drawn(TURNED),

@@ -83,6 +83,14 @@ def test_a_reader_that_goes_away_ends_nothing(monkeypatch, buffering):
             print("y" * 100_000, file=sys.stderr, flush=True)
 
 
+def test_a_command_whose_output_is_closed_goes_on(monkeypatch):
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    with told():
+        print("lost")
+        print("lost", file=sys.stderr, flush=True)
+
+
 def test_what_the_terminal_cannot_write_is_replaced(monkeypatch):
     written = io.BytesIO()
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, "latin-1"))

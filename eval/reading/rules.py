@@ -14,7 +14,7 @@ from eval.reading.statements import count_readings, distance_readings, region_re
 Answer = str | int | float | None
 _CATEGORIES = {category: re.compile(words) for category, words in TABLE["categories"].items()}
 _READERS = {"left_right": side_readings, "count": count_readings, "mcq": region_readings, "distance": distance_readings}
-_VALUE = re.compile(rf"(?<![0-9.])[0-9]{{1,9}}(?:\.[0-9]+)?(?![0-9])|\b(?:{alternatives(NUMBER_WORDS)})\b")
+_VALUE = re.compile(rf"(?<![\d.])[0-9]{{1,9}}(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?(?!\d)|\b(?:{alternatives(NUMBER_WORDS)})\b")
 
 
 def question_category(question: str) -> str | None:
@@ -72,8 +72,8 @@ def parse_normalized(category: str, value: object) -> Answer:
     """Reads a value that is normalised already, in any of the ways people write it.
 
     "LEFT", "left-hand", "l"; 9, "9", "9.0", "nine", "Region 9", "[Region 9]" (the first number counts, "none" is zero);
-    3.5 and "3.5". Returns "left" or "right", a number (float unless whole and not a distance), or None for any other
-    JSON value.
+    3.5 and "3.5". Returns "left" or "right", a number from 0 on (float unless whole and not a distance), or None for any
+    other JSON value.
     """
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         return None
@@ -88,6 +88,6 @@ def parse_normalized(category: str, value: object) -> Answer:
         found = number.group()
         negative = number.start() > 0 and text[number.start() - 1] == "-" and category != "mcq"
         value = float(NUMBER_WORDS.get(found, found)) * (-1 if negative else 1)
-    if not abs(value) < 1e9:  # not a number, or none that means anything
+    if not 0 <= value < 1e9:  # not a number, or none that means anything
         return None
     return int(value) if category != "distance" and value == int(value) else float(value)

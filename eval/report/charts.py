@@ -56,7 +56,7 @@ def scatter(items: Sequence[Mapping]) -> dict | None:
 def curve(name: str, file: Path) -> dict | None:
     """The drawable columns of one stage's CSV of steps, losses and rates, None if it has no loss to draw."""
     try:
-        with open(file, newline="", encoding="utf-8") as stream:
+        with open(file, newline="", encoding="utf-8-sig", errors="replace") as stream:
             rows = list(csv.DictReader(stream))
     except OSError:
         return None

@@ -61,8 +61,8 @@ def official_value(category: str, value: object) -> str | int | float:
 def score(questions: Iterable[Question], predictions: Mapping[str, object]) -> dict:
     """Scores predictions, normalised answers by question id, as `parse_normalized` reads them.
 
-    A question without prediction, or with an unreadable one, is wrong, and is left out of the error means (err, absrel,
-    rmse), which have no number for it.
+    A question without prediction, or with an unreadable one, is wrong; one without is left out of the error means (err,
+    absrel, rmse), which have no number for it.
 
     Returns:
       S1 and the four category accuracies in percent (S1 is the mean over the categories that occur; a category that
@@ -106,17 +106,17 @@ def score(questions: Iterable[Question], predictions: Mapping[str, object]) -> d
 
 
 def _official(questions: Sequence[Question], predictions: Mapping[str, object]) -> dict:
-    """The official numbers; a prediction that is missing or None is wrong and left out of the error means."""
+    """The official numbers; a prediction that is missing is wrong and left out of the error means."""
     truths: dict[str, list] = {category: [] for category in WAREHOUSE_CATEGORIES}
     parsed: dict[str, list] = {category: [] for category in WAREHOUSE_CATEGORIES}
     for question in questions:
-        said = predictions.get(question.id)
-        truths[question.category].append(official_value(question.category, question.normalized_answer))
+        name, category = question.id, question.category
+        truths[category].append(official_value(category, question.normalized_answer))
         try:
-            value = None if said is None else official_value(question.category, said)
+            value = official_value(category, predictions[name]) if name in predictions else None
         except ValueError as error:
-            return {"error": f"prediction {question.id!r}: {error}"}
-        parsed[question.category].append(value)
+            return {"error": f"prediction {name!r}: {error}"}
+        parsed[category].append(value)
     correct, total, accuracy = _accuracies(parsed, truths)
     errors = {category: _errors(category, parsed[category], truths[category]) for category in _QUANTITATIVE}
     numbers: dict[str, float | int] = {"Final_weighted_score": _mean_score(accuracy)}

@@ -16,6 +16,7 @@ from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.files import read_json, write_json
 
 RESULT_FILES = ("predictions.json", "submission.json", "metrics.json", "agreement.json", "report.html", "answers.json")
+NO_VALUE = -99  # in a submission: wrong in every category, and a number, without which the published scorer ends
 MOST_LISTED = 100  # ids in one sentence
 MOST_NAMED = 3  # of those that are more
 
@@ -100,12 +101,16 @@ def check_same(
 def make_submission(predictions: Sequence[Mapping], ids: Sequence[str] | None = None) -> list[dict]:
     """[{"id", "normalized_answer"}]: "left" or "right", whole numbers (count, mcq), metres with a decimal point.
 
-    The format has no place for "unreadable"; the empty string is wrong everywhere. ids: all that the submission must
-    hold, in its order; None for those of the predictions.
+    The format has no place for "unreadable", which is NO_VALUE. ids: all that the submission must hold, in its order;
+    None for those of the predictions.
     """
+    known = _submitted(predictions)
+    return [{"id": name, "normalized_answer": known.get(name, NO_VALUE)} for name in (known if ids is None else ids)]
+
+
+def _submitted(predictions: Sequence[Mapping]) -> dict[str, object]:
     values = {item["id"]: item["normalized_answer"] for item in predictions}
-    known = {name: "" if value is None else value for name, value in values.items()}
-    return [{"id": name, "normalized_answer": known.get(name, "")} for name in (known if ids is None else ids)]
+    return {name: NO_VALUE if value is None else value for name, value in values.items()}
 
 
 def record_ids(records: Sequence[object]) -> list[str]:
@@ -137,7 +142,7 @@ def compute_metrics(
     if all(item["truth"] is None for item in predictions):
         return None
     questions = [Question(item["id"], item["category"], item["question"], None, item["truth"]) for item in predictions]
-    scored = score(questions, {item["id"]: item["normalized_answer"] for item in predictions})
+    scored = score(questions, _submitted(predictions))
     metrics = {name: scored[name] for name in ("S1", *WAREHOUSE_CATEGORIES, "questions", "unreadable")}
     metrics |= {name: _count(predictions, name) for name in ("left_out", "cut_off")} | {"read_by": list(methods)}
     if blind is not None:
@@ -174,8 +179,9 @@ def describe_results(folder: Path, metrics: Mapping | None) -> str:
         if "values" in predictions[0]:
             lines += ["", describe_agreement(agreement(predictions))]
     submission = read_json(folder / "submission.json", list)
-    empty = sum(item["normalized_answer"] == "" for item in submission)
-    return "\n".join(lines + ([f"{empty} of the submission's {len(submission)} entries are empty"] if empty else []))
+    empty = sum(item["normalized_answer"] == NO_VALUE for item in submission)
+    told = f"{empty} of the submission's {len(submission)} entries have no value and stand as {NO_VALUE}"
+    return "\n".join(lines + ([told] if empty else []))
 
 
 def describe_metrics(metrics: Mapping) -> str:

@@ -22,6 +22,7 @@ DEPTH_MODES = ("training", "submission")
 # to warn, in words that say less.
 MOST_PIXELS = 80_000_000
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", "Palette images with Transparency")
 # Render tools write their scene into a PNG as text; Pillow alone takes 1 MB of it.
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 64 * 2**20
 
@@ -221,7 +222,8 @@ def _mask(picture: Image.Image, path: str) -> Image.Image:
         return picture
     if picture.has_transparency_data:
         alpha = picture.convert("RGBA").getchannel("A")
-        if alpha.getextrema() != (255, 255):
+        least, most = np.asarray(alpha).min(), np.asarray(alpha).max()
+        if most == 0 or least < most:  # one opacity all over, as of an overlay, tells nothing
             return alpha
     # The brightest channel, so that a region may have any colour.
     return Image.fromarray(np.asarray(picture.convert("RGB")).max(axis=-1))

@@ -124,7 +124,7 @@ def inside(values: np.ndarray) -> np.ndarray:
     values = np.asarray(values)
     largest = np.nanmax(values, initial=0)
     half = next((scale for scale in (1, 255) if largest <= scale), 65535) / 2
-    return values > 0 if largest < half and values.dtype.kind in "iu" else values >= half
+    return values > 0 if largest < half and (values == np.floor(values)).all() else values >= half
 
 
 def resample(mask: np.ndarray, grid: int) -> np.ndarray:

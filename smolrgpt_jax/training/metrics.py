@@ -108,7 +108,7 @@ def _read_rows(path: Path, last_step: int) -> list[dict[str, str]]:
             return False
 
     # A row without its end may be cut within a number.
-    text, _, cut = path.read_text(encoding="utf-8", errors="replace").rpartition("\n")
+    text, _, cut = path.read_text(encoding="utf-8-sig", errors="replace").rpartition("\n")
     rows = list(csv.DictReader(text.splitlines()))
     good = [row for row in rows if is_whole(row)]
     if damaged := len(rows) - len(good) + bool(cut):

@@ -114,6 +114,7 @@ def test_a_polygon_far_outside_takes_no_memory():
         (np.array([0, 1], np.uint8), [0, 1]),
         (np.array([0, 127, 128, 255], np.uint8), [0, 0, 1, 1]),
         (np.array([0, 3, 9], np.uint8), [0, 1, 1]),
+        (np.array([0.0, 3.0, 2.0]), [0, 1, 1]),
         (np.array([0, 32767, 32768, 65535], np.uint16), [0, 0, 1, 1]),
         (np.array([0, 0.49, 0.5, np.nan]), [0, 0, 1, 0]),
         (np.array([True, False]), [1, 0]),

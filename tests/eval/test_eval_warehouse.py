@@ -70,7 +70,7 @@ def test_the_command_writes_all_files(warehouse, tmp_path, fake_model, loaded_mo
     assert set(predictions[0]) == {"id", "image", "category", "question", "answer", "normalized_answer", "truth"}
     assert predictions[0]["image"] == "000100.png" and predictions[0]["normalized_answer"] == "left"
     assert predictions[-1]["normalized_answer"] is None
-    assert submission[-1] == {"id": "000106-distance", "normalized_answer": ""}
+    assert submission[-1] == {"id": "000106-distance", "normalized_answer": -99}
     assert submission[3] == {"id": "000100-distance", "normalized_answer": 2.0}
     assert "28 questions, 1 answers unreadable" in capsys.readouterr().out
     assert params_fingerprint(loaded_model.params) == metrics["checkpoint_fingerprint"]
@@ -85,7 +85,9 @@ def test_the_command_writes_all_files(warehouse, tmp_path, fake_model, loaded_mo
             str(tmp_path / "m.json"),
         ]
     )
-    assert read(tmp_path, "m.json")["S1"] == metrics["S1"]
+    scored = read(tmp_path, "m.json")
+    assert scored["S1"] == metrics["S1"] and metrics["official"].items() <= scored.items()
+    assert (scored["unreadable"], metrics["official"]["Quan_distance_correct"]) == (1, 6)
 
 
 def test_results_of_an_earlier_run_are_replaced_and_other_files_kept(warehouse, tmp_path, fake_model):
@@ -255,7 +257,7 @@ def test_a_test_split_gives_the_published_submission_format(warehouse, tmp_path,
     kinds = {"left_right": str, "count": int, "mcq": int, "distance": float}
     for number, (entry, record) in enumerate(zip(submission, shuffled)):
         kind = kinds[record["category"]]
-        expected = "" if number == 3 else kind(record["normalized_answer"])
+        expected = -99 if number == 3 else kind(record["normalized_answer"])
         assert (entry["normalized_answer"], type(entry["normalized_answer"])) == (expected, type(expected))
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["predictions.json", "submission.json"]
 

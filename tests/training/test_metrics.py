@@ -39,6 +39,13 @@ def test_a_file_without_its_header_is_begun_anew(tmp_path, header):
     assert (tmp_path / "metrics.csv").read_text() == "step,loss\n"
 
 
+def test_a_file_that_a_spreadsheet_saved_goes_on(tmp_path, capsys):
+    (tmp_path / "metrics.csv").write_bytes("\ufeffstep,loss\r\n1,0.5\r\n".encode())
+    MetricsWriter(tmp_path, ["loss"], resumed_step=1).close()
+    assert read_metrics(tmp_path / "metrics.csv") == [{"step": 1, "loss": 0.5}]
+    assert capsys.readouterr().out == ""
+
+
 def test_rows_and_events_are_on_the_disk_once_they_are_written(tmp_path, monkeypatch):
     fsync, sizes = os.fsync, {}
 

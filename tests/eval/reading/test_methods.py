@@ -168,9 +168,9 @@ def test_without_truths_a_submission_and_the_agreement_are_written(tmp_path, ite
         "submission.json",
     ]
     assert read(tmp_path / "out", "submission.json") == [
-        {"id": "d", "normalized_answer": ""},
+        {"id": "d", "normalized_answer": -99},
         {"id": "c", "normalized_answer": 3.5},
-        {"id": "x", "normalized_answer": ""},
+        {"id": "x", "normalized_answer": -99},
         {"id": "b", "normalized_answer": 2},
         {"id": "a", "normalized_answer": "left"},
     ]
@@ -224,7 +224,7 @@ def test_empty_entries_of_the_submission_are_counted(tmp_path, items, capsys):
     annotations.write_text(json.dumps([{"id": name} for name in "abcdxyz"]))
     arguments = ["--predictions", str(write(tmp_path, items)), "--out", str(tmp_path / "out")]
     main([*arguments, "--annotations", str(annotations)])
-    assert "4 of the submission's 7 entries are empty" in capsys.readouterr().out
+    assert "4 of the submission's 7 entries have no value and stand as -99" in capsys.readouterr().out
     write(tmp_path, items[:3])
     main(arguments)
     assert "entries are" not in capsys.readouterr().out

@@ -565,6 +565,9 @@ def test_any_text_gives_a_value_of_its_category_or_none(category, question, answ
         ("count", float("nan"), None),
         ("distance", "18.80", 18.8),
         ("distance", 3, 3.0),
+        ("distance", "9.5e-05", 9.5e-05),
+        ("distance", "1e400", None),
+        ("count", "2e0", 2),
         ("distance", "", None),
     ],
 )

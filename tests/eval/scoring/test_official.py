@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from eval.score_warehouse import main, read_ground_truth, read_predictions
 from eval.scoring.official import is_correct, official_value, score
+from eval.scoring.results import make_submission
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, Question
 from smolrgpt_jax.errors import DataError
 
@@ -319,6 +320,20 @@ def test_digits_are_found_inside_words():
 def test_a_truncated_count_is_right_officially_and_not_in_s1():
     found = score([question("a", "count", 3)], {"a": 3.9})
     assert found["official"]["Quan_count_correct"] == 1 and found["count"] == 0
+
+
+def test_a_null_is_the_word_none():
+    questions = [question("a", "mcq", 1), question("b", "left_right", "left")]
+    found = score(questions, {"a": None, "b": None})
+    assert (found["official"]["Qual_mcq_correct"], found["mcq"], found["unreadable"]) == (1, 0, 2)
+    assert "the distance None is no number" in score([question("a", "distance", 1.0)], {"a": None})["official"]["error"]
+
+
+@pytest.mark.parametrize("category, truth", [("count", 0), ("distance", 0.0), ("mcq", 9), ("left_right", "left")])
+def test_what_a_submission_holds_without_a_value_is_read_and_wrong(category, truth):
+    (entry,) = make_submission([{"id": "a", "normalized_answer": None}])
+    found = score([question("a", category, truth)], {"a": entry["normalized_answer"]})
+    assert (found["official"]["Total_correct"], found["official"]["Total_count"], found["unreadable"]) == (0, 1, 1)
 
 
 def test_where_the_published_scorer_ends_the_reason_is_told(tmp_path, capsys):
