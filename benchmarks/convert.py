@@ -21,7 +21,8 @@ from pathlib import Path
 
 import jax
 
-from benchmarks.shared import benchmark_parser, markdown, progress, show
+from benchmarks.shared import markdown, progress, show
+from eval.command_line import command_line
 from smolrgpt_jax.checkpoint.mapping import entries
 from smolrgpt_jax.checkpoint.torch import write_folder
 from smolrgpt_jax.config import PRESETS
@@ -113,7 +114,7 @@ def report(results: dict[str, list[tuple[float, int]]], size: int) -> str:
 
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
-    a = benchmark_parser("benchmarks.convert", __doc__, size=SIZES).parse_args(arguments)
+    a = command_line("benchmarks.convert", __doc__, size=SIZES).parse_args(arguments)
     work = a.workdir / "benchmark-convert"
     if work.exists():
         raise RunError(f"{work} exists already")

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from pycocotools import mask as coco
 
-from benchmarks.shared import TOKENIZER, benchmark_parser, by_turns, make_questions, markdown, show
+from benchmarks.shared import TOKENIZER, by_turns, make_questions, markdown, show
+from eval.command_line import command_line
 from smolrgpt_jax.chips import CHIPS
 from smolrgpt_jax.data import images
 from smolrgpt_jax.data.batches import PackedRows
@@ -68,7 +69,7 @@ def table(rates: Mapping[str, float]) -> str:
 
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
-    a = benchmark_parser("benchmarks.data", __doc__).parse_args(arguments)
+    a = command_line("benchmarks.data", __doc__).parse_args(arguments)
     print(f"making {a.scenes} scenes of {a.width}x{a.height} pixels, then {a.rounds} passes of each loader", flush=True)
     tokenizer = ChatTokenizer.load(TOKENIZER)
     with tempfile.TemporaryDirectory() as folder:

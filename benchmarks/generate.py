@@ -22,8 +22,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import numpy as np
 
-from benchmarks.shared import SIZES, TOKENIZER, benchmark_parser, make_questions, markdown, progress, show
+from benchmarks.shared import SIZES, TOKENIZER, make_questions, markdown, progress, show
 from convert.torch_model import TorchModel, left_padded, random_torch
+from eval.command_line import command_line
 from smolrgpt_jax import load
 from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.images import load_depth, load_rgb
@@ -43,18 +44,14 @@ Answers = dict[str, list[int]]
 
 @dataclasses.dataclass
 class Case:
-    """Questions about pictures, and how the two sides answered them.
+    """Questions about pictures, and how the two sides answered them."""
 
-    name: for the table; pictures: with their questions; lengths: tokens of each answer, by question id; torch, engine: seconds
-    and processor seconds that each took; same: how many answers were the same.
-    """
-
-    name: str
+    name: str  # for the table
     pictures: list[Picture]
-    lengths: dict[str, int]
-    torch: tuple[float, float] = (0.0, 0.0)
+    lengths: dict[str, int]  # tokens of each answer, by question id
+    torch: tuple[float, float] = (0.0, 0.0)  # seconds and processor seconds that it took
     engine: tuple[float, float] = (0.0, 0.0)
-    same: int = 0
+    same: int = 0  # how many answers were the same
 
     @property
     def questions(self) -> int:
@@ -148,7 +145,7 @@ def table(cases: Sequence[Case]) -> str:
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Exits with 1 if an answer differs."""
-    a = benchmark_parser("benchmarks.generate", __doc__, size=SIZES).parse_args(arguments)
+    a = command_line("benchmarks.generate", __doc__, size=SIZES).parse_args(arguments)
     print(f"answering 2 x {a.questions} questions twice with a random model of size {a.size}", flush=True)
     jax.config.update("jax_default_matmul_precision", "highest")
     tokenizer = ChatTokenizer.load(TOKENIZER)

@@ -16,7 +16,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from benchmarks.shared import TOKENIZER, benchmark_parser, by_turns, make_questions, markdown, show
+from benchmarks.shared import TOKENIZER, by_turns, make_questions, markdown, show
+from eval.command_line import command_line
 from smolrgpt_jax.config import PRESETS, Compute, SmolRGPTConfig
 from smolrgpt_jax.data.batches import PackedRows
 from smolrgpt_jax.data.chat import ChatTokenizer
@@ -34,16 +35,13 @@ ROWS = ((512, 2), (768, 2), (1024, 2), (2048, 4))  # tokens and pictures of a ro
 
 @dataclasses.dataclass
 class Case:
-    """Rows of one kind.
+    """Rows of one kind."""
 
-    name: for the table; rows: all of them; batch: those of the timed step; questions: in that step; seconds: that it takes.
-    """
-
-    name: str
+    name: str  # for the table
     rows: PackedRows
-    batch: dict[str, np.ndarray]
-    questions: int
-    seconds: float = 0.0
+    batch: dict[str, np.ndarray]  # those of the timed step
+    questions: int  # in that step
+    seconds: float = 0.0  # that it takes
 
     @property
     def per_question(self) -> float:
@@ -104,7 +102,7 @@ def table(measured: Sequence[Case]) -> str:
 
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
-    a = benchmark_parser("benchmarks.packing", __doc__, preset=PRESETS).parse_args(arguments)
+    a = command_line("benchmarks.packing", __doc__, preset=PRESETS).parse_args(arguments)
     print(f"making {a.scenes} scenes, then timing {a.rounds} steps of {1 + len(ROWS)} kinds of rows", flush=True)
     config = PRESETS[a.preset]
     with tempfile.TemporaryDirectory() as folder:

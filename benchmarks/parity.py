@@ -28,8 +28,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.shared import SIZES, benchmark_parser, markdown, progress, show
+from benchmarks.shared import SIZES, markdown, progress, show
 from convert.torch_model import TorchModel, left_padded, load_torch, random_torch
+from eval.command_line import command_line
 from smolrgpt_jax import load
 from smolrgpt_jax.checkpoint.mapping import entries
 from smolrgpt_jax.config import SmolRGPTConfig
@@ -347,7 +348,7 @@ def measure(size: str, folder: Path | None, seed: int) -> tuple[str, bool]:
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Exits with 1 if a tolerance is missed."""
-    a = benchmark_parser("benchmarks.parity", __doc__, size=SIZES).parse_args(arguments)
+    a = command_line("benchmarks.parity", __doc__, size=SIZES).parse_args(arguments)
     jax.config.update("jax_default_matmul_precision", "highest")
     progress(f"comparing {a.folder or f'a random model of size {a.size}'} in PyTorch and JAX, {QUESTIONS} questions")
     report, passed = measure(a.size, a.folder, a.seed)

@@ -1,6 +1,5 @@
 """What the benchmarks share: random models, procedural questions, timing by turns, Markdown tables."""
 
-import argparse
 import statistics
 import sys
 import time
@@ -8,7 +7,6 @@ import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from eval.command_line import command_line, out_file
 from smolrgpt_jax import files
 from smolrgpt_jax.config import PRESETS, SmolRGPTConfig
 from smolrgpt_jax.data.records import Picture
@@ -20,13 +18,6 @@ TOKENIZER = "configs/demo_tokenizer"
 _FILE = tomllib.loads(Path(__file__).with_name("sizes.toml").read_text(encoding="utf-8"))
 # Of models with random weights.
 SIZES = {name: SmolRGPTConfig.from_dict(sizes) for name, sizes in _FILE.items()} | {"full": PRESETS["smolrgpt"]}
-
-
-def benchmark_parser(module: str, doc: str, **choices: Iterable[str]) -> argparse.ArgumentParser:
-    """`command_line` of a benchmark, with --out."""
-    parser = command_line(module, doc, **choices)
-    parser.add_argument("--out", type=out_file, help="Markdown file to write the result to, as well")
-    return parser
 
 
 def make_questions(folder: Path, scenes: int, width: int = 480, height: int = 270, **settings: object) -> list[Picture]:

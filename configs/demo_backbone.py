@@ -21,22 +21,18 @@ ROOT = "runs/demo_backbone"
 
 @dataclass(frozen=True)
 class Phase:
-    """One phase of demo_backbone.json.
+    """One phase of demo_backbone.json."""
 
-    about: what it teaches, for people; row_tokens: of a packed row; captions: of regions, per picture, by kind; pictures: share of the
-    captions of whole pictures among the rows, 0 for as many as there are, None for none of them; metres, summary: of worked answers, see
-    AnswerStyle.
-    """
-
-    about: str
+    about: str  # what it teaches, for people
     seed: int
     scenes: int
     steps: int
-    row_tokens: int
-    captions: dict[str, int]
+    row_tokens: int  # of a packed row
+    captions: dict[str, int]  # of regions, per picture, by kind
+    # Share of the captions of whole pictures among the rows, 0 for as many as there are, None for none of them.
     pictures: float | None = 0.05
     peak: float = 1e-3
-    metres: bool = False
+    metres: bool = False  # of worked answers, see AnswerStyle
     summary: bool = False
 
 

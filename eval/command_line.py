@@ -29,8 +29,8 @@ class _Parser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **settings: Any):
         super().__init__(*args, **settings)
         # Those that are named are of options in files.
-        types = {"path": _typed, "int": int, "positive": positive, "out_file": out_file, "out_folder": out_folder}
-        for name, read in ((Path, _typed), *types.items()):
+        types = {"path": _typed, "int": int, "float": float, "str": str, "positive": positive}
+        for name, read in ((Path, _typed), *types.items(), ("out_file", out_file), ("out_folder", out_folder)):
             self.register("type", name, read)
 
 
@@ -50,13 +50,17 @@ def add_options(parser: argparse.ArgumentParser, module: str, **choices: Iterabl
     """Adds what the file options.toml in a module's package lists for the module, if it does; choices: of some of the options."""
     package, _, name = module.partition(".")
     file = Path(__file__).parents[1] / package / "options.toml"
-    options = tomllib.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    for option, how in options.get(name, {}).items():
-        if "default" in how:
-            how.setdefault("type", type(how["default"]))
-        if known := choices.get(option.lstrip("-")):
-            how["choices"] = known
-        parser.add_argument(option, **how)
+    options = tomllib.loads(file.read_text(encoding="utf-8")).get(name, {}) if file.exists() else {}
+    for other in options.pop("also", ()):
+        add_options(parser, f"{package}.{other}", **choices)
+    groups = {parser.add_argument_group(title): grouped for title, grouped in options.pop("groups", {}).items()}
+    for place, listed in ((parser, options), *groups.items()):
+        for option, how in listed.items():
+            if "default" in how:
+                how.setdefault("type", type(how["default"]))
+            if known := choices.get(option.lstrip("-")):
+                how["choices"] = known
+            place.add_argument(option, **how)
 
 
 def positive(text: str) -> int:

@@ -9,8 +9,8 @@ Results that an earlier run left there are removed, its report.html among them, 
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.command_line import command_line, out_folder
-from eval.reading.methods import add_method_arguments, build_methods, read_values
+from eval.command_line import command_line
+from eval.reading.methods import build_methods, read_values
 from eval.scoring.results import (
     RESULT_FILES,
     check_known,
@@ -49,15 +49,7 @@ def read_answers(path: str | Path) -> list[dict]:
 
 @told("interrupted; what a server said is kept, the same command goes on from there")
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = command_line("eval.normalize", __doc__)
-    about = "predictions.json or answers.json of eval.warehouse"
-    parser.add_argument("--predictions", required=True, type=Path, help=about)
-    about = "annotation file, whose ids the submission then holds in its order"
-    parser.add_argument("--annotations", type=Path, help=about)
-    parser.add_argument("--out", required=True, type=out_folder, help="folder for the results")
-    add_method_arguments(parser)
-    args = parser.parse_args(arguments)
-
+    args = command_line("eval.normalize", __doc__).parse_args(arguments)
     print(f"reading {args.predictions} by {', '.join(args.answers)}, writing to {args.out}")
     answers = read_answers(args.predictions)
     ids = record_ids(read_json(args.annotations, list)) if args.annotations else None

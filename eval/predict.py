@@ -13,9 +13,8 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from eval.answering.asking import add_model_arguments
 from eval.answering.one_picture import answer
-from eval.command_line import command_line, out_file
+from eval.command_line import command_line
 from eval.report.overlay import draw_regions
 from smolrgpt_jax.data.regions import parse_arguments, what_is_asked
 from smolrgpt_jax.data.workings import answer_lines, split_workings
@@ -25,11 +24,7 @@ from smolrgpt_jax.files import file_aside
 
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = command_line("eval.predict", __doc__)
-    add_model_arguments(parser)
-    parser.add_argument("--out", type=out_file, help="where to write the picture with its regions drawn in")
-    parser.add_argument("--json", action="store_true", help="print the answer as one JSON object")
-    args = parse_arguments(parser, arguments)
+    args = parse_arguments(command_line("eval.predict", __doc__), arguments)
 
     about = sys.stderr if args.json else sys.stdout
     writing = f", writing {args.out}" if args.out else ""

@@ -6,10 +6,9 @@ routes with two of these, one for questions and one for answers; `launch.train_r
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from eval.command_line import command_line, out_file
+from eval.command_line import command_line
 from eval.reading.rules import question_category
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
 from smolrgpt_jax.errors import DataError, told
@@ -66,12 +65,7 @@ def describe_agreement(found: Mapping[str, Any], examples: int) -> str:
 
 @told()
 def main() -> None:
-    parser = command_line("eval.router", __doc__)
-    parser.add_argument("--router", type=Path, required=True, help="folder that launch.train_router wrote")
-    parser.add_argument("--data", type=Path, required=True, help="annotation file in the warehouse's format")
-    parser.add_argument("--examples", type=int, default=5, help="disagreements shown per category (default 5)")
-    parser.add_argument("--out", type=out_file, help="also write the numbers and all disagreements as JSON here")
-    arguments = parser.parse_args()
+    arguments = command_line("eval.router", __doc__).parse_args()
     router = load_router(arguments.router)
     if router.kind == "answer":
         raise DataError(f"{arguments.router} was trained on answers; the rules classify questions")

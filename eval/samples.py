@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.answering.asking import add_model_arguments, load_model, positive, run_details
+from eval.answering.asking import load_model, run_details
 from eval.answering.samples import answer_samples, draw, write_samples
-from eval.command_line import command_line, out_folder
+from eval.command_line import command_line
 from smolrgpt_jax.data.records import BadRecords
 from smolrgpt_jax.data.sources.formats import read_source
 from smolrgpt_jax.errors import ConfigError, DataError, told
@@ -79,16 +79,10 @@ def source_name(source: Mapping[str, Any]) -> str:
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = command_line("eval.samples", __doc__)
-    add_model_arguments(parser)
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--config", help="FILE.py[:ARGUMENT], a run's configuration, instead of the checkpoint's own")
     source = {"type": parse_source, "action": "append", "metavar": "format=...,root=...[,FIELD=...]"}
     where.add_argument("--source", **source, help="a source of questions, instead of the run's; can be repeated")
-    about = "the run's training sources, not those of validation"
-    parser.add_argument("--training_data", action="store_true", help=about)
-    parser.add_argument("--out", required=True, type=out_folder, help="folder for the results")
-    parser.add_argument("--count", type=positive, default=24, help="questions to show (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the draw (default %(default)s)")
     args = parser.parse_args(arguments)
 
     bad = BadRecords("report")

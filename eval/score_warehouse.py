@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.command_line import command_line, out_file
+from eval.command_line import command_line
 from eval.reading.rules import parse_normalized
 from eval.scoring.breakdown import describe_details
 from eval.scoring.official import score
@@ -53,13 +53,7 @@ def _shown(value: object) -> str:
 
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = command_line("eval.score_warehouse", __doc__)
-    about = "JSON list with id, category and normalized_answer"
-    parser.add_argument("--ground_truth", required=True, type=Path, help=about)
-    parser.add_argument("--predictions", required=True, type=Path, help="JSON list of {id, normalized_answer}")
-    parser.add_argument("--out", required=True, type=out_file, help="JSON file to write: the official numbers and S1")
-    args = parser.parse_args(arguments)
-
+    args = command_line("eval.score_warehouse", __doc__).parse_args(arguments)
     print(f"scoring {args.predictions} against {args.ground_truth}, writing {args.out}")
     questions, images = read_ground_truth(args.ground_truth)
     predictions = read_predictions(args.predictions)

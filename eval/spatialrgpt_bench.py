@@ -16,7 +16,6 @@ from collections.abc import Sequence
 
 from eval.answering.asking import (
     INTERRUPTED,
-    add_benchmark_arguments,
     answer_questions,
     is_first_process,
     load_model,
@@ -34,10 +33,7 @@ from smolrgpt_jax.errors import DataError, told
 
 @told(INTERRUPTED)
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = command_line("eval.spatialrgpt_bench", __doc__)
-    add_benchmark_arguments(parser)
-    parser.add_argument("--annotations", default="SpatialRGPT-Bench_v1.json", help="file under --data with questions")
-    args = parser.parse_args(arguments)
+    args = command_line("eval.spatialrgpt_bench", __doc__).parse_args(arguments)
     distributed.start()
     file = args.data / args.annotations
     print(f"answering {file} with {args.checkpoint}, writing to {args.out}")

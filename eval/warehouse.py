@@ -20,7 +20,6 @@ from pathlib import Path
 from eval.answering.asking import (
     INTERRUPTED,
     Answered,
-    add_benchmark_arguments,
     answer_questions,
     asked_category,
     is_first_process,
@@ -31,7 +30,7 @@ from eval.answering.asking import (
 from eval.answering.vote import Ballots, further_answers, with_further
 from eval.answering.warehouse import evaluate
 from eval.command_line import command_line
-from eval.reading.methods import add_method_arguments, build_methods
+from eval.reading.methods import build_methods
 from eval.scoring.blind import BlindBaseline, read_training_questions
 from eval.scoring.results import describe_results
 from smolrgpt_jax import distributed
@@ -40,28 +39,6 @@ from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, BadRecords, Picture,
 from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.errors import DataError, told
 from smolrgpt_jax.files import as_path, read_json
-
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = command_line("eval.warehouse", __doc__)
-    add_benchmark_arguments(parser)
-    parser.add_argument("--split", default="val", help="train, val or test")
-    parser.add_argument("--annotations", help="file under --data with the questions, by default SPLIT.json")
-    about = "depth and prompts as in training, or as the published challenge submission made them (default %(default)s)"
-    parser.add_argument("--preprocessing", choices=DEPTH_MODES, default=DEPTH_MODES[0], help=about)
-    add_method_arguments(parser)
-    about = "closing: the value is decoded after the free text, or alone in its place (default %(default)s)"
-    parser.add_argument("--closing", choices=("after_text", "alone"), default="after_text", help=about)
-    curves = {"type": _named_file, "nargs": "*", "default": [], "metavar": "STAGE=CSV"}
-    parser.add_argument("--loss_curves", **curves, help="training curves to show in the report")
-    vote = parser.add_argument_group("--answers vote")
-    vote.add_argument("--vote_answers", type=int, default=Ballots.number, help="to each question (default %(default)s)")
-    about = "of answers where a question's masks have no more orders (default %(default)s)"
-    vote.add_argument("--vote_temperature", type=float, default=Ballots.temperature, help=about)
-    vote.add_argument("--vote_seed", type=int, default=Ballots.seed, help="of orders and draws (default %(default)s)")
-    several = {"nargs": "+", "choices": WAREHOUSE_CATEGORIES, "default": WAREHOUSE_CATEGORIES}
-    vote.add_argument("--vote_categories", **several, help="of the questions asked several times (default: all)")
-    return parser
 
 
 def _named_file(text: str) -> tuple[str, Path]:
@@ -73,7 +50,12 @@ def _named_file(text: str) -> tuple[str, Path]:
 
 @told(INTERRUPTED)
 def main(arguments: Sequence[str] | None = None) -> None:
-    args = build_parser().parse_args(arguments)
+    known = {"preprocessing": DEPTH_MODES, "vote_categories": WAREHOUSE_CATEGORIES}
+    parser = command_line("eval.warehouse", __doc__, **known)
+    curves = {"type": _named_file, "nargs": "*", "default": [], "metavar": "STAGE=CSV"}
+    parser.add_argument("--loss_curves", **curves, help="training curves to show in the report")
+    parser.set_defaults(**{f"vote_{field.name}": field.default for field in dataclasses.fields(Ballots)})
+    args = parser.parse_args(arguments)
     distributed.start()
     annotations = args.annotations or f"{args.split}.json"
     file = args.data / annotations

@@ -12,18 +12,14 @@ from smolrgpt_jax.files import read_json
 
 @dataclass(frozen=True)
 class Chip:
-    """Figures of one TPU chip.
-
-    flops: peak FLOP/s in bf16. HBM: bytes, and bytes/s. ici_bandwidth, dcn_bandwidth: bytes/s to the other chips of the slice
-    (all links together, one direction) and to other slices (data-center network).
-    """
+    """Figures of one TPU chip."""
 
     name: str
-    flops: float
+    flops: float  # peak FLOP/s in bf16
     hbm_bytes: float
-    hbm_bandwidth: float
-    ici_bandwidth: float
-    dcn_bandwidth: float | None  # None: no figure is public
+    hbm_bandwidth: float  # bytes/s
+    ici_bandwidth: float  # bytes/s to the other chips of the slice: all links together, one direction
+    dcn_bandwidth: float | None  # bytes/s to other slices (data-center network); None: no figure is public
     source: str
 
 
@@ -46,8 +42,7 @@ def peak_flops(device_kind: str) -> float | None:
 class Slice:
     """One TPU slice, such as "v5e:16x16", and its names on Google Cloud.
 
-    The names are those of cloud.google.com/tpu/docs and the TPU pages of the GKE documentation. label: of a GKE node; runtime:
-    software version of a TPU VM.
+    The names are those of cloud.google.com/tpu/docs and the TPU pages of the GKE documentation.
     """
 
     name: str
@@ -57,8 +52,8 @@ class Slice:
     chips_per_host: int
     accelerator_type: str
     machine_type: str
-    label: str
-    runtime: str
+    label: str  # of a GKE node
+    runtime: str  # software version of a TPU VM
 
     @property
     def hosts(self) -> int:

@@ -51,19 +51,15 @@ def check_fields(part: Any, prefix: str = "") -> None:
 class Compute:
     """How a model is computed: what it computes is the same up to rounding.
 
-    Attributes:
-      dtype: of activations and matrix products; parameters, norms, softmax, rotary angles and loss are float32 in any case.
-      remat: what of a layer's forward pass is computed again in the backward pass: nothing, all but its matrix products, all.
-      attention: see `smolrgpt_jax.models.attention`.
-      scan_layers: whether the layers of a tower are one loop in the compiled program, or one after the other.
-
     Raises ConfigError on construction for a choice that does not exist.
     """
 
+    # Of activations and matrix products; parameters, norms, softmax, rotary angles and loss are float32 in any case.
     dtype: Dtype = "float32"
+    # What of a layer's forward pass is computed again in the backward pass: nothing, all but its matrix products, all.
     remat: RematPolicy = "none"
-    attention: AttentionImplementation = "xla"
-    scan_layers: bool = True
+    attention: AttentionImplementation = "xla"  # see `smolrgpt_jax.models.attention`
+    scan_layers: bool = True  # the layers of a tower are one loop in the compiled program, or one after the other
 
     def __post_init__(self) -> None:
         choices = {"dtype": Dtype, "remat": RematPolicy, "attention": AttentionImplementation}
@@ -100,11 +96,7 @@ class VisionConfig:
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """Llama-shaped causal decoder; the defaults are SmolLM2-360M plus three extra tokens.
-
-    embedding_stddev and residual_init_scale say how random weights are drawn, the latter by how much smaller than usual those are
-    that write to the residual stream. Weights that are read replace them, and config.json does not hold them.
-    """
+    """Llama-shaped causal decoder; the defaults are SmolLM2-360M plus three extra tokens."""
 
     width: int = 960
     mlp_width: int = 2560
@@ -117,8 +109,9 @@ class DecoderConfig:
     rope_scale: float = 1.0  # multiplies cosines and sines
     max_positions: int = 8192
     tied_head: bool = True
+    # How random weights are drawn, which are replaced by those that are read; config.json does not hold them.
     embedding_stddev: float = 0.02
-    residual_init_scale: float = 1.0
+    residual_init_scale: float = 1.0  # how much smaller than usual those are that write to the residual stream
 
     @property
     def head_dim(self) -> int:

@@ -9,19 +9,15 @@ from smolrgpt_jax.config import RematPolicy, SmolRGPTConfig
 
 @dataclass(frozen=True)
 class Part:
-    """Matrix products of one part of the model over one packed row.
+    """Matrix products of one part of the model over one packed row."""
 
-    Attributes:
-      flops: forward.
-      left, right: what the operands come from: names of other parts and of parameters (one stands for all of the part); nothing
-        for data. Backward, each operand that needs a gradient costs as much as the forward.
-      again: those of a second forward under rematerialisation, which leaves out each block's last product, on which no
-        gradient depends; 0 where nothing is rematerialised.
-    """
-
-    flops: float
+    flops: float  # forward
+    # What the operands come from: names of other parts and of parameters (one stands for all of the part); nothing for data. Backward,
+    # each operand that needs a gradient costs as much as the forward.
     left: tuple[str, ...] = ()
     right: tuple[str, ...] = ()
+    # FLOPs of a second forward under rematerialisation, which leaves out each block's last product, on which no gradient depends; 0
+    # where nothing is rematerialised.
     again: float = 0.0
 
 

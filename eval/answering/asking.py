@@ -1,6 +1,5 @@
-"""The model that a command asks: its arguments, its answers to all questions, what a report says of it."""
+"""The model that a command asks: its answers to all questions, what a report says of it."""
 
-import argparse
 import dataclasses
 import shlex
 import sys
@@ -8,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval.command_line import out_folder, positive
 from eval.reading.rules import question_category
 from smolrgpt_jax.data.records import Picture, Question
 
@@ -17,7 +15,6 @@ if TYPE_CHECKING:
     from smolrgpt_jax.generation.engine import AnswerOptions
     from smolrgpt_jax.model import Model
 
-DTYPES = ("float32", "bfloat16")  # that a model may compute in
 FINGERPRINT = "checkpoint fingerprint"
 
 # Of a run's answers, a file each.
@@ -29,30 +26,7 @@ Answered = str | Mapping[str, str | bool | None]
 Answerer = Callable[[Sequence[Picture]], Sequence[Answered]]
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds --checkpoint, --dtype and --max_new_tokens."""
-    about = "checkpoint of ours, training folder or PyTorch folder"
-    parser.add_argument("--checkpoint", required=True, type=Path, help=about)
-    parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="of the model's products")
-    add_answer_length(parser)
-
-
-def add_answer_length(parser: argparse.ArgumentParser) -> None:
-    """Adds --max_new_tokens, None for `Model.answer_tokens`."""
-    about = "longest answer, in tokens (default: as long as the checkpoint was trained for; 120 for a published one)"
-    parser.add_argument("--max_new_tokens", type=positive, help=about)
-
-
-def add_benchmark_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what both benchmarks take: the model's arguments, --data, --out, --batch_size and --limit."""
-    add_model_arguments(parser)
-    parser.add_argument("--data", required=True, type=Path, help="folder in the published layout")
-    parser.add_argument("--out", required=True, type=out_folder, help="folder for the results")
-    parser.add_argument("--batch_size", type=positive, default=64, help="questions answered at once")
-    parser.add_argument("--limit", type=positive, help="only LIMIT questions, spread evenly over the file")
-
-
-def load_model(checkpoint: str | Path, dtype: str = DTYPES[0]) -> "Model":
+def load_model(checkpoint: str | Path, dtype: str = "float32") -> "Model":
     """Loads a checkpoint; with several devices each of them answers a part of every batch.
 
     Raises CheckpointError where it cannot be read, see `smolrgpt_jax.load`.

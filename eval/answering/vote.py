@@ -30,21 +30,21 @@ _SIDE_BY_SIDE = re.compile(rf"{MASK}(?:\s*{MASK})*")
 class Ballots:
     """How a question's further answers come about."""
 
-    number: int = 5  # of its answers, the first one among them; odd numbers have fewer ties
+    answers: int = 5  # of its answers, the first one among them; odd numbers have fewer ties
     temperature: float = 0.7  # of answers that are drawn, as in the paper, and as there no token is cut
     seed: int = 0  # of orders and draws, which depend on it, the question's id and nothing else
     categories: tuple[str, ...] = WAREHOUSE_CATEGORIES  # of the questions that are asked several times
 
     def __post_init__(self) -> None:
-        if self.number < 2:
-            raise ValueError(f"a vote needs at least 2 answers to a question, not {self.number}")
+        if self.answers < 2:
+            raise ValueError(f"a vote needs at least 2 answers to a question, not {self.answers}")
         if not 0 < self.temperature < float("inf"):
             raise ValueError(f"the temperature of a vote's answers is {self.temperature}, it must be above 0")
 
     def __str__(self) -> str:
         asked = "" if set(self.categories) == set(WAREHOUSE_CATEGORIES) else f" ({', '.join(self.categories)})"
         return (
-            f"{self.number} answers{asked}, of masks in other orders or drawn at temperature {self.temperature:g}, "
+            f"{self.answers} answers{asked}, of masks in other orders or drawn at temperature {self.temperature:g}, "
             f"seed {self.seed}"
         )
 
@@ -66,7 +66,7 @@ def asked_again(question: Question, ballots: Ballots) -> list[Again]:
     orders = [tuple(range(len(question.regions))), *others]
     ways = itertools.chain(((order, False) for order in others), ((order, True) for order in itertools.cycle(orders)))
     again = []
-    for number, (order, drawn) in zip(range(1, ballots.number), ways):
+    for number, (order, drawn) in zip(range(1, ballots.answers), ways):
         regions = tuple(question.regions[i] for i in order)
         put = dataclasses.replace(question, id=f"{question.id}#{number}", regions=regions)
         again.append(Again(put, order, drawn))
@@ -74,7 +74,7 @@ def asked_again(question: Question, ballots: Ballots) -> list[Again]:
 
 
 def mask_orders(question: Question, ballots: Ballots) -> list[tuple[int, ...]]:
-    """Up to ballots.number - 1 other orders of a question's regions, all different; none without masks side by side."""
+    """Up to ballots.answers - 1 other orders of a question's regions, all different; none without masks side by side."""
     if question.earlier:
         return []
     groups = mask_groups(question.prompt)
@@ -82,7 +82,7 @@ def mask_orders(question: Question, ballots: Ballots) -> list[tuple[int, ...]]:
     digest = hashlib.blake2b(f"{ballots.seed}:{question.id}".encode(), digest_size=8).digest()
     draw = np.random.default_rng(int.from_bytes(digest, "little"))
     orders: dict[tuple[int, ...], None] = {}
-    while len(orders) < min(ballots.number - 1, possible):
+    while len(orders) < min(ballots.answers - 1, possible):
         order = tuple(int(i) for group in groups for i in draw.permutation(group))
         if order != tuple(range(len(order))):
             orders[order] = None

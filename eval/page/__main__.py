@@ -9,7 +9,6 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.answering.asking import add_model_arguments
 from eval.command_line import command_line
 from smolrgpt_jax.data.records import BadRecords, Picture, describe
 from smolrgpt_jax.data.sources.formats import read_warehouse
@@ -37,14 +36,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 @told("stopped")
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = command_line("eval.page", __doc__)
-    add_model_arguments(parser)
-    parser.add_argument("--data", type=Path, help="folder in the published layout, for examples")
-    parser.add_argument("--split", default="val", help="train, val or test of --data")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at, by default of this machine alone")
-    parser.add_argument("--port", type=int, default=0, help="port to listen at, by default any free one")
-    args = parser.parse_args(arguments)
-
+    args = command_line("eval.page", __doc__).parse_args(arguments)
     examples = f", examples of {args.data}" if args.data else ""
     print(f"serving a page that asks {args.checkpoint}{examples}", flush=True)
     try:

@@ -15,10 +15,9 @@ from pathlib import Path
 
 from eval.reading.ballots import read_by_vote
 from eval.reading.rules import Answer, normalized_answer, parse_normalized, question_category
-from eval.reading.server import KEY_VARIABLE, AnswerServer
+from eval.reading.server import AnswerServer
 from smolrgpt_jax.errors import DataError
 
-METHODS = ("rules", "router", "server", "closing", "vote")
 # Items with id, category ("" where it is not published), question and answer -> one value for each.
 Method = Callable[[Sequence[Mapping]], Sequence[Answer]]
 
@@ -91,27 +90,8 @@ def server_method(server: AnswerServer) -> Method:
     return read
 
 
-def add_method_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the command line's options that `build_methods` reads."""
-    group = parser.add_argument_group("reading answers")
-    about = "how values are read off answers; of several, the first scores and their agreement is reported"
-    group.add_argument("--answers", nargs="+", choices=METHODS, default=["rules"], help=f"{about} (default: rules)")
-    about = "router: the classifier of questions and, optionally, that of answers (launch.train_router)"
-    group.add_argument("--router", type=Path, nargs="+", default=[], metavar="DIR", help=about)
-    key = f"a key is taken from {KEY_VARIABLE} and sent to https or this machine alone"
-    group.add_argument("--server", help=f"server: base URL, as http://localhost:11434/v1 for Ollama; {key}")
-    about = "server: send the key without https to another machine, where anyone on the way reads it"
-    group.add_argument("--server_key_in_clear", action="store_true", help=about)
-    group.add_argument("--server_model", metavar="NAME", help="server: the model's name there")
-    about = "server: what it said (default: server_answers in --out)"
-    group.add_argument("--server_cache", type=Path, metavar="DIR", help=about)
-    group.add_argument("--server_workers", type=int, default=4, help="server: requests at once (default 4)")
-    group.add_argument("--server_retries", type=int, default=5, help="server: further tries (default 5)")
-    group.add_argument("--server_timeout", type=float, default=120.0, help="server: seconds to wait (default 120)")
-
-
 def build_methods(args: argparse.Namespace) -> dict[str, Method]:
-    """The methods of the command line in its order; args: of `add_method_arguments`, and out, the folder of the results.
+    """The methods of the command line in its order; args: of [methods] in options.toml, and out, the folder of the results.
 
     Raises ValueError where an option is missing, a router cannot be loaded or the server cannot be reached.
     """

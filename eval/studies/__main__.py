@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from configs import studies as configs
-from eval.answering.asking import add_answer_length
 from eval.command_line import add_options, command_line
 from eval.report import plots
 from eval.studies import answered, shift
@@ -41,7 +40,6 @@ def _add(studies, name: str, kind: str, help: str, doc: str | None, run) -> None
     study = studies.add_parser(name, help=help, description=doc, formatter_class=form)
     study.set_defaults(run=run)
     add_options(study, "eval.study")
-    add_answer_length(study)
     add_options(study, f"eval.study_{kind}", size=configs.SIZES)
 
 

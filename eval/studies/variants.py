@@ -29,22 +29,17 @@ STAGE = Stage("study", GROUPS)
 
 @dataclass(frozen=True)
 class VariantConfig(SmolRGPTConfig):
-    """The published model with parts left out or added.
+    """The published model with parts left out or added; raises ConfigError for a depth pathway that does not exist."""
 
-    Attributes:
-      depth_pathway: what depth has of its own after the encoder; what it has not, it shares with RGB. "none": it is not seen,
-        depth tokens are zeros.
-      refiners: whether regions are pooled from refined maps, or from the connectors', each cell repeated to the masks' size.
-      picture_tokens: whether the image tokens hold the picture or zeros.
-      region_extent: whether place and size of the mask, and the depth under it, go into a region's RGB token.
-
-    Raises ConfigError on construction for a depth pathway that does not exist.
-    """
-
+    # What depth has of its own after the encoder; what it has not, it shares with RGB. "none": it is not seen, depth tokens are zeros.
     depth_pathway: DepthPathway = "separate"
-    refiners: bool = True
-    picture_tokens: bool = True
-    region_extent: bool = False
+    refiners: bool = (
+        True  # regions are pooled from refined maps, or from the connectors', each cell repeated to the masks' size
+    )
+    picture_tokens: bool = True  # whether the image tokens hold the picture or zeros
+    region_extent: bool = (
+        False  # whether place and size of the mask, and the depth under it, go into a region's RGB token
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -17,20 +17,16 @@ TEMPLATE = Path(__file__).with_suffix(".yaml")
 
 @dataclass(frozen=True)
 class JobSet:
-    """One Job per slice, one pod per host, all chips of the host for the pod.
-
-    command: of every pod. bucket: mounted at /gcs through GKE's Cloud Storage FUSE driver, for which `service_account`, a
-    Kubernetes one, needs access to it.
-    """
+    """One Job per slice, one pod per host, all chips of the host for the pod."""
 
     name: str
     tpu: Slice
     image: str
-    command: Sequence[str]
+    command: Sequence[str]  # of every pod
     slices: int = 1
     spot: bool = False
-    bucket: str | None = None
-    service_account: str | None = None
+    bucket: str | None = None  # mounted at /gcs through GKE's Cloud Storage FUSE driver
+    service_account: str | None = None  # a Kubernetes one, which needs access to the bucket
     max_restarts: int = 100
 
     def manifest(self) -> dict[str, Any]:

@@ -23,21 +23,17 @@ STATUS = re.compile(r"^(running|none|ended \d+)$", re.MULTILINE)
 
 @dataclass
 class QueuedResource:
-    """One queued resource: `slices` slices of TPU VMs under one name.
-
-    tpu, runtime, spot: what `create` asks for; runtime: the software of the VMs, None for the chip's own. bucket: what `install`
-    mounts at /gcs.
-    """
+    """One queued resource: `slices` slices of TPU VMs under one name."""
 
     runner: Runner
     name: str
     zone: str
     project: str | None = None
     slices: int = 1
-    tpu: Slice | None = None
-    runtime: str | None = None
+    tpu: Slice | None = None  # what `create` asks for
+    runtime: str | None = None  # the software of the VMs, None for the chip's own
     spot: bool = False
-    bucket: str | None = None
+    bucket: str | None = None  # what `install` mounts at /gcs
 
     @property
     def nodes(self) -> list[str]:

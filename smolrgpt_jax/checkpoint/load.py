@@ -27,19 +27,14 @@ BETWEEN = ("rgb_connector", "depth_connector", "rgb_refiner", "depth_refiner")  
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model and what it was stored with: what everything takes that runs, trains or converts one.
-
-    params: {name: array}; as read, NumPy arrays in the dtypes they are stored in, fetched anew at every access. source: the
-    folder they were read from; layout: of the PyTorch folder that the model was imported from; run: step, stage, metrics and
-    settings of the training that wrote the checkpoint.
-    """
+    """A model and what it was stored with: what everything takes that runs, trains or converts one."""
 
     config: SmolRGPTConfig
-    params: Mapping[str, Any]
+    params: Mapping[str, Any]  # as read, NumPy arrays in the dtypes they are stored in, fetched anew at every access
     tokenizer: "ChatTokenizer | None" = None
-    source: Path | None = None
-    layout: TorchLayout | None = None
-    run: Mapping[str, Any] | None = None
+    source: Path | None = None  # folder that the parameters were read from
+    layout: TorchLayout | None = None  # of the PyTorch folder that the model was imported from
+    run: Mapping[str, Any] | None = None  # step, stage, metrics and settings of the training that wrote the checkpoint
 
     @property
     def answer_tokens(self) -> int:

@@ -54,16 +54,12 @@ WRITES_UNDER_WAY = 2
 
 @dataclass(frozen=True)
 class Meta:
-    """What a checkpoint says of itself.
-
-    tokenizer: {file name: text} of the tokenizer's folder; layout: as imported from PyTorch, if it was; run: step, stage,
-    metrics and the run's configuration for a training checkpoint.
-    """
+    """What a checkpoint says of itself."""
 
     config: SmolRGPTConfig
-    tokenizer: dict[str, str] | None = None
-    layout: TorchLayout | None = None
-    run: Any = None  # a dict in a checkpoint of a training
+    tokenizer: dict[str, str] | None = None  # {file name: text} of the tokenizer's folder
+    layout: TorchLayout | None = None  # as imported from PyTorch, if it was
+    run: Any = None  # in a checkpoint of a training a dict of step, stage, metrics and the run's configuration
 
     def to_dict(self) -> dict[str, Any]:
         return {

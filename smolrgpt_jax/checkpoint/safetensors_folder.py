@@ -47,13 +47,13 @@ def tensor_bytes(shape: Sequence[int], dtype: str) -> int:
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor as its file's header describes it; dtype as safetensors names it, begin: its first byte in the file."""
+    """A tensor as its file's header describes it."""
 
     file: Path
     name: str
-    dtype: str
+    dtype: str  # as safetensors names it
     shape: tuple[int, ...]
-    begin: int
+    begin: int  # its first byte in the file
 
     def read(self) -> np.ndarray:
         """The tensor in its own dtype, one of DTYPES; raises CheckpointError if the file ends before it."""
@@ -132,17 +132,13 @@ def write_file(
 
 @dataclass(frozen=True)
 class TorchLayout:
-    """What a folder holds beside the numbers of its parameters.
+    """What a folder holds beside the numbers of its parameters."""
 
-    config: content of config.json; files: [name, dtype as in safetensors] in file order, per file; metadata: the safetensors
-    metadata, per file; buffers: exact values of buffers that are no parameters; index_metadata: of the index, None without one.
-    """
-
-    config: dict[str, Any]
-    files: dict[str, list[list[str]]]
-    metadata: dict[str, dict[str, str] | None]
-    buffers: dict[str, list[float]] = field(default_factory=dict)
-    index_metadata: dict[str, Any] | None = None
+    config: dict[str, Any]  # content of config.json
+    files: dict[str, list[list[str]]]  # per file [name, dtype as in safetensors], in file order
+    metadata: dict[str, dict[str, str] | None]  # of safetensors, per file
+    buffers: dict[str, list[float]] = field(default_factory=dict)  # exact values of those that are no parameters
+    index_metadata: dict[str, Any] | None = None  # None without an index
 
 
 def read_config_json(folder: Path) -> dict[str, Any]:

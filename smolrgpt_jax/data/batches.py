@@ -90,21 +90,16 @@ class PackedRows:
 
 @dataclasses.dataclass(frozen=True)
 class Order:
-    """Which rows make up each global batch.
+    """Which rows make up each global batch."""
 
-    Attributes:
-      batch_rows: rows of the batch, of all processes together.
-      seed: decides the order together with the epoch.
-      weights: share of each data set in the mixture, which then never ends; None takes every row of every data set once per epoch.
-      num_epochs: passes over the data, None for no end. The last batch of the last one may be shorter.
-      chosen: row numbers that are taken once in this order, instead of all; for validation.
-    """
-
-    batch_rows: int
-    seed: int
+    batch_rows: int  # of all processes together
+    seed: int  # decides the order together with the epoch
+    # Share of each data set in the mixture, which then never ends; None takes every row of every data set once per epoch.
     weights: Sequence[float] | None = None
-    num_epochs: int | None = None
-    chosen: Sequence[int] | np.ndarray | None = None
+    num_epochs: int | None = None  # None for no end; the last batch of the last one may be shorter
+    chosen: Sequence[int] | np.ndarray | None = (
+        None  # rows that are taken once in this order, instead of all; for validation
+    )
 
     def batches(self, rows: Sequence[PackedRows]) -> grain.MapDataset:
         """The row numbers of each batch; the rows of several data sets are numbered one after another.

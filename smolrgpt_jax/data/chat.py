@@ -72,20 +72,13 @@ def read_closing(category: str, text: str) -> tuple[str, str | int | float | Non
 
 @dataclasses.dataclass(frozen=True)
 class ChatFormat:
-    """How a model reads and writes, where it is not the published model's way.
+    """How a model reads and writes, where it is not the published model's way."""
 
-    Attributes:
-      region_names: the number of every region stands before its tokens, so that an answer can copy "[Region 2]" instead of counting
-        masks.
-      closing_answer: training answers end with their normalised value, see `closed_turns`.
-      answer_tokens: tokens that an answer may take, its end included.
-      trained_on: what it was shown so far, None where that is not known.
-    """
-
+    # The number of every region stands before its tokens, so that an answer can copy "[Region 2]" instead of counting masks.
     region_names: bool = False
-    closing_answer: bool = False
-    answer_tokens: int = ANSWER_TOKENS
-    trained_on: TrainedOn | None = None
+    closing_answer: bool = False  # training answers end with their normalised value, see `closed_turns`
+    answer_tokens: int = ANSWER_TOKENS  # that an answer may take, its end included
+    trained_on: TrainedOn | None = None  # what it was shown so far, None where that is not known
 
     @classmethod
     def load(cls, file: Path) -> "ChatFormat":

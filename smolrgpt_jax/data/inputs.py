@@ -17,12 +17,10 @@ FEATURE_TOKENS = ("image tokens", "RGB region tokens", "depth region tokens")
 
 @dataclass(frozen=True)
 class InputSizes:
-    """image_size: pixels along a side; mask_grid: points along a side; the vocabulary ends with the three `FEATURE_TOKENS`."""
-
-    image_size: int
+    image_size: int  # pixels along a side
     image_tokens: int
-    mask_grid: int
-    vocab_size: int
+    mask_grid: int  # points along a side
+    vocab_size: int  # which ends with the three `FEATURE_TOKENS`
 
     @classmethod
     def of(cls, config: Any) -> "InputSizes":

@@ -15,15 +15,11 @@ IMAGE, MASK = "<image>", "<mask>"  # where a prompt speaks of the picture, and o
 
 @dataclasses.dataclass(frozen=True)
 class RLE:
-    """A region mask in COCO's compressed run-length encoding.
+    """A region mask in COCO's compressed run-length encoding."""
 
-    Attributes:
-      height, width: size of the mask in pixels, that of its picture.
-      counts: the encoded run lengths. Pixels are counted column by column, top to bottom, and the first run is outside the region.
-    """
-
-    height: int
+    height: int  # pixels, of its picture too
     width: int
+    # The encoded run lengths. Pixels are counted column by column, top to bottom, and the first run is outside the region.
     counts: bytes
 
     def runs(self) -> np.ndarray:

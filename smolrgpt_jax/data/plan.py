@@ -24,14 +24,11 @@ SAMPLED = 2000  # pictures of each data set, evenly spread, on which row lengths
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Which pictures and questions make up each row: every usable question of the data exactly once.
-
-    fill: share of the rows' tokens that is not padding; questions_per_row, pictures_per_row: means.
-    """
+    """Which pictures and questions make up each row: every usable question of the data exactly once."""
 
     rows: tuple[Row, ...]
-    fill: float
-    questions_per_row: float
+    fill: float  # share of the rows' tokens that is not padding
+    questions_per_row: float  # mean
     pictures_per_row: float
 
     def __str__(self) -> str:
@@ -134,9 +131,8 @@ class _Rows:
         self._pictures, self._questions, self._shape = pictures, questions, shape
         self._parts: list[dict[int, list[int]]] = []  # of a row: picture -> its questions
         self._space: list[int] = []  # free tokens of a row
-        self._open: defaultdict[int, dict[int, None]] = defaultdict(
-            dict
-        )  # free tokens -> rows, the last changed one at the end
+        # Free tokens -> rows, the last changed one at the end.
+        self._open: defaultdict[int, dict[int, None]] = defaultdict(dict)
         self._spaces: list[int] = []  # free tokens of open rows, in order
 
     def tokens(self, picture: int, questions: Sequence[int]) -> int:

@@ -30,18 +30,12 @@ ROWS_PER_LENGTH = 16
 
 @dataclasses.dataclass(frozen=True)
 class Prompts:
-    """What is asked.
-
-    Attributes:
-      pictures, questions: the records and their tokens, without answers.
-      rows: every question that can be asked once, each row with one picture.
-      shape: image sizes and most regions of a row; its tokens are the longest a row may be.
-    """
+    """What is asked."""
 
     pictures: Sequence[Picture]
-    questions: TokenisedQuestions
-    rows: list[PackedPicture]
-    shape: RowShape
+    questions: TokenisedQuestions  # without answers
+    rows: list[PackedPicture]  # every question that can be asked once, each row with one picture
+    shape: RowShape  # image sizes and most regions of a row; its tokens are the longest a row may be
 
     @property
     def tokenizer(self) -> ChatTokenizer:
@@ -133,17 +127,11 @@ def choose_lengths(tokens: Sequence[int], most: int) -> list[int]:
 
 @dataclasses.dataclass(frozen=True)
 class PromptBatch:
-    """Rows of one length.
+    """Rows of one length."""
 
-    Attributes:
-      arrays: those of `empty_batch` with P = 1, without targets. Rows past the last are padding.
-      asked: for each question (record, row, first token, tokens); those of an unreadable picture are missing.
-      questions: most questions of any batch of this length.
-    """
-
-    arrays: dict[str, np.ndarray]
-    asked: list[tuple[Question, int, int, int]]
-    questions: int
+    arrays: dict[str, np.ndarray]  # those of `empty_batch` with P = 1, without targets; rows past the last are padding
+    asked: list[tuple[Question, int, int, int]]  # question, row, first token, tokens; none of an unreadable picture
+    questions: int  # most of any batch of this length
 
 
 def prompt_batches(

@@ -31,24 +31,16 @@ PADDING = {"targets": IGNORE, "positions": 0, "picture_ids": 0, "question_ids": 
 
 @dataclasses.dataclass(frozen=True)
 class RowShape:
-    """The static sizes of a row.
+    """The static sizes of a row."""
 
-    Attributes:
-      tokens: S, length of the row in tokens.
-      pictures: P, most pictures in it.
-      regions: R, most distinct regions of one picture in it. 0 makes the run RGB only: no depth, no masks, and "<mask>" tokens keep
-        their own embedding.
-      image_tokens: T, tokens a picture takes in the sequence.
-      image_size: height and width of the encoder's input in pixels.
-      mask_grid: g, height and width of the map on which regions are pooled.
-    """
-
-    tokens: int
-    pictures: int
+    tokens: int  # S, length of the row in tokens
+    pictures: int  # P, most pictures in it
+    # R, most distinct regions of one picture in it. 0 makes the run RGB only: no depth, no masks, and "<mask>" tokens keep their own
+    # embedding.
     regions: int
-    image_tokens: int
-    image_size: int
-    mask_grid: int
+    image_tokens: int  # T, tokens a picture takes in the sequence
+    image_size: int  # height and width of the encoder's input in pixels
+    mask_grid: int  # g, height and width of the map on which regions are pooled
 
 
 class TokenisedQuestions:

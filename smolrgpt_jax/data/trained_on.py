@@ -15,16 +15,12 @@ _OBJECT = re.compile(rf"\bthe ([a-z]+)(?: (?:region|mask|zone|area|position)s?)?
 
 @dataclass(frozen=True)
 class TrainedOn:
-    """What all trainings of a model showed it; of `regions`, the last of them.
+    """What all trainings of a model showed it."""
 
-    data: names of the sources; objects: what questions call their regions, the most frequent first; both joined by ", ". words: of
-    questions and answers, joined by " ". regions: share of the questions that mark regions, with depth.
-    """
-
-    data: str = ""
-    objects: str = ""
-    words: str = ""
-    regions: float = 0.0
+    data: str = ""  # names of the sources, joined by ", "
+    objects: str = ""  # what questions call their regions, the most frequent first, joined by ", "
+    words: str = ""  # of questions and answers, joined by " "
+    regions: float = 0.0  # share of the last training's questions that mark regions, with depth
 
     def __str__(self) -> str:
         objects = f" ({self.objects})" if self.objects else ""

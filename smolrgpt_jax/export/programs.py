@@ -23,28 +23,21 @@ Arrays = dict[str, jax.Array]
 
 @dataclass(frozen=True)
 class Program:
-    """function(parameters, inputs) -> outputs; parts: first words of its parameters' names; inputs: {name: shape and dtype}."""
-
-    function: Callable[[dict[str, Any], Arrays], Arrays]
-    parts: tuple[str, ...]
+    function: Callable[[dict[str, Any], Arrays], Arrays]  # (parameters, inputs) -> outputs
+    parts: tuple[str, ...]  # first words of its parameters' names
     inputs: dict[str, jax.ShapeDtypeStruct]
 
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """What the programs are made for.
-
-    platforms: of PLATFORMS; batch: rows of every call, None for any number; prompt_tokens: S, longest prompt with its image
-    tokens; regions: R, most regions of a prompt, 0 for pictures without depth; new_tokens: N, longest answer; dtype: of the
-    activations and of the parameters that are not normalisation weights.
-    """
+    """What the programs are made for."""
 
     platforms: tuple[str, ...] = PLATFORMS
-    batch: int | None = None
-    prompt_tokens: int = 512
-    regions: int = 18
-    new_tokens: int = 120
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    batch: int | None = None  # rows of every call, None for any number
+    prompt_tokens: int = 512  # S, of the longest prompt, with its image tokens
+    regions: int = 18  # R, most of a prompt, 0 for pictures without depth
+    new_tokens: int = 120  # N, of the longest answer
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of activations and of parameters that are not of normalisation
 
     def check(self, config: SmolRGPTConfig, tokenizer: ChatTokenizer) -> None:
         """Raises ValueError for settings that make no sense, or that this model and its tokenizer cannot have."""

@@ -40,16 +40,12 @@ MANIFEST, PARAMETERS, TOKENIZER, SUFFIX = ("manifest.json", "parameters.safetens
 
 @dataclass(frozen=True)
 class Decoding:
-    """Where the decoding of a batch stands.
+    """Where the decoding of a batch stands."""
 
-    logits: float32[B, V] of the next token; step: tokens decoded so far; attention_mask: int32[B, S] of the prompts; cache: each
-    layer's keys and values, used up by the next `decode`.
-    """
-
-    logits: jax.Array
-    step: int
-    attention_mask: jax.Array
-    cache: dict[str, jax.Array]
+    logits: jax.Array  # float32[B, V], of the next token
+    step: int  # tokens decoded so far
+    attention_mask: jax.Array  # int32[B, S], of the prompts
+    cache: dict[str, jax.Array]  # each layer's keys and values, used up by the next `decode`
 
 
 class ExportedModel:

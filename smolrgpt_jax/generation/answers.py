@@ -26,13 +26,10 @@ class GeneratedAnswer:
 
 
 class KeptAnswers(Protocol):
-    """Finished texts (with their closings) by question id, kept from an earlier call: they are not generated again.
-
-    cut_off: ids of those whose text did not end within its tokens; append: keeps more of them at once.
-    """
+    """Finished texts (with their closings) by question id, kept from an earlier call: they are not generated again."""
 
     answers: Mapping[str, str]
-    cut_off: Collection[str]
+    cut_off: Collection[str]  # ids of those whose text did not end within its tokens
 
     def append(self, answers: Mapping[str, str], cut_off: Collection[str]) -> None: ...
 

@@ -22,19 +22,14 @@ Word = list[set[int]]
 
 
 class Constraint(NamedTuple):
-    """The decode step's hook: what may follow a state (`allowed`), what is then written and the state after it (`write`).
+    """The decode step's hook: what may follow a state (`allowed`), what is then written and the state after it (`write`)."""
 
-    classes: int32[V], of the tokens, those that stand in no closing share one; transitions: int32[states, classes], the next state,
-    -1: not allowed; forced: int32[states], of free text the state after the closing's first token, else -1; first, eos: int32[],
-    tokens; longest: int32[], tokens of the longest closing, its end included.
-    """
-
-    classes: jax.Array
-    transitions: jax.Array
-    forced: jax.Array
-    first: jax.Array
-    eos: jax.Array
-    longest: jax.Array
+    classes: jax.Array  # int32[V], of the tokens; those that stand in no closing share one
+    transitions: jax.Array  # int32[states, classes], the next state, -1: not allowed
+    forced: jax.Array  # int32[states], of free text the state after the closing's first token, else -1
+    first: jax.Array  # int32[], the closing's first token
+    eos: jax.Array  # int32[]
+    longest: jax.Array  # int32[], tokens of the longest closing, its end included
 
     def allowed(self, state: jax.Array) -> jax.Array:
         """bool[B, V] of states int32[B]."""
@@ -49,11 +44,9 @@ class Constraint(NamedTuple):
 
 
 class _State(NamedTuple):
-    """free: whether this is free text; places: (closing, tokens of it that are written), of all that it may become."""
-
     kind: Kind | None
-    free: bool
-    places: frozenset[tuple[int, int]]
+    free: bool  # whether this is free text
+    places: frozenset[tuple[int, int]]  # (closing, tokens of it that are written), of all that it may become
 
 
 def kind_of(category: str, question: Question) -> Kind | None:

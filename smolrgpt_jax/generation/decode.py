@@ -49,32 +49,24 @@ class Weights:
 
 
 class Cache(NamedTuple):
-    """What the next token of B rows attends to.
+    """What the next token of B rows attends to."""
 
-    prompt: bool[B, C], the columns that hold the prompt; steps: int32[B], tokens of the answer; column: int32[], the next one of
-    the ring; layers: per layer keys float[B, G, D, C + M] and values float[B, G, C + M, D].
-    """
-
-    prompt: jax.Array
-    steps: jax.Array
-    column: jax.Array
-    layers: tuple[KVCache, ...]
+    prompt: jax.Array  # bool[B, C], the columns that hold the prompt
+    steps: jax.Array  # int32[B], tokens of the answer
+    column: jax.Array  # int32[], the next one of the ring
+    layers: tuple[KVCache, ...]  # keys float[B, G, D, C + M] and values float[B, G, C + M, D] of each
 
 
 class Slots(NamedTuple):
-    """B answers being written.
+    """B answers being written."""
 
-    token: int32[B], the last token, not yet in the cache; written: int32[B, M], the answers; ended: bool[B], also of free slots;
-    budget: int32[B], most tokens of the answer; keys: uint32[B, 2], of its random numbers; state: int32[B], of the constraint.
-    """
-
-    token: jax.Array
+    token: jax.Array  # int32[B], the last token, not yet in the cache
     cache: Cache
-    written: jax.Array
-    ended: jax.Array
-    budget: jax.Array
-    keys: jax.Array
-    state: jax.Array
+    written: jax.Array  # int32[B, M], the answers
+    ended: jax.Array  # bool[B], also of free slots
+    budget: jax.Array  # int32[B], most tokens of the answer
+    keys: jax.Array  # uint32[B, 2], of its random numbers
+    state: jax.Array  # int32[B], of the constraint
 
 
 def decode_weights(config: SmolRGPTConfig, compute: Compute, params: Mapping[str, Any]) -> Weights:

@@ -13,19 +13,15 @@ from smolrgpt_jax.models.smollm import KVCache
 
 
 class Asked(NamedTuple):
-    """Questions of a prefilled batch, for `admit`; all int32[N] but keys.
+    """Questions of a prefilled batch, for `admit`; all int32[N] but keys."""
 
-    slot: which one takes the question, the number of slots for "none"; row, begin, length: where its tokens stand in the batch;
-    budget: most tokens of its answer; keys: uint32[N, 2], of its random numbers; state: of the constraint before the first token.
-    """
-
-    slot: Any
-    row: Any
+    slot: Any  # which one takes the question, the number of slots for "none"
+    row: Any  # where its tokens stand in the batch
     begin: Any
     length: Any
-    budget: Any
-    keys: Any
-    state: Any
+    budget: Any  # most tokens of its answer
+    keys: Any  # uint32[N, 2], of its random numbers
+    state: Any  # of the constraint before the first token
 
 
 @jax.jit

@@ -31,21 +31,17 @@ EMBEDDING_STDDEV = 0.02
 
 @dataclass(frozen=True)
 class LongformerConfig:
-    """A Longformer classifier; the defaults are longformer-base-4096.
+    """A Longformer classifier; the defaults are longformer-base-4096. Raises ConfigError."""
 
-    labels: the classes' names in the order of the logits. window: tokens, half of them before and half behind each token.
-    positions: rows of the position table, of which the first token has row pad_id + 1. Raises ConfigError.
-    """
-
-    labels: tuple[str, ...]
+    labels: tuple[str, ...]  # the classes' names in the order of the logits
     vocab_size: int = 50265
-    positions: int = 4098
+    positions: int = 4098  # rows of the position table, of which the first token has row pad_id + 1
     token_types: int = 1
     width: int = 768
     mlp_width: int = 3072
     heads: int = 12
     layers: int = 12
-    window: int = 512
+    window: int = 512  # tokens, half of them before and half behind each token
     pad_id: int = 1
     layer_norm_eps: float = 1e-5
 

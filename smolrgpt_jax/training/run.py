@@ -132,18 +132,15 @@ class Run:
 
 @dataclasses.dataclass
 class State:
-    """What the steps change.
-
-    metrics: those of the last report; unvalidated: whether the run was stopped in the validation of this step.
-    """
+    """What the steps change."""
 
     trained: Params
     frozen: Params
     opt_state: Any
     step: int
     selection: Selection
-    metrics: dict[str, float] = dataclasses.field(default_factory=dict)
-    unvalidated: bool = False
+    metrics: dict[str, float] = dataclasses.field(default_factory=dict)  # of the last report
+    unvalidated: bool = False  # whether the run was stopped in the validation of this step
 
     @property
     def params(self) -> Params:

@@ -33,12 +33,10 @@ ANSWER_ROWS = 64  # questions answered at once
 
 @dataclasses.dataclass(frozen=True)
 class AnswerScorer:
-    """Scores of free-text answers.
+    """Scores of free-text answers."""
 
-    columns: names of the scores; score: (pictures, {question id: answer}) -> {name: value}, None for what does not apply.
-    """
-
-    columns: tuple[str, ...]
+    columns: tuple[str, ...]  # names of the scores
+    # (pictures, {question id: answer}) -> {name: value}, None for what does not apply.
     score: Callable[[Sequence[Picture], Mapping[str, str]], Mapping[str, float | None]]
 
 
@@ -162,17 +160,13 @@ def draw_questions(pictures: Sequence[Picture], count: int) -> list[Picture]:
 
 @dataclasses.dataclass
 class Selection:
-    """The course of one metric over the validations: which was the best, and when to stop waiting for a better one.
+    """The course of one metric over the validations: which was the best, and when to stop waiting for a better one."""
 
-    metric: its name; of a loss lower is better, of anything else higher. patience: validations without a better one that end the
-    run, 0 for no end. best, best_step: its best value and when; worse: validations since then.
-    """
-
-    metric: str
-    patience: int = 0
+    metric: str  # its name; of a loss lower is better, of anything else higher
+    patience: int = 0  # validations without a better one that end the run, 0 for no end
     best: float | None = None
     best_step: int | None = None
-    worse: int = 0
+    worse: int = 0  # validations since the best
 
     def check(self, columns: Collection[str]) -> None:
         """Raises RunError if validations do not have the metric."""

@@ -28,22 +28,16 @@ Located = tuple[Path, int, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A record as its reader found it, still unchecked; `id`, `image`, `depth` and `category` are texts.
-
-    Attributes:
-      image, depth: file names relative to the folders of the pictures; depth None where there is none.
-      texts: what the user and the assistant say in turn.
-      masks: see `read_masks`, and boxes: a list of [x1, y1, x2, y2], used where there are no masks.
-    """
+    """A record as its reader found it, still unchecked; `id`, `image`, `depth` and `category` are texts."""
 
     id: str
-    image: str
+    image: str  # file name relative to the folder of the pictures
     depth: str | None
     category: str
-    texts: Sequence[object]
+    texts: Sequence[object]  # what the user and the assistant say in turn
     normalized_answer: object = None
-    masks: object = None
-    boxes: object = None
+    masks: object = None  # see `read_masks`
+    boxes: object = None  # a list of [x1, y1, x2, y2], used where there are no masks
 
 
 def json_records(root: str | Path, annotations: str) -> Iterator[Located]:

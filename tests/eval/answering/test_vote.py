@@ -32,7 +32,7 @@ def asked(category: str, prompt: str, **more) -> Question:
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"number": 1}, "at least 2"), ({"temperature": 0.0}, "above 0"), ({"temperature": float("nan")}, "above 0")],
+    [({"answers": 1}, "at least 2"), ({"temperature": 0.0}, "above 0"), ({"temperature": float("nan")}, "above 0")],
 )
 def test_impossible_ballots_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):

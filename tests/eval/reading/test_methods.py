@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-import argparse
 import json
 
 import pytest
 
 import eval.reading.methods as module
+from eval.command_line import command_line
 from eval.normalize import main, read_answers
-from eval.reading.methods import add_method_arguments, build_methods, read_closings, read_values, router_method
+from eval.reading.methods import build_methods, read_closings, read_values, router_method
 from smolrgpt_jax.errors import DataError
 
 SIDE = "Is the pallet <mask> to the left or right of the pallet <mask>?"
@@ -91,9 +91,7 @@ def test_closings_are_read_as_values(items):
 
 
 def parse(tmp_path, *words):
-    parser = argparse.ArgumentParser()
-    add_method_arguments(parser)
-    args = parser.parse_args(words)
+    args = command_line("eval.methods", "").parse_args(words)
     args.out = tmp_path / "out"
     return args
 
