@@ -117,7 +117,8 @@ class AnswerServer:
             raise ServerError('--answers server needs an extra: pip install ".[server]"') from error
         loopback = address.hostname == "localhost"
         with contextlib.suppress(ValueError):  # a name, be it "127.0.0.1.example.org"
-            loopback = loopback or ipaddress.ip_address(address.hostname).is_loopback
+            number = ipaddress.ip_address(address.hostname)
+            loopback = loopback or number.is_loopback or number.is_unspecified  # 0.0.0.0, as servers print it
         if not (loopback or address.scheme == "https" or self.key_in_clear):
             key = ""  # not in the clear
         # A proxy would look for a loopback address on its own machine.

@@ -34,13 +34,8 @@ from smolrgpt_jax.files import as_path, new_folder, read_json, sync, write_json
 
 # Orbax's advice to its own developers, once per parameter of every checkpoint that is opened, tracebacks of errors that it raises
 # again, and what a lost machine left of a file that nothing here reads.
-_NOISE: tuple[str, ...] = (
-    "ParamInfo(name=",
-    "No jax.Array in TypeHandler",
-    "Skipping merge of OCDBT",
-    "_SignalingThread.run() raised",
-)
-_NOISE += ("Failed to json parse Metadata", "Task exception was never retrieved")
+_NOISE: tuple[str, ...] = ("ParamInfo(name=", "No jax.Array in TypeHandler", "Skipping merge of OCDBT")
+_NOISE += ("_SignalingThread.run() raised", "Failed to json parse Metadata", "Task exception was never retrieved")
 for _logger in ("absl", "asyncio"):
     logging.getLogger(_logger).addFilter(lambda record: not any(noise in str(record.msg) for noise in _NOISE))
 
@@ -71,13 +66,23 @@ class Meta:
         }
 
 
+def _stored(path: str | Path) -> Path:
+    """A checkpoint's absolute path; raises CheckpointError for one that TensorStore takes for another."""
+    path = as_path(path).absolute()
+    if odd := re.search(r"[\\\ud800-\udfff]|/(gs|s3):(?=/|$)", str(path)):
+        raise CheckpointError(
+            f"{path} cannot hold a checkpoint, its arrays would go elsewhere: rename what has {odd[0]!r}"
+        )
+    return path
+
+
 def find_checkpoint(path: str | Path) -> Path:
     """The checkpoint folder meant by `path`: itself, the newest step of a training work directory, or its best step where the
     path is WORKDIR/best.
 
     Raises CheckpointError if there is none.
     """
-    path = as_path(path).absolute()
+    path = _stored(path)
     if path.name == BEST and not path.exists() and (path.parent / STEPS).is_dir():
         newest = find_checkpoint(path.parent)
         step = ((read_meta(newest).run or {}).get("selection") or {}).get("best_step")
@@ -163,7 +168,7 @@ def save(path: str | Path, params: Mapping[str, Any], meta: Meta) -> None:
     params: read piece by piece where they are streamed. Raises CheckpointError if the folder exists or cannot be written, and
     what reading `params` raises.
     """
-    params = streamed(params)
+    path, params = _stored(path), streamed(params)
     handler = ocp.PyTreeCheckpointHandler(
         use_ocdbt=False, type_handler_registry=ocp.type_handlers.create_type_handler_registry((_Leaf, _LeafHandler()))
     )
@@ -271,7 +276,7 @@ class TrainingCheckpoints:
 
     def __init__(self, workdir: str | Path, keep: int, place: jax.sharding.Sharding | None = None):
         """keep: how many of the newest steps stay, besides the best one; place: see `fingerprint`."""
-        self.folder = as_path(workdir).absolute() / STEPS
+        self.folder = _stored(workdir) / STEPS
         self._kept, self._place = _Kept(keep), place
 
     @functools.cached_property

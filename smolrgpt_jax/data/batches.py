@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grain
@@ -11,6 +12,7 @@ from absl import flags
 
 from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.plan import Plan, plan_rows
+from smolrgpt_jax.data.prepared.reader import told_by
 from smolrgpt_jax.data.records import BadRecords, Picture
 from smolrgpt_jax.data.rows import PADDING, FileLoader, RowShape, TokenisedQuestions, empty_batch, fill_text
 from smolrgpt_jax.errors import DataError
@@ -181,18 +183,25 @@ def train_batches(
 
 
 def data_facts(rows: Sequence[PackedRows], name: str) -> dict[str, int | str]:
-    """What tells the data sets called `name` from others: counts, and digests of all tokens and of which share a row."""
+    """What tells the data sets called `name` from others: counts, and digests of all tokens, of which share a row, and of the
+    pictures: their names, masks and what tells their pixels (see `told_by`)."""
     parts = [(len(row), part) for source in rows for row in source.plan.rows for part in row]
     plan = [number for size, part in parts for number in (size, part.picture, len(part.questions), *part.questions)]
     tokens = hashlib.blake2b(digest_size=8)
+    pictures = hashlib.blake2b(digest_size=8)
     for source in rows:
         source._questions.digest(tokens)
+        with ThreadPoolExecutor(32) as pool:  # for file systems that take their time
+            for picture, pixels in zip(source._pictures, pool.map(told_by, source._pictures)):
+                regions = [question.regions for question in picture.questions]
+                pictures.update(repr((picture.id, pixels, regions)).encode())
     return {
         f"{name} pictures": sum(len(source._pictures) for source in rows),
         f"{name} questions": sum(len(part.questions) for _, part in parts),
         f"{name} rows": sum(map(len, rows)),
         f"{name} row length": rows[0].shape.tokens,
         f"{name} tokens (digest)": tokens.hexdigest(),
+        f"{name} pictures (digest)": pictures.hexdigest(),
         f"{name} rows (digest)": hashlib.blake2b(np.array(plan).tobytes(), digest_size=8).hexdigest(),
     }
 

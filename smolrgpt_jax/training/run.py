@@ -240,8 +240,8 @@ def _initial_state(this: Run, data: grain.DatasetIterator) -> State:
 
 def _check_data(this: Run, step: int, meta: Meta) -> None:
     """Says where the run stands if a checkpoint was trained on other data; RunError unless that is accepted and steps are left."""
-    # Older checkpoints do not know their data.
-    changed = "; ".join(differences(meta.run.get("facts", this.facts), this.facts))
+    known = meta.run.get("facts", {})  # older checkpoints know less of their data
+    changed = "; ".join(differences(known, {name: fact for name, fact in this.facts.items() if name in known}))
     if changed:
         rows = sum(map(len, this.rows))
         passes = f"{step} steps are {step * this.settings['batch_rows'] / rows:.2f} passes over the {rows} rows of now"

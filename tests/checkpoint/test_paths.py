@@ -13,7 +13,7 @@ from smolrgpt_jax.checkpoint import orbax
 from smolrgpt_jax.checkpoint.load import Checkpoint, read_checkpoint
 from smolrgpt_jax.checkpoint.torch import write_folder
 from smolrgpt_jax.data.chat import ChatTokenizer
-from smolrgpt_jax.errors import DataError
+from smolrgpt_jax.errors import CheckpointError, DataError
 from smolrgpt_jax.export import folder as export
 from smolrgpt_jax.export.runner import PARAMETERS, ExportedModel
 from smolrgpt_jax.files import as_path
@@ -80,6 +80,15 @@ def test_a_checkpoint_of_any_name_is_read_however_its_path_is_typed(golden, tmp_
     for number, (name, value) in enumerate(values.items()):
         typed = "./{name}" if name.startswith("~") else TYPED[number]
         assert float(np.asarray(read(typed.format(name=name)))[0]) == value, typed
+
+
+@pytest.mark.parametrize("name", ["a\\b", "b\udce4d", "gs:"])
+def test_a_name_by_which_arrays_would_go_elsewhere_is_refused_before_anything_is_written(golden, tmp_path, name):
+    writes = (KINDS["converted"][0], write_step, lambda folder, *_: orbax.find_checkpoint(folder))
+    for write in writes:
+        with pytest.raises(CheckpointError, match="cannot hold a checkpoint"):
+            write(tmp_path / name / "run", golden.model.config, golden.model.params)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

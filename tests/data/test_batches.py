@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from smolrgpt_jax.data import images, masks
 from smolrgpt_jax.data.batches import Order, PackedRows, data_facts, train_batches
@@ -163,6 +164,23 @@ def test_facts_tell_any_other_data_apart(rows, pictures, tokenizer, one_each):
         found = data_facts([PackedRows(changed, tokenizer, one_each)], "training")
         names = {name for name in facts if facts[name] != found[name]}
         assert "training tokens (digest)" in names and "training pictures" not in names
+
+
+def test_facts_see_other_masks_and_pictures_behind_the_same_words(rows, pictures, tokenizer, one_each):
+    def differing(changed):
+        found = data_facts([PackedRows(changed, tokenizer, one_each)], "training")
+        return [name for name in facts if facts[name] != found[name]]
+
+    facts = data_facts([rows], "training")
+    first, *others = pictures
+    question = first.questions[0]
+    region = masks.encode(1 - masks.decode(question.regions[0]))
+    asked = dataclasses.replace(question, regions=(region, *question.regions[1:]))
+    masked = dataclasses.replace(first, questions=(asked, *first.questions[1:]))
+    assert differing([masked, *others]) == ["training pictures (digest)"]
+    with Image.open(first.image) as picture:
+        picture.resize((picture.width // 2, picture.height // 2)).save(first.image)
+    assert differing(pictures) == ["training pictures (digest)"]
 
 
 def test_batches_have_weights_only_where_they_are_asked_for(rows, pictures, tokenizer, one_each):

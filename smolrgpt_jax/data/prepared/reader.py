@@ -39,6 +39,7 @@ from smolrgpt_jax.files import read_json
 NAME = "prepared_pictures"
 VERSION = "1.0.0"
 SETTINGS_FILE = "prepared.json"
+DIGEST = b"pictures (digest)"  # in the metadata of a split's questions
 QUESTION_COLUMNS = pa.schema(
     {
         "picture": pa.int32(),
@@ -174,6 +175,20 @@ def load_stored(picture: PreparedPicture) -> Stored:
     if name != picture.id:
         raise DataError(f"{where} is {name!r}, the questions are about {picture.id!r}")
     return stored
+
+
+def told_by(picture: Picture) -> object:
+    """What tells a picture's pixels from others: the sizes of its files in bytes, or its prepared split's digest of all pictures."""
+    if isinstance(picture, PreparedPicture):
+        return _digest(picture.folder, picture.split)
+    files = [file for file in (picture.image, picture.depth) if file is not None]
+    return [file.stat().st_size if file.is_file() else None for file in files]
+
+
+@functools.lru_cache(maxsize=64)
+def _digest(folder: Path, split: str) -> bytes:
+    """Empty for data that was prepared by older releases."""
+    return (pq.read_schema(folder / f"questions-{split}.parquet").metadata or {}).get(DIGEST, b"")
 
 
 def check_prepared(picture: PreparedPicture, image_size: int, mask_grid: int, depth_mode: str) -> None:

@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from smolrgpt_jax.data import images
 from smolrgpt_jax.data.prepared.reader import (
+    DIGEST,
     NAME,
     QUESTION_COLUMNS,
     SETTINGS_FILE,
@@ -204,6 +205,7 @@ def _write_shard(job: _Job, strict: bool) -> None:
     features = job.config.features()
     serializer = example_serializer.ExampleSerializer(features.get_serialized_info())
     note: dict[str, Any] = {"length": 0, "bytes": 0, "masks": 0, "reasons": [], "rows": []}
+    digest = hashlib.sha256()
     with file_aside(job.file) as aside:
         writer = ArrayRecordWriter(str(aside), WRITER_OPTIONS)
         for picture in job.pictures:
@@ -218,13 +220,14 @@ def _write_shard(job: _Job, strict: bool) -> None:
             # The order of a protocol buffer's map changes from process to process unless it is asked for.
             record = serializer.get_tf_example(features.encode_example(example)).SerializeToString(deterministic=True)
             writer.write(record)
+            digest.update(record)
             own = {"place": note["length"], "name": picture.id, "has_depth": bool(example["depth"].size)}
             note["rows"] += [own | row for row in rows]
             note["length"] += 1
             note["bytes"] += len(record)
             note["masks"] += len(example["masks"])
         writer.close()
-    write_text(job.note, json.dumps(note))
+    write_text(job.note, json.dumps(note | {"sha256": digest.hexdigest()}))
 
 
 def _example(picture: Picture, config: PrepareConfig) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -243,7 +246,8 @@ def _finish_split(split: str, folder: Path, jobs: Sequence[_Job], bad: BadRecord
     reasons: list[str] = []
     sums: Counter[str] = Counter()
     categories: Counter[str] = Counter()
-    columns = QUESTION_COLUMNS
+    digests = [read_json(job.note).get("sha256", "") for job in jobs]
+    columns = QUESTION_COLUMNS.with_metadata({DIGEST: hashlib.sha256("".join(digests).encode()).hexdigest()})
     with (
         file_aside(folder / f"questions-{split}.parquet") as aside,
         pq.ParquetWriter(aside, columns, compression="zstd", write_page_checksum=True) as writer,

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,10 +16,10 @@ import time
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from PIL import Image
+from PIL import Image, ImageOps
 
 from launch import prepare_data
-from smolrgpt_jax.data.batches import PackedRows
+from smolrgpt_jax.data.batches import PackedRows, data_facts
 from smolrgpt_jax.data.prepared import writer as prepare_module
 from smolrgpt_jax.data.prepared.reader import load_stored, read_prepared, settings
 from smolrgpt_jax.data.prepared.writer import PrepareConfig, prepare
@@ -69,6 +70,19 @@ def test_batches_equal_those_of_the_raw_folder(prepared, filled, tokenizer, shap
     assert a.keys() == b.keys()
     for name in a:
         np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+def test_facts_of_prepared_data_see_other_pixels(prepared, filled, tokenizer, shape):
+    def facts(folder):
+        return data_facts([PackedRows(read_prepared(folder, "train"), tokenizer, shape)], "training")
+
+    pictures = read_warehouse(filled.root, "train")
+    with Image.open(pictures[0].image) as picture:
+        ImageOps.invert(picture.convert("RGB")).save(pictures[0].image)
+    prepare({"train": pictures}, filled.root / "inverted", SMALL, workers=1)
+    before, after = facts(prepared[0]), facts(filled.root / "inverted")
+    assert [name for name in before if before[name] != after[name]] == ["training pictures (digest)"]
+    assert facts(shutil.copytree(prepared[0], filled.root / "copy")) == before
 
 
 def test_conversations_keep_their_turns(tmp_path, filled):

@@ -400,6 +400,7 @@ def test_the_key_comes_from_the_environment(server, config, monkeypatch):
         ("https://example.org/v1", True),
         ("http://127.3.2.1/v1", True),
         ("http://[::1]/v1", True),
+        ("http://0.0.0.0:8000/v1", True),
     ],
 )
 def test_the_key_does_not_leave_this_machine_in_the_clear(config, monkeypatch, url, sent):
