@@ -1,4 +1,4 @@
-"""Every setting of a training run at its default; what each means stands in smolrgpt_jax/training/settings.py.
+"""Every setting of a training run at its default; what each means stands in smolrgpt_jax/training/settings.toml.
 
 The stage configurations beside this file change what they must; this file is not launched itself.
 """

@@ -14,17 +14,9 @@ from typing import Any
 import numpy as np
 
 from smolrgpt_jax.checkpoint import orbax as checkpoints
+from smolrgpt_jax.checkpoint import safetensors_folder as stored
 from smolrgpt_jax.checkpoint.load import BETWEEN, draw, read_checkpoint, tokenizer_files
 from smolrgpt_jax.checkpoint.mapping import TIED_NAMES, entries, params_from_tensors
-from smolrgpt_jax.checkpoint.safetensors_folder import (
-    CONFIG_FILE,
-    StoredTensor,
-    check_fit,
-    is_finite,
-    open_tensors,
-    read_config_json,
-    untied,
-)
 from smolrgpt_jax.checkpoint.torch import default_layout, read_folder, with_dtype, with_shards, write_folder
 from smolrgpt_jax.config import DecoderConfig, SmolRGPTConfig, VisionConfig
 from smolrgpt_jax.data.chat import ChatTokenizer
@@ -93,7 +85,7 @@ def vision_config(folder: Path) -> VisionConfig:
 
     Raises CheckpointError for what this encoder does not have.
     """
-    path, values = folder / CONFIG_FILE, read_config_json(folder)
+    path, values = folder / stored.CONFIG_FILE, stored.read_config_json(folder)
     values = values.get("vision_config", values)
     kind = values.get("model_type", "siglip_vision_model")
     if kind != "siglip_vision_model" or "num_patches" in values:
@@ -108,7 +100,7 @@ def decoder_config(folder: Path) -> DecoderConfig:
 
     Raises CheckpointError for what this decoder does not have.
     """
-    path, values = folder / CONFIG_FILE, read_config_json(folder)
+    path, values = folder / stored.CONFIG_FILE, stored.read_config_json(folder)
     fields = _fields("llama", path, values)
     # transformers 5 writes rope_parameters, earlier ones rope_theta and rope_scaling.
     rope = values.get("rope_parameters") or {}
@@ -172,7 +164,7 @@ def build(
             return made[name].to_torch(fresh[made[name].jax])
         parts = [part.read().astype(np.float32) for part in sources[name]]
         for part, array in zip(sources[name], parts):
-            if not is_finite(array):
+            if not stored.is_finite(array):
                 raise CheckpointError(f"{part.file}: {part.name} holds NaN or infinite values")
         if name in made:
             rows = config.decoder.vocab_size
@@ -196,7 +188,7 @@ def _parts(name: str, backbone: str) -> list[str]:
     return [name.replace("qkv_proj", f"{part}_proj") for part in "qkv"] if "qkv_proj" in name else [name]
 
 
-def _sources(config: SmolRGPTConfig, folder: Path, tower: str, backbone: str) -> dict[str, list[StoredTensor]]:
+def _sources(config: SmolRGPTConfig, folder: Path, tower: str, backbone: str) -> dict[str, list[stored.StoredTensor]]:
     """{the release's tensor name: the tensors of Hugging Face's folder that make it}, for tensors of one tower.
 
     Raises CheckpointError listing all missing, unexpected and wrongly shaped tensors.
@@ -212,12 +204,12 @@ def _sources(config: SmolRGPTConfig, folder: Path, tower: str, backbone: str) ->
         elif entry.kind == "positions":
             rows, *rest = rest
         expected |= dict.fromkeys(parts, (rows // len(parts), *rest))
-    tensors, _ = open_tensors(folder, expected)
+    tensors, _ = stored.open_tensors(folder, expected)
     there = {name: tensor for name, tensor in tensors.items() if not re.match(BACKBONES[backbone]["ignored"], name)}
     head, embedding = (_parts(name, backbone)[0] for name in TIED_NAMES)
     twice = config.decoder.tied_head and head in there and embedding in expected
     if twice:
         expected[head] = expected[embedding]
-    check_fit(folder, there, expected)
-    check_fit(folder, there, expected, problems=untied(there, (head, embedding)) if twice else ())
+    stored.check_fit(folder, there, expected)
+    stored.check_fit(folder, there, expected, problems=stored.untied(there, (head, embedding)) if twice else ())
     return {name: [there[part] for part in parts] for name, parts in parts_of.items()}

@@ -5,7 +5,9 @@ by the PyTorch release's names without our conversion table, so that a mistake i
 (`pip install '.[torch]'`); importing this file does not.
 """
 
+import itertools
 import json
+import tomllib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -20,9 +22,11 @@ from smolrgpt_jax.checkpoint.torch import config_to_torch, read_config, torch_sh
 from smolrgpt_jax.config import SmolRGPTConfig
 from smolrgpt_jax.files import new_folder
 
+MODULES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))["groups"]
 HEAD, EMBEDDING = TIED_NAMES
 REFINER_NORM_EPS = 1e-6
 POOLING_EPS = 1e-8
+Masks = Sequence[np.ndarray] | None
 
 
 def load_torch(folder: Path) -> "TorchModel":
@@ -131,44 +135,21 @@ class TorchModel:
         """The release's tensor names -> the live parameters that, one after another along the rows, make the tensor."""
         # Older releases of transformers 5 keep the transformer one level down.
         vision = getattr(self.vision, "vision_model", self.vision)
+        towers = {"vision": vision, "connectors": self.connectors, "refiners": self.refiners, "decoder": self.decoder}
         names: dict[str, list[Any]] = {}
-
-        def add(name: str, *modules: Any) -> None:
-            names[f"{name}.weight"] = [m.weight for m in modules]
-            if getattr(modules[0], "bias", None) is not None:
-                names[f"{name}.bias"] = [m.bias for m in modules]
-
-        add("vision_encoder.patch_embedding.conv", vision.embeddings.patch_embedding)
-        names["vision_encoder.patch_embedding.position_embedding"] = [vision.embeddings.position_embedding.weight]
-        for i, layer in enumerate(vision.encoder.layers):
-            block = f"vision_encoder.blocks.{i}"
-            attention = layer.self_attn
-            add(f"{block}.ln1", layer.layer_norm1)
-            add(f"{block}.attn.qkv_proj", attention.q_proj, attention.k_proj, attention.v_proj)
-            add(f"{block}.attn.out_proj", attention.out_proj)
-            add(f"{block}.ln2", layer.layer_norm2)
-            add(f"{block}.mlp.fc1", layer.mlp.fc1)
-            add(f"{block}.mlp.fc2", layer.mlp.fc2)
-        add("vision_encoder.layer_norm", vision.post_layernorm)
-        add("MP.proj", self.connectors["rgb"])
-        add("MP_depth.proj", self.connectors["depth"])
-        for kind, refiner in self.refiners.items():
-            for i in (0, 1, 3, 4, 6):
-                add(f"{kind}_refiner.refiner.{i}", refiner[i])
-        add("decoder.head", self.decoder.lm_head)
-        if not self.config.decoder.tied_head:
-            add("decoder.token_embedding", self.decoder.model.embed_tokens)
-        for i, layer in enumerate(self.decoder.model.layers):
-            block = f"decoder.blocks.{i}"
-            add(f"{block}.norm1", layer.input_layernorm)
-            for name in ("q_proj", "k_proj", "v_proj"):
-                add(f"{block}.attn.{name}", getattr(layer.self_attn, name))
-            add(f"{block}.attn.out_proj", layer.self_attn.o_proj)
-            add(f"{block}.norm2", layer.post_attention_layernorm)
-            for name in ("gate_proj", "up_proj", "down_proj"):
-                add(f"{block}.mlp.{name}", getattr(layer.mlp, name))
-        add("decoder.norm", self.decoder.model.norm)
-        return names
+        for group in MODULES:
+            first = next(iter(group))
+            layers = (self.config.vision if first.startswith("vision_encoder") else self.config.decoder).layers
+            for i, (name, paths) in itertools.product(range(layers if "{i}" in first else 1), group.items()):
+                split = [path.format(i=i).split(".", 1) for path in paths]
+                modules = [towers[tower].get_submodule(path) for tower, path in split]
+                for kind in ("weight", "bias"):
+                    if getattr(modules[0], kind, None) is not None:
+                        names[f"{name.format(i=i)}.{kind}"] = [getattr(module, kind) for module in modules]
+        if self.config.decoder.tied_head:
+            del names[EMBEDDING]
+        # The release has no module for this table.
+        return {name.replace("position_embedding.weight", "position_embedding"): parts for name, parts in names.items()}
 
     def gradients(self) -> dict[str, np.ndarray]:
         """Gradients left by the last backward passes, by the release's names and in its shapes; parameters without one left out."""
@@ -255,12 +236,7 @@ class TorchModel:
             rotary.inv_freq = self.frequencies
 
     def outputs(
-        self,
-        input_ids: np.ndarray,
-        attention_mask: np.ndarray,
-        images: Any,
-        depths: Any | None = None,
-        masks: Sequence[np.ndarray] | None = None,
+        self, input_ids: np.ndarray, attention_mask: np.ndarray, images: Any, depths: Any = None, masks: Masks = None
     ) -> dict[str, Any]:
         """As `forward`, but PyTorch tensors with their graph; pictures may be tensors that want a gradient."""
         out = self.features(images, depths, masks)
@@ -269,7 +245,7 @@ class TorchModel:
         out["logits"] = self.decoder.lm_head(out["hidden"])
         return out
 
-    def features(self, images: Any, depths: Any | None, masks: Sequence[np.ndarray] | None) -> dict[str, Any]:
+    def features(self, images: Any, depths: Any, masks: Masks) -> dict[str, Any]:
         out = {"vision_features_rgb": self.encode(self.torch.as_tensor(images).to(self.dtype))}
         out["image_tokens"] = self.connect("rgb", out["vision_features_rgb"])
         if depths is None or masks is None or not any(mask.shape[-1] for mask in masks):
@@ -283,13 +259,7 @@ class TorchModel:
             )
         return out
 
-    def embed(
-        self,
-        input_ids: np.ndarray,
-        attention_mask: np.ndarray,
-        features: dict[str, Any],
-        masks: Sequence[np.ndarray] | None,
-    ) -> Any:
+    def embed(self, input_ids: np.ndarray, attention_mask: np.ndarray, features: dict[str, Any], masks: Masks) -> Any:
         """Token embeddings [B, S, D], with the picture's features in the placeholders' places, in order, row by row."""
         image_id = self.config.decoder.vocab_size - 3
         ids = np.asarray(input_ids, np.int64)
@@ -328,7 +298,7 @@ class TorchModel:
         attention_mask: np.ndarray,
         images: np.ndarray,
         depths: np.ndarray | None = None,
-        masks: Sequence[np.ndarray] | None = None,
+        masks: Masks = None,
         max_new_tokens: int = 120,
         eos_id: int = 2,
     ) -> tuple[np.ndarray, np.ndarray]:

@@ -11,16 +11,7 @@ from pathlib import Path
 
 from eval.command_line import command_line
 from eval.reading.methods import build_methods, read_values
-from eval.scoring.results import (
-    RESULT_FILES,
-    check_known,
-    compute_metrics,
-    describe_results,
-    read_records,
-    read_value,
-    record_ids,
-    write_results,
-)
+from eval.scoring import results
 from smolrgpt_jax.config import misfit
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
 from smolrgpt_jax.errors import DataError, told
@@ -37,11 +28,11 @@ def read_answers(path: str | Path) -> list[dict]:
     twice.
     """
     answers = []
-    for record in read_records(path, (*_TEXTS, "truth")):
+    for record in results.read_records(path, (*_TEXTS, "truth")):
         for field, default in {**dict.fromkeys(_TEXTS, ""), "cut_off": False, "left_out": False}.items():
             if wrong := misfit(record.get(field, default), default):
                 raise DataError(f"{path}: record {record['id']!r}: {field} is {record[field]!r}, expected {wrong}")
-        truth = read_value(path, record, "truth", ("", *WAREHOUSE_CATEGORIES))
+        truth = results.read_value(path, record, "truth", ("", *WAREHOUSE_CATEGORIES))
         kept = {key: record[key] for key in record if key not in ("normalized_answer", "values")}
         answers.append({**kept, "truth": truth})
     return answers
@@ -52,15 +43,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = command_line("eval.normalize", __doc__).parse_args(arguments)
     print(f"reading {args.predictions} by {', '.join(args.answers)}, writing to {args.out}")
     answers = read_answers(args.predictions)
-    ids = record_ids(read_json(args.annotations, list)) if args.annotations else None
+    ids = results.record_ids(read_json(args.annotations, list)) if args.annotations else None
     if ids is not None:
-        check_known([item["id"] for item in answers], ids, args.annotations)
+        results.check_known([item["id"] for item in answers], ids, args.annotations)
     methods = build_methods(args)
     predictions = read_values(answers, methods)
-    metrics = compute_metrics(predictions, methods=methods)
-    with results_folder(args.out, [name for name in RESULT_FILES if name != "answers.json"]) as aside:
-        write_results(aside, predictions, ids, metrics)
-    print(describe_results(args.out, metrics))
+    metrics = results.compute_metrics(predictions, methods=methods)
+    with results_folder(args.out, [name for name in results.RESULT_FILES if name != "answers.json"]) as aside:
+        results.write_results(aside, predictions, ids, metrics)
+    print(results.describe_results(args.out, metrics))
     print(f"wrote {args.out}")
 
 

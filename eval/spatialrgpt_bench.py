@@ -14,14 +14,7 @@ the results are written: the same command goes on from there. All devices answer
 
 from collections.abc import Sequence
 
-from eval.answering.asking import (
-    INTERRUPTED,
-    answer_questions,
-    is_first_process,
-    load_model,
-    remove_journal,
-    run_details,
-)
+from eval.answering import asking
 from eval.answering.bench import evaluate, known_questions
 from eval.command_line import command_line
 from eval.scoring.bench_scores import describe_bench
@@ -31,7 +24,7 @@ from smolrgpt_jax.data.sources.formats import read_bench
 from smolrgpt_jax.errors import DataError, told
 
 
-@told(INTERRUPTED)
+@told(asking.INTERRUPTED)
 def main(arguments: Sequence[str] | None = None) -> None:
     args = command_line("eval.spatialrgpt_bench", __doc__).parse_args(arguments)
     distributed.start()
@@ -44,18 +37,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise DataError(f"{file}: holds no usable question; {bad.summary(1)}")
     print(describe(pictures))
     with distributed.end_on_error():
-        model = load_model(args.checkpoint, args.dtype)
+        model = asking.load_model(args.checkpoint, args.dtype)
         from smolrgpt_jax.generation.engine import AnswerOptions
 
         options = AnswerOptions(args.batch_size, args.max_new_tokens or model.answer_tokens, on_bad_record=bad)
         metrics = evaluate(
             pictures,
-            lambda asked: answer_questions(model, asked, options, args.out),
+            lambda asked: asking.answer_questions(model, asked, options, args.out),
             args.out,
-            run_details(model, "eval.spatialrgpt_bench", checkpoint=args.checkpoint, data=file),
+            asking.run_details(model, "eval.spatialrgpt_bench", checkpoint=args.checkpoint, data=file),
         )
-        remove_journal(args.out)
-    if not is_first_process():
+        asking.remove_journal(args.out)
+    if not asking.is_first_process():
         return
     if bad.reasons:
         print(bad.summary())

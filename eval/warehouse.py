@@ -17,16 +17,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.answering.asking import (
-    INTERRUPTED,
-    Answered,
-    answer_questions,
-    asked_category,
-    is_first_process,
-    load_model,
-    remove_journal,
-    run_details,
-)
+from eval.answering import asking
 from eval.answering.vote import Ballots, further_answers, with_further
 from eval.answering.warehouse import evaluate
 from eval.command_line import command_line
@@ -48,7 +39,7 @@ def _named_file(text: str) -> tuple[str, Path]:
     return name, as_path(file)
 
 
-@told(INTERRUPTED)
+@told(asking.INTERRUPTED)
 def main(arguments: Sequence[str] | None = None) -> None:
     known = {"preprocessing": DEPTH_MODES, "vote_categories": WAREHOUSE_CATEGORIES}
     parser = command_line("eval.warehouse", __doc__, **known)
@@ -77,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if "vote" in methods:
         ballots = Ballots(args.vote_answers, args.vote_temperature, args.vote_seed, tuple(args.vote_categories))
     with distributed.end_on_error():
-        model = load_model(args.checkpoint, args.dtype)
+        model = asking.load_model(args.checkpoint, args.dtype)
         from smolrgpt_jax.generation.engine import AnswerOptions
 
         options = AnswerOptions(
@@ -85,18 +76,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
             args.max_new_tokens or model.answer_tokens,
             depth_mode=args.preprocessing,
             closing=args.closing if "closing" in args.answers else None,
-            category_of=asked_category,
+            category_of=asking.asked_category,
             on_bad_record=bad,
         )
 
-        def ask(pictures: Sequence[Picture]) -> Sequence[Answered]:
+        def ask(pictures: Sequence[Picture]) -> Sequence[asking.Answered]:
             asked = model
             if args.preprocessing == "submission":
                 from eval.answering.submission_prompts import SubmissionTokenizer, with_newlines
 
                 asked = dataclasses.replace(model, tokenizer=SubmissionTokenizer.of(model.tokenizer))
                 pictures = with_newlines(pictures, records)
-            answers = answer_questions(asked, pictures, options, args.out)
+            answers = asking.answer_questions(asked, pictures, options, args.out)
             if ballots is None:
                 return answers
             return with_further(answers, further_answers(asked, pictures, ballots, options, args.out))
@@ -111,10 +102,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             records=records if args.limit is None else None,
             blind=blind,
             loss_curves=dict(args.loss_curves),
-            run_info=run_details(model, checkpoint=args.checkpoint, data=file, **details),
+            run_info=asking.run_details(model, checkpoint=args.checkpoint, data=file, **details),
         )
-        remove_journal(args.out)
-    if not is_first_process():
+        asking.remove_journal(args.out)
+    if not asking.is_first_process():
         return
     if bad.reasons:
         print(bad.summary())

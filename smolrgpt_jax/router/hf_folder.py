@@ -13,17 +13,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from smolrgpt_jax.checkpoint import safetensors_folder as stored
 from smolrgpt_jax.checkpoint.mapping import Entry, entries_of, params_from_tensors, read_rules, tensors_from_params
-from smolrgpt_jax.checkpoint.safetensors_folder import (
-    CONFIG_FILE,
-    SINGLE_FILE,
-    TorchLayout,
-    check_fit,
-    is_finite,
-    open_tensors,
-    read_config_json,
-    write_tensors,
-)
 from smolrgpt_jax.config import misfit
 from smolrgpt_jax.errors import CheckpointError, ConfigError
 from smolrgpt_jax.router.longformer import LongformerConfig, abstract_params
@@ -81,26 +72,26 @@ def read_longformer(
     Returns the configuration, the parameters (float32, layers stacked) and config.json as it stands. Raises CheckpointError, which
     lists all missing, unexpected, wrongly shaped and not finite tensors.
     """
-    values = read_config_json(folder)
-    config = _config(folder / CONFIG_FILE, values)
+    values = stored.read_config_json(folder)
+    config = _config(folder / stored.CONFIG_FILE, values)
     table = entries(config)
-    tensors, _ = open_tensors(folder, {entry.torch for entry in table})
+    tensors, _ = stored.open_tensors(folder, {entry.torch for entry in table})
     tensors.pop(_POSITION_BUFFER, None)
     if encoder_only:
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(_HEADS)}
         table = [entry for entry in table if not entry.torch.startswith(_HEADS)]
     expected = {entry.torch: entry.torch_shape for entry in table}
-    check_fit(folder, tensors, expected)
+    stored.check_fit(folder, tensors, expected)
     problems = []
 
     def read(name: str) -> np.ndarray:
         array = tensors[name].read().astype(np.float32, copy=False)
-        if not is_finite(array):
+        if not stored.is_finite(array):
             problems.append(f"{name} holds NaN or infinite values")
         return array
 
     params = dict(params_from_tensors(table, lambda name: np.dtype(np.float32), read))
-    check_fit(folder, tensors, expected, problems=problems)
+    stored.check_fit(folder, tensors, expected, problems=problems)
     return config, params, values
 
 
@@ -132,8 +123,7 @@ def write_longformer(
     """
     table = entries(config)
     shapes = {entry.torch: entry.torch_shape for entry in table}
-    layout = TorchLayout(
-        dict(values), {SINGLE_FILE: [[name, "F32"] for name in sorted(shapes)]}, {SINGLE_FILE: {"format": "pt"}}
-    )
-    texts = {CONFIG_FILE: json.dumps(values, indent=2) + "\n", **files}
-    write_tensors(folder, layout, shapes, tensors_from_params(table, params), texts)
+    tensors = {stored.SINGLE_FILE: [[name, "F32"] for name in sorted(shapes)]}
+    layout = stored.TorchLayout(dict(values), tensors, {stored.SINGLE_FILE: {"format": "pt"}})
+    texts = {stored.CONFIG_FILE: json.dumps(values, indent=2) + "\n", **files}
+    stored.write_tensors(folder, layout, shapes, tensors_from_params(table, params), texts)

@@ -13,18 +13,9 @@ from flax import nnx
 
 from smolrgpt_jax.config import check_fields
 from smolrgpt_jax.errors import ConfigError
+from smolrgpt_jax.models import layers
 from smolrgpt_jax.models.attention import MASKED, attention
-from smolrgpt_jax.models.layers import (
-    Dense,
-    LayerNorm,
-    Params,
-    abstract,
-    bound,
-    initial,
-    random,
-    run_blocks,
-    stack_blocks,
-)
+from smolrgpt_jax.models.layers import Params
 
 EMBEDDING_STDDEV = 0.02
 
@@ -113,15 +104,15 @@ class LongformerBlock(nnx.Module):
 
     def __init__(self, config: LongformerConfig, rngs: nnx.Rngs):
         width, split = config.width, (config.heads, config.width // config.heads)
-        self.query, self.key, self.value = (Dense((width,), split, bias=True, rngs=rngs) for _ in range(3))
+        self.query, self.key, self.value = (layers.Dense((width,), split, bias=True, rngs=rngs) for _ in range(3))
         self.query_global, self.key_global, self.value_global = (
-            Dense((width,), split, bias=True, rngs=rngs) for _ in range(3)
+            layers.Dense((width,), split, bias=True, rngs=rngs) for _ in range(3)
         )
-        self.out_proj = Dense(split, (width,), bias=True, rngs=rngs)
-        self.attention_norm = LayerNorm(width, config.layer_norm_eps)
-        self.fc1 = Dense((width,), (config.mlp_width,), bias=True, rngs=rngs)
-        self.fc2 = Dense((config.mlp_width,), (width,), bias=True, rngs=rngs)
-        self.mlp_norm = LayerNorm(width, config.layer_norm_eps)
+        self.out_proj = layers.Dense(split, (width,), bias=True, rngs=rngs)
+        self.attention_norm = layers.LayerNorm(width, config.layer_norm_eps)
+        self.fc1 = layers.Dense((width,), (config.mlp_width,), bias=True, rngs=rngs)
+        self.fc2 = layers.Dense((config.mlp_width,), (width,), bias=True, rngs=rngs)
+        self.mlp_norm = layers.LayerNorm(width, config.layer_norm_eps)
         self.reach = config.window // 2
 
     def attend(self, x: jax.Array, valid: jax.Array) -> jax.Array:
@@ -141,13 +132,13 @@ class LongformerBlock(nnx.Module):
 class LongformerEncoder(nnx.Module):
     def __init__(self, config: LongformerConfig, rngs: nnx.Rngs):
         def table(rows: int) -> nnx.Param[jax.Array]:
-            return nnx.Param(random(rngs, (rows, config.width), EMBEDDING_STDDEV))
+            return nnx.Param(layers.random(rngs, (rows, config.width), EMBEDDING_STDDEV))
 
         self.word_embedding = table(config.vocab_size)
         self.position_embedding = table(config.positions)
         self.token_type_embedding = table(config.token_types)
-        self.embedding_norm = LayerNorm(config.width, config.layer_norm_eps)
-        self.blocks = stack_blocks(lambda r: LongformerBlock(config, r), config.layers, rngs)
+        self.embedding_norm = layers.LayerNorm(config.width, config.layer_norm_eps)
+        self.blocks = layers.stack_blocks(lambda r: LongformerBlock(config, r), config.layers, rngs)
         self.pad_id = config.pad_id
 
     def embed(self, tokens: jax.Array) -> jax.Array:
@@ -161,8 +152,8 @@ class LongformerClassifier(nnx.Module):
 
     def __init__(self, config: LongformerConfig, rngs: nnx.Rngs):
         self.encoder = LongformerEncoder(config, rngs)
-        self.head_dense = Dense((config.width,), (config.width,), bias=True, rngs=rngs)
-        self.head_out = Dense((config.width,), (len(config.labels),), bias=True, rngs=rngs)
+        self.head_dense = layers.Dense((config.width,), (config.width,), bias=True, rngs=rngs)
+        self.head_out = layers.Dense((config.width,), (len(config.labels),), bias=True, rngs=rngs)
         self.reach, self.longest, self.pad_id = config.window // 2, config.longest, config.pad_id
 
     def __call__(self, tokens: jax.Array, attention_mask: jax.Array) -> dict[str, jax.Array]:
@@ -183,7 +174,7 @@ class LongformerClassifier(nnx.Module):
             x = block(x, valid)
             return x, x
 
-        x, hidden_states = run_blocks(self.encoder.blocks, embeddings, step)
+        x, hidden_states = layers.run_blocks(self.encoder.blocks, embeddings, step)
         return {
             "embeddings": embeddings[:, :length],
             "hidden_states": hidden_states[:, :, :length],
@@ -193,14 +184,14 @@ class LongformerClassifier(nnx.Module):
 
 def abstract_params(config: LongformerConfig) -> dict[str, jax.ShapeDtypeStruct]:
     """Names, shapes and dtypes of all parameters, without making any array."""
-    return abstract(LongformerClassifier, config)
+    return layers.abstract(LongformerClassifier, config)
 
 
 def init_params(config: LongformerConfig, key: jax.Array) -> Params:
     """Random parameters from one key; float32."""
-    return initial(LongformerClassifier, config, key=key)
+    return layers.initial(LongformerClassifier, config, key=key)
 
 
 def bind(config: LongformerConfig, params: Mapping[str, jax.Array]) -> LongformerClassifier:
     """The model over these parameters; cheap, made to be called inside jit. Raises KeyError on missing or unexpected names."""
-    return bound(LongformerClassifier, config, params=params)
+    return layers.bound(LongformerClassifier, config, params=params)

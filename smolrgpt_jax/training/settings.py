@@ -1,4 +1,5 @@
-"""Every setting of a training run, declared once: default, what it may be, whether a resumed run may change it, and what it does.
+"""Every setting of a training run, declared once, in settings.toml: default, what it may be and does, and whether a resumed run may
+change it.
 
 Defaults are the published values where the paper gives one. A name with dots is a key in a section: `data.row_tokens`.
 """
@@ -11,10 +12,12 @@ import operator
 import os
 import re
 import sys
+import tomllib
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import Any, get_args
 
-from smolrgpt_jax.config import PRESETS, RematPolicy, misfit
+from smolrgpt_jax.config import PRESETS, Dtype, RematPolicy, misfit
 from smolrgpt_jax.data.images import DEPTH_MODES
 from smolrgpt_jax.data.records import BadRecords
 from smolrgpt_jax.errors import RunError
@@ -78,61 +81,17 @@ class Setting:
             raise RunError(f"config.{name} {value!r} is not one of {', '.join(self.allowed)}")
 
 
+# What settings.toml calls the numbers, or the names, that a setting may be.
+ALLOWED: dict[str, Range | Collection[str]] = {
+    **{numbers.what: numbers for numbers in (POSITIVE, AT_LEAST_0, AT_LEAST_1, SHARE, DECAY)},
+    **{"seeds": SEED, "stages": STAGES, "presets": PRESETS, "dtypes": get_args(Dtype), "remat": get_args(RematPolicy)},
+    **{"depth modes": DEPTH_MODES, "policies": BadRecords.POLICIES},
+}
+_FILE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+_OPTIMIZER = {f"optimizer.{name}": {"default": value} for name, value in dataclasses.asdict(OptimizerConfig()).items()}
 SETTINGS: dict[str, Setting] = {
-    "stage": Setting("sft", "what is trained, an entry of smolrgpt_jax/training/stages.py", STAGES),
-    "seed": Setting(0, "of random parameters and of the order of the rows", SEED),
-    "init_from": Setting("", "PyTorch folder, checkpoint or work directory to start from; empty: random parameters"),
-    "tokenizer": Setting("", "folder or hub id; empty: the one that init_from brings"),
-    "model.preset": Setting("smolrgpt", "sizes of a random model", PRESETS),
-    "model.compute_dtype": Setting("bfloat16", "of activations; parameters are float32", ("float32", "bfloat16")),
-    "model.remat": Setting("full", "what the backward pass computes again", get_args(RematPolicy)),
-    "model.attention": Setting("auto", "xla, splash (TPU), cudnn (GPU), or auto: the device's own", changeable=True),
-    "batch_rows": Setting(64, "packed rows of all devices together, per step", AT_LEAST_1),
-    "accumulation": Setting(1, "parts the rows of a step are taken in, one after another", AT_LEAST_1),
-    "question_balance": Setting(0.0, "x: each of an answer's n tokens weighs n ** -x in the loss", AT_LEAST_0),
-    "epochs": Setting(1.0, "length of the run in passes over the rows", AT_LEAST_0),
-    "steps": Setting(0, "length in steps, instead of epochs", AT_LEAST_0),
-    "stop_epochs": Setting(0.0, "ends the run early, at the rates of the whole length; 0: not", AT_LEAST_0, True),
-    "optimizer.warmup": Setting(OptimizerConfig.warmup, "share of the steps in which the rate rises", SHARE),
-    "optimizer.final": Setting(OptimizerConfig.final, "last learning rate as a share of the peak", AT_LEAST_0),
-    "optimizer.weight_decay": Setting(OptimizerConfig.weight_decay, "decoupled, of all that is trained", AT_LEAST_0),
-    "optimizer.clip_norm": Setting(OptimizerConfig.clip_norm, "largest global norm of the gradient", POSITIVE),
-    "optimizer.b1": Setting(OptimizerConfig.b1, "decay of the first moment", DECAY),
-    "optimizer.b2": Setting(OptimizerConfig.b2, "decay of the second moment", DECAY),
-    "optimizer.eps": Setting(OptimizerConfig.eps, "of AdamW", POSITIVE),
-    "optimizer.peaks": Setting({}, "group of the stage -> peak learning rate in place of the stage's own"),
-    "data.sources": Setting({}, "name -> source, as smolrgpt_jax.data.sources.formats.read_source takes it"),
-    "data.weights": Setting({}, "name -> share in a mixture without end; empty: every row once per epoch"),
-    # With two pictures of the published number of questions, rows of 768 tokens are 96 % filled.
-    "data.row_tokens": Setting(768, "length of a packed row; 0: that with the least padding", AT_LEAST_0),
-    "data.max_row_tokens": Setting(2048, "longest row that row_tokens=0 chooses", AT_LEAST_1),
-    "data.row_pictures": Setting(2, "most pictures in a row", AT_LEAST_1),
-    "data.row_regions": Setting(18, "most distinct regions of one picture in a row", AT_LEAST_0),
-    "data.depth_mode": Setting("training", "how depth is read, see smolrgpt_jax.data.images", DEPTH_MODES),
-    "data.region_names": Setting(False, "the number of each region before its tokens; published: not"),
-    "data.closing_answer": Setting(False, "answers end with their normalised value; published: not"),
-    "data.on_bad_record": Setting("error", "what a bad record does", BadRecords.POLICIES),
-    "data.cached_pictures": Setting(0, "decoded pictures kept in memory", AT_LEAST_0, True),
-    "data.threads": Setting(4, "that build batches, in each worker", AT_LEAST_1, True),
-    "data.workers": Setting(0, "processes that build batches; 0: the training process itself", AT_LEAST_0, True),
-    "accept_changed_data": Setting(False, "resumes with data other than that of the checkpoint", changeable=True),
-    "validation_sources": Setting({}, "as data.sources; empty: no validation"),
-    "validation_rows": Setting(256, "rows of the validation loss, spread over all of them", AT_LEAST_1),
-    "validate_every": Setting(500, "steps; 0: at the end only", AT_LEAST_0),
-    "validation_answers": Setting(0, "questions answered and scored at every validation, spread likewise", AT_LEAST_0),
-    "validation_answer_tokens": Setting(120, "longest of these answers", AT_LEAST_1),
-    "best_metric": Setting("validation_loss", "column of metrics.csv whose best checkpoint is kept as WORKDIR/best"),
-    "patience": Setting(0, "validations without a better value that end the run; 0: none do", AT_LEAST_0),
-    "strategy": Setting("zero1", "split over devices: data, zero1 or fsdp, see smolrgpt_jax.sharding", changeable=True),
-    "mesh.data": Setting(0, "devices of the axis; 0: as the strategy needs, -1: the rest", changeable=True),
-    "mesh.fsdp": Setting(0, "as mesh.data", changeable=True),
-    "mesh.tensor": Setting(0, "as mesh.data", changeable=True),
-    "log_every": Setting(20, "steps; 0: at the end only", AT_LEAST_0, True),
-    "save_every": Setting(500, "steps; 0: at the end only", AT_LEAST_0, True),
-    "keep": Setting(2, "newest checkpoints that stay", AT_LEAST_1, True),
-    "profile.first": Setting(0, "first step traced into WORKDIR/profile; 0: none", AT_LEAST_0, True),
-    "profile.steps": Setting(3, "steps traced", AT_LEAST_0, True),
-    "wandb_project": Setting("", "metrics also go there; needs the wandb extra", changeable=True),
+    name: Setting(**_OPTIMIZER.get(name, {}) | how | ({"allowed": ALLOWED[how["allowed"]]} if "allowed" in how else {}))
+    for name, how in _FILE.items()
 }
 # What the hosts of a run need not have in common: where things lie, and how they are read.
 OWN = ("init_from", "tokenizer", "data.sources", "validation_sources", "data.threads", "data.workers")

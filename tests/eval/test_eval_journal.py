@@ -32,7 +32,7 @@ def test_the_journal_lives_until_the_results_are_written(command, tmp_path, monk
             raise OSError("the disk is full")
         return ["It is left." for picture in pictures for _ in picture.questions]
 
-    monkeypatch.setattr(module, "answer_questions", answer)
+    monkeypatch.setattr(module.asking, "answer_questions", answer)
     arguments = ["--checkpoint", "anywhere", "--data", str(data), "--out", str(out), "--dtype", "bfloat16"]
     with pytest.raises(SystemExit, match="error: the disk is full"):
         module.main(arguments)

@@ -33,7 +33,7 @@ def truthful(pictures):
 def fake_model(loaded_model, monkeypatch):
     """Makes the command use a model that gives the published answers, except for the last question."""
     monkeypatch.setattr(
-        command, "answer_questions", lambda model, pictures, *_, **__: truthful(pictures)[:-1] + ["!!!!!!"]
+        command.asking, "answer_questions", lambda model, pictures, *_, **__: truthful(pictures)[:-1] + ["!!!!!!"]
     )
 
 
@@ -103,7 +103,7 @@ def test_an_interrupted_command_says_how_to_go_on(warehouse, tmp_path, loaded_mo
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, "answer_questions", interrupt)
+    monkeypatch.setattr(command.asking, "answer_questions", interrupt)
     with pytest.raises(SystemExit, match="the same command goes on"):
         main(["--checkpoint", "anywhere", "--data", str(warehouse), "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
@@ -116,7 +116,7 @@ def test_a_split_without_answers_gives_a_submission_only(warehouse, tmp_path, fa
     ]
     (warehouse / "bare.json").write_text(json.dumps(bare), encoding="utf-8")
     answers = [record["freeform_answer"] for record in records]
-    monkeypatch.setattr(command, "answer_questions", lambda *_, **__: answers)
+    monkeypatch.setattr(command.asking, "answer_questions", lambda *_, **__: answers)
     main(
         [
             "--checkpoint",
@@ -141,7 +141,7 @@ def test_results_of_another_split_do_not_stay(warehouse, tmp_path, fake_model, m
     for record in records:
         del record["normalized_answer"], record["freeform_answer"]
     (warehouse / "bare.json").write_text(json.dumps(records), encoding="utf-8")
-    monkeypatch.setattr(command, "answer_questions", lambda *_, **__: ["left"] * len(records))
+    monkeypatch.setattr(command.asking, "answer_questions", lambda *_, **__: ["left"] * len(records))
     main(command_line(warehouse, tmp_path, "--annotations", "bare.json"))
     names = ["note.txt", "predictions.json", "submission.json"]
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == names
@@ -196,7 +196,7 @@ def test_questions_that_could_not_be_asked_are_wrong(monkeypatch, warehouse, loa
     monkeypatch.setattr(
         smolrgpt_jax.generation.answers, "generate_answers", lambda *_: {"000100-count": GeneratedAnswer("4")}
     )
-    answers = command.answer_questions(loaded_model, pictures[:1], AnswerOptions(2, 8))
+    answers = command.asking.answer_questions(loaded_model, pictures[:1], AnswerOptions(2, 8))
     assert answers == ["", "4", "", ""]
 
 
@@ -210,7 +210,7 @@ def test_closing_values_come_with_the_texts(monkeypatch, warehouse, loaded_model
         return {name: GeneratedAnswer("Seven.", 7) for name in ids[:-2]} | {ids[-2]: GeneratedAnswer("Well.")}
 
     monkeypatch.setattr(smolrgpt_jax.generation.answers, "generate_answers", generate_answers)
-    answers = command.answer_questions(loaded_model, pictures, AnswerOptions(closing="after_text"))
+    answers = command.asking.answer_questions(loaded_model, pictures, AnswerOptions(closing="after_text"))
     assert answers[0] == {"answer": "Seven.", "closing": "7"}
     assert answers[-2:] == [{"answer": "Well.", "closing": None}, {"answer": "", "closing": None}]
 
@@ -246,7 +246,7 @@ def test_a_test_split_gives_the_published_submission_format(warehouse, tmp_path,
     (warehouse / "val").rename(warehouse / "test")
     known = {record["id"]: record["freeform_answer"] for record in records}
     monkeypatch.setattr(
-        command,
+        command.asking,
         "answer_questions",
         lambda model, pictures, *_, **__: [known[q.id] for p in pictures for q in p.questions],
     )
@@ -270,7 +270,7 @@ def test_several_methods_are_scored_and_their_agreement_reported(warehouse, tmp_
         texts = [*truthful(pictures)[:-1], ""]
         return [{"answer": text, "closing": "1" if text else None} for text in texts]
 
-    monkeypatch.setattr(command, "answer_questions", answer)
+    monkeypatch.setattr(command.asking, "answer_questions", answer)
     main(command_line(warehouse, tmp_path, "--answers", "rules", "closing", "--closing", "alone"))
     assert asked["closing"] == "alone" and asked["out"] == tmp_path / "out"
     metrics, predictions = read(tmp_path / "out", "metrics.json"), read(tmp_path / "out", "predictions.json")
@@ -293,7 +293,7 @@ def test_answers_are_kept_when_a_method_fails_after_the_model_answered(
     def answer(model, pictures, *_, **__):
         return [{"answer": text, "closing": None} for text in truthful(pictures)[:-1] + ["!!!!!!"]]
 
-    monkeypatch.setattr(command, "answer_questions", answer)
+    monkeypatch.setattr(command.asking, "answer_questions", answer)
     with pytest.raises(SystemExit) as stop:
         main(command_line(warehouse, tmp_path, "--answers", "rules", "closing"))
     assert "no answer is closed" in str(stop.value) and "out/answers.json" in str(stop.value)
@@ -327,7 +327,7 @@ def test_the_submissions_preprocessing_changes_depth_and_prompts_only(
 
     tokenizer = ChatTokenizer.load(TOKENIZER)
     monkeypatch.setitem(smolrgpt_jax.__dict__, "load", lambda path, **_: WithTokenizer(tokenizer))
-    monkeypatch.setattr(command, "answer_questions", answer)
+    monkeypatch.setattr(command.asking, "answer_questions", answer)
     main(command_line(warehouse, tmp_path, "--preprocessing", preprocessing))
     submitted = preprocessing == "submission"
     assert asked["depth_mode"] == preprocessing

@@ -23,7 +23,7 @@ def truthful(pictures):
 def fake_model(loaded_model, monkeypatch):
     """Makes the command use a model that gives the published answers, except for the last question."""
     monkeypatch.setattr(
-        command, "answer_questions", lambda model, pictures, *_, **__: truthful(pictures)[:-1] + ["!!!!!!"]
+        command.asking, "answer_questions", lambda model, pictures, *_, **__: truthful(pictures)[:-1] + ["!!!!!!"]
     )
 
 

@@ -22,17 +22,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from smolrgpt_jax.data import masks
+from smolrgpt_jax.data import masks, records
 from smolrgpt_jax.data.masks import RLE
-from smolrgpt_jax.data.records import (
-    BadRecords,
-    Picture,
-    PreparedPicture,
-    Question,
-    Region,
-    StoredRegion,
-    normalize_answer,
-)
+from smolrgpt_jax.data.records import Picture, PreparedPicture
 from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.files import read_json
 
@@ -75,7 +67,7 @@ def unpack_masks(packed: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 def question_rows(picture: Picture) -> tuple[list[dict[str, Any]], list[Any]]:
     """A picture's questions as plain values, and its distinct masks, which the questions' `regions` number."""
-    numbers: dict[Region, int] = {}
+    numbers: dict[records.Region, int] = {}
     rows = [
         {
             "id": question.id,
@@ -89,16 +81,16 @@ def question_rows(picture: Picture) -> tuple[list[dict[str, Any]], list[Any]]:
     return rows, list(numbers)
 
 
-def question_of(row: dict[str, Any]) -> Question:
+def question_of(row: dict[str, Any]) -> records.Question:
     """The question that a row of `question_rows` holds."""
     users, answers = row["turns"][::2], row["turns"][1::2]
-    return Question(
+    return records.Question(
         id=row["id"],
         category=row["category"],
         prompt=users[-1],
         answer=answers[-1] if len(answers) == len(users) else None,
-        normalized_answer=normalize_answer(row["category"], row["normalized_answer"]),
-        regions=tuple(map(StoredRegion, row["regions"])),
+        normalized_answer=records.normalize_answer(row["category"], row["normalized_answer"]),
+        regions=tuple(map(records.StoredRegion, row["regions"])),
         earlier=tuple(zip(users[:-1], answers)),
     )
 
@@ -115,7 +107,9 @@ class Stored(NamedTuple):
     weights: np.ndarray
 
 
-def read_prepared(root: str | Path, split: str, on_bad_record: BadRecords = BadRecords()) -> list[PreparedPicture]:
+def read_prepared(
+    root: str | Path, split: str, on_bad_record: records.BadRecords = records.BadRecords()
+) -> list[PreparedPicture]:
     """Reads the questions of one split of what `launch.prepare_data` wrote; no picture is opened.
 
     Bad records were dealt with then. Raises DataError for a folder that is no prepared data set or lacks the split.

@@ -24,16 +24,7 @@ from tensorflow_datasets.core import example_serializer
 from tqdm import tqdm
 
 from smolrgpt_jax.data import images
-from smolrgpt_jax.data.prepared.reader import (
-    DIGEST,
-    NAME,
-    QUESTION_COLUMNS,
-    SETTINGS_FILE,
-    VERSION,
-    pack_masks,
-    question_rows,
-    to_json,
-)
+from smolrgpt_jax.data.prepared import reader
 from smolrgpt_jax.data.records import BadRecords, Picture, records_of
 from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.files import file_aside, read_json, write_json, write_text
@@ -121,7 +112,7 @@ def prepare(
         data_dir=aside,
         features=config.features(),
         split_infos=infos,
-        version=VERSION,
+        version=reader.VERSION,
         filename_template=_template(None, aside),
         check_data=False,
     )
@@ -134,7 +125,7 @@ def prepare(
 
 def _template(split: str | None, folder: Path) -> tfds.core.ShardedFileTemplate:
     return tfds.core.ShardedFileTemplate(
-        data_dir=folder, dataset_name=NAME, split=split, filetype_suffix="array_record"
+        data_dir=folder, dataset_name=reader.NAME, split=split, filetype_suffix="array_record"
     )
 
 
@@ -147,7 +138,7 @@ def _jobs(template: tfds.core.ShardedFileTemplate, pictures: Sequence[Picture], 
 
 def _check_settings(aside: Path, splits: Mapping[str, Sequence[Picture]], config: PrepareConfig) -> None:
     """Writes what is prepared, or compares it with what an interrupted run in this folder was about."""
-    file = aside / SETTINGS_FILE
+    file = aside / reader.SETTINGS_FILE
     settings = dataclasses.asdict(config) | {
         "splits": {
             split: {
@@ -168,7 +159,7 @@ def _digest(pictures: Sequence[Picture]) -> str:
     """A fingerprint of all questions, so that shards of changed data are not joined with those of an interrupted run."""
     digest = hashlib.sha256()
     for picture in pictures:
-        digest.update(f"{picture.id}\n{to_json(question_rows(picture)[0])}\n".encode())
+        digest.update(f"{picture.id}\n{reader.to_json(reader.question_rows(picture)[0])}\n".encode())
     return digest.hexdigest()
 
 
@@ -231,13 +222,13 @@ def _write_shard(job: _Job, strict: bool) -> None:
 
 
 def _example(picture: Picture, config: PrepareConfig) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    rows, regions = question_rows(picture)
-    packed, sizes = pack_masks(regions, config.mask_grid)
+    rows, regions = reader.question_rows(picture)
+    packed, sizes = reader.pack_masks(regions, config.mask_grid)
     image, depth = images.read_rgb(picture.image, config.image_size), np.zeros(0, np.uint8)
     if picture.depth is not None:
         depth = images.read_depth(picture.depth, config.image_size, config.depth_mode, picture.image).reshape(-1)
     arrays = {"image": image, "depth": depth, "masks": packed, "mask_sizes": sizes}
-    return {"picture": picture.id, **arrays, "questions": to_json(rows)}, rows
+    return {"picture": picture.id, **arrays, "questions": reader.to_json(rows)}, rows
 
 
 def _finish_split(split: str, folder: Path, jobs: Sequence[_Job], bad: BadRecords) -> tuple[list[int], dict[str, Any]]:
@@ -247,7 +238,7 @@ def _finish_split(split: str, folder: Path, jobs: Sequence[_Job], bad: BadRecord
     sums: Counter[str] = Counter()
     categories: Counter[str] = Counter()
     digests = [read_json(job.note).get("sha256", "") for job in jobs]
-    columns = QUESTION_COLUMNS.with_metadata({DIGEST: hashlib.sha256("".join(digests).encode()).hexdigest()})
+    columns = reader.QUESTION_COLUMNS.with_metadata({reader.DIGEST: hashlib.sha256("".join(digests).encode()).hexdigest()})
     with (
         file_aside(folder / f"questions-{split}.parquet") as aside,
         pq.ParquetWriter(aside, columns, compression="zstd", write_page_checksum=True) as writer,

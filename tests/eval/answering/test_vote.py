@@ -148,7 +148,7 @@ def test_the_command_scores_the_vote_and_keeps_its_answers(warehouse, tmp_path, 
         questions = [question for picture in pictures for question in picture.questions]
         return [[{"answer": q.answer, "order": list(range(len(q.regions)))}] * 2 for q in questions]
 
-    monkeypatch.setattr(command, "answer_questions", first)
+    monkeypatch.setattr(command.asking, "answer_questions", first)
     monkeypatch.setattr(command, "further_answers", further)
     out = tmp_path / "out"
     line = ["--checkpoint", "anywhere", "--data", str(warehouse), "--out", str(out)]
@@ -170,7 +170,7 @@ def test_the_command_scores_the_vote_and_keeps_its_answers(warehouse, tmp_path, 
 
 
 def test_a_vote_of_one_is_refused_before_the_model_is_asked(warehouse, tmp_path, loaded_model, monkeypatch):
-    monkeypatch.setattr(command, "answer_questions", lambda *_, **__: pytest.fail("was asked"))
+    monkeypatch.setattr(command.asking, "answer_questions", lambda *_, **__: pytest.fail("was asked"))
     line = ["--checkpoint", "anywhere", "--data", str(warehouse), "--out", str(tmp_path / "out")]
     with pytest.raises(SystemExit, match="at least 2 answers"):
         main([*line, "--answers", "vote", "--vote_answers", "1"])
