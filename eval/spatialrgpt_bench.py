@@ -41,11 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from smolrgpt_jax.generation.engine import AnswerOptions
 
         options = AnswerOptions(args.batch_size, args.max_new_tokens or model.answer_tokens, on_bad_record=bad)
+        about = asking.run_details(model, "eval.spatialrgpt_bench", checkpoint=args.checkpoint, data=file)
         metrics = evaluate(
-            pictures,
-            lambda asked: asking.answer_questions(model, asked, options, args.out),
-            args.out,
-            asking.run_details(model, "eval.spatialrgpt_bench", checkpoint=args.checkpoint, data=file),
+            pictures, lambda asked: asking.answer_questions(model, asked, options, args.out), args.out, about
         )
         asking.remove_journal(args.out)
     if not asking.is_first_process():

@@ -209,12 +209,8 @@ class SmolRGPTConfig:
 
 # What checkpoints hold that were written when the sizes also said how the model is computed (None: whatever it is) and which
 # parts of it a study had left out.
-_OLD_FIELDS = dict.fromkeys(("compute_dtype", "remat", "attention", "scan_layers")) | {
-    "depth_pathway": "separate",
-    "refiners": True,
-    "picture_tokens": True,
-    "region_extent": False,
-}
+_OLD_FIELDS: dict[str, Any] = dict.fromkeys(("compute_dtype", "remat", "attention", "scan_layers"))
+_OLD_FIELDS |= {"depth_pathway": "separate", "refiners": True, "picture_tokens": True, "region_extent": False}
 
 
 def _subclass(name: str) -> type[SmolRGPTConfig]:

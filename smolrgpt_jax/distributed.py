@@ -29,11 +29,7 @@ PORT = 8476  # JAX's default on TPUs, 8482, is often closed between hosts
 INITIALIZATION_TIMEOUT = 600  # seconds; hosts of a pod install and boot at different speeds
 HEARTBEAT_TIMEOUT = 30  # seconds until a silent process counts as dead
 # Flag of launch.train -> environment variable with the same meaning.
-VARIABLES = {
-    "coordinator_address": "JAX_COORDINATOR_ADDRESS",
-    "num_processes": "JAX_NUM_PROCESSES",
-    "process_id": "JAX_PROCESS_ID",
-}
+VARIABLES = {name: f"JAX_{name.upper()}" for name in ("coordinator_address", "num_processes", "process_id")}
 SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 PARENT = "SMOLRGPT_PARENT"  # its process id, which tells a child that it is one

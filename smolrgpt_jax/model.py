@@ -67,15 +67,10 @@ class Model(Checkpoint):
         self, *inputs: Any, max_new_tokens: int = 120, sampling: Sampling = GREEDY, seed: int = 0, **named: Any
     ) -> np.ndarray:
         """Continues left-padded prompts (arguments as in `forward`): int32[B, max_new_tokens], eos after a row's first eos."""
-        ids = generate(
-            decode_weights(self.config, self.compute, self.params),
-            self._prompts(max_new_tokens, *inputs, **named),
-            jax.random.key(seed),
-            max_new_tokens=max_new_tokens,
-            eos_id=self.eos_id,
-            sampling=sampling,
-        )
-        return np.asarray(ids)
+        batch, key = self._prompts(max_new_tokens, *inputs, **named), jax.random.key(seed)
+        weights = decode_weights(self.config, self.compute, self.params)
+        limits = {"max_new_tokens": max_new_tokens, "eos_id": self.eos_id}
+        return np.asarray(generate(weights, batch, key, **limits, sampling=sampling))
 
     def stream(self, *inputs: Any, max_new_tokens: int = 120, **named: Any) -> Iterator[np.ndarray]:
         """Yields the columns of the greedy `generate`, int32[B] each, as they are made, until every row has ended."""

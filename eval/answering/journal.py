@@ -91,11 +91,8 @@ def open_journal(path: str | Path, model: "Model", pictures: Sequence[Picture], 
 
     Raises ValueError as `Journal`, and RunError where several processes would answer other questions or with other models.
     """
-    asked = [
-        (picture.id, dataclasses.replace(question, answer=None, normalized_answer=None))
-        for picture in pictures
-        for question in picture.questions
-    ]
+    every = [(picture.id, question) for picture in pictures for question in picture.questions]
+    asked = [(name, dataclasses.replace(question, answer=None, normalized_answer=None)) for name, question in every]
     identity = {
         "parameters": params_fingerprint(model.params),
         "configuration": model.config.to_dict() | {"chat_format": model.tokenizer.format.differences()},

@@ -118,11 +118,8 @@ def further_answers(
         said = answer_questions(model, copies, how, out, part)
         names = (question.id for picture in copies for question in picture.questions)
         texts |= {name: str(described(answer)["answer"]) for name, answer in zip(names, said, strict=True)}
-    return [
-        [{"answer": texts[a.question.id], "order": list(a.order)} for a in found]
-        for questions in again
-        for found in questions
-    ]
+    each = (found for questions in again for found in questions)
+    return [[{"answer": texts[a.question.id], "order": list(a.order)} for a in found] for found in each]
 
 
 def with_further(answers: Sequence[Answered], further: Sequence[Sequence[dict]]) -> list[Answered]:

@@ -105,20 +105,12 @@ def _calibration(groups: Sequence[Sequence[Mapping]]) -> dict | None:
     answers, truths = (np.concatenate(parts) for parts in zip(*pairs))
     spread = truths - truths.mean()
     slope = float(spread @ answers / (spread @ spread)) if spread.any() else None
-    return {
-        "slope": slope,
-        "intercept": None if slope is None else float(answers.mean() - slope * truths.mean()),
-        "groups": [
-            {
-                "truth": float(truth.mean()),
-                "answer": float(answer.mean()),
-                "lower": float(np.percentile(answer, 25)),
-                "upper": float(np.percentile(answer, 75)),
-                "n": answer.size,
-            }
-            for answer, truth in pairs
-        ],
-    }
+    intercept = None if slope is None else float(answers.mean() - slope * truths.mean())
+    groups = []
+    for answer, truth in pairs:
+        quartiles = dict(zip(("lower", "upper"), np.percentile(answer, (25, 75)).tolist()))
+        groups.append({"truth": float(truth.mean()), "answer": float(answer.mean()), **quartiles, "n": answer.size})
+    return {"slope": slope, "intercept": intercept, "groups": groups}
 
 
 def _by_distance(items: Sequence[Mapping]) -> list[tuple[tuple[float, float], list[Mapping]]]:

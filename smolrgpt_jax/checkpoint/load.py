@@ -128,8 +128,5 @@ def write_start(source: str | Path, destination: str | Path, parts: Sequence[str
     read = read_checkpoint(source)
     params = {**read.params, **draw(read.config, parts, seed)}
     tokenizer = None if read.tokenizer is None else tokenizer_files(read.tokenizer)
-    orbax.save(
-        destination,
-        params,
-        orbax.Meta(read.config, tokenizer, read.layout, None if read.run is None else dict(read.run)),
-    )
+    run = None if read.run is None else dict(read.run)
+    orbax.save(destination, params, orbax.Meta(read.config, tokenizer, read.layout, run))

@@ -193,12 +193,8 @@ def _named(what: str) -> Iterator[None]:
             cause = cause.__cause__
         # TensorStore wraps the system's own words in its chain of calls.
         system = re.search(r"([^:]*) \[os_error_code", str(cause))
-        reason = (
-            system[1].strip()
-            if system
-            else getattr(cause, "strerror", None) or re.split(r"\n| \[tensorstore_spec", str(cause))[0]
-        )
-        raise CheckpointError(f"{what}: {reason}") from error
+        reason = getattr(cause, "strerror", None) or re.split(r"\n| \[tensorstore_spec", str(cause))[0]
+        raise CheckpointError(f"{what}: {system[1].strip() if system else reason}") from error
 
 
 def _damage_named(path: Path) -> AbstractContextManager[None]:
@@ -215,11 +211,8 @@ def read_meta(path: str | Path) -> Meta:
             raise CheckpointError(f"{path} is not a {FORMAT} checkpoint")
         config, layout = SmolRGPTConfig.from_dict(values["config"]), values.get("torch_layout")
         tokenizer, run = values.get("tokenizer"), values.get("run")
-        sections = [
-            tokenizer or {},
-            run or {},
-            *((run or {}).get(part) or {} for part in ("run", "selection", "metrics")),
-        ]
+        parts = ((run or {}).get(part) or {} for part in ("run", "selection", "metrics"))
+        sections = [tokenizer or {}, run or {}, *parts]
         if not all(isinstance(s, dict) for s in sections) or not all(isinstance(t, str) for t in sections[0].values()):
             raise CheckpointError(f"{path} is damaged: what it says of its tokenizer or run is no JSON object of names")
         return Meta(config, tokenizer, layout and TorchLayout(**layout), run)

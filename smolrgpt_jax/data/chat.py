@@ -206,13 +206,8 @@ class ChatTokenizer:
           and of its end, which training counts. `prefix` + ids are the ids of the whole conversation.
         """
         pair = MASK_RGB_TOKEN + MASK_DEPTH_TOKEN
-        bodies = self._batch(
-            [
-                f"{text.replace(MASK, pair) if index % 2 == 0 else text}{END}\n"
-                for turns in conversations
-                for index, text in enumerate(turns)
-            ]
-        )
+        said = [(index, text) for turns in conversations for index, text in enumerate(turns)]
+        bodies = self._batch([f"{text if index % 2 else text.replace(MASK, pair)}{END}\n" for index, text in said])
         tokenised = []
         for turns in conversations:
             parts = [next(bodies) for _ in turns]

@@ -35,6 +35,8 @@ from smolrgpt_jax.models.smolrgpt import abstract_params
 FILES = {"run": runner} | {
     m.__name__.split(".")[-1]: m for m in (inputs, masks, images, records, regions, workings, errors, files)
 }
+# What the manifest says of every export.
+HOW_TO_CALL = files.read_json(Path(__file__).with_name("manifest.json"), dict)
 
 
 def write_export(
@@ -59,11 +61,8 @@ def write_export(
             text = Path(str(source.__file__)).read_text(encoding="utf-8")
             (folder / f"{name}.py").write_text(re.sub(r"from smolrgpt_jax\.(data\.)?", "from ", text), encoding="utf-8")
         manifest = _manifest(model, model.tokenizer, settings, exported)
-        manifest["sha256"] = {
-            file.relative_to(folder).as_posix(): runner.sha256(file)
-            for file in sorted(folder.rglob("*"))
-            if file.is_file()
-        }
+        held = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+        manifest["sha256"] = {file.relative_to(folder).as_posix(): runner.sha256(file) for file in held}
         (folder / runner.MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     return manifest
 
@@ -101,20 +100,7 @@ def _manifest(
             "end": f"{END}\n",
             "assistant": f"{START}assistant\n",
         },
-        "preprocessing": {
-            "images": "RGB, resized to a square of image_size with Pillow's BILINEAR filter, (value / 255 - 0.5) / 0.5",
-            "depths": "8-bit grey (more bits scaled to it), near is dark, Pillow's NEAREST filter, value / 255, three equal channels",
-            "region_masks": "0 or 1 at the picture's size, sampled to mask_grid x mask_grid: bilinear, half-pixel centres, no "
-            "antialiasing; masks of unused regions are zero",
-            "input_ids": "chat.user, image_tokens times chat.image, the question with chat.region for each region (its number "
-            "before it if region_names) and chat.end, chat.assistant: each tokenised by itself; padded on the left",
-        },
-        "calls": {
-            "feature_index": "-1 for text, else the row of features that takes the token's place: t for the t-th image token, then "
-            "image_tokens + r and image_tokens + regions + r for the mask_rgb and mask_depth token of region r, from 0; with "
-            "encode_rgb, which needs no depth, -1 for regions too",
-            "step": "0 for the token that follows the prompt, then 1, 2, ...",
-        },
+        **HOW_TO_CALL,
         "programs": {name: _describe(name, program) for name, program in exported.items()},
     }
 

@@ -43,27 +43,21 @@ class ExportSettings:
         """Raises ValueError for settings that make no sense, or that this model and its tokenizer cannot have."""
         unknown = [name for name in self.platforms if name not in PLATFORMS]
         needed = tokenizer.prefix(config.image_tokens).size + tokenizer.question("")[0].size
-        longest, most = self.prompt_tokens + self.new_tokens, config.decoder.max_positions
-        vocabulary = config.decoder.vocab_size
+        asked, new, most = self.prompt_tokens, self.new_tokens, config.decoder.max_positions
+        known, vocabulary = tokenizer.vocab_size, config.decoder.vocab_size
         problems = [
             (not self.platforms, "no platform is given"),
             (unknown, f"there is no platform {', '.join(unknown)!r}, choose from {', '.join(PLATFORMS)}"),
             (self.dtype not in ("float32", "bfloat16"), f"dtype is {self.dtype!r}, must be float32 or bfloat16"),
             (self.batch is not None and self.batch < 1, f"batch is {self.batch}, must be at least 1"),
             (self.regions < 0, f"regions is {self.regions}, must be at least 0"),
-            (self.new_tokens < 1, f"new_tokens is {self.new_tokens}, must be at least 1"),
+            (new < 1, f"new_tokens is {new}, must be at least 1"),
+            (known != vocabulary, f"the tokenizer has {known} tokens, the model {vocabulary}"),
             (
-                tokenizer.vocab_size != vocabulary,
-                f"the tokenizer has {tokenizer.vocab_size} tokens, the model {vocabulary}",
+                asked <= needed,
+                f"prompts of {asked} tokens are too short: the picture and the chat format take {needed}",
             ),
-            (
-                self.prompt_tokens <= needed,
-                f"prompts of {self.prompt_tokens} tokens are too short: the picture and the chat format take {needed}",
-            ),
-            (
-                longest > most,
-                f"{self.prompt_tokens} prompt tokens and {self.new_tokens} new ones exceed the model's {most} positions",
-            ),
+            (asked + new > most, f"{asked} prompt tokens and {new} new ones exceed the model's {most} positions"),
         ]
         for applies, problem in problems:
             if applies:
@@ -137,10 +131,8 @@ def export_programs(
     """
     settings.check(config, tokenizer)
     shapes = abstract_params(config)
-    params = {
-        name: jax.ShapeDtypeStruct(shape.shape, stored_dtype(name, settings.dtype, shapes))
-        for name, shape in shapes.items()
-    }
+    dtypes = {name: stored_dtype(name, settings.dtype, shapes) for name in shapes}
+    params = {name: jax.ShapeDtypeStruct(shape.shape, dtypes[name]) for name, shape in shapes.items()}
     exported = {}
     # GPUs and TPUs would round float32 products; a float32 export is asked for to have them exact.
     precision = "highest" if settings.dtype == "float32" else "default"

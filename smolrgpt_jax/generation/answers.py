@@ -53,13 +53,8 @@ def generate_answers(
         raise ValueError("the checkpoint brings no tokenizer, answers cannot be read")
     texts: dict[str, str] = {} if kept is None else dict(kept.answers)
     cut_off: set[str] = set() if kept is None else set(kept.cut_off)
-    prompts = plan_prompts(
-        pictures[jax.process_index() :: jax.process_count()],
-        tokenizer,
-        prompt_shape(model.config),
-        answered=texts,
-        on_bad_record=options.on_bad_record,
-    )
+    own, shape = pictures[jax.process_index() :: jax.process_count()], prompt_shape(model.config)
+    prompts = plan_prompts(own, tokenizer, shape, answered=texts, on_bad_record=options.on_bad_record)
     mark = tokenizer.tokens(CLOSING)
 
     def is_cut(ids: list[int]) -> bool:

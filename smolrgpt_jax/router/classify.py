@@ -29,14 +29,8 @@ KIND_FIELD = "router_text"  # of a router's config.json: which kind it was train
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
 # What Hugging Face folders hold for a tokenizer; all but the first only serve transformers.
-TOKENIZER_FILES = (
-    TOKENIZER_FILE,
-    CONFIG_FILE,
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-)
+TOKENIZER_FILES = [TOKENIZER_FILE, CONFIG_FILE]
+TOKENIZER_FILES += ["special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"]
 BATCH = 32  # texts
 SHORTEST = 32  # tokens; fewer would only make more shapes to compile
 

@@ -172,11 +172,8 @@ class StepsTrace:
     either is 0."""
 
     def __init__(self, workdir: Path, first: int, steps: int):
-        self._folder, self._steps, self._running = (
-            workdir / PROFILE,
-            range(first, first + steps if first else first),
-            False,
-        )
+        self._folder, self._running = workdir / PROFILE, False
+        self._steps = range(first, first + steps if first else first)
 
     def before(self, step: int) -> None:
         """To be called before a step is started. A run that was resumed within the steps traces what is left of them."""

@@ -155,17 +155,12 @@ def _write_records(folder: Path, config: WarehouseConfig, made: dict[str, list[M
             write_list(folder / "test.json", map(_without_answer, records))
         else:
             write_list(folder / f"{split}.json", records)
-            regions = (
-                _record(scene.name, c.prompt, c.text, c.regions, config, category="region_caption")
-                for scene in scenes
-                for c in scene.region_captions
-            )
+            named = [(scene.name, c) for scene in scenes for c in scene.region_captions]
+            kind = {"category": "region_caption"}
+            regions = (_record(name, c.prompt, c.text, c.regions, config, **kind) for name, c in named)
             write_list(folder / f"{split}_regions.json", regions)
-            captions = (
-                {"id": f"{scene.name}-{i}", **_chat(scene.name, f"{IMAGE}\n{c.prompt}", c.text)}
-                for scene in scenes
-                for i, c in enumerate(scene.scene_captions)
-            )
+            whole = [(scene.name, i, c) for scene in scenes for i, c in enumerate(scene.scene_captions)]
+            captions = ({"id": f"{n}-{i}", **_chat(n, f"{IMAGE}\n{c.prompt}", c.text)} for n, i, c in whole)
             write_list(folder / f"{split}_captions.json", captions)
         metadata["splits"][split] = _statistics(scenes, [question for questions in chosen for question in questions])
     metadata["formats"] = write_formats(folder, config, made)

@@ -218,7 +218,7 @@ def test_closing_values_come_with_the_texts(monkeypatch, warehouse, loaded_model
 def test_categories_are_told_by_the_wording_where_the_records_do_not(warehouse):
     questions = [question for picture in read_warehouse(warehouse, "val") for question in picture.questions]
     unknown = [dataclasses.replace(question, category="") for question in questions]
-    assert list(map(command.asked_category, unknown)) == [question.category for question in questions]
+    assert list(map(command.asking.asked_category, unknown)) == [question.category for question in questions]
 
 
 def test_a_split_with_some_answers_is_refused_before_anything_is_asked(warehouse, tmp_path):

@@ -139,16 +139,11 @@ def _jobs(template: tfds.core.ShardedFileTemplate, pictures: Sequence[Picture], 
 def _check_settings(aside: Path, splits: Mapping[str, Sequence[Picture]], config: PrepareConfig) -> None:
     """Writes what is prepared, or compares it with what an interrupted run in this folder was about."""
     file = aside / reader.SETTINGS_FILE
-    settings = dataclasses.asdict(config) | {
-        "splits": {
-            split: {
-                "pictures": len(pictures),
-                "questions": sum(len(picture.questions) for picture in pictures),
-                "sha256": _digest(pictures),
-            }
-            for split, pictures in splits.items()
-        }
+    held = {
+        split: {"pictures": len(found), "questions": sum(len(p.questions) for p in found), "sha256": _digest(found)}
+        for split, found in splits.items()
     }
+    settings = dataclasses.asdict(config) | {"splits": held}
     if not file.exists():
         write_json(file, settings)
     elif read_json(file) != settings:

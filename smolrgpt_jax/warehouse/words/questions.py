@@ -14,7 +14,7 @@ from smolrgpt_jax.warehouse.parameters import AnswerStyle
 from smolrgpt_jax.warehouse.picture.view import Region, floor_distance, is_inside
 from smolrgpt_jax.warehouse.scene.objects import Rng, pick
 from smolrgpt_jax.warehouse.words import worked
-from smolrgpt_jax.warehouse.words.wordings import WORDINGS
+from smolrgpt_jax.warehouse.words.wordings import FORMS, WORDINGS
 
 SIDE_MARGIN = 0.02  # of the picture's width, between two centroids that are compared
 DISTANCE_MARGIN = 0.10  # relative, between the nearest and the next
@@ -182,7 +182,7 @@ class Draft:
 
 
 class Asker:
-    """Draws questions about what is seen of one scene; all choices come from the generator.
+    """Draws questions about what is seen of one scene; all choices come from the generator. A function for every form in FORMS.
 
     counted: number of the buffer that counting may ask about, 0 for none.
     """
@@ -193,14 +193,14 @@ class Asker:
 
     def ask(self, category: str, most: int) -> list[Asked]:
         """Up to `most` different questions of one category, in random order of their forms."""
-        forms, weights = zip(*FORMS[category])
+        forms, weights = zip(*FORMS[category].items())
         asked: dict[Hashable, Asked] = {}
         for _ in range(6 * most):
             if len(asked) == most:
                 break
             self._shuffle()
             with contextlib.suppress(Unclear):
-                question = forms[self.rng.choice(len(forms), p=weights)](self)
+                question = getattr(self, f"_{forms[self.rng.choice(len(forms), p=weights)]}")()
                 asked.setdefault(question.about, question)
         return list(asked.values())
 
@@ -362,23 +362,3 @@ def _first(number: int, group: list[Region]) -> list[Region]:
     if len(group) < number:
         raise Unclear
     return group[:number]
-
-
-# Ways to ask of each category, and how often each is drawn.
-FORMS = {
-    "left_right": ((Asker._left_right, 1.0),),
-    "count": ((Asker._count, 1.0),),
-    "mcq": (
-        (Asker._pallet_for_one, 0.35),
-        (Asker._pallet_for_empty, 0.35),
-        (Asker._buffer_near, 0.14),
-        (Asker._outermost, 0.16),
-    ),
-    "distance": (
-        (Asker._distance_of_two, 0.35),
-        (Asker._distance_of_extremes, 0.13),
-        (Asker._distance_to_buffer, 0.2),
-        (Asker._distance_to_shelf, 0.17),
-        (Asker._distance_of_transporter, 0.15),
-    ),
-}
