@@ -61,7 +61,6 @@ def needed_per_second() -> float:
 
 
 def table(rates: Mapping[str, float]) -> str:
-    """The Markdown table of questions per second by loader."""
     first, need = next(iter(rates.values())), needed_per_second()
     rows = (f"{name} | {rate:,.1f} | {rate / first:.1f} x | {need / rate:,.0f}" for name, rate in rates.items())
     return markdown("loader | questions/s per core | ratio | cores for 256 v5e chips", rows)

@@ -130,7 +130,6 @@ def measure(
 
 
 def table(cases: Sequence[Case]) -> str:
-    """The Markdown table of a measurement."""
     rows = []
     for case in cases:
         count, (theirs, theirs_cpu), (ours, ours_cpu) = case.questions, case.torch, case.engine

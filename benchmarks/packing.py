@@ -35,8 +35,6 @@ ROWS = ((512, 2), (768, 2), (1024, 2), (2048, 4))  # tokens and pictures of a ro
 
 @dataclasses.dataclass
 class Case:
-    """Rows of one kind."""
-
     name: str  # for the table
     rows: PackedRows
     batch: dict[str, np.ndarray]  # those of the timed step
@@ -91,7 +89,6 @@ def measure(config: SmolRGPTConfig, measured: Sequence[Case], rounds: int) -> No
 
 
 def table(measured: Sequence[Case]) -> str:
-    """The Markdown table of a measurement."""
     rows = (
         f"{case.name} | {case.rows.plan.fill:.1%} | {case.rows.plan.questions_per_row:.1f} | {case.per_question:.3g} | "
         f"{measured[0].per_question / case.per_question:.2f} x"

@@ -17,6 +17,7 @@ import ctypes
 import gc
 import os
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,14 +56,6 @@ GRADIENT_ROWS = 3
 ENCODED = (
     "vision_features_rgb vision_features_depth image_tokens depth_tokens rgb_refined depth_refined region_rgb region_depth"
 ).split()
-TOWERS = {
-    "vision_encoder": "encoder",
-    "MP": "RGB connector",
-    "MP_depth": "depth connector",
-    "rgb_refiner": "RGB refiner",
-    "depth_refiner": "depth refiner",
-    "decoder": "decoder",
-}
 
 
 class Inputs(NamedTuple):
@@ -244,15 +237,15 @@ def compare_gradients(model: Model, batch: Conversations, store: Mapping[str, np
     theirs = float(store["gradient_loss"])
     difference = abs(float(loss) - theirs)
     yield Line("loss that is differentiated", difference, difference / theirs, TOLERANCE)
-    lines: dict[str, list[Line]] = {tower: [] for tower in TOWERS}
+    lines: dict[str, list[Line]] = defaultdict(list)
     compared = set()
     for entry in entries(config):
         tied = config.decoder.tied_head and entry.torch == "decoder.token_embedding.weight"
         name = "decoder.head.weight" if tied else entry.torch
         compared.add(f"gradient.{name}")
         value = gradients[entry.jax] if entry.layer is None else gradients[entry.jax][entry.layer]
-        tower = name.split(".")[0]
-        about = f"gradients of the {TOWERS[tower]} (largest: {name})"
+        tower = entry.jax.split("/")[0].removeprefix("vision_").replace("rgb", "RGB").replace("_", " ")
+        about = f"gradients of the {tower} (largest: {name})"
         ours, theirs = entry.to_torch(np.asarray(value)), store[f"gradient.{name}"]
         lines[tower].append(compare(about, ours, theirs, TOLERANCE))
     if only := {name for name in store if name.startswith("gradient.")} - compared:

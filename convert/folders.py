@@ -48,10 +48,8 @@ def torch_to_jax(
         tokenizer = str(source)
     files = None if tokenizer is None else fitting_tokenizer(tokenizer, config, str(source))
     checkpoints.save(destination, params, checkpoints.Meta(config, files, layout))
-    return {
-        "tensors": sum(map(len, layout.files.values())),
-        "parameters": sum(info.size for info in params.infos.values()),
-    }
+    parameters = sum(info.size for info in params.infos.values())
+    return {"tensors": sum(map(len, layout.files.values())), "parameters": parameters}
 
 
 def jax_to_torch(
@@ -152,9 +150,7 @@ def build(
         raise CheckpointError(f"{eyes} and {tongue} make no model: {error}") from error
     sources = _sources(config, eyes, "vision_encoder.", "siglip") | _sources(config, tongue, "decoder.", "llama")
     # Of the vocabulary only the last rows are used.
-    vocabulary = (
-        ["decoder/token_embedding"] if config.decoder.tied_head else ["decoder/token_embedding", "decoder/head"]
-    )
+    vocabulary = ["decoder/token_embedding", *([] if config.decoder.tied_head else ["decoder/head"])]
     fresh = draw(config, [*BETWEEN, *vocabulary], seed)
     shapes = {e.torch: e.torch_shape for e in table}
     made = {e.torch: e for e in table if e.jax in fresh}

@@ -267,10 +267,8 @@ class TorchModel:
         replace = [(image_id, list(features["image_tokens"]))]
         if "region_rgb" in features:
             counts = [mask.shape[-1] for mask in masks]
-            replace += [
-                (image_id + 1, features["region_rgb"].split(counts)),
-                (image_id + 2, features["region_depth"].split(counts)),
-            ]
+            for token_id, kind in ((image_id + 1, "rgb"), (image_id + 2, "depth")):
+                replace.append((token_id, features[f"region_{kind}"].split(counts)))
         for token_id, per_row in replace:
             for row, values in enumerate(per_row):
                 places = np.flatnonzero((ids[row] == token_id) & (np.asarray(attention_mask[row]) != 0))

@@ -121,7 +121,6 @@ def evaluate(model: "Model", phase: str, scenes: int, out: Path) -> dict[str, Sh
 
 
 def table(title: str, shares: Shares) -> str:
-    """Shares as a Markdown table."""
     lines = [f"| {title} | right, % | of |", "|---|---|---|"]
     return "\n".join(lines + [f"| {name} | {row['right']:.1f} | {row['of']} |" for name, row in shares.items()])
 

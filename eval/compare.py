@@ -12,7 +12,7 @@ from pathlib import Path
 
 from eval.command_line import command_line
 from eval.scoring.intervals import category_intervals, describe_bootstrap, describe_interval, mcnemar
-from eval.scoring.official import is_correct
+from eval.scoring.official import is_right
 from eval.scoring.results import check_same, read_records, read_value
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
 from smolrgpt_jax.errors import DataError, told
@@ -53,7 +53,7 @@ def compare_runs(first: Run, second: Run, names: tuple[str, str], out: Path | No
     items = [(first[name], second[name]) for name in first]
     clusters = [a["image"] for a, _ in items]
     categories = [a["category"] for a, _ in items]
-    right = [tuple(is_correct(i["category"], i["normalized_answer"], i["truth"]) for i in pair) for pair in items]
+    right = [tuple(map(is_right, pair)) for pair in items]
     gains = [float(b) - float(a) for a, b in right]
     present = [name for name in WAREHOUSE_CATEGORIES if name in categories]
     intervals = category_intervals(clusters, categories, gains, present)

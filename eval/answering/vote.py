@@ -123,5 +123,4 @@ def further_answers(
 
 
 def with_further(answers: Sequence[Answered], further: Sequence[Sequence[dict]]) -> list[Answered]:
-    """The answers, each with the further ones to the same question."""
     return [{**described(answer), "further": list(more)} for answer, more in zip(answers, further, strict=True)]

@@ -27,7 +27,6 @@ def serve(listening: socket.socket, model: Model, title: str, examples: Sequence
     turn = asyncio.Lock()
 
     def build_page() -> None:
-        """Builds one visitor's page."""
         ui.add_css(_STYLE)
         ui.add_body_html(f"<script>{_SCRIPT}</script>")
         ui.colors(primary="#1668c7")

@@ -111,7 +111,6 @@ class PicturePanel:
         self.refresh()
 
     def choose_example(self, index: int | None) -> None:
-        """Shows a picture of the data set."""
         if index is None or self._examples[index] is self.example:
             return
         picture = self._examples[index]
@@ -126,7 +125,6 @@ class PicturePanel:
         self.show(MarkedPicture(image, depth, list(known)))
 
     def show(self, marked: MarkedPicture) -> None:
-        """Shows another picture."""
         self.marked = marked
         self._mode.set_value("pick" if marked.candidates else "box")
         self.on_picture()

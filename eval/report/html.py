@@ -16,7 +16,7 @@ from eval.reading.ballots import ballots_of, describe_ballots, elected
 from eval.report.charts import calibration_plot, confusion, curve, error_bars, mcq_bars, scatter
 from eval.report.overlay import colour_of, draw_question, jpeg_data_uri
 from eval.scoring.blind import template
-from eval.scoring.official import is_correct
+from eval.scoring.official import is_right
 from smolrgpt_jax.data.records import MASK, WAREHOUSE_CATEGORIES, Picture, Question
 from smolrgpt_jax.data.workings import split_workings
 from smolrgpt_jax.files import write_text
@@ -52,9 +52,7 @@ def write_report(
       run_info: what produced the numbers; "checkpoint", "data", "command", "seed" and "config" (a dict) have their own places.
     """
     metrics = _OPTIONAL | {name: value for name, value in metrics.items() if value is not None}
-    judged = [
-        dict(item, right=is_correct(item["category"], item["normalized_answer"], item["truth"])) for item in predictions
-    ]
+    judged = [dict(item, right=is_right(item)) for item in predictions]
     groups = {category: [item for item in judged if item["category"] == category] for category in WAREHOUSE_CATEGORIES}
     units, calibration = {"distance": "m", "count": "objects"}, metrics["calibration"]
     render(

@@ -14,7 +14,7 @@ import numpy as np
 from eval.reading.doubt import readability
 from eval.scoring.blind import template
 from eval.scoring.intervals import category_intervals, describe_bootstrap
-from eval.scoring.official import is_correct
+from eval.scoring.official import is_right
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
 
 # Metres; an object inside the buffer has distance 0 and a bin of its own.
@@ -31,7 +31,8 @@ def describe_details(items: Sequence[Mapping]) -> dict:
     """
     by_picture = all(item.get("image") is not None for item in items)
     clusters = [item["image"] if by_picture else item["id"] for item in items]
-    intervals = category_intervals(clusters, [item["category"] for item in items], _rights(items), WAREHOUSE_CATEGORIES)
+    rights = list(map(is_right, items))
+    intervals = category_intervals(clusters, [item["category"] for item in items], rights, WAREHOUSE_CATEGORIES)
     details = {
         "intervals": {"S1": intervals.pop("mean")} | intervals,
         "bootstrap": describe_bootstrap(clusters, "picture" if by_picture else "question"),
@@ -51,7 +52,7 @@ def abstracted(question: str) -> str:
 def template_scores(items: Sequence[Mapping]) -> list[dict]:
     """Dicts of category, template, questions, correct and accuracy (percent), by category, the most frequent first."""
     rights: dict[tuple[str, str], list[bool]] = defaultdict(list)
-    for item, right in zip(items, _rights(items)):
+    for item, right in zip(items, map(is_right, items)):
         rights[item["category"], abstracted(item["question"])].append(right)
     rows = []
     for (category, words), found in rights.items():
@@ -73,7 +74,7 @@ def distance_errors(items: Sequence[Mapping]) -> list[dict]:
         answers, truths = _readable(found)
         error = answers - truths
         absolute = np.abs(error)
-        accuracy = 100 * sum(_rights(found)) / len(found)
+        accuracy = 100 * sum(map(is_right, found)) / len(found)
         row = {"low": low, "high": high, "questions": len(found), "readable": len(error), "accuracy": accuracy}
         statistics = (None,) * len(_ERRORS)
         if error.size:
@@ -129,7 +130,3 @@ def _readable(items: Sequence[Mapping]) -> tuple[np.ndarray, np.ndarray]:
     pairs = [(item["normalized_answer"], item["truth"]) for item in items if item["normalized_answer"] is not None]
     answers, truths = np.array(pairs, np.float64).reshape(-1, 2).T
     return answers, truths
-
-
-def _rights(items: Sequence[Mapping]) -> list[bool]:
-    return [is_correct(item["category"], item["normalized_answer"], item["truth"]) for item in items]

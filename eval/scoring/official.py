@@ -34,6 +34,11 @@ def is_correct(category: str, predicted: Answer, truth: str | float) -> bool:
     return predicted == truth
 
 
+def is_right(item: Mapping) -> bool:
+    """Whether the answer of an item of predictions.json counts."""
+    return is_correct(item["category"], item["normalized_answer"], item["truth"])
+
+
 def official_value(category: str, value: object) -> str | int | float:
     """Reads a value as the published scorer does; raises ValueError where that ends with a traceback.
 

@@ -13,7 +13,7 @@ from eval.answering.asking import Answerer, answer_questions, run_details
 from eval.answering.warehouse import evaluate
 from eval.report.plots import COLOURS, percent_plot
 from eval.scoring.intervals import category_intervals, describe_interval, student_intervals
-from eval.scoring.official import is_correct
+from eval.scoring.official import is_right
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, Picture
 from smolrgpt_jax.files import read_json, results_folder, write_json
 
@@ -74,12 +74,8 @@ def paired_differences(first: Path, second: Path) -> Scores:
 
     The intervals draw whole pictures. The truths may differ: a question whose masks were moved has another.
     """
-
-    def right(item: Mapping[str, Any]) -> bool:
-        return is_correct(item["category"], item["normalized_answer"], item["truth"])
-
     before, after = map(read_predictions, (first, second))
-    gains = [(i["image"], i["category"], float(right(i)) - right(before[name])) for name, i in after.items()]
+    gains = [(i["image"], i["category"], float(is_right(i)) - is_right(before[name])) for name, i in after.items()]
     return value_intervals(gains, {category: category for category in WAREHOUSE_CATEGORIES}, "S1")
 
 

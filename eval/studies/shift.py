@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs import studies as configs
-from eval.scoring.official import is_correct
+from eval.scoring.official import is_right
 from eval.studies.findings import Found, Limits, markdown, of_one_run, read_predictions, score, write_study
 from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.files import read_json, write_text
@@ -52,8 +52,7 @@ def scores_by_masks(folder: Path, annotations: Path) -> dict[str, list[bool]]:
     for name, item in read_predictions(folder).items():
         if item["category"] in LISTS:
             number = next(number for number, most in MASKS.items() if masks[name] <= most)
-            right = is_correct(item["category"], item["normalized_answer"], item["truth"])
-            found[f"{item['category']}, {number}"].append(right)
+            found[f"{item['category']}, {number}"].append(is_right(item))
     return found
 
 

@@ -37,9 +37,7 @@ class VariantConfig(SmolRGPTConfig):
         True  # regions are pooled from refined maps, or from the connectors', each cell repeated to the masks' size
     )
     picture_tokens: bool = True  # whether the image tokens hold the picture or zeros
-    region_extent: bool = (
-        False  # whether place and size of the mask, and the depth under it, go into a region's RGB token
-    )
+    region_extent: bool = False  # place and size of the mask, and the depth under it, go into a region's RGB token
 
     def __post_init__(self) -> None:
         super().__post_init__()

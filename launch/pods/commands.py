@@ -43,11 +43,9 @@ class Runner:
         return done.returncode, (done.stderr if done.returncode else done.stdout).strip()
 
     def say(self, what: str) -> None:
-        """Tells the user what was found."""
         print(f"{time.strftime('%H:%M:%S')} {what}", flush=True)
 
     def pause(self, seconds: float) -> None:
-        """Waits before the next look."""
         time.sleep(seconds)
 
     def _check(self, command: Sequence[str]) -> None:

@@ -15,29 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from smolrgpt_jax.checkpoint.mapping import (
-    INV_FREQ,
-    TIED_NAMES,
-    StreamedParams,
-    entries,
-    params_from_tensors,
-    rotary_buffer,
-    tensors_from_params,
-)
-from smolrgpt_jax.checkpoint.safetensors_folder import (
-    CONFIG_FILE,
-    DTYPES,
-    SINGLE_FILE,
-    StoredTensor,
-    TorchLayout,
-    check_fit,
-    is_finite,
-    open_tensors,
-    read_config_json,
-    tensor_bytes,
-    untied,
-    write_tensors,
-)
+from smolrgpt_jax.checkpoint import mapping
+from smolrgpt_jax.checkpoint import safetensors_folder as stored
+from smolrgpt_jax.checkpoint.mapping import INV_FREQ, TIED_NAMES, StreamedParams, entries
+from smolrgpt_jax.checkpoint.safetensors_folder import CONFIG_FILE, SINGLE_FILE, StoredTensor, TorchLayout, check_fit
 from smolrgpt_jax.config import DecoderConfig, SmolRGPTConfig, SpecialTokens, VisionConfig
 from smolrgpt_jax.errors import CheckpointError, ConfigError
 
@@ -96,7 +77,7 @@ def config_to_torch(config: SmolRGPTConfig, base: Mapping[str, Any] | None = Non
 
 def read_config(folder: Path) -> SmolRGPTConfig:
     """The configuration that a folder's config.json asks for; raises CheckpointError."""
-    values, path = read_config_json(folder), folder / CONFIG_FILE
+    values, path = stored.read_config_json(folder), folder / CONFIG_FILE
     try:
         config = config_from_torch(values)
         entries(config)
@@ -116,14 +97,14 @@ def read_folder(folder: Path, *, allow_nan: bool = False) -> tuple[SmolRGPTConfi
     infinite weights unless `allow_nan`; that error too lists all such tensors.
     """
     config = read_config(folder)
-    tensors, layout = open_tensors(folder, torch_shapes(config))
+    tensors, layout = stored.open_tensors(folder, torch_shapes(config))
     table = entries(config)
     expected = {entry.torch: entry.torch_shape for entry in table}
     heads = [name for name in TIED_NAMES if name in tensors] if config.decoder.tied_head else []
     if config.decoder.tied_head:
         shape = expected.pop(TIED_NAMES[1])
         expected |= dict.fromkeys(heads or [" or ".join(TIED_NAMES)], shape)
-    buffer = rotary_buffer(config)
+    buffer = mapping.rotary_buffer(config)
     expected |= {INV_FREQ: buffer.shape} if INV_FREQ in tensors else {}
     check_fit(folder, tensors, expected)
     if INV_FREQ in tensors:
@@ -132,19 +113,19 @@ def read_folder(folder: Path, *, allow_nan: bool = False) -> tuple[SmolRGPTConfi
         if not np.allclose(held.astype(np.float32), buffer, rtol=1e-5 if held.dtype == np.float32 else 1e-2):
             raise CheckpointError(f"{folder}: {INV_FREQ} contradicts lm_re_base and the head size of {CONFIG_FILE}")
 
-    def stored(name: str) -> StoredTensor:
+    def tensor_of(name: str) -> StoredTensor:
         """A tied head may stand under either name."""
         return tensors[name if name in tensors else TIED_NAMES[0]]
 
     def read(name: str) -> np.ndarray:
-        array = stored(name).read()
-        if not allow_nan and not is_finite(array) or name in heads and untied(tensors, heads):
-            bad = [] if allow_nan else [name for name, tensor in tensors.items() if not is_finite(tensor.read())]
+        array = tensor_of(name).read()
+        if not allow_nan and not stored.is_finite(array) or name in heads and stored.untied(tensors, heads):
+            bad = [] if allow_nan else [name for name, tensor in tensors.items() if not stored.is_finite(tensor.read())]
             problems = [f"{name} holds NaN or infinite values" for name in bad]
-            check_fit(folder, tensors, expected, problems=[*problems, *untied(tensors, heads)])
+            check_fit(folder, tensors, expected, problems=[*problems, *stored.untied(tensors, heads)])
         return array
 
-    return config, params_from_tensors(table, lambda name: DTYPES[stored(name).dtype], read), layout
+    return config, mapping.params_from_tensors(table, lambda name: stored.DTYPES[tensor_of(name).dtype], read), layout
 
 
 def default_layout(config: SmolRGPTConfig) -> TorchLayout:
@@ -176,7 +157,7 @@ def with_shards(layout: TorchLayout, config: SmolRGPTConfig, max_bytes: int) -> 
     shards: list[list[list[str]]] = []
     room = 0
     for name, dtype in (t for tensors in layout.files.values() for t in tensors):
-        size = tensor_bytes(shapes[name], dtype)
+        size = stored.tensor_bytes(shapes[name], dtype)
         if not shards or size > room:
             shards.append([])
             room = max_bytes
@@ -195,7 +176,7 @@ def torch_shapes(config: SmolRGPTConfig) -> dict[str, tuple[int, ...]]:
     shapes = {e.torch: e.torch_shape for e in entries(config)}
     if config.decoder.tied_head:
         shapes[TIED_NAMES[0]] = shapes[TIED_NAMES[1]]
-    return shapes | {INV_FREQ: rotary_buffer(config).shape}
+    return shapes | {INV_FREQ: mapping.rotary_buffer(config).shape}
 
 
 def write_folder(
@@ -214,7 +195,7 @@ def write_folder(
     """
     layout = default_layout(config) if layout is None else layout
     texts = {CONFIG_FILE: json.dumps(config_to_torch(config, layout.config), indent=4), **(tokenizer or {})}
-    buffer = np.asarray(layout.buffers.get(INV_FREQ, rotary_buffer(config)))
-    tensors = chain([(INV_FREQ, buffer)], tensors_from_params(entries(config), params))
+    buffer = np.asarray(layout.buffers.get(INV_FREQ, mapping.rotary_buffer(config)))
+    tensors = chain([(INV_FREQ, buffer)], mapping.tensors_from_params(entries(config), params))
     twins = dict([TIED_NAMES]) if config.decoder.tied_head else {}
-    write_tensors(folder, layout, torch_shapes(config), tensors, texts, twins, allow_nan=allow_nan)
+    stored.write_tensors(folder, layout, torch_shapes(config), tensors, texts, twins, allow_nan=allow_nan)

@@ -175,7 +175,6 @@ class _Rows:
             self._parts[row], self._space[row] = {}, self._shape.tokens
 
     def plan(self) -> Plan:
-        """The rows as a plan."""
         rows = [parts for parts in self._parts if parts]
         total = max(1, len(rows))
         return Plan(

@@ -202,7 +202,6 @@ def sha256(file: Path) -> str:
 
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.register("type", Path, as_path)
     parser.add_argument(

@@ -182,7 +182,6 @@ class Router:
         return result
 
     def categories(self, texts: Sequence[str], *, progress: bool = False) -> list[str]:
-        """The category of each text."""
         return [self.config.labels[i] for i in np.argmax(self.logits(texts, progress=progress), axis=-1)]
 
 

@@ -31,7 +31,6 @@ def learning_rate(peak: float, steps: int, config: OptimizerConfig) -> optax.Sch
 
 
 def schedules(stage: Stage, steps: int, config: OptimizerConfig) -> dict[str, optax.Schedule]:
-    """One schedule per trained group."""
     return {g.name: learning_rate(float(g.peak), steps, config) for g in stage.groups if g.peak is not None}
 
 

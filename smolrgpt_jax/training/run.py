@@ -125,7 +125,6 @@ class Run:
 
     @property
     def order(self) -> Order:
-        """Which rows make up each batch."""
         weights = list(self.settings["data"]["weights"].values()) or None
         return Order(self.settings["batch_rows"], self.settings["seed"], weights)
 

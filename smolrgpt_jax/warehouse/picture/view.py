@@ -24,8 +24,6 @@ class Rendering:
 
 @dataclasses.dataclass(frozen=True)
 class Region:
-    """One visible thing."""
-
     thing: Thing
     index: int  # its place in the list that `visible_regions` returned
     counts: str  # COCO's compressed run lengths of its visible mask

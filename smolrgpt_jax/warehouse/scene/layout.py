@@ -6,21 +6,10 @@ import math
 import numpy as np
 
 from smolrgpt_jax.warehouse.parameters import FEWEST_PALLETS, WarehouseConfig
-from smolrgpt_jax.warehouse.scene import clutter
+from smolrgpt_jax.warehouse.scene import clutter, objects
 from smolrgpt_jax.warehouse.scene.geometry import Camera, Point, Vector, moved
 from smolrgpt_jax.warehouse.scene.look import Colors, Look, draw_colors, draw_look, dress, plain_colors, vary_camera
-from smolrgpt_jax.warehouse.scene.objects import (
-    DRAWN,
-    PALLET,
-    TRANSPORTER,
-    Color,
-    Cuboid,
-    Rng,
-    Thing,
-    pick,
-    placer,
-    tinted,
-)
+from smolrgpt_jax.warehouse.scene.objects import Color, Cuboid, Rng, Thing, pick, placer, tinted
 
 ASPECT = 9 / 16  # height by width of the published pictures; taller pictures show more
 NEAREST = 2.2  # metres ahead of the camera's ground point where objects begin
@@ -127,8 +116,8 @@ class Builder:
     def add(self, kind: str, at: Point, yaw: float, size: Point, radius: float = 0.0, carrying: bool = False) -> Thing:
         """Adds a thing and its cuboids; `radius` of the floor round it is then taken."""
         thing = Thing(len(self.things) + 1, kind, at, yaw, size, carrying)
-        if kind in DRAWN:
-            self.cuboids += DRAWN[kind](self.rng, placer(at, yaw, thing.number), thing)
+        if kind in objects.DRAWN:
+            self.cuboids += objects.DRAWN[kind](self.rng, placer(at, yaw, thing.number), thing)
         self.things.append(thing)
         if radius:
             self.taken.append((at, radius))
@@ -154,7 +143,6 @@ class Builder:
         return depth > 0 and self.is_ahead(position) and inside
 
     def is_ahead(self, position: Point) -> bool:
-        """Whether a place is far enough in front of the camera."""
         return self.camera.on_floor(position)[0] > NEAREST
 
     def outside_buffers(self, place: Point, margin: float) -> bool:
@@ -211,13 +199,13 @@ class Builder:
             for slot in rng.permutation(4)[:count]:
                 place = moved(group[slot], rng.normal(0, 0.05, 2).tolist(), yaw)
                 turn = yaw + rng.normal(0, 0.08) + (math.pi / 2 if size[0] > 4 else 0.0)
-                self.add("pallet", place, turn, PALLET[:2], 0.65)
+                self.add("pallet", place, turn, objects.PALLET[:2], 0.65)
         for _ in range(100 * left):
             if left == 0:
                 break
             found = self.seen_place(0.75)
             if found is not None and self.outside_buffers(found, 0.85):
-                self.add("pallet", found, rng.uniform(0, math.pi), PALLET[:2], 0.7)
+                self.add("pallet", found, rng.uniform(0, math.pi), objects.PALLET[:2], 0.7)
                 left -= 1
         return buffers[counted].number
 
@@ -234,7 +222,7 @@ class Builder:
                 continue
             if self.outside_buffers(place, 0.7) or not self.outside_buffers(place, -0.5):
                 yaw = rng.uniform(0, math.pi)
-                self.add("transporter", place, yaw, TRANSPORTER[:2], 0.7, carrying=made != empty)
+                self.add("transporter", place, yaw, objects.TRANSPORTER[:2], 0.7, carrying=made != empty)
                 made += 1
 
     def place_shelves(self) -> None:

@@ -13,8 +13,6 @@ PLAIN_STRIPE = (0.10, 0.27, 0.62)
 
 @dataclasses.dataclass(frozen=True)
 class Lamp:
-    """A lamp under the ceiling."""
-
     position: Vector  # metres
     strength: float  # brightness below it, relative to the even light
     reach: float  # metres to the side at which a quarter of it is left
@@ -47,8 +45,6 @@ class Look:
 
 @dataclasses.dataclass(frozen=True)
 class Colors:
-    """Colours of a scene."""
-
     floor: Color
     wall: Color
     stripe: Color

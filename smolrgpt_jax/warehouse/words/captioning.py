@@ -13,28 +13,16 @@ from smolrgpt_jax.data.records import IMAGE, MASK
 from smolrgpt_jax.warehouse.parameters import AnswerStyle
 from smolrgpt_jax.warehouse.picture.view import Region, floor_distance, is_inside
 from smolrgpt_jax.warehouse.scene.objects import KINDS, Rng, pick
-from smolrgpt_jax.warehouse.words import worked
-from smolrgpt_jax.warehouse.words.questions import (
-    NOUNS,
-    NUMBER_WORDS,
-    SIDE_MARGIN,
-    Asker,
-    Unclear,
-    clear,
-    masks,
-    named,
-    nearest,
-    side_form,
-    side_of,
-)
+from smolrgpt_jax.warehouse.words import questions, worked
+from smolrgpt_jax.warehouse.words.questions import NOUNS, NUMBER_WORDS, Unclear, clear, masks, named
 from smolrgpt_jax.warehouse.words.wordings import WORDINGS
 
 METRES_MARGIN = 0.4  # between two objects that are compared by their distance ahead
 PLACE_MARGIN = 0.06  # of the picture, between the place asked for and the next region
 # Which of several: what is least of it, and how much less than of the next.
 EXTREMES: dict[str, tuple[Callable[[Region], float], float]] = {
-    "leftmost": (lambda region: region.u, SIDE_MARGIN),
-    "rightmost": (lambda region: -region.u, SIDE_MARGIN),
+    "leftmost": (lambda region: region.u, questions.SIDE_MARGIN),
+    "rightmost": (lambda region: -region.u, questions.SIDE_MARGIN),
     "nearest": (lambda region: region.ahead, METRES_MARGIN),
     "farthest": (lambda region: -region.ahead, METRES_MARGIN),
 }
@@ -161,13 +149,13 @@ class Captioner:
     def _compare(self) -> Caption:
         a, b = self._some(2, 2)
         along = "nearer" if a.ahead < b.ahead else "farther"
-        return Caption(f"Compare {MASK} with {MASK}.", f"To the {side_of(a, b)} and {along}.", (a, b))
+        return Caption(f"Compare {MASK} with {MASK}.", f"To the {questions.side_of(a, b)} and {along}.", (a, b))
 
     def _side(self) -> Caption:
         kind = "buffer" if self.rng.random() < 0.2 else "pallet"
         pair = self._some(2, 2, kind)
-        answer = side_of(*pair)
-        side, form = side_form(self.rng)
+        answer = questions.side_of(*pair)
+        side, form = questions.side_form(self.rng)
         prompt = pick(self.rng, WORDINGS[form]).format(noun=NOUNS[kind], side=side)
         return Caption(prompt, f"{answer.capitalize()}.", tuple(pair))
 
@@ -190,7 +178,7 @@ class Captioner:
 
     def _closest(self) -> Caption:
         first, *group = self._some(3, 5)
-        text = f"{named(1 + group.index(clear(nearest(first, group))))} is."
+        text = f"{named(1 + group.index(clear(questions.nearest(first, group))))} is."
         return Caption(f"What is closest to {MASK}: {masks(group)}?", text, (first, *group))
 
     def _several(self) -> Caption:
@@ -215,7 +203,7 @@ class Captioner:
     def _order(self) -> Caption:
         regions = self._some(2, 5)
         order = sorted(regions, key=lambda region: region.u)
-        if any(b.u - a.u < SIDE_MARGIN for a, b in zip(order, order[1:])):
+        if any(b.u - a.u < questions.SIDE_MARGIN for a, b in zip(order, order[1:])):
             raise Unclear
         text = f"From left to right: {' '.join(named(regions.index(region)) for region in order)}."
         return Caption(f"Order {masks(regions)} from left to right.", text, tuple(regions))
@@ -267,7 +255,7 @@ class Captioner:
 
     def _near_each(self) -> Caption:
         first, *group = self._some(3, 6)
-        best = nearest(first, group)
+        best = questions.nearest(first, group)
         text = worked.in_turn(group, 1, lambda other: f"off {floor_distance(first, other):.1f}")
         text += "" if best is None else f"{named(1 + group.index(best))}."
         return Caption(f"Near {MASK}: {masks(group)}?", text.rstrip(), (first, *group))
@@ -285,7 +273,7 @@ class Captioner:
     def _worked(self, category: str) -> Caption:
         """A question of a category with its opening and the value alone."""
         (buffer,) = self._some(1, 1, "buffer")
-        asker = Asker(self.regions, buffer.thing.number, self.rng, self.style)
+        asker = questions.Asker(self.regions, buffer.thing.number, self.rng, self.style)
         for asked in asker.ask(category, 1):
             prompt, value = asked.prompt.removeprefix(f"{IMAGE}\n"), VALUES[category](asked.normalized_answer)
             return Caption(prompt, asked.opening + value, asked.regions)

@@ -29,8 +29,6 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """A question with its answer."""
-
     category: str  # one of records.WAREHOUSE_CATEGORIES
     prompt: str  # with one "<mask>" per region, and "<image>" in front or not
     opening: str  # what the answer says before it concludes: workings, and which region a place in the question means

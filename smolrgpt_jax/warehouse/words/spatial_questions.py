@@ -54,8 +54,6 @@ class Solid:
 
 @dataclasses.dataclass(frozen=True)
 class SpatialQuestion:
-    """A question about one or two regions."""
-
     category: str  # of the benchmark, such as "left_predicate" or "width_data"
     prompt: str  # with {a} and {b} for the regions
     answer: str  # with {a} and {b} too
