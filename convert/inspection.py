@@ -69,11 +69,8 @@ def describe(path: Path) -> str:
         _parameters(read.config, read.params.infos),
     ]
     if read.run is not None:
-        steps = sorted(
-            (step for step in read.source.parent.glob("*") if step.name.isdigit()), key=lambda s: int(s.name)
-        )
-        rows = []
-        for step in steps:
+        steps, rows = [step for step in read.source.parent.glob("*") if step.name.isdigit()], []
+        for step in sorted(steps, key=lambda step: int(step.name)):
             saved = time.strftime("%Y-%m-%d %H:%M", time.localtime(step.stat().st_mtime))
             metrics = (orbax.read_meta(step).run or {}).get("metrics") or {}
             losses = [metrics.get(name) for name in ("loss", "validation_loss")]
@@ -104,10 +101,8 @@ def _describe_torch(read: Checkpoint) -> list[str]:
 def _describe_ours(read: Checkpoint) -> list[str]:
     lines = ["format: checkpoint of ours (Orbax), no training state"]
     if read.run is not None:
-        lines = [
-            f"format: training checkpoint (Orbax), {read.source}",
-            "stage: {}, step {} of {}".format(*(read.run.get(name) for name in ("stage", "step", "steps"))),
-        ]
+        stage, step, steps = (read.run.get(name) for name in ("stage", "step", "steps"))
+        lines = [f"format: training checkpoint (Orbax), {read.source}", f"stage: {stage}, step {step} of {steps}"]
     imported = "no"
     if read.layout is not None:
         files, tensors = len(read.layout.files), sum(map(len, read.layout.files.values()))
@@ -123,11 +118,8 @@ def _parameters(config: SmolRGPTConfig, infos: Mapping[str, ShapeDtypeStruct]) -
     for name, info in infos.items():
         padded[part_of(name)] += info.size
         dtypes.setdefault(part_of(name), set()).add(info.dtype.name)
-    rows = [
-        [part, f"{counted[part]:,}", f"{padded[part]:,}", "+".join(sorted(dtypes[part]))]
-        for part in [*PARTS, *sorted(dtypes.keys() - PARTS)]
-        if part in dtypes
-    ]
+    parts = [part for part in [*PARTS, *sorted(dtypes.keys() - PARTS)] if part in dtypes]
+    rows = [[part, f"{counted[part]:,}", f"{padded[part]:,}", "+".join(sorted(dtypes[part]))] for part in parts]
     every = "+".join(sorted(set().union(*dtypes.values())))
     rows.append(["total", f"{sum(counted.values()):,}", f"{sum(padded.values()):,}", every])
     return table(["part", "parameters", "with vocabulary padding", "dtype"], rows)

@@ -30,6 +30,7 @@ def agreement(texts: Sequence[RouterText], routed: Sequence[str]) -> dict[str, A
         agree = [rule == category for _, rule, category in cases if rule in names]
         return {"questions": len(agree), "agree": sum(agree)}
 
+    differing = [case for case in cases if case[1] != case[2]]
     known = [(text.category == rule, text.category == category) for text, rule, category in cases if text.category]
     return {
         "all": count(rules),
@@ -37,9 +38,7 @@ def agreement(texts: Sequence[RouterText], routed: Sequence[str]) -> dict[str, A
         "published": {"questions": len(known)}
         | {"rules": sum(a for a, _ in known), "router": sum(b for _, b in known)},
         "disagreements": [
-            {"id": text.id, "rules": rule, "router": category, "question": text.text}
-            for text, rule, category in cases
-            if rule != category
+            {"id": t.id, "rules": rule, "router": category, "question": t.text} for t, rule, category in differing
         ],
     }
 

@@ -74,8 +74,6 @@ def model_card(folder: Path) -> str:
     return TEMPLATE.read_text(encoding="utf-8").format(
         vision=config.vision,
         decoder=config.decoder,
-        weights_file=WEIGHTS,
-        log_file=LOG,
         bytes=len(weights),
         sha256=hashlib.sha256(weights).hexdigest(),
         phases="\n".join(lines),

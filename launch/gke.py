@@ -7,7 +7,7 @@ The JobSet starts all pods again when one fails or its node is preempted, and th
 import json
 from collections.abc import Sequence
 
-from launch.pods.commands import ROOT, Launcher, Runner, train_command
+from launch.pods.commands import Launcher, Runner, train_command
 from launch.pods.jobset import JobSet
 from smolrgpt_jax.chips import find_slice
 from smolrgpt_jax.errors import told
@@ -16,11 +16,9 @@ from smolrgpt_jax.errors import told
 @told("interrupted")
 def main(arguments: Sequence[str] | None = None, runner: Runner | None = None) -> None:
     a, runner = Launcher("gke", __doc__).parse(arguments, runner)
-    if a.verb == "image":
-        dockerfile = ROOT / "launch" / "pods" / "Dockerfile"
-        runner.run(["docker", "build", f"--file={dockerfile}", f"--tag={a.image}", str(ROOT)])
-        runner.run(["docker", "push", a.image])
-    elif a.verb == "pool":
+    for command in a.commands:
+        runner.run(command)
+    if a.verb == "pool":
         slice = find_slice(a.topology)
         for i in range(a.slices):
             command = ["gcloud", "container", "node-pools", "create", f"{slice.name.replace(':', '-')}-{i}"]
@@ -37,15 +35,6 @@ def main(arguments: Sequence[str] | None = None, runner: Runner | None = None) -
             print(text)
             return
         runner.run(["kubectl", "apply", "--filename=-"], text + "\n")
-    elif a.verb == "logs":
-        first = f"jobset.sigs.k8s.io/jobset-name={a.name},jobset.sigs.k8s.io/job-index=0"
-        selector = f"--selector={first},batch.kubernetes.io/job-completion-index=0"
-        runner.run(["kubectl", "logs", selector, "--container=train", f"--tail={a.lines}", "--follow"])
-    elif a.verb == "status":
-        runner.run(["kubectl", "get", f"jobset/{a.name}"])
-        runner.run(["kubectl", "get", "pods", f"--selector=jobset.sigs.k8s.io/jobset-name={a.name}"])
-    else:
-        runner.run(["kubectl", "delete", f"jobset/{a.name}"])
 
 
 if __name__ == "__main__":

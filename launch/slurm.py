@@ -14,11 +14,9 @@ from smolrgpt_jax.errors import told
 @told("interrupted")
 def main(arguments: Sequence[str] | None = None, runner: Runner | None = None) -> None:
     a, runner = Launcher("slurm", __doc__).parse(arguments, runner)
-    if a.verb == "status":
-        runner.run(["squeue", "--me", f"--name={a.name}"])
-    elif a.verb == "cancel":
-        runner.run(["scancel", "--me", f"--name={a.name}"])
-    else:
+    for command in a.commands:
+        runner.run(command)
+    if a.verb == "submit":
         options = [f"--job-name={a.name}", f"--nodes={a.nodes}"]
         options += [f"--ntasks-per-node={a.gpus_per_node}", f"--gpus-per-node={a.gpus_per_node}"]
         # Whole nodes: the coordinator's port is the same for every job.

@@ -44,14 +44,9 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> ChatTokenizer:
     )
     tokenizer.train_from_iterator(texts, trainer)
     roles = {"bos": "<|im_start|>", "eos": "<|im_end|>", "unk": "<|endoftext|>", "pad": "<|im_end|>"}
-    trained = ChatTokenizer(
-        PreTrainedTokenizerFast(
-            tokenizer_object=tokenizer,
-            **{f"{role}_token": token for role, token in roles.items()},
-            model_max_length=8192,
-            clean_up_tokenization_spaces=False,
-        )
-    )
+    settings = {f"{role}_token": token for role, token in roles.items()}
+    settings |= {"model_max_length": 8192, "clean_up_tokenization_spaces": False}
+    trained = ChatTokenizer(PreTrainedTokenizerFast(tokenizer_object=tokenizer, **settings))
     if trained.vocab_size != vocab_size:
         raise ValueError(f"the texts give only {trained.vocab_size} tokens of the {vocab_size} asked for")
     return trained

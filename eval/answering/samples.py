@@ -97,10 +97,6 @@ def answer_samples(model: "Model", drawn: Sequence[Asked], options: "AnswerOptio
     return samples
 
 
-def _title(category: str) -> str:
-    return (category or "question").replace("_", " ").capitalize()
-
-
 def write_samples(out: Path, samples: Sequence[dict], bad: BadRecords, seed: int, run_info: Mapping[str, Any]) -> None:
     """Writes samples.json and report.html into a folder, whole or not at all; its files of the same names are replaced.
 
@@ -109,7 +105,7 @@ def write_samples(out: Path, samples: Sequence[dict], bad: BadRecords, seed: int
     """
     run = run_info.get("config", {}).get("training", {})
     stage = f" (stage {run['stage']}, step {run['step']})" if {"stage", "step"} <= run.keys() else ""
-    categories = dict.fromkeys(sample["category"] for sample in samples)
+    categories = {sample["category"]: (sample["category"] or "question").replace("_", " ") for sample in samples}
     judged = [sample["right"] for sample in samples if sample["right"] is not None]
     stated = {"checkpoint": str(run_info["checkpoint"]), "data": run_info["data"], "seed": seed}
     bare = [{name: value for name, value in sample.items() if name != "shown"} for sample in samples]
@@ -123,7 +119,7 @@ def write_samples(out: Path, samples: Sequence[dict], bad: BadRecords, seed: int
             where=run_info["data"],
             drawn_with=seed,
             samples=[sample for sample in samples if "shown" in sample],
-            titles={name: CATEGORY_TITLES.get(name) or _title(name) for name in categories},
+            titles={name: CATEGORY_TITLES.get(name, words.capitalize()) for name, words in categories.items()},
             judged=len(judged),
             right=sum(judged),
             left_out=bad.reasons,

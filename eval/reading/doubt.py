@@ -52,15 +52,11 @@ def readability(items: Sequence[Mapping]) -> dict[str, dict]:
                 doubts[doubt].append(shown)
         if members:
             kinds = Counter(kind for (kind, _), found in doubts.items() for _ in found)
-            table[category] = {
-                "questions": len(members),
-                UNREADABLE: kinds[UNREADABLE],
-                AMBIGUOUS: kinds[AMBIGUOUS],
-                "reasons": [
-                    {"kind": kind, "reason": reason, "answers": len(found), "examples": found[:EXAMPLES]}
-                    for (kind, reason), found in sorted(
-                        doubts.items(), key=lambda entry: (entry[0][0] != UNREADABLE, -len(entry[1]))
-                    )
-                ],
-            }
+            counts = {"questions": len(members), UNREADABLE: kinds[UNREADABLE], AMBIGUOUS: kinds[AMBIGUOUS]}
+            ordered = sorted(doubts.items(), key=lambda entry: (entry[0][0] != UNREADABLE, -len(entry[1])))
+            reasons = [
+                {"kind": kind, "reason": reason, "answers": len(found), "examples": found[:EXAMPLES]}
+                for (kind, reason), found in ordered
+            ]
+            table[category] = counts | {"reasons": reasons}
     return table

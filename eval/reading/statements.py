@@ -7,20 +7,8 @@ phrases.toml.
 import re
 import unicodedata
 
-from eval.reading.phrases import (
-    NUMBER_WORDS,
-    SHARED,
-    TABLE,
-    alternatives,
-    marked,
-    marked_objects,
-    phrases,
-    region_number,
-    verdict,
-    whole,
-    without_denied,
-    without_pronouns,
-)
+from eval.reading import phrases as wording
+from eval.reading.phrases import NUMBER_WORDS, SHARED, TABLE, alternatives, phrases, region_number, verdict, whole
 
 _COUNTS, _REGIONS, SIDES = phrases("counts"), phrases("regions"), phrases("sides")
 _REWORDED = TABLE["reworded"]
@@ -54,7 +42,7 @@ def side_readings(question: str, text: str) -> list[str]:
     if asked:
         text = SIDES.right_agrees.sub(" ", text)
     # The question's objects are @0@ and @1@ from here on.
-    text = marked_objects(SIDES.right_otherwise.sub(" ", text))
+    text = wording.marked_objects(SIDES.right_otherwise.sub(" ", text))
     text = SIDES.in_order.sub(r"on the \1 is ", SIDES.aside.sub(" ", re.sub(r"\s+", " ", text)))
     text = SIDES.both.sub(" ", SIDES.opening_side.sub(r"\1 ", text))
     named, unnamed = [], []
@@ -136,7 +124,7 @@ def count_readings(question: str, text: str) -> list[int]:
     """
     asked = _COUNTS.asked.search(question)
     kind = asked.lastgroup if asked else "pallet"
-    text = marked(without_denied(without_pronouns(text)))
+    text = wording.marked(wording.without_denied(wording.without_pronouns(text)))
     return _counts(text, {kind}) or _counts(text, {kind, "object"})
 
 
@@ -180,7 +168,7 @@ def region_readings(question: str, text: str) -> list[int]:
     Clauses with a word of choosing ("closest", "best") outrank those without; a text that names none may give a bare
     number. A region that the question names as something else, such as the transporter, is none to choose.
     """
-    text = without_denied(text)
+    text = wording.without_denied(text)
     asked, excluded = _asked(question)
     sentences = SHARED.sentence_end.split(_REGIONS.than.sub(" ", text))
     # A model may call a pallet a transporter: where nothing else is left, words before regions do not count.
@@ -190,7 +178,7 @@ def region_readings(question: str, text: str) -> list[int]:
         named = [number for _, number in choices if number is not None]
         if chosen or named:
             return chosen or named
-    rest = without_pronouns(SHARED.region.sub(" ", text))
+    rest = wording.without_pronouns(SHARED.region.sub(" ", text))
     if not re.search(r"\w", rest):
         return [region_number(match) for match in SHARED.region.finditer(text)]
     # "The two pallets" are none of the pallets asked about.
@@ -332,7 +320,7 @@ def without_ranges(text: str) -> str:
 def distance_readings(question: str, text: str) -> list[float]:
     """The lengths that the text states, the best last; else the last sentence's bare numbers, or 0 for "inside"."""
     del question
-    text = re.sub(r"\s+", " ", SHARED.region.sub(" @ ", without_denied(in_digits(text))))
+    text = re.sub(r"\s+", " ", SHARED.region.sub(" @ ", wording.without_denied(in_digits(text))))
     lengths = find_lengths(text)
     if lengths:
         # "15 meters (49 feet)": metres are what the question asks for.

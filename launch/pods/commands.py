@@ -74,7 +74,7 @@ class Launcher:
     """The command line of a launcher: verbs with their options, those of commands.toml."""
 
     def __init__(self, name: str, doc: str):
-        self.parser = command_line(f"launch.{name}", doc)
+        self.name, self.parser = name, command_line(f"launch.{name}", doc)
         verbs = self.parser.add_subparsers(dest="verb", required=True)
         self.verbs: dict[str, argparse.ArgumentParser] = {}
         for verb, about in VERBS[name].items():
@@ -84,11 +84,15 @@ class Launcher:
                 parser.add_argument(option, **how)
 
     def parse(self, arguments: Sequence[str] | None, runner: Runner | None) -> tuple[argparse.Namespace, Runner]:
-        """The options, with `rest`: what follows `--` and goes to launch.train unchanged; `runner` or the one they ask for."""
+        """The options, and `runner` or the one they ask for.
+
+        With `rest`: what follows `--` and goes to launch.train unchanged; and `commands`: those that commands.toml has of the verb.
+        """
         arguments = list(sys.argv[1:] if arguments is None else arguments)
         at = arguments.index("--") if "--" in arguments else len(arguments)
         a = self.parser.parse_args(arguments[:at])
-        a.rest = arguments[at + 1 :]
+        a.rest, commands = arguments[at + 1 :], VERBS[self.name][a.verb].get("run", ())
+        a.commands = [[word.format(root=ROOT, **vars(a)) for word in command] for command in commands]
         return a, runner or (DryRun() if a.dry_run else Runner())
 
 

@@ -232,13 +232,10 @@ def params_from_tensors(
     for entry in by_piece.values():
         dtypes.setdefault(entry.jax, []).append(dtype_of(entry.torch))
         shapes[entry.jax] = entry.jax_shape
-    infos = {
-        name: ShapeDtypeStruct(
-            (len(found), *shapes[name]) if is_stacked(name) else shapes[name],
-            found[0] if len(set(found)) == 1 else np.dtype(np.float32),
-        )
-        for name, found in dtypes.items()
-    }
+    infos = {}
+    for name, found in dtypes.items():
+        shape = (len(found), *shapes[name]) if is_stacked(name) else shapes[name]
+        infos[name] = ShapeDtypeStruct(shape, found[0] if len(set(found)) == 1 else np.dtype(np.float32))
 
     def read_piece(piece: Piece) -> np.ndarray:
         entry = by_piece[piece]

@@ -57,13 +57,8 @@ class Meta:
     run: Any = None  # in a checkpoint of a training a dict of step, stage, metrics and the run's configuration
 
     def to_dict(self) -> dict[str, Any]:
-        return {
-            "format": FORMAT,
-            "config": self.config.to_dict(),
-            "tokenizer": self.tokenizer,
-            "torch_layout": self.layout and asdict(self.layout),
-            "run": self.run,
-        }
+        model = {"format": FORMAT, "config": self.config.to_dict(), "tokenizer": self.tokenizer}
+        return {**model, "torch_layout": self.layout and asdict(self.layout), "run": self.run}
 
 
 def _stored(path: str | Path) -> Path:

@@ -21,13 +21,7 @@ PREFETCH, AHEAD = 4, 2  # batches that each worker builds ahead, and that have b
 
 
 class PackedRows:
-    """The packed rows of one data set, with a plan made once.
-
-    Attributes:
-      plan: which questions share a row, and the fill rate; `len(plan.rows)` rows.
-      shape: the rows' static sizes.
-      bad: the policy for bad records and those found so far.
-    """
+    """The packed rows of one data set, with a plan made once."""
 
     def __init__(
         self,
@@ -52,9 +46,10 @@ class PackedRows:
           DataError: see `on_bad_record`.
         """
         self.shape = shape
-        self.bad = on_bad_record
+        self.bad = on_bad_record  # the policy, and those found so far
         self._questions = questions or TokenisedQuestions(pictures, tokenizer)
         self._load, self._balance = load or FileLoader(shape), question_balance
+        # Which questions share a row, and the fill rate; `len(plan.rows)` rows.
         self.plan: Plan = plan_rows(pictures, self._questions, shape, self.bad)
         # The texts are in the tokens now; with them, half a million questions would take a gigabyte per worker process.
         self._pictures = [_without_texts(picture) for picture in pictures]

@@ -115,14 +115,7 @@ def _fits(kind: type, values: object) -> bool:
 
 
 class ChatTokenizer:
-    """A tokenizer with SmolLM2's structure, the three tokens of SmolRGPT and the chat format.
-
-    Attributes:
-      format: how the model reads and writes.
-      image_id, mask_rgb_id, mask_depth_id: ids of the tokens whose embedding is replaced.
-      eos_id, pad_id: both the id of "<|im_end|>", as in the published model.
-      vocab_size: number of ids with the three extra tokens.
-    """
+    """A tokenizer with SmolLM2's structure, the three tokens of SmolRGPT and the chat format."""
 
     def __init__(self, tokenizer: "PreTrainedTokenizerFast", format: ChatFormat = ChatFormat()):
         """Wraps a tokenizer and adds the extra tokens it does not have yet.
@@ -137,15 +130,16 @@ class ChatTokenizer:
         extra = [token for token in EXTRA_TOKENS if token not in known]
         tokenizer.add_tokens([AddedToken(token, normalized=False, special=True) for token in extra])
         tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token = START, END, END
-        self.format = format
+        self.format = format  # how the model reads and writes
         self._tokenizer = tokenizer
         self._backend = tokenizer.backend_tokenizer
         self._backend.no_truncation()
         self._backend.no_padding()
+        # Of the tokens whose embedding is replaced, and of "<|im_end|>", which is the padding too, as in the published model.
         ids: list[Any] = [self._backend.token_to_id(token) for token in (*EXTRA_TOKENS, END)]
         self.image_id, self.mask_rgb_id, self.mask_depth_id, self.eos_id = map(int, ids)
         self.pad_id = self.eos_id
-        self.vocab_size = self._backend.get_vocab_size(with_added_tokens=True)
+        self.vocab_size = self._backend.get_vocab_size(with_added_tokens=True)  # with the three extra tokens
         self._user = self.tokens(f"{START}user\n")
         self._assistant = self.tokens(f"{START}assistant\n")
 

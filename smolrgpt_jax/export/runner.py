@@ -113,12 +113,8 @@ class ExportedModel:
         """Goes on by one token of each row, int32[B]; raises ValueError past the exported number of new tokens."""
         if state.step >= self.manifest["new_tokens"]:
             raise ValueError(f"the model was exported for answers of {self.manifest['new_tokens']} tokens")
-        inputs = {
-            "token": np.asarray(token, np.int32),
-            "step": np.int32(state.step),
-            "attention_mask": state.attention_mask,
-        }
-        out = self._programs["decode"](inputs, state.cache)
+        inputs: dict[str, Any] = {"token": np.asarray(token, np.int32), "step": np.int32(state.step)}
+        out = self._programs["decode"](inputs | {"attention_mask": state.attention_mask}, state.cache)
         return replace(state, logits=out.pop("logits"), step=state.step + 1, cache=out)
 
     def generate(

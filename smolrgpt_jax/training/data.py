@@ -15,9 +15,9 @@ from smolrgpt_jax.config import PRESETS, Compute, SmolRGPTConfig
 from smolrgpt_jax.data.batches import AHEAD, PREFETCH, PackedRows
 from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.plan import choose_row_tokens
-from smolrgpt_jax.data.records import BadRecords, Picture
+from smolrgpt_jax.data.records import BadRecords, Picture, merge_pictures
 from smolrgpt_jax.data.rows import FileLoader, RowShape, TokenisedQuestions, empty_batch
-from smolrgpt_jax.data.sources.formats import read_sources
+from smolrgpt_jax.data.sources.formats import read_source
 from smolrgpt_jax.errors import CheckpointError, DataError, RunError
 from smolrgpt_jax.models.attention import resolve_attention
 from smolrgpt_jax.training.stages import Stage
@@ -125,7 +125,8 @@ def read_rows(
     others. Raises ValueError where there is no row, DataError for a bad record that `bad` does not let pass.
     """
     groups = [[sources[name]] for name in data["weights"]] if data["weights"] else [list(sources.values())]
-    found = [read_sources(group, bad) for group in groups]
+    # The questions that several sources ask about one picture file come together.
+    found = [merge_pictures([read_source(source, bad) for source in group], bad) for group in groups]
     tokenizer: Any = start.tokenizer
     tokenised = [(pictures, TokenisedQuestions(pictures, tokenizer)) for pictures in found]
     shape = shape or row_shape(start.config, data, regions, tokenised)

@@ -33,7 +33,6 @@ from smolrgpt_jax.data.records import (
     WAREHOUSE_CATEGORIES,
     BadRecords,
     Picture,
-    merge_pictures,
     record_id,
 )
 from smolrgpt_jax.data.sources.collect import Entry, Located, chat_texts, collect_pictures, json_records, split_turns
@@ -230,8 +229,3 @@ def read_source(source: Mapping[str, Any], on_bad_record: BadRecords = BadRecord
         what = f"has no field {unknown[0]!r}" if unknown else f"needs {missing[0]!r}"
         raise ValueError(f"a source of format {name!r} {what}")
     return READERS[name](as_path(source["root"]), **given, on_bad_record=on_bad_record)
-
-
-def read_sources(sources: Sequence[Mapping[str, Any]], on_bad_record: BadRecords = BadRecords()) -> list[Picture]:
-    """Reads several sources; the questions that they ask about one picture file come together."""
-    return merge_pictures([read_source(source, on_bad_record) for source in sources], on_bad_record)

@@ -36,11 +36,9 @@ class Pixels:
 class Faces:
     """The faces of all cuboids that are turned to the camera.
 
-    Attributes:
-      cuboid: int[F], index of the cuboid; axis: int[F], 0 to 2, of its normal;
-      normal: float64[F, 3], in the world; maps: float32[F, 5, 3], affine maps in picture
-      coordinates: four edges, positive inside, and the inverse depth; corners: float64[F, 4, 2],
-      in picture coordinates; centers, sizes: float64[N, 3], yaws: float64[N], of the cuboids.
+    cuboid: int[F], index of the cuboid; axis: int[F], 0 to 2, of its normal; normal: float64[F, 3], in the world; maps: float32[F, 5, 3],
+    affine maps in picture coordinates: four edges, positive inside, and the inverse depth; corners: float64[F, 4, 2], in picture
+    coordinates; centers, sizes: float64[N, 3], yaws: float64[N], of the cuboids.
     """
 
     def __init__(self, scene: Scene):

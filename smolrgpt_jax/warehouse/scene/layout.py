@@ -157,8 +157,7 @@ class Builder:
     def seen_place(self, radius: float) -> Point | None:
         """A free place on the floor that the camera sees, or None if the draw gives none.
 
-        Half of the draws are uniform in the picture, which favours the foreground, and half on
-        the floor, which favours the background.
+        Half of the draws are uniform in the picture, which favours the foreground, half on the floor, which favours the background.
         """
         rng = self.rng
         if rng.random() < 0.5:
