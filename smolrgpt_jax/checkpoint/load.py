@@ -80,10 +80,7 @@ def read_checkpoint(path: str | Path, *, allow_nan: bool = False) -> Checkpoint:
     meta, params = orbax.read_meta(path), orbax.load_params(path)
     expected = {name: param.shape for name, param in abstract_params(meta.config).items()}
     check_fit(path, params.infos, expected, "configuration")
-    try:
-        tokenizer = None if meta.tokenizer is None else tokenizer_from_files(meta.tokenizer)
-    except DataError as error:  # which names a copy of them
-        raise DataError(f"{path} holds a damaged tokenizer: {error}") from error
+    tokenizer = None if meta.tokenizer is None else tokenizer_from_files(meta.tokenizer, path)
     # The last training says how long answers are.
     tokens = ((meta.run or {}).get("run") or {}).get("validation_answer_tokens")
     if tokenizer is not None and tokens:
@@ -99,14 +96,17 @@ def tokenizer_files(tokenizer: "ChatTokenizer") -> dict[str, str]:
         return {file.name: file.read_text(encoding="utf-8") for file in sorted(folder.iterdir())}
 
 
-def tokenizer_from_files(files: Mapping[str, str]) -> "ChatTokenizer":
-    """The inverse of `tokenizer_files`; raises DataError for files that hold no tokenizer."""
+def tokenizer_from_files(files: Mapping[str, str], holder: object = "memory") -> "ChatTokenizer":
+    """The inverse of `tokenizer_files`; raises DataError, which names their holder, for files that hold no tokenizer."""
     from smolrgpt_jax.data.chat import ChatTokenizer
 
     with tempfile.TemporaryDirectory() as folder:
         for name, text in files.items():
             (Path(folder) / Path(name).name).write_text(text, encoding="utf-8")
-        return ChatTokenizer.load(folder)
+        try:
+            return ChatTokenizer.load(folder)
+        except DataError as error:  # which names a copy of them
+            raise DataError(f"{holder} holds a damaged tokenizer: {error}") from error
 
 
 def draw(config: SmolRGPTConfig, parts: Sequence[str], seed: int) -> dict[str, np.ndarray]:

@@ -35,7 +35,7 @@ from smolrgpt_jax.files import as_path, new_folder, read_json, sync, write_json
 # Orbax's advice to its own developers, once per parameter of every checkpoint that is opened, tracebacks of errors that it raises
 # again, and what a lost machine left of a file that nothing here reads.
 _NOISE: tuple[str, ...] = ("ParamInfo(name=", "No jax.Array in TypeHandler", "Skipping merge of OCDBT")
-_NOISE += ("_SignalingThread.run() raised", "Failed to json parse Metadata", "Task exception was never retrieved")
+_NOISE += ("_SignalingThread.run() raised", "Failed to json parse Metadata", "exception was never retrieved")
 for _logger in ("absl", "asyncio"):
     logging.getLogger(_logger).addFilter(lambda record: not any(noise in str(record.msg) for noise in _NOISE))
 
@@ -43,8 +43,7 @@ FORMAT = "smolrgpt_jax"
 STEPS = "checkpoints"
 BEST = "best"
 META_FILE = "meta/metadata"  # of Orbax's JSON handler
-PARTIAL = "*.orbax-checkpoint-tmp*"  # folders that Orbax writes into
-WRITES_UNDER_WAY = 2
+PARTIAL, WRITES_UNDER_WAY = "*.orbax-checkpoint-tmp*", 2  # folders that Orbax writes into
 
 
 @dataclass(frozen=True)
@@ -94,12 +93,18 @@ def find_checkpoint(path: str | Path) -> Path:
     if (path / "meta").is_dir():
         return path
     for root in (path / STEPS, path):
-        steps = [p for p in root.glob("*") if p.name.isdigit() and (p / "meta").is_dir()]
+        steps = [step for step in _steps(root) if (step / "meta").is_dir()]
         if steps:
-            return max(steps, key=lambda p: int(p.name))
+            return steps[-1]
     raise CheckpointError(
         f"{path} holds no checkpoint: neither a checkpoint folder nor a work directory with {STEPS}/<step>"
     )
+
+
+def _steps(root: Path) -> list[Path]:
+    """The folders of steps, the newest last."""
+    named = {int(path.name): path for path in root.glob("*") if re.fullmatch("[0-9]+", path.name) and path.is_dir()}
+    return [named[step] for step in sorted(named)]
 
 
 class _Folder(type(epath.Path("/"))):  # type: ignore[misc]
@@ -206,11 +211,23 @@ def read_meta(path: str | Path) -> Meta:
             raise CheckpointError(f"{path} is not a {FORMAT} checkpoint")
         config, layout = SmolRGPTConfig.from_dict(values["config"]), values.get("torch_layout")
         tokenizer, run = values.get("tokenizer"), values.get("run")
-        parts = ((run or {}).get(part) or {} for part in ("run", "selection", "metrics"))
+        parts = ((run or {}).get(part) or {} for part in ("run", "selection", "metrics", "facts", "data"))
         sections = [tokenizer or {}, run or {}, *parts]
         if not all(isinstance(s, dict) for s in sections) or not all(isinstance(t, str) for t in sections[0].values()):
             raise CheckpointError(f"{path} is damaged: what it says of its tokenizer or run is no JSON object of names")
         return Meta(config, tokenizer, layout and TorchLayout(**layout), run)
+
+
+def _check_run(step: Path, meta: Meta) -> None:
+    """Raises CheckpointError where a step of a training does not say what going on takes."""
+    run = meta.run or {}
+    numbers = [run.get("step"), (run.get("data") or {}).get("next_index"), run.get("unvalidated", False)]
+    scores = [*(run.get("metrics") or {}).values(), *(run.get("selection") or {}).values()]
+    whole = all(isinstance(n, int) and n >= 0 for n in numbers) and all(
+        isinstance(s, float | int | None) for s in scores
+    )
+    if not (whole and run.get("run") and meta.tokenizer and run["step"] == int(step.name)):
+        raise CheckpointError(f"{step} is damaged: what it says of its run is not what step {step.name} said")
 
 
 def load_params(path: str | Path) -> StreamedParams:
@@ -329,12 +346,13 @@ class TrainingCheckpoints:
         The damaged ones after it stay under another name, which is printed. Of several processes all call this, and what one of
         them cannot read none takes. None where there is no step; raises CheckpointError where none is good, and all stay.
         """
-        names = gather([path.name for path in self.folder.glob("*") if path.name.isdigit()])[0]
+        names = gather([path.name for path in _steps(self.folder)])[0]
         damaged: dict[str, str] = {}
-        for name in sorted(names, key=int, reverse=True):
+        for name in reversed(names):
             folder, problem, state = self.folder / name, "", []
             try:
                 meta = read_meta(folder)
+                _check_run(folder, meta)
                 with _damage_named(folder):
                     handler = ocp.StandardCheckpointHandler()
                     for item, part in zip(("params", "opt_state"), like):

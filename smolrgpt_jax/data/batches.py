@@ -179,7 +179,7 @@ def train_batches(
 
 def data_facts(rows: Sequence[PackedRows], name: str) -> dict[str, int | str]:
     """What tells the data sets called `name` from others: counts, and digests of all tokens, of which share a row, and of the
-    pictures: their names, masks and what tells their pixels (see `told_by`)."""
+    pictures: names, categories, values, masks and what tells their pixels (see `told_by`)."""
     parts = [(len(row), part) for source in rows for row in source.plan.rows for part in row]
     plan = [number for size, part in parts for number in (size, part.picture, len(part.questions), *part.questions)]
     tokens = hashlib.blake2b(digest_size=8)
@@ -188,8 +188,8 @@ def data_facts(rows: Sequence[PackedRows], name: str) -> dict[str, int | str]:
         source._questions.digest(tokens)
         with ThreadPoolExecutor(32) as pool:  # for file systems that take their time
             for picture, pixels in zip(source._pictures, pool.map(told_by, source._pictures)):
-                regions = [question.regions for question in picture.questions]
-                pictures.update(repr((picture.id, pixels, regions)).encode())
+                asked = [(q.category, q.normalized_answer, q.regions) for q in picture.questions]
+                pictures.update(repr((picture.id, pixels, asked)).encode())
     return {
         f"{name} pictures": sum(len(source._pictures) for source in rows),
         f"{name} questions": sum(len(part.questions) for _, part in parts),

@@ -70,7 +70,7 @@ class Run:
                     f"{workdir} was started with other settings ({'; '.join(changed)}); use another work directory"
                 )
             # Its own, whatever has become of those that it began with.
-            tokenizer = tokenizer_from_files(self.before.tokenizer or {})
+            tokenizer = tokenizer_from_files(self.before.tokenizer or {}, workdir)
             start = Checkpoint(self.before.config, {}, tokenizer, layout=self.before.layout)
         platform = jax.default_backend()
         with naming("model"):
@@ -239,7 +239,7 @@ def _initial_state(this: Run, data: grain.DatasetIterator) -> State:
 
 def _check_data(this: Run, step: int, meta: Meta) -> None:
     """Says where the run stands if a checkpoint was trained on other data; RunError unless that is accepted and steps are left."""
-    known = meta.run.get("facts", {})  # older checkpoints know less of their data
+    known = meta.run.get("facts") or {}  # older checkpoints know less of their data
     changed = "; ".join(differences(known, {name: fact for name, fact in this.facts.items() if name in known}))
     if changed:
         rows = sum(map(len, this.rows))

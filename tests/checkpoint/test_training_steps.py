@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -26,9 +27,14 @@ def state(step: int):
     return params, {"count": jax.device_put(jnp.int32(step), PLACE), "mean": jax.device_put(noise + 1, PLACE)}
 
 
+def said(step: int, **more) -> Meta:
+    run = {"step": step, "run": {"seed": 0}, "data": {"next_index": step}, **more}
+    return Meta(PRESETS["demo"], {"tokenizer.json": "{}"}, run=run)
+
+
 def save(folder, step: int, params=None, opt_state=None) -> None:
     saver, (usual, usual_state) = TrainingCheckpoints(folder, keep=9), state(step)
-    saver.save(step, params or usual, opt_state or usual_state, Meta(PRESETS["demo"], run={"step": step}))
+    saver.save(step, params or usual, opt_state or usual_state, said(step))
     saver.close()
 
 
@@ -51,6 +57,13 @@ def rewrite(file, change) -> None:
     file.write_bytes(change(file.read_bytes()))
 
 
+def resay(step, change) -> None:
+    """Rewrites what a step says of its run."""
+    values = json.loads((step / orbax.META_FILE).read_text())
+    change(values["run"])
+    (step / orbax.META_FILE).write_text(json.dumps(values))
+
+
 def zeros_in_the_middle(data: bytes) -> bytes:
     half = len(data) // 2
     return data[:half] + bytes(64) + data[half + 64 :]
@@ -63,6 +76,14 @@ DAMAGES = {
     "no meta": lambda step: (step / orbax.META_FILE).unlink(),
     "empty meta": lambda step: (step / orbax.META_FILE).write_bytes(b""),
     "NUL bytes for a meta": lambda step: rewrite(step / orbax.META_FILE, lambda data: bytes(len(data))),
+    "no step": lambda step: resay(step, lambda run: run.pop("step")),
+    "another step": lambda step: resay(step, lambda run: run.update(step=1)),
+    "no settings": lambda step: resay(step, lambda run: run.pop("run")),
+    "no place in the data": lambda step: resay(step, lambda run: run.update(data=None)),
+    "a place before the data": lambda step: resay(step, lambda run: run.update(data={"next_index": -1})),
+    "facts that are a list": lambda step: resay(step, lambda run: run.update(facts=[1])),
+    "a metric that is a text": lambda step: resay(step, lambda run: run.update(metrics={"loss": "low"})),
+    "a best step that is a list": lambda step: resay(step, lambda run: run.update(selection={"best_step": []})),
 }
 
 
@@ -74,9 +95,18 @@ def test_a_damaged_step_is_kept_aside_and_the_one_before_is_taken(two_steps, dam
     assert meta.run["step"] == 1 and int(opt_state["count"]) == 1
     np.testing.assert_array_equal(params["weights"], state(1)[0]["weights"])
     (aside,) = folder.glob("2.damaged-*")
-    assert f"{folder / '2'} is damaged" in (said := capsys.readouterr().out) and f"it is kept as {aside}" in said
+    printed = capsys.readouterr().out
+    assert f"{folder / '2'} is damaged" in printed and f"it is kept as {aside}" in printed
     save(two_steps, 2)
     assert newest(two_steps)[0].run["step"] == 2 and aside.exists()
+
+
+def test_what_has_a_number_for_its_name_and_is_no_step_is_left_alone(two_steps):
+    folder = two_steps / "checkpoints"
+    (folder / "9").write_text("a file")
+    (folder / "\u00b2").mkdir()
+    assert newest(two_steps)[0].run["step"] == 2 and orbax.find_checkpoint(two_steps).name == "2"
+    assert sorted(path.name for path in folder.iterdir()) == ["1", "2", "9", "\u00b2"]
 
 
 def test_where_no_step_is_good_all_stay(two_steps):
@@ -123,7 +153,7 @@ def test_a_step_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
 
 def test_of_a_step_that_is_there_what_it_says_is_written_anew(two_steps):
     saver = TrainingCheckpoints(two_steps, keep=9)
-    saver.save(2, *state(2), Meta(PRESETS["demo"], run={"step": 2, "selection": {"best_step": 2}}))
+    saver.save(2, *state(2), said(2, selection={"best_step": 2}))
     saver.close()
     assert newest(two_steps)[0].run["selection"] == {"best_step": 2}
     assert orbax.find_checkpoint(two_steps / "best").name == "2"

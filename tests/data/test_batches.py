@@ -178,6 +178,9 @@ def test_facts_see_other_masks_and_pictures_behind_the_same_words(rows, pictures
     asked = dataclasses.replace(question, regions=(region, *question.regions[1:]))
     masked = dataclasses.replace(first, questions=(asked, *first.questions[1:]))
     assert differing([masked, *others]) == ["training pictures (digest)"]
+    valued = dataclasses.replace(question, normalized_answer=77)
+    revalued = dataclasses.replace(first, questions=(valued, *first.questions[1:]))
+    assert differing([revalued, *others]) == ["training pictures (digest)"]
     with Image.open(first.image) as picture:
         picture.resize((picture.width // 2, picture.height // 2)).save(first.image)
     assert differing(pictures) == ["training pictures (digest)"]
