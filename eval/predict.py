@@ -7,6 +7,7 @@ a list under "rle", or a list of records, of which --record names one; a record 
 what refused, is listed in docs/inputs.md. From Python: `eval.answering.answer`.
 """
 
+import io
 import json
 import sys
 from collections.abc import Sequence
@@ -29,8 +30,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     about = sys.stderr if args.json else sys.stdout
     writing = f", writing {args.out}" if args.out else ""
     print(f"asking {args.checkpoint} about {args.image}{writing}", file=about)
-    if args.out and Image.registered_extensions().get(args.out.suffix.lower()) not in Image.SAVE:
-        raise DataError(f"{args.out}: {args.out.suffix or 'no suffix'} is not the suffix of a picture format")
+    if args.out:
+        try:
+            Image.new("RGB", (1, 1)).save(io.BytesIO(), Image.registered_extensions()[args.out.suffix.lower()])
+        except (KeyError, OSError):
+            suffix = args.out.suffix or "no suffix"
+            raise DataError(f"{args.out}: {suffix} is not the suffix of a picture format that can be written") from None
     question, regions = what_is_asked(args)
     # Imported late: neither --help nor a mistyped path should wait for JAX.
     from smolrgpt_jax import load

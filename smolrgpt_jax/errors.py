@@ -68,5 +68,9 @@ def told(interrupted: str = "interrupted; nothing was written") -> Iterator[None
         reason = getattr(error, "strerror", None) or str(error)
         file = f"{name}: " if (name := getattr(error, "filename", None)) else ""
         raise SystemExit(f"error: {' '.join(f'{file}{reason}'.splitlines())}") from None
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not str(error).startswith("RESOURCE_EXHAUSTED"):  # a device's
+            raise
+        raise SystemExit(f"error: there is too little memory ({str(error).partition(chr(10))[0]})") from None
     except KeyboardInterrupt:
         raise SystemExit(interrupted) from None

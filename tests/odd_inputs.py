@@ -165,9 +165,13 @@ ANNOTATIONS = {
     "annotations": [{"image_id": 8, "segmentation": [[0, 0, 1, 0, 1, 1]]}, {"image_id": 7, "segmentation": POLYGON}],
 }
 OTHERS = ANNOTATIONS | {"images": ANNOTATIONS["images"][1:]}
+WINDOWS = ANNOTATIONS | {"images": [{"id": 7, "file_name": "images\\image.png"}]}
+TWO = ANNOTATIONS | {"images": [{"id": number, "file_name": f"{number}/image.png"} for number in (7, 8)]}
 MASK_FILES = {
     "an annotation file of COCO about many pictures": coded(ANNOTATIONS),
+    "one with the separators of Windows": coded(WINDOWS),
     "one that does not know the picture": coded(OTHERS),
+    "one that knows two pictures of the name": coded(TWO),
 }
 
 

@@ -91,6 +91,17 @@ def test_a_command_whose_output_is_closed_goes_on(monkeypatch):
         print("lost", file=sys.stderr, flush=True)
 
 
+@pytest.mark.parametrize(
+    ("error", "end"),
+    [(MemoryError("for [9, 9]"), SystemExit), (RuntimeError("RESOURCE_EXHAUSTED: Out of memory\n0x1"), SystemExit)]
+    + [(RuntimeError("a mistake of ours"), RuntimeError)],
+)
+def test_too_little_memory_is_one_sentence(error, end):
+    with pytest.raises(end) as stop, told():
+        raise error
+    assert "\n" not in str(stop.value) and str(stop.value).startswith("error: there") == (end is SystemExit)
+
+
 def test_what_the_terminal_cannot_write_is_replaced(monkeypatch):
     written = io.BytesIO()
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, "latin-1"))

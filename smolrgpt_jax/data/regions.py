@@ -6,7 +6,7 @@ A copy of this file lies in every exported folder. What it takes and refuses: do
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -108,7 +108,7 @@ def what_is_asked(args: Any) -> tuple[str, tuple[RLE, ...]]:
     if all(file.suffix.lower() in suffixes for file in args.masks):
         if args.record is not None:
             raise DataError("--record names a record of a JSON file, give one with --masks")
-        regions = read_regions(args.masks, [box.strip().split(",") for box in args.boxes], size)
+        regions = read_regions(args.masks, [box.replace("\u2212", "-").strip().split(",") for box in args.boxes], size)
     elif len(args.masks) > 1:
         raise DataError("--masks takes one JSON file, or mask pictures")
     else:
@@ -146,23 +146,25 @@ def first_text(record: Any) -> str:
 
 def _chosen(content: Any, record: str | None, image: str) -> Any:
     """The masks, or the one record with masks, that a JSON file gives a picture of that name."""
-    names = {}
+    names: dict[str, str] = {}
     if isinstance(content, Mapping) and isinstance(content.get("annotations"), list):
         images, content = content.get("images"), content["annotations"]
         named = [found for found in images if isinstance(found, Mapping)] if isinstance(images, list) else []
-        names = {str(found.get("id")): Path(str(found.get("file_name"))).name for found in named}
+        names = {str(found.get("id")): PureWindowsPath(str(found.get("file_name"))).name for found in named}
     items = [item for item in content if isinstance(item, Mapping)] if isinstance(content, list) else []
-    records = {str(item.get("id")): item for item in items if "rle" in item}
-    if record in records:
-        return records[record]
+    records = [item for item in items if "rle" in item]
     if record is not None:
-        raise DataError(f"holds no record {record!r}")
+        found = [item for item in records if str(item.get("id")) == record]
+        if len(found) != 1:
+            raise DataError(f"holds {len(found) or 'no'} record{'s' * (len(found) > 1)} {record!r}")
+        return found[0]
     if records:
         raise DataError(f"holds {len(records)} records, name one with --record")
     if len({str(item.get("image_id")) for item in items}) > 1:
         content = [item for item in items if names.get(str(item.get("image_id"))) == image]
-        if not content:
-            raise DataError(f"holds annotations of several pictures, none of them named {image}")
+        if len({str(item["image_id"]) for item in content}) != 1:
+            many = "more than one" if content else "none"
+            raise DataError(f"holds annotations of several pictures, {many} of them named {image}")
     return content
 
 

@@ -137,12 +137,20 @@ def png_header(width: int, height: int) -> bytes:
         (["--masks", "{data}/bad.json", "--question", FAR], "mask 0 is unreadable"),
         (["--boxes", "5,5,9,9", "5,5,9,9", "--question", FAR, "--image", "{data}/none.png"], "none.png is missing"),
         (["--boxes", "5,5,9,9", "5,5,9,9", "--question", FAR, "--depth", "{data}/none.png"], "none.png is missing"),
-        (["--boxes", "5,5,9,9", "5,5,9,9", "--question", FAR, "--out", "{data}/drawn.xyz"], "not the suffix"),
+        *(
+            (
+                ["--boxes", "5,5,9,9", "5,5,9,9", "--question", FAR, "--out", f"{{data}}/drawn.{suffix}"],
+                "not the suffix",
+            )
+            for suffix in ("xyz", "h5", "xbm")  # the last one is for black and white
+        ),
+        (["--masks", "{data}/twice.json", "--record", "7"], "holds 2 records '7'"),
     ],
 )
 def test_bad_input_ends_with_one_sentence_and_no_picture(warehouse, asked, arguments, message):
     (warehouse / "bad.json").write_text('[{"size": [60, 96], "counts": "!!"}]', encoding="utf-8")
     (warehouse / "broken.json").write_text("[{", encoding="utf-8")
+    (warehouse / "twice.json").write_text('[{"id": 7, "rle": []}, {"id": "7", "rle": []}]', encoding="utf-8")
     (warehouse / "deep.json").write_text("[" * 100_000, encoding="utf-8")
     Image.new("L", (8, 9), 255).save(warehouse / "small.png")
     whole = (warehouse / "val/images/000101.png").read_bytes()
@@ -153,7 +161,12 @@ def test_bad_input_ends_with_one_sentence_and_no_picture(warehouse, asked, argum
     with pytest.raises(SystemExit) as stop:
         main([*files(warehouse), *(argument.format(data=warehouse) for argument in arguments)])
     assert str(stop.value).startswith("error: ") and message in str(stop.value) and "\n" not in str(stop.value)
-    assert sorted(warehouse.rglob("*")) == before
+    assert sorted(warehouse.rglob("*")) == before and not asked
+
+
+def test_a_printed_minus_is_a_minus(warehouse, asked):
+    main([*files(warehouse), "--boxes", "\u22123,5,40,50", "60,20,90,55", "--question", FAR])
+    assert decode(asked[0]["masks"][0])[5:50, :40].all()
 
 
 def test_regions_without_depth_are_refused(warehouse, asked):
