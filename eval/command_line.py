@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import shlex
 import sys
 import textwrap
 import tomllib
@@ -61,6 +62,11 @@ def add_options(parser: argparse.ArgumentParser, module: str, **choices: Iterabl
             if known := choices.get(option.lstrip("-")):
                 how["choices"] = known
             place.add_argument(option, **how)
+
+
+def typed_command(module: str) -> str:
+    """What was typed, by the name of the module: "python -m MODULE ..."."""
+    return shlex.join(["python", "-m", module, *sys.argv[1:]])
 
 
 def positive(text: str) -> int:

@@ -5,12 +5,10 @@ at every validated step the mean over the runs and its 95 % interval (Student's 
 """
 
 import csv
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from eval.command_line import command_line
+from eval.command_line import command_line, typed_command
 from eval.report.plots import COLOURS, percent_plot
 from eval.studies.findings import SCORES, over_seeds, table
 from smolrgpt_jax.errors import DataError, told
@@ -81,7 +79,7 @@ def plot(curves: Curves, path: Path) -> None:
 def write_curves(runs: Sequence[Path], out: Path) -> str:
     """Reads the runs, writes what the module's docstring names and returns the table; raises DataError or OSError."""
     curves = read_curves(runs)
-    command = shlex.join(["python", "-m", "eval.learning_curves", *sys.argv[1:]])
+    command = typed_command("eval.learning_curves")
     scores = {score: {"steps": list(at), "values": list(at.values())} for score, at in curves.items()}
     text = table({str(step): scores for step, scores in by_step(curves).items()}, "step")
     with results_folder(out) as aside:

@@ -4,8 +4,6 @@ Stopped at any moment and started again, it goes on from where it was.
 """
 
 import logging
-import shlex
-import sys
 import time
 import timeit
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import TYPE_CHECKING
 from configs import demo
 from eval.answering.asking import answer_questions, described, remove_journal, run_details
 from eval.answering.warehouse import evaluate
-from eval.command_line import command_line
+from eval.command_line import command_line, typed_command
 from eval.reading.rules import normalized_answer
 from eval.scoring.blind import BlindBaseline, read_training_questions
 from eval.scoring.results import describe_metrics
@@ -80,7 +78,7 @@ def run(workdir: Path, seed: int) -> None:
             results,
             blind=BlindBaseline(read_training_questions(data / "train.json")),
             loss_curves={stage: workdir / stage / "metrics.csv" for stage in demo.STAGES},
-            run_info={**details, "command": shlex.join(["python", "-m", "launch.demo", *sys.argv[1:]])},
+            run_info={**details, "command": typed_command("launch.demo")},
         )
         print(f"left or right on real masks: {details['left or right on real masks']}")
         for name in RESULTS:

@@ -1,12 +1,11 @@
 """The model that a command asks: its answers to all questions, what a report says of it."""
 
 import dataclasses
-import shlex
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eval.command_line import typed_command
 from eval.reading.rules import question_category
 from smolrgpt_jax.data.records import Picture, Question
 
@@ -57,12 +56,16 @@ def run_details(model: "Model", module: str = "eval.warehouse", **details: Any) 
     """
     from smolrgpt_jax.checkpoint.fingerprint import params_fingerprint
 
-    command = shlex.join(["python", "-m", module, *sys.argv[1:]])
     config = {"model": model.config.to_dict(), "compute": dataclasses.asdict(model.compute)}
     if model.run is not None:
         config["training"] = model.run
         details["seed"] = model.run.get("run", {}).get("seed")
-    return {"command": command, **details, FINGERPRINT: params_fingerprint(model.params), "config": config}
+    return {
+        "command": typed_command(module),
+        **details,
+        FINGERPRINT: params_fingerprint(model.params),
+        "config": config,
+    }
 
 
 def answer_questions(

@@ -80,9 +80,8 @@ class Journal:
 def journal_files(path: str | Path) -> list[Path]:
     """All files of a journal, whatever the number of processes that wrote it."""
     path = Path(path)
-    numbered = [
-        file for file in path.parent.glob(f"{glob.escape(path.name)}.*") if file.name[len(path.name) + 1 :].isdecimal()
-    ]
+    others = path.parent.glob(f"{glob.escape(path.name)}.*")
+    numbered = [file for file in others if file.name.removeprefix(f"{path.name}.").isdecimal()]
     return [file for file in (path, *sorted(numbered)) if file.is_file()]
 
 

@@ -126,12 +126,8 @@ def shown_question(picture: Picture, question: Question) -> dict:
     marked = draw_question(picture, question, _GALLERY_WIDTH)
     numbers = iter(range(question.mask_marks))
     earlier = [(with_chips(prompt, numbers), answer) for prompt, answer in question.earlier]
-    return {
-        "picture": jpeg_data_uri(marked),
-        "size": marked.size,
-        "earlier": earlier,
-        "prompt": with_chips(question.prompt, numbers),
-    }
+    texts = {"earlier": earlier, "prompt": with_chips(question.prompt, numbers)}
+    return {"picture": jpeg_data_uri(marked), "size": marked.size, **texts}
 
 
 def _in_turn(items: Sequence[Mapping]) -> list[Mapping]:

@@ -33,10 +33,8 @@ def describe_details(items: Sequence[Mapping]) -> dict:
     clusters = [item["image"] if by_picture else item["id"] for item in items]
     rights = list(map(is_right, items))
     intervals = category_intervals(clusters, [item["category"] for item in items], rights, WAREHOUSE_CATEGORIES)
-    details = {
-        "intervals": {"S1": intervals.pop("mean")} | intervals,
-        "bootstrap": describe_bootstrap(clusters, "picture" if by_picture else "question"),
-    }
+    made = describe_bootstrap(clusters, "picture" if by_picture else "question")
+    details = {"intervals": {"S1": intervals.pop("mean")} | intervals, "bootstrap": made}
     if all(item.get("question") for item in items):
         details["templates"] = template_scores(items)
         if all("answer" in item for item in items):

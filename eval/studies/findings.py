@@ -1,7 +1,5 @@
 """What all studies share: a variant is answered and scored; scores with intervals, how they differ from the first, files of them."""
 
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +9,7 @@ import numpy as np
 
 from eval.answering.asking import Answerer, answer_questions, run_details
 from eval.answering.warehouse import evaluate
+from eval.command_line import typed_command
 from eval.report.plots import COLOURS, percent_plot
 from eval.scoring.intervals import category_intervals, describe_interval, student_intervals
 from eval.scoring.official import is_right
@@ -130,7 +129,7 @@ def differences_over_seeds(first: Sequence[Values], second: Sequence[Values]) ->
 
 def write_study(out: Path, found: Found, differences: Found | None = None, **details: Any) -> None:
     """Writes study.json, table.md and plot.svg into a folder, which may hold the variants' own results."""
-    command = shlex.join(["python", "-m", "eval.studies", *sys.argv[1:]])
+    command = typed_command("eval.studies")
 
     def plain(found: Found) -> dict[str, Any]:
         return {v: {s: dict(zip(("value", "interval"), x)) for s, x in scores.items()} for v, scores in found.items()}

@@ -33,9 +33,8 @@ class VariantConfig(SmolRGPTConfig):
 
     # What depth has of its own after the encoder; what it has not, it shares with RGB. "none": it is not seen, depth tokens are zeros.
     depth_pathway: DepthPathway = "separate"
-    refiners: bool = (
-        True  # regions are pooled from refined maps, or from the connectors', each cell repeated to the masks' size
-    )
+    # Whether regions are pooled from refined maps, or from the connectors', each cell repeated to the masks' size.
+    refiners: bool = True
     picture_tokens: bool = True  # whether the image tokens hold the picture or zeros
     region_extent: bool = False  # place and size of the mask, and the depth under it, go into a region's RGB token
 

@@ -94,9 +94,8 @@ class Order:
     # Share of each data set in the mixture, which then never ends; None takes every row of every data set once per epoch.
     weights: Sequence[float] | None = None
     num_epochs: int | None = None  # None for no end; the last batch of the last one may be shorter
-    chosen: Sequence[int] | np.ndarray | None = (
-        None  # rows that are taken once in this order, instead of all; for validation
-    )
+    # Rows that are taken once in this order, instead of all; for validation.
+    chosen: Sequence[int] | np.ndarray | None = None
 
     def batches(self, rows: Sequence[PackedRows]) -> grain.MapDataset:
         """The row numbers of each batch; the rows of several data sets are numbered one after another.

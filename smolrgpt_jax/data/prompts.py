@@ -26,6 +26,7 @@ from smolrgpt_jax.errors import DataError
 LENGTH_STEP = 32  # row lengths are multiples of it
 MOST_LENGTHS = 4
 ROWS_PER_LENGTH = 16
+BATCH_TOKENS = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,28 +136,22 @@ class PromptBatch:
 
 
 def prompt_batches(
-    prompts: Prompts,
-    load: FileLoader,
-    *,
-    most_lengths: int = MOST_LENGTHS,
-    batch_tokens: int = 1024,
-    multiple: int = 1,
-    on_bad_record: BadRecords = BadRecords(),
+    prompts: Prompts, load: FileLoader, *, multiple: int = 1, on_bad_record: BadRecords = BadRecords()
 ) -> Iterator[PromptBatch]:
     """Yields every row of the prompts once, the longest first.
 
-    There are at most so many different row lengths; fewer for few rows, since every one costs a compilation. A batch has so many
-    rows, a multiple of `multiple`, that it holds about `batch_tokens` for every one of `multiple`.
+    There are at most MOST_LENGTHS different row lengths; fewer for few rows, since every one costs a compilation. A batch has so many
+    rows, a multiple of `multiple`, that it holds about BATCH_TOKENS for every one of `multiple`.
 
     Raises:
       DataError: for an unreadable picture, unless `on_bad_record` lets it pass.
     """
-    most_lengths = min(most_lengths, 1 + len(prompts.rows) // ROWS_PER_LENGTH)
+    most_lengths = min(MOST_LENGTHS, 1 + len(prompts.rows) // ROWS_PER_LENGTH)
     tokens = [prompts.prefix + sum(prompts.lengths(row)) for row in prompts.rows]
     lengths = choose_lengths(tokens, most_lengths)
     for least, length in reversed(list(itertools.pairwise([0, *lengths]))):
         rows = [row for row, size in zip(prompts.rows, tokens) if least < size <= length]
-        count = multiple * max(1, min(batch_tokens // length, -(-len(rows) // multiple)))
+        count = multiple * max(1, min(BATCH_TOKENS // length, -(-len(rows) // multiple)))
         batches = [rows[begin : begin + count] for begin in range(0, len(rows), count)]
         questions = max(sum(len(row.questions) for row in batch) for batch in batches)
         shape = dataclasses.replace(prompts.shape, tokens=length)

@@ -130,11 +130,8 @@ def read_rows(
     tokenizer: Any = start.tokenizer
     tokenised = [(pictures, TokenisedQuestions(pictures, tokenizer)) for pictures in found]
     shape = shape or row_shape(start.config, data, regions, tokenised)
-    common: dict[str, Any] = {
-        "load": FileLoader(shape, data["depth_mode"], cached_pictures=data["cached_pictures"]),
-        "on_bad_record": bad,
-        "question_balance": question_balance,
-    }
+    load = FileLoader(shape, data["depth_mode"], cached_pictures=data["cached_pictures"])
+    common: dict[str, Any] = {"load": load, "on_bad_record": bad, "question_balance": question_balance}
     rows = [PackedRows(pictures, tokenizer, shape, questions=ids, **common) for pictures, ids in tokenised]
     if not all(map(len, rows)):
         raise ValueError("no question that can be used, in all sources or in one that is mixed by weight")

@@ -84,9 +84,8 @@ class Run:
             # The pictures are not kept: the rows do without their texts.
             self.rows, pictures = read_rows(data, data["sources"], start, self.bad, **asked)
         read: Any = start.tokenizer
-        seen = (read.format.trained_on or TrainedOn()).and_on(
-            data["weights"] or data["sources"], pictures, self.stage.regions
-        )
+        names, before = data["weights"] or data["sources"], read.format.trained_on or TrainedOn()
+        seen = before.and_on(names, pictures, self.stage.regions)
         self.start = dataclasses.replace(start, tokenizer=read.with_format(trained_on=seen))
         self.shape = self.rows[0].shape
         with naming("model"):
@@ -103,9 +102,8 @@ class Run:
             self.facts |= data_facts(self.validation.rows, "validation")
         planned, self.steps = run_lengths(settings, self.rows)
         optimizer = OptimizerConfig(**{k: v for k, v in settings["optimizer"].items() if k != "peaks"})
-        self.optimizer = make_optimizer(
-            self.stage, self.stage.trained(abstract_params(start.config)), planned, optimizer
-        )
+        trained = self.stage.trained(abstract_params(start.config))
+        self.optimizer = make_optimizer(self.stage, trained, planned, optimizer)
         self.rates = schedules(self.stage, planned, optimizer)
 
     def print_start(self) -> None:

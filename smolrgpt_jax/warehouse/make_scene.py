@@ -63,11 +63,8 @@ def make_questions(config: WarehouseConfig, split: str, scene: Scene, regions: l
     seen, buffer = {region.thing.number for region in regions}, scene.things[scene.counted - 1]
     hidden = any(pallet.number not in seen for pallet in scene.of_kind("pallet") if buffer.holds(pallet.position))
     asker = Asker(regions, 0 if hidden else scene.counted, rng, config.answers)
-    return [
-        question
-        for category, share in zip(WAREHOUSE_CATEGORIES, config.shares(split))
-        for question in asker.ask(category, math.ceil(config.questions_per_picture * share) + 1)
-    ]
+    wanted = [math.ceil(config.questions_per_picture * share) + 1 for share in config.shares(split)]
+    return [question for name, most in zip(WAREHOUSE_CATEGORIES, wanted) for question in asker.ask(name, most)]
 
 
 def make_spatial(

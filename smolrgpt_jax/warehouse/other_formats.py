@@ -156,10 +156,8 @@ class ParquetSet:
 
     def _row(self, number: int, record: dict[str, Any]) -> dict[str, Any]:
         values = [turn["value"] for turn in record["conversations"]]
-        turns = [
-            {"user": re.sub(rf"{MASK}( <depth>)?", MASK_TOKENS, prompt), "assistant": answer}
-            for prompt, answer in zip(values[::2], values[1::2])
-        ]
+        prompts = (re.sub(rf"{MASK}( <depth>)?", MASK_TOKENS, prompt) for prompt in values[::2])
+        turns = [{"user": prompt, "assistant": answer} for prompt, answer in zip(prompts, values[1::2])]
         texts = turns if self.several_turns else turns[0]
         stem = Path(record.get("image", "")).stem
         row = {name: text.format(**record, stem=stem) for name, text in self.columns.items()}

@@ -152,7 +152,8 @@ def _write_records(folder: Path, config: WarehouseConfig, made: dict[str, list[M
         records = [_question(scene, q, config) for scene, questions in zip(scenes, chosen) for q in questions]
         if split == "test":
             write_list(folder / "test_answers.json", records)
-            write_list(folder / "test.json", map(_without_answer, records))
+            shown = [{name: record[name] for name in ("id", "image", "conversations", "rle")} for record in records]
+            write_list(folder / "test.json", (r | {"conversations": r["conversations"][:1]} for r in shown))
         else:
             write_list(folder / f"{split}.json", records)
             named = [(scene.name, c) for scene in scenes for c in scene.region_captions]
@@ -183,11 +184,6 @@ def _record(
 def _question(scene: MadeScene, asked: Asked, config: WarehouseConfig) -> dict[str, Any]:
     more = {"category": asked.category, "normalized_answer": asked.normalized_answer, "freeform_answer": asked.answer}
     return _record(scene.name, asked.prompt, asked.answer, asked.regions, config, **more)
-
-
-def _without_answer(record: dict[str, Any]) -> dict[str, Any]:
-    hidden = {name: record[name] for name in ("id", "image", "conversations", "rle")}
-    return hidden | {"conversations": record["conversations"][:1]}
 
 
 def _statistics(scenes: Sequence[MadeScene], questions: Sequence[Asked]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from smolrgpt_jax.data import images, masks
+from smolrgpt_jax.data import prompts as module
 from smolrgpt_jax.data.prompts import plan_prompts, prompt_batches
 from smolrgpt_jax.data.records import BadRecords
 from smolrgpt_jax.data.rows import FileLoader
@@ -41,9 +42,10 @@ def all_ids(pictures):
 
 
 @pytest.mark.parametrize("row_tokens", [2048, 90, 1], ids=["whole pictures", "cut pictures", "single questions"])
-def test_rows_hold_a_picture_and_its_questions(pictures, tokenizer, plan, row_tokens):
+def test_rows_hold_a_picture_and_its_questions(pictures, tokenizer, plan, row_tokens, monkeypatch):
+    monkeypatch.setattr(module, "BATCH_TOKENS", 300)
     prompts = plan(pictures, row_tokens=row_tokens)
-    batches = read(prompts, batch_tokens=300)
+    batches = read(prompts)
     ids = asked_ids(prompts, batches)
     assert len(ids) == len(set(ids)) and set(ids) == all_ids(pictures)
     if row_tokens == 2048:
@@ -71,9 +73,11 @@ def test_rows_hold_a_picture_and_its_questions(pictures, tokenizer, plan, row_to
                 np.testing.assert_array_equal(out["region_masks"][0, place], masks.resample_rle(region, 8))
 
 
-def test_batches_have_few_shapes(pictures, plan):
+def test_batches_have_few_shapes(pictures, plan, monkeypatch):
+    monkeypatch.setattr(module, "BATCH_TOKENS", 64)
+    monkeypatch.setattr(module, "MOST_LENGTHS", 1)
     prompts = plan(pictures)
-    batches = read(prompts, most_lengths=1, multiple=4, batch_tokens=64)
+    batches = read(prompts, multiple=4)
     assert len({batch.arrays["tokens"].shape for batch in batches}) == 1
     assert all(len(batch.arrays["tokens"]) % 4 == 0 for batch in batches)
     assert batches[0].arrays["tokens"].shape[1] % 32 == 0

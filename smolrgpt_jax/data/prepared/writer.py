@@ -108,14 +108,9 @@ def prepare(
         lengths, summary[split] = _finish_split(split, aside, todo, on_bad_record)
         sizes = {"shard_lengths": lengths, "num_bytes": summary[split]["bytes"]}
         infos.append(tfds.core.SplitInfo(name=split, filename_template=_template(split, aside), **sizes))
-    tfds.folder_dataset.write_metadata(
-        data_dir=aside,
-        features=config.features(),
-        split_infos=infos,
-        version=reader.VERSION,
-        filename_template=_template(None, aside),
-        check_data=False,
-    )
+    about = {"features": config.features(), "split_infos": infos, "version": reader.VERSION}
+    template = _template(None, aside)
+    tfds.folder_dataset.write_metadata(data_dir=aside, **about, filename_template=template, check_data=False)
     notes = [job.note for todo in jobs.values() for job in todo]
     for file in (*notes, *aside.glob(".*")):  # hidden: what a killed run was writing
         file.unlink()
