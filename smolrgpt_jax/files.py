@@ -69,7 +69,7 @@ def file_aside(path: str | Path) -> Iterator[Path]:
 def write_text(path: str | Path, text: str) -> None:
     """Writes a UTF-8 text file, whole or not at all."""
     with file_aside(path) as aside:
-        aside.write_text(text, encoding="utf-8")
+        aside.write_text(text, encoding="utf-8", errors="replace")  # names of files may be of no encoding
 
 
 def write_json(path: str | Path, value: object) -> None:

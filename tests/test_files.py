@@ -38,6 +38,11 @@ def test_json_is_read_with_any_byte_order_mark(tmp_path):
         assert files.read_json(tmp_path / "a.json", dict) == {"é": 1}
 
 
+def test_a_name_of_no_encoding_does_not_keep_a_text_from_being_written(tmp_path):
+    files.write_text(tmp_path / "report.html", "of d\udce4ta, é")
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == "of d?ta, é"
+
+
 def test_only_files_are_replaced_by_files(tmp_path):
     (tmp_path / "file").touch()
     cases = {

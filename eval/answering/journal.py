@@ -16,6 +16,7 @@ import jax
 
 from smolrgpt_jax import distributed
 from smolrgpt_jax.checkpoint.fingerprint import digest, params_fingerprint
+from smolrgpt_jax.data.prepared.reader import told_by
 from smolrgpt_jax.data.records import Picture
 from smolrgpt_jax.generation.engine import AnswerOptions
 
@@ -100,7 +101,7 @@ def open_journal(path: str | Path, model: "Model", pictures: Sequence[Picture], 
             **{name: getattr(options, name) for name in ("max_new_tokens", "seed", "depth_mode", "closing")},
             "sampling": dataclasses.asdict(options.sampling),
         },
-        "data": digest(repr(asked)),
+        "data": digest(repr((asked, [told_by(picture) for picture in pictures]))),
     }
     distributed.check_alike(identity | {"configuration": digest(identity["configuration"])})
     return Journal(path, identity)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import threading
 from collections import Counter
@@ -98,6 +99,8 @@ def prepare(
     out = Path(out).absolute()
     if out.exists():
         raise DataError(f"{out} exists already; nothing was written")
+    if re.search("[\ud800-\udfff]", str(out)):
+        raise DataError(f"{out} has a name that is not UTF-8, which ArrayRecord cannot write")
     aside = out.with_name(f"{out.name}.partial")
     aside.mkdir(parents=True, exist_ok=True)
     _check_settings(aside, splits, config)

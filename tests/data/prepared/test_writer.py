@@ -337,6 +337,9 @@ def test_what_does_not_fit_is_one_sentence(prepared, filled, tokenizer, shape, t
     out, _ = prepared
     with pytest.raises(DataError, match="exists already"):
         prepare({"train": []}, out, SMALL)
+    with pytest.raises(DataError, match="is not UTF-8"):
+        prepare({"train": []}, tmp_path / "d\udce4ta", SMALL)
+    assert not list(tmp_path.glob("*.partial"))
     with pytest.raises(DataError, match="has no prepared split 'val'"):
         read_prepared(out, "val")
     with pytest.raises(DataError, match="is no prepared data set"):

@@ -108,7 +108,11 @@ def test_a_journal_of_another_run_is_refused(watched, model, pictures, tmp_path)
     interrupt(watched, model, pictures, journal)
     name = "decoder/norm/scale"
     changed = model.params | {name: model.params[name].at[0].multiply(1.0001)}
+    # Another picture behind the same questions.
+    repainted = [dataclasses.replace(pictures[0], image=pictures[1].image), *pictures[1:]]
+    assert pictures[0].image.stat().st_size != pictures[1].image.stat().st_size
     cases = [
+        ("data", model, repainted, {}),
         ("decoding", model, pictures, {"seed": 1}),
         ("decoding", model, pictures, {"max_new_tokens": 13}),
         ("parameters", dataclasses.replace(model, params=changed), pictures, {}),
