@@ -97,6 +97,11 @@ def link(source: Path, target: Path) -> None:
 _STAND_INS = (
     ("version https://git-lfs", "a Git LFS pointer, not the file itself: `git lfs pull` fetches it"),
     (r"\s*<(?:!doctype|html|\?xml)", "a web page, not the file: the download was answered by a login or an error"),
+    (
+        r"\s*(\{.(error|detail|message)|(entry )?not found|access |forbidden|unauthorized)",
+        "a server's refusal, not the file",
+    ),
+    ("\x1f\x8b", "a gzip archive: unpack it first"),
     ("PK\x03\x04|\x80[\x02-\x05]", "a pickle, which is never loaded: save it as safetensors first"),
 )
 
