@@ -18,6 +18,8 @@ from eval.command_line import command_line
 from smolrgpt_jax.data import masks
 from smolrgpt_jax.data.masks import RLE
 from smolrgpt_jax.data.records import MASK
+from smolrgpt_jax.data.regions import read_masks
+from smolrgpt_jax.data.sources.formats import chat_entry
 from smolrgpt_jax.errors import DataError, told
 from smolrgpt_jax.files import new_folder, read_json, write_json
 
@@ -49,13 +51,14 @@ def centre(rle: RLE) -> float:
 def side_questions(record: dict) -> list[dict]:
     """left_right questions about a record, as records; raises DataError, naming it, for masks that cannot be read."""
     try:
-        kinds = region_kinds(record["conversations"][0]["value"])
-        rles = [RLE(*r["size"], r["counts"].encode()) for r in record["rle"]]
-        centres = [centre(rle) for rle in rles]
+        kinds = region_kinds(str(chat_entry(record).texts[0]))
+        height, width = map(int, record["rle"][0]["size"])
+        centres = [centre(rle) for rle in read_masks(record["rle"], (height, width))]
         pairs = list(itertools.permutations(range(len(centres)), 2))
         pairs = [(a, b) for a, b in pairs if kinds[a] == kinds[b] != "" and abs(centres[a] - centres[b]) > MARGIN]
-    except (KeyError, TypeError, IndexError, ValueError) as error:
-        raise DataError(f"record {record.get('id')!r} has no readable masks ({error})") from error
+    except (KeyError, TypeError, IndexError, ValueError, OverflowError) as error:
+        name = f"record {record.get('id')!r}" if isinstance(record, dict) else f"{record!r:.80}"
+        raise DataError(f"{name} has no readable masks ({error})") from error
     questions = []
     for a, b in pairs:
         noun, side = NOUNS.get(kinds[a], kinds[a]), "left" if centres[a] < centres[b] else "right"
@@ -87,7 +90,7 @@ def write_side_questions(records: Sequence[dict], out: Path, pictures: Path | No
     seen = 0
     with new_folder(out) as whole:
         for record in records:
-            name, (height, width) = Path(record["image"]).stem, record["rle"][0]["size"]
+            name, (height, width) = Path(record["image"]).stem, map(int, record["rle"][0]["size"])
             for file, mode in ((f"images/{name}.png", "RGB"), (f"depths/{name}_depth.png", "L")):
                 target = whole / "val" / file
                 target.parent.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,8 @@ from pycocotools import mask as coco
 
 from smolrgpt_jax.data import masks
 from smolrgpt_jax.data.masks import RLE
+from smolrgpt_jax.data.regions import read_boxes
+from smolrgpt_jax.errors import DataError
 
 RECORDS = Path(__file__).parents[1] / "data_files" / "real_warehouse" / "records_with_masks.json"
 COUNTS = coco.encode(np.asfortranarray([[0, 1, 1], [0, 0, 1]], dtype=np.uint8))["counts"]
@@ -177,3 +179,10 @@ def test_box_mask_takes_the_pixels_whose_centres_it_covers():
     for box in (*outside, (0, 0, infinite, 1), (-infinite, 0, 1, 1), (0, unknown, 1, 1)):
         with pytest.raises(ValueError, match="box"):
             masks.box_mask(box, 2, 4)
+
+
+@pytest.mark.parametrize("box", [["\0", 1, 5, 5], [1, 2, 3, "4\n\x1b[2J"], list(range(10_000)), "1,2,3,4"])
+def test_a_box_that_is_none_is_shown_on_one_short_line(box):
+    with pytest.raises(DataError, match="^box .{,80} is not x1,y1,x2,y2 with .* 9x8 pixels$") as caught:
+        read_boxes([box], (8, 9))
+    assert str(caught.value).isprintable()

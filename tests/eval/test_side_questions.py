@@ -91,3 +91,14 @@ def test_the_command_says_what_it_wrote_and_refuses_an_existing_folder(real, tmp
     assert "11 records, 0 of them with their picture" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="exists already"):
         side_questions.main(arguments)
+
+
+def test_masks_in_every_form_are_read_and_what_is_none_is_refused(tmp_path):
+    whole = record("the pallets <mask> <mask>", box(0, 5), box(30, 40))
+    runs = RLE(20, 40, whole["rle"][0]["counts"].encode()).runs().tolist()
+    listed = whole | {"rle": [{"size": ["20", "40"], "counts": runs}, whole["rle"][1]]}
+    answers = [[q["normalized_answer"] for q in side_questions.side_questions(made)] for made in (whole, listed)]
+    assert answers[0] == answers[1] == ["left", "right"]
+    for broken in ("text", None, whole | {"image": None}, whole | {"id": []}, whole | {"rle": [whole["rle"][0], 3]}):
+        with pytest.raises(DataError, match="has no readable masks"):
+            side_questions.write_side_questions([broken], tmp_path / "sides")
