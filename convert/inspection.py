@@ -14,30 +14,22 @@ from jax import ShapeDtypeStruct
 from convert.torch_model import left_padded, load_torch
 from smolrgpt_jax.checkpoint import orbax
 from smolrgpt_jax.checkpoint.load import Checkpoint, read_checkpoint
-from smolrgpt_jax.checkpoint.mapping import INV_FREQ, TIED_NAMES, entries, read_ahead
+from smolrgpt_jax.checkpoint.mapping import INV_FREQ, RULES, TIED_NAMES, entries, read_ahead
 from smolrgpt_jax.checkpoint.safetensors_folder import CONFIG_FILE, SINGLE_FILE
 from smolrgpt_jax.checkpoint.torch import read_folder
 from smolrgpt_jax.config import SmolRGPTConfig
 
 OUTPUT_TOLERANCE = 1e-4  # of the largest value of an output; float32 products in another order
-# Part -> start of its parameters' names, first match wins.
-PARTS = {
-    "vision encoder": "vision_encoder/",
-    "RGB connector": "rgb_connector/",
-    "depth connector": "depth_connector/",
-    "RGB refiner": "rgb_refiner/",
-    "depth refiner": "depth_refiner/",
-    "decoder embedding": "decoder/token_embedding",
-    "decoder blocks": "decoder/blocks/",
-    "decoder norm": "decoder/norm/",
-    "decoder head": "decoder/head",
-}
 
 
 def part_of(name: str) -> str:
-    """The part a parameter belongs to."""
-    found = (part for part, start in PARTS.items() if name.startswith(start))
-    return next(found, name.split("/")[0].replace("_", " "))
+    """The part a parameter belongs to: its first folder, or what stands in the decoder's."""
+    first, _, rest = name.partition("/")
+    words = f"decoder {rest.removeprefix('token_').partition('/')[0]}" if first == "decoder" else first
+    return words.replace("_", " ").replace("rgb", "RGB")
+
+
+PARTS = list(dict.fromkeys(part_of(rule.jax) for rule in RULES))
 
 
 def table(header: list[str], rows: Iterable[list[str]]) -> str:

@@ -31,15 +31,13 @@ def agreement(texts: Sequence[RouterText], routed: Sequence[str]) -> dict[str, A
         return {"questions": len(agree), "agree": sum(agree)}
 
     differing = [case for case in cases if case[1] != case[2]]
+    disagreements = [{"id": t.id, "rules": rule, "router": found, "question": t.text} for t, rule, found in differing]
     known = [(text.category == rule, text.category == category) for text, rule, category in cases if text.category]
     return {
         "all": count(rules),
         "categories": {name: count([name]) for name in (*WAREHOUSE_CATEGORIES, "none") if name in rules},
-        "published": {"questions": len(known)}
-        | {"rules": sum(a for a, _ in known), "router": sum(b for _, b in known)},
-        "disagreements": [
-            {"id": t.id, "rules": rule, "router": category, "question": t.text} for t, rule, category in differing
-        ],
+        "published": {"questions": len(known), "rules": sum(a for a, _ in known), "router": sum(b for _, b in known)},
+        "disagreements": disagreements,
     }
 
 

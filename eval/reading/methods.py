@@ -114,12 +114,11 @@ def build_methods(args: argparse.Namespace) -> dict[str, Method]:
 
 def read_values(items: Sequence[Mapping], methods: Mapping[str, Method]) -> list[dict]:
     """The items with normalized_answer, the first method's value, and of several methods values, before their truth."""
-    columns = {name: method(items) for name, method in methods.items()}
+    columns = [method(items) for method in methods.values()]
     predictions = []
-    for index, item in enumerate(items):
-        values = {name: column[index] for name, column in columns.items()}
-        read = {"normalized_answer": next(iter(values.values()))}
+    for item, *values in zip(items, *columns, strict=True):
+        read = {"normalized_answer": values[0]}
         if len(values) > 1:
-            read["values"] = values
+            read["values"] = dict(zip(methods, values))
         predictions.append({**{key: item[key] for key in item if key != "truth"}, **read, "truth": item["truth"]})
     return predictions

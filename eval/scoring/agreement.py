@@ -29,7 +29,11 @@ def agreement(items: Sequence[Mapping]) -> dict:
         "pairs": [_pair(items, *pair) for pair in itertools.combinations(methods, 2)],
     }
     if all(item["truth"] is not None for item in items):
-        found["scores"] = {name: _scores(items, name) for name in methods}
+        questions = [Question(i["id"], i["category"], i["question"], None, i["truth"]) for i in items]
+        found["scores"] = {}
+        for method in methods:
+            scored = score(questions, {item["id"]: item["values"][method] for item in items})
+            found["scores"][method] = {name: scored[name] for name in ("S1", *WAREHOUSE_CATEGORIES, "unreadable")}
     return found
 
 
@@ -73,12 +77,6 @@ def cohens_kappa(pairs: Sequence[tuple[Hashable, Hashable]]) -> float | None:
 
 def _label(value: Answer) -> Hashable:
     return round(value, 3) if isinstance(value, float) else value
-
-
-def _scores(items: Sequence[Mapping], method: str) -> dict:
-    questions = [Question(i["id"], i["category"], i["question"], None, i["truth"]) for i in items]
-    scored = score(questions, {item["id"]: item["values"][method] for item in items})
-    return {name: scored[name] for name in ("S1", *WAREHOUSE_CATEGORIES, "unreadable")}
 
 
 def describe_agreement(found: Mapping) -> str:

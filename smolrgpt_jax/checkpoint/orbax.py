@@ -169,9 +169,8 @@ def save(path: str | Path, params: Mapping[str, Any], meta: Meta) -> None:
     what reading `params` raises.
     """
     path, params = _stored(path), streamed(params)
-    handler = ocp.PyTreeCheckpointHandler(
-        use_ocdbt=False, type_handler_registry=ocp.type_handlers.create_type_handler_registry((_Leaf, _LeafHandler()))
-    )
+    registry = ocp.type_handlers.create_type_handler_registry((_Leaf, _LeafHandler()))
+    handler = ocp.PyTreeCheckpointHandler(use_ocdbt=False, type_handler_registry=registry)
     with new_folder(path) as aside, _named(f"{path} could not be written, nothing was left behind"):
         with ocp.Checkpointer(handler) as checkpointer:
             leaves = {name: _Leaf(params, name) for name in params}
@@ -223,10 +222,9 @@ def _check_run(step: Path, meta: Meta) -> None:
     run = meta.run or {}
     numbers = [run.get("step"), (run.get("data") or {}).get("next_index"), run.get("unvalidated", False)]
     scores = [*(run.get("metrics") or {}).values(), *(run.get("selection") or {}).values()]
-    whole = all(isinstance(n, int) and n >= 0 for n in numbers) and all(
-        isinstance(s, float | int | None) for s in scores
-    )
-    if not (whole and run.get("run") and meta.tokenizer and run["step"] == int(step.name)):
+    counted = all(isinstance(n, int) and n >= 0 for n in numbers)
+    scored = all(isinstance(s, float | int | None) for s in scores)
+    if not (counted and scored and run.get("run") and meta.tokenizer and run["step"] == int(step.name)):
         raise CheckpointError(f"{step} is damaged: what it says of its run is not what step {step.name} said")
 
 

@@ -128,9 +128,8 @@ def classifier_tokenizer_files(folder: Path, begin: str, end: str, pad: str) -> 
     ids = {token: tokenizer.token_to_id(token) for token in (begin, end, pad)}
     if None in ids.values():
         raise DataError(f"the tokenizer in {folder} lacks one of {', '.join(ids)}")
-    tokenizer.post_processor = TemplateProcessing(
-        single=f"{begin} $A {end}", special_tokens=[(begin, ids[begin]), (end, ids[end])]
-    )
+    ends = [(begin, ids[begin]), (end, ids[end])]
+    tokenizer.post_processor = TemplateProcessing(single=f"{begin} $A {end}", special_tokens=ends)
     config = json.loads(files.get(CONFIG_FILE, "{}"))
     config |= {"bos_token": begin, "cls_token": begin, "eos_token": end, "sep_token": end, "pad_token": pad}
     return {TOKENIZER_FILE: tokenizer.to_str(pretty=True), CONFIG_FILE: json.dumps(config, indent=2) + "\n"}

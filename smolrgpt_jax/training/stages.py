@@ -79,17 +79,14 @@ def _published(name: str, after: tuple[str, ...], peaks: Mapping[str, float], re
     return Stage(name, groups, regions, after)
 
 
+_REGIONS = {"rgb_connector": 5e-5, "depth_connector": 5e-5, "refiners": 1e-4}
 _ALL = dict.fromkeys(("rgb_connector", "depth_connector", "refiners", "decoder"), 5e-5)
 STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
         Stage("backbone", (Group("all", "", 2e-3),)),
         _published("connector_alignment", ("backbone", "connector_alignment"), {"rgb_connector": 1e-4}, regions=False),
-        _published(
-            "refiner_alignment",
-            ("connector_alignment", "refiner_alignment"),
-            {"rgb_connector": 5e-5, "depth_connector": 5e-5, "refiners": 1e-4},
-        ),
+        _published("refiner_alignment", ("connector_alignment", "refiner_alignment"), _REGIONS),
         _published("sft", ("refiner_alignment", "sft", "mixed"), _ALL),
         _published("mixed", ("refiner_alignment", "sft", "mixed"), _ALL),
     )

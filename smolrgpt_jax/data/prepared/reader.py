@@ -14,6 +14,7 @@ The same questions stand in `questions-<split>.parquet`, so that rows can be pac
 import functools
 import itertools
 import json
+import operator
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -125,9 +126,8 @@ def read_prepared(
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file}: is not a readable parquet file ({' '.join(str(error).split())})") from error
     pictures = []
-    for (number, name, has_depth), asked in itertools.groupby(
-        rows, lambda row: (row["picture"], row["name"], row["has_depth"])
-    ):
+    told = operator.itemgetter("picture", "name", "has_depth")
+    for (number, name, has_depth), asked in itertools.groupby(rows, told):
         image = folder / split / str(number)
         questions = tuple(map(question_of, asked))
         depth = image if has_depth else None

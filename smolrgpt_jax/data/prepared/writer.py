@@ -231,9 +231,8 @@ def _finish_split(split: str, folder: Path, jobs: Sequence[_Job], bad: BadRecord
     sums: Counter[str] = Counter()
     categories: Counter[str] = Counter()
     digests = [read_json(job.note).get("sha256", "") for job in jobs]
-    columns = reader.QUESTION_COLUMNS.with_metadata(
-        {reader.DIGEST: hashlib.sha256("".join(digests).encode()).hexdigest()}
-    )
+    digest = hashlib.sha256("".join(digests).encode()).hexdigest()
+    columns = reader.QUESTION_COLUMNS.with_metadata({reader.DIGEST: digest})
     with (
         file_aside(folder / f"questions-{split}.parquet") as aside,
         pq.ParquetWriter(aside, columns, compression="zstd", write_page_checksum=True) as writer,
