@@ -98,26 +98,14 @@ class TorchModel:
         nn = torch.nn
         v, d = config.vision, config.decoder
         self.config = config
-        self.vision = transformers.SiglipVisionModel(
-            transformers.SiglipVisionConfig(
-                **{name: getattr(v, ours) for name, (ours, _) in BACKBONES["siglip"]["fields"].items()},
-                hidden_act="gelu_pytorch_tanh",
-                vision_use_head=False,
-                attn_implementation="eager",
-            )
-        )
-        self.decoder = transformers.LlamaForCausalLM(
-            transformers.LlamaConfig(
-                **{name: getattr(d, ours) for name, (ours, _) in BACKBONES["llama"]["fields"].items()},
-                num_key_value_heads=d.kv_heads,
-                head_dim=d.head_dim,
-                rope_parameters={"rope_type": "default", "rope_theta": float(d.rope_base)},
-                bos_token_id=None,
-                eos_token_id=None,
-                pad_token_id=None,
-                attn_implementation="eager",
-            )
-        )
+        vision = {name: getattr(v, ours) for name, (ours, _) in BACKBONES["siglip"]["fields"].items()}
+        vision |= {"hidden_act": "gelu_pytorch_tanh", "vision_use_head": False, "attn_implementation": "eager"}
+        self.vision = transformers.SiglipVisionModel(transformers.SiglipVisionConfig(**vision))
+        decoder = {name: getattr(d, ours) for name, (ours, _) in BACKBONES["llama"]["fields"].items()}
+        decoder |= {"num_key_value_heads": d.kv_heads, "head_dim": d.head_dim, "attn_implementation": "eager"}
+        decoder |= {"rope_parameters": {"rope_type": "default", "rope_theta": float(d.rope_base)}}
+        decoder |= dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
+        self.decoder = transformers.LlamaForCausalLM(transformers.LlamaConfig(**decoder))
         self.decoder.model.rotary_emb.attention_scaling = d.rope_scale
         self.frequencies = self.decoder.model.rotary_emb.inv_freq.clone()
         self.connectors = nn.ModuleDict(
@@ -211,13 +199,9 @@ class TorchModel:
         grid = self.config.mask_grid
         if mask.shape[-1] == 0:
             return refined[:0]
-        weights = self.torch.nn.functional.interpolate(
-            self.torch.tensor(np.asarray(mask, np.float32)).permute(2, 0, 1)[None],
-            size=(grid, grid),
-            mode="bilinear",
-            align_corners=False,
-            antialias=False,
-        )[0].flatten(1)
+        weights = self.torch.tensor(np.asarray(mask, np.float32)).permute(2, 0, 1)[None]
+        how = {"mode": "bilinear", "align_corners": False, "antialias": False}
+        weights = self.torch.nn.functional.interpolate(weights, (grid, grid), **how)[0].flatten(1)
         weights = weights / (weights.sum(dim=1, keepdim=True) + POOLING_EPS)
         return weights.to(refined.dtype) @ refined
 
@@ -254,9 +238,8 @@ class TorchModel:
         out["depth_tokens"] = self.connect("depth", out["vision_features_depth"])
         for kind, tokens in (("rgb", "image_tokens"), ("depth", "depth_tokens")):
             out[f"{kind}_refined"] = self.refine(kind, out[tokens])
-            out[f"region_{kind}"] = self.torch.cat(
-                [self.pool(refined, mask) for refined, mask in zip(out[f"{kind}_refined"], masks)]
-            )
+            pooled = [self.pool(refined, mask) for refined, mask in zip(out[f"{kind}_refined"], masks)]
+            out[f"region_{kind}"] = self.torch.cat(pooled)
         return out
 
     def embed(self, input_ids: np.ndarray, attention_mask: np.ndarray, features: dict[str, Any], masks: Masks) -> Any:
@@ -308,21 +291,14 @@ class TorchModel:
         length, longest = np.shape(input_ids)[1], self.config.decoder.max_positions
         if length + max_new_tokens > longest:
             raise ValueError(f"{length} tokens and {max_new_tokens} new ones pass position {longest}")
+        settings = {"max_new_tokens": max_new_tokens, "eos_token_id": eos_id, "pad_token_id": eos_id}
+        settings |= {"do_sample": False, "use_cache": True, "return_dict_in_generate": True, "output_logits": True}
+        how = transformers.GenerationConfig(**settings)
         with torch.no_grad():
             features = self.features(images, depths, masks)
-            chosen = self.decoder.generate(
-                inputs_embeds=self.embed(input_ids, attention_mask, features, masks),
-                attention_mask=torch.tensor(np.asarray(attention_mask, np.int64)),
-                generation_config=transformers.GenerationConfig(
-                    max_new_tokens=max_new_tokens,
-                    do_sample=False,
-                    use_cache=True,
-                    eos_token_id=eos_id,
-                    pad_token_id=eos_id,
-                    return_dict_in_generate=True,
-                    output_logits=True,
-                ),
-            )
+            embeddings = self.embed(input_ids, attention_mask, features, masks)
+            attention = torch.tensor(np.asarray(attention_mask, np.int64))
+            chosen = self.decoder.generate(inputs_embeds=embeddings, attention_mask=attention, generation_config=how)
         ids = np.full((len(input_ids), max_new_tokens), eos_id, np.int32)
         # With embeddings as the prompt only the new tokens come back.
         ids[:, : chosen.sequences.shape[1]] = chosen.sequences.numpy()

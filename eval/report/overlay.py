@@ -88,11 +88,9 @@ def _label(picture: Image.Image, masks: Sequence[Image.Image]) -> None:
         middle = float(rows.mean() - high / 2)
         heights = [middle + sign * step * (high + 1) for step in range(12) for sign in ((1, -1) if step else (1,))]
         inside = [y for y in heights if 0 <= y <= picture.height - high] or [0.0]
-        y = next((y for y in inside if not any(_overlap((x, y, x + wide, y + high), box) for box in taken)), inside[0])
+        beside = [(above, below) for before, above, after, below in taken if x < after and before < x + wide]
+        free = (y for y in inside if all(y + high <= above or below <= y for above, below in beside))
+        y = next(free, inside[0])
         taken.append((x, y, x + wide, y + high))
         draw.rectangle((x, y, x + wide - 1, y + high - 1), fill=(18, 20, 24), outline=colour_of(index))
         draw.text((x + 3 - left, y + 3 - top), text, font=font, fill=(255, 255, 255))
-
-
-def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
