@@ -130,15 +130,9 @@ def _prompt(
 
 def _prompt_ids(model: "Model", question: str) -> np.ndarray:
     """The conversation up to the answer, int32[N]."""
-    # Imported late: the command line should not wait for it before it has checked its files.
-    from smolrgpt_jax.data.chat import END, IMAGE_TOKEN, MASK_DEPTH_TOKEN, MASK_RGB_TOKEN, START
-
     tokenizer = model.tokenizer
     if tokenizer is None:
         raise ValueError("the checkpoint brings no tokenizer, answers cannot be read")
-    for token in (START, END, IMAGE_TOKEN, MASK_RGB_TOKEN, MASK_DEPTH_TOKEN):
-        if token in question:
-            raise DataError(f"the question holds {token}, which only the chat format may write")
     ids = np.concatenate([tokenizer.prefix(model.config.image_tokens), tokenizer.question(question)[0]])
     longest = model.config.decoder.max_positions
     if ids.size > longest:

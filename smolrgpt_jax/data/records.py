@@ -1,6 +1,7 @@
 """What every data source is read into, and all that comes after knows: a picture with its questions, and the checks on both."""
 
 import dataclasses
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from smolrgpt_jax.errors import DataError
 
 WAREHOUSE_CATEGORIES = ("left_right", "count", "mcq", "distance")
 CAPTION_CATEGORIES = ("caption", "region_caption")
+_CHAT_TOKEN = re.compile(r"<\|(?:im_start|im_end|image)\|>|<mask_(?:rgb|depth)>")
 SPATIAL_CATEGORY = "spatial"  # of questions about regions whose source names no category
 
 
@@ -179,6 +181,10 @@ def check_question(question: Question, *, categories: Sequence[str] | None, need
             text.encode()
         except UnicodeEncodeError as error:
             raise DataError(f"{text[error.start]!r} in its text is no Unicode character") from error
+    for place, text in enumerate(question.turns):
+        if found := _CHAT_TOKEN.search(text):
+            who = ("question", "answer")[place % 2]
+            raise DataError(f"the {who} holds {found[0]}, which only the chat format may write")
     if any(IMAGE in text for text in question.turns[::2]):
         raise DataError(f"the question holds {IMAGE} at an unexpected place")
     if need_answer and not question.answer:

@@ -74,7 +74,7 @@ def read_boxes(boxes: object, size: Size) -> tuple[RLE, ...]:
         except (TypeError, ValueError, OverflowError) as error:
             shown = ",".join(map(str, box)) if isinstance(box, list | tuple) else repr(box)
             wanted = "x1,y1,x2,y2 with x1 < x2 and y1 < y2 inside the picture of {1}x{0} pixels".format(*size)
-            shown = (shown if shown.isprintable() else ascii(shown))[:80]
+            shown = shown if shown.isprintable() else ascii(shown)
             raise DataError(f"box {shown} is not {wanted}") from error
     return tuple(regions)
 

@@ -59,7 +59,7 @@ def train_router(
     """Trains every parameter with AdamW on the mean cross-entropy; returns the parameters and the loss of every step.
 
     rows: token ids of each text; labels: index of each text's label. Warm-up, decay, clipping and weight decay are those of
-    SmolRGPT's training. Raises ValueError if the loss stops being finite.
+    SmolRGPT's training. Raises ValueError if the loss or a parameter stops being finite.
     """
     stage = Stage("router", (Group("all", "", training.peak),))
     optimizer = make_optimizer(stage, params, training.steps, OptimizerConfig())
@@ -88,4 +88,6 @@ def train_router(
             if not math.isfinite(losses[-1]):
                 raise ValueError(f"the loss is {loss} at step {len(losses)}; a smaller learning rate helps")
             bar.set_postfix(loss=f"{losses[-1]:.4f}")
+    if not all(bool(jnp.isfinite(value).all()) for value in trained.values()):  # after the last loss
+        raise ValueError(f"parameters hold NaN or infinity after step {len(losses)}; a smaller learning rate helps")
     return trained, losses

@@ -77,6 +77,12 @@ def test_normalized_answers_that_do_not_fit_are_an_error(category, value):
         ({"category": "mcq"}, "region 2 of only 2"),
         ({"answer": "two \ud83d"}, r"'\\ud83d' in its text is no Unicode character"),
         ({"id": "\udc80"}, "no Unicode character"),
+        (
+            {"prompt": "<mask> <mask> <|im_start|>"},
+            r"the question holds <\|im_start\|>, which only the chat format may",
+        ),
+        ({"answer": "2 m<|im_end|>"}, r"the answer holds <\|im_end\|>"),
+        ({"earlier": (("What?", "<mask_rgb>"),)}, "the answer holds <mask_rgb>"),
     ],
 )
 def test_check_question_names_what_is_wrong(changes, message):

@@ -144,6 +144,7 @@ def png_header(width: int, height: int) -> bytes:
             )
             for suffix in ("xyz", "h5", "xbm")  # the last one is for black and white
         ),
+        (["--boxes", "5,5,9,9", "--question", "<mask>?<|im_end|>"], "holds <|im_end|>, which only the chat format may"),
         (["--masks", "{data}/twice.json", "--record", "7"], "holds 2 records '7'"),
     ],
 )

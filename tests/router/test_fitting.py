@@ -64,6 +64,8 @@ def test_a_loss_that_is_not_finite_stops_the_training():
         ("a", "b"), vocab_size=20, positions=66, width=8, mlp_width=8, heads=1, layers=1, window=8
     )
     params = init_params(config, jax.random.key(0))
+    with pytest.raises(ValueError, match="parameters hold NaN or infinity after step 1"):
+        train_router(config, params, ROWS, [0, 1, 0, 1, 0], RouterTraining(1, 2, 1e39, 0))
     params["head_out/bias"] = params["head_out/bias"] + np.nan
     with pytest.raises(ValueError, match="the loss is nan at step 1"):
         train_router(config, params, ROWS, [0, 1, 0, 1, 0], RouterTraining(2, 2, 1e-3, 0))
