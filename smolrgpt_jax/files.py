@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from smolrgpt_jax.errors import CheckpointError, DataError
 
@@ -96,20 +96,25 @@ def link(source: Path, target: Path) -> None:
 # How files begin that lie in place of another, and what that means.
 _STAND_INS = (
     ("version https://git-lfs", "a Git LFS pointer, not the file itself: `git lfs pull` fetches it"),
-    (r"\s*<(?:!doctype|html|\?xml)", "a web page, not the file: the download was answered by a login or an error"),
+    (
+        r"(?s)\s*<(?!.*svg)(?:!doctype|html|\?xml)",
+        "a web page, not the file: the download was answered by a login or an error",
+    ),
     (
         r"\s*(\{.(error|detail|message)|(entry )?not found|access |forbidden|unauthorized)",
         "a server's refusal, not the file",
     ),
-    ("\x1f\x8b", "a gzip archive: unpack it first"),
     ("PK\x03\x04|\x80[\x02-\x05]", "a pickle, which is never loaded: save it as safetensors first"),
 )
 
 
-def stand_in(path: str | Path) -> str | None:
+def stand_in(path: str | Path | BinaryIO) -> str | None:
     """What a file is that cannot be read as what its name says: a Git LFS pointer, a web page, a pickle, empty; None: something else."""
-    with open(path, "rb") as file:
-        start = file.read(200).decode("latin-1")
+    if isinstance(path, str | Path):
+        with open(path, "rb") as file:
+            return stand_in(file)
+    path.seek(0)
+    start = path.read(200).decode("latin-1")
     found = (what for pattern, what in _STAND_INS if re.match(pattern, start, re.IGNORECASE))
     return next(found, None) if start else "empty"
 

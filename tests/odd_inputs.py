@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 from pycocotools import mask as coco
 
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 91\n"
 HEIGHT, WIDTH = 48, 64
 PIXELS = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 4), np.uint8)
 RGB, DEPTH = PIXELS[..., :3], PIXELS[..., 3]
@@ -115,6 +116,7 @@ PICTURES = {
     "a PNG with up to 64 MB of text, as render tools write": text_chunk,
     "an empty file": lambda g: g.image.write_bytes(b""),
     "a text, or a format that Pillow does not know": lambda g: g.image.write_text("no picture"),
+    "what a download left in place of a picture, such as a Git LFS pointer": lambda g: g.image.write_bytes(POINTER),
     "a file that is not there": lambda g: g.image.unlink(),
     "a picture cut short": lambda g: cut(g.image),
     "a decompression bomb": lambda g: bomb(g.image),

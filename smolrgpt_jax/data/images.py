@@ -15,6 +15,7 @@ from PIL import ExifTags, Image, ImageFile, PngImagePlugin, UnidentifiedImageErr
 
 from smolrgpt_jax.data.masks import inside
 from smolrgpt_jax.errors import DataError
+from smolrgpt_jax.files import stand_in
 
 DEPTH_MODES = ("training", "submission")
 
@@ -151,8 +152,10 @@ def open_picture(path: str | Path | BinaryIO, name: object = None) -> Image.Imag
     except Image.DecompressionBombError as error:
         raise too_large from error
     except UnidentifiedImageError as error:
-        size = Path(path).stat().st_size if isinstance(path, str | Path) else path.seek(0, 2)
-        raise DataError(f"picture {name} is {'not a picture file' if size else 'an empty file'}") from error
+        what = stand_in(path)
+        raise DataError(
+            f"picture {name} is {'an empty file' if what == 'empty' else what or 'not a picture file'}"
+        ) from error
     except (OSError, SyntaxError, ValueError) as error:
         reason = getattr(error, "strerror", None)
         wrong = f"cannot be read ({reason})" if reason else f"is not a picture file ({_one_line(error)})"

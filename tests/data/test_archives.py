@@ -50,6 +50,12 @@ def test_an_interrupted_unpacking_goes_on(tmp_path):
     assert unpack_chunks(tmp_path) == 1
 
 
+def test_a_pointer_in_place_of_an_archive_is_named(tmp_path):
+    (tmp_path / "chunk_000.tar.gz").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(DataError, match="chunk_000.tar.gz .* .a Git LFS pointer, .*`git lfs pull` fetches it"):
+        unpack_chunks(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "changes"),
     [

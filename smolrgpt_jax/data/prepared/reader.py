@@ -27,7 +27,7 @@ from smolrgpt_jax.data import masks, records
 from smolrgpt_jax.data.masks import RLE
 from smolrgpt_jax.data.records import Picture, PreparedPicture
 from smolrgpt_jax.errors import DataError
-from smolrgpt_jax.files import read_json
+from smolrgpt_jax.files import read_json, stand_in
 
 NAME = "prepared_pictures"
 VERSION = "1.0.0"
@@ -124,7 +124,8 @@ def read_prepared(
         table = pq.read_table(file, schema=QUESTION_COLUMNS, page_checksum_verification=True)
         rows = [row for batch in table.to_batches(4096) for row in batch.to_pylist()]
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: is not a readable parquet file ({' '.join(str(error).split())})") from error
+        reason = stand_in(file) or " ".join(str(error).split())
+        raise DataError(f"{file}: is not a readable parquet file ({reason})") from error
     pictures = []
     told = operator.itemgetter("picture", "name", "has_depth")
     for (number, name, has_depth), asked in itertools.groupby(rows, told):

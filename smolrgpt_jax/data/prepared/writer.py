@@ -149,10 +149,10 @@ def _check_settings(aside: Path, splits: Mapping[str, Sequence[Picture]], config
 
 
 def _digest(pictures: Sequence[Picture]) -> str:
-    """A fingerprint of all questions, so that shards of changed data are not joined with those of an interrupted run."""
+    """A fingerprint of questions, masks and pictures, so that shards of changed data are not joined with those of an interrupted run."""
     digest = hashlib.sha256()
     for picture in pictures:
-        digest.update(f"{picture.id}\n{reader.to_json(reader.question_rows(picture)[0])}\n".encode())
+        digest.update(f"{picture.id}\n{reader.told_by(picture)}\n{reader.question_rows(picture)}\n".encode())
     return digest.hexdigest()
 
 

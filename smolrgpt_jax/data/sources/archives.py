@@ -9,6 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from smolrgpt_jax.errors import DataError
+from smolrgpt_jax.files import stand_in
 
 
 def unpack_chunks(folder: Path) -> int:
@@ -49,7 +50,7 @@ def _unpack(archive: Path, folder: Path) -> None:
                 raise DataError(f"{archive}: entry {file.name!r} would replace another file of this name")
             file.replace(target)
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise DataError(f"{archive} is damaged or cannot be unpacked ({error})") from error
+        raise DataError(f"{archive} is damaged or cannot be unpacked ({stand_in(archive) or error})") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

@@ -37,7 +37,7 @@ from smolrgpt_jax.data.records import (
 )
 from smolrgpt_jax.data.sources.collect import Entry, Located, chat_texts, collect_pictures, json_records, split_turns
 from smolrgpt_jax.errors import DataError
-from smolrgpt_jax.files import as_path
+from smolrgpt_jax.files import as_path, stand_in
 
 COLUMNS = ("id", "rgb_image", "depth_image", "rle", "texts", "category", "normalized_answer")
 ROWS = 1024  # read at a time
@@ -178,7 +178,8 @@ def _rows(files: list[Path]) -> Iterator[Located]:
                         yield file, place, row
                         place += 1
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{file}: is not a readable parquet file ({' '.join(str(error).split())})") from error
+            reason = stand_in(file) or " ".join(str(error).split())
+            raise DataError(f"{file}: is not a readable parquet file ({reason})") from error
 
 
 def _parse(row: Mapping[str, Any]) -> Entry:

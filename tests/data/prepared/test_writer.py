@@ -19,6 +19,7 @@ import tensorflow_datasets as tfds
 from PIL import Image, ImageOps
 
 from launch import prepare_data
+from smolrgpt_jax.data import masks
 from smolrgpt_jax.data.batches import PackedRows, data_facts
 from smolrgpt_jax.data.prepared import writer as prepare_module
 from smolrgpt_jax.data.prepared.reader import load_stored, read_prepared, settings
@@ -135,6 +136,15 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(prepared, filled, m
     changed = prepare_module.dataclasses.replace(changed, questions=(question, *changed.questions[1:]))
     with pytest.raises(DataError, match="begun with other data or settings"):
         prepare({"train": [*others, changed]}, again, SMALL, workers=1)
+    # The same words about other pictures, and about other regions.
+    first, second, *more = pictures["train"]
+    repainted = prepare_module.dataclasses.replace(first, image=first.depth)
+    regions = [masks.encode(1 - masks.decode(region)) for region in first.questions[0].regions]
+    asked = prepare_module.dataclasses.replace(first.questions[0], regions=tuple(regions))
+    remasked = prepare_module.dataclasses.replace(first, questions=(asked, *first.questions[1:]))
+    for odd in (repainted, remasked):
+        with pytest.raises(DataError, match="begun with other data or settings"):
+            prepare({"train": [odd, second, *more]}, again, SMALL, workers=1)
     prepare(pictures, again, SMALL, workers=1)
     assert digests(again) == digests(prepared[0])
 
