@@ -86,7 +86,7 @@ def parse_normalized(category: str, value: object) -> Answer:
         if number is None:
             return None
         found = number.group()
-        negative = number.start() > 0 and text[number.start() - 1] == "-" and category != "mcq"
+        negative = number.start() > 0 and text[number.start() - 1] in "-\u2212" and category != "mcq"
         value = float(NUMBER_WORDS.get(found, found)) * (-1 if negative else 1)
     if not 0 <= value < 1e9:  # not a number, or none that means anything
         return None

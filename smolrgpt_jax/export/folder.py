@@ -62,7 +62,8 @@ def write_export(
             (folder / f"{name}.py").write_text(re.sub(r"from smolrgpt_jax\.(data\.)?", "from ", text), encoding="utf-8")
         manifest = _manifest(model, model.tokenizer, settings, exported)
         held = [file for file in sorted(folder.rglob("*")) if file.is_file()]
-        manifest["sha256"] = {file.relative_to(folder).as_posix(): runner.sha256(file) for file in held}
+        sums = {file.relative_to(folder).as_posix(): runner.sha256(file) for file in held}
+        manifest["sha256"] = sums | {runner.MANIFEST: runner.digest(manifest)}
         (folder / runner.MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     return manifest
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import functools
 import hashlib
+import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -53,7 +54,7 @@ class ExportedModel:
 
     def __init__(self, folder: str | Path):
         """Reads the folder; raises ValueError if it is damaged or was not exported for the default device's platform."""
-        self.folder = Path(folder)
+        self.folder = as_path(folder)
         try:
             self.manifest: dict[str, Any] = read_json(self.folder / MANIFEST)
             form = self.manifest["format"]
@@ -61,15 +62,18 @@ class ExportedModel:
             raise ValueError(f"{self.folder} is no exported model: no readable {MANIFEST}") from error
         if form != FORMAT:
             raise ValueError(f"{self.folder} has the format {form!r}, this program reads {FORMAT!r}")
+        sums = self.manifest.get("sha256")
+        if not isinstance(sums, dict) or sums.get(MANIFEST, digest(self.manifest)) != digest(self.manifest):
+            raise ValueError(f"{self.folder} is damaged: {MANIFEST} is not the file that was exported")
         platform = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
         if platform not in self.manifest["platforms"]:
             made = ", ".join(self.manifest["platforms"])
             raise ValueError(f"{self.folder} was exported for {made}, the default device is of platform {platform}")
-        for name, expected in self.manifest["sha256"].items():
+        for name, expected in sums.items():
             if not (self.folder / name).is_file():
                 raise ValueError(f"{self.folder} is damaged: {name} is missing")
             # What reads and asks may be adapted, what it runs may not.
-            if not name.endswith(".py") and sha256(self.folder / name) != expected:
+            if name != MANIFEST and not name.endswith(".py") and sha256(self.folder / name) != expected:
                 raise ValueError(f"{self.folder} is damaged: {name} is not the file that was exported")
         self.sizes = InputSizes(*(self.manifest[field.name] for field in fields(InputSizes)))
         params = {name: jnp.asarray(value) for name, value in load_file(self.folder / PARAMETERS).items()}
@@ -194,6 +198,12 @@ def _call(exported: jax.export.Exported) -> Callable[..., dict[str, jax.Array]]:
 def sha256(file: Path) -> str:
     with open(file, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def digest(manifest: dict[str, Any]) -> str:
+    """Of what a manifest says besides checksums."""
+    held = {name: value for name, value in manifest.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(held, sort_keys=True).encode()).hexdigest()
 
 
 @told()

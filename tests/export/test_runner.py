@@ -12,7 +12,7 @@ from PIL import Image
 from eval.answering.one_picture import answer
 from smolrgpt_jax.export.folder import write_export
 from smolrgpt_jax.export.programs import ExportSettings
-from smolrgpt_jax.export.runner import ExportedModel, main
+from smolrgpt_jax.export.runner import ExportedModel, digest, main
 
 
 @pytest.fixture(scope="module")
@@ -108,12 +108,23 @@ def test_no_more_tokens_are_decoded_than_the_cache_holds(runner, golden):
         runner.decode(state, np.full(4, 5))
 
 
+def lose(folder, name):
+    """Takes one of the things that a manifest says out of it."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest[name]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
         (lambda folder: (folder / "manifest.json").unlink(), "is no exported model: no readable manifest.json"),
         (lambda folder: (folder / "manifest.json").write_text('{"format": "x"}'), "has the format 'x'"),
         (lambda folder: (folder / "prefill.jax_export").unlink(), "prefill.jax_export is missing"),
+        *(
+            (lambda folder, name=name: lose(folder, name), "manifest.json is not the file that was exported")
+            for name in ("platforms", "chat", "programs", "vocab_size", "sha256")
+        ),
         (
             lambda folder: (folder / "parameters.safetensors").write_bytes(b"other"),
             "parameters.safetensors is not the file that was exported",
@@ -132,7 +143,9 @@ def test_a_damaged_folder_is_one_sentence(exported, data_files, tmp_path, damage
 def test_a_folder_for_other_platforms_is_one_sentence(exported, tmp_path):
     folder = shutil.copytree(exported, tmp_path / "folder")
     manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "platforms": ["tpu"]}))
+    manifest["platforms"] = ["tpu"]
+    manifest["sha256"]["manifest.json"] = digest(manifest)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ValueError, match="exported for tpu, the default device is of platform cpu"):
         ExportedModel(folder)
 

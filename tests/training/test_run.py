@@ -175,7 +175,10 @@ def test_a_run_that_changed_data_leaves_no_step_is_refused_though_accepted(tmp_p
     )
     with pytest.raises(loop.RunError, match=rf"training questions was 275, is 20.*{stands}"):
         loop._check_data(this, 13, meta)
-    loop._check_data(this, 13, dataclasses.replace(meta, run={}))
+    # Older checkpoints know nothing, or less, of their data.
+    for known in ({}, {"facts": None}, {"facts": {"training questions": 20}}):
+        this.facts = facts | {"training pictures (digest)": "1f"}
+        loop._check_data(this, 13, dataclasses.replace(meta, run=known))
 
 
 def test_other_settings_are_refused_on_resume(data, finished):

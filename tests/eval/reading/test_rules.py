@@ -566,6 +566,7 @@ def test_any_text_gives_a_value_of_its_category_or_none(category, question, answ
         ("distance", "18.80", 18.8),
         ("distance", 3, 3.0),
         ("distance", "9.5e-05", 9.5e-05),
+        ("distance", "\u22122.5", None),
         ("distance", "1e400", None),
         ("count", "2e0", 2),
         ("distance", "", None),
