@@ -14,7 +14,7 @@ from eval.reading.statements import count_readings, distance_readings, region_re
 Answer = str | int | float | None
 _CATEGORIES = {category: re.compile(words) for category, words in TABLE["categories"].items()}
 _READERS = {"left_right": side_readings, "count": count_readings, "mcq": region_readings, "distance": distance_readings}
-_VALUE = re.compile(rf"(?<![\d.])[0-9]{{1,9}}(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?(?!\d)|\b(?:{alternatives(NUMBER_WORDS)})\b")
+_VALUE = re.compile(rf"(?<![\d.])[0-9]{{1,9}}(?:\.[0-9]+)?(?!\d)|\b(?:{alternatives(NUMBER_WORDS)})\b")
 
 
 def question_category(question: str) -> str | None:
@@ -82,12 +82,15 @@ def parse_normalized(category: str, value: object) -> Answer:
         match = re.match(r"(?:l|r|left|right)(?![a-z])", text)
         return {"l": "left", "r": "right"}[match.group()[0]] if match else None
     if isinstance(value, str):
-        number = _VALUE.search(text)
-        if number is None:
-            return None
-        found = number.group()
-        negative = number.start() > 0 and text[number.start() - 1] in "-\u2212" and category != "mcq"
-        value = float(NUMBER_WORDS.get(found, found)) * (-1 if negative else 1)
+        try:
+            value = float(text if text.isascii() and category != "mcq" else "")
+        except ValueError:
+            number = _VALUE.search(text)
+            if number is None:
+                return None
+            found = number.group()
+            negative = number.start() > 0 and text[number.start() - 1] in "-\u2212" and category != "mcq"
+            value = float(NUMBER_WORDS.get(found, found)) * (-1 if negative else 1)
     if not 0 <= value < 1e9:  # not a number, or none that means anything
         return None
     return int(value) if category != "distance" and value == int(value) else float(value)

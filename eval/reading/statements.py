@@ -252,6 +252,7 @@ def in_digits(text: str) -> str:
     """The text with its lengths in digits and names of units: "two and a half meters", "1,200 mm", 5'6"."""
     text = LENGTHS.quoted.sub(r"\2", text)
     text = re.sub("[\u00bc-\u00be\u2150-\u215e]", lambda m: f" {unicodedata.normalize('NFKC', m[0])}", text)
+    text = re.sub(r"(?<![\w.])[0-9]+(?:\.[0-9]+)?[eE][+-]?[0-9]{1,2}\b", lambda m: f"{float(m[0]):f}", text)
     text = LENGTHS.fraction.sub(_mixed, text)
     text = LENGTHS.foot_mark.sub(" feet ", LENGTHS.inch_mark.sub(" inches ", text))
     text = LENGTHS.thousands.sub(lambda match: re.sub("[^0-9]", "", match.group()), text)
