@@ -55,6 +55,7 @@ def file_aside(path: str | Path) -> Iterator[Path]:
     `check_out`.
     """
     path = Path(path)
+    path = path.resolve() if path.is_symlink() else path  # the file that a link stands for is written, the link stays
     check_out(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{os.getpid()}.{path.name}")

@@ -38,6 +38,18 @@ def test_json_is_read_with_any_byte_order_mark(tmp_path):
         assert files.read_json(tmp_path / "a.json", dict) == {"é": 1}
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_what_a_link_stands_for_is_written(tmp_path, there):
+    (tmp_path / "elsewhere").mkdir()
+    target = tmp_path / "elsewhere" / "target.json"
+    if there:
+        target.write_text("old")
+    (tmp_path / "link.json").symlink_to(target)
+    files.write_json(tmp_path / "link.json", {"a": 1})
+    assert (tmp_path / "link.json").is_symlink() and json.loads(target.read_text()) == {"a": 1}
+    assert [file.name for file in target.parent.iterdir()] == ["target.json"]
+
+
 def test_a_name_of_no_encoding_does_not_keep_a_text_from_being_written(tmp_path):
     files.write_text(tmp_path / "report.html", "of d\udce4ta, é")
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == "of d?ta, é"
