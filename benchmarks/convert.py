@@ -1,12 +1,4 @@
-"""Time and memory of moving a checkpoint, beside copying its file.
-
-    python -m benchmarks.convert --size full --workdir DIR
-
-Makes a random checkpoint in the PyTorch release's layout, copies its file, converts it to JAX and back in processes of their own, and
-checks that the file comes back byte for byte. Prints a Markdown table. Before each step the files it reads are dropped from the
-page cache, so that all steps read from the disk; all of them flush what they write. Needs four times the checkpoint's size
-(full: 7.6 GB) under the work directory, and leaves nothing there.
-"""
+"""Time and memory of moving a checkpoint, beside copying its file."""
 
 import filecmp
 import math

@@ -1,11 +1,4 @@
-"""Questions per second and core: a plain per-question loader, ours from the raw folder, ours from prepared data.
-
-    python -m benchmarks.data [--scenes 24] [--width 1920 --height 1080] [--out FILE.md]
-
-Makes a procedural warehouse with the published number of questions per picture, prepares it, and times one pass of each loader
-in this process, on one thread, by turns. The plain loader does what the PyTorch release does for every question: decode and
-resize both pictures, decode every mask at full size, tokenise. Ours build the packed rows of training, masks sampled included.
-"""
+"""Questions per second and core: a plain per-question loader, ours from the raw folder, ours from prepared data."""
 
 import tempfile
 from collections.abc import Mapping, Sequence

@@ -1,13 +1,4 @@
-"""Questions answered per second: the PyTorch release's way, and the engine.
-
-    python -m benchmarks.generate [--size small|full] [--questions 16] [--max_length 0] [--out FILE.md]
-
-Both sides have the same random weights, procedural questions and length of every answer, and choose tokens greedily, float32 on
-the CPU. PyTorch (transformers' SigLIP and Llama, `convert.torch_model`, fused attention) does what the release does: each question of a
-batch brings its own picture, and all rows take all 120 steps over a key-value cache. Answers have the published lengths, about 45
-tokens: PyTorch's are cut there, the engine ends them there. PyTorch pads prompts to the longest of a batch, or with `--max_length`
-to so many tokens, as the release does to 512. Both read their pictures from files; the engine has been compiled.
-"""
+"""Questions answered per second: the PyTorch release's way, and the engine."""
 
 import copy
 import dataclasses

@@ -1,11 +1,4 @@
-"""Training time per question: every question in a row of its own, and packed rows.
-
-    python -m benchmarks.packing [--preset smolrgpt] [--scenes 200] [--rounds 3] [--out FILE.md]
-
-Makes procedural questions with the published number per picture and mixture of categories, fills rows of several shapes with
-them, and times the full stage-3 step (forward, backward, AdamW; random weights) on some of the rows, by turns, in one process.
-The unpacked rows are what the PyTorch release trains on: one question with its picture each, padded to the longest of the batch.
-"""
+"""Training time per question: every question in a row of its own, and packed rows."""
 
 import dataclasses
 import functools

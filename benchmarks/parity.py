@@ -1,16 +1,4 @@
-"""Our model's numbers against live PyTorch, as a table.
-
-    python -m benchmarks.parity [--size tiny|small|full] [--folder CHECKPOINT] [--out FILE.md]
-
-Runs the same weights, pictures, masks and questions (see `read_conversations`) through PyTorch (`convert.torch_model`) and
-through this model, float32 on the CPU, one after the other, and prints the largest differences beside the tolerances of docs and
-tests. Exits with 1 where a tolerance is missed. `--size full` is the published model, 475,697,280 parameters: it takes 9 GB of
-memory, 5 GB of temporary disk and a quarter of an hour on two cores.
-
-Weights are random, from a seed, unless `--folder` names a checkpoint in the PyTorch release's layout. The greedy tokens of
-random weights are only worth comparing where their lead is larger than rounding: the smallest distance of the two best logits is
-reported beside the largest difference of any logit.
-"""
+"""Our model's numbers against live PyTorch, as a table."""
 
 import contextlib
 import ctypes

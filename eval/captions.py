@@ -1,12 +1,4 @@
-"""How much of the captions of unseen scenes the demo's backbone gets right, kind by kind and step by step.
-
-    python -m eval.captions --checkpoint configs/backbone --phase review --out runs/captions
-
-Makes scenes as a phase of configs/demo_backbone.py has them, from a seed of its own, and predicts every token of their
-captions from those before it (teacher forcing). A caption is right where all its tokens are. Steps are what worked
-answers consist of (see smolrgpt_jax/warehouse/words/worked.py): numbers and words that occur in them, wherever they
-occur. Writes captions.json and prints two tables.
-"""
+"""How much of the captions of unseen scenes the demo's backbone gets right, kind by kind and step by step."""
 
 import re
 from collections import defaultdict

@@ -36,22 +36,33 @@ class _Parser(argparse.ArgumentParser):
 
 
 def command_line(module: str, doc: str, **choices: Iterable[str]) -> argparse.ArgumentParser:
-    """The parser of `python -m MODULE` or `smolrgpt COMMAND`, whose help shows the module's docstring, and its examples at the end.
+    """The parser of `python -m MODULE` or `smolrgpt COMMAND`, with the options that `add_options` adds.
 
-    It has the options that `add_options` adds.
+    Its help begins with `description` of the module and its docstring, and ends with the module's examples.
     """
     prog = sys.argv[0] if sys.argv[0].startswith("smolrgpt ") else f"python -m {module}"
-    form = argparse.RawDescriptionHelpFormatter
-    parser = _Parser(prog=prog, description=doc, epilog=examples(module), formatter_class=form)
+    about = {"description": description(module, doc), "epilog": examples(module)}
+    parser = _Parser(prog=prog, formatter_class=argparse.RawDescriptionHelpFormatter, **about)
     add_options(parser, module, **choices)
     return parser
 
 
-def add_options(parser: argparse.ArgumentParser, module: str, **choices: Iterable[str]) -> None:
-    """Adds what the file options.toml in a module's package lists for the module, if it does; choices: of some of the options."""
+def _listed(module: str) -> dict[str, Any]:
+    """What the file options.toml in a module's package says of the module."""
     package, _, name = module.partition(".")
     file = Path(__file__).parents[1] / package / "options.toml"
-    options = tomllib.loads(file.read_text(encoding="utf-8")).get(name, {}) if file.exists() else {}
+    return tomllib.loads(file.read_text(encoding="utf-8")).get(name, {}) if file.exists() else {}
+
+
+def description(module: str, doc: str = "") -> str:
+    """A module's docstring, and the details that options.toml has of it."""
+    return "\n\n".join(filter(None, [doc, _listed(module).get("details")]))
+
+
+def add_options(parser: argparse.ArgumentParser, module: str, **choices: Iterable[str]) -> None:
+    """Adds what the file options.toml in a module's package lists for the module, if it does; choices: of some of the options."""
+    package, options = module.partition(".")[0], _listed(module)
+    options.pop("details", None)
     for other in options.pop("also", ()):
         add_options(parser, f"{package}.{other}", **choices)
     groups = {parser.add_argument_group(title): grouped for title, grouped in options.pop("groups", {}).items()}

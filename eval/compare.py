@@ -1,11 +1,4 @@
-"""Compares two runs of eval.warehouse on the same questions.
-
-A run is a folder of eval.warehouse, or its predictions.json. The table holds both accuracies, the difference B - A with
-its 95 % interval, the numbers of questions only one run answered rightly, and the exact McNemar test's p-value. The
-interval draws whole pictures, see eval.scoring.intervals; the test takes questions as independent, so that its p-value
-is somewhat too small where a picture has many questions. S1 is a mean of four accuracies, so that it has an interval
-but no such test; "all questions" counts every question once.
-"""
+"""Compares two runs of eval.warehouse on the same questions."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,8 +1,4 @@
-"""How the scores of each category grew during trainings that differ by their seed only.
-
-Reads the metrics.csv of every run, whose configuration had `validation_answers`. Writes OUT/table.md, plot.svg and curves.json:
-at every validated step the mean over the runs and its 95 % interval (Student's t, so at least two runs).
-"""
+"""How the scores of each category grew during trainings that differ by their seed only."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -77,7 +73,7 @@ def plot(curves: Curves, path: Path) -> None:
 
 
 def write_curves(runs: Sequence[Path], out: Path) -> str:
-    """Reads the runs, writes what the module's docstring names and returns the table; raises DataError or OSError."""
+    """Reads the runs, writes what the command's help names and returns the table; raises DataError or OSError."""
     curves = read_curves(runs)
     command = typed_command("eval.learning_curves")
     scores = {score: {"steps": list(at), "values": list(at.values())} for score, at in curves.items()}

@@ -1,10 +1,4 @@
-"""Reads the values of answers again, by other methods, without a model.
-
---predictions is what eval.warehouse wrote: a list of {"id", "image", "category", "question", "answer", "truth"}, of
-which "category" may be empty and "truth" null (the test split). Into --out go predictions.json, submission.json and,
-where the truths are there, metrics.json, as eval.warehouse writes them; else, of several methods, agreement.json.
-Results that an earlier run left there are removed, its report.html among them, which would tell other values.
-"""
+"""Reads the values of answers again, by other methods, without a model."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,11 +1,4 @@
-"""Answers one question about one picture and draws the regions it speaks of.
-
-The question holds one "<mask>" per region, in the order of the masks or boxes. Regions need a depth picture: 8-bit grey,
-near dark and far bright, or distances in 16 bits or floats. --masks is mask pictures, one per region, black or transparent
-outside of it; or a JSON file with a list of masks in any of COCO's forms, an annotation file of COCO, one record with such
-a list under "rle", or a list of records, of which --record names one; a record also brings its question. What is read, and
-what refused, is listed in docs/inputs.md. From Python: `eval.answering.answer`.
-"""
+"""Answers one question about one picture and draws the regions it speaks of."""
 
 import io
 import json

@@ -1,8 +1,4 @@
-"""The published pipeline's router: which category a question or an answer belongs to, by a Longformer classifier.
-
-The command compares the router with the rules of eval.reading.rules on the file's questions. The published pipeline
-routes with two of these, one for questions and one for answers; `launch.train_router` trains both kinds.
-"""
+"""The published pipeline's router: which category a question or an answer belongs to, by a Longformer classifier."""
 
 import json
 from collections.abc import Mapping, Sequence

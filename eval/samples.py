@@ -1,11 +1,4 @@
-"""Shows what a checkpoint of any stage says about its own data, beside the truth: captions, regions or questions.
-
-A checkpoint of our training brings its sources: those it was validated with where it has any, else (or with
---training_data) those it was trained on. --config names a run's configuration instead, --source single sources with the
-fields of smolrgpt_jax.data.sources.formats.read_source. Questions are drawn from all sources and categories in turn, of
-as many pictures as there are. Into --out go samples.json and report.html, which needs nothing beside itself. A record
-that cannot be used is left out and reported.
-"""
+"""Shows what a checkpoint of any stage says about its own data, beside the truth: captions, regions or questions."""
 
 import argparse
 import importlib.util

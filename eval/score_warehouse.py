@@ -1,11 +1,4 @@
-"""Scores a submission of the warehouse benchmark with the official scorer's rules.
-
-The ground truth is a list of {"id", "category", "normalized_answer"}; the published annotation files are such lists.
-Predictions are a list of {"id", "normalized_answer"}. Both must hold the same ids, each once; if they do not, all ids
-that only one has are listed, very many of them in a file beside --out. A prediction that cannot be read as a value of
-its category counts as wrong and is listed. Beside the official numbers and S1 the result holds 95 % intervals, errors
-by true distance and calibration, and, where the ground truth has the questions, the accuracy of each question template.
-"""
+"""Scores a submission of the warehouse benchmark with the official scorer's rules."""
 
 import json
 from collections.abc import Sequence

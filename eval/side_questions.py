@@ -1,9 +1,4 @@
-"""Asks left or right about records whose pictures are not at hand: from their masks alone.
-
-Writes a folder in the published layout. Every two regions of one kind of a record that are not one above the other are
-asked about, in both orders, so that both answers are equally often right. A record whose picture is not among
---pictures gets a grey one and a grey depth.
-"""
+"""Asks left or right about records whose pictures are not at hand: from their masks alone."""
 
 import itertools
 import re

@@ -1,16 +1,4 @@
-"""Answers SpatialRGPT-Bench, scores the answers and writes a report.
-
---data holds SpatialRGPT-Bench_v1.json and the folders images and depths; the depth picture of images/NAME.jpg is
-depths/NAME.png. `python -m launch.make_warehouse --bench` writes such a folder about a procedural warehouse. Into --out
-go predictions.json (every answer as text and as a value), metrics.json (success rates and errors in the layout of the
-paper's tables, with 95 % intervals) and report.html.
-
-The thresholds are the original ones, the judge is not: the original evaluation asks GPT-4 to compare qualitative
-answers and to extract numbers, this one reads both by rules (eval.reading.bench_rules). Numbers of the two are close,
-not the same. A record that cannot be used is left out and reported; a picture that cannot be decoded leaves its
-questions without an answer, and they count as failures. Finished answers are kept in .OUT.journal beside --out until
-the results are written: the same command goes on from there. All devices answer together, as in eval.warehouse.
-"""
+"""Answers SpatialRGPT-Bench, scores the answers and writes a report."""
 
 from collections.abc import Sequence
 

@@ -1,16 +1,4 @@
-"""Answers a split of the warehouse benchmark, scores the answers and writes a report.
-
---data is a folder in the published layout. Into --out go predictions.json (every answer as text and as a value),
-submission.json (the benchmark's format), and, where the answers are published, metrics.json (S1, left_right, count,
-mcq, distance in percent, questions, the blind baseline learned from train.json, the official numbers, 95 % intervals of
-the scores, the accuracy of each question template, errors by true distance, calibration, unreadable and ambiguous
-answers, answers that the longest length cut, the agreement of several ways of reading them) and report.html. Results
-that an earlier run left there are removed. A record or picture that cannot be used is reported; its questions have no
-answer and count as wrong. The submission holds all ids of the file in its order, with -99, which is wrong everywhere,
-where there is no value. Finished answers are kept in files .OUT.journal* beside --out until the results are written: the same command
-goes on from there. All devices answer together; several hosts do where the same command is started on each, as for
-launch.train, and the first one writes the results.
-"""
+"""Answers a split of the warehouse benchmark, scores the answers and writes a report."""
 
 import argparse
 import dataclasses

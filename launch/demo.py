@@ -1,7 +1,4 @@
-"""The whole way on one machine: warehouse, the three stages on the shipped backbone, evaluation, table and report.
-
-Stopped at any moment and started again, it goes on from where it was.
-"""
+"""The whole way on one machine: warehouse, the three stages on the shipped backbone, evaluation, table and report."""
 
 import logging
 import time

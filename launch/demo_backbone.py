@@ -1,9 +1,4 @@
-"""Trains the demo's backbone again, from nothing to a folder like the shipped one.
-
-    python -m launch.demo_backbone --workdir runs/demo_backbone --out runs/demo_backbone/shipped
-
-Stopped at any moment and started again, it goes on from where it was.
-"""
+"""Trains the demo's backbone again, from nothing to a folder like the shipped one."""
 
 import csv
 import hashlib

@@ -1,8 +1,4 @@
-"""Exports a checkpoint as programs that run without this library: on a CPU, an NVIDIA GPU or a TPU.
-
-The folder holds encode, encode_rgb, prefill and decode as `jax.export` artefacts for all the platforms, the parameters, the
-tokenizer, manifest.json, which says how to call them, and run.py, which does so with jax, numpy and safetensors alone.
-"""
+"""Exports a checkpoint as programs that run without this library: on a CPU, an NVIDIA GPU or a TPU."""
 
 import dataclasses
 from collections.abc import Sequence

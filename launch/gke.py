@@ -1,8 +1,4 @@
-"""A training on TPU slices of a GKE cluster, as a JobSet.
-
-The JobSet starts all pods again when one fails or its node is preempted, and the training goes on from its newest checkpoint.
---dry_run prints the commands; `manifest` prints what `apply` applies. launch.xpk does the same through XPK.
-"""
+"""A training on TPU slices of a GKE cluster, as a JobSet."""
 
 import json
 from collections.abc import Sequence

@@ -1,8 +1,4 @@
-"""Prepares a data set once for training: every picture decoded and resized, every mask sampled, written as ArrayRecord.
-
-Started again after it was stopped, it goes on with the shards that are missing and gives the same bytes. The result opens with
-`tfds.builder_from_directory(DIR)` too.
-"""
+"""Prepares a data set once for training: every picture decoded and resized, every mask sampled, written as ArrayRecord."""
 
 import dataclasses
 import time

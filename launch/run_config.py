@@ -13,7 +13,7 @@ from typing import Any
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from eval.command_line import examples
+from eval.command_line import description, examples
 from smolrgpt_jax.errors import told
 from smolrgpt_jax.training.settings import describe
 
@@ -58,8 +58,10 @@ def _parse(module: Any, arguments: Sequence[str]) -> list[str]:
         # absl would leave --config out, which another module defines, and end with an error.
         own = flags.FLAGS.module_help(arguments[0]).split(":\n", 1)[-1]
         with told():
-            print(f"{module.__doc__.strip()}\n\nflags:\n  --{FLAG}: {flags.FLAGS[FLAG].help}\n{own}")
-            print(f"settings:\n{describe()}\n\n{examples(module.__spec__.name)}")
+            name = module.__spec__.name
+            about = description(name, module.__doc__.strip())
+            print(f"{about}\n\nflags:\n  --{FLAG}: {flags.FLAGS[FLAG].help}\n{own}")
+            print(f"settings:\n{describe()}\n\n{examples(name)}")
         raise SystemExit(0)
     # The shell leaves a "~" behind "=" as it is.
     arguments = [re.sub(f"(?<=^--{FLAG}=)~.*", lambda path: os.path.expanduser(path[0]), a) for a in arguments]

@@ -1,8 +1,4 @@
-"""A training on the GPUs of a Slurm cluster, one process per GPU.
-
-The job saves before its time limit and goes back into the queue, and goes on from its newest checkpoint. --dry_run prints the
-commands.
-"""
+"""A training on the GPUs of a Slurm cluster, one process per GPU."""
 
 import sys
 from collections.abc import Sequence

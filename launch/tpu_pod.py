@@ -1,8 +1,4 @@
-"""A training on a slice of TPU VMs, through a queued resource.
-
-`resume` does everything that is missing (create, wait, install, run), watches, recreates what was preempted and returns when the
-training is finished; stopped and started again it goes on. The other commands are its steps. --dry_run prints the commands.
-"""
+"""A training on a slice of TPU VMs, through a queued resource."""
 
 from collections.abc import Sequence
 

@@ -1,9 +1,4 @@
-"""Trains one stage.
-
-Started again with the same work directory it goes on from its newest checkpoint. On several hosts the same command runs on each:
-a TPU pod and a Slurm step are recognised, elsewhere --coordinator_address, --num_processes and --process_id say who is who (or
-JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID). launch/pods/README.md has the launchers.
-"""
+"""Trains one stage."""
 
 import logging
 

@@ -1,9 +1,4 @@
-"""Trains the router: a Longformer that tells the benchmark's categories apart, by the question or by the answer.
-
-FILE.json is an annotation file in the warehouse's format, published or procedural. --init takes the encoder and tokenizer of a
-Longformer folder (longformer-base-4096, say); without it a small new model is trained on the demo's tokenizer. The folder it writes
-is one for transformers' LongformerForSequenceClassification too.
-"""
+"""Trains the router: a Longformer that tells the benchmark's categories apart, by the question or by the answer."""
 
 import argparse
 import dataclasses

@@ -1,7 +1,4 @@
-"""A training on TPU slices of a GKE cluster, through XPK (github.com/AI-Hypercomputer/xpk, 1.16 or later).
-
-XPK makes the cluster, queues the training and starts it again after preemptions and errors. --dry_run prints the commands.
-"""
+"""A training on TPU slices of a GKE cluster, through XPK (github.com/AI-Hypercomputer/xpk, 1.16 or later)."""
 
 import shlex
 from collections.abc import Sequence

@@ -31,7 +31,7 @@ def evaluate(
     loss_curves: Mapping[str, str | Path] | None = None,
     run_info: Mapping[str, Any] | None = None,
 ) -> dict | None:
-    """Answers, scores and writes the files that the docstring of `eval.warehouse` names; returns the metrics.
+    """Answers, scores and writes the files that the help of `eval.warehouse` names; returns the metrics.
 
     None (and neither metrics.json nor report.html) if no question has a published answer, or in all processes but the
     first, which only answer.

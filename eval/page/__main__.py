@@ -1,9 +1,4 @@
-"""A local web page on which people mark regions in a picture and ask a model about them.
-
-Prints the page's address and serves it until it is stopped. With --data (a folder in the published layout) its
-pictures can be chosen, with their depth, masks, questions and true answers. The page loads nothing from
-outside. Needs NiceGUI: pip install ".[demo]".
-"""
+"""A local web page on which people mark regions in a picture and ask a model about them."""
 
 import socket
 from collections.abc import Sequence

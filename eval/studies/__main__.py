@@ -1,12 +1,10 @@
 """Runs a study; writes OUT/table.md, plot.svg, study.json, and a folder of results for each variant."""
 
 import argparse
-import ast
 from collections.abc import Sequence
-from pathlib import Path
 
 from configs import studies as configs
-from eval.command_line import add_options, command_line
+from eval.command_line import add_options, command_line, description
 from eval.report import plots
 from eval.studies import answered, shift
 from eval.studies.findings import Found, Limits, describe
@@ -20,27 +18,25 @@ from smolrgpt_jax.files import read_json
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = command_line("eval.studies", __doc__)
     studies = parser.add_subparsers(dest="study", required=True, metavar="NAME")
-    about = "questions of --data answered once more by --checkpoint"
     for name in answered.STUDIES:
-        _add(studies, name, "answered", about, answered.__doc__, _answer)
-    _add(studies, "shift", "shift", "--checkpoint on warehouses unlike the demo's", shift.__doc__, _shift)
+        _add(studies, name, "answered", "questions of --data answered once more by --checkpoint", _answer)
+    _add(studies, "shift", "shift", "--checkpoint on warehouses unlike the demo's", _shift)
     for name in configs.TRAINED:
-        # Read, not imported: --help should not wait for JAX.
-        module = Path(__file__).with_name("sizes.py" if name == "sizes" else "trained.py")
-        doc = ast.get_docstring(ast.parse(module.read_text(encoding="utf-8")))
-        _add(studies, name, "trained", "variants of the model trained and compared", doc, _train)
+        kind = "sizes" if name == "sizes" else "trained"
+        _add(studies, name, kind, "variants of the model trained and compared", _train)
     args = parser.parse_args(arguments)
     print(f"study {args.study}, writing to {args.out}")
     plots.require()
     print(describe(*args.run(args, Limits(args.batch_size, args.max_new_tokens))))
 
 
-def _add(studies, name: str, kind: str, help: str, doc: str | None, run) -> None:
+def _add(studies, name: str, kind: str, help: str, run) -> None:
+    section = f"eval.study_{kind}"
     form = argparse.RawDescriptionHelpFormatter
-    study = studies.add_parser(name, help=help, description=doc, formatter_class=form)
+    study = studies.add_parser(name, help=help, description=description(section), formatter_class=form)
     study.set_defaults(run=run)
     add_options(study, "eval.study")
-    add_options(study, f"eval.study_{kind}", size=configs.SIZES)
+    add_options(study, section, size=configs.SIZES)
 
 
 def _answer(args: argparse.Namespace, limits: Limits) -> tuple[Found, Found]:

@@ -1,8 +1,4 @@
-"""Studies of a checkpoint: the same questions once more with something taken away or moved. Nothing is trained.
-
-inputs: depth, RGB picture or both replaced by grey. masks: those of one kind in another order, which moves the right answers
-with them; all masks laid on the picture of another record, whose places then are all that is left.
-"""
+"""Studies of a checkpoint: the same questions once more with something taken away or moved. Nothing is trained."""
 
 import json
 import shutil

@@ -1,8 +1,4 @@
-"""Layout shift: a checkpoint trained on the demo's warehouse, asked about warehouses with other cameras, other looks, more objects.
-
-The test warehouses are those of configs/studies.py, version 1: fixed seed and parameters, made anew by this command. More objects also
-make longer lists of masks than any in training, so that masks.md has the scores by the number of masks in the question.
-"""
+"""Layout shift: a checkpoint trained on the demo's warehouse, asked about warehouses with other cameras, other looks, more objects."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,13 +1,4 @@
-"""Widths and heights: the model trained on size questions in the manner of SpatialRGPT-Bench and asked them about unseen scenes, as
-published and with two ideas that give it what the mean under a mask forgets.
-
-extent: place and size of the mask, and the depth under it, go into the region's RGB token (see variants.py).
-finer pooling: pixel-shuffle factor 1, so that masks are pooled on a map of twice the resolution.
-
-A success is the benchmark's, 75 to 125 % of the truth; the error is |answer - truth| / truth in percent, of readable answers. Beside the
-variants: always the training answers' median, of the same category. Training answers are in metres with two significant digits; test
-answers are the benchmark's own.
-"""
+"""Widths and heights, as published and with two ideas; the study is told in eval/options.toml, [study_sizes]."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path

@@ -1,10 +1,4 @@
-"""Variants of the model, trained alike and compared: encoder and decoder of the shipped backbone, fresh connectors and refiners, one
-stage on the demo's warehouse, several seeds.
-
-Every seed has a warehouse of its own. Warehouses and trainings lie in a folder that studies can share: what several of them have in
-common, above all the model as published, is trained once. Stopped at any moment and started again, a study goes on from where it was;
-results that were made with other settings are refused.
-"""
+"""Variants of the model, trained alike and compared; the study is told in eval/options.toml, [study_trained]."""
 
 import dataclasses
 import hashlib
