@@ -14,8 +14,8 @@ demo: $(VENV)/installed  # with huge pages (docs/training.md#devices)
 test: $(VENV)/installed-test
 	$(PY) -m pytest -n $(TEST_WORKERS) --dist loadfile -m "not slow"
 
-test-slow: $(VENV)/installed-test
-	$(PY) -m pytest -m slow
+test-slow: $(VENV)/installed-test $(VENV)/libtpu
+	LIBTPU_FOLDER=$(CURDIR)/$(VENV)/libtpu $(PY) -m pytest -m slow
 
 lint: $(VENV)/installed-test
 	$(VENV)/bin/ruff check .
@@ -34,6 +34,11 @@ $(VENV)/installed: requirements.txt pyproject.toml
 
 $(VENV)/installed-test: requirements-test.txt $(VENV)/installed
 	$(PY) -m pip install --quiet -r requirements-test.txt
+	touch $@
+
+# Apart from the other packages, as JAX looks for TPUs wherever it finds this one.
+$(VENV)/libtpu: requirements-tpu.txt $(VENV)/installed
+	$(PY) -m pip install --quiet --no-deps --upgrade --target $@ -r requirements-tpu.txt
 	touch $@
 
 $(VENV)/installed-docs: requirements-docs.txt $(VENV)/installed

@@ -1,6 +1,6 @@
 """Compiles a run's real train step (or prefill, decoding) for a TPU topology on a machine without TPUs.
 
-Prints memory per chip, collectives, FLOPs and an estimate of the step's time. Needs libtpu, which pip installs anywhere:
+Prints memory per chip, collectives, FLOPs, and the time by the clock of the compiler. Needs libtpu, which pip installs anywhere:
 pip install 'jax[tpu]'. Nothing is run.
 """
 
@@ -22,6 +22,8 @@ NEW_TOKENS = flags.DEFINE_integer("new_tokens", 64, "tokens that decode adds to 
 FIND_BATCH = flags.DEFINE_bool("find_batch", False, "look for the largest number of rows per chip that fits")
 START = flags.DEFINE_integer("start", 8, "rows per chip that --find_batch begins with", lower_bound=1)
 OUT = flags.DEFINE_string("out", None, "JSON file for the report")
+TUNE = flags.DEFINE_bool("tune", False, "compile the train step in several ways and tell which is fastest")
+HLO = flags.DEFINE_string("hlo", None, "file for the compiled program's text")
 
 
 @told()
@@ -33,16 +35,23 @@ def run(arguments: list[str]) -> None:
     run, what = CONFIG.value.to_dict(), WHAT.value
     program = f"{what} of stage {run['stage']} ({run['model']['preset']})"
     print(f"compiling {program} for {SLICES.value} x {TOPOLOGY.value}; nothing is run", flush=True)
-    if OUT.value:
-        check_out(as_path(OUT.value))
+    text = as_path(HLO.value) if HLO.value else None
+    for out in (OUT.value, HLO.value):
+        if out:
+            check_out(as_path(out))
     # Imported late: neither --help nor a mistyped name should wait for JAX.
     from launch.tpu_report.compiling import compile_run, find_batch
     from launch.tpu_report.report import as_text
 
+    if TUNE.value:
+        from launch.tpu_report.tuning import tune
+
+        print(tune(run, TOPOLOGY.value, SLICES.value))
+        return
     if FIND_BATCH.value:
         report = find_batch(run, TOPOLOGY.value, SLICES.value, what, START.value)
     else:
-        report = compile_run(run, TOPOLOGY.value, SLICES.value, what, NEW_TOKENS.value)
+        report = compile_run(run, TOPOLOGY.value, SLICES.value, what, NEW_TOKENS.value, text)
     print(as_text(report))
     if "largest_rows_per_chip" in report:
         print(f"largest batch found: {report['largest_rows_per_chip']} rows per chip")

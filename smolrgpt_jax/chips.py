@@ -21,6 +21,13 @@ class Chip:
     ici_bandwidth: float  # bytes/s to the other chips of the slice: all links together, one direction
     dcn_bandwidth: float | None  # bytes/s to other slices (data-center network); None: no figure is public
     source: str
+    units: tuple[int, int]  # matrix units, and the rows (and columns) of each
+
+    @property
+    def clock(self) -> float:
+        """Cycles per second that the peak rests on: a matrix unit makes a multiply-add per cell and cycle."""
+        count, width = self.units
+        return self.flops / (2 * count * width**2)
 
 
 GIB = 2**30
@@ -28,7 +35,7 @@ GIB = 2**30
 # Vendors give the interconnect for both directions together; half of it is one direction. Pod figures are divided by the
 # pod's chips. Device kinds: beginnings of JAX's names; of GPUs, peak bf16 FLOP/s without sparsity from the vendor's data sheets.
 _DATA = read_json(Path(__file__).with_name("chips.json"), dict)
-CHIPS = {chip["name"]: Chip(**chip) for chip in _DATA["chips"]}
+CHIPS = {chip["name"]: Chip(**chip | {"units": tuple(chip["units"])}) for chip in _DATA["chips"]}
 PEAKS = {kind: CHIPS[name].flops for kind, name in _DATA["device_kinds"].items()} | _DATA["gpu_flops"]
 
 
@@ -36,6 +43,15 @@ def peak_flops(device_kind: str) -> float | None:
     """Peak bf16 FLOP/s of a chip, None where the kind is not known: "TPU v5 lite" is not "TPU v5"."""
     names = [name for name in PEAKS if device_kind.startswith(name)]
     return PEAKS[max(names, key=len)] if names else None
+
+
+def compiler_options(device_kind: str) -> dict[str, str]:
+    """What the compiler should be told for this kind of device.
+
+    v5e and v6e have 128 MiB of fast memory. Half of it for the operations themselves lets them work on larger pieces, and leaves
+    too little to hold the whole embedding there while the layers run.
+    """
+    return dict(_DATA["compiler_options"].get(device_kind, {}))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from smolrgpt_jax.errors import ConfigError
 
 Dtype = Literal["float32", "bfloat16"]
 RematPolicy = Literal["none", "dots", "full"]
-AttentionImplementation = Literal["xla", "splash", "cudnn"]
+AttentionImplementation = Literal["xla", "flat", "cudnn"]
 ATTENTIONS: tuple[str, ...] = get_args(AttentionImplementation)
 
 VOCAB_MULTIPLE = 128

@@ -3,10 +3,12 @@
 A dimension whose size does not divide by its mesh axis stays whole, with a logged line; two dimensions of one array on
 the same mesh axis are an error.
 
-    strategy   parameters       gradients and optimiser state   batch
-    data       whole            whole                           data, fsdp
-    zero1      whole            over fsdp                       data, fsdp
-    fsdp       over fsdp        over fsdp                       data, fsdp
+    strategy   parameters, gradients, optimiser state   a step's copy of the parameters in the compute dtype
+    data       whole                                    whole
+    zero1      over fsdp                                whole, gathered once
+    fsdp       over fsdp                                over fsdp, gathered layer by layer
+
+Rows are split over data and fsdp under all of them.
 
 A tensor axis above 1 splits heads, MLP width and vocabulary besides, under any of them. Between TPU slices only the data axis
 runs, so that what crosses the data-center network is the gradient sum, an fsdp-th of it per chip.
@@ -29,8 +31,8 @@ from smolrgpt_jax.errors import RunError
 
 AXES = ("data", "fsdp", "tensor")
 Strategy = Literal["data", "zero1", "fsdp"]
-# Widths (960, 768) divide by no larger power of two.
-MAX_FSDP = 64
+# The published layers divide by no larger power of two; widths do by 64.
+MAX_FSDP = 32
 
 # Logical name -> mesh axes.
 RULES: dict[str, tuple[str, ...]] = {
@@ -145,18 +147,50 @@ def spec_for(
 
 def param_shardings(params: Mapping[str, Any], mesh: Mesh, strategy: Strategy = "fsdp") -> dict[str, NamedSharding]:
     """A sharding per parameter; `params` maps names to anything with a shape."""
-    ignore = () if strategy == "fsdp" else ("fsdp",)
 
     def spec(name: str, shape: Sequence[int]) -> PartitionSpec:
         logical = next((axes for pattern, axes in LOGICAL_AXES if re.match(pattern, name)), ("none",) * len(shape))
-        return spec_for(logical, shape, mesh, name, ignore)
+        if strategy == "fsdp" or "embed" not in logical:
+            return spec_for(logical, shape, mesh, name)
+        split = spec_for(logical, shape, mesh, name, ("fsdp",))
+        # Gathered whole, the first dimension is the cheapest: its parts then lie one after the other.
+        places = [d for d in (0, logical.index("embed")) if split[d] is None and shape[d] % mesh.shape["fsdp"] == 0]
+        if strategy == "zero1" and mesh.shape["fsdp"] > 1 and places:
+            split = PartitionSpec(*split[: places[0]], "fsdp", *split[places[0] + 1 :])
+        return split
 
     return {name: NamedSharding(mesh, spec(name, value.shape)) for name, value in params.items()}
 
 
-def grad_shardings(params: Mapping[str, Any], mesh: Mesh, strategy: Strategy) -> dict[str, NamedSharding]:
-    """A sharding per parameter's gradient, which is also that of its optimiser moments."""
-    return param_shardings(params, mesh, "data" if strategy == "data" else "fsdp")
+def working_shardings(params: Mapping[str, Any], mesh: Mesh, strategy: Strategy) -> dict[str, NamedSharding]:
+    """A sharding per parameter's copy that a step computes with."""
+    return param_shardings(params, mesh, "fsdp" if strategy == "fsdp" else "data")
+
+
+def rows_part(place: NamedSharding) -> PartitionSpec:
+    """What a sharding says of the axes that rows are split over, without dimensions after it."""
+    spec = [*place.spec]
+    return PartitionSpec(*[None] * spec.index("fsdp"), "fsdp") if "fsdp" in spec else PartitionSpec()
+
+
+def part_of(parameter: Any, place: NamedSharding) -> jax.ShapeDtypeStruct:
+    """The shape of what a device keeps of a parameter along the axes that rows are split over."""
+    shape = [
+        n // place.mesh.shape["fsdp"] if axis == "fsdp" else n
+        for n, axis in zip(parameter.shape, [*place.spec, *parameter.shape])
+    ]
+    return jax.ShapeDtypeStruct(tuple(shape), parameter.dtype)
+
+
+def sum_gradient(gradient: jax.Array, place: NamedSharding) -> jax.Array:
+    """The sum over the rows' devices, inside a map over their axes: of a parameter that is kept in parts, this device's part."""
+    axes = [a for a in RULES["batch"] if place.mesh.shape[a] > 1]
+    if gradient.size == 0:
+        return gradient
+    if "fsdp" in (spec := [*place.spec]):
+        gradient = jax.lax.psum_scatter(gradient, "fsdp", scatter_dimension=spec.index("fsdp"), tiled=True)
+        axes.remove("fsdp")
+    return jax.lax.psum(gradient, axes) if axes else gradient
 
 
 def optimizer_shardings(
@@ -168,7 +202,7 @@ def optimizer_shardings(
         optimizer,
         lambda _, sharding: sharding,
         jax.eval_shape(optimizer.init, shapes),
-        grad_shardings(params, mesh, strategy),
+        param_shardings(params, mesh, strategy),
         transform_non_params=lambda _: replicated(mesh),
     )
 
@@ -191,7 +225,9 @@ def constrain(x: jax.Array, logical: Sequence[str]) -> jax.Array:
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return x
-    return jax.lax.with_sharding_constraint(x, spec_for(logical, x.shape, mesh, "activation"))
+    spec = spec_for(logical, x.shape, mesh, "activation", mesh.manual_axes)
+    # A device's own rows are all that it sees inside a map over them.
+    return x if mesh.manual_axes and not any(spec) else jax.lax.with_sharding_constraint(x, spec)
 
 
 def constrain_batch(x: jax.Array) -> jax.Array:

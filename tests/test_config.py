@@ -13,7 +13,7 @@ from smolrgpt_jax.errors import ConfigError
     [
         ({"remat": "foo"}, "remat 'foo' is not one of none, dots, full"),
         ({"dtype": "float8"}, "dtype 'float8' is not one of float32, bfloat16"),
-        ({"attention": "auto"}, "attention 'auto' is not one of xla, splash, cudnn"),
+        ({"attention": "auto"}, "attention 'auto' is not one of xla, flat, cudnn"),
     ],
 )
 def test_ways_to_compute_that_do_not_exist_are_refused(choice, message):

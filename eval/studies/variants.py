@@ -121,10 +121,11 @@ class Variant(SmolRGPT):
 
     # What stands in for a module that a variant does not have.
 
-    rgb_refiner = staticmethod(repeat_cells)
-
-    def depth_refiner(self, x: jax.Array) -> jax.Array:
-        return self.rgb_refiner(x)
+    def refine(self, kind: Literal["rgb", "depth"], tokens: jax.Array, masks: jax.Array) -> tuple[jax.Array, jax.Array]:
+        if not self.config.refiners:
+            repeated = repeat_cells(tokens)
+            return repeated, mask_pooling(repeated, masks)
+        return super().refine(kind if hasattr(self, f"{kind}_refiner") else "rgb", tokens, masks)
 
     def depth_connector(self, x: jax.Array) -> jax.Array:
         return self.rgb_connector(x)
@@ -140,8 +141,7 @@ class Variant(SmolRGPT):
         if self.config.depth_pathway == "none":
             depths = None
             out = self.encode_pictures(images)
-            out["rgb_refined"] = self.rgb_refiner(out["image_tokens"])
-            out["region_rgb"] = mask_pooling(out["rgb_refined"], masks)
+            out["rgb_refined"], out["region_rgb"] = self.refine("rgb", out["image_tokens"], masks)
             out["region_depth"] = jnp.zeros_like(out["region_rgb"])
         else:
             out = super().encode_regions(images, depths, masks)

@@ -6,6 +6,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import jax
@@ -74,13 +75,23 @@ def compile_program(program: ProgramToCompile) -> tuple[Any, float]:
 
 
 def compile_run(
-    run: Mapping[str, Any], topology: str, slices: int = 1, what: str = "train", new_tokens: int = 64
+    run: Mapping[str, Any],
+    topology: str,
+    slices: int = 1,
+    what: str = "train",
+    new_tokens: int = 64,
+    text_file: Path | None = None,
 ) -> dict[str, Any]:
-    """Compiles a configuration's program for a topology; returns the report. Raises ValueError (DoesNotFit for too little memory)."""
+    """Compiles a configuration's program for a topology; returns the report, and writes the compiled text if asked to.
+
+    Raises ValueError (DoesNotFit for too little memory).
+    """
     devices = topology_devices(topology, slices)
     mesh = sharding.make_mesh(run["mesh"], devices, run["strategy"])
     program = make_program(run, mesh, what, new_tokens)
     compiled, seconds = compile_program(program)
+    if text_file is not None:
+        text_file.write_text(compiled.as_text())
     return {
         "topology": topology,
         "what": what,
@@ -155,7 +166,8 @@ def make_program(run: Mapping[str, Any], mesh: Mesh, what: What = "train", new_t
     sharding.check_batch_rows(rows, mesh, accumulation)
     strategy = run["strategy"]
     shapes = abstract_params(config)
-    params = _placed(shapes, sharding.param_shardings(shapes, mesh, strategy))
+    places = sharding.param_shardings if what == "train" else sharding.working_shardings
+    params = _placed(shapes, places(shapes, mesh, strategy))
     split = sharding.batch_sharding(mesh)
     batch = {
         name: jax.ShapeDtypeStruct((rows, *value.shape[1:]), value.dtype, sharding=split)

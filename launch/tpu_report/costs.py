@@ -1,4 +1,4 @@
-"""FLOPs, memory traffic and collectives of a parsed program, per device and per run."""
+"""FLOPs and collectives of a parsed program, per device and per run."""
 
 import itertools
 import math
@@ -8,15 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from launch.tpu_report.hlo import Array, Computation, Instruction, Program
+from launch.tpu_report.hlo import Computation, Instruction, Program
 
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
-# Instructions that move nothing, or whose traffic is that of their inner instructions or of their -start.
-_FREE = frozenset(
-    "parameter constant tuple get-tuple-element bitcast while conditional call after-all partition-id replica-id iota "
-    "async-start async-update async-done copy-done slice-done all-gather-done all-reduce-done collective-permute-done "
-    "send recv send-done recv-done opt-barrier".split()
-)
 
 
 @dataclass(frozen=True)
@@ -24,7 +18,7 @@ class Collective:
     """One collective operation of the program.
 
     times: runs per step; size: devices of a group; bytes: of its result (reduce-scatter: its operand), on one device and for one
-    run; slices: slices that a group spans.
+    run; slices: slices that a group spans; hidden: whether other work can run meanwhile.
     """
 
     kind: str
@@ -33,6 +27,7 @@ class Collective:
     size: int
     bytes: int
     slices: int = 1
+    hidden: bool = False
 
     @property
     def ici_bytes(self) -> float:
@@ -55,38 +50,18 @@ class Collective:
         return (2 if self.kind == "all-reduce" else 1) * (members - 1) / members if members else 0
 
 
-@dataclass(frozen=True)
-class Work:
-    """One instruction that runs by itself: its FLOPs and memory traffic in bytes, per run, and runs per step."""
-
-    name: str
-    opcode: str
-    flops: float
-    bytes: float
-    times: int
-    overlaps: bool = False  # an asynchronous copy, beside other work
+def program_flops(program: Program) -> float:
+    """FLOPs of a step: each fusion's are those of its parts."""
+    return sum(flops_of(program, c, i) * times for c, i, times in program if c.name not in program.fused)
 
 
-def work(program: Program) -> list[Work]:
-    """What the program does, instruction by instruction; a fusion is one with the FLOPs of its parts."""
-    found = []
-    for computation, instruction, times in program:
-        if computation.name in program.fused or instruction.opcode in _FREE:
-            continue
-        flops = _flops_of(program, computation, instruction)
-        traffic = _traffic(program, computation, instruction)
-        if flops or traffic:
-            overlaps = instruction.opcode in ("copy-start", "slice-start")
-            found.append(Work(instruction.name, instruction.opcode, flops, traffic, times, overlaps))
-    return found
-
-
-def _flops_of(program: Program, computation: Computation, instruction: Instruction) -> float:
+def flops_of(program: Program, computation: Computation, instruction: Instruction) -> float:
+    """FLOPs of one run of an instruction; of a fusion those of its parts."""
     count = {"dot": dot_flops, "convolution": convolution_flops, "custom-call": kernel_flops}.get(instruction.opcode)
     if count is not None:
         return count(computation, instruction)
     inner = program.callee(instruction) if instruction.opcode == "fusion" else None
-    return 0.0 if inner is None else sum(_flops_of(program, inner, i) for i in inner.instructions.values())
+    return 0.0 if inner is None else sum(flops_of(program, inner, i) for i in inner.instructions.values())
 
 
 def dot_flops(computation: Computation, instruction: Instruction) -> float:
@@ -121,89 +96,16 @@ def convolution_flops(computation: Computation, instruction: Instruction) -> flo
 
 
 def kernel_flops(computation: Computation, instruction: Instruction) -> float:
-    """FLOPs of a splash attention kernel, whole blocks: XLA does not look inside. Other custom calls have none.
+    """FLOPs of a kernel of `models.flat_attention`: XLA does not look inside. Other custom calls have none.
 
-    Forward: two products of [S, D] with [K, D] per head; backward (fused): five.
+    Forward: two products of [S, D] with [S, D] per head; backward: five.
     """
-    if not instruction.name.startswith("splash_"):
+    way = instruction.attribute(r"flat_attention_(forward|backward)")
+    if way is None:
         return 0.0
-    arrays = [o.result[0] for o in computation.operands(instruction) if o is not None and o.result]
-    floats = [a.shape for a in arrays if a.dtype in ("bf16", "f32") and len(a.shape) >= 3]
-    if len(floats) < 2:
-        return 0.0
-    (*heads, queries, dim), keys = floats[0], floats[1][-2]
-    return 2.0 * (5 if "_dkv_" in instruction.name else 2) * math.prod(heads) * queries * keys * dim
-
-
-def _traffic(program: Program, computation: Computation, instruction: Instruction) -> float:
-    """Bytes read from and written to the device's main memory."""
-    out = sum(a.hbm_bytes for a in instruction.result)
-    operands = computation.operands(instruction)
-    if instruction.opcode in ("copy-start", "slice-start"):
-        several = instruction.opcode == "slice-start" and len(instruction.result) > 2
-        target = instruction.result[-2 if several else 0]
-        from_hbm = operands[0] is not None and not operands[0].result[0].memory
-        return target.hbm_bytes + (target.bytes if from_hbm else 0)
-    if instruction.opcode in ("dynamic-slice", "slice", "gather"):
-        return out + sum(a.bytes for a in instruction.result)
-    if instruction.opcode == "dynamic-update-slice":
-        return 2 * (operands[1].result[0].hbm_bytes if operands[1] else 0)
-    inner = program.callee(instruction) if instruction.opcode == "fusion" else None
-    if inner is not None:
-        return _fusion_traffic(program, inner, instruction, operands)
-    return out + sum(a.hbm_bytes for o in operands if o is not None for a in o.result)
-
-
-def _fusion_traffic(
-    program: Program, inner: Computation, instruction: Instruction, operands: Sequence[Instruction | None]
-) -> float:
-    parameters = {parameter.number: parameter for parameter in inner.of("parameter")}
-    updates = inner.of("dynamic-update-slice")
-    total = 0.0
-    aliased: list[Array] = []
-    for number, operand in enumerate(operands):
-        if operand is None or number not in parameters or not operand.result:
-            continue
-        array = operand.result[0]
-        taken = _users(inner, parameters[number].name)
-        if taken and all(u in updates and u.result[0].bytes == array.bytes for u in taken):
-            aliased.append(array)
-        elif not array.memory:
-            total += _read(program, inner, parameters[number], array)
-    for array in instruction.result:
-        same = next((a for a in aliased if a.bytes == array.bytes), None)
-        if same is None:
-            total += array.hbm_bytes
-        else:
-            aliased.remove(same)
-            update = next(u for u in updates if u.result[0].bytes == array.bytes)
-            made = inner.operands(update)[1]
-            total += 0 if array.memory or made is None else 2 * made.result[0].bytes
-    return total
-
-
-def _read(program: Program, inner: Computation, parameter: Instruction, array: Array) -> float:
-    """Bytes that a fusion reads of one operand: of slices only what they take, in fusions within it too."""
-    total = 0.0
-    for user in _users(inner, parameter.name):
-        if user.opcode in ("dynamic-slice", "slice", "gather"):
-            total += user.result[0].bytes
-            continue
-        nested = program.callee(user) if user.opcode == "fusion" else None
-        if nested is None:
-            return array.bytes
-        given = [inner.source(operand, "bitcast") for operand in inner.operands(user)]
-        total += sum(_read(program, nested, p, array) for p in nested.of("parameter") if given[p.number] is parameter)
-    return min(total, array.bytes)
-
-
-def _users(computation: Computation, name: str) -> list[Instruction]:
-    """The instructions that use a value, also through bitcasts."""
-    found = []
-    for user in computation.instructions.values():
-        if name in user.operands:
-            found += _users(computation, user.name) if user.opcode == "bitcast" else [user]
-    return found
+    # The gradient of the output, or the output, is as wide as the queries.
+    queries = computation.operands(instruction)[1].result[0] if way == "backward" else instruction.result[0]
+    return 2.0 * (5 if way == "backward" else 2) * math.prod(queries.shape) * queries.shape[1]
 
 
 def collectives(program: Program, slice_of: Sequence[int] = ()) -> list[Collective]:
@@ -237,7 +139,9 @@ def collectives(program: Program, slice_of: Sequence[int] = ()) -> list[Collecti
         known = found.get((kind, channel))
         if known is None or known.times < times:
             size = len(groups[0]) if groups else 1
-            found[kind, channel] = Collective(kind, channel, times, size, amount, spans)
+            # Started and awaited apart, or in one fusion with a product that runs meanwhile.
+            hidden = kind != instruction.opcode or "async" in computation.name
+            found[kind, channel] = Collective(kind, channel, times, size, amount, spans, hidden)
     return list(found.values())
 
 

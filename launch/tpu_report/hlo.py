@@ -33,10 +33,6 @@ class Array:
     def bytes(self) -> int:
         return math.ceil(math.prod(self.shape) * BYTES.get(self.dtype, 0))
 
-    @property
-    def hbm_bytes(self) -> int:
-        return 0 if self.memory else self.bytes
-
 
 @dataclass(frozen=True)
 class Instruction:
@@ -99,6 +95,7 @@ class Program:
     fused: set[str] = field(default_factory=set)
     loops: list[tuple[str, int]] = field(default_factory=list)
     unknown_loops: list[str] = field(default_factory=list)
+    frames: dict[int, tuple[str, int]] = field(default_factory=dict)  # stack frame -> function, frame of its caller
 
     def __iter__(self) -> Iterator[tuple[Computation, Instruction, int]]:
         """Every instruction that runs, with how often."""
@@ -109,6 +106,13 @@ class Program:
     def callee(self, instruction: Instruction) -> Computation | None:
         """The body of a fusion or an asynchronous operation."""
         return self.computations.get(instruction.called("calls") or "")
+
+    def functions(self, instruction: Instruction) -> Iterator[str]:
+        """The Python functions that an instruction comes from, innermost first; none where the text does not tell."""
+        frame = int(instruction.attribute(r"stack_frame_id=(\d+)") or 0)
+        while frame in self.frames:
+            name, frame = self.frames[frame]
+            yield name
 
     def count(self, name: str, times: int = 1, fused: bool = False) -> None:
         """Adds the runs of a computation and of all that it calls."""
@@ -158,9 +162,21 @@ def parse(text: str) -> Program:
                 current.instructions[instruction.name] = last = instruction
     if entry is None:
         raise ValueError("the text holds no entry computation of a compiled program")
-    program = Program(computations, entry)
+    program = Program(computations, entry, frames=_frames(text))
     program.count(entry)
     return program
+
+
+def _frames(text: str) -> dict[int, tuple[str, int]]:
+    """The stack frames in front of the computations; a caller's number is printed one too high."""
+    names = dict(re.findall(r'^(\d+) "(.*)"$', _table(text, "FunctionNames"), re.M))
+    places = dict(re.findall(r"^(\d+) \{.*function_name_id=(\d+)", _table(text, "FileLocations"), re.M))
+    found = re.findall(r"^(\d+) \{file_location_id=(\d+)(?: parent_frame_id=(\d+))?", _table(text, "StackFrames"), re.M)
+    return {int(n): (names.get(places.get(place, ""), ""), int(caller or 1) - 1) for n, place, caller in found}
+
+
+def _table(text: str, title: str) -> str:
+    return (re.search(rf"^{title}\n((?:\d+ .*\n)*)", text, re.M) or [""] * 2)[1]
 
 
 def _instruction(line: str) -> Instruction | None:

@@ -9,16 +9,14 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from launch.tpu_report import costs, hlo
+from launch.tpu_report import clock, costs, hlo
 from smolrgpt_jax.chips import Chip
 
 GIB = 2**30
-ASSUMPTIONS = (
-    "matrix products run at the chip's peak bf16 rate; other arithmetic takes no time",
-    "HBM traffic is what the compiled instructions read and write, at the full bandwidth; padding of tiles is left out",
-    "instructions run one after another, each as long as the larger of its compute and HBM time; asynchronous copies overlap",
-    "a collective uses all of a chip's links in one direction; latencies take no time",
-    "`seconds` hides communication behind everything else, `seconds_no_overlap` hides none of it",
+SAID = (
+    "cycles are the compiler's own estimates, summed, loops as often as they run; nothing was run",
+    "a Pallas kernel carries none: the larger of its FLOPs at the chip's peak and its bytes at full bandwidth is taken",
+    "a collective carries none: its bytes at the speed of all links in one direction are taken, without latency",
 )
 
 
@@ -45,16 +43,15 @@ class ProgramToCompile:
 
 
 def report_on(program: ProgramToCompile, compiled: Any, mesh: Mesh, chip: Chip) -> dict[str, Any]:
-    """Plain JSON values: memory, collectives, FLOPs, and an estimate of the time.
+    """Plain JSON values: memory, collectives, FLOPs, and the time by the compiler's clock.
 
     Bytes and FLOPs are of one device and one run, unless named otherwise.
     """
     parsed = hlo.parse(compiled.as_text())
-    work = costs.work(parsed)
     slices = [getattr(d, "slice_index", 0) or 0 for d in mesh.devices.flat]
     found = costs.collectives(parsed, slices)
     devices = mesh.devices.size
-    flops = sum(w.flops * w.times for w in work)
+    flops = costs.program_flops(parsed)
     return {
         "run": "compiled, not run",
         "devices": devices,
@@ -68,36 +65,13 @@ def report_on(program: ProgramToCompile, compiled: Any, mesh: Mesh, chip: Chip) 
             "compiled_over_analytic": flops / (program.computed_flops / devices),
             "needed_by_the_model": program.model_flops / devices,
         },
-        "hbm_traffic_bytes": sum(w.bytes * w.times for w in work),
         "loops": [{"name": n, "runs": t} for n, t in parsed.loops],
         "loops_of_unknown_length": parsed.unknown_loops,
         "collectives": summed(found),
-        "estimate": estimate(chip, work, found, program.model_flops / devices),
+        "clock": clock.summary(parsed, found, chip, program.model_flops / devices),
         "chip": dataclasses.asdict(chip),
-        "assumptions": list(ASSUMPTIONS),
+        "said": list(SAID),
     }
-
-
-def estimate(
-    chip: Chip, work: Sequence[costs.Work], collectives: Sequence[costs.Collective], model_flops: float
-) -> dict[str, float | None]:
-    """An estimate of a program's time on one chip, in seconds, from what it computes and moves. Nothing of it was measured.
-
-    model_flops: FLOPs per chip that the model needs, rematerialisation left out. Returns each resource by itself: compute, hbm,
-    ici, dcn (adds no time and is None where the chip's bandwidth is not public); `seconds` and `seconds_no_overlap`, see
-    ASSUMPTIONS; `mfu` and `mfu_no_overlap`: the model's FLOPs over peak FLOPs in that time.
-    """
-    compute = sum(w.flops * w.times for w in work) / chip.flops
-    hbm = sum(w.bytes * w.times for w in work) / chip.hbm_bandwidth
-    serial = sum(max(w.flops / chip.flops, w.bytes / chip.hbm_bandwidth) * w.times for w in work if not w.overlaps)
-    ici = sum(c.ici_bytes * c.times for c in collectives) / chip.ici_bandwidth
-    crossing = sum(c.dcn_bytes * c.times for c in collectives)
-    dcn = 0.0 if not crossing else crossing / chip.dcn_bandwidth if chip.dcn_bandwidth else None
-    busy = max(serial, hbm)
-    found = {"compute": compute, "hbm": hbm, "ici": ici, "dcn": dcn}
-    for end, time in (("", max(busy, ici, dcn or 0.0)), ("_no_overlap", busy + ici + (dcn or 0.0))):
-        found |= {f"seconds{end}": time, f"mfu{end}": model_flops / chip.flops / time if time else 0.0}
-    return found
 
 
 def memory(compiled: Any, kept: Mapping[str, int], chip: Chip) -> dict[str, Any]:
@@ -137,8 +111,9 @@ def summed(collectives: Sequence[costs.Collective]) -> list[dict[str, Any]]:
 def as_text(report: Mapping[str, Any]) -> str:
     """The report in a few lines for people."""
     memory, flops = report["memory"], report["flops"]
-    e, chip = report["estimate"], report["chip"]
-    dcn = "unknown" if e["dcn"] is None else f"{e['dcn'] * 1e3:.1f} ms"
+    time, chip = report["clock"], report["chip"]
+    links = time["communication_seconds"]
+    between = "unknown" if links["between_slices"] is None else f"{links['between_slices'] * 1e3:.1f} ms"
     mesh = " x ".join(f"{axis} {size}" for axis, size in report["mesh"].items())
     lines = [
         f"{report['run']}: {report['rows']} rows on {report['devices']} devices, {mesh}, {report['slices']} slice(s)",
@@ -156,12 +131,21 @@ def as_text(report: Mapping[str, Any]) -> str:
         )
     if report["loops_of_unknown_length"]:
         lines.append(f"  loops of unknown length, counted once: {', '.join(report['loops_of_unknown_length'])}")
+    lines.append(
+        f"by the compiler's clock, not run: {time['cycles'] / 1e6:.1f} M cycles at {time['clock_hz'] / 1e9:.2f} GHz"
+    )
+    for title in ("by_part", "by_kind", "by_way"):
+        shares = (f"{name} {cycles / 1e6:.1f} ({cycles / time['cycles']:.0%})" for name, cycles in time[title].items())
+        lines.append(f"  {title.replace('_', ' ')}, M: {', '.join(shares)}")
+    if time["without_cycles"]:
+        silent = (f"{times} {opcode}" for opcode, times in time["without_cycles"].items())
+        lines.append(f"  runs of instructions of unknown cost: {', '.join(silent)}")
     lines += [
-        f"estimated for {chip['name']}: compute {e['compute'] * 1e3:.1f} ms, HBM {e['hbm'] * 1e3:.1f} ms, "
-        f"ICI {e['ici'] * 1e3:.1f} ms, between slices {dcn}",
-        f"  {e['seconds'] * 1e3:.1f} ms and {e['mfu']:.1%} MFU with communication hidden, "
-        f"{e['seconds_no_overlap'] * 1e3:.1f} ms and {e['mfu_no_overlap']:.1%} with none hidden",
-        *(f"  assumed: {a}" for a in report["assumptions"]),
-        f"  figures: {chip['source']}",
+        f"  collectives: {links['alone'] * 1e3:.1f} ms by themselves, {links['beside_other_work'] * 1e3:.1f} ms that other work "
+        f"can hide, {between} between slices",
+        f"  {time['seconds'] * 1e3:.1f} ms and {time['mfu']:.1%} MFU with that hidden, {time['seconds_no_overlap'] * 1e3:.1f} ms and "
+        f"{time['mfu_no_overlap']:.1%} with none hidden",
+        *(f"  {sentence}" for sentence in report["said"]),
+        f"  figures of {chip['name']}: {chip['source']}",
     ]
     return "\n".join(lines)

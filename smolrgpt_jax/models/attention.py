@@ -1,13 +1,11 @@
 """Attention, and who may attend to whom in a packed row.
 
-Three implementations of the same numbers: `xla` everywhere, `cudnn` on GPUs, `splash` (a Pallas kernel that never writes the
-scores to memory) on TPUs. The first two take a mask, bool[B, S, K]; splash takes `PackedSpans`, from which it computes the
-mask block by block.
+Three implementations of the same numbers: `xla` everywhere, `cudnn` on GPUs, and on TPUs `flat`, a Pallas kernel that takes heads as
+their projections leave them and never writes the scores to memory (`flat_attention.py`).
 """
 
-import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -15,31 +13,12 @@ from jax.sharding import PartitionSpec
 
 from smolrgpt_jax.config import ATTENTIONS, AttentionImplementation
 from smolrgpt_jax.errors import RunError
+from smolrgpt_jax.models import flat_attention
+from smolrgpt_jax.models.flat_attention import MASKED
 from smolrgpt_jax.sharding import spec_for
 
-MASKED = -1e30  # finite, so that a row with nothing to attend to gives no NaN
-
-# Splash: a token's three indices share an int32, and the kernel's lanes are 128 wide.
-INDEX_BITS = 10
-SPLASH_LONGEST = 2**INDEX_BITS
-SPLASH_MULTIPLE = 128
-SPLASH_BLOCK = 512
-SPLASH_ROWS = f"a multiple of {SPLASH_MULTIPLE} tokens up to {SPLASH_LONGEST}"
+FLAT_ROWS = f"a multiple of {flat_attention.BLOCK} tokens up to {flat_attention.LONGEST}"
 CUDNN_WIDEST = 256  # head; 128 before Hopper
-
-
-class PackedSpans(NamedTuple):
-    """What each token of packed rows may attend to, as the splash kernel takes it.
-
-    segments: int32[B, S], the token's picture, 0 on padding. spans: int32[B, S], three indices into the row, ten bits each: the
-    token itself, the end (exclusive) of its picture's prefix, the first token of its question.
-    """
-
-    segments: jax.Array
-    spans: jax.Array
-
-
-Mask = jax.Array | PackedSpans  # of the first kind bool[B, S, K], True = may attend; the second is for splash, K = S
 
 
 def packed_attention_mask(picture_ids: jax.Array, question_ids: jax.Array) -> jax.Array:
@@ -63,50 +42,24 @@ def packed_attention_mask(picture_ids: jax.Array, question_ids: jax.Array) -> ja
     return causal & same_picture & visible
 
 
-def packed_spans(picture_ids: jax.Array, question_ids: jax.Array) -> PackedSpans:
-    """The same mask as `packed_attention_mask` for rows whose pictures, prefixes and questions are each contiguous, prefix first.
-
-    Only padding differs: it sees earlier padding instead of nothing. Raises ValueError for rows that the kernel cannot take.
-    """
-    length = picture_ids.shape[1]
-    if not splash_takes(length):
-        raise ValueError(f"splash attention takes rows of {SPLASH_ROWS}, not {length}")
-    index = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), picture_ids.shape)
-
-    def latest(here: jax.Array) -> jax.Array:
-        return jax.lax.cummax(jnp.where(here, index, -1), axis=1)
-
-    new_picture, new_question = (jnp.diff(ids, axis=1, prepend=-1) != 0 for ids in (picture_ids, question_ids))
-    picture_start, question_start = latest(new_picture), latest(new_picture | new_question)
-    prefix = latest(question_ids == 0)
-    # A prefix's own tokens are a run like a question's.
-    prefix_end = jnp.where((question_ids != 0) & (prefix >= picture_start), prefix + 1, 0)
-    spans = (index << 2 * INDEX_BITS) | (prefix_end << INDEX_BITS) | question_start
-    return PackedSpans(picture_ids.astype(jnp.int32), spans)
-
-
-def splash_takes(length: int) -> bool:
-    """Whether the splash kernel takes rows of this many tokens."""
-    return length % SPLASH_MULTIPLE == 0 and length <= SPLASH_LONGEST
-
-
 def resolve_attention(
     name: str, platform: str, row_tokens: int = 0, dtype: str = "bfloat16", head_dims: Sequence[int] = ()
 ) -> AttentionImplementation:
-    """The implementation for a platform ("tpu", "gpu", "cpu"): `auto` is splash on TPUs where the rows fit it, else xla.
+    """The implementation for a platform ("tpu", "gpu", "cpu"): `auto` is flat on TPUs where rows and heads fit it, else xla.
 
     Raises RunError for a name that is none, or for one that the platform does not have or that cannot take rows of so many tokens
     (0: not known yet), the dtype or heads of these sizes.
     """
     if name == "auto":
-        return "splash" if platform == "tpu" and splash_takes(row_tokens) else "xla"
+        return "flat" if platform == "tpu" and flat_attention.takes(row_tokens, head_dims) else "xla"
     if name not in ATTENTIONS:
         raise RunError(f"there is no attention {name!r}, only auto, {', '.join(ATTENTIONS)}")
-    needed = {"splash": "tpu", "cudnn": "gpu"}.get(name, platform)
+    needed = {"flat": "tpu", "cudnn": "gpu"}.get(name, platform)
     if needed != platform:
         raise RunError(f"{name} attention needs a {needed.upper()}, the devices are of platform {platform!r}")
-    if name == "splash" and not splash_takes(row_tokens):
-        raise RunError(f"splash attention takes rows of {SPLASH_ROWS}, not {row_tokens}")
+    if name == "flat" and not flat_attention.takes(row_tokens, head_dims):
+        taken = f"rows of {FLAT_ROWS} and heads of a multiple of {flat_attention.HEADS}"
+        raise RunError(f"flat attention takes {taken}, not rows of {row_tokens} and heads of {list(head_dims)}")
     if name == "cudnn" and dtype != "bfloat16":
         raise RunError(f"cudnn attention computes in bfloat16 only, not in {dtype}")
     if name == "cudnn" and (row_tokens % 2 or any(dim % 8 or dim > CUDNN_WIDEST for dim in head_dims)):
@@ -116,15 +69,17 @@ def resolve_attention(
 
 
 def attention(
-    q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask | None = None, implementation: AttentionImplementation = "xla"
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    mask: jax.Array | None = None,
+    implementation: AttentionImplementation = "xla",
 ) -> jax.Array:
     """Scaled dot-product attention with grouped key-value heads.
 
     q: float[B, S, H, D]; k, v: float[B, K, G, D] with H a multiple of G. Returns float[B, S, H, D]. Softmax in float32. A query
     that may attend to nothing gets the mean of all values.
     """
-    if isinstance(mask, PackedSpans):
-        return _splash(q, k, v, mask)
     if implementation == "cudnn":
         mask = None if mask is None else mask[:, None]
         return jax.nn.dot_product_attention(q, k, v, mask=mask, implementation="cudnn")
@@ -136,6 +91,27 @@ def attention(
         scores = jnp.where(mask[:, None, None], scores, MASKED)
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
     return jnp.einsum("bghsk,bkgd->bsghd", weights, v).reshape(batch, length, heads, dim)
+
+
+def attend_flat(
+    qkv: jax.Array,
+    heads: flat_attention.Heads,
+    mask: jax.Array | None = None,
+    angles: tuple[jax.Array, jax.Array] | None = None,
+) -> jax.Array:
+    """`flat_attention.flat_attention`, each device over its own rows; devices along the tensor axis compute the same."""
+    mesh = jax.sharding.get_abstract_mesh()
+    free = set(() if mesh.empty else mesh.axis_names) - set(mesh.manual_axes)
+    if all(mesh.shape[axis] == 1 for axis in free):
+        return flat_attention.flat_attention(qkv, heads, mask, angles)
+    rows = PartitionSpec(spec_for(("batch",), qkv.shape[:1], mesh, "rows of attention", mesh.manual_axes)[0])
+
+    def run(qkv: jax.Array, aside: tuple[Any, Any]) -> jax.Array:
+        return flat_attention.flat_attention(qkv, heads, *aside)
+
+    return jax.shard_map(run, in_specs=(rows, rows), out_specs=rows, axis_names=free, check_vma=False)(
+        qkv, (mask, angles)
+    )
 
 
 def cache_attention(q: jax.Array, keys: jax.Array, values: jax.Array, visible: jax.Array) -> jax.Array:
@@ -150,45 +126,3 @@ def cache_attention(q: jax.Array, keys: jax.Array, values: jax.Array, visible: j
     scores = jnp.einsum("bghd,bgdt->bght", q, keys, preferred_element_type=jnp.float32) * (dim**-0.5)
     weights = jax.nn.softmax(jnp.where(visible[:, None, None], scores, MASKED), axis=-1)
     return jnp.einsum("bght,bgtd->bghd", weights.astype(values.dtype), values).reshape(batch, heads, dim)
-
-
-def _may_attend(spans: jax.Array, key: jax.Array) -> jax.Array:
-    """Whether tokens with these spans may attend to the keys at these places; int32 arrays of one shape."""
-    low = SPLASH_LONGEST - 1
-    token, prefix_end, question_start = spans >> 2 * INDEX_BITS, (spans >> INDEX_BITS) & low, spans & low
-    return (key <= token) & ((key < prefix_end) | (key >= question_start))
-
-
-def _splash(q: jax.Array, k: jax.Array, v: jax.Array, packed: PackedSpans) -> jax.Array:
-    """Splash attention, each device over its own rows and heads.
-
-    Segment ids alone cannot say it: a prefix key is seen by several questions that must not see each other. And a mask given as
-    an array would make the kernel loop over the batch. A mask computed from per-token numbers does neither; the public
-    constructors take such a mask only as a constant, so the kernel is put together here.
-    """
-    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
-    from jax.experimental.pallas.ops.tpu.splash_attention.splash_attention_mask_info import MaskInfo
-
-    length, dim = q.shape[1], q.shape[3]
-    block = math.gcd(length, SPLASH_BLOCK)
-    # Queries, keys and values, those computed at once; the same three of the backward pass.
-    sizes = splash.BlockSizes(*(block,) * 6, use_fused_bwd_kernel=True)
-    options: dict[str, Any] = {"mask_value": splash.DEFAULT_MASK_VALUE, "mask_function": _may_attend}
-    options |= dict.fromkeys(("is_mqa", "save_residuals", "interpret"), False)
-    options |= dict.fromkeys(("attn_logits_soft_cap", "residual_checkpoint_name"))
-
-    def row(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array, spans: jax.Array) -> jax.Array:
-        info: Any = MaskInfo(None, None, None, None, q_sequence=cast(Any, spans))
-        kernel: Any = splash.SplashAttentionKernel(info, None, info, block_sizes=sizes, **options)
-        heads_first = [x.swapaxes(0, 1) for x in (q, k, v)]
-        return kernel(*heads_first, splash.SegmentIds(segments, segments)).swapaxes(0, 1)
-
-    def rows(q: jax.Array, k: jax.Array, v: jax.Array, *packed: jax.Array) -> jax.Array:
-        return jax.vmap(row)((q * dim**-0.5).astype(q.dtype), k, v, *packed)
-
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1:
-        return rows(q, k, v, *packed)
-    by_head = spec_for(("batch", "none", "heads", "none"), k.shape, mesh, "keys and values of attention")
-    specs = (by_head,) * 3 + (PartitionSpec(by_head[0], None),) * 2
-    return jax.shard_map(rows, in_specs=specs, out_specs=by_head, check_vma=False)(q, k, v, *packed)

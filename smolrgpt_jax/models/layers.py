@@ -5,11 +5,13 @@ Parameters are float32; matrix products run in the dtype of their input; norms r
 
 import functools
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from smolrgpt_jax.config import Compute
@@ -19,11 +21,49 @@ from smolrgpt_jax.sharding import constrain_batch
 # table is then a pattern over names.
 Params = Mapping[str, jax.Array]
 Shape = tuple[int, ...]
+_NORM = re.compile(r"(norm\d?|ln\d)/\w+$")
 
 Block = TypeVar("Block", bound=nnx.Module)
 
 # What of a block's forward pass is kept for the backward pass: nothing ("full") or the products of its matrices ("dots").
 _REMAT_POLICIES = {"full": None, "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
+
+
+def working_copy(params: Params, dtype: Any, flat: bool = False) -> Params:
+    """The parameters in the dtype that products compute in, those of norms as they are: what a model over them computes is the same.
+
+    `flat` leaves kernels of attention two dimensions a layer, as heads apart would fill half of a TPU's lanes, and puts those of
+    keys and values beside those of the queries, which then are one product.
+    """
+    copy = {name: p if _NORM.search(name) else p.astype(dtype) for name, p in params.items()}
+    if not flat:
+        return copy
+    for name, p in copy.items():
+        if name.endswith("_proj/kernel") and p.ndim > 3:
+            inputs = math.prod(p.shape[1:-1]) if "out_proj" in name else p.shape[1]
+            copy[name] = p.reshape(p.shape[0], inputs, -1)
+    for names in _joined(copy):
+        parts = [copy[name] for name in names]
+        copy |= {name: part[..., :0] for name, part in zip(names, parts)}
+        copy[names[0]] = jnp.concatenate(parts, axis=-1)
+    return copy
+
+
+def as_parameters(copy: Params, like: Mapping[str, Any]) -> Params:
+    """What was computed for a `working_copy`, in the shapes and dtypes of the parameters."""
+    found = dict(copy)
+    for names in _joined(copy):
+        ends = np.cumsum([math.prod(like[name].shape[2:]) for name in names])[:-1]
+        if copy[names[1]].size == 0:
+            found |= zip(names, jnp.split(copy[names[0]], ends, axis=-1))
+    return {name: found[name].reshape(p.shape).astype(p.dtype) for name, p in like.items()}
+
+
+def _joined(params: Mapping[str, Any]) -> list[list[str]]:
+    """The names of the projections that make one product."""
+    return [
+        [q.replace("q_proj", p) for p in ("q_proj", "k_proj", "v_proj")] for q in params if q.endswith("/q_proj/kernel")
+    ]
 
 
 def random(rngs: nnx.Rngs, shape: Shape, stddev: float) -> jax.Array:
@@ -39,13 +79,17 @@ class Dense(nnx.Module):
         stddev = 1.0 / math.sqrt(math.prod(in_shape))
         self.kernel = nnx.Param(init_scale * random(rngs, (*in_shape, *out_shape), stddev))
         self.bias = nnx.Param(jnp.zeros(out_shape)) if bias else None
-        self.inputs = len(in_shape)
+        self.inputs, self.out_shape = len(in_shape), out_shape
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        kernel = self.kernel[...].astype(x.dtype)
-        last, first = tuple(range(x.ndim - self.inputs, x.ndim)), tuple(range(self.inputs))
-        y = jax.lax.dot_general(x, kernel, ((last, first), ((), ())))
-        return y if self.bias is None else y + self.bias[...].astype(x.dtype)
+        return self.flat(x.reshape(*x.shape[: x.ndim - self.inputs], -1)).reshape(
+            *x.shape[: x.ndim - self.inputs], *self.out_shape
+        )
+
+    def flat(self, x: jax.Array) -> jax.Array:
+        """The same with inputs and outputs in one dimension each: float[..., I] -> float[..., O]."""
+        y = x @ self.kernel[...].astype(x.dtype).reshape(x.shape[-1], -1)
+        return y if self.bias is None else y + self.bias[...].astype(x.dtype).reshape(-1)
 
 
 def unit_scale(x: jax.Array, eps: float) -> jax.Array:
@@ -86,11 +130,15 @@ def stack_blocks(make_block: Callable[[nnx.Rngs], Block], layers: int, rngs: nnx
 
 
 def run_blocks(
-    blocks: Block, x: jax.Array, step: Callable[[Block, jax.Array], tuple[jax.Array, Any]], compute: Compute = Compute()
+    blocks: Block,
+    x: jax.Array,
+    step: Callable[[Block, jax.Array], tuple[jax.Array, Any]],
+    compute: Compute = Compute(),
+    outputs: bool = False,
 ) -> tuple[jax.Array, Any]:
     """Runs `step(block, x) -> (x, output)` over stacked blocks, scanned and rematerialised as `compute` says.
 
-    Outputs (a pytree or None) come back stacked. x has the batch first, which stays split over the devices from layer to layer.
+    Outputs (a pytree), if there are any, come back stacked. x has the batch first, which stays split over the devices from layer to layer.
     """
     graphdef, state = nnx.split(blocks, graph=False)
 
@@ -98,15 +146,50 @@ def run_blocks(
         x, output = step(nnx.merge(graphdef, layer_state), constrain_batch(x))
         return constrain_batch(x), output
 
+    if compute.remat == "full" and compute.scan_layers and not outputs:
+        return _run_in_place(lambda x, layer: body(x, layer)[0], x, state), None
     if compute.remat != "none":
         body = jax.checkpoint(body, policy=_REMAT_POLICIES[compute.remat], prevent_cse=not compute.scan_layers)
     if compute.scan_layers:
         return jax.lax.scan(body, x, state)
-    outputs = []
+    stacked = []
     for i in range(len(jax.tree.leaves(state)[0])):
         x, output = body(x, jax.tree.map(lambda a: a[i], state))
-        outputs.append(output)
-    return x, jax.tree.map(lambda *a: jnp.stack(a), *outputs)
+        stacked.append(output)
+    return x, jax.tree.map(lambda *a: jnp.stack(a), *stacked)
+
+
+def _run_in_place(body: Callable[[jax.Array, Any], jax.Array], x: jax.Array, layers: Any) -> jax.Array:
+    """A scan of `body` over stacked layers of which only the layers' inputs are kept for the backward pass.
+
+    There every layer is computed again, and its gradient takes the place of its parameters: a second stack would have to be
+    filled with zeros first, which on a TPU takes longer than writing the gradients.
+    """
+    count = len(jax.tree.leaves(layers)[0])
+
+    @jax.custom_vjp
+    def run(x: jax.Array, layers: Any) -> jax.Array:
+        return jax.lax.scan(lambda x, layer: (body(x, layer), None), x, layers)[0]
+
+    def forward(x: jax.Array, layers: Any) -> tuple[jax.Array, Any]:
+        x, inputs = jax.lax.scan(lambda x, layer: (body(x, layer), x), x, layers)
+        return x, (inputs, layers)
+
+    def backward(kept: Any, gradient: jax.Array) -> tuple[jax.Array, Any]:
+        inputs, layers = kept
+
+        def step(i: jax.Array, carry: tuple[jax.Array, Any]) -> tuple[jax.Array, Any]:
+            (gradient, stack), at = carry, count - 1 - i
+            given, layer = jax.tree.map(lambda a: jax.lax.dynamic_index_in_dim(a, at, keepdims=False), (inputs, stack))
+            with jax.named_scope("rematted"):
+                _, back = jax.vjp(body, given, layer)
+            gradient, found = back(gradient)
+            return gradient, jax.tree.map(lambda a, g: jax.lax.dynamic_update_index_in_dim(a, g, at, 0), stack, found)
+
+        return jax.lax.fori_loop(0, count, step, (gradient, layers))
+
+    run.defvjp(forward, backward)
+    return run(x, layers)
 
 
 # A model is a module `make(*sizes, rngs)` over flat parameters. Its structure and its parameters' shapes follow from the sizes.

@@ -22,10 +22,9 @@ class UpConv(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(width))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """x: float[B, h, w, D] -> float[B, 2 * h, 2 * w, D]."""
-        batch, rows, columns, width = x.shape
-        y = jnp.einsum("brcd,dijw->bricjw", x, self.kernel[...].astype(x.dtype))
-        return y.reshape(batch, 2 * rows, 2 * columns, width) + self.bias[...].astype(x.dtype)
+        """x: float[..., D], one cell each -> float[4, ..., D], the four cells of its block, row by row."""
+        kernel = self.kernel[...].astype(x.dtype)
+        return jnp.einsum("...d,dkw->k...w", x, kernel.reshape(len(kernel), 4, -1)) + self.bias[...].astype(x.dtype)
 
 
 class Refiner(nnx.Module):
@@ -33,12 +32,32 @@ class Refiner(nnx.Module):
         self.up1, self.up2, self.up3 = (UpConv(width, rngs) for _ in range(3))
         self.norm1, self.norm2 = (LayerNorm(width, NORM_EPS) for _ in range(2))
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """x: float[B, N, D] on a square row-major grid -> float[B, 64 * N, D], row-major on the grid eight times as fine."""
-        batch, tokens, width = x.shape
-        side = round(tokens**0.5)
-        x = x.reshape(batch, side, side, width)
+    def cells(self, x: jax.Array) -> jax.Array:
+        """x: float[B, N, D] on a square row-major grid -> float[4, 4, 4, B, N, D], every cell of it divided three times.
+
+        The last division comes first. Nothing is moved, which a map in row-major order would need three times.
+        """
         x = jax.nn.gelu(self.norm1(self.up1(x)), approximate=False)
         x = jax.nn.gelu(self.norm2(self.up2(x)), approximate=False)
-        x = jax.nn.gelu(self.up3(x), approximate=False)
-        return x.reshape(batch, -1, width)
+        return jax.nn.gelu(self.up3(x), approximate=False)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """x: float[B, N, D] on a square row-major grid -> float[B, 64 * N, D], row-major on the grid eight times as fine."""
+        return row_major(self.cells(x))
+
+
+def row_major(cells: jax.Array) -> jax.Array:
+    """The map of `Refiner.cells`: float[4, 4, 4, B, N, D] -> float[B, 64 * N, D]."""
+    *_, batch, coarse, width = cells.shape
+    side = round(coarse**0.5)
+    # Row and column in the last block, in the one before, in the first; picture; coarse row and column.
+    x = cells.reshape(2, 2, 2, 2, 2, 2, batch, side, side, width)
+    return x.transpose(6, 7, 4, 2, 0, 8, 5, 3, 1, 9).reshape(batch, -1, width)
+
+
+def mask_cells(masks: jax.Array) -> jax.Array:
+    """Masks on the fine grid in the order of `Refiner.cells`: [B, R, g, g] -> [4, 4, 4, B, R, N]."""
+    batch, regions, fine, _ = masks.shape
+    side = fine // 8
+    x = masks.reshape(batch, regions, side, 2, 2, 2, side, 2, 2, 2)
+    return x.transpose(5, 9, 4, 8, 3, 7, 0, 1, 2, 6).reshape(4, 4, 4, batch, regions, -1)

@@ -6,7 +6,8 @@ import numpy as np
 from flax import nnx
 
 from smolrgpt_jax.config import AttentionImplementation, Compute, VisionConfig
-from smolrgpt_jax.models.attention import attention
+from smolrgpt_jax.models import flat_attention
+from smolrgpt_jax.models.attention import attend_flat, attention
 from smolrgpt_jax.models.layers import Dense, LayerNorm, run_blocks, stack_blocks
 
 # For a model trained from scratch (pretrained weights replace both): a large position table lets it localise early, and
@@ -40,9 +41,14 @@ class VisionBlock(nnx.Module):
 
     def __call__(self, x: jax.Array, implementation: AttentionImplementation) -> jax.Array:
         """x: float[B, N, D] -> float[B, N, D]."""
-        qkv = self.qkv_proj(self.ln1(x))
-        q, k, v = (qkv[:, :, i] for i in range(3))
-        x = x + self.out_proj(attention(q, k, v, implementation=implementation))
+        h = self.ln1(x)
+        if implementation == "flat":
+            _, heads, dim = self.qkv_proj.out_shape
+            x = x + self.out_proj.flat(attend_flat(self.qkv_proj.flat(h), flat_attention.Heads(heads, heads, dim)))
+        else:
+            qkv = self.qkv_proj(h)
+            q, k, v = (qkv[:, :, i] for i in range(3))
+            x = x + self.out_proj(attention(q, k, v, implementation=implementation))
         return x + self.fc2(jax.nn.gelu(self.fc1(self.ln2(x)), approximate=True))
 
 
@@ -67,7 +73,8 @@ class VisionEncoder(nnx.Module):
         x = x + self.position_embedding[...].astype(x.dtype)
 
         def step(block: VisionBlock, x: jax.Array) -> tuple[jax.Array, None]:
-            return block(x, self.compute.attention), None
+            fits = flat_attention.takes(x.shape[1])
+            return block(x, "xla" if self.compute.attention == "flat" and not fits else self.compute.attention), None
 
         x, _ = run_blocks(self.blocks, x, step, self.compute)
         return self.norm(x)

@@ -10,7 +10,8 @@ import numpy as np
 from flax import nnx
 
 from smolrgpt_jax.config import AttentionImplementation, Compute, DecoderConfig
-from smolrgpt_jax.models.attention import MASKED, Mask, PackedSpans, attention, cache_attention
+from smolrgpt_jax.models.attention import MASKED, attend_flat, attention, cache_attention
+from smolrgpt_jax.models.flat_attention import Heads, flat_aside
 from smolrgpt_jax.models.layers import Dense, Params, RMSNorm, bound, random, run_blocks, stack_blocks
 from smolrgpt_jax.sharding import constrain, constrain_batch
 
@@ -54,6 +55,7 @@ class DecoderBlock(nnx.Module):
     def __init__(self, config: DecoderConfig, rngs: nnx.Rngs):
         width, dim = config.width, config.head_dim
         residual_scale = config.residual_init_scale * (2 * config.layers) ** -0.5
+        self.heads = Heads(config.heads, config.kv_heads, dim)
         self.norm1 = RMSNorm(width, config.rms_norm_eps)
         self.q_proj = Dense((width,), (config.heads, dim), bias=False, rngs=rngs)
         self.k_proj = Dense((width,), (config.kv_heads, dim), bias=False, rngs=rngs)
@@ -65,9 +67,11 @@ class DecoderBlock(nnx.Module):
         self.down_proj = Dense((config.mlp_width,), (width,), bias=False, rngs=rngs, init_scale=residual_scale)
 
     def __call__(
-        self, x: jax.Array, angles: Angles, mask: Mask, implementation: AttentionImplementation
-    ) -> tuple[jax.Array, KVCache]:
-        """x: float[B, S, D]. Returns the same, and keys and values float[B, S, G, D]."""
+        self, x: jax.Array, angles: Angles, mask: jax.Array, implementation: AttentionImplementation
+    ) -> tuple[jax.Array, KVCache | None]:
+        """x: float[B, S, D]. Returns the same, and keys and values float[B, S, G, D], which flat attention does not make."""
+        if implementation == "flat":
+            return self._finish(x, attend_flat(self._joined(self.norm1(x)), self.heads, mask, angles)), None
         q, k, v = self._project(x, angles)
         return self._finish(x, attention(q, k, v, mask, implementation)), (k, v)
 
@@ -87,8 +91,15 @@ class DecoderBlock(nnx.Module):
         h = self.norm1(x)
         return rotate(self.q_proj(h), angles), rotate(self.k_proj(h), angles), self.v_proj(h)
 
+    def _joined(self, h: jax.Array) -> jax.Array:
+        """Queries, keys and values by one product, float[B, S, (H + 2 G) * D]."""
+        kernels = (
+            p.kernel[...].astype(h.dtype).reshape(h.shape[-1], -1) for p in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        return h @ jnp.concatenate(list(kernels), axis=1)
+
     def _finish(self, x: jax.Array, attended: jax.Array) -> jax.Array:
-        x = x + self.out_proj(attended)
+        x = x + self.out_proj.flat(attended.reshape(*x.shape[:-1], -1))
         h = self.norm2(x)
         return x + self.down_proj(jax.nn.silu(self.gate_proj(h)) * self.up_proj(h))
 
@@ -124,22 +135,22 @@ class Decoder(nnx.Module):
         return jnp.where(jnp.arange(logits.shape[-1]) < self.config.vocab_size, logits, MASKED)
 
     def __call__(
-        self, x: jax.Array, positions: jax.Array, mask: Mask, keep: bool = False
+        self, x: jax.Array, positions: jax.Array, mask: jax.Array, keep: bool = False
     ) -> tuple[jax.Array, KVCache | None]:
         """x: float[B, S, D]; positions: int32[B, S].
 
         Returns hidden float[B, S, D] after the final norm, and the layers' keys and values, float[L, B, S, G, D], if they are kept.
         """
-        longest = x.shape[1] if isinstance(mask, PackedSpans) else mask.shape[-1]
-        angles = rotary_angles(positions, self.config, longest)
+        angles = rotary_angles(positions, self.config, mask.shape[-1])
+        if self.compute.attention == "flat" and not keep:
+            mask, angles = flat_aside(mask, angles)
 
         def step(block: DecoderBlock, x: jax.Array) -> tuple[jax.Array, KVCache | None]:
             # Prompts differ in length and are read once: no kernel is made for them.
-            x, (k, v) = block(x, angles, mask, "xla" if keep else self.compute.attention)
-            split = ("batch", "none", "heads", "none")
-            return x, (constrain(k, split), constrain(v, split)) if keep else None
+            x, made = block(x, angles, mask, "xla" if keep else self.compute.attention)
+            return x, jax.tree.map(lambda a: constrain(a, ("batch", "none", "heads", "none")), made) if keep else None
 
-        x, kept = run_blocks(self.blocks, x, step, self.compute)
+        x, kept = run_blocks(self.blocks, x, step, self.compute, outputs=keep)
         return self.norm(x), kept
 
     def decode(

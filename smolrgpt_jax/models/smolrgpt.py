@@ -2,17 +2,18 @@
 
 import functools
 from collections.abc import Mapping
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from smolrgpt_jax.config import Compute, SmolRGPTConfig
-from smolrgpt_jax.models.attention import packed_attention_mask, packed_spans
+from smolrgpt_jax.models.attention import packed_attention_mask
 from smolrgpt_jax.models.connector import Connector
 from smolrgpt_jax.models.layers import Params, abstract, bound, initial
-from smolrgpt_jax.models.mask_pooling import mask_pooling
-from smolrgpt_jax.models.refiner import Refiner
+from smolrgpt_jax.models.mask_pooling import pool_cells
+from smolrgpt_jax.models.refiner import Refiner, row_major
 from smolrgpt_jax.models.siglip import VisionEncoder
 from smolrgpt_jax.models.smollm import Decoder
 from smolrgpt_jax.sharding import constrain_batch
@@ -62,12 +63,15 @@ class SmolRGPT(nnx.Module):
         both = both.reshape(images.shape[0], 2, *both.shape[1:])
         out["vision_features_rgb"], out["vision_features_depth"] = both[:, 0], both[:, 1]
         out["image_tokens"] = self.rgb_connector(both[:, 0])
-        out["rgb_refined"] = self.rgb_refiner(out["image_tokens"])
-        out["region_rgb"] = mask_pooling(out["rgb_refined"], masks)
+        out["rgb_refined"], out["region_rgb"] = self.refine("rgb", out["image_tokens"], masks)
         out["depth_tokens"] = self.depth_connector(both[:, 1])
-        out["depth_refined"] = self.depth_refiner(out["depth_tokens"])
-        out["region_depth"] = mask_pooling(out["depth_refined"], masks)
+        out["depth_refined"], out["region_depth"] = self.refine("depth", out["depth_tokens"], masks)
         return out
+
+    def refine(self, kind: Literal["rgb", "depth"], tokens: jax.Array, masks: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The refined map, float[N, g * g, D], and the regions' features, float[N, R, D], of one kind's tokens."""
+        cells = (self.rgb_refiner if kind == "rgb" else self.depth_refiner).cells(tokens)
+        return row_major(cells), pool_cells(cells, masks)
 
     def embed(self, tokens: jax.Array, feature_index: jax.Array, features: jax.Array) -> jax.Array:
         """Token embeddings with features gathered in.
@@ -89,8 +93,7 @@ class SmolRGPT(nnx.Module):
         """
         out = self.encode(batch["images"], batch.get("depths"), batch.get("region_masks"))
         x = self.embed(batch["tokens"], batch["feature_index"], out["features"])
-        make_mask = packed_spans if self.compute.attention == "splash" else packed_attention_mask
-        mask = make_mask(batch["picture_ids"], batch["question_ids"])
+        mask = packed_attention_mask(batch["picture_ids"], batch["question_ids"])
         out["hidden"], _ = self.decoder(x, batch["positions"], mask)
         out["logits"] = self.decoder.logits(out["hidden"])
         return out

@@ -25,7 +25,7 @@ from smolrgpt_jax.generation.engine import AnswerOptions
 from smolrgpt_jax.model import Model
 from smolrgpt_jax.models.smolrgpt import Params
 from smolrgpt_jax.training.data import naming, read_rows
-from smolrgpt_jax.training.step import Batch, batch_loss
+from smolrgpt_jax.training.step import Batch, batch_loss, gathered
 
 LOSS = "validation_loss"
 ANSWER_ROWS = 64  # questions answered at once
@@ -78,7 +78,7 @@ class Validation:
         @functools.partial(jax.jit, out_shardings=sharding.replicated(mesh))
         def loss_sums(params: Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
             with sharding.over(mesh):
-                return batch_loss(start.config, params, {}, batch, compute)
+                return batch_loss(start.config, gathered(params, compute, mesh, run["strategy"]), {}, batch, compute)
 
         self._eval_step = loss_sums
         self.columns: tuple[str, ...] = (LOSS,)

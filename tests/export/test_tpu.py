@@ -1,4 +1,4 @@
-"""The exported programs through the real compiler for TPUs, where libtpu is installed (the `tpu` extra)."""
+"""The exported programs through the real compiler for TPUs."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+from tests import libtpu
 
-pytest.importorskip("libtpu", reason="needs libtpu, the tpu extra")
+pytestmark = libtpu.needed
 ROOT = Path(__file__).parents[2]
 
 PROGRAM = """
@@ -33,7 +33,13 @@ for file in sorted(Path(sys.argv[1]).glob("*.jax_export")):
 
 
 def test_every_program_compiles_for_a_chip(exported):
-    done = subprocess.run([sys.executable, "-c", PROGRAM, str(exported)], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(exported)],
+        cwd=ROOT,
+        env=libtpu.environment(),
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     sizes = dict(line.split() for line in done.stdout.splitlines())
     assert sizes.keys() == {"encode", "encode_rgb", "prefill", "decode"}

@@ -1,30 +1,35 @@
-"""Splash attention (in Pallas' interpreter) against the masked XLA path and a plain NumPy softmax, on packed rows."""
+"""Flat attention (in Pallas' interpreter) against the masked XLA path and a plain NumPy softmax, on packed rows."""
 
 from __future__ import annotations
+
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel
-from jax.experimental.pallas.ops.tpu.splash_attention.splash_attention_kernel import SplashAttentionKernel
 
 from smolrgpt_jax import sharding
-from smolrgpt_jax.models import attention as attention_module
-from smolrgpt_jax.models.attention import attention, packed_attention_mask, packed_spans, resolve_attention
+from smolrgpt_jax.config import Compute, DecoderConfig, SmolRGPTConfig, VisionConfig
+from smolrgpt_jax.models import flat_attention
+from smolrgpt_jax.models.attention import attend_flat, attention, packed_attention_mask, resolve_attention
+from smolrgpt_jax.models.flat_attention import Heads, flat_aside
+from smolrgpt_jax.models.smollm import rotate
+from smolrgpt_jax.models.smolrgpt import init_params
+from smolrgpt_jax.training.step import gradients
 
 LENGTH = 256
 
 
 @pytest.fixture(autouse=True)
 def interpreter(monkeypatch):
-    def interpreted(*arguments, **options):
-        return SplashAttentionKernel(*arguments, **options | {"interpret": True})
-
-    monkeypatch.setattr(splash_attention_kernel, "SplashAttentionKernel", interpreted)
+    monkeypatch.setattr(
+        flat_attention, "flat_attention", functools.partial(flat_attention.flat_attention, interpret=True)
+    )
 
 
 HEADS, KV_HEADS, DIM = 4, 2, 64
+FLAT = Heads(HEADS, KV_HEADS, DIM)
 
 
 def packed_row(*pictures: list[int], length: int = LENGTH) -> tuple[np.ndarray, np.ndarray]:
@@ -77,38 +82,29 @@ def plain_attention(q, k, v, mask):
     return out
 
 
-@pytest.mark.parametrize("length", [128, 256, 640, 1024])
-def test_spans_say_the_same_as_the_mask(length):
-    picture_ids, question_ids = (
-        packed_rows(length)
-        if length > 200
-        else [np.stack(r) for r in zip(packed_row([60, 30, 20], length=128), packed_row([3, 125], length=128))]
-    )
-    segments, spans = packed_spans(picture_ids, question_ids)
-    keys = jnp.broadcast_to(jnp.arange(length), (len(spans), length, length))
-    may = attention_module._may_attend(jnp.broadcast_to(spans[:, :, None], keys.shape), keys)
-    ours = np.asarray(may & (segments[:, :, None] == segments[:, None]))
-    for row in range(len(spans)):
-        real = picture_ids[row] != 0
-        expected = visible_pairs(picture_ids[row], question_ids[row])
-        np.testing.assert_array_equal(ours[row][real], expected[real])
+def joined(q, k, v) -> jax.Array:
+    """Queries, keys and values as one product leaves them: float[B, S, (H + 2 G) * D]."""
+    return jnp.concatenate([x.reshape(*x.shape[:2], -1) for x in (q, k, v)], axis=-1)
 
 
-def test_spans_of_a_question_without_a_prefix():
-    picture_ids, question_ids = packed_row([10, 20], [0, 30, 40])
-    segments, spans = packed_spans(picture_ids[None], question_ids[None])
-    keys = jnp.broadcast_to(jnp.arange(LENGTH), (LENGTH, LENGTH))
-    may = attention_module._may_attend(jnp.broadcast_to(spans[0][:, None], keys.shape), keys)
-    ours = np.asarray(may & (segments[0][:, None] == segments[0][None]))
-    np.testing.assert_array_equal(ours[:100], visible_pairs(picture_ids, question_ids)[:100])
+def no_turn(rows: int, length: int) -> tuple[jax.Array, jax.Array]:
+    return jnp.ones((rows, length, DIM // 2)), jnp.zeros((rows, length, DIM // 2))
 
 
-@pytest.mark.parametrize("block", [128, 256])
-def test_splash_gives_what_plain_attention_gives(monkeypatch, block):
-    monkeypatch.setattr(attention_module, "SPLASH_BLOCK", block)
+@pytest.mark.parametrize("length", [128, 640])
+def test_the_mask_in_words(length):
+    rows = [[60, 30, 20], [3, 125]] if length == 128 else [[67, 40, 30, 60], [20, 9, 1, 30]]
+    picture_ids, question_ids = (np.stack(ids) for ids in zip(*(packed_row(row, length=length) for row in rows)))
+    mask = np.asarray(packed_attention_mask(picture_ids, question_ids))
+    for row in range(2):
+        np.testing.assert_array_equal(mask[row], visible_pairs(picture_ids[row], question_ids[row]))
+
+
+def test_flat_gives_what_plain_attention_gives():
     q, k, v = inputs(3)
     picture_ids, question_ids = packed_rows()
-    ours = np.asarray(attention(q, k, v, packed_spans(picture_ids, question_ids)))
+    aside = flat_aside(packed_attention_mask(picture_ids, question_ids), no_turn(3, LENGTH))
+    ours = np.asarray(attend_flat(joined(q, k, v), FLAT, *aside)).reshape(q.shape)
     for row in range(3):
         real = picture_ids[row] != 0
         expected = plain_attention(q[row], k[row], v[row], visible_pairs(picture_ids[row], question_ids[row]))
@@ -116,42 +112,102 @@ def test_splash_gives_what_plain_attention_gives(monkeypatch, block):
     assert np.isfinite(ours).all()
 
 
-def test_splash_gradients_equal_those_of_the_masked_path():
-    q, k, v = inputs(3)
-    picture_ids, question_ids = packed_rows()
-    weights = np.random.default_rng(1).normal(size=q.shape) * (picture_ids != 0)[:, :, None, None]
+def test_without_mask_and_positions_as_the_encoder_attends():
+    q, k, v = inputs(2)
+    ours = np.asarray(attend_flat(joined(q, k, v), FLAT)).reshape(q.shape)
+    np.testing.assert_allclose(ours[1], plain_attention(q[1], k[1], v[1], np.ones((LENGTH, LENGTH))), atol=2e-6)
 
-    def gradients(mask):
-        def loss(q, k, v):
-            return jnp.sum(attention(q, k, v, mask) * weights)
 
-        return jax.grad(loss, argnums=(0, 1, 2))(q, k, v)
+@pytest.mark.parametrize("length", [256, 384])
+def test_flat_and_its_gradients_equal_those_of_turning_and_masking(length):
+    q, k, v = inputs(3, length)
+    picture_ids, question_ids = packed_rows(length)
+    mask = packed_attention_mask(picture_ids, question_ids)
+    rng = np.random.default_rng(1)
+    turns = rng.normal(size=(3, length, DIM // 2)).astype(np.float32)
+    angles, weights = (np.cos(turns), np.sin(turns)), rng.normal(size=q.shape).astype(np.float32)
 
-    ours = gradients(packed_spans(picture_ids, question_ids))
-    theirs = gradients(packed_attention_mask(picture_ids, question_ids))
+    def flat(q, k, v):
+        return attend_flat(joined(q, k, v), FLAT, *flat_aside(mask, angles)).reshape(q.shape)
+
+    def plain(q, k, v):
+        return attention(rotate(q, angles), rotate(k, angles), v, mask)
+
+    np.testing.assert_allclose(flat(q, k, v), plain(q, k, v), atol=2e-6)
+    ours, theirs = (jax.grad(lambda *x: jnp.sum(f(*x) * weights), argnums=(0, 1, 2))(q, k, v) for f in (flat, plain))
     for name, a, b in zip("qkv", ours, theirs):
         np.testing.assert_allclose(a, b, atol=1e-5 * float(np.abs(b).max()), err_msg=name)
 
 
 @pytest.mark.parametrize("shape", [{"data": 2, "fsdp": 2}, {"fsdp": 2, "tensor": 2}], ids=str)
-def test_splash_over_several_devices(shape):
+def test_flat_over_several_devices(shape):
     q, k, v = (np.concatenate([x, x[:1]]) for x in inputs(3))
     picture_ids, question_ids = (np.concatenate([x, x[:1]]) for x in packed_rows())
     mesh = sharding.make_mesh(shape, jax.devices()[:4])
 
     def run(q, k, v, picture_ids, question_ids):
         with sharding.over(mesh):
-            return attention(q, k, v, packed_spans(picture_ids, question_ids))
+            aside = flat_aside(packed_attention_mask(picture_ids, question_ids), no_turn(4, LENGTH))
+            return attend_flat(joined(q, k, v), FLAT, *aside)
 
     placed = sharding.put_batch({"q": q, "k": k, "v": v, "p": picture_ids, "i": question_ids}, mesh)
-    ours = np.asarray(jax.jit(run)(*placed.values()))
+    ours = np.asarray(jax.jit(run)(*placed.values())).reshape(q.shape)
     theirs = np.asarray(attention(q, k, v, packed_attention_mask(picture_ids, question_ids)))
     real = picture_ids != 0
     np.testing.assert_allclose(ours[real], theirs[real], atol=2e-6)
 
 
+SMALL = SmolRGPTConfig(
+    vision=VisionConfig(width=128, mlp_width=64, heads=2, layers=2, patch_size=8, image_size=128),
+    decoder=DecoderConfig(width=192, mlp_width=64, heads=3, kv_heads=1, layers=2, vocab_size=60),
+)
+
+
+@pytest.mark.parametrize(
+    ("mesh_shape", "strategy"),
+    [(None, "data"), ({"data": 2, "fsdp": 2}, "zero1"), ({"fsdp": 2, "tensor": 2}, "zero1"), ({"fsdp": 4}, "fsdp")],
+    ids=str,
+)
+def test_a_training_step_computed_for_a_tpu_gives_the_gradients_of_the_plain_one(mesh_shape, strategy):
+    params = init_params(SMALL, jax.random.key(0))
+    trained = {n: p for n, p in params.items() if not n.startswith("vision")}
+    frozen = {n: p for n, p in params.items() if n not in trained}
+    rng = np.random.default_rng(0)
+    fine, tokens = SMALL.mask_grid, (4, 128)
+    picture_ids, question_ids = (np.stack([ids] * 4) for ids in packed_row([70, 20, 30], length=128))
+    index = np.full(tokens, -1, np.int32)
+    index[:, :64], index[:, 75:77] = np.arange(64), [64, 66]
+    batch = {
+        "tokens": rng.integers(0, 60, tokens), "positions": np.tile(np.arange(128), (4, 1)), "feature_index": index,
+        "picture_ids": picture_ids, "question_ids": question_ids, "images": rng.normal(size=(4, 1, 128, 128, 3)),
+        "depths": rng.normal(size=(4, 1, 128, 128, 3)), "region_masks": rng.integers(0, 2, (4, 1, 2, fine, fine)),
+        "targets": np.where(rng.random(tokens) < 0.3, rng.integers(0, 60, tokens), -100),
+    }  # fmt: skip
+    ids = {"tokens", "positions", "feature_index", "picture_ids", "question_ids", "targets"}
+    batch = {n: jnp.asarray(a, jnp.int32 if n in ids else jnp.float32) for n, a in batch.items()}
+    mesh = None if mesh_shape is None else sharding.make_mesh(mesh_shape, jax.devices()[:4], strategy)
+    plain = Compute(remat="none", attention="xla")
+    fast = Compute(remat="full", attention="flat")
+    expected, loss = jax.jit(lambda t, f, b: gradients(SMALL, t, f, b, compute=plain))(trained, frozen, batch)
+
+    def run(t, f, b):
+        with sharding.over(mesh):
+            return gradients(SMALL, t, f, b, compute=fast, mesh=mesh, strategy=strategy)
+
+    if mesh is not None:
+        places = sharding.param_shardings(params, mesh, strategy)
+        trained, frozen = ({n: jax.device_put(p, places[n]) for n, p in group.items()} for group in (trained, frozen))
+        batch = sharding.put_batch(batch, mesh)
+    found, same = jax.jit(run)(trained, frozen, batch)
+    assert float(same) == pytest.approx(float(loss), rel=1e-5)
+    for name, gradient in expected.items():
+        scale = float(np.abs(gradient).max())
+        np.testing.assert_allclose(found[name], gradient, atol=1e-4 * scale + 1e-9, err_msg=name)
+
+
 def test_attention_by_name():
-    assert resolve_attention("auto", "tpu", 512) == "splash"
+    assert resolve_attention("auto", "tpu", 512) == "flat"
+    assert resolve_attention("auto", "tpu", 512, head_dims=[64, 24]) == "xla"
     assert resolve_attention("auto", "tpu", 160) == "xla"
     assert resolve_attention("auto", "cpu", 512) == resolve_attention("auto", "gpu", 512) == "xla"
     assert resolve_attention("cudnn", "gpu", 512) == "cudnn"
@@ -161,17 +217,14 @@ def test_attention_by_name():
         resolve_attention("cudnn", "gpu", 511, head_dims=[64])
     with pytest.raises(ValueError, match=r"not rows of 512 and heads of \[20, 64\]"):
         resolve_attention("cudnn", "gpu", 512, head_dims=[20, 64])
-    with pytest.raises(ValueError, match="splash attention takes rows of a multiple of 128 tokens up to 1024, not 160"):
-        resolve_attention("splash", "tpu", 160)
-    assert resolve_attention("splash", "tpu", 0) == "splash"  # rows of a length that the data will tell
-    with pytest.raises(ValueError, match="splash attention needs a TPU, the devices are of platform 'cpu'"):
-        resolve_attention("splash", "cpu", 512)
-    with pytest.raises(ValueError, match="no attention 'flash', only auto, xla, splash, cudnn"):
+    for length, dim in ((160, 64), (1152, 64), (512, 96)):
+        taken = "rows of a multiple of 128 tokens up to 1024 and heads of a multiple of 64"
+        with pytest.raises(
+            ValueError, match=rf"flat attention takes {taken}, not rows of {length} and heads of \[{dim}\]"
+        ):
+            resolve_attention("flat", "tpu", length, head_dims=[dim])
+    assert resolve_attention("flat", "tpu", 0) == "flat"  # rows of a length that the data will tell
+    with pytest.raises(ValueError, match="flat attention needs a TPU, the devices are of platform 'cpu'"):
+        resolve_attention("flat", "cpu", 512)
+    with pytest.raises(ValueError, match="no attention 'flash', only auto, xla, flat, cudnn"):
         resolve_attention("flash", "tpu", 512)
-
-
-@pytest.mark.parametrize("length", [160, 1152])
-def test_rows_that_splash_cannot_take_are_refused(length):
-    ids = np.ones((1, length), np.int32)
-    with pytest.raises(ValueError, match=f"multiple of 128 tokens up to 1024, not {length}"):
-        packed_spans(ids, 0 * ids)

@@ -109,9 +109,8 @@ def test_twenty_steps_are_those_of_one_device(one_device, name):
     kept = sharding.param_shardings(trained, mesh, strategy)
     for parameter, value in trained.items():
         assert value.sharding.is_equivalent_to(kept[parameter], value.ndim), parameter
-    moments = sharding.grad_shardings(trained, mesh, strategy)
     for parameter, value in state[1].mu.items():
-        assert value.sharding.is_equivalent_to(moments[parameter], value.ndim), parameter
+        assert value.sharding.is_equivalent_to(kept[parameter], value.ndim), parameter
 
 
 @pytest.mark.slow
@@ -150,14 +149,17 @@ def test_what_each_strategy_keeps_whole():
     mesh = sharding.make_mesh({"data": 2, "fsdp": 4})
     params = abstract_params(PRESETS["smolrgpt"])
     name = "decoder/blocks/gate_proj/kernel"
-    over_fsdp, whole = P(None, "fsdp", None), P(None, None, None)
-    for strategy, of_params, of_grads in (
+    by_width, by_layer, whole = P(None, "fsdp", None), P("fsdp", None, None), P(None, None, None)
+    for strategy, kept, computed_with in (
         ("data", whole, whole),
-        ("zero1", whole, over_fsdp),
-        ("fsdp", over_fsdp, over_fsdp),
+        ("zero1", by_layer, whole),
+        ("fsdp", by_width, by_width),
     ):
-        assert sharding.param_shardings(params, mesh, strategy)[name].spec == of_params
-        assert sharding.grad_shardings(params, mesh, strategy)[name].spec == of_grads
+        assert sharding.param_shardings(params, mesh, strategy)[name].spec == kept
+        assert sharding.working_shardings(params, mesh, strategy)[name].spec == computed_with
+    # Layers that do not divide are split by width.
+    mesh = sharding.make_mesh({"fsdp": 8})
+    assert sharding.param_shardings(params, mesh, "zero1")["vision_encoder/blocks/fc1/kernel"].spec == by_width
 
 
 def test_activations_stay_split_by_rows():

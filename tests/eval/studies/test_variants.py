@@ -139,5 +139,5 @@ def test_analytic_training_flops_are_those_of_the_compiled_step(changes):
     frozen = {name: value for name, value in params.items() if name not in trained}
     batch = {name: jax.ShapeDtypeStruct((2, *v.shape[1:]), v.dtype) for name, v in empty_batch(1, shape, 0).items()}
     compiled = jax.jit(lambda *given: gradients(config, *given)).lower(trained, frozen, batch).compile()
-    found = sum(work.flops * work.times for work in costs.work(hlo.parse(compiled.as_text())))
+    found = costs.program_flops(hlo.parse(compiled.as_text()))
     assert found == pytest.approx(2 * train_flops(row_parts(config, 64, 1, 3), trained), rel=0.01)

@@ -1,4 +1,4 @@
-"""Roofline, analytic FLOPs, memory by kind and bad input, on programs compiled for the CPU."""
+"""Analytic FLOPs, memory by kind and bad input, on programs compiled for the CPU."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from smolrgpt_jax.chips import Chip
 from smolrgpt_jax.config import PRESETS, DecoderConfig, SmolRGPTConfig, VisionConfig
 
 ROOT = Path(__file__).parents[3]
-CHIP = Chip("test", 100.0, 64, 10.0, 5.0, 1.0, "nowhere")
+CHIP = Chip("test", 100.0, 64, 10.0, 5.0, 1.0, "nowhere", (1, 5))
 TINY = SmolRGPTConfig(
     vision=VisionConfig(width=32, mlp_width=64, heads=2, layers=2, patch_size=16, image_size=64),
     decoder=DecoderConfig(width=64, mlp_width=128, heads=4, kv_heads=2, layers=5, vocab_size=128),
@@ -36,32 +36,6 @@ def run_config(**changes) -> dict:
     config.data.row_tokens = 64
     config.data.row_regions = 3
     return config.to_dict() | changes
-
-
-def test_the_estimate_is_the_larger_of_compute_and_memory_per_instruction():
-    work = [
-        costs.Work("product", "dot", flops=200, bytes=10, times=3),  # 2 s of compute, 1 s of memory
-        costs.Work("sum", "fusion", flops=0, bytes=40, times=1),  # 4 s of memory
-        costs.Work("copy", "copy-start", flops=0, bytes=20, times=1, overlaps=True),
-    ]
-    ring = costs.Collective("all-reduce", 1, times=2, size=4, bytes=10)  # 2 * 3/4 * 10 bytes, twice
-    found = report.estimate(CHIP, work, [ring], model_flops=300)
-    assert (found["compute"], found["hbm"], found["ici"], found["dcn"]) == (6.0, 9.0, 6.0, 0.0)
-    assert found["seconds"] == 10.0 and found["seconds_no_overlap"] == 16.0
-    assert found["mfu"] == pytest.approx(0.3) and found["mfu_no_overlap"] == pytest.approx(300 / 1600)
-
-
-def test_communication_can_be_what_takes_longest():
-    between = costs.Collective("all-reduce", 1, times=1, size=4, bytes=40, slices=2)
-    found = report.estimate(CHIP, [], [between], model_flops=10)
-    assert found["dcn"] == 20.0 and found["ici"] == 2 * 0.5 * 40 / 5
-    assert found["seconds"] == 20.0 and found["seconds_no_overlap"] == 28.0
-
-
-def test_a_network_without_a_public_figure_is_unknown():
-    chip = Chip("test", 100.0, 64, 10.0, 5.0, None, "nowhere")
-    between = costs.Collective("all-reduce", 1, times=1, size=2, bytes=40, slices=2)
-    assert report.estimate(chip, [], [between], 0.0)["dcn"] is None
 
 
 @pytest.mark.parametrize(
@@ -83,9 +57,7 @@ def test_analytic_training_flops_are_those_of_the_compiled_step(stage, remat):
     mesh = sharding.make_mesh(devices=jax.devices()[:1])
     program = make_program(run, mesh)
     compiled, _ = compiling.compile_program(program)
-    work = costs.work(hlo.parse(compiled.as_text()))
-    found = sum(w.flops * w.times for w in work)
-    assert found == pytest.approx(program.computed_flops, rel=0.01)
+    assert costs.program_flops(hlo.parse(compiled.as_text())) == pytest.approx(program.computed_flops, rel=0.01)
 
 
 def test_report_of_a_train_step_over_eight_devices():
@@ -104,13 +76,12 @@ def test_report_of_a_train_step_over_eight_devices():
     assert "compiled, not run: 8 rows on 8 devices, data 2 x fsdp 4 x tensor 1" in report.as_text(found)
 
 
-def test_optimiser_state_is_what_zero1_splits():
+def test_zero1_and_fsdp_keep_parameters_and_optimiser_state_in_parts():
     mesh = sharding.make_mesh({"fsdp": 8})
     kept = {s: make_program(run_config(strategy=s), mesh).argument_bytes() for s in ("data", "zero1", "fsdp")}
-    assert kept["zero1"]["trained parameters"] == kept["data"]["trained parameters"]
-    assert kept["zero1"]["optimiser state"] == kept["fsdp"]["optimiser state"]
-    assert kept["zero1"]["optimiser state"] < kept["data"]["optimiser state"] / 4
-    assert kept["fsdp"]["trained parameters"] < kept["data"]["trained parameters"] / 4
+    for what in ("trained parameters", "optimiser state"):
+        assert kept["zero1"][what] == pytest.approx(kept["fsdp"][what], rel=0.02)
+        assert kept["zero1"][what] < kept["data"][what] / 4
 
 
 def test_earlier_stages_keep_less():
