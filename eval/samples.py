@@ -38,7 +38,7 @@ def recorded_run(checkpoint: Path) -> dict[str, Any]:
 
     run = read_checkpoint(checkpoint).run
     if not run:
-        raise DataError(f"{checkpoint} does not say what it was trained on; give --config or --source")
+        raise DataError(f"{checkpoint} records no files that it was trained on; give --config or --source")
     return run["run"]
 
 

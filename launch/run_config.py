@@ -50,7 +50,10 @@ def _parsed(values: flags.FlagValues, line: Sequence[str], **how: bool) -> list[
     try:
         return values(line, **how)
     except (flags.Error, TypeError) as error:
-        raise ValueError(" ".join(str(error).split())) from None
+        text = re.sub(
+            r"flag (--\w+)=None: Flag --\w+ must have a value other than None\.", r"\1 is missing;", str(error)
+        )
+        raise ValueError(" ".join(text.split()).rstrip(";")) from None
 
 
 def _parse(module: Any, arguments: Sequence[str]) -> list[str]:
@@ -83,6 +86,9 @@ def _check(values: flags.FlagValues, path: str, arguments: Sequence[str]) -> Non
     except ValueError as error:
         # The parser's text is a traceback, whose last line is the error.
         raise ValueError(f"--{FLAG} {path}: {str(error).strip().splitlines()[-1]}") from None
+    except Exception as error:  # whatever comes of running a file that was not written as one
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"--{FLAG} {path} is no configuration, a Python file with get_config ({reason})") from None
     for argument in arguments:
         setting = re.match(rf"--?(?:no)?{FLAG}\.([^=]*)", argument)
         problem = setting and unknown_key(config, setting[1])

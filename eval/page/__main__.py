@@ -26,7 +26,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family)
     except (OSError, OverflowError) as error:
-        raise RunError(f"{host}:{port} cannot be listened at ({error})") from error
+        raise RunError(f"{host}:{port} cannot be used for the page ({error})") from error
 
 
 @told("stopped")

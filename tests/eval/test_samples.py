@@ -249,7 +249,7 @@ def test_regions_of_prepared_data_are_drawn_where_they_were(warehouse, tmp_path)
     ("arguments", "message"),
     [
         (["--checkpoint", "{tmp}/none"], "none: no such checkpoint"),
-        (["--checkpoint", "tests/data_files/tiny/checkpoint"], "does not say what it was trained on"),
+        (["--checkpoint", "tests/data_files/tiny/checkpoint"], "records no files that it was trained on"),
         (["--config", "{tmp}/none.py"], "none.py: no such configuration"),
         (["--config", "eval/samples.py"], "eval/samples.py is no configuration of a run"),
         (["--config", "configs/demo.py:stage9"], "the demo has no stage 'stage9'"),

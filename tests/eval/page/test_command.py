@@ -43,8 +43,8 @@ def test_bad_records_are_left_out_and_named(warehouse, capsys):
         (["--checkpoint", "nowhere"], "nowhere: no such checkpoint"),
         (["--checkpoint", "{checkpoint}", "--data", "nowhere"], "val.json: cannot be read"),
         (["--checkpoint", "{golden}"], "brings no tokenizer"),
-        (["--checkpoint", "{checkpoint}", "--port", "{taken}"], "cannot be listened at"),
-        (["--checkpoint", "{checkpoint}", "--port", "99999"], "99999 cannot be listened at"),
+        (["--checkpoint", "{checkpoint}", "--port", "{taken}"], "cannot be used for the page"),
+        (["--checkpoint", "{checkpoint}", "--port", "99999"], "99999 cannot be used for the page"),
     ],
 )
 def test_bad_input_ends_with_one_sentence(small_checkpoint, golden, served, capsys, arguments, message):
