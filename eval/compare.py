@@ -65,25 +65,17 @@ def compare_runs(first: Run, second: Run, names: tuple[str, str], out: Path | No
 
 def describe_comparison(rows: Sequence[Mapping], names: tuple[str, str], pictures: Sequence[str]) -> str:
     """The comparison as Markdown; rows: of `compare_runs`; pictures: that of each question."""
-    lines = [
-        f"A: `{names[0]}`  ",
-        f"B: `{names[1]}`",
-        "",
-        "| | questions | A, % | B, % | B - A | 95 % interval | only A right | only B right | p |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
-    ]
+    columns = "| | questions | A, % | B, % | B - A | 95 % interval | only A right | only B right | p |"
+    lines = [f"A: `{names[0]}`  ", f"B: `{names[1]}`", "", columns, "|---|--:|--:|--:|--:|--:|--:|--:|--:|"]
     for row in rows:
         tested = [str(row["only_a"]), str(row["only_b"]), f"{row['p']:.2g}"] if "p" in row else ["", "", ""]
         scores = f"{row['a']:.2f} | {row['b']:.2f} | {row['difference']:+.2f}"
         cells = [row["name"], str(row["questions"]), scores, describe_interval(row["interval"], "+.2f"), *tested]
         lines.append(f"| {' | '.join(cells)} |")
     made = describe_bootstrap(pictures)
-    lines += [
-        "",
-        f"Interval: {made['method']} ({made['clusters']} pictures, {made['resamples']} resamples, seed "
-        f"{made['seed']}), the same draws for both runs; {made['limits']}. p: exact McNemar test, "
-        "two-sided; it takes questions as independent.",
-    ]
+    draws = f"{made['clusters']} pictures, {made['resamples']} resamples, seed {made['seed']}"
+    interval = f"Interval: {made['method']} ({draws}), the same draws for both runs; {made['limits']}. "
+    lines += ["", f"{interval}p: exact McNemar test, two-sided; it takes questions as independent."]
     return "\n".join(lines) + "\n"
 
 

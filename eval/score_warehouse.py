@@ -8,7 +8,7 @@ from eval.command_line import command_line
 from eval.reading.rules import parse_normalized
 from eval.scoring.breakdown import describe_details
 from eval.scoring.official import score
-from eval.scoring.results import check_same, read_records, read_value
+from eval.scoring.results import asked_item, check_same, read_records, read_value
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, Question
 from smolrgpt_jax.data.regions import first_text
 from smolrgpt_jax.errors import DataError, told
@@ -53,17 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     files = (str(args.ground_truth), str(args.predictions))
     check_same((question.id for question in questions), predictions, files, args.out)
     metrics = score(questions, predictions)
-    items = [
-        {
-            "id": question.id,
-            "image": image,
-            "category": question.category,
-            "question": question.prompt,
-            "normalized_answer": parse_normalized(question.category, predictions[question.id]),
-            "truth": question.normalized_answer,
-        }
-        for question, image in zip(questions, images, strict=True)
-    ]
+    items = []
+    for question, image in zip(questions, images, strict=True):
+        value = parse_normalized(question.category, predictions[question.id])
+        items.append(asked_item(question, image) | {"normalized_answer": value, "truth": question.normalized_answer})
     official = metrics.pop("official")
     write_json(args.out, official | metrics | describe_details(items))
     if "error" in official:

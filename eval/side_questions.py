@@ -58,18 +58,10 @@ def side_questions(record: dict) -> list[dict]:
     for a, b in pairs:
         noun, side = NOUNS.get(kinds[a], kinds[a]), "left" if centres[a] < centres[b] else "right"
         answer = f"The first {noun} is on the {side}."
-        turns = (("human", QUESTION.format(noun=noun)), ("gpt", answer))
-        questions.append(
-            {
-                "id": f"{record['id']}-{a}-{b}",
-                "image": record["image"],
-                "conversations": [{"from": speaker, "value": text} for speaker, text in turns],
-                "rle": [record["rle"][a], record["rle"][b]],
-                "category": "left_right",
-                "normalized_answer": side,
-                "freeform_answer": answer,
-            }
-        )
+        turns = [{"from": "human", "value": QUESTION.format(noun=noun)}, {"from": "gpt", "value": answer}]
+        asked = {"id": f"{record['id']}-{a}-{b}", "image": record["image"], "conversations": turns}
+        said = {"category": "left_right", "normalized_answer": side, "freeform_answer": answer}
+        questions.append({**asked, "rle": [record["rle"][a], record["rle"][b]], **said})
     return questions
 
 

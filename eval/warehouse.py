@@ -59,14 +59,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         model = asking.load_model(args.checkpoint, args.dtype)
         from smolrgpt_jax.generation.engine import AnswerOptions
 
-        options = AnswerOptions(
-            args.batch_size,
-            args.max_new_tokens or model.answer_tokens,
-            depth_mode=args.preprocessing,
-            closing=args.closing if "closing" in args.answers else None,
-            category_of=asking.asked_category,
-            on_bad_record=bad,
-        )
+        longest = args.max_new_tokens or model.answer_tokens
+        closing = args.closing if "closing" in args.answers else None
+        how = {"depth_mode": args.preprocessing, "closing": closing, "category_of": asking.asked_category}
+        options = AnswerOptions(args.batch_size, longest, **how, on_bad_record=bad)
 
         def ask(pictures: Sequence[Picture]) -> Sequence[asking.Answered]:
             asked = model
@@ -82,16 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         details = {"preprocessing": args.preprocessing, "answers_read_by": ", ".join(methods)}
         details |= {} if ballots is None else {"vote": str(ballots)}
-        metrics = evaluate(
-            pictures,
-            ask,
-            args.out,
-            methods=methods,
-            records=records if args.limit is None else None,
-            blind=blind,
-            loss_curves=dict(args.loss_curves),
-            run_info=asking.run_details(model, checkpoint=args.checkpoint, data=file, **details),
-        )
+        info = asking.run_details(model, checkpoint=args.checkpoint, data=file, **details)
+        reported = {"blind": blind, "loss_curves": dict(args.loss_curves), "run_info": info}
+        listed = records if args.limit is None else None
+        metrics = evaluate(pictures, ask, args.out, methods=methods, records=listed, **reported)
         asking.remove_journal(args.out)
     if not asking.is_first_process():
         return

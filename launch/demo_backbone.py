@@ -66,13 +66,9 @@ def model_card(folder: Path) -> str:
             f"| {name} | {last['step']} | {phase.row_tokens} | {phase.scenes} | {phase.seed} "
             f"| {float(last['validation_loss']):.4f} | {kinds} |"
         )
-    return TEMPLATE.read_text(encoding="utf-8").format(
-        vision=config.vision,
-        decoder=config.decoder,
-        bytes=len(weights),
-        sha256=hashlib.sha256(weights).hexdigest(),
-        phases="\n".join(lines),
-    )
+    told = {"bytes": len(weights), "sha256": hashlib.sha256(weights).hexdigest(), "phases": "\n".join(lines)}
+    card = TEMPLATE.read_text(encoding="utf-8")
+    return card.format(vision=config.vision, decoder=config.decoder, **told)
 
 
 @told("interrupted; the same command goes on from here")

@@ -24,14 +24,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         model = dataclasses.replace(model, tokenizer=ChatTokenizer.load(args.tokenizer))
     elif model.tokenizer is None:
         raise ValueError(f"{args.checkpoint} brings no tokenizer, give the folder of one with --tokenizer")
-    settings = ExportSettings(
-        platforms=tuple(filter(None, args.platforms.split(","))),
-        batch=args.batch,
-        prompt_tokens=args.prompt_tokens or model.config.max_length,
-        regions=args.regions,
-        new_tokens=model.answer_tokens if args.new_tokens is None else args.new_tokens,
-        dtype=args.dtype,
-    )
+    as_typed = {name: getattr(args, name) for name in ("batch", "regions", "dtype")}
+    new_tokens = model.answer_tokens if args.new_tokens is None else args.new_tokens
+    lengths = {"prompt_tokens": args.prompt_tokens or model.config.max_length, "new_tokens": new_tokens}
+    settings = ExportSettings(platforms=tuple(filter(None, args.platforms.split(","))), **as_typed, **lengths)
     write_export(model, args.out, settings, on_program=lambda name: print(f"  {name}", flush=True))
     size = sum(file.stat().st_size for file in args.out.rglob("*") if file.is_file())
     print(f"wrote {args.out}: {size / 1e6:.1f} MB, prompts of up to {settings.prompt_tokens} tokens")

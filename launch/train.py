@@ -15,12 +15,9 @@ ADDRESS_HELP = f"host of process 0, with its port if that is not {distributed.PO
 COORDINATOR_ADDRESS = flags.DEFINE_string("coordinator_address", None, ADDRESS_HELP)
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "processes of the run", lower_bound=1)
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "which of them this is, from 0", lower_bound=0)
-TIMEOUT = flags.DEFINE_integer(
-    "initialization_timeout",
-    distributed.INITIALIZATION_TIMEOUT,
-    "seconds to wait for the other processes",
-    lower_bound=1,
-)
+PATIENCE = distributed.INITIALIZATION_TIMEOUT
+WAIT_HELP = "seconds to wait for the other processes"
+TIMEOUT = flags.DEFINE_integer("initialization_timeout", PATIENCE, WAIT_HELP, lower_bound=1)
 
 
 @told()

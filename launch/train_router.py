@@ -57,12 +57,10 @@ def run(arguments: argparse.Namespace) -> None:
     start, usual = ("new", PEAK_NEW) if arguments.init is None else (f"from {arguments.init}", PEAK_PRETRAINED)
     peak = usual if arguments.learning_rate is None else arguments.learning_rate
     training = RouterTraining(arguments.steps, arguments.batch, peak, arguments.seed)
-    print(
-        f"training a Longformer of {config.layers} layers of width {config.width} ({start}) on {len(texts)} "
-        f"{arguments.text}s of {arguments.data}: {training.steps} steps of {training.batch}, learning rate {peak:g}, "
-        f"seed {training.seed}; writing {arguments.out}",
-        flush=True,
-    )
+    model = f"a Longformer of {config.layers} layers of width {config.width} ({start})"
+    data = f"{len(texts)} {arguments.text}s of {arguments.data}"
+    how = f"{training.steps} steps of {training.batch}, learning rate {peak:g}, seed {training.seed}"
+    print(f"training {model} on {data}: {how}; writing {arguments.out}", flush=True)
     rows, truncated = tokenizer.encode([text.text for text in texts])
     if truncated:
         print(f"{truncated} {arguments.text}s are longer than {config.longest} tokens and are cut")

@@ -36,12 +36,9 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> ChatTokenizer:
     digits, byte_level = pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, byte_level])
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size - len(EXTRA_TOKENS),
-        show_progress=False,
-        special_tokens=[AddedToken(token, normalized=False, special=True) for token in SPECIAL_TOKENS],
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-    )
+    special = [AddedToken(token, normalized=False, special=True) for token in SPECIAL_TOKENS]
+    begin = {"special_tokens": special, "initial_alphabet": sorted(pre_tokenizers.ByteLevel.alphabet())}
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size - len(EXTRA_TOKENS), show_progress=False, **begin)
     tokenizer.train_from_iterator(texts, trainer)
     roles = {"bos": "<|im_start|>", "eos": "<|im_end|>", "unk": "<|endoftext|>", "pad": "<|im_end|>"}
     settings = {f"{role}_token": token for role, token in roles.items()}

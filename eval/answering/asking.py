@@ -60,12 +60,8 @@ def run_details(model: "Model", module: str = "eval.warehouse", **details: Any) 
     if model.run is not None:
         config["training"] = model.run
         details["seed"] = model.run.get("run", {}).get("seed")
-    return {
-        "command": typed_command(module),
-        **details,
-        FINGERPRINT: params_fingerprint(model.params),
-        "config": config,
-    }
+    details |= {FINGERPRINT: params_fingerprint(model.params), "config": config}
+    return {"command": typed_command(module), **details}
 
 
 def answer_questions(

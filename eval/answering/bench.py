@@ -9,6 +9,7 @@ from eval.answering.asking import Answered, Answerer, described, is_first_proces
 from eval.reading.bench_rules import CATEGORIES, QUALITATIVE, QUANTITATIVE, bench_answer
 from eval.report.html import gallery, render
 from eval.scoring.bench_scores import AVERAGE, answer_error, group_of, is_success, score_bench
+from eval.scoring.results import asked_item
 from smolrgpt_jax.data.records import BadRecords, Picture
 from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.files import results_folder, write_json
@@ -39,20 +40,10 @@ def make_predictions(pictures: Sequence[Picture], answers: Sequence[Answered]) -
     for (picture, question), answer in zip(asked, answers, strict=True):
         said, category = described(answer), question.category
         value, truth = (bench_answer(category, text) for text in (said["answer"], question.answer))
-        predictions.append(
-            {
-                "id": question.id,
-                "image": picture.image.relative_to(folder).as_posix(),
-                "category": category,
-                "question": question.prompt,
-                **said,
-                "value": value,
-                "truth": question.answer,
-                "truth_value": truth,
-                "right": is_success(category, value, truth),
-                "error": answer_error(category, value, truth),
-            }
-        )
+        item = asked_item(question, picture.image.relative_to(folder).as_posix())
+        item |= {**said, "value": value, "truth": question.answer, "truth_value": truth}
+        judged = {"right": is_success(category, value, truth), "error": answer_error(category, value, truth)}
+        predictions.append(item | judged)
     return predictions
 
 

@@ -93,14 +93,12 @@ def open_journal(path: str | Path, model: "Model", pictures: Sequence[Picture], 
     """
     every = [(picture.id, question) for picture in pictures for question in picture.questions]
     asked = [(name, dataclasses.replace(question, answer=None, normalized_answer=None)) for name, question in every]
+    decoding = {name: getattr(options, name) for name in ("max_new_tokens", "seed", "depth_mode", "closing")}
     identity = {
         "parameters": params_fingerprint(model.params),
         "configuration": model.config.to_dict() | {"chat_format": model.tokenizer.format.differences()},
         "compute": dataclasses.asdict(model.compute),
-        "decoding": {
-            **{name: getattr(options, name) for name in ("max_new_tokens", "seed", "depth_mode", "closing")},
-            "sampling": dataclasses.asdict(options.sampling),
-        },
+        "decoding": decoding | {"sampling": dataclasses.asdict(options.sampling)},
         "data": digest(repr((asked, [told_by(picture) for picture in pictures]))),
     }
     distributed.check_alike(identity | {"configuration": digest(identity["configuration"])})

@@ -71,19 +71,11 @@ def answer_samples(model: "Model", drawn: Sequence[Asked], options: "AnswerOptio
         if put.id not in answers:
             continue
         question, given = asked.question, answers[put.id]
-        sample = {
-            "source": asked.source,
-            "id": question.id,
-            "image": asked.picture.id,
-            "category": question.category,
-            "regions": len(question.regions),
-            "earlier": [list(turn) for turn in question.earlier],
-            "question": question.prompt,
-            "answer": given.text,
-            "cut_off": given.cut_off,
-            "truth": question.answer,
-            "right": None,
-        }
+        about = {"source": asked.source, "id": question.id, "image": asked.picture.id, "category": question.category}
+        earlier = [list(turn) for turn in question.earlier]
+        texts = {"regions": len(question.regions), "earlier": earlier, "question": question.prompt}
+        said = {"answer": given.text, "cut_off": given.cut_off, "truth": question.answer, "right": None}
+        sample = about | texts | said
         if question.category in WAREHOUSE_CATEGORIES and question.normalized_answer is not None:
             value = normalized_answer(question.category, question.prompt, given.text)
             sample["normalized_answer"] = value
@@ -111,16 +103,8 @@ def write_samples(out: Path, samples: Sequence[dict], bad: BadRecords, seed: int
     bare = [{name: value for name, value in sample.items() if name != "shown"} for sample in samples]
     with results_folder(out) as aside:
         write_json(aside / "samples.json", stated | {"samples": bare, "left_out": bad.reasons})
-        render(
-            aside / "report.html",
-            "samples.html",
-            run_info,
-            checkpoint=f"{run_info['checkpoint']}{stage}",
-            where=run_info["data"],
-            drawn_with=seed,
-            samples=[sample for sample in samples if "shown" in sample],
-            titles={name: CATEGORY_TITLES.get(name, words.capitalize()) for name, words in categories.items()},
-            judged=len(judged),
-            right=sum(judged),
-            left_out=bad.reasons,
-        )
+        heading = {"checkpoint": f"{run_info['checkpoint']}{stage}", "where": run_info["data"], "drawn_with": seed}
+        titles = {name: CATEGORY_TITLES.get(name, words.capitalize()) for name, words in categories.items()}
+        shown = {"samples": [sample for sample in samples if "shown" in sample], "titles": titles}
+        counts = {"judged": len(judged), "right": sum(judged), "left_out": bad.reasons}
+        render(aside / "report.html", "samples.html", run_info, **heading, **shown, **counts)

@@ -12,7 +12,7 @@ from eval.answering.asking import FINGERPRINT, Answered, Answerer, described, is
 from eval.reading.methods import RULES, Method, read_values
 from eval.report.html import write_report
 from eval.scoring.blind import BlindBaseline
-from eval.scoring.results import RESULT_FILES, compute_metrics, record_ids, write_results
+from eval.scoring.results import RESULT_FILES, asked_item, compute_metrics, record_ids, write_results
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, Picture, normalize_answer
 from smolrgpt_jax.data.regions import first_text
 from smolrgpt_jax.data.sources.collect import user_text
@@ -78,14 +78,7 @@ def list_answers(pictures: Sequence[Picture], answers: Sequence[Answered]) -> li
     """One dict per question: id, image, category, question, what is said, and truth."""
     asked = [(picture, question) for picture in pictures for question in picture.questions]
     return [
-        {
-            "id": question.id,
-            "image": picture.image.name,
-            "category": question.category,
-            "question": question.prompt,
-            **described(answer),
-            "truth": question.normalized_answer,
-        }
+        {**asked_item(question, picture.image.name), **described(answer), "truth": question.normalized_answer}
         for (picture, question), answer in zip(asked, answers, strict=True)
     ]
 

@@ -78,13 +78,9 @@ def render(path: str | Path, template: str, run_info: Mapping | None, **values: 
 
     run_info: see `write_report`. values: the template's own.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
+    how = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True, "undefined": jinja2.StrictUndefined}
+    environment = jinja2.Environment(loader=loader, **how)
     for name, form in (("percent", "{:.1f}"), ("interval", "{0[0]:.1f} to {0[1]:.1f}"), ("hundredths", "{:.2f}")):
         environment.filters[name] = lambda value, form=form: "\u2013" if value is None else form.format(value)
     environment.filters["split_workings"] = split_workings

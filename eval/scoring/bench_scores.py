@@ -86,13 +86,11 @@ def score_bench(items: Sequence[Mapping]) -> dict:
     intervals = category_intervals(images, names, rights, tuple(columns))
     intervals |= category_intervals(images, averaged, rights, (AVERAGE,))
     qualitative = {name: columns[name]["success"] for name in QUALITATIVE}
+    errors = {name: _mean_error(items, category) for name, category in QUANTITATIVE.items()}
     return {
         "judge": JUDGE,
         "qualitative": qualitative | {AVERAGE: count(averaged, AVERAGE)["success"]},
-        "quantitative": {
-            name: {"success": columns[name]["success"], "error": _mean_error(items, category)}
-            for name, category in QUANTITATIVE.items()
-        },
+        "quantitative": {n: {"success": columns[n]["success"], "error": error} for n, error in errors.items()},
         "intervals": {name: intervals[name] for name in (*QUALITATIVE, AVERAGE, *QUANTITATIVE)},
         "bootstrap": describe_bootstrap(images),
         "columns": columns,

@@ -80,18 +80,13 @@ def student_intervals(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.nd
 
 def describe_bootstrap(clusters: Sequence[Hashable], unit: str = "picture") -> dict:
     """What metrics.json says about its intervals."""
-    return {
-        "method": f"percentile bootstrap, clustered by {unit}",
-        "reason": "questions about one picture are not independent, so whole pictures are drawn"
-        if unit == "picture"
-        else "the questions name no pictures, so they are drawn one by one",
-        "limits": "at 0 or 100 % the interval has no width whatever the number of questions, "
-        "and fewer than about 30 clusters make it too narrow",
-        "level": LEVEL,
-        "resamples": RESAMPLES,
-        "seed": SEED,
-        "clusters": len(set(clusters)),
-    }
+    reason = "questions about one picture are not independent, so whole pictures are drawn"
+    if unit != "picture":
+        reason = "the questions name no pictures, so they are drawn one by one"
+    limits = "at 0 or 100 % the interval has no width whatever the number of questions, "
+    limits += "and fewer than about 30 clusters make it too narrow"
+    made = {"method": f"percentile bootstrap, clustered by {unit}", "reason": reason, "limits": limits}
+    return made | {"level": LEVEL, "resamples": RESAMPLES, "seed": SEED, "clusters": len(set(clusters))}
 
 
 def describe_interval(interval: Sequence[float] | None, form: str = ".2f") -> str:

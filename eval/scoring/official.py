@@ -100,14 +100,9 @@ def score(questions: Iterable[Question], predictions: Mapping[str, object]) -> d
         raise DataError(f"{len(unknown)} predictions belong to no question of the ground truth: {listed}")
     accuracy = _accuracies(parsed, truths)[2]
     missing = len(seen) - len(predictions)
-    return {
-        "S1": _mean_score(accuracy),
-        **accuracy,
-        "questions": len(seen),
-        "missing": missing,
-        "unreadable": sum(answers.count(None) for answers in parsed.values()) - missing,
-        "official": _official(questions, predictions),
-    }
+    unreadable = sum(answers.count(None) for answers in parsed.values()) - missing
+    counts = {"questions": len(seen), "missing": missing, "unreadable": unreadable}
+    return {"S1": _mean_score(accuracy), **accuracy, **counts, "official": _official(questions, predictions)}
 
 
 def _official(questions: Sequence[Question], predictions: Mapping[str, object]) -> dict:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from eval.reading.methods import RULES
 from eval.reading.rules import Answer
@@ -55,6 +56,11 @@ def read_value(
         return normalize_answer(record["category"], record[field])
     except ValueError as error:
         raise DataError(f"{where}: {error}") from error
+
+
+def asked_item(question: Question, image: str | None) -> dict[str, Any]:
+    """What the items of predictions.json say of the question; image: the picture's name."""
+    return {"id": question.id, "image": image, "category": question.category, "question": question.prompt}
 
 
 def check_unique(source: object, ids: Iterable[str]) -> None:

@@ -285,15 +285,10 @@ class TrainingCheckpoints:
     @functools.cached_property
     def manager(self) -> ocp.CheckpointManager:
         """Made by the first save, so that a run which ends before leaves no folder."""
-        return ocp.CheckpointManager(
-            _Folder(self.folder),
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=self._kept,
-                enable_async_checkpointing=True,
-                cleanup_tmp_directories=True,
-                async_options=ocp.AsyncOptions(post_finalization_callback=self._sync),
-            ),
-        )
+        at_end = ocp.AsyncOptions(post_finalization_callback=self._sync)
+        how: dict[str, Any] = {"enable_async_checkpointing": True, "cleanup_tmp_directories": True}
+        options = ocp.CheckpointManagerOptions(preservation_policy=self._kept, async_options=at_end, **how)
+        return ocp.CheckpointManager(_Folder(self.folder), options=options)
 
     def _sync(self) -> None:
         """Called by Orbax before it renames the folder that it wrote to."""
@@ -329,14 +324,9 @@ class TrainingCheckpoints:
                 if jax.process_index() == 0:
                     write_json(self.folder / str(step) / META_FILE, meta.to_dict())
                 return
-            self.manager.save(
-                step,
-                args=ocp.args.Composite(
-                    params=ocp.args.StandardSave(dict(params)),
-                    opt_state=ocp.args.StandardSave(opt_state),
-                    meta=ocp.args.JsonSave(meta.to_dict()),
-                ),
-            )
+            arrays = {"params": ocp.args.StandardSave(dict(params)), "opt_state": ocp.args.StandardSave(opt_state)}
+            items = ocp.args.Composite(**arrays, meta=ocp.args.JsonSave(meta.to_dict()))
+            self.manager.save(step, args=items)
 
     def newest(self, like: Any = ()) -> Any:
         """What the newest good step says of itself and, in the shapes and shardings of `like` if given, its (params, opt_state).

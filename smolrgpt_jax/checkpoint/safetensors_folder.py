@@ -34,11 +34,8 @@ MAX_LISTED = 40
 # Parts of names that come from what a model was wrapped in when it was saved.
 WRAPPERS = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "language_model")
 
-DTYPES: dict[str, np.dtype] = {
-    "F32": np.dtype(np.float32),
-    "F16": np.dtype(np.float16),
-    "BF16": np.dtype(ml_dtypes.bfloat16),
-}
+_NAMED = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
+DTYPES: dict[str, np.dtype] = {name: np.dtype(kind) for name, kind in _NAMED.items()}
 
 
 def tensor_bytes(shape: Sequence[int], dtype: str) -> int:
@@ -179,12 +176,10 @@ def open_tensors(folder: Path, wanted: Collection[str]) -> tuple[dict[str, Store
     plain, left_out = _unwrapped(tensors, wanted)
     if left_out:
         logging.getLogger(__name__).warning("%s: tensors are read without %s in their names", folder, left_out)
-    return {plain[name]: tensor for name, tensor in tensors.items()}, TorchLayout(
-        config,
-        {name: [[plain[tensor], held[tensor].dtype] for tensor in held] for name, (held, _) in headers.items()},
-        {name: metadata for name, (_, metadata) in headers.items()},
-        index_metadata=None if index is None else index.get("metadata", {}),
-    )
+    files = {name: [[plain[tensor], held[tensor].dtype] for tensor in held] for name, (held, _) in headers.items()}
+    metadata = {name: of_file for name, (_, of_file) in headers.items()}
+    layout = TorchLayout(config, files, metadata, index_metadata=None if index is None else index.get("metadata", {}))
+    return {plain[name]: tensor for name, tensor in tensors.items()}, layout
 
 
 def _unwrapped(names: Collection[str], wanted: Collection[str]) -> tuple[dict[str, str], str]:

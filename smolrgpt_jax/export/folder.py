@@ -81,26 +81,16 @@ def _write_parameters(path: Path, model: Checkpoint, dtype: str) -> None:
 def _manifest(
     model: Checkpoint, tokenizer: ChatTokenizer, settings: ExportSettings, exported: Mapping[str, jax.export.Exported]
 ) -> dict[str, Any]:
+    names = ("image", "mask_rgb", "mask_depth", "eos", "pad")
+    region = {"region": MASK_RGB_TOKEN + MASK_DEPTH_TOKEN, "region_names": tokenizer.format.region_names}
+    turns = {"end": f"{END}\n", "assistant": f"{START}assistant\n"}
     return {
         "format": runner.FORMAT,
         "jax": jax.__version__,
         **asdict(settings),
         **asdict(inputs.InputSizes.of(model.config)),
-        "token_ids": {
-            "image": tokenizer.image_id,
-            "mask_rgb": tokenizer.mask_rgb_id,
-            "mask_depth": tokenizer.mask_depth_id,
-            "eos": tokenizer.eos_id,
-            "pad": tokenizer.pad_id,
-        },
-        "chat": {
-            "user": f"{START}user\n",
-            "image": IMAGE_TOKEN,
-            "region": MASK_RGB_TOKEN + MASK_DEPTH_TOKEN,
-            "region_names": tokenizer.format.region_names,
-            "end": f"{END}\n",
-            "assistant": f"{START}assistant\n",
-        },
+        "token_ids": {name: getattr(tokenizer, f"{name}_id") for name in names},
+        "chat": {"user": f"{START}user\n", "image": IMAGE_TOKEN, **region, **turns},
         **HOW_TO_CALL,
         "programs": {name: _describe(name, program) for name, program in exported.items()},
     }

@@ -45,6 +45,7 @@ class ExportSettings:
         needed = tokenizer.prefix(config.image_tokens).size + tokenizer.question("")[0].size
         asked, new, most = self.prompt_tokens, self.new_tokens, config.decoder.max_positions
         known, vocabulary = tokenizer.vocab_size, config.decoder.vocab_size
+        short = f"prompts of {asked} tokens are too short: the picture and the chat format take {needed}"
         problems = [
             (not self.platforms, "no platform is given"),
             (unknown, f"there is no platform {', '.join(unknown)!r}, choose from {', '.join(PLATFORMS)}"),
@@ -53,10 +54,7 @@ class ExportSettings:
             (self.regions < 0, f"regions is {self.regions}, must be at least 0"),
             (new < 1, f"new_tokens is {new}, must be at least 1"),
             (known != vocabulary, f"the tokenizer has {known} tokens, the model {vocabulary}"),
-            (
-                asked <= needed,
-                f"prompts of {asked} tokens are too short: the picture and the chat format take {needed}",
-            ),
+            (asked <= needed, short),
             (asked + new > most, f"{asked} prompt tokens and {new} new ones exceed the model's {most} positions"),
         ]
         for applies, problem in problems:

@@ -111,14 +111,10 @@ def next_logits(weights: Weights, token: jax.Array, cache: Cache) -> tuple[jax.A
     prompt_columns = cache.prompt.shape[1]
     ring = cache.layers[0][1].shape[2] - prompt_columns
     age = (cache.column - jnp.arange(ring)) % ring
-    hidden, layers = decoder.decode(
-        unstacked_blocks(weights.config.decoder, weights.layers),
-        decoder.embed(token),
-        jnp.sum(cache.prompt, axis=1, dtype=jnp.int32) + cache.steps,
-        jnp.concatenate([cache.prompt, age <= cache.steps[:, None]], axis=1),
-        cache.layers,
-        prompt_columns + cache.column,
-    )
+    blocks, column = unstacked_blocks(weights.config.decoder, weights.layers), prompt_columns + cache.column
+    positions = jnp.sum(cache.prompt, axis=1, dtype=jnp.int32) + cache.steps
+    seen = jnp.concatenate([cache.prompt, age <= cache.steps[:, None]], axis=1)
+    hidden, layers = decoder.decode(blocks, decoder.embed(token), positions, seen, cache.layers, column)
     return decoder.logits(hidden), cache._replace(column=(cache.column + 1) % ring, layers=layers)
 
 
@@ -136,15 +132,10 @@ def step(
     if constraint is not None:
         token, state = constraint.write(state, token, slots.budget - steps)
     place = jnp.where(going, steps, slots.written.shape[1])
-    return placed(
-        slots._replace(
-            token=token,
-            cache=cache._replace(steps=steps + going),
-            written=slots.written.at[jnp.arange(len(token)), place].set(token, mode="drop"),
-            ended=slots.ended | (token == eos_id) | (steps + 1 >= slots.budget),
-            state=state,
-        )
-    )
+    cache = cache._replace(steps=steps + going)
+    written = slots.written.at[jnp.arange(len(token)), place].set(token, mode="drop")
+    ended = slots.ended | (token == eos_id) | (steps + 1 >= slots.budget)
+    return placed(slots._replace(token=token, cache=cache, written=written, ended=ended, state=state))
 
 
 @functools.partial(jax.jit, static_argnames=("eos_id", "sampling"), donate_argnames="slots")
@@ -185,17 +176,10 @@ def start(weights: Weights, batch: Batch, key: jax.Array, *, max_new_tokens: int
     layers = tuple(columns(keys, values, max_new_tokens) for keys, values in zip(*kept))
     rows = len(batch["tokens"])
     zeros = jnp.zeros(rows, jnp.int32)
-    return placed(
-        Slots(
-            token=batch["tokens"][:, -1],
-            cache=Cache((batch["picture_ids"] != 0).at[:, -1].set(False), zeros, jnp.int32(0), layers),
-            written=jnp.full((rows, max_new_tokens), eos_id, jnp.int32),
-            ended=jnp.zeros(rows, bool),
-            budget=jnp.full(rows, max_new_tokens, jnp.int32),
-            keys=jax.random.key_data(jax.random.split(key, rows)),
-            state=zeros,
-        )
-    )
+    cache = Cache((batch["picture_ids"] != 0).at[:, -1].set(False), zeros, jnp.int32(0), layers)
+    written, budget = jnp.full((rows, max_new_tokens), eos_id, jnp.int32), jnp.full(rows, max_new_tokens, jnp.int32)
+    keys, ended = jax.random.key_data(jax.random.split(key, rows)), jnp.zeros(rows, bool)
+    return placed(Slots(batch["tokens"][:, -1], cache, written, ended, budget, keys, state=zeros))
 
 
 @functools.partial(jax.jit, static_argnames=("max_new_tokens", "eos_id", "sampling"))

@@ -36,17 +36,9 @@ def empty_slots(weights: Weights, count: int, prompt_tokens: int, answer_tokens:
     c, zeros = weights.config.decoder, jnp.zeros(count, jnp.int32)
     keys = jnp.zeros((count, c.kv_heads, c.head_dim, prompt_tokens + answer_tokens), weights.compute.dtype)
     layers = ((keys, keys.swapaxes(2, 3)),) * c.layers
-    return placed(
-        Slots(
-            token=zeros,
-            cache=Cache(jnp.zeros((count, prompt_tokens), bool), zeros, jnp.int32(0), layers),
-            written=jnp.zeros((count, answer_tokens), jnp.int32),
-            ended=jnp.ones(count, bool),
-            budget=zeros,
-            keys=jnp.zeros((count, 2), jnp.uint32),
-            state=zeros,
-        )
-    )
+    cache = Cache(jnp.zeros((count, prompt_tokens), bool), zeros, jnp.int32(0), layers)
+    written, random = jnp.zeros((count, answer_tokens), jnp.int32), jnp.zeros((count, 2), jnp.uint32)
+    return placed(Slots(zeros, cache, written, jnp.ones(count, bool), budget=zeros, keys=random, state=zeros))
 
 
 @functools.partial(jax.jit, static_argnames=("prefix", "longest"), donate_argnames="slots")
@@ -73,16 +65,9 @@ def admit(slots: Slots, prefilled: KVCache, tokens: jax.Array, asked: Asked, *, 
     zeros = jnp.zeros_like(last)
     prompt = put(slots.cache.prompt, columns < prefix + asked.length[:, None] - 1)
     cache = slots.cache._replace(prompt=prompt, steps=put(slots.cache.steps, zeros), layers=tuple(layers))
-    return placed(
-        slots._replace(
-            token=put(slots.token, tokens[asked.row, last]),
-            cache=cache,
-            ended=put(slots.ended, zeros),
-            budget=put(slots.budget, asked.budget),
-            keys=put(slots.keys, asked.keys),
-            state=put(slots.state, asked.state),
-        )
-    )
+    token, ended = put(slots.token, tokens[asked.row, last]), put(slots.ended, zeros)
+    given = {name: put(getattr(slots, name), getattr(asked, name)) for name in ("budget", "keys", "state")}
+    return placed(slots._replace(token=token, cache=cache, ended=ended, **given))
 
 
 @jax.jit

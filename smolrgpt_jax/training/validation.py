@@ -100,14 +100,9 @@ class Validation:
         if self._scorer is not None:
             compute = self._compute.replace(remat="none", attention="xla")
             model = Model(self._start.config, _on_this_process(params), self._start.tokenizer, compute=compute)
-            options = AnswerOptions(
-                ANSWER_ROWS,
-                self._run["validation_answer_tokens"],
-                self._run["data"]["depth_mode"],
-                on_bad_record=self._bad,
-                progress=False,
-                stop=bool if self.stop is None else self.stop.heard,
-            )
+            tokens, depth = self._run["validation_answer_tokens"], self._run["data"]["depth_mode"]
+            stop: Callable[[], bool] = bool if self.stop is None else self.stop.heard
+            options = AnswerOptions(ANSWER_ROWS, tokens, depth, on_bad_record=self._bad, progress=False, stop=stop)
             answers = {name: given.text for name, given in generate_answers(model, self._asked, options).items()}
             if self.stop is not None and self.stop.now():
                 return None
@@ -116,12 +111,9 @@ class Validation:
         return found
 
     def _loss(self, params: Params) -> float | None:
-        batches = train_batches(
-            self.rows,
-            self._order,
-            share=sharding.process_rows(self._mesh, self._order.batch_rows),
-            put=lambda batch: sharding.put_batch(batch, self._mesh),
-        )
+        share = sharding.process_rows(self._mesh, self._order.batch_rows)
+        put = functools.partial(sharding.put_batch, mesh=self._mesh)
+        batches = train_batches(self.rows, self._order, share=share, put=put)
         total = count = 0.0
         with contextlib.closing(batches):
             for batch in batches:
