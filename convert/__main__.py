@@ -106,9 +106,8 @@ def verify(a: argparse.Namespace) -> None:
             compared = "the outputs agree"
             print(f"\n{text}")
         except ImportError:
-            raise ValueError(
-                "every tensor is equal, but the outputs cannot be compared: PyTorch is not installed"
-            ) from None
+            missing = "the outputs cannot be compared: PyTorch is not installed"
+            raise ValueError(f"every tensor is equal, but {missing}") from None
     if problems:
         more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         raise ValueError(f"the checkpoints differ: {'; '.join(problems[:SHOWN])}{more}")

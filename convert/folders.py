@@ -87,9 +87,8 @@ def vision_config(folder: Path) -> VisionConfig:
     values = values.get("vision_config", values)
     kind = values.get("model_type", "siglip_vision_model")
     if kind != "siglip_vision_model" or "num_patches" in values:
-        raise CheckpointError(
-            f"{path}: model type {kind!r} is not read, only SigLIP with patches of a fixed picture size"
-        )
+        read = "only SigLIP with patches of a fixed picture size"
+        raise CheckpointError(f"{path}: model type {kind!r} is not read, {read}")
     return VisionConfig(**_fields("siglip", path, values))
 
 

@@ -158,9 +158,8 @@ class TorchModel:
         from safetensors.torch import save_file
 
         with self.torch.no_grad():
-            tensors = {
-                name: self._joined(name, parts).contiguous() for name, parts in self.parameters_by_name().items()
-            }
+            parameters = self.parameters_by_name()
+            tensors = {name: self._joined(name, parts).contiguous() for name, parts in parameters.items()}
         tensors[INV_FREQ] = self.frequencies
         metadata = {EMBEDDING: HEAD} if self.config.decoder.tied_head else {"format": "pt"}
         with new_folder(folder) as aside:
@@ -256,9 +255,8 @@ class TorchModel:
             for row, values in enumerate(per_row):
                 places = np.flatnonzero((ids[row] == token_id) & (np.asarray(attention_mask[row]) != 0))
                 if len(places) > len(values):
-                    raise ValueError(
-                        f"row {row} has {len(places)} tokens {token_id} but only {len(values)} features for them"
-                    )
+                    only = f"only {len(values)} features for them"
+                    raise ValueError(f"row {row} has {len(places)} tokens {token_id} but {only}")
                 rows[row] = rows[row].index_copy(0, self.torch.tensor(places), values[: len(places)])
         return self.torch.stack(rows)
 
@@ -315,7 +313,6 @@ def _import_torch() -> tuple[Any, Any]:
         import torch
         import transformers
     except ImportError as error:
-        raise ImportError(
-            f"comparing with live PyTorch needs the package {error.name}: pip install '.[torch]'"
-        ) from error
+        needed = f"the package {error.name}: pip install '.[torch]'"
+        raise ImportError(f"comparing with live PyTorch needs {needed}") from error
     return torch, transformers

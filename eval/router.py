@@ -46,10 +46,8 @@ def describe_agreement(found: Mapping[str, Any], examples: int) -> str:
     published = found["published"]
     if published["questions"]:
         shares = {who: f"{100 * published[who] / published['questions']:.2f} %" for who in ("rules", "router")}
-        lines.append(
-            f"of {published['questions']} questions with a category the rules find {shares['rules']}, "
-            f"the router {shares['router']}"
-        )
+        both = f"the rules find {shares['rules']}, the router {shares['router']}"
+        lines.append(f"of {published['questions']} questions with a category {both}")
     for name in found["categories"]:
         for case in [case for case in found["disagreements"] if case["rules"] == name][:examples]:
             lines.append(f"  {case['id']}: rules {name}, router {case['router']}: {case['question']}")

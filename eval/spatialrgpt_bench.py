@@ -1,5 +1,6 @@
 """Answers SpatialRGPT-Bench, scores the answers and writes a report."""
 
+import functools
 from collections.abc import Sequence
 
 from eval.answering import asking
@@ -30,9 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         options = AnswerOptions(args.batch_size, args.max_new_tokens or model.answer_tokens, on_bad_record=bad)
         about = asking.run_details(model, "eval.spatialrgpt_bench", checkpoint=args.checkpoint, data=file)
-        metrics = evaluate(
-            pictures, lambda asked: asking.answer_questions(model, asked, options, args.out), args.out, about
-        )
+        ask = functools.partial(asking.answer_questions, model, options=options, out=args.out)
+        metrics = evaluate(pictures, ask, args.out, about)
         asking.remove_journal(args.out)
     if not asking.is_first_process():
         return

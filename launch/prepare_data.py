@@ -51,10 +51,11 @@ def main() -> None:
     summary = prepare(pictures, a.out, config, workers=a.workers, on_bad_record=bad)
     for split, found in summary.items():
         parts = ", ".join(f"{name} {number}" for name, number in found["categories"].items())
-        print(
-            f"{split}: {found['pictures']} pictures, {found['questions']} questions ({parts}), {found['masks']} distinct masks, "
-            f"{found['bytes'] / 1e6:.1f} MB before compression in {found['shards']} shards"
+        held = (
+            f"{found['pictures']} pictures, {found['questions']} questions ({parts}), {found['masks']} distinct masks"
         )
+        size = f"{found['bytes'] / 1e6:.1f} MB before compression in {found['shards']} shards"
+        print(f"{split}: {held}, {size}")
     if bad.reasons:
         print(bad.summary())
     print(f"wrote {a.out} in {time.monotonic() - started:.0f} seconds")

@@ -42,9 +42,8 @@ def check_fields(part: Any, prefix: str = "") -> None:
         most = {int: MOST_LAYERS if known.name == "layers" else MOST, float: sys.float_info.max}.get(type(default))
         wrong = misfit(value, default)
         if wrong or most and not (0 < value <= most or value == 0 and known.name.endswith("_id")):
-            raise ConfigError(
-                f"{prefix}{known.name} is {value!r}, expected {wrong or f'a number above 0, at most {most}'}"
-            )
+            expected = wrong or f"a number above 0, at most {most}"
+            raise ConfigError(f"{prefix}{known.name} is {value!r}, expected {expected}")
 
 
 @dataclass(frozen=True)

@@ -63,9 +63,8 @@ def find_processes(given: Processes = Processes(), environ: Mapping[str, str] = 
         try:
             count, index = int(str(found["num_processes"])), int(str(found["process_id"]))
         except ValueError:
-            raise ValueError(
-                f"num_processes {found['num_processes']!r} and process_id {found['process_id']!r} have to be whole numbers"
-            ) from None
+            numbers = f"num_processes {found['num_processes']!r} and process_id {found['process_id']!r}"
+            raise ValueError(f"{numbers} have to be whole numbers") from None
         if not 0 <= index < count:
             raise ValueError(f"process_id {index} is not one of 0 to {count - 1} ({count} processes)")
         address = str(found["coordinator_address"])

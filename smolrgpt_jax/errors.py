@@ -41,9 +41,8 @@ def _let_readers_go() -> None:
         stream: Any = getattr(sys, name) or open(os.devnull, "w", encoding="utf-8")
         setattr(sys, name, stream)
         with suppress(AttributeError, OSError, ValueError):  # where there is no file behind it
-            if stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode) and not isinstance(
-                getattr(stream.buffer, "raw", stream.buffer), _Pipe
-            ):
+            behind = getattr(stream.buffer, "raw", stream.buffer)
+            if stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode) and not isinstance(behind, _Pipe):
                 stream.flush()
                 raw = _Pipe(stream.fileno(), "w", closefd=False)
                 how = {"line_buffering": stream.line_buffering, "write_through": stream.write_through}

@@ -95,16 +95,12 @@ def link(source: Path, target: Path) -> None:
 
 
 # How files begin that lie in place of another, and what that means.
+_REFUSAL = r"\s*(\{.(error|detail|message)|(entry )?not found|access |forbidden|unauthorized)"
+_WEB_PAGE = "a web page, not the file: the download was answered by a login or an error"
 _STAND_INS = (
     ("version https://git-lfs", "a Git LFS pointer, not the file itself: `git lfs pull` fetches it"),
-    (
-        r"(?s)\s*<(?!.*svg)(?:!doctype|html|\?xml)",
-        "a web page, not the file: the download was answered by a login or an error",
-    ),
-    (
-        r"\s*(\{.(error|detail|message)|(entry )?not found|access |forbidden|unauthorized)",
-        "a server's refusal, not the file",
-    ),
+    (r"(?s)\s*<(?!.*svg)(?:!doctype|html|\?xml)", _WEB_PAGE),
+    (_REFUSAL, "a server's refusal, not the file"),
     ("PK\x03\x04|\x80[\x02-\x05]", "a pickle, which is never loaded: save it as safetensors first"),
 )
 
@@ -159,9 +155,8 @@ def model_folder(name: str, what: str, patterns: Sequence[str]) -> Path:
         return Path(snapshot_download(name, allow_patterns=list(patterns)))
     except Exception as error:  # many classes, of the hub's client and of what it stands on
         reason = " ".join(str(error).split())[:200]
-        raise DataError(
-            f"{what} {name!r}: neither a folder here nor a model that can be fetched from the Hugging Face hub ({reason})"
-        ) from error
+        neither = "neither a folder here nor a model that can be fetched from the Hugging Face hub"
+        raise DataError(f"{what} {name!r}: {neither} ({reason})") from error
 
 
 @contextmanager

@@ -15,9 +15,8 @@ from smolrgpt_jax.data.records import Picture
 from smolrgpt_jax.errors import DataError
 
 MOST_UPLOADED = 64  # MiB
-NEEDS_DEPTH = (
-    "Regions need a depth picture, 8-bit grey with near dark and far bright, or distances in 16 bits or floats"
-)
+_DEPTHS = "8-bit grey with near dark and far bright, or distances in 16 bits or floats"
+NEEDS_DEPTH = f"Regions need a depth picture, {_DEPTHS}"
 
 
 def notice_label() -> ui.label:

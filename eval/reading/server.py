@@ -158,7 +158,6 @@ class AnswerServer:
         return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
     def _ask_all(self, missing: Mapping[str, tuple[str, str, str]], cache: Any, progress: bool) -> None:
-        """Puts what is missing into the cache."""
         self.unusable, kept, failed = [], [], threading.Event()
 
         def ask(key: str) -> None:

@@ -72,17 +72,13 @@ def curve(name: str, file: Path) -> dict | None:
     top = min(values[-1], 1.5 * values[int(0.98 * (len(values) - 1))])
     low = min(0.0, values[0]) if values[0] < 0.35 * top else values[0] - 0.08 * (top - values[0])
     top = top if top > low else low + 1
-    return {
-        "name": name,
-        "last": {label: points[-1][1] for label, points in losses.items()},
-        "steps": (steps[0], max(steps[-1], steps[0] + 1)),
-        "range": (low, top),
-        "x_ticks": _ticks(steps[0], steps[-1]),
-        "y_ticks": _ticks(low, top),
-        "losses": {label: _thinned(points) for label, points in losses.items()},
-        "rates": {label: _thinned(points) for label, points in rates.items()},
-        "peak_rate": max((value for points in rates.values() for _, value in points), default=0.0),
-    }
+    last = {label: points[-1][1] for label, points in losses.items()}
+    shown = {"steps": (steps[0], max(steps[-1], steps[0] + 1)), "range": (low, top)}
+    ticks = {"x_ticks": _ticks(steps[0], steps[-1]), "y_ticks": _ticks(low, top)}
+    peak = max((value for points in rates.values() for _, value in points), default=0.0)
+    drawn = {"losses": losses, "rates": rates}
+    lines = {kind: {label: _thinned(points) for label, points in each.items()} for kind, each in drawn.items()}
+    return {"name": name, "last": last, **shown, **ticks, **lines, "peak_rate": peak}
 
 
 def _points(rows: Sequence[Mapping], column: str) -> Points:

@@ -118,11 +118,9 @@ def describe_bench(metrics: Mapping) -> str:
         error += " deg" if name == "direction" and found["error"] is not None else ""
         lines.append(f"{row(name, found['success'])}{error:>12}")
     made = metrics["bootstrap"]
-    lines += [
-        "",
-        f"{metrics['questions']} questions, {metrics['unreadable']} answers unreadable; judged by {metrics['judge']}",
-        f"intervals: {made['method']} ({made['clusters']} pictures); {made['limits']}",
-    ]
+    counted = f"{metrics['questions']} questions, {metrics['unreadable']} answers unreadable"
+    lines += ["", f"{counted}; judged by {metrics['judge']}"]
+    lines.append(f"intervals: {made['method']} ({made['clusters']} pictures); {made['limits']}")
     if metrics["cut_off"]:
         lines.append(f"{metrics['cut_off']} answers were cut off at the longest length (--max_new_tokens)")
     if unread := metrics["unreadable_truths"]:

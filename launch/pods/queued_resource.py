@@ -133,9 +133,8 @@ class QueuedResource:
                         else:
                             restarts += 1
                         if restarts > max_restarts:
-                            raise RunError(
-                                f"the training on {self.name} ended with an error {restarts} times; see its log"
-                            )
+                            times = f"ended with an error {restarts} times; see its log"
+                            raise RunError(f"the training on {self.name} {times}")
                         self.run(arguments)
                 else:
                     self.runner.say(f"{self.name} is {state}")

@@ -64,9 +64,8 @@ def _stored(path: str | Path) -> Path:
     """A checkpoint's absolute path; raises CheckpointError for one that TensorStore takes for another."""
     path = as_path(path).absolute()
     if odd := re.search(r"[\\\ud800-\udfff]|/(gs|s3):(?=/|$)", str(path)):
-        raise CheckpointError(
-            f"{path} cannot hold a checkpoint, its arrays would go elsewhere: rename what has {odd[0]!r}"
-        )
+        what = "cannot hold a checkpoint, its arrays would go elsewhere"
+        raise CheckpointError(f"{path} {what}: rename what has {odd[0]!r}")
     return path
 
 
@@ -96,13 +95,11 @@ def find_checkpoint(path: str | Path) -> Path:
         steps = [step for step in _steps(root) if (step / "meta").is_dir()]
         if steps:
             return steps[-1]
-    raise CheckpointError(
-        f"{path} holds no checkpoint: neither a checkpoint folder nor a work directory with {STEPS}/<step>"
-    )
+    neither = f"neither a checkpoint folder nor a work directory with {STEPS}/<step>"
+    raise CheckpointError(f"{path} holds no checkpoint: {neither}")
 
 
 def _steps(root: Path) -> list[Path]:
-    """The folders of steps, the newest last."""
     named = {int(path.name): path for path in root.glob("*") if re.fullmatch("[0-9]+", path.name) and path.is_dir()}
     return [named[step] for step in sorted(named)]
 

@@ -143,9 +143,8 @@ def read_config_json(folder: Path) -> dict[str, Any]:
     if folder.is_file():
         raise CheckpointError(f"{folder} is a file; a model is the folder that holds it")
     if not (folder / CONFIG_FILE).is_file():
-        raise CheckpointError(
-            f"{folder / CONFIG_FILE}: no such file; a model is a folder with {CONFIG_FILE} and {SINGLE_FILE}"
-        )
+        model = f"a folder with {CONFIG_FILE} and {SINGLE_FILE}"
+        raise CheckpointError(f"{folder / CONFIG_FILE}: no such file; a model is {model}")
     return read_json(folder / CONFIG_FILE, dict, CheckpointError)
 
 
@@ -318,7 +317,6 @@ def write_tensors(
 
 
 def _cast(tensor: np.ndarray, dtype: str, name: str, allow_nan: bool) -> np.ndarray:
-    """The tensor in the dtype that safetensors calls `dtype`."""
     with np.errstate(over="ignore", invalid="ignore"):
         cast = tensor.astype(DTYPES[dtype], copy=False)
     if cast is tensor and allow_nan or is_finite(cast):

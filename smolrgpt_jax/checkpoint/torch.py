@@ -50,9 +50,8 @@ def config_from_torch(values: Mapping[str, Any]) -> SmolRGPTConfig:
     config = SmolRGPTConfig(vision=vision, decoder=decoder, **parts[""])
     stated = values.get("mp_image_token_length", config.image_tokens)
     if stated != config.image_tokens:
-        raise ConfigError(
-            f"config.json: mp_image_token_length is {stated} but the sizes give {config.image_tokens} image tokens"
-        )
+        given = f"the sizes give {config.image_tokens} image tokens"
+        raise ConfigError(f"config.json: mp_image_token_length is {stated} but {given}")
     return config
 
 
@@ -134,9 +133,8 @@ def default_layout(config: SmolRGPTConfig) -> TorchLayout:
     if config.decoder.tied_head:
         names.remove(TIED_NAMES[1])
         metadata = {TIED_NAMES[1]: TIED_NAMES[0]}
-    return TorchLayout(
-        config_to_torch(config), {SINGLE_FILE: [[n, "F32"] for n in sorted(names)]}, {SINGLE_FILE: metadata}
-    )
+    files = {SINGLE_FILE: [[name, "F32"] for name in sorted(names)]}
+    return TorchLayout(config_to_torch(config), files, {SINGLE_FILE: metadata})
 
 
 def with_dtype(layout: TorchLayout, dtype: str) -> TorchLayout:

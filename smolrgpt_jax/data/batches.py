@@ -254,7 +254,6 @@ def _batch(rows: Sequence[PackedRows], numbers: Sequence[int] | np.ndarray) -> d
 
 
 def _locate(rows: Sequence[PackedRows], number: int) -> tuple[PackedRows, int]:
-    """The data set of a row and its number there."""
     for source in rows[:-1]:
         if number < len(source):
             return source, number

@@ -152,10 +152,8 @@ def open_picture(path: str | Path | BinaryIO, name: object = None) -> Image.Imag
     except Image.DecompressionBombError as error:
         raise too_large from error
     except UnidentifiedImageError as error:
-        what = stand_in(path)
-        raise DataError(
-            f"picture {name} is {'an empty file' if what == 'empty' else what or 'not a picture file'}"
-        ) from error
+        what = stand_in(path) or "not a picture file"
+        raise DataError(f"picture {name} is {'an empty file' if what == 'empty' else what}") from error
     except (OSError, SyntaxError, ValueError) as error:
         reason = getattr(error, "strerror", None)
         wrong = f"cannot be read ({reason})" if reason else f"is not a picture file ({_one_line(error)})"

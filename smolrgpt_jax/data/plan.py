@@ -231,7 +231,6 @@ class _Rows:
         )
 
     def _set(self, row: int, picture: int, questions: list[int]) -> None:
-        """Replaces a picture's questions in a row."""
         self._close(row)
         parts = self._parts[row]
         self._space[row] += self.tokens(picture, parts.get(picture, ())) - self.tokens(picture, questions)

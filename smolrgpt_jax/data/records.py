@@ -213,9 +213,8 @@ def merge_pictures(collections: Iterable[Sequence[Picture]], on_bad_record: BadR
             reason = f"two depth files are named for it, {known.depth} and {picture.depth}"
             on_bad_record.reject(DataError(f"{picture.image}: {reason} ({records_of(picture)})"))
             continue
-        merged[picture.image] = dataclasses.replace(
-            known, depth=known.depth or picture.depth, questions=known.questions + picture.questions
-        )
+        questions = known.questions + picture.questions
+        merged[picture.image] = dataclasses.replace(known, depth=known.depth or picture.depth, questions=questions)
     return list(merged.values())
 
 

@@ -170,7 +170,6 @@ def _chosen(content: Any, record: str | None, image: str) -> Any:
 
 
 def _coded(mask: Any, size: Size) -> RLE:
-    """A mask as JSON holds it."""
     if isinstance(mask, Mapping) and "counts" not in mask:
         if not mask.get("segmentation"):
             x, y, width, height = mask["bbox"]

@@ -51,9 +51,8 @@ class TokenisedQuestions:
 
     def __init__(self, pictures: Sequence[Picture], tokenizer: ChatTokenizer, with_answers: bool = True):
         """Tokenises; `with_answers` False leaves generation prompts."""
-        encoded = tokenizer.conversations(
-            [tokenizer.format.turns(question, with_answers) for picture in pictures for question in picture.questions]
-        )
+        asked = (question for picture in pictures for question in picture.questions)
+        encoded = tokenizer.conversations([tokenizer.format.turns(question, with_answers) for question in asked])
         self.tokenizer = tokenizer
         self._ids = np.concatenate([np.zeros(0, np.int32), *(ids for ids, _ in encoded)])
         self._counted = np.concatenate([np.zeros(0, bool), *(counted for _, counted in encoded)])

@@ -97,9 +97,8 @@ def _params_mesh(params: Params) -> Mesh | None:
     if not isinstance(place, NamedSharding) or not isinstance(place.mesh, Mesh):
         return None
     if not place.is_fully_addressable:
-        raise ValueError(
-            "every process answers by itself: load the model with a mesh of its own devices (jax.local_devices())"
-        )
+        own = "load the model with a mesh of its own devices (jax.local_devices())"
+        raise ValueError(f"every process answers by itself: {own}")
     return place.mesh
 
 

@@ -109,9 +109,8 @@ class RouterTokenizer:
 def read_tokenizer_files(folder: Path) -> dict[str, str]:
     """{file name: text} of a Longformer folder's tokenizer; raises DataError without a tokenizer.json."""
     if not (folder / TOKENIZER_FILE).is_file():
-        raise DataError(
-            f"{folder} holds no {TOKENIZER_FILE}; transformers writes one with save_pretrained of a fast tokenizer"
-        )
+        how = "transformers writes one with save_pretrained of a fast tokenizer"
+        raise DataError(f"{folder} holds no {TOKENIZER_FILE}; {how}")
     try:
         return {n: (folder / n).read_text(encoding="utf-8") for n in TOKENIZER_FILES if (folder / n).is_file()}
     except (OSError, UnicodeDecodeError) as error:
@@ -194,9 +193,8 @@ def load_router(folder: str | Path) -> Router:
     folder = as_path(folder)
     config, params, values = read_longformer(folder)
     if not set(config.labels) <= set(WAREHOUSE_CATEGORIES):
-        raise DataError(
-            f"{folder}: the labels are {', '.join(config.labels)}, expected some of {', '.join(WAREHOUSE_CATEGORIES)}"
-        )
+        expected = ", ".join(WAREHOUSE_CATEGORIES)
+        raise DataError(f"{folder}: the labels are {', '.join(config.labels)}, expected some of {expected}")
     text = read_tokenizer_files(folder)[TOKENIZER_FILE]
     try:
         tokenizer = RouterTokenizer(text, config.longest, config.vocab_size)

@@ -104,10 +104,8 @@ class LongformerBlock(nnx.Module):
 
     def __init__(self, config: LongformerConfig, rngs: nnx.Rngs):
         width, split = config.width, (config.heads, config.width // config.heads)
-        self.query, self.key, self.value = (layers.Dense((width,), split, bias=True, rngs=rngs) for _ in range(3))
-        self.query_global, self.key_global, self.value_global = (
-            layers.Dense((width,), split, bias=True, rngs=rngs) for _ in range(3)
-        )
+        projections = (layers.Dense((width,), split, bias=True, rngs=rngs) for _ in range(6))
+        self.query, self.key, self.value, self.query_global, self.key_global, self.value_global = projections
         self.out_proj = layers.Dense(split, (width,), bias=True, rngs=rngs)
         self.attention_norm = layers.LayerNorm(width, config.layer_norm_eps)
         self.fc1 = layers.Dense((width,), (config.mlp_width,), bias=True, rngs=rngs)

@@ -43,9 +43,6 @@ def make_optimizer(
     """
     labels = {name: stage.group_of(name).name for name in trained}
     rates = {name: optax.scale_by_learning_rate(s) for name, s in schedules(stage, steps, config).items()}
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
-        optax.scale_by_adam(config.b1, config.b2, config.eps),
-        optax.add_decayed_weights(config.weight_decay),
-        optax.multi_transform(rates, labels),
-    )
+    clip, adam = optax.clip_by_global_norm(config.clip_norm), optax.scale_by_adam(config.b1, config.b2, config.eps)
+    decay = optax.add_decayed_weights(config.weight_decay)
+    return optax.chain(clip, adam, decay, optax.multi_transform(rates, labels))

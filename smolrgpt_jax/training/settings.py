@@ -166,7 +166,6 @@ def flat(run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_known(run: Mapping[str, Any], prefix: str = "") -> None:
-    """Raises RunError for a setting that does not exist."""
     for key, value in run.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping) and any(known.startswith(f"{name}.") for known in SETTINGS):
@@ -198,8 +197,7 @@ def check_values(run: Mapping[str, Any]) -> None:
         POSITIVE.check(f"data.weights.{name}", weight)
     for name in sources if weights else ():
         if name not in weights:
-            raise RunError(
-                f"config.data.weights has no {name!r}, which is in config.data.sources and would not be read"
-            )
+            unread = f"{name!r}, which is in config.data.sources and would not be read"
+            raise RunError(f"config.data.weights has no {unread}")
     if not run["steps"] and not run["epochs"]:
         raise RunError("config.steps and config.epochs are both 0, one of them must be above 0")

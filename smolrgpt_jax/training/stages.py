@@ -41,9 +41,8 @@ class Stage:
         """Raises RunError if this stage makes no sense after the stage named `previous`; None: after random parameters."""
         if self.after and previous not in self.after:
             found = "random parameters" if previous is None else f"stage {previous}"
-            raise RunError(
-                f"stage {self.name} follows {' or '.join(self.after)}, not {found}: give another config.init_from"
-            )
+            wanted = " or ".join(self.after)
+            raise RunError(f"stage {self.name} follows {wanted}, not {found}: give another config.init_from")
 
     def with_peaks(self, peaks: Mapping[str, float]) -> "Stage":
         """The stage with other peak learning rates for the named groups; raises RunError for a group it does not train."""

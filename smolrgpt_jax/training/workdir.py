@@ -62,9 +62,8 @@ def _take(path: Path, lock: TextIO) -> None:
     except OSError as error:
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
             lock.seek(0)
-            raise RunError(
-                f"{path} is in use by another run ({lock.read()}): wait for its end or take another"
-            ) from None
+            holder = f"another run ({lock.read()})"
+            raise RunError(f"{path} is in use by {holder}: wait for its end or take another") from None
         print(f"  {path} lies on a file system without locks, so a second run in it would not be noticed")
     lock.truncate(0)
     lock.write(f"process {os.getpid()} on {socket.gethostname()}")

@@ -52,10 +52,9 @@ def draw_scene(config: WarehouseConfig, split: str, index: int) -> tuple[Scene, 
         kinds = [region.kind for region in regions]
         if kinds.count("pallet") >= 3 and "buffer" in kinds:
             return scene, rendering, regions, rng
-    raise ValueError(
-        f"scene {index} of {split}: none of {DRAWS} draws shows three pallets and a buffer of at "
-        f"least {config.min_area:.2%} of the picture each, with no pallet on a line"
-    )
+    wanted = f"three pallets and a buffer of at least {config.min_area:.2%} of the picture each"
+    none = f"none of {DRAWS} draws shows {wanted}, with no pallet on a line"
+    raise ValueError(f"scene {index} of {split}: {none}")
 
 
 def make_questions(config: WarehouseConfig, split: str, scene: Scene, regions: list[Region], rng: Rng) -> list[Asked]:

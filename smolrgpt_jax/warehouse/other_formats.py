@@ -1,14 +1,7 @@
-"""The same warehouse in the formats of other data sets, so that every reader has something to read.
+"""The same warehouse in the formats of other data sets (docs/warehouse.md), so that every reader has something to read.
 
-    bench/SpatialRGPT-Bench_v1.json    questions about the test split, with images/N.png and depths/N.png
-    osd/result_10_depth_convs.json     conversations of several turns about the train split, and
-    osd/val_convs.json                 about the val split, with images/N.jpg and depths/N.png
-    llava/chat.json, val_chat.json     captions of the train and val split, with images/N.png
-    parquet/                           the sets that the SmolRGPT release reads, made of the warehouse's own questions
-                                       and of the formats above, where they are: NAME/data/{split}-*.parquet and pictures
-
-Depth pictures are those of the warehouse, near dark and far bright, in all of them. Pictures that
-need no other encoding are hard links where the file system has them.
+Depth pictures are those of the warehouse, near dark and far bright, in all of them. Pictures that need no other encoding are hard links
+where the file system has them.
 """
 
 import dataclasses
@@ -59,9 +52,8 @@ def write_formats(root: Path, config: WarehouseConfig, made: dict[str, list[Made
         for split, file in LLAVA_FILES.items():
             _link_all(root / split / "images", root / "llava/images")
             shutil.copyfile(root / f"{split}_captions.json", root / "llava" / file)
-        counts["llava"] = {
-            f"{split}_captions": sum(len(s.scene_captions) for s in made[split]) for split in LLAVA_FILES
-        }
+        captions = {split: sum(len(scene.scene_captions) for scene in made[split]) for split in LLAVA_FILES}
+        counts["llava"] = {f"{split}_captions": number for split, number in captions.items()}
     if "parquet" in config.formats:
         present = [parquet for parquet in PARQUET_SETS if (root / parquet.source).exists()]
         counts["parquet"] = {parquet.name: parquet.write(root) for parquet in present}

@@ -1,14 +1,6 @@
-"""Writes a procedural warehouse in the published folder format.
+"""Writes a procedural warehouse in the published folder format, whose files docs/warehouse.md lists.
 
-    {train,val,test}.json                       records of the published format; test without answers
-    {train,val,test}/images/NNNNNN.png          RGB
-    {train,val,test}/depths/NNNNNN_depth.png    8-bit depth, near dark, far bright, scaled in the picture
-    test_answers.json                           the test records with their answers
-    {train,val}_captions.json                   captions of whole pictures, LLaVA-CC3M chat format
-    {train,val}_regions.json                    region captions, category "region_caption"
-    metadata.json                               parameters and statistics
-
-and, where the configuration names them, the formats of other_formats.py. Pictures are numbered through all splits.
+Where the configuration names them, it writes the formats of other_formats.py too. Pictures are numbered through all splits.
 """
 
 import contextlib
@@ -89,7 +81,6 @@ def ensure_warehouse(out: Path, config: WarehouseConfig) -> None:
 
 
 def _make_all(folder: Path, config: WarehouseConfig, workers: int) -> dict[str, list[MadeScene]]:
-    """Makes the scenes of all splits, in order, and their pictures."""
     sizes = config.split_sizes()
     for name in (*sizes, *(["osd"] if "osd" in config.formats else [])):
         for kind in ("images", "depths"):
@@ -143,7 +134,6 @@ def choose(scenes: Sequence[Sequence[Asked]], shares: dict[str, float], most: in
 
 
 def _write_records(folder: Path, config: WarehouseConfig, made: dict[str, list[MadeScene]]) -> dict[str, Any]:
-    """Chooses the questions, writes all records and returns the metadata."""
     metadata: dict[str, Any] = {"version": VERSION, "parameters": dataclasses.asdict(config), "splits": {}}
     for split, scenes in made.items():
         shares = dict(zip(WAREHOUSE_CATEGORIES, config.shares(split)))

@@ -1,19 +1,8 @@
-"""The data formats, one reader each, and which files a run's configuration asks for.
+"""The data formats, one reader each, and which files a run's configuration asks for; docs/data.md has the records of each.
 
 root is a data set's folder; annotations, images and depths are its JSON file and folders of pictures, relative to it. What is returned and
-raised, and on_bad_record: see `collect_pictures`.
-
-    warehouse   nvidia/PhysicalAI-Spatial-Intelligence-Warehouse, which the procedural warehouse writes too: `{split}.json`, a list of
-                {id, image, conversations, rle, category, normalized_answer}, `{split}/images/N.png`, `{split}/depths/N_depth.png`
-    captions    LLaVA-CC3M's chat format: {id, image, conversations}, pictures without depth and regions; "<image>" starts or ends
-                the human's turn
-    osd         Open Spatial Dataset: {filename, conversations, rle, bbox}, `<images>/<filename>.jpg`, `<depths>/<filename>.png`
-    bench       SpatialRGPT-Bench: {id, image_info: {file_path}, qa_info: {category}, conversations, rle, bbox},
-                `<images>/<file_path>`, depth a .png
-    smolrgpt    parquet sets of the SmolRGPT release, `<root>/data/[<split>]*.parquet` beside `<root>/[<split>/]{images,depths}/`:
-                `COLUMNS`; `texts` is one {user, assistant} or a list of them, where "<mask_rgb><mask_depth>" is a region
-
-Masks are in the order of the "<mask>" of the whole conversation; osd and bench take boxes [x1, y1, x2, y2] where there are none.
+raised, and on_bad_record: see `collect_pictures`. Masks are in the order of the "<mask>" of the whole conversation; osd and bench take
+boxes [x1, y1, x2, y2] where there are none.
 """
 
 import functools
@@ -56,10 +45,8 @@ def read_warehouse(
     """
     records = list(json_records(root, annotations or f"{split}.json"))
     answered = any(_has_answer(record) for _, _, record in records)
-    folder = Path(root, split)
-    return collect_pictures(
-        records, chat_entry, folder, categories=categories, need_answer=answered, on_bad_record=on_bad_record
-    )
+    allowed: dict[str, Any] = {"categories": categories, "need_answer": answered}
+    return collect_pictures(records, chat_entry, Path(root, split), **allowed, on_bad_record=on_bad_record)
 
 
 def chat_entry(record: object, default_category: str = "") -> Entry:
@@ -88,9 +75,8 @@ def read_captions(
 ) -> list[Picture]:
     """Reads captions as questions of the category "caption"."""
     records, parse = json_records(root, annotations), functools.partial(chat_entry, default_category="caption")
-    return collect_pictures(
-        records, parse, Path(root), images, None, categories=("caption",), on_bad_record=on_bad_record
-    )
+    places = (Path(root), images, None)
+    return collect_pictures(records, parse, *places, categories=("caption",), on_bad_record=on_bad_record)
 
 
 def read_osd(
@@ -114,10 +100,8 @@ def read_osd(
         own_id = name if times[name] == 1 else f"{name}#{times[name]}"
         return _spatial_entry(record, own_id, f"{name}.jpg", f"{name}.png", SPATIAL_CATEGORY)
 
-    records, categories = json_records(root, annotations), (SPATIAL_CATEGORY,)
-    return collect_pictures(
-        records, parse, Path(root), images, depths, categories=categories, on_bad_record=on_bad_record
-    )
+    records, places = json_records(root, annotations), (Path(root), images, depths)
+    return collect_pictures(records, parse, *places, categories=(SPATIAL_CATEGORY,), on_bad_record=on_bad_record)
 
 
 def read_bench(

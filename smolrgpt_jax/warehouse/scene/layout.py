@@ -239,9 +239,8 @@ class Builder:
             else:
                 place, yaw = (rng.uniform(-0.4, 0.4) * width, rng.uniform(5, depth - 2)), rng.uniform(0, math.pi)
             ends = [moved(place, (share * length / 2, 0.0), yaw) for share in (-0.7, 0.0, 0.7)]
-            if self.sees(place, 1.0, 0.03) and all(
-                self.is_free(end, 0.6) and self.outside_buffers(end, 0.6) for end in ends
-            ):
+            free = all(self.is_free(end, 0.6) and self.outside_buffers(end, 0.6) for end in ends)
+            if free and self.sees(place, 1.0, 0.03):
                 self.add("shelf", place, yaw, (length, 0.9))
                 self.taken += [(end, 0.6) for end in ends]
                 wanted -= 1

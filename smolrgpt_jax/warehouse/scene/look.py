@@ -144,7 +144,6 @@ def vary_camera(rng: Rng, camera: Camera, room: Vector, variety: float) -> Camer
 
 
 def _lamps(rng: Rng, room: Vector, variety: float) -> list[Lamp]:
-    """Lamps in rows, of which some are out."""
     width, depth, height = room
     rows, columns = int(rng.integers(2, 4)), int(rng.integers(1, 4))
     strength, reach = rng.uniform(0.5, 1.1) * variety, rng.uniform(2.5, 5.0)

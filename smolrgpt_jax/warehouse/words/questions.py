@@ -344,7 +344,6 @@ class Asker:
         return draft.chosen(buffer, text, ("buffer near", shelf.index))
 
     def _outermost(self) -> Asked:
-        """The leftmost or rightmost of three pallets or buffers."""
         kind = "buffer" if self.rng.random() < 0.2 else "pallet"
         which = pick(self.rng, ENDS)
         group = _first(3, self.buffers if kind == "buffer" else self.pallets)
@@ -356,7 +355,6 @@ class Asker:
 
 
 def _first(number: int, group: list[Region]) -> list[Region]:
-    """So many of a group; raises Unclear where it has fewer."""
     if len(group) < number:
         raise Unclear
     return group[:number]
