@@ -100,6 +100,7 @@ def find_checkpoint(path: str | Path) -> Path:
 
 
 def _steps(root: Path) -> list[Path]:
+    """The folders of steps, the newest last."""
     named = {int(path.name): path for path in root.glob("*") if re.fullmatch("[0-9]+", path.name) and path.is_dir()}
     return [named[step] for step in sorted(named)]
 
