@@ -1,5 +1,6 @@
 """Trains one stage."""
 
+import gc
 import logging
 
 from absl import flags
@@ -33,6 +34,8 @@ def run(arguments: list[str]) -> None:
     from eval.scoring.in_training import WAREHOUSE_SCORES
     from smolrgpt_jax.training.run import train
 
+    # Half a million records that all stay would be looked through for garbage again and again, for longer than reading them takes.
+    gc.set_threshold(100_000)
     with distributed.end_on_error(), told("interrupted; the same command goes on from the newest checkpoint"):
         result = train(CONFIG.value.to_dict(), workdir, WAREHOUSE_SCORES)
     values = "".join(f", {name} {result[name]:.4f}" for name in ("loss", "validation_loss") if name in result)

@@ -58,7 +58,7 @@ def file_aside(path: str | Path) -> Iterator[Path]:
     path = path.resolve() if path.is_symlink() else path  # the file that a link stands for is written, the link stays
     check_out(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{os.getpid()}.{path.name}")
+    aside = path.with_name(f".{os.urandom(4).hex()}.{path.name}")  # hosts that share a disk share process numbers
     try:
         yield aside
         sync(aside)

@@ -11,7 +11,7 @@ import numpy as np
 from absl import flags
 
 from smolrgpt_jax.data.chat import ChatTokenizer
-from smolrgpt_jax.data.plan import Plan, plan_rows
+from smolrgpt_jax.data.plan import Plan, keep_plan
 from smolrgpt_jax.data.prepared.reader import told_by
 from smolrgpt_jax.data.records import BadRecords, Picture
 from smolrgpt_jax.data.rows import PADDING, FileLoader, RowShape, TokenisedQuestions, empty_batch, fill_text
@@ -50,7 +50,7 @@ class PackedRows:
         self._questions = questions or TokenisedQuestions(pictures, tokenizer)
         self._load, self._balance = load or FileLoader(shape), question_balance
         # Which questions share a row, and the fill rate; `len(plan.rows)` rows.
-        self.plan: Plan = plan_rows(pictures, self._questions, shape, self.bad)
+        self.plan: Plan = keep_plan(pictures, self._questions, shape, self.bad)
         # The texts are in the tokens now; with them, half a million questions would take a gigabyte per worker process.
         self._pictures = [_without_texts(picture) for picture in pictures]
 

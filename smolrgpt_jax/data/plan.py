@@ -8,12 +8,14 @@ picture's questions together nor a bound on pictures and regions.
 import bisect
 import dataclasses
 import functools
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from smolrgpt_jax.data.chat import ChatTokenizer
+from smolrgpt_jax.data.kept import kept
 from smolrgpt_jax.data.records import BadRecords, Picture, Question
 from smolrgpt_jax.data.rows import PackedPicture, Row, RowShape, TokenisedQuestions
 from smolrgpt_jax.errors import DataError
@@ -68,6 +70,26 @@ def plan_rows(
         rows.place(index, part)
     rows.dissolve()
     return rows.plan()
+
+
+def keep_plan(
+    pictures: Sequence[Picture], questions: TokenisedQuestions, shape: RowShape, on_bad_record: BadRecords
+) -> Plan:
+    """`plan_rows`, or what was kept of it."""
+
+    def make() -> dict[str, np.ndarray]:
+        bad = BadRecords("report")
+        plan = plan_rows(pictures, questions, shape, bad)
+        rows = [[(part.picture, part.questions) for part in row] for row in plan.rows]
+        text = json.dumps({**vars(plan), "rows": rows, "bad": bad.reasons})
+        return {"json": np.frombuffer(text.encode(), np.uint8)}
+
+    folders = sorted({str(picture.image.parent) for picture in pictures})  # which reasons name
+    found = json.loads(kept(questions.place, f"plan {shape} {folders}", make)["json"].tobytes())
+    for reason in found.pop("bad"):
+        on_bad_record.reject(DataError(reason))
+    rows = (tuple(PackedPicture(picture, tuple(asked)) for picture, asked in row) for row in found.pop("rows"))
+    return Plan(tuple(rows), **found)
 
 
 def choose_row_tokens(data: Sequence[tuple[Sequence[Picture], TokenisedQuestions]], shape: RowShape, most: int) -> int:

@@ -21,6 +21,7 @@ import numpy as np
 from smolrgpt_jax.data import images, masks
 from smolrgpt_jax.data.chat import IGNORE, ChatTokenizer
 from smolrgpt_jax.data.inputs import feature_index
+from smolrgpt_jax.data.kept import kept
 from smolrgpt_jax.data.prepared.reader import check_prepared, load_stored
 from smolrgpt_jax.data.records import Picture, PreparedPicture, Region, StoredRegion, records_of
 from smolrgpt_jax.errors import DataError
@@ -49,14 +50,19 @@ class TokenisedQuestions:
     Indexed by (picture, question), both positions in the lists given.
     """
 
-    def __init__(self, pictures: Sequence[Picture], tokenizer: ChatTokenizer, with_answers: bool = True):
-        """Tokenises; `with_answers` False leaves generation prompts."""
-        asked = (question for picture in pictures for question in picture.questions)
-        encoded = tokenizer.conversations([tokenizer.format.turns(question, with_answers) for question in asked])
-        self.tokenizer = tokenizer
-        self._ids = np.concatenate([np.zeros(0, np.int32), *(ids for ids, _ in encoded)])
-        self._counted = np.concatenate([np.zeros(0, bool), *(counted for _, counted in encoded)])
-        self._ends = np.cumsum([0] + [ids.size for ids, _ in encoded])
+    def __init__(
+        self, pictures: Sequence[Picture], tokenizer: ChatTokenizer, with_answers: bool = True, place: Any = None
+    ):
+        """Tokenises, or reads what was kept at a `place_of` them; `with_answers` False leaves generation prompts."""
+
+        def make() -> dict[str, np.ndarray]:
+            turns = [tokenizer.format.turns(question, with_answers) for p in pictures for question in p.questions]
+            encoded = [(np.zeros(0, np.int32), np.zeros(0, bool)), *tokenizer.conversations(turns)]
+            ids, counted = map(np.concatenate, zip(*encoded))
+            return {"ids": ids, "counted": counted, "ends": np.cumsum([ids.size for ids, _ in encoded])}
+
+        self.tokenizer, self.place = tokenizer, place
+        self._ids, self._counted, self._ends = kept(place, f"tokens {with_answers}", make).values()
         self._first = np.cumsum([0] + [len(picture.questions) for picture in pictures])
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

@@ -32,7 +32,8 @@ class TrainedOn:
         objects = Counter(name.lower() for q in questions for text in q.turns[::2] for name in _OBJECT.findall(text))
         plurals = {form for name in objects for form in (f"{name}s", f"{name[:-1]}ves")}
         named = [name for name, _ in objects.most_common(12) if name not in plurals]
-        words = {word for q in questions for text in q.turns for word in _words(text)}
+        said = {part for q in questions for text in q.turns for part in text.split()}
+        words = {word for part in said for word in _words(part)}
         marked = sum(bool(q.regions) for q in questions) if regions else 0
         return TrainedOn(
             ", ".join(dict.fromkeys([*filter(None, self.data.split(", ")), *data])),

@@ -14,6 +14,7 @@ from smolrgpt_jax.checkpoint.load import Checkpoint, read_checkpoint
 from smolrgpt_jax.config import PRESETS, Compute, SmolRGPTConfig
 from smolrgpt_jax.data.batches import AHEAD, PREFETCH, PackedRows
 from smolrgpt_jax.data.chat import ChatTokenizer
+from smolrgpt_jax.data.kept import place_of
 from smolrgpt_jax.data.plan import choose_row_tokens
 from smolrgpt_jax.data.records import BadRecords, Picture, merge_pictures
 from smolrgpt_jax.data.rows import FileLoader, RowShape, TokenisedQuestions, empty_batch
@@ -128,7 +129,8 @@ def read_rows(
     # The questions that several sources ask about one picture file come together.
     found = [merge_pictures([read_source(source, bad) for source in group], bad) for group in groups]
     tokenizer: Any = start.tokenizer
-    tokenised = [(pictures, TokenisedQuestions(pictures, tokenizer)) for pictures in found]
+    places = [place_of(pictures, tokenizer, data["cache"]) for pictures in found]
+    tokenised = [(p, TokenisedQuestions(p, tokenizer, place=place)) for p, place in zip(found, places)]
     shape = shape or row_shape(start.config, data, regions, tokenised)
     load = FileLoader(shape, data["depth_mode"], cached_pictures=data["cached_pictures"])
     common: dict[str, Any] = {"load": load, "on_bad_record": bad, "question_balance": question_balance}

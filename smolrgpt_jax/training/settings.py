@@ -94,7 +94,7 @@ SETTINGS: dict[str, Setting] = {
     for name, how in _FILE.items()
 }
 # What the hosts of a run need not have in common: where things lie, and how they are read.
-OWN = ("init_from", "tokenizer", "data.sources", "validation_sources", "data.threads", "data.workers")
+OWN = ("init_from", "tokenizer", "data.sources", "validation_sources", "data.cache", "data.threads", "data.workers")
 DATA_ROOT = re.compile(r"(data\.sources|validation_sources)\..+\.root")
 # What runs of settings that do not exist any more had to have, for their computation to be the same.
 RETIRED: dict[str, Any] = {"fresh": [], "any_stage_order": False}

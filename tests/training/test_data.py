@@ -10,14 +10,17 @@ import types
 import numpy as np
 import pytest
 
+from benchmarks.start import make_prepared
 from configs import default, demo
 from smolrgpt_jax.checkpoint import orbax as checkpoints
 from smolrgpt_jax.checkpoint.load import Checkpoint, tokenizer_files, tokenizer_from_files
 from smolrgpt_jax.config import PRESETS
+from smolrgpt_jax.data.batches import data_facts
 from smolrgpt_jax.data.chat import ChatTokenizer
+from smolrgpt_jax.data.records import BadRecords
 from smolrgpt_jax.errors import CheckpointError, RunError
 from smolrgpt_jax.models.smolrgpt import abstract_params
-from smolrgpt_jax.training.data import check_shared_memory
+from smolrgpt_jax.training.data import check_shared_memory, read_rows
 from smolrgpt_jax.training.data import read_start as read
 from smolrgpt_jax.training.stages import STAGES
 from tests.conftest import TINY as GOLDEN
@@ -139,3 +142,13 @@ def test_workers_need_shared_memory_for_their_batches(monkeypatch):
     run["data"]["workers"] = 9
     with pytest.raises(RunError, match="config.data.workers=9 needs [0-9]+ MiB of /dev/shm, .* and 64 MiB are free"):
         check_shared_memory(TINY, run, regions=True)
+
+
+def test_tokens_and_rows_are_kept_in_the_folder_of_the_setting(tmp_path):
+    root, run = make_prepared(tmp_path, 3, scenes=3), settings("sft")
+    sources = {"warehouse": {"format": "prepared", "root": str(root), "split": "train"}}
+    start = Checkpoint(PRESETS["demo"], {}, ChatTokenizer.load(demo.TOKENIZER))
+    run["data"] |= {"cache": str(tmp_path / "cache"), "row_tokens": 0}
+    made, read = (read_rows(run["data"], sources, start, BadRecords())[0] for _ in range(2))
+    assert len(list((tmp_path / "cache").iterdir())) == 2 and not (root / "kept").exists()
+    assert data_facts(made, "training") == data_facts(read, "training")

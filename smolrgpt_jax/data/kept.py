@@ -1,0 +1,49 @@
+"""What is made of the questions of prepared data, tokens and plans of rows, kept for the next start and for other hosts."""
+
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from smolrgpt_jax.data.chat import ChatTokenizer
+from smolrgpt_jax.data.records import Picture, PreparedPicture
+from smolrgpt_jax.files import as_path, file_aside
+
+# Another release may make something else of the same questions.
+_CODE = ("kept.py", "chat.py", "records.py", "rows.py", "plan.py", "prepared/reader.py")
+
+
+def place_of(pictures: Sequence[Picture], tokenizer: ChatTokenizer, folder: str = "") -> Path | None:
+    """A name for all questions of prepared splits and their tokens, in a folder or within the first split's; None for raw pictures."""
+    prepared = [picture for picture in pictures if isinstance(picture, PreparedPicture)]
+    if not prepared or len(prepared) < len(pictures):
+        return None
+    files = [Path(__file__).parent / name for name in _CODE]
+    splits = dict.fromkeys((picture.folder, picture.split) for picture in prepared)
+    files += [root / f"questions-{split}.parquet" for root, split in splits]
+    order = np.array([(picture.number, len(picture.questions)) for picture in prepared])
+    parts = [order.tobytes(), tokenizer.fingerprint().encode(), *(file.read_bytes() for file in files)]
+    name = "".join(hashlib.sha256(part).hexdigest() for part in parts)
+    return (as_path(folder) if folder else prepared[0].folder / "kept") / name
+
+
+def kept(place: Path | None, what: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The arrays of a name, read back, or made and written whole or not at all; what is damaged is made anew."""
+    if place is None:
+        return make()
+    file = place.with_name(f"{hashlib.sha256((place.name + what).encode()).hexdigest()}.npz")
+    try:
+        if file.exists():
+            with np.load(file) as found:  # each array has a checksum
+                return dict(found)
+    except Exception as error:  # of many classes, as the damage may be anywhere
+        logging.warning("%s is damaged: made anew (%s)", file, " ".join(str(error).split()))
+    made = make()
+    try:
+        with file_aside(file) as aside:
+            np.savez(aside, allow_pickle=False, **made)
+    except (OSError, ValueError) as error:
+        logging.warning("tokens or rows are not kept for the next start, see config.data.cache (%s)", error)
+    return made
