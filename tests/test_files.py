@@ -125,3 +125,13 @@ def test_what_the_terminal_cannot_write_is_replaced(monkeypatch):
     with told():
         print("2 – 3 é")
     assert written.getvalue().decode("latin-1").strip() == "2 ? 3 é"
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path):
+    """Hosts that share a disk may share a process number as well."""
+    with files.file_aside(tmp_path / "file.txt") as one:
+        with files.file_aside(tmp_path / "file.txt") as other:
+            one.write_text("one")
+            other.write_text("other")
+        assert (tmp_path / "file.txt").read_text() == "other"
+    assert (tmp_path / "file.txt").read_text() == "one" and len(list(tmp_path.iterdir())) == 1

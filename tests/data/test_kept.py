@@ -11,6 +11,7 @@ import shutil
 import numpy as np
 import pytest
 
+from smolrgpt_jax.checkpoint.load import tokenizer_files, tokenizer_from_files
 from smolrgpt_jax.data import kept, plan
 from smolrgpt_jax.data.batches import PackedRows, data_facts
 from smolrgpt_jax.data.chat import ChatTokenizer
@@ -20,6 +21,7 @@ from smolrgpt_jax.data.prepared.writer import PrepareConfig, prepare
 from smolrgpt_jax.data.records import BadRecords
 from smolrgpt_jax.data.rows import TokenisedQuestions
 from smolrgpt_jax.data.sources.formats import read_warehouse
+from smolrgpt_jax.data.trained_on import TrainedOn
 from smolrgpt_jax.errors import DataError
 from tests.data.conftest import DATA_FILES
 from tests.data.row_cases import assert_same
@@ -118,11 +120,10 @@ def test_what_other_code_made_is_made_anew(prepared, tokenizer, shape, monkeypat
     assert len(files_of(prepared / "kept")) == 4
 
 
-def test_what_a_training_was_shown_makes_no_difference(prepared, tokenizer, shape):
-    from smolrgpt_jax.data.trained_on import TrainedOn
-
+def test_a_resumed_run_finds_what_its_start_kept(prepared, tokenizer, shape):
     rows_of(prepared, tokenizer, shape)
-    rows_of(prepared, tokenizer.with_format(trained_on=TrainedOn("warehouse")), shape)
+    resumed = tokenizer_from_files(tokenizer_files(tokenizer.with_format(trained_on=TrainedOn("warehouse"))))
+    rows_of(prepared, resumed, shape)
     assert len(files_of(prepared / "kept")) == 2
 
 
