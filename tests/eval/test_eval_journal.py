@@ -22,8 +22,8 @@ def test_the_journal_lives_until_the_results_are_written(command, tmp_path, monk
     journal = tmp_path / "results" / ".run.journal"
     fail = True
 
-    def answer(model, pictures, options, folder):
-        path = journal_path(folder)
+    def answer(model, pictures, options, out):
+        path = journal_path(out)
         assert path == tmp_path / "results" / ".run.journal"
         path.parent.mkdir(exist_ok=True)
         path.write_text("kept")
