@@ -24,7 +24,7 @@ from smolrgpt_jax.config import PRESETS
 
 whole = PRESETS["smolrgpt"]
 PRESETS["few_layers"] = whole.replace(
-    vision=dataclasses.replace(whole.vision, layers=2), decoder=dataclasses.replace(whole.decoder, layers=6, vocab_size=8000)
+    vision=dataclasses.replace(whole.vision, layers=2), decoder=dataclasses.replace(whole.decoder, layers=8, vocab_size=8000)
 )
 found = {}
 for name, config, what in (("stage1", stage1_connector, "train"), ("stage3", stage3_sft, "train"), ("decode", stage3_sft, "decode")):
