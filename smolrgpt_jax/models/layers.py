@@ -171,24 +171,33 @@ def _run_in_place(body: Callable[[jax.Array, Any], jax.Array], x: jax.Array, lay
     def run(x: jax.Array, layers: Any) -> jax.Array:
         return jax.lax.scan(lambda x, layer: (body(x, layer), None), x, layers)[0]
 
-    def forward(x: jax.Array, layers: Any) -> tuple[jax.Array, Any]:
+    def forward(x: Any, layers: Any) -> tuple[jax.Array, Any]:
+        # Frozen layers pass the gradient on and get none themselves; a residual's structure is what can tell the backward pass.
+        trained = () if any(leaf.perturbed for leaf in jax.tree.leaves(layers)) else None
+        x, layers = x.value, jax.tree.map(lambda leaf: leaf.value, layers)
         x, inputs = jax.lax.scan(lambda x, layer: (body(x, layer), x), x, layers)
-        return x, (inputs, layers)
+        return x, (inputs, layers, trained)
 
     def backward(kept: Any, gradient: jax.Array) -> tuple[jax.Array, Any]:
-        inputs, layers = kept
+        inputs, layers, trained = kept
 
         def step(i: jax.Array, carry: tuple[jax.Array, Any]) -> tuple[jax.Array, Any]:
             (gradient, stack), at = carry, count - 1 - i
             given, layer = jax.tree.map(lambda a: jax.lax.dynamic_index_in_dim(a, at, keepdims=False), (inputs, stack))
             with jax.named_scope("rematted"):
-                _, back = jax.vjp(body, given, layer)
-            gradient, found = back(gradient)
-            return gradient, jax.tree.map(lambda a, g: jax.lax.dynamic_update_index_in_dim(a, g, at, 0), stack, found)
+                if trained is None:
+                    _, back = jax.vjp(lambda x: body(x, layer), given)
+                else:
+                    _, back = jax.vjp(body, given, layer)
+            gradient, *found = back(gradient)
+            for g in found:
+                stack = jax.tree.map(lambda a, g: jax.lax.dynamic_update_index_in_dim(a, g, at, 0), stack, g)
+            return gradient, stack
 
-        return jax.lax.fori_loop(0, count, step, (gradient, layers))
+        gradient, found = jax.lax.fori_loop(0, count, step, (gradient, layers))
+        return gradient, None if trained is None else found
 
-    run.defvjp(forward, backward)
+    run.defvjp(forward, backward, symbolic_zeros=True)
     return run(x, layers)
 
 
