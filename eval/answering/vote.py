@@ -99,7 +99,7 @@ def further_answers(
     model: "Model", pictures: Sequence[Picture], ballots: Ballots, options: "AnswerOptions", out: Path | None = None
 ) -> list[list[dict]]:
     """The further answers to every question, in the questions' order: dicts of answer, its text ("" where it could not
-    be asked), and order, the question's own numbers of the regions that the text calls 0, 1, ...
+    be asked), cut_off where the length cut it, and order, the question's own numbers of the regions that the text calls 0, 1, ...
 
     options: as for the first answers, but for sampling, seed and closing. The policy of `on_bad_record` is followed; what
     it has collected stays as it is, as these pictures have been read before. out: see `answer_questions`.
@@ -107,7 +107,7 @@ def further_answers(
     from smolrgpt_jax.generation.sampling import Sampling
 
     again = [[asked_again(question, ballots) for question in picture.questions] for picture in pictures]
-    texts: dict[str, str] = {}
+    given: dict[str, dict] = {}
     for part, sampling in ((REORDERED, Sampling()), (DRAWN, Sampling(ballots.temperature, 0, 1.0))):
         copies = []
         for picture, questions in zip(pictures, again):
@@ -117,9 +117,9 @@ def further_answers(
         how = dataclasses.replace(options, sampling=sampling, seed=ballots.seed, closing=None, on_bad_record=bad)
         said = answer_questions(model, copies, how, out, part)
         names = (question.id for picture in copies for question in picture.questions)
-        texts |= {name: str(described(answer)["answer"]) for name, answer in zip(names, said, strict=True)}
+        given |= {name: described(answer) for name, answer in zip(names, said, strict=True)}
     each = (found for questions in again for found in questions)
-    return [[{"answer": texts[a.question.id], "order": list(a.order)} for a in found] for found in each]
+    return [[{**given[a.question.id], "order": list(a.order)} for a in found] for found in each]
 
 
 def with_further(answers: Sequence[Answered], further: Sequence[Sequence[dict]]) -> list[Answered]:

@@ -132,6 +132,7 @@ def test_an_answer_to_reordered_masks_is_that_of_the_question_put_so(small_check
     turned = dataclasses.replace(question, regions=tuple(question.regions[i] for i in given["order"]))
     expected = generate_answers(model, [dataclasses.replace(picture, questions=(turned,))], AnswerOptions(4, 6))
     assert given["answer"] == expected[question.id].text
+    assert expected[question.id].cut_off and given["cut_off"]
 
 
 def test_the_command_scores_the_vote_and_keeps_its_answers(warehouse, tmp_path, loaded_model, monkeypatch, capsys):
@@ -190,6 +191,8 @@ def test_further_answers_follow_the_answers_they_belong_to():
     found = with_further(["one", {"answer": "two", "closing": "2"}], [[{"answer": "a", "order": []}], []])
     assert found[0] == {"answer": "one", "further": [{"answer": "a", "order": []}]}
     assert found[1] == {"answer": "two", "closing": "2", "further": []}
+    (cut,) = with_further([{"answer": "th", "cut_off": True}], [[{"answer": "fo", "cut_off": True, "order": []}]])
+    assert cut == {"answer": "th", "cut_off": True, "further": [{"answer": "fo", "cut_off": True, "order": []}]}
 
 
 def test_real_questions_list_their_masks_side_by_side():
