@@ -94,7 +94,7 @@ def make_mesh(
         raise RunError(f"mesh {dict(zip(AXES, sizes))} does not fit {len(devices)} devices")
     if sizes[0] % slices:
         raise RunError(f"the data axis of size {sizes[0]} does not divide over {slices} slices")
-    # A 16x16 torus has no axis of 64: an axis of the mesh may take a part of one.
+    # A 16x16 torus has no axis of 32: an axis of the mesh may take a part of one.
     options: dict[str, Any] = {"devices": devices, "allow_split_physical_axes": True}
     if slices > 1:
         within = (sizes[0] // slices, *sizes[1:])

@@ -1,5 +1,6 @@
 """FLOPs and collectives of a parsed program, per device and per run."""
 
+import dataclasses
 import itertools
 import math
 import re
@@ -136,12 +137,14 @@ def collectives(program: Program, slice_of: Sequence[int] = ()) -> list[Collecti
         taken = [a.bytes for o in computation.operands(instruction) if o is not None for a in o.result]
         if kind == "reduce-scatter" and taken:
             amount = sum(taken)
-        known = found.get((kind, channel))
-        if known is None or known.times < times:
-            size = len(groups[0]) if groups else 1
-            # Started and awaited apart, or in one fusion with a product that runs meanwhile.
-            hidden = kind != instruction.opcode or "async" in computation.name
-            found[kind, channel] = Collective(kind, channel, times, size, amount, spans, hidden)
+        size = len(groups[0]) if groups else 1
+        # Started and awaited apart, or in one fusion with a product that runs meanwhile.
+        hidden = instruction.opcode.endswith("-start") or "async" in computation.name
+        new = Collective(kind, channel, times, size, amount, spans, hidden)
+        known = found.get((kind, channel), new)
+        # One that steps on in every run of a loop is printed there too, and is started once.
+        once = new if times < known.times else known
+        found[kind, channel] = dataclasses.replace(once, hidden=hidden or known.hidden)
     return list(found.values())
 
 

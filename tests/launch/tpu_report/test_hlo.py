@@ -250,7 +250,62 @@ ENTRY %main (x: f32[8]) -> f32[8] {
 }
 """
     (found,) = costs.collectives(hlo.parse(text))
-    assert found.times == 2 and found.bytes == 32
+    assert found.times == 2 and found.bytes == 32 and not found.hidden
+
+
+def test_a_collective_that_steps_on_in_a_loop_is_one():
+    text = """HloModule m
+
+%async_collective_fusion.1 (p: f32[8]) -> f32[16] {
+  %p = f32[8]{0} parameter(0)
+  ROOT %r = f32[16]{0} all-gather(%p), channel_id=3, replica_groups={{0,1}}, dimensions={0}
+}
+
+%body (s: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %s = (s32[], f32[8]{0}) parameter(0)
+  %x = f32[8]{0} get-tuple-element(%s), index=1
+  %step = f32[16]{0} fusion(%x), kind=kCustom, calls=%async_collective_fusion.1
+  ROOT %t = (s32[], f32[8]{0}) tuple(%s, %x)
+}
+
+%cond (s.1: (s32[], f32[8])) -> pred[] {
+  ROOT %s.1 = (s32[], f32[8]{0}) parameter(0)
+}
+
+%wrapped_start (p.1: f32[8]) -> f32[16] {
+  %p.1 = f32[8]{0} parameter(0)
+  ROOT %r.1 = f32[16]{0} all-gather(%p.1), channel_id=3, replica_groups={{0,1}}, dimensions={0}
+}
+
+ENTRY %main (a: f32[8]) -> f32[8] {
+  %a = f32[8]{0} parameter(0)
+  %zero = s32[] constant(0)
+  %start = f32[16]{0} fusion(%a), kind=kCustom, calls=%wrapped_start
+  %state = (s32[], f32[8]{0}) tuple(%zero, %a)
+  %w = (s32[], f32[8]{0}) while(%state), condition=%cond, body=%body, backend_config={"known_trip_count":{"n":"12"}}
+  ROOT %out = f32[8]{0} get-tuple-element(%w), index=1
+}
+"""
+    (found,) = costs.collectives(hlo.parse(text))
+    assert (found.times, found.bytes, found.hidden) == (1, 64, True)
+
+
+def test_a_reduce_scatter_written_as_a_sum_and_a_slice_is_not_hidden():
+    text = """HloModule m
+
+%all-reduce-scatter.1 (p: f32[8]) -> f32[4] {
+  %p = f32[8]{0} parameter(0)
+  %r = f32[8]{0} all-reduce(%p), channel_id=3, replica_groups={{0,1}}, to_apply=%add
+  ROOT %s = f32[4]{0} slice(%r), slice={[0:4]}
+}
+
+ENTRY %main (x: f32[8]) -> f32[4] {
+  %x = f32[8]{0} parameter(0)
+  ROOT %f = f32[4]{0} fusion(%x), kind=kCustom, calls=%all-reduce-scatter.1
+}
+"""
+    (found,) = costs.collectives(hlo.parse(text))
+    assert (found.kind, found.bytes, found.hidden) == ("reduce-scatter", 32, False)
 
 
 @pytest.mark.parametrize(
