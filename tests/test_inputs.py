@@ -24,7 +24,7 @@ from smolrgpt_jax.data.prepared.reader import read_prepared
 from smolrgpt_jax.data.prepared.writer import PrepareConfig, prepare
 from smolrgpt_jax.data.rows import FileLoader, RowShape, empty_batch
 from smolrgpt_jax.data.sources.formats import read_bench, read_osd, read_smolrgpt, read_warehouse
-from smolrgpt_jax.export import runner
+from smolrgpt_jax.export import onnx_runner, runner
 from tests.odd_inputs import DEPTH, RGB, TABLES, Given
 
 SIZE, GRID = 16, 8
@@ -66,7 +66,8 @@ class Asked:
 def model(monkeypatch):
     found = Asked()
     monkeypatch.setitem(smolrgpt_jax.__dict__, "load", lambda *_, **__: found)
-    monkeypatch.setattr(runner, "ExportedModel", lambda _: found)
+    for module in (runner, onnx_runner):
+        monkeypatch.setattr(module, "ExportedModel", lambda _: found)
     return found
 
 
@@ -100,6 +101,11 @@ def predict(given: Given, model):
 
 def exported(given: Given, model):
     told(runner.main, line_of(given))
+    return model.given
+
+
+def exported_onnx(given: Given, model):
+    told(onnx_runner.main, line_of(given))
     return model.given
 
 
@@ -171,11 +177,11 @@ def smolrgpt(given: Given, model):
     return filled(read_smolrgpt(given.folder))
 
 
-PEOPLE = (python, predict, exported)
+PEOPLE = (python, predict, exported, exported_onnx)
 READERS = {
     "Pictures and depth": (*PEOPLE, page, warehouse, osd, bench, smolrgpt, prepared),
     "Masks in records and JSON files": (*PEOPLE, warehouse, osd, bench),
-    "Annotation files of COCO for `--masks`": (predict, exported),
+    "Annotation files of COCO for `--masks`": (predict, exported, exported_onnx),
     "Mask pictures": PEOPLE,
     "Boxes": (*PEOPLE, osd, bench),
 }

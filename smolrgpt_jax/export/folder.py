@@ -7,14 +7,16 @@
     parameters.safetensors, tokenizer/, manifest.json, run.py and the files that it imports
 
 Each program is one serialised `jax.export.Exported` for all platforms, called as program(parameters, inputs) with two dicts of
-arrays; the parameters lie beside the programs, not in them. run.py is `runner.py` beside this file.
+arrays; the parameters lie beside the programs, not in them. run.py is `runner.py` beside this file. Programs of ONNX: `onnx_folder.py`.
 """
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -26,15 +28,15 @@ from smolrgpt_jax.checkpoint.load import Checkpoint
 from smolrgpt_jax.checkpoint.safetensors_folder import DTYPES, write_file
 from smolrgpt_jax.data import images, inputs, masks, records, regions, workings
 from smolrgpt_jax.data.chat import END, IMAGE_TOKEN, MASK_DEPTH_TOKEN, MASK_RGB_TOKEN, START, ChatTokenizer
+from smolrgpt_jax.export import exported as shared
 from smolrgpt_jax.export import runner
+from smolrgpt_jax.export.exported import MANIFEST, TOKENIZER, digest, sha256
 from smolrgpt_jax.export.programs import ExportSettings, export_programs, stored_dtype
 from smolrgpt_jax.files import new_folder
 from smolrgpt_jax.models.smolrgpt import abstract_params
 
-# What the runner imports lies beside it.
-FILES = {"run": runner} | {
-    m.__name__.split(".")[-1]: m for m in (inputs, masks, images, records, regions, workings, errors, files)
-}
+# What a runner imports lies beside it.
+BESIDE = (shared, inputs, masks, images, records, regions, workings, errors, files)
 # What the manifest says of every export.
 HOW_TO_CALL = files.read_json(Path(__file__).with_name("manifest.json"), dict)
 
@@ -49,23 +51,39 @@ def write_export(
 
     Raises ValueError as `export_programs`, if the model has no tokenizer, or if `out` exists or cannot be written.
     """
-    if model.tokenizer is None:
-        raise ValueError("the checkpoint brings no tokenizer, and an export needs one")
-    with new_folder(out) as folder:
-        exported = export_programs(model.config, settings, model.tokenizer, on_program)
+    about = {"format": runner.FORMAT, "jax": jax.__version__, **asdict(settings)}
+    with export_folder(model, out, runner, about) as (folder, tokenizer, manifest):
+        exported = export_programs(model.config, settings, tokenizer, on_program)
         for name, program in exported.items():
             (folder / f"{name}.{runner.SUFFIX}").write_bytes(program.serialize())
         _write_parameters(folder / runner.PARAMETERS, model, settings.dtype)
-        model.tokenizer.save(folder / runner.TOKENIZER)
-        for name, source in FILES.items():
-            text = Path(str(source.__file__)).read_text(encoding="utf-8")
-            (folder / f"{name}.py").write_text(re.sub(r"from smolrgpt_jax\.(data\.)?", "from ", text), encoding="utf-8")
-        manifest = _manifest(model, model.tokenizer, settings, exported)
-        held = [file for file in sorted(folder.rglob("*")) if file.is_file()]
-        sums = {file.relative_to(folder).as_posix(): runner.sha256(file) for file in held}
-        manifest["sha256"] = sums | {runner.MANIFEST: runner.digest(manifest)}
-        (folder / runner.MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        programs = {name: _describe(name, program) for name, program in exported.items()}
+        manifest |= {"calls": HOW_TO_CALL["calls"]["jax"], "programs": programs}
     return manifest
+
+
+@contextmanager
+def export_folder(
+    model: Checkpoint, out: str | Path, runs: ModuleType, about: Mapping[str, Any]
+) -> Iterator[tuple[Path, ChatTokenizer, dict[str, Any]]]:
+    """The folder, to write programs into, the tokenizer, and the manifest, which is written with checksums at the end.
+
+    runs: what becomes run.py; about: the manifest's beginning. Raises as `write_export`.
+    """
+    if model.tokenizer is None:
+        raise ValueError("the checkpoint brings no tokenizer, and an export needs one")
+    with new_folder(out) as folder:
+        manifest = {**about, **_chat(model, model.tokenizer)}
+        yield folder, model.tokenizer, manifest
+        model.tokenizer.save(folder / TOKENIZER)
+        for name, source in {"run": runs, **{module.__name__.split(".")[-1]: module for module in BESIDE}}.items():
+            text = Path(str(source.__file__)).read_text(encoding="utf-8")
+            own = re.sub(r"from smolrgpt_jax\.((data|export)\.)?", "from ", text)
+            (folder / f"{name}.py").write_text(own, encoding="utf-8")
+        held = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+        sums = {file.relative_to(folder).as_posix(): sha256(file) for file in held}
+        manifest["sha256"] = sums | {MANIFEST: digest(manifest)}
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 
 def _write_parameters(path: Path, model: Checkpoint, dtype: str) -> None:
@@ -78,21 +96,16 @@ def _write_parameters(path: Path, model: Checkpoint, dtype: str) -> None:
             write(name, np.asarray(model.params[name]).astype(kind))
 
 
-def _manifest(
-    model: Checkpoint, tokenizer: ChatTokenizer, settings: ExportSettings, exported: Mapping[str, jax.export.Exported]
-) -> dict[str, Any]:
+def _chat(model: Checkpoint, tokenizer: ChatTokenizer) -> dict[str, Any]:
+    """What the manifest says of pictures and prompts."""
     names = ("image", "mask_rgb", "mask_depth", "eos", "pad")
     region = {"region": MASK_RGB_TOKEN + MASK_DEPTH_TOKEN, "region_names": tokenizer.format.region_names}
     turns = {"end": f"{END}\n", "assistant": f"{START}assistant\n"}
     return {
-        "format": runner.FORMAT,
-        "jax": jax.__version__,
-        **asdict(settings),
         **asdict(inputs.InputSizes.of(model.config)),
         "token_ids": {name: getattr(tokenizer, f"{name}_id") for name in names},
         "chat": {"user": f"{START}user\n", "image": IMAGE_TOKEN, **region, **turns},
-        **HOW_TO_CALL,
-        "programs": {name: _describe(name, program) for name, program in exported.items()},
+        "preprocessing": HOW_TO_CALL["preprocessing"],
     }
 
 

@@ -42,24 +42,30 @@ class ExportSettings:
     def check(self, config: SmolRGPTConfig, tokenizer: ChatTokenizer) -> None:
         """Raises ValueError for settings that make no sense, or that this model and its tokenizer cannot have."""
         unknown = [name for name in self.platforms if name not in PLATFORMS]
-        needed = tokenizer.prefix(config.image_tokens).size + tokenizer.question("")[0].size
-        asked, new, most = self.prompt_tokens, self.new_tokens, config.decoder.max_positions
-        known, vocabulary = tokenizer.vocab_size, config.decoder.vocab_size
-        short = f"prompts of {asked} tokens are too short: the picture and the chat format take {needed}"
         problems = [
             (not self.platforms, "no platform is given"),
             (unknown, f"there is no platform {', '.join(unknown)!r}, choose from {', '.join(PLATFORMS)}"),
             (self.dtype not in ("float32", "bfloat16"), f"dtype is {self.dtype!r}, must be float32 or bfloat16"),
             (self.batch is not None and self.batch < 1, f"batch is {self.batch}, must be at least 1"),
             (self.regions < 0, f"regions is {self.regions}, must be at least 0"),
-            (new < 1, f"new_tokens is {new}, must be at least 1"),
-            (known != vocabulary, f"the tokenizer has {known} tokens, the model {vocabulary}"),
-            (asked <= needed, short),
-            (asked + new > most, f"{asked} prompt tokens and {new} new ones exceed the model's {most} positions"),
+            *length_problems(self.prompt_tokens, self.new_tokens, config, tokenizer),
         ]
         for applies, problem in problems:
             if applies:
                 raise ValueError(problem)
+
+
+def length_problems(asked: int, new: int, config: SmolRGPTConfig, tokenizer: ChatTokenizer) -> list[tuple[bool, str]]:
+    """What may be wrong with prompts of `asked` tokens and answers of `new` ones: whether it is, and the sentence."""
+    needed = tokenizer.prefix(config.image_tokens).size + tokenizer.question("")[0].size
+    known, vocabulary, most = tokenizer.vocab_size, config.decoder.vocab_size, config.decoder.max_positions
+    short = f"prompts of {asked} tokens are too short: the picture and the chat format take {needed}"
+    return [
+        (new < 1, f"new_tokens is {new}, must be at least 1"),
+        (known != vocabulary, f"the tokenizer has {known} tokens, the model {vocabulary}"),
+        (asked <= needed, short),
+        (asked + new > most, f"{asked} prompt tokens and {new} new ones exceed the model's {most} positions"),
+    ]
 
 
 def make_programs(config: SmolRGPTConfig, settings: ExportSettings) -> dict[str, Program]:

@@ -13,13 +13,9 @@ This file lies in every exported folder beside the files that it imports, and ne
 
 from __future__ import annotations
 
-import argparse
 import functools
-import hashlib
-import json
-import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +25,14 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import load_file
 
-from smolrgpt_jax.data.inputs import PICTURES, InputSizes, check_left_padded, model_inputs
-from smolrgpt_jax.data.masks import MASK, resample_rle
-from smolrgpt_jax.data.workings import answer_lines
+from smolrgpt_jax.data.inputs import PICTURES, check_left_padded, model_inputs
 from smolrgpt_jax.errors import told
-from smolrgpt_jax.files import as_path, read_json
+from smolrgpt_jax.export.exported import ExportedFolder, answer, answer_questions
+
+__all__ = ["ExportedModel", "answer"]
 
 FORMAT = "smolrgpt_jax export 2"
-MANIFEST, PARAMETERS, TOKENIZER, SUFFIX = ("manifest.json", "parameters.safetensors", "tokenizer", "jax_export")
+PARAMETERS, SUFFIX = "parameters.safetensors", "jax_export"
 
 
 @dataclass(frozen=True)
@@ -49,33 +45,16 @@ class Decoding:
     cache: dict[str, jax.Array]  # each layer's keys and values, used up by the next `decode`
 
 
-class ExportedModel:
+class ExportedModel(ExportedFolder):
     """An exported folder, loaded to the default device."""
 
     def __init__(self, folder: str | Path):
         """Reads the folder; raises ValueError if it is damaged or was not exported for the default device's platform."""
-        self.folder = as_path(folder)
-        try:
-            self.manifest: dict[str, Any] = read_json(self.folder / MANIFEST)
-            form = self.manifest["format"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{self.folder} is no exported model: no readable {MANIFEST}") from error
-        if form != FORMAT:
-            raise ValueError(f"{self.folder} has the format {form!r}, this program reads {FORMAT!r}")
-        sums = self.manifest.get("sha256")
-        if not isinstance(sums, dict) or sums.get(MANIFEST, digest(self.manifest)) != digest(self.manifest):
-            raise ValueError(f"{self.folder} is damaged: {MANIFEST} is not the file that was exported")
+        super().__init__(folder, FORMAT)
         platform = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
         if platform not in self.manifest["platforms"]:
             made = ", ".join(self.manifest["platforms"])
             raise ValueError(f"{self.folder} was exported for {made}, the default device is of platform {platform}")
-        for name, expected in sums.items():
-            if not (self.folder / name).is_file():
-                raise ValueError(f"{self.folder} is damaged: {name} is missing")
-            # What reads and asks may be adapted, what it runs may not.
-            if name != MANIFEST and not name.endswith(".py") and sha256(self.folder / name) != expected:
-                raise ValueError(f"{self.folder} is damaged: {name} is not the file that was exported")
-        self.sizes = InputSizes(*(self.manifest[field.name] for field in fields(InputSizes)))
         params = {name: jnp.asarray(value) for name, value in load_file(self.folder / PARAMETERS).items()}
         self._programs = {}
         for name, described in self.manifest["programs"].items():
@@ -99,9 +78,7 @@ class ExportedModel:
         regions, longest = self.manifest["regions"], self.manifest["prompt_tokens"]
         inputs = model_inputs(self.sizes, input_ids, attention_mask, images, depths, masks, regions)
         check_left_padded(inputs["attention_mask"])
-        for row, length in enumerate(inputs["attention_mask"].sum(axis=1)):
-            if length > longest:
-                raise ValueError(f"row {row} has {length} prompt tokens, the model was exported for {longest}")
+        self.check_prompts(inputs["attention_mask"])
         pictures = {name: inputs.pop(name) for name in PICTURES if name in inputs}
         fill = {"tokens": self.manifest["token_ids"]["pad"], "attention_mask": 0, "feature_index": -1}
         missing = max(0, longest - inputs["tokens"].shape[1])
@@ -131,10 +108,7 @@ class ExportedModel:
         max_new_tokens: int | None = None,
     ) -> np.ndarray:
         """Greedy answers to left-padded prompts (arguments as in `prefill`): int32[B, max_new_tokens], eos after a row's first eos."""
-        most = self.manifest["new_tokens"]
-        count = most if max_new_tokens is None else max_new_tokens
-        if not 1 <= count <= most:
-            raise ValueError(f"{count} new tokens are asked for, the model was exported for 1 to {most}")
+        count = self.new_tokens(max_new_tokens)
         rows, eos = len(input_ids), self.manifest["token_ids"]["eos"]
         if not rows:
             raise ValueError("there is no prompt")
@@ -150,29 +124,6 @@ class ExportedModel:
                 break
             state = self.decode(state, token)
         return written
-
-    def prompt(self, question: str) -> np.ndarray:
-        """The ids of a question about a picture, int32[n], with one "<mask>" per region; needs the package tokenizers."""
-        chat = self.manifest["chat"]
-        start, *rest = question.split(MASK)
-        for number, text in enumerate(rest):
-            start += f"{number if chat['region_names'] else ''}{chat['region']}{text}"
-        picture = [self.manifest["token_ids"]["image"]] * self.manifest["image_tokens"]
-        user, asked, assistant = (
-            self._tokenizer().encode(text, add_special_tokens=False).ids
-            for text in (chat["user"], start + chat["end"], chat["assistant"])
-        )
-        return np.array([*user, *picture, *asked, *assistant], np.int32)
-
-    def text(self, ids: np.ndarray) -> str:
-        """The text of a generated row up to its first eos; needs the package tokenizers."""
-        ended = np.flatnonzero(ids == self.manifest["token_ids"]["eos"])
-        return self._tokenizer().decode(ids[: ended[0] if ended.size else None].tolist()).strip()
-
-    def _tokenizer(self) -> Any:
-        from tokenizers import Tokenizer
-
-        return Tokenizer.from_file(str(self.folder / TOKENIZER / "tokenizer.json"))
 
     def _filled_up(self, rows: Any) -> Any:
         """Rows with copies of the last one, where the model was exported for a fixed number of them."""
@@ -195,43 +146,9 @@ def _call(exported: jax.export.Exported) -> Callable[..., dict[str, jax.Array]]:
     return jax.jit(call, donate_argnums=2)
 
 
-def sha256(file: Path) -> str:
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def digest(manifest: dict[str, Any]) -> str:
-    """Of what a manifest says besides checksums."""
-    held = {name: value for name, value in manifest.items() if name != "sha256"}
-    return hashlib.sha256(json.dumps(held, sort_keys=True).encode()).hexdigest()
-
-
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.register("type", Path, as_path)
-    parser.add_argument(
-        "--model", type=Path, default=Path(__file__).parent, help="exported folder (default: this file's)"
-    )
-    # Imported here: only this needs Pillow.
-    from smolrgpt_jax.data.images import load_depth, load_rgb
-    from smolrgpt_jax.data.regions import parse_arguments, what_is_asked
-
-    args = parse_arguments(parser, arguments)
-    question, regions = what_is_asked(args)
-    model = ExportedModel(args.model)
-    side = model.sizes.image_size
-    pictures: list[Any] = [load_rgb(args.image, side)[None]]
-    if regions:
-        # Sampled here, since sampling again on the same grid changes nothing: dense masks would take as much memory as pictures.
-        masks = np.stack([resample_rle(region, model.sizes.mask_grid) for region in regions], axis=-1)
-        pictures += [load_depth(args.depth, side, beside=args.image)[None], [masks]]
-    prompt = model.prompt(question)[None]
-    ids = model.generate(prompt, np.ones_like(prompt), *pictures)[0]
-    print(answer_lines(model.text(ids)))
-    if model.manifest["token_ids"]["eos"] not in ids:
-        cut = f"the answer was cut off after {len(ids)} tokens, the most this model was exported for"
-        print(cut, file=sys.stderr)
+    answer_questions(lambda folder: ExportedModel(folder), __file__, __doc__, arguments)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import pytest
 
 from launch.train_tokenizer import train_tokenizer
 from smolrgpt_jax.export.folder import write_export
+from smolrgpt_jax.export.onnx_folder import OnnxSettings, write_onnx_export
 from smolrgpt_jax.export.programs import ExportSettings
 from smolrgpt_jax.model import Model
 
@@ -35,6 +36,16 @@ def exported(model, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("exported") / "folder"
     settings = ExportSettings(prompt_tokens=PROMPT_TOKENS, regions=REGIONS, new_tokens=NEW_TOKENS)
     write_export(model, folder, settings)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def exported_onnx(model, tmp_path_factory) -> Path:
+    """The same as ONNX."""
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    folder = tmp_path_factory.mktemp("exported") / "onnx"
+    write_onnx_export(model, folder, OnnxSettings(PROMPT_TOKENS, NEW_TOKENS))
     return folder
 
 

@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from eval.answering.one_picture import answer
+from smolrgpt_jax.export.exported import digest
 from smolrgpt_jax.export.folder import write_export
 from smolrgpt_jax.export.programs import ExportSettings
-from smolrgpt_jax.export.runner import ExportedModel, digest, main
+from smolrgpt_jax.export.runner import ExportedModel, main
 
 
 @pytest.fixture(scope="module")
