@@ -34,7 +34,8 @@ def dtype_name(text: str) -> str:
 def make_parser() -> argparse.ArgumentParser:
     parser = command_line("convert", __doc__)
     commands = parser.add_subparsers(required=True)
-    runs = {"torch-to-jax": to_jax, "jax-to-torch": to_torch, "backbones": backbones, "fresh": fresh, "verify": verify}
+    runs = {"torch-to-jax": to_jax, "jax-to-torch": to_torch, "gguf": gguf, "backbones": backbones}
+    runs |= {"fresh": fresh, "verify": verify}
     for name, verb in tomllib.loads(Path(__file__).with_name("options.toml").read_text(encoding="utf-8")).items():
         added = commands.add_parser(name, help=verb["help"])
         added.set_defaults(run=runs.get(name, inspect))
@@ -67,12 +68,22 @@ def to_torch(a: argparse.Namespace) -> None:
     print(f"{done['tensors']} tensors in {done['files']} file{'s' if done['files'] > 1 else ''}")
 
 
+def gguf(a: argparse.Namespace) -> None:
+    from convert.gguf_llama import gguf_to_llama
+
+    print(f"converting {a.source} to {a.destination}", flush=True)
+    done = gguf_to_llama(a.source, a.destination, a.dtype)
+    print(f"{done['tensors']} tensors, {done['parameters']:,} parameters, {done['tokens']:,} tokens")
+
+
 def backbones(a: argparse.Namespace) -> None:
     from convert.folders import build
+    from convert.gguf_llama import as_folder
     from convert.inspection import describe
 
     print(f"joining {a.vision} and {a.language} into {a.destination}, seed {a.seed}", flush=True)
-    build(a.vision, a.language, a.destination, tokenizer=a.tokenizer, seed=a.seed)
+    with as_folder(a.language) as language:
+        build(a.vision, language, a.destination, tokenizer=a.tokenizer, seed=a.seed)
     print(describe(a.destination))
 
 

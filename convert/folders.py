@@ -101,9 +101,9 @@ def decoder_config(folder: Path) -> DecoderConfig:
     fields = _fields("llama", path, values)
     # transformers 5 writes rope_parameters, earlier ones rope_theta and rope_scaling.
     rope = values.get("rope_parameters") or {}
-    _require(path, rope, {"rope_type": "default", "partial_rotary_factor": 1.0})
-    _require(path, values, {"rope_scaling": None})
-    _require(path, values, {"head_dim": fields["width"] // fields["heads"]}, allow_none=True)
+    require(path, rope, {"rope_type": "default", "partial_rotary_factor": 1.0})
+    require(path, values, {"rope_scaling": None})
+    require(path, values, {"head_dim": fields["width"] // fields["heads"]}, allow_none=True)
     fields["vocab_size"] += EXTRA_TOKENS
     kv_heads = values.get("num_key_value_heads")
     return DecoderConfig(
@@ -115,11 +115,11 @@ def decoder_config(folder: Path) -> DecoderConfig:
 
 def _fields(backbone: str, path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
     """Our fields of a backbone's config.json; raises CheckpointError for another architecture."""
-    _require(path, values, BACKBONES[backbone]["required"])
+    require(path, values, BACKBONES[backbone]["required"])
     return {ours: values.get(name, default) for name, (ours, default) in BACKBONES[backbone]["fields"].items()}
 
 
-def _require(path: Path, values: Mapping[str, Any], wanted: Mapping[str, Any], allow_none: bool = False) -> None:
+def require(path: Path, values: Mapping[str, Any], wanted: Mapping[str, Any], allow_none: bool = False) -> None:
     for name, value in wanted.items():
         found = values.get(name, value)
         if found != value and not (allow_none and found is None):

@@ -42,7 +42,7 @@ def test_commands_that_are_named_exist(name):
     text = (ROOT / name).read_text()
     modules = set(re.findall(r"python3? -m ([a-z]\w*(?:\.\w+)*)", text)) - {"venv", "pip", "pytest", "mkdocs"}
     assert [module for module in sorted(modules) if importlib.util.find_spec(module) is None] == []
-    commands = set(re.findall(r"(?:^|`)smolrgpt ([a-z][a-z-]*)", text, re.M))
+    commands = set(re.findall(r"(?:^|`)smolrgpt ([a-z][a-z0-9-]*)", text, re.M))
     assert sorted(commands - set(COMMANDS)) == []
 
 
