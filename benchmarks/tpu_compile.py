@@ -66,6 +66,19 @@ def table(reports: dict[str, dict]) -> str:
     return "\n\n".join(parts)
 
 
+def compile_into(
+    report: Path, config: str, topology: str, rows: int, row_tokens: int, more: Sequence[str] = ()
+) -> bool:
+    """Has a run's program compiled in a process of its own, unless its report is there; whether it is there then."""
+    if report.exists():
+        print(f"{report.stem}: there already", flush=True)
+        return True
+    report.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "launch.compile_for_tpu", f"--config={config}", f"--out={report}"]
+    command += [f"--topology={topology}", f"--config.batch_rows={rows}", f"--config.data.row_tokens={row_tokens}"]
+    return not subprocess.run([*command, *more]).returncode
+
+
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = command_line("benchmarks.tpu_compile", __doc__, only=CASES)
@@ -73,16 +86,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     a = parser.parse_args(arguments)
     results = {name: a.out / "tpu_compile" / f"{name}.json" for name in CASES}
     print(f"compiling {len(a.only)} programs into {a.out / 'tpu_compile'}; some minutes each on two cores", flush=True)
-    (a.out / "tpu_compile").mkdir(parents=True, exist_ok=True)
     failed = []
     for name in a.only:
-        if results[name].exists():
-            print(f"{name}: there already", flush=True)
-            continue
         config, topology, rows, *more = CASES[name]
-        command = [sys.executable, "-m", "launch.compile_for_tpu", f"--config={config}", f"--out={results[name]}"]
-        command += [f"--topology={topology}", f"--config.batch_rows={rows}", f"--config.data.row_tokens={ROW_TOKENS}"]
-        if subprocess.run([*command, *more]).returncode:
+        if not compile_into(results[name], config, topology, rows, ROW_TOKENS, more):
             failed.append(name)
     reports = {name: read_json(file, dict) for name, file in results.items() if file.exists()}
     if reports:

@@ -59,6 +59,8 @@ class Compute:
     remat: RematPolicy = "none"
     attention: AttentionImplementation = "xla"  # see `smolrgpt_jax.models.attention`
     scan_layers: bool = True  # the layers of a tower are one loop in the compiled program, or one after the other
+    # The most answer tokens that a row has: training makes logits for so many, 0 for all tokens of a row.
+    answers: int = 0
 
     def __post_init__(self) -> None:
         choices = {"dtype": Dtype, "remat": RematPolicy, "attention": AttentionImplementation}

@@ -22,10 +22,10 @@ class Part:
 
 
 @functools.singledispatch
-def row_parts(config: SmolRGPTConfig, tokens: int, pictures: int, regions: int) -> dict[str, Part]:
+def row_parts(config: SmolRGPTConfig, tokens: int, pictures: int, regions: int, answers: int = 0) -> dict[str, Part]:
     """The parts of a packed row of so many tokens, pictures and regions of each picture, by name.
 
-    Pictures count whether used or not; without regions there is no depth. In a causal row only half of the attention scores are
+    Logits are counted for `answers` tokens, 0 for all. Pictures count whether used or not; without regions there is no depth. In a causal row only half of the attention scores are
     needed; all are counted, as they are computed. A subclass of the configuration registers its own parts.
     """
     v, d = config.vision, config.decoder
@@ -48,7 +48,7 @@ def row_parts(config: SmolRGPTConfig, tokens: int, pictures: int, regions: int) 
         # With the token table among the inputs, the first block's too need a gradient where it is trained.
         "blocks": Part(blocks, (*features, table), ("decoder/blocks/up_proj/kernel",), blocks - down),
         "attention": Part(attention, ("blocks",), ("blocks",), attention),
-        "head": Part(2 * tokens * d.padded_vocab_size * width, ("blocks",), (table,)),
+        "head": Part(2 * (min(answers, tokens) or tokens) * d.padded_vocab_size * width, ("blocks",), (table,)),
     }
     connector = 2 * config.image_tokens * v.width * config.shuffle_factor**2 * width
     refiner = sum(2 * config.image_tokens * 4**stage * width * 4 * width for stage in range(3))

@@ -15,6 +15,8 @@ def test_forward_flops_of_the_published_model():
     assert parts["blocks"].flops == 2 * 512 * (361_824_000 - embedding - norms)
     assert parts["head"].flops == 2 * 512 * 49280 * 960
     assert parts["rgb_connector"].flops == 2 * 64 * 2_949_120
+    assert row_parts(PRESETS["smolrgpt"], 512, 1, 18, answers=256)["head"].flops == parts["head"].flops / 2
+    assert row_parts(PRESETS["smolrgpt"], 512, 1, 18, answers=576) == parts
     kernels = 3 * 4 * 960 * 960
     assert kernels + 3 * 960 + 4 * 960 == 11_065_920
     assert parts["rgb_refiner"].flops == parts["depth_refiner"].flops == 2 * (64 + 256 + 1024) * 4 * 960 * 960

@@ -154,8 +154,8 @@ make_model.register(VariantConfig, Variant)
 
 
 @flops.row_parts.register
-def _(config: VariantConfig, tokens: int, pictures: int, regions: int) -> dict[str, flops.Part]:
-    parts = flops.row_parts.dispatch(SmolRGPTConfig)(config, tokens, pictures, regions)
+def _(config: VariantConfig, tokens: int, pictures: int, regions: int, answers: int = 0) -> dict[str, flops.Part]:
+    parts = flops.row_parts.dispatch(SmolRGPTConfig)(config, tokens, pictures, regions, answers)
     if not regions:
         return parts
     for part in ("connector", "refiner"):

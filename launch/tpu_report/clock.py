@@ -20,7 +20,7 @@ PARTS = {
     r"Vision(Encoder|Block)\.": "encoder",
     r"Connector\.|pixel_shuffle": "connectors",
     r"Refiner\.|UpConv\.|mask_pooling|pool_cells|row_major|mask_cells": "refiners and mask pooling",
-    r"Decoder\.logits|loss_sums": "head and loss",
+    r"Decoder\.logits|loss_sums|at_answers": "head and loss",
     r"Decoder\.embed|SmolRGPT\.embed": "embedding",
     r"DecoderBlock\.|Decoder\.|rotate|attend_flat|flat_attention|_gradients": "decoder layers",
     r"(chain|clip_by_\w+|scale_by_\w+|partition)\.<locals>|apply_updates|global_norm": "optimiser",

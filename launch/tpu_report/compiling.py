@@ -162,6 +162,8 @@ def make_program(run: Mapping[str, Any], mesh: Mesh, what: What = "train", new_t
     config = PRESETS[run["model"]["preset"]]
     compute = run_compute(config, run, platform, run["data"]["row_tokens"])
     shape = row_shape(config, run["data"], stage.regions)
+    if what == "train":
+        compute = compute.replace(answers=shape.tokens // 2)  # see SAID
     rows, accumulation = run["batch_rows"], run["accumulation"] if what == "train" else 1
     sharding.check_batch_rows(rows, mesh, accumulation)
     strategy = run["strategy"]
@@ -192,7 +194,7 @@ def make_program(run: Mapping[str, Any], mesh: Mesh, what: What = "train", new_t
     optimizer = make_optimizer(stage, trained, SCHEDULE_STEPS, settings)
     places = sharding.optimizer_shardings(optimizer, trained, mesh, strategy)
     state = _placed(jax.eval_shape(optimizer.init, trained), places)
-    parts = row_parts(config, shape.tokens, shape.pictures, shape.regions)
+    parts = row_parts(config, shape.tokens, shape.pictures, shape.regions, compute.answers)
     return ProgramToCompile(
         jit_train_step(config, optimizer, trained, mesh, strategy, accumulation, compute),
         {"trained parameters": trained, "frozen parameters": frozen, "optimiser state": state, "batch": batch},

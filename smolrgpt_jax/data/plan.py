@@ -32,6 +32,7 @@ class Plan:
     fill: float  # share of the rows' tokens that is not padding
     questions_per_row: float  # mean
     pictures_per_row: float
+    answers: int  # the most answer tokens in one row
 
     def __str__(self) -> str:
         return (
@@ -85,7 +86,7 @@ def keep_plan(
         return {"json": np.frombuffer(text.encode(), np.uint8)}
 
     folders = sorted({str(picture.image.parent) for picture in pictures})  # which reasons name
-    found = json.loads(kept(questions.place, f"plan {shape} {folders}", make)["json"].tobytes())
+    found = json.loads(kept(questions.place, f"plan and answers {shape} {folders}", make)["json"].tobytes())
     for reason in found.pop("bad"):
         on_bad_record.reject(DataError(reason))
     rows = (tuple(PackedPicture(picture, tuple(asked)) for picture, asked in row) for row in found.pop("rows"))
@@ -204,7 +205,12 @@ class _Rows:
             fill=sum(self.tokens(*part) for parts in rows for part in parts.items()) / (total * self._shape.tokens),
             questions_per_row=sum(len(found) for parts in rows for found in parts.values()) / total,
             pictures_per_row=sum(map(len, rows)) / total,
+            answers=max((sum(map(self._answers, parts.items())) for parts in rows), default=0),
         )
+
+    def _answers(self, part: tuple[int, Sequence[int]]) -> int:
+        picture, questions = part
+        return sum(self._questions.answer_size(picture, question) for question in questions)
 
     def _move(self, row: int, picture: int, holders: list[int], moved: list[tuple[int, int, int]]) -> bool:
         """Puts a picture's questions of one row into others, those that hold the picture first; False where one finds no place."""

@@ -76,6 +76,10 @@ class TokenisedQuestions:
         index = self._first[picture] + question
         return int(self._ends[index + 1] - self._ends[index])
 
+    def answer_size(self, picture: int, question: int) -> int:
+        """How many of them are answers."""
+        return int(self[picture, question][1].sum())
+
     def digest(self, digest: Any) -> None:
         """Adds all tokens, which of them are answers, and where questions and pictures end to a digest of hashlib."""
         for array in (self._ids, self._counted, self._ends, self._first):

@@ -91,12 +91,31 @@ class SmolRGPT(nnx.Module):
         optionally depths and region_masks. Returns the intermediates of `encode`, `hidden` float[B, S, D] and
         `logits` float32[B, S, padded vocabulary].
         """
+        out = self.states(batch)
+        out["logits"] = self.decoder.logits(out["hidden"])
+        return out
+
+    def states(self, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        """What `__call__` returns, without logits."""
         out = self.encode(batch["images"], batch.get("depths"), batch.get("region_masks"))
         x = self.embed(batch["tokens"], batch["feature_index"], out["features"])
         mask = packed_attention_mask(batch["picture_ids"], batch["question_ids"])
         out["hidden"], _ = self.decoder(x, batch["positions"], mask)
-        out["logits"] = self.decoder.logits(out["hidden"])
         return out
+
+    def answer_loss(self, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        """`loss_sums` of a batch that has targets and perhaps weights; logits are made for the answers' tokens only.
+
+        A row with more of them than `compute.answers` gives NaN, as its loss is not known.
+        """
+        hidden, targets, weights = self.states(batch)["hidden"], batch["targets"], batch.get("weights")
+        most = self.compute.answers
+        if not 0 < most < targets.shape[1]:
+            return loss_sums(self.decoder.logits(hidden), targets, weights)
+        logits = self.decoder.logits(at_answers(hidden, targets, most))
+        weights = None if weights is None else at_answers(weights, targets, most)
+        losses, counts = loss_sums(logits, at_answers(targets, targets, most), weights)
+        return jnp.where(jnp.sum(targets >= 0, -1) > most, jnp.nan, losses), counts
 
 
 @functools.singledispatch
@@ -118,6 +137,19 @@ def init_params(config: SmolRGPTConfig, key: jax.Array) -> Params:
 def bind(config: SmolRGPTConfig, params: Mapping[str, jax.Array], compute: Compute = Compute()) -> SmolRGPT:
     """The model over these parameters; cheap, made to be called inside jit. Raises KeyError on missing or unexpected names."""
     return bound(make_model, config, compute, params=params)
+
+
+def at_answers(x: jax.Array, targets: jax.Array, most: int) -> jax.Array:
+    """What x, [B, S, ...], holds where there are targets, int32[B, S] with -100 for none: [B, most, ...], in order.
+
+    What is left over is filled from tokens without a target.
+    """
+    order = jnp.argsort(targets < 0, axis=1, stable=True)[:, :most]
+    if x.ndim == 2:
+        return jnp.take_along_axis(x, order, axis=1)
+    # A product with ones and zeros is exact, and so is its gradient: rows taken one by one, and added back, take longer on a TPU.
+    chosen = jax.nn.one_hot(order, x.shape[1], dtype=x.dtype)
+    return jnp.einsum("bas,bsd->bad", chosen, x, precision="highest")
 
 
 def loss_sums(logits: jax.Array, targets: jax.Array, weights: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:

@@ -23,6 +23,8 @@ from smolrgpt_jax.errors import CheckpointError, DataError, RunError
 from smolrgpt_jax.models.attention import resolve_attention
 from smolrgpt_jax.training.stages import Stage
 
+ANSWER_STEP = 64
+
 
 @contextlib.contextmanager
 def naming(setting: str) -> Iterator[None]:
@@ -140,6 +142,11 @@ def read_rows(
     for packed in rows if replicated else ():
         packed.bad = BadRecords("error")
     return rows, [picture for pictures in found for picture in pictures]
+
+
+def most_answers(rows: Sequence[PackedRows]) -> int:
+    """`Compute.answers` for these rows: the most answer tokens of one of them, up to a multiple of ANSWER_STEP for few different programs."""
+    return -(-max(packed.plan.answers for packed in rows) // ANSWER_STEP) * ANSWER_STEP
 
 
 def run_lengths(run: Mapping[str, Any], rows: Sequence[PackedRows]) -> tuple[int, int]:

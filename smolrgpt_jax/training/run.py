@@ -26,7 +26,15 @@ from smolrgpt_jax.errors import RunError
 from smolrgpt_jax.files import as_path, write_json
 from smolrgpt_jax.flops import row_parts, train_flops
 from smolrgpt_jax.models.smolrgpt import Params, abstract_params, init_params
-from smolrgpt_jax.training.data import check_shared_memory, naming, read_rows, read_start, run_compute, run_lengths
+from smolrgpt_jax.training.data import (
+    check_shared_memory,
+    most_answers,
+    naming,
+    read_rows,
+    read_start,
+    run_compute,
+    run_lengths,
+)
 from smolrgpt_jax.training.metrics import SPEED, MetricsWriter, Speed, StepsTrace, counts
 from smolrgpt_jax.training.optimizer import OptimizerConfig, make_optimizer, schedules
 from smolrgpt_jax.training.settings import OWN, check_values, differences, flat, plain
@@ -96,6 +104,7 @@ class Run:
             Selection(settings["best_metric"]).check(self.validation.columns)
         elif settings["patience"] or settings["validation_answers"]:
             raise RunError("config.patience and config.validation_answers need config.validation_sources")
+        self.compute = self.compute.replace(answers=most_answers(self.rows))
         self.share = sharding.process_rows(self.mesh, settings["batch_rows"])
         self.facts = data_facts(self.rows, "training")
         if self.validation:
@@ -261,7 +270,7 @@ def _run_steps(
     train_step = jit_train_step(
         config, this.optimizer, state.trained, this.mesh, run["strategy"], run["accumulation"], this.compute
     )
-    parts = row_parts(config, this.shape.tokens, this.shape.pictures, this.shape.regions)
+    parts = row_parts(config, this.shape.tokens, this.shape.pictures, this.shape.regions, this.compute.answers)
     step_flops = train_flops(parts, state.trained) * run["batch_rows"]
     speed = Speed(this.mesh.devices.size, run["batch_rows"] / len(this.share), step_flops, this.mesh.local_devices[0])
     tokenizer: Any = this.start.tokenizer

@@ -12,7 +12,7 @@ from smolrgpt_jax import sharding
 from smolrgpt_jax.chips import compiler_options
 from smolrgpt_jax.config import Compute, SmolRGPTConfig
 from smolrgpt_jax.models.layers import as_parameters, working_copy
-from smolrgpt_jax.models.smolrgpt import Params, bind, loss_sums
+from smolrgpt_jax.models.smolrgpt import Params, bind
 from smolrgpt_jax.sharding import Strategy, constrain_batch
 
 Batch = Mapping[str, jax.Array]
@@ -27,8 +27,7 @@ def batch_loss(
 
     batch: as in `SmolRGPT.__call__` with targets int32[B, S], and weights float32[B, S] of the tokens in both sums; 1 without.
     """
-    logits = bind(config, {**trained, **frozen}, compute)(batch)["logits"]
-    losses, counts = loss_sums(logits, batch["targets"], batch.get("weights"))
+    losses, counts = bind(config, {**trained, **frozen}, compute).answer_loss(batch)
     return jnp.sum(losses), jnp.sum(counts)
 
 

@@ -24,7 +24,7 @@ from smolrgpt_jax.generation.answers import generate_answers
 from smolrgpt_jax.generation.engine import AnswerOptions
 from smolrgpt_jax.model import Model
 from smolrgpt_jax.models.smolrgpt import Params
-from smolrgpt_jax.training.data import naming, read_rows
+from smolrgpt_jax.training.data import most_answers, naming, read_rows
 from smolrgpt_jax.training.step import Batch, batch_loss, gathered
 
 LOSS = "validation_loss"
@@ -71,6 +71,7 @@ class Validation:
         with naming("validation_sources"):
             asked: dict[str, Any] = {"shape": shape, "replicated": sharding.is_replicated(mesh)}
             self.rows, pictures = read_rows(data, run["validation_sources"], start, bad, **asked)
+        compute = compute.replace(answers=most_answers(self.rows))
         # The plan is sorted by size.
         chosen = spread(sum(map(len, self.rows)), run["validation_rows"])
         self._order = Order(run["batch_rows"], seed=0, chosen=chosen)

@@ -53,6 +53,8 @@ def test_plan_holds_every_usable_question_once_within_the_limits(data, places, r
         for part in row:
             slots = {region for j in part.questions for region in pictures[part.picture].questions[j].regions}
             assert part.questions and len(slots) <= regions
+    answers = [sum(int(questions[p.picture, j][1].sum()) for p in row for j in p.questions) for row in plan.rows]
+    assert plan.answers == max(answers, default=0)
     if plan.rows:
         assert plan.fill == pytest.approx(used / tokens / len(plan.rows))
         assert plan.questions_per_row == pytest.approx(len(found) / len(plan.rows))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from smolrgpt_jax.checkpoint.mapping import entries
+from smolrgpt_jax.config import Compute
 from smolrgpt_jax.training.optimizer import OptimizerConfig, make_optimizer, schedules
 from smolrgpt_jax.training.stages import STAGES
 from smolrgpt_jax.training.step import gradients, make_train_step
@@ -92,6 +93,21 @@ def test_optimizer_state_is_only_for_trained_parameters(golden):
     state = make_optimizer(stage, trained, STEPS, OptimizerConfig()).init(trained)
     size = sum(x.size for x in jax.tree.leaves(state))
     assert size < 2 * sum(v.size for v in trained.values()) + 10
+
+
+def test_logits_of_answers_alone_give_the_same_gradients(golden):
+    _, trained, frozen = setting(golden, "sft")
+    batch = golden.batch()
+    batch["weights"] = np.linspace(0.5, 2, batch["targets"].size, dtype=np.float32).reshape(batch["targets"].shape)
+    most = int((np.asarray(batch["targets"]) >= 0).sum(1).max())
+    assert most < batch["targets"].shape[1]
+    whole, loss = gradients(golden.model.config, trained, frozen, batch)
+    few, loss_of_few = gradients(golden.model.config, trained, frozen, batch, compute=Compute(answers=most))
+    np.testing.assert_allclose(loss_of_few, loss, rtol=1e-6)
+    for name in whole:
+        np.testing.assert_allclose(few[name], whole[name], atol=1e-5 * float(np.abs(whole[name]).max()), err_msg=name)
+    _, lost = gradients(golden.model.config, trained, frozen, batch, compute=Compute(answers=most - 1))
+    assert np.isnan(lost), "an answer was left out silently"
 
 
 def test_accumulation_does_not_change_gradients(golden):

@@ -321,6 +321,13 @@ def test_a_picture_that_several_processes_read_is_never_left_out(data, tmp_path,
     assert made.validation.rows[0].bad.policy == "error"
 
 
+def test_a_run_makes_logits_for_the_answers_of_its_fullest_row(data, tmp_path):
+    made = loop.Run(run_config(data), tmp_path / "run", None, None)
+    answers = [int((packed.batch([i])["targets"] >= 0).sum()) for packed in made.rows for i in range(len(packed))]
+    assert max(answers) <= made.compute.answers < max(answers) + 64
+    assert made.compute.answers < made.shape.tokens
+
+
 def test_a_truncated_picture_is_reported_and_left_out_under_that_policy(data, tmp_path, capsys):
     name = truncate_a_picture(data, tmp_path / "data")
     run = run_config(tmp_path / "data", validation_sources={})

@@ -1,0 +1,219 @@
+"""Training time per question: the PyTorch release's way, and packed rows, from the same weights."""
+
+import dataclasses
+import multiprocessing
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import numpy as np
+
+from benchmarks.shared import SIZES, TOKENIZER, make_questions, markdown, progress, show
+from convert.torch_model import TorchModel, left_padded, load_torch, random_torch
+from eval.command_line import command_line
+from launch.demo import speed
+from smolrgpt_jax.checkpoint.load import read_checkpoint
+from smolrgpt_jax.config import Compute, SmolRGPTConfig
+from smolrgpt_jax.data.batches import PackedRows
+from smolrgpt_jax.data.chat import ChatTokenizer
+from smolrgpt_jax.data.images import load_depth, load_rgb
+from smolrgpt_jax.data.masks import decode
+from smolrgpt_jax.data.records import Picture
+from smolrgpt_jax.data.rows import RowShape
+from smolrgpt_jax.errors import RunError, told
+from smolrgpt_jax.flops import row_parts, train_flops
+from smolrgpt_jax.models.smolrgpt import abstract_params
+from smolrgpt_jax.training.data import most_answers
+from smolrgpt_jax.training.optimizer import OptimizerConfig, make_optimizer, schedules
+from smolrgpt_jax.training.stages import STAGES
+from smolrgpt_jax.training.step import make_train_step
+
+STAGE = STAGES["sft"]
+OPTIMIZER = OptimizerConfig()
+PLANNED = 100  # steps of the schedule
+ROW_PICTURES, ROW_REGIONS = 2, 18
+TOLERANCE = 1e-3  # of the losses
+# Of the two sides: seconds and loss of every step.
+Steps = list[tuple[float, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What both sides train on: a checkpoint's folder, and the pictures whose questions fill `rows` packed rows."""
+
+    checkpoint: Path
+    pictures: list[Picture]
+    rows: int
+    steps: int
+    row_tokens: int
+    max_length: int  # of PyTorch's padded rows
+    micro_batch: int  # questions whose gradients PyTorch takes at once
+    remat: str
+
+    @property
+    def questions(self) -> int:
+        return sum(len(picture.questions) for picture in self.pictures)
+
+
+def middle_rows(config: SmolRGPTConfig, pictures: Sequence[Picture], tokens: int, count: int) -> list[Picture]:
+    """The pictures, with their questions, of `count` rows from the middle of the plan, which is sorted by size."""
+    packed = PackedRows(pictures, ChatTokenizer.load(TOKENIZER), shape_of(config, tokens))
+    begin = max(0, (len(packed) - count) // 2)
+    parts = [part for row in packed.plan.rows[begin : begin + count] for part in row]
+    found: dict[int, list[int]] = {}
+    for part in parts:
+        found.setdefault(part.picture, []).extend(part.questions)
+    return [
+        dataclasses.replace(pictures[index], questions=tuple(pictures[index].questions[n] for n in sorted(numbers)))
+        for index, numbers in found.items()
+    ]
+
+
+def shape_of(config: SmolRGPTConfig, tokens: int) -> RowShape:
+    return RowShape(tokens, ROW_PICTURES, ROW_REGIONS, config.image_tokens, config.vision.image_size, config.mask_grid)
+
+
+def torch_batches(model: TorchModel, work: Work) -> Iterator[tuple[tuple[Any, ...], np.ndarray]]:
+    """Micro-batches of one padded row per question, each with its own picture, and their targets."""
+    config, tokenizer = model.config, ChatTokenizer.load(TOKENIZER)
+    size, vocab = config.vision.image_size, config.decoder.vocab_size
+    features = {tokenizer.image_id: vocab - 3, tokenizer.mask_rgb_id: vocab - 2, tokenizer.mask_depth_id: vocab - 1}
+    prefix = tokenizer.prefix(config.image_tokens)
+    asked = [(picture, question) for picture in work.pictures for question in picture.questions]
+    for begin in range(0, len(asked), work.micro_batch):
+        pictures, questions = zip(*asked[begin : begin + work.micro_batch])
+        spoken = [tokenizer.question(question.prompt, question.answer) for question in questions]
+        rows = [np.concatenate([prefix, rest]) for rest, _ in spoken]
+        ids, mask = left_padded(rows, tokenizer.pad_id, work.max_length)
+        targets = np.full(ids.shape, -100, np.int64)
+        for row, (rest, answer) in zip(range(len(ids)), spoken):
+            count = len(rest) - answer
+            targets[row, -count - 1 : -1] = ids[row, -count:]
+        ids = np.vectorize(lambda token: features.get(token, token))(ids)
+        images = np.stack([load_rgb(picture.image, size) for picture in pictures])
+        depths = np.stack([load_depth(picture.depth, size) for picture in pictures])
+        masks = [np.stack([decode(region) for region in question.regions], axis=-1) for question in questions]
+        yield (ids, mask, images, depths, masks), targets
+
+
+def train_with_torch(work: Work) -> Steps:
+    """Steps as the release takes them: a row per question, gradients of micro-batches added up, clipping, AdamW."""
+    model = load_torch(work.checkpoint)
+    torch = model.torch
+    for part in (model.vision, model.decoder):
+        part.set_attn_implementation("sdpa")
+    model.vision.requires_grad_(False)
+    trained = [p for p in model.network.parameters() if p.requires_grad]
+    settings = {"betas": (OPTIMIZER.b1, OPTIMIZER.b2), "eps": OPTIMIZER.eps, "weight_decay": OPTIMIZER.weight_decay}
+    optimizer = torch.optim.AdamW(trained, **settings)
+    rate = schedules(STAGE, PLANNED, OPTIMIZER)["decoder"]
+    batches = list(torch_batches(model, work))
+    total = sum(int((targets >= 0).sum()) for _, targets in batches)
+    found: Steps = []
+    for step in range(work.steps):
+        began, loss = time.perf_counter(), 0.0
+        optimizer.zero_grad()
+        for arguments, targets in batches:
+            logits = model.outputs(*arguments)["logits"].flatten(0, 1)
+            part = torch.nn.functional.cross_entropy(logits, torch.tensor(targets).flatten(), reduction="sum") / total
+            part.backward()
+            loss += float(part)
+        torch.nn.utils.clip_grad_norm_(trained, OPTIMIZER.clip_norm)
+        optimizer.param_groups[0]["lr"] = float(rate(step))
+        optimizer.step()
+        found.append((time.perf_counter() - began, loss))
+    return found
+
+
+def train_packed(work: Work) -> Steps:
+    """Steps of the same questions in packed rows."""
+    jax.config.update("jax_default_matmul_precision", "highest")
+    start = read_checkpoint(work.checkpoint)
+    config, tokenizer = start.config, ChatTokenizer.load(TOKENIZER)
+    packed = PackedRows(work.pictures, tokenizer, shape_of(config, work.row_tokens))
+    batch = jax.device_put(packed.batch(range(len(packed))))
+    params = {name: jax.device_put(np.asarray(value, np.float32)) for name, value in start.params.items()}
+    names = STAGE.trained(params)
+    optimizer = make_optimizer(STAGE, names, PLANNED, OPTIMIZER)
+    trained = {name: params.pop(name) for name in names}
+    state = jax.jit(optimizer.init)(trained)
+    compute = Compute.of(config, remat=work.remat, answers=most_answers([packed]))
+    step = jax.jit(make_train_step(config, optimizer, compute=compute), donate_argnums=(0, 2))
+    found: Steps = []
+    for number in range(work.steps + 1):
+        began = time.perf_counter()
+        if number == 0:
+            step = step.lower(trained, params, state, batch).compile()
+            continue
+        trained, state, metrics = step(trained, params, state, batch)
+        found.append((0.0, float(metrics["loss"])))
+        jax.block_until_ready(trained)
+        found[-1] = (time.perf_counter() - began, found[-1][1])
+    return found
+
+
+def in_turns(work: Work, rounds: int) -> dict[str, list[Steps]]:
+    """Both sides, each in a process of its own, one after the other."""
+    found: dict[str, list[Steps]] = {"PyTorch": [], "packed": []}
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as pool:
+        for _ in range(rounds):
+            for name, train in (("PyTorch", train_with_torch), ("packed", train_packed)):
+                steps = pool.submit(train, work).result()
+                found[name].append(steps)
+                told = ", ".join(f"{seconds:.1f} s (loss {loss:.5f})" for seconds, loss in steps)
+                progress(f"{name}: steps of {work.questions} questions took {told}")
+    return found
+
+
+def table(work: Work, found: dict[str, list[Steps]]) -> str:
+    """Seconds per question of the fastest step of each side but the first, their ratio, and the losses."""
+    per_question = {
+        name: min(seconds for steps in runs for seconds, _ in steps[1:]) / work.questions
+        for name, runs in found.items()
+    }
+    rows = [
+        f"{name} | {work.questions} | {seconds:.3g} | {per_question['PyTorch'] / seconds:.2f} x | "
+        + ", ".join(f"{loss:.5f}" for _, loss in found[name][0])
+        for name, seconds in per_question.items()
+    ]
+    return markdown("training | questions in a step | seconds per question | speed-up | losses of the steps", rows)
+
+
+@told()
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Exits with 1 if the losses differ."""
+    a = command_line("benchmarks.train", __doc__, size=SIZES).parse_args(arguments)
+    config = SIZES[a.size]
+    if a.steps < 2:
+        raise RunError("--steps must be 2 or more: the first is not timed")
+    with tempfile.TemporaryDirectory(prefix="train-") as folder:
+        pictures = make_questions(Path(folder) / "data", a.scenes, mix="published")
+        random_torch(config, 0).save(Path(folder) / "checkpoint")
+        chosen = middle_rows(config, pictures, a.row_tokens, a.rows)
+        work = Work(
+            Path(folder) / "checkpoint", chosen, a.rows, a.steps, a.row_tokens, a.max_length, a.micro_batch, a.remat
+        )
+        print(
+            f"training {a.steps} steps of {work.questions} questions with a random model of size {a.size}", flush=True
+        )
+        found = in_turns(work, a.rounds)
+    parts = row_parts(config, a.row_tokens, ROW_PICTURES, ROW_REGIONS, a.row_tokens // 2)
+    needed = train_flops(parts, STAGE.trained(abstract_params(config))) * work.rows / work.questions / 1e9
+    measured = speed()
+    floor = f"At {measured:.0f} GFLOP/s, a float32 product's, the {needed:.0f} GFLOP of a question in such rows take "
+    show(f"{table(work, found)}\n\n{floor}{needed / measured:.3g} s.", a.out)
+    losses = [np.array([loss for _, loss in runs[0]]) for runs in found.values()]
+    if np.abs(losses[0] - losses[1]).max() > TOLERANCE * np.abs(losses[0]).max():
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()
