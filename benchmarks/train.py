@@ -18,7 +18,6 @@ import numpy as np
 from benchmarks.shared import SIZES, TOKENIZER, make_questions, markdown, progress, show
 from convert.torch_model import TorchModel, left_padded, load_torch, random_torch
 from eval.command_line import command_line
-from launch.demo import speed
 from smolrgpt_jax.checkpoint.load import read_checkpoint
 from smolrgpt_jax.config import Compute, SmolRGPTConfig
 from smolrgpt_jax.data.batches import PackedRows
@@ -28,7 +27,7 @@ from smolrgpt_jax.data.masks import decode
 from smolrgpt_jax.data.records import Picture
 from smolrgpt_jax.data.rows import RowShape
 from smolrgpt_jax.errors import RunError, told
-from smolrgpt_jax.flops import row_parts, train_flops
+from smolrgpt_jax.flops import product_speed, row_parts, train_flops
 from smolrgpt_jax.models.smolrgpt import abstract_params
 from smolrgpt_jax.training.data import most_answers
 from smolrgpt_jax.training.optimizer import OptimizerConfig, make_optimizer, schedules
@@ -207,7 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         found = in_turns(work, a.rounds)
     parts = row_parts(config, a.row_tokens, ROW_PICTURES, ROW_REGIONS, a.row_tokens // 2)
     needed = train_flops(parts, STAGE.trained(abstract_params(config))) * work.rows / work.questions / 1e9
-    measured = speed()
+    measured = product_speed()
     floor = f"At {measured:.0f} GFLOP/s, a float32 product's, the {needed:.0f} GFLOP of a question in such rows take "
     show(f"{table(work, found)}\n\n{floor}{needed / measured:.3g} s.", a.out)
     losses = [np.array([loss for _, loss in runs[0]]) for runs in found.values()]

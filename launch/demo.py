@@ -2,7 +2,6 @@
 
 import logging
 import time
-import timeit
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,20 +27,12 @@ RESULTS = ("metrics.json", "report.html", "predictions.json")
 REAL = Path("tests/data_files/real_warehouse")  # eleven published records, one of them with its picture
 
 
-def speed() -> float:
-    """The best of eight products of two float32[2048, 2048], in GFLOP/s."""
-    import jax
-
-    square, matrix = jax.jit(lambda matrix: matrix @ matrix), jax.numpy.ones((2048, 2048))
-    seconds = timeit.repeat(lambda: square(matrix).block_until_ready(), number=1, repeat=8)
-    return 2e-9 * 2048**3 / min(seconds)
-
-
 def run(workdir: Path, seed: int) -> None:
     """Runs every step that is not done yet and prints the table; raises ValueError or OSError with one sentence."""
     from eval.scoring.in_training import WAREHOUSE_SCORES
     from smolrgpt_jax import load
     from smolrgpt_jax.checkpoint.load import write_start
+    from smolrgpt_jax.flops import product_speed
     from smolrgpt_jax.generation.engine import AnswerOptions
     from smolrgpt_jax.training.run import train
 
@@ -53,7 +44,7 @@ def run(workdir: Path, seed: int) -> None:
     stages = ", ".join(demo.STAGES)
     print(f"demo in {workdir}: a procedural warehouse, the stages {stages}, evaluation, report", flush=True)
     if not data.exists():
-        found = speed()
+        found = product_speed()
         print(f"{found:.0f} GFLOP/s in a float32 product: about {4 + 2000 / found:.0f} minutes", flush=True)
     ensure_warehouse(data, WarehouseConfig(seed=seed, **demo.WAREHOUSE))
     if not start.exists():

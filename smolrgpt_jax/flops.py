@@ -1,6 +1,7 @@
 """Floating-point operations of the model by its sizes: matrix products only, two per multiply-add."""
 
 import functools
+import timeit
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -78,3 +79,12 @@ def train_flops(parts: Mapping[str, Part], trained: Collection[str], remat: Rema
         operands = sum(any(map(has_gradient, operand)) for operand in (part.left, part.right))
         total += part.flops * (1 + operands) + part.again * (remat == "full" and has_gradient(name))
     return total
+
+
+def product_speed() -> float:
+    """The best of eight products of two float32[2048, 2048], in GFLOP/s."""
+    import jax
+
+    square, matrix = jax.jit(lambda matrix: matrix @ matrix), jax.numpy.ones((2048, 2048))
+    seconds = timeit.repeat(lambda: square(matrix).block_until_ready(), number=1, repeat=8)
+    return 2e-9 * 2048**3 / min(seconds)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from smolrgpt_jax import flops
 from smolrgpt_jax.config import PRESETS
 from smolrgpt_jax.flops import row_parts, train_flops
 
@@ -30,3 +33,8 @@ def test_what_feeds_nothing_trained_has_no_backward():
     refiner = train_flops(parts, ("depth_refiner/up1/kernel",)) - sum(forward.values())
     after = forward["depth_pooling"] + forward["blocks"] + 2 * forward["attention"] + forward["head"]
     assert refiner == forward["depth_refiner"] + after
+
+
+def test_the_speed_is_that_of_a_product_of_2048x2048(monkeypatch):
+    monkeypatch.setattr(flops.timeit, "repeat", lambda product, number, repeat: [0.2, 0.1])
+    assert flops.product_speed() == pytest.approx(171.8, abs=0.1)  # 2 * 2048^3 operations in 0.1 s
