@@ -19,7 +19,7 @@ def candidates(run: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
     yield changed("as given")
     for policy in get_args(RematPolicy):
-        if policy != run["model"]["remat"]:
+        if policy != run["model"]["remat"].replace("auto", "full"):
             yield changed(f"remat {policy}", model={**run["model"], "remat": policy})
     for strategy in get_args(Strategy):
         if strategy != run["strategy"]:

@@ -82,12 +82,15 @@ def check_shared_memory(config: SmolRGPTConfig, run: Mapping[str, Any], regions:
 def run_compute(config: SmolRGPTConfig, run: Mapping[str, Any], platform: str, row_tokens: int) -> Compute:
     """How a run computes the model on devices of a platform ("tpu", "gpu", "cpu"), in rows of so many tokens.
 
+    Under remat "auto" all is computed again, until the shape of the rows is known (see `memory.choose_remat`).
+
     Raises ValueError for an attention that the platform does not have.
     """
     model = run["model"]
     heads = (config.vision.width // config.vision.heads, config.decoder.head_dim)
     attention = resolve_attention(model["attention"], platform, row_tokens, model["compute_dtype"], heads)
-    return Compute.of(config, dtype=model["compute_dtype"], remat=model["remat"], attention=attention)
+    remat = "full" if model["remat"] == "auto" else model["remat"]
+    return Compute.of(config, dtype=model["compute_dtype"], remat=remat, attention=attention)
 
 
 def row_shape(

@@ -35,6 +35,7 @@ from smolrgpt_jax.training.data import (
     run_compute,
     run_lengths,
 )
+from smolrgpt_jax.training.memory import choose_remat
 from smolrgpt_jax.training.metrics import SPEED, MetricsWriter, Speed, StepsTrace, counts
 from smolrgpt_jax.training.optimizer import OptimizerConfig, make_optimizer, schedules
 from smolrgpt_jax.training.settings import OWN, check_values, differences, flat, plain
@@ -105,6 +106,20 @@ class Run:
         elif settings["patience"] or settings["validation_answers"]:
             raise RunError("config.patience and config.validation_answers need config.validation_sources")
         self.compute = self.compute.replace(answers=most_answers(self.rows))
+        if settings["model"]["remat"] == "auto":
+            parameters = abstract_params(start.config)
+            # In float32: gradients, the optimiser's two moments, and all parameters.
+            kept = 4 * sum(p.size for p in parameters.values())
+            kept += 12 * sum(parameters[name].size for name in self.stage.trained(parameters))
+            remat = choose_remat(
+                start.config,
+                self.shape,
+                settings["batch_rows"] // sharding.batch_ways(self.mesh) // settings["accumulation"],
+                self.compute,
+                kept,
+                self.mesh.local_devices[0],
+            )
+            self.compute = self.compute.replace(remat=remat)
         self.share = sharding.process_rows(self.mesh, settings["batch_rows"])
         self.facts = data_facts(self.rows, "training")
         if self.validation:
@@ -124,6 +139,8 @@ class Run:
         self.print_bad()
         trained = self.stage.trained(parameters)
         print(f"  training {len(trained)} of {len(parameters)} parameter arrays; the others are frozen")
+        compute = self.compute
+        print(f"  computing in {compute.dtype}, attention {compute.attention}, remat {compute.remat}")
         print(f"  all settings: {self.workdir / SETTINGS_FILE}")
 
     def print_bad(self) -> None:

@@ -84,7 +84,13 @@ class Setting:
 # What settings.toml calls the numbers, or the names, that a setting may be.
 ALLOWED: dict[str, Range | Collection[str]] = {
     **{numbers.what: numbers for numbers in (POSITIVE, AT_LEAST_0, AT_LEAST_1, SHARE, DECAY)},
-    **{"seeds": SEED, "stages": STAGES, "presets": PRESETS, "dtypes": get_args(Dtype), "remat": get_args(RematPolicy)},
+    **{
+        "seeds": SEED,
+        "stages": STAGES,
+        "presets": PRESETS,
+        "dtypes": get_args(Dtype),
+        "remat": ("auto", *get_args(RematPolicy)),
+    },
     **{"depth modes": DEPTH_MODES, "policies": BadRecords.POLICIES},
 }
 _FILE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
