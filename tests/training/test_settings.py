@@ -101,7 +101,7 @@ def changed(name: str, value) -> dict:
         ("data.weights", {"a": 1.0}, "config.data.weights has 'a', which is not in config.data.sources"),
         ("data.on_bad_record", "foo", "config.data.on_bad_record 'foo' is not one of error, report"),
         ("data.depth_mode", "foo", "config.data.depth_mode 'foo' is not one of training, submission"),
-        ("model.remat", "foo", "config.model.remat 'foo' is not one of none, dots, full"),
+        ("model.remat", "foo", "config.model.remat 'foo' is not one of auto, none, dots, full"),
         ("model.compute_dtype", "float8", "config.model.compute_dtype 'float8' is not one of float32, bfl"),
     ],
 )
