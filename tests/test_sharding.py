@@ -8,6 +8,7 @@ import types
 import jax
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from smolrgpt_jax import sharding
@@ -122,3 +123,44 @@ def test_eight_devices_compute_what_one_does(golden, shape):
         np.testing.assert_allclose(
             ours[name], theirs[name], atol=1e-4 * float(np.abs(theirs[name]).max()), err_msg=name
         )
+
+
+class Device:
+    """One of a process, as seen from process `own`."""
+
+    platform = "cpu"
+
+    def __init__(self, id: int, process: int, own: int):
+        self.id, self.process_index = id, process
+        self.client = types.SimpleNamespace(process_index=lambda: own)
+
+
+@pytest.mark.parametrize(
+    ("shape", "processes", "parts"),
+    [
+        ((4, 1, 1), "0011", ["01", "23"]),
+        ((1, 4, 1), "0011", ["01", "23"]),
+        ((2, 2, 1), "0101", ["02", "13"]),
+        ((4, 1, 1), "1100", ["23", "01"]),
+        ((2, 1, 2), "0011", ["0", "1"]),
+        ((1, 1, 4), "0011", ["0", "0"]),
+        ((2, 1, 4), "00112233", ["0", "0", "1", "1"]),
+        ((2, 2, 2), "01010101", ["0123", "0123"]),
+        ((2, 2, 2), "01230123", ["02", "02", "13", "13"]),
+        ((2, 2, 2), "00123344", ["0", "1", "1", "2", "3"]),
+    ],
+    ids=lambda value: str(value).replace(" ", ""),
+)
+def test_a_process_builds_the_rows_of_its_devices_and_replicas_the_same_ones(shape, processes, parts):
+    """processes: that of each device in the mesh's order; parts: of the batch, with a device of each process."""
+    for own, held in enumerate(parts):
+        devices = [Device(number, int(process), own) for number, process in enumerate(processes)]
+        mesh = Mesh(np.array(devices).reshape(shape), sharding.AXES)
+        size = 24 // sharding.batch_ways(mesh)
+        expected = np.concatenate([int(part) * size + np.arange(size) for part in held])
+        np.testing.assert_array_equal(sharding.process_rows(mesh, 24), expected)
+        # Row by row it is what JAX says of the device.
+        places = sharding.batch_sharding(mesh).devices_indices_map((24,))
+        found = {row for device, (rows,) in places.items() if device.process_index == own for row in range(24)[rows]}
+        assert found == set(expected)
+        assert sharding.is_replicated(mesh) == (sum(map(len, parts)) > sharding.batch_ways(mesh))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from eval.scoring.blind import BlindBaseline, read_training_questions
 from eval.warehouse import main
 from smolrgpt_jax.checkpoint.fingerprint import params_fingerprint
 from smolrgpt_jax.data.chat import ChatTokenizer
+from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
 from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.generation.answers import GeneratedAnswer
@@ -97,6 +99,16 @@ def test_results_of_an_earlier_run_are_replaced_and_other_files_kept(warehouse, 
     main(["--checkpoint", "anywhere", "--data", str(warehouse), "--out", str(tmp_path / "out"), "--limit", "5"])
     assert read(tmp_path / "out", "metrics.json")["questions"] == 5
     assert (tmp_path / "out" / "note.txt").read_text() == "mine"
+
+
+def test_a_limit_asks_of_all_of_a_file_that_is_sorted_by_category(warehouse, tmp_path, fake_model):
+    records = [read(warehouse, "val.json")[5 * place] for place in range(4)]
+    assert [record["category"] for record in records] == list(WAREHOUSE_CATEGORIES)
+    many = [{**record, "id": f"{record['id']} {n}"} for record in records for n in range(8)]
+    (warehouse / "val.json").write_text(json.dumps(many), encoding="utf-8")
+    main(command_line(warehouse, tmp_path, "--limit", "8"))
+    asked = Counter(item["category"] for item in read(tmp_path / "out", "predictions.json"))
+    assert asked == dict.fromkeys(WAREHOUSE_CATEGORIES, 2)
 
 
 def test_an_interrupted_command_says_how_to_go_on(warehouse, tmp_path, loaded_model, monkeypatch):

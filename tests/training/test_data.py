@@ -20,7 +20,7 @@ from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.records import BadRecords
 from smolrgpt_jax.errors import CheckpointError, RunError
 from smolrgpt_jax.models.smolrgpt import abstract_params
-from smolrgpt_jax.training.data import check_shared_memory, read_rows
+from smolrgpt_jax.training.data import check_shared_memory, read_rows, run_compute
 from smolrgpt_jax.training.data import read_start as read
 from smolrgpt_jax.training.stages import STAGES
 from tests.conftest import TINY as GOLDEN
@@ -152,3 +152,12 @@ def test_tokens_and_rows_are_kept_in_the_folder_of_the_setting(tmp_path):
     made, read = (read_rows(run["data"], sources, start, BadRecords())[0] for _ in range(2))
     assert len(list((tmp_path / "cache").iterdir())) == 2 and not (root / "kept").exists()
     assert data_facts(made, "training") == data_facts(read, "training")
+
+
+def test_the_attention_has_to_take_the_dtype_of_the_run():
+    run = settings("sft")
+    run["model"] |= {"attention": "cudnn", "compute_dtype": "bfloat16"}
+    assert run_compute(TINY, run, "gpu", 384).attention == "cudnn"
+    run["model"]["compute_dtype"] = "float32"
+    with pytest.raises(RunError, match="cudnn attention computes in bfloat16 only, not in float32"):
+        run_compute(TINY, run, "gpu", 384)

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import signal
+import time
 import types
 
 import jax
@@ -22,6 +23,7 @@ from smolrgpt_jax.config import PRESETS, DecoderConfig, SmolRGPTConfig, VisionCo
 from smolrgpt_jax.data.sources.formats import read_source
 from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.training import run as loop
+from smolrgpt_jax.training import watchdog
 from smolrgpt_jax.training.stages import STAGES
 from smolrgpt_jax.training.workdir import work_directory
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
@@ -364,3 +366,50 @@ def test_a_source_without_questions_is_refused(data, tmp_path, row_tokens):
     with pytest.raises(loop.RunError, match="config.data.sources: no question that can be used"):
         loop.train(run, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_an_attention_that_does_not_take_the_dtype_is_refused_before_data_is_read(data, tmp_path, monkeypatch):
+    run = run_config(data)
+    run["model"]["attention"] = "cudnn"
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(loop, "read_rows", lambda *_, **__: pytest.fail("data was read"))
+    with pytest.raises(loop.RunError, match="cudnn attention computes in bfloat16 only, not in float32"):
+        loop.train(run, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_ends_at_the_step_after_its_folder_was_replaced(data, tmp_path, monkeypatch):
+    write, written = loop.MetricsWriter.write, []
+
+    def write_and_replace(self, step, values):
+        write(self, step, values)
+        written.append(step)
+        if step == 2:
+            shutil.copytree(tmp_path / "run", tmp_path / "copy")
+            shutil.rmtree(tmp_path / "run")
+            (tmp_path / "copy").rename(tmp_path / "run")
+
+    monkeypatch.setattr(loop.MetricsWriter, "write", write_and_replace)
+    with pytest.raises(loop.RunError, match="run was removed during the run"):
+        loop.train(run_config(data, validation_sources={}), tmp_path / "run")
+    assert written == [1, 2]
+
+
+def test_every_step_of_a_run_is_watched(data, tmp_path, monkeypatch, capfd):
+    jit = loop.jit_train_step
+
+    def jit_slowly(*arguments):
+        step = jit(*arguments)
+
+        def hang_here(*inputs):
+            time.sleep(0.3)
+            return step(*inputs)
+
+        return hang_here
+
+    monkeypatch.setattr(loop, "jit_train_step", jit_slowly)
+    monkeypatch.setattr(watchdog, "FIRST", 0.01)  # seconds
+    loop.train(run_config(data, validation_sources={}, steps=2), tmp_path / "run")
+    said = capfd.readouterr().err
+    assert re.findall(": step ([0-9]) takes more than", said) == ["1", "2"]
+    assert "in hang_here" in said

@@ -64,6 +64,12 @@ def test_questions_are_drawn_alike_up_to_the_count_and_only_those_with_an_answer
     assert draw_questions([asked("b", 2, known=False)], 5) == []
 
 
+def test_questions_are_drawn_from_all_of_a_sorted_set():
+    drawn = draw_questions([asked(str(number), 2) for number in range(50)], 10)
+    pictures = [int(picture.id) for picture in drawn for _ in picture.questions]
+    assert [picture // 5 for picture in pictures] == list(range(10))
+
+
 def test_what_two_sources_call_alike_is_kept_apart():
     drawn = draw_questions([asked("a", 3), asked("a", 3)], 6)
     ids = [question.id for picture in drawn for question in picture.questions]

@@ -149,3 +149,14 @@ def test_a_missing_file_gives_one_sentence(tmp_path):
     with pytest.raises(SystemExit, match="^error: .*test.json"):
         main(["masks", "--checkpoint", "x", "--data", str(tmp_path), "--split", "test", "--out", str(tmp_path / "o")])
     assert not (tmp_path / "o").exists()
+
+
+def test_a_limit_asks_of_all_of_a_file_that_is_sorted_by_category(folder, records, tmp_path, monkeypatch, loaded_model):
+    records.sort(key=lambda record: record["category"])
+    (folder / "sorted.json").write_text(json.dumps(records))
+    asked = []
+    monkeypatch.setattr(studies, "run_study", lambda name, model, given, *_: (asked.extend(given), ({"": {}}, {}))[1])
+    where = ["--data", str(folder), "--split", "test", "--annotations", "sorted.json", "--out", str(tmp_path / "out")]
+    main(["inputs", "--checkpoint", "x", *where, "--limit", "8"])
+    places = [records.index(record) for record in asked]
+    assert [place * 8 // len(records) for place in places] == list(range(8))
