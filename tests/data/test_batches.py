@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -184,6 +185,61 @@ def test_facts_see_other_masks_and_pictures_behind_the_same_words(rows, pictures
     with Image.open(first.image) as picture:
         picture.resize((picture.width // 2, picture.height // 2)).save(first.image)
     assert differing(pictures) == ["training pictures (digest)"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda rows: (rows[1], rows[0], *rows[2:]),
+        lambda rows: (rows[0] + rows[1], *rows[2:]),
+        lambda rows: (rows[0][::-1], *rows[1:]),
+        lambda rows: ((dataclasses.replace(rows[0][0], questions=rows[0][0].questions[::-1]), *rows[0][1:]), *rows[1:]),
+    ],
+    ids=["two rows exchanged", "two rows in one", "two pictures exchanged", "two questions exchanged"],
+)
+def test_the_digest_of_rows_sees_every_other_plan(pictures, tokenizer, shape, change):
+    rows = PackedRows(pictures, tokenizer, dataclasses.replace(shape, tokens=512))  # room for pictures to share rows
+    facts, plan = data_facts([rows], "training"), rows.plan.rows
+    assert len(plan[0]) == 2 and len(plan[0][0].questions) > 1
+    rows.plan = dataclasses.replace(rows.plan, rows=change(plan))
+    found = data_facts([rows], "training")
+    assert {name for name in facts if facts[name] != found[name]} - {"training rows"} == {"training rows (digest)"}
+
+
+@pytest.mark.parametrize(
+    ("what", "change"),
+    [
+        ("tokens", lambda asked: {"answer": asked.answer.replace("2.5", "7.5")}),
+        ("pictures", lambda asked: {"normalized_answer": 7.5}),
+        ("pictures", lambda asked: {"category": "count"}),
+        ("pictures", lambda asked: {"regions": asked.regions[::-1]}),
+    ],
+    ids=["a token", "a value", "a category", "two masks exchanged"],
+)
+def test_a_change_of_a_question_is_seen_by_the_digest_of_what_it_changes(
+    rows, pictures, tokenizer, one_each, what, change
+):
+    facts, (first, asked) = data_facts([rows], "training"), pictures[1].questions
+    assert len(asked.regions) == 2 and asked.answer == "It is 2.5 meters."
+    pictures[1] = dataclasses.replace(pictures[1], questions=(first, dataclasses.replace(asked, **change(asked))))
+    found = data_facts([PackedRows(pictures, tokenizer, one_each)], "training")
+    assert [name for name in facts if facts[name] != found[name]] == [f"training {what} (digest)"]
+
+
+def test_the_digest_of_tokens_sees_which_are_answers_and_where_questions_end(rows):
+    facts, asked = data_facts([rows], "training"), rows._questions
+    for array in (asked._counted, asked._ends, asked._first):
+        before = array[1]
+        array[1] = not before
+        found = data_facts([rows], "training")
+        array[1] = before
+        assert [name for name in facts if facts[name] != found[name]] == ["training tokens (digest)"]
+
+
+def test_equal_data_in_another_folder_has_the_same_facts(rows, filled, tokenizer, one_each, tmp_path_factory):
+    moved = shutil.copytree(filled.root, tmp_path_factory.mktemp("moved") / "data")
+    elsewhere = PackedRows(read_warehouse(moved, "train"), tokenizer, one_each)
+    assert data_facts([elsewhere], "training") == data_facts([rows], "training")
 
 
 def test_batches_have_weights_only_where_they_are_asked_for(rows, pictures, tokenizer, one_each):
