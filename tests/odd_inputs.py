@@ -21,6 +21,8 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 91\n"
 HEIGHT, WIDTH = 48, 64
 PIXELS = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 4), np.uint8)
 RGB, DEPTH = PIXELS[..., :3], PIXELS[..., 3]
+DEPTH[:4, :8], DEPTH[4, 0] = 255, 0
+DEPTH[:, 2::4] = DEPTH[:, 1::4]  # the columns that a picture of 16 pixels keeps: `with_holes` takes them out
 X1, Y1, X2, Y2 = 8, 12, 24, 30
 REGION = np.zeros((HEIGHT, WIDTH), np.uint8)
 REGION[Y1:Y2, X1:X2] = 1
@@ -97,10 +99,10 @@ def save_depth(given: Given, depth: np.ndarray) -> None:
     given.depth.write_bytes(stream.getvalue())
 
 
-def with_holes(depth: np.ndarray, hole: float) -> np.ndarray:
+def with_holes(depth: np.ndarray, *holes: float) -> np.ndarray:
     """Gaps where the pixel before has the same depth, as neighbours mostly have."""
-    depth = depth.copy()
-    depth[:, 1:][DEPTH[:, 1:] == DEPTH[:, :-1]] = hole
+    depth, same = depth.copy(), DEPTH[:, 1:] == DEPTH[:, :-1]
+    depth[:, 1:][same] = np.resize(holes, np.count_nonzero(same))
     return depth
 
 
@@ -124,7 +126,9 @@ PICTURES = {
     "depth of 8 bits in one channel or three equal ones": lambda g: save_depth(g, DEPTH[..., None].repeat(3, axis=2)),
     "depth of 16 bits, as depth cameras write millimetres": lambda g: save_depth(g, MILLIMETRES),
     "depth in floats (TIFF), of any unit": lambda g: save_depth(g, METRES),
-    "0, negative or NaN in such depth: no measurement": lambda g: save_depth(g, with_holes(METRES, np.nan)),
+    "0, negative or NaN in such depth: no measurement": lambda g: save_depth(
+        g, with_holes(METRES, 0, -2.5, np.nan, -np.inf)
+    ),
     "65535 or infinity in such depth: too far": lambda g: save_depth(g, TOO_FAR),
     "depth without any measurement": lambda g: save_depth(g, 0 * MILLIMETRES),
     "depth in colours, which is a colour map": lambda g: save_depth(g, RGB),

@@ -55,6 +55,33 @@ def test_depth_of_submission_is_bilinear_in_minus_one_to_one(depth):
         images.load_depth(depth, 32, mode="other")
 
 
+def test_depth_is_resized_and_scaled_as_worked_out_by_hand():
+    """Half a pixel to the side, or a hundredth more, is another value."""
+    row = np.array([0, 50, 100, 150, 200], np.uint8)
+    plane = row // 2 + row[:, None] // 4
+    assert images.read_depth(plane, 2).tolist() == [[37, 87], [62, 112]]  # the pixels at 1.25 and 3.75 of five
+    steps = np.repeat(np.array([[0, 70, 140, 210]], np.uint8), 4, axis=0)
+    # A triangle two pixels to each side of 1 and of 3: 3/7 of the two pixels beside it and 1/7 of the next.
+    assert images.read_depth(steps, 2, "submission").tolist() == [[50, 160]] * 2
+    assert images.read_depth(steps.T, 2, "submission").tolist() == [[50] * 2, [160] * 2]
+    scaled = {mode: images.load_depth(steps, 2, mode)[0].tolist() for mode in images.DEPTH_MODES}
+    assert scaled["training"] == pytest.approx(np.array([[70] * 3, [210] * 3]) / 255, rel=1e-6)
+    assert scaled["submission"] == pytest.approx(np.array([[50] * 3, [160] * 3]) / 127.5 - 1, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("picture", "fitting", "others"),
+    [
+        # Half a pixel of either side is rounding.
+        ((64, 48), [(64, 48), (7, 5), (7, 6), (1, 1)], [(7, 4), (8, 5), (48, 64)]),
+        # 3 percent are the odd modes of cameras.
+        ((1920, 1080), [(640, 360), (640, 350), (640, 371)], [(640, 349), (640, 372), (640, 480)]),
+    ],
+)
+def test_a_depth_is_of_its_pictures_shape_up_to_rounding_and_three_percent(picture, fitting, others):
+    assert [depth for depth in [*fitting, *others] if not images.other_view(depth, picture)] == fitting
+
+
 def test_depth_with_three_equal_channels_is_the_same(depth, tmp_path):
     Image.open(depth).convert("RGB").save(tmp_path / "three.png")
     np.testing.assert_array_equal(images.load_depth(tmp_path / "three.png", 32), images.load_depth(depth, 32))
@@ -74,8 +101,9 @@ def test_gaps_of_a_depth_camera_take_the_depth_beside_them():
     expected = [[0, 0, 0, 255], [0, 0, 0, 255], [102, 102, 255, 255], [102, 102, 255, 255]]
     assert np.asarray(images.upright_depth(depth)).tolist() == expected
     floats = np.where(depth == 65535, np.inf, depth / 1000.0)
-    floats[depth == 0] = np.nan
-    assert np.asarray(images.upright_depth(floats)).tolist() == expected
+    for hole in (0.0, -0.0, -0.2, -700.0, -np.inf, np.nan):
+        floats[depth == 0] = hole
+        assert np.asarray(images.upright_depth(floats)).tolist() == expected, hole
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -89,6 +117,50 @@ def test_every_orientation_is_set_upright_once(photo, tmp_path, orientation, suf
     np.testing.assert_array_equal(np.asarray(upright), expected)
     np.testing.assert_array_equal(np.asarray(images.upright_rgb(upright)), expected)
     assert images.picture_size(file) == images.picture_size(upright) == expected.shape[:2]
+
+
+# What lies on the disk of an upright array, by EXIF's orientation.
+STORED = {
+    1: lambda upright: upright,
+    2: lambda upright: upright[:, ::-1],
+    3: lambda upright: upright[::-1, ::-1],
+    4: lambda upright: upright[::-1],
+    5: lambda upright: upright.T,
+    6: lambda upright: np.rot90(upright),
+    7: lambda upright: upright[::-1, ::-1].T,
+    8: lambda upright: np.rot90(upright, -1),
+}
+
+
+def with_exif_first(content):
+    """The PNG file with its EXIF block before all but the header."""
+    chunks, at = [], 8
+    while at < len(content):
+        end = at + 12 + int.from_bytes(content[at : at + 4])
+        chunks.append(content[at:end])
+        at = end
+    assert [chunk[4:8] for chunk in chunks].index(b"tRNS") < [chunk[4:8] for chunk in chunks].index(b"eXIf")
+    chunks[1:] = sorted(chunks[1:], key=lambda chunk: chunk[4:8] != b"eXIf")
+    return content[:8] + b"".join(chunks)
+
+
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("mode", ["P", "L", "RGB"])
+@pytest.mark.parametrize("exif_first", [False, True])
+def test_a_mask_with_a_transparent_colour_is_set_upright_with_it(tmp_path, mode, orientation, exif_first):
+    """White outside, which is transparent, and grey inside: only the opacity tells them apart."""
+    region = np.zeros((5, 9), np.uint8)
+    region[1:3, 2:8], region[3, 2] = 1, 1
+    picture = Image.fromarray(np.ascontiguousarray(np.where(STORED[orientation](region), 200, 255).astype(np.uint8)))
+    transparent = {"P": 255, "L": 255, "RGB": (255, 255, 255)}[mode]
+    picture = picture.convert(mode)
+    exif, file = Image.Exif(), tmp_path / "mask.png"
+    exif[ExifTags.Base.Orientation] = orientation
+    picture.save(file, exif=exif, transparency=transparent)
+    if exif_first:
+        file.write_bytes(with_exif_first(file.read_bytes()))
+    np.testing.assert_array_equal(images.read_mask(file), region)
+    assert images.picture_size(file) == region.shape
 
 
 def test_an_exif_block_that_nobody_can_read_turns_nothing(photo, tmp_path):
