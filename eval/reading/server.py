@@ -127,8 +127,16 @@ class AnswerServer:
         self._client = openai.OpenAI(
             base_url=self.url, api_key=key or "none", timeout=self.timeout, max_retries=self.retries, http_client=http
         )
-        # JSON, as a pickled value of somebody's file could run code.
-        self._cache = lambda: diskcache.Cache(self.cache, disk=diskcache.JSONDisk, eviction_policy="none")
+
+        class JSONRows(diskcache.JSONDisk):
+            """Values of JSON alone, as a pickled one of somebody's file could run code: JSONDisk writes none, but would load it."""
+
+            def fetch(self, mode: int, *where: Any) -> Any:
+                if mode == diskcache.core.MODE_PICKLE:
+                    raise sqlite3.DataError("it holds a pickle, which is never loaded")
+                return super().fetch(mode, *where)
+
+        self._cache = lambda: diskcache.Cache(self.cache, disk=JSONRows, eviction_policy="none")
 
     def check(self) -> None:
         """Raises ServerError if nothing answers there or the key is refused; for the time before other work."""

@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import json
+import pickle
+import re
 import socket
+import sqlite3
 import sys
 import threading
 import time
+import zlib
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import diskcache
 import jsonschema
 import pytest
 
@@ -98,7 +104,8 @@ def config(server, tmp_path, monkeypatch):
 
     def build(**settings) -> AnswerServer:
         given = {"workers": 3, "retries": 2, "timeout": 30.0, **settings}
-        return AnswerServer(given.pop("url", server.url), "small", tmp_path / "new" / "cache", **given)
+        url, model = given.pop("url", server.url), given.pop("model", "small")
+        return AnswerServer(url, model, tmp_path / "new" / "cache", **given)
 
     return build
 
@@ -200,6 +207,7 @@ def test_a_server_that_fails_or_is_busy_is_asked_again(server, config):
         '{"choices": [{"message": {"content": "{\\"value\\": -1}"}}]}',
         '{"choices": [{"message": {"content": "{\\"value\\": 2.5}"}}]}',
         '{"choices": [{"message": {"content": "{\\"value\\": 1e999}"}}]}',
+        '{"choices": [{"message": {"content": "<think>It is {\\"value\\": 3}.</think> No idea."}}]}',
     ],
 )
 def test_a_reply_that_violates_the_schema_is_asked_for_again_and_drawn_anew(server, config, text):
@@ -227,6 +235,10 @@ def test_an_answer_whose_replies_never_follow_the_schema_is_unreadable_and_count
     "content, more",
     [
         ('<think>\nFirst {"value": 1}.\n</think>\n\nJSON', {}),
+        ("<think>\nMaybe { or }?\n</think>JSON", {}),
+        ('Not {"value": 9} but {"why": "seen", "value": 8}, no:\nJSON', {}),
+        ('JSON and then {"other": 1}', {}),
+        ("JSON", {"reasoning_content": '{"value": 9}'}),
         ("```json\nJSON\n```", {}),
         ("Of {the two} here is the JSON:\nJSON", {}),
         ("\ufeffJSON\n", {}),
@@ -282,17 +294,51 @@ def test_a_busy_server_is_waited_for_as_long_as_it_says(server, config, header):
     assert 0.9 <= times[1] - times[0] < 20
 
 
-def test_a_loopback_address_is_asked_without_the_proxy(server, config, monkeypatch):
+@pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])
+def test_a_loopback_address_is_asked_without_the_proxy(server, config, monkeypatch, name):
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.delenv("NO_PROXY", raising=False)
-    config().check()
-    assert ask(config(), [item(1)]) == [3]
+    url = server.url.replace("127.0.0.1", name)
+    config(url=url).check()
+    assert ask(config(url=url), [item(1)]) == [3]
 
 
 def test_another_address_is_another_cache(server, config):
     assert ask(config(), [item(1)]) == [3]
     assert ask(config(url=server.url.replace("127.0.0.1", "localhost")), [item(1)]) == [3]
     assert len(server.requests) == 2
+
+
+def test_another_model_is_another_cache_and_a_slash_at_the_end_none(server, config):
+    assert ask(config(), [item(1)]) == [3]
+    server.reply = lambda number, body: (200, {}, server.content(4))
+    assert ask(config(model="large"), [item(1)]) == [4]
+    assert ask(config(url=f"{server.url}/"), [item(1)]) == [3]
+    assert [body["model"] for body in server.requests] == ["small", "large"]
+
+
+def test_the_cache_holds_json_and_no_pickle_in_it_is_loaded(server, config, tmp_path):
+    asker = config()
+    assert ask(asker, [item(1), item(2, "left_right")]) == [3, "left"]
+    with contextlib.closing(sqlite3.connect(asker.cache / "cache.db")) as cache, cache:
+        kept = cache.execute("SELECT key, value FROM Cache ORDER BY rowid").fetchall()
+        keys, values = ([json.loads(zlib.decompress(cell)) for cell in cells] for cells in zip(*kept))
+        assert sorted(values, key=str) == [3, "left"] and all(re.fullmatch("[0-9a-f]{64}", key) for key in keys)
+        planted = pickle.dumps(Planted(tmp_path / "ran"))
+        cache.execute("UPDATE Cache SET mode = ?, value = ?", (diskcache.core.MODE_PICKLE, planted))
+    with pytest.raises(DataError, match="cache: cannot be used as a cache of answers .it holds a pickle"):
+        ask(config(), [item(1)])
+    assert not (tmp_path / "ran").exists()
+
+
+class Planted:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return self.file.touch, ()
 
 
 def test_without_the_extra_what_to_install_is_told(server, config, monkeypatch):
@@ -401,6 +447,9 @@ def test_the_key_comes_from_the_environment(server, config, monkeypatch):
         ("http://127.3.2.1/v1", True),
         ("http://[::1]/v1", True),
         ("http://0.0.0.0:8000/v1", True),
+        ("http://localhost:11434/v1", True),
+        ("http://LocalHost/v1", True),
+        ("http://localhost.example.org/v1", False),
     ],
 )
 def test_the_key_does_not_leave_this_machine_in_the_clear(config, monkeypatch, url, sent):
