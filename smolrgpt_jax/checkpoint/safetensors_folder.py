@@ -227,7 +227,7 @@ def _read_index(folder: Path) -> dict[str, Any]:
     # "./name" is "name".
     index["weight_map"] = weight_map = {tensor: os.path.normpath(name) for tensor, name in weight_map.items()}
     for name in sorted(set(weight_map.values())):
-        if os.path.isabs(name) or name.split(os.sep)[0] == os.pardir:
+        if os.path.isabs(name) or name.split(os.sep)[0] in (os.curdir, os.pardir):
             raise CheckpointError(f"{path} names a file outside its folder: {name!r}")
         if not os.path.isfile(folder / name):
             raise CheckpointError(f"{folder / name}: no such file, though {INDEX_FILE} names it")

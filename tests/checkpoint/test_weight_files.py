@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 
 import numpy as np
@@ -91,7 +92,7 @@ def test_an_index_may_name_files_of_its_folder_in_any_way(golden, folder, tmp_pa
 @pytest.mark.parametrize("name", ["../a.safetensors", "sub/../../a.safetensors", "/etc/a.safetensors", "..", ""])
 def test_what_leaves_the_folder_is_refused(folder, name):
     sharded(folder, [name], "a.safetensors")
-    with pytest.raises(CheckpointError, match="names a file outside its folder|no such file"):
+    with pytest.raises(CheckpointError, match=f"{INDEX} names a file outside its folder: '.*'$"):
         read_folder(folder)
 
 
@@ -103,13 +104,12 @@ def test_what_leaves_the_folder_is_refused(folder, name):
             "is a Git LFS pointer, .*`git lfs pull`",
         ),
         (b"\n<!DOCTYPE html>\n<html>log in</html>", "is a web page, not the file"),
-        (b"PK\x03\x04" + bytes(40), "is a pickle, which is never loaded"),
         (b'{"error": "Access to model x is restricted', "is a server's refusal, not the file"),
         (b"Entry not found", "is a server's refusal, not the file"),
         (b"", "is empty"),
         (b"nothing of the kind", "is not a readable safetensors file"),
     ],
-    ids=["pointer", "page", "pickle", "refusal", "not found", "empty", "other"],
+    ids=["pointer", "page", "refusal", "not found", "empty", "other"],
 )
 def test_what_lies_in_place_of_the_weights_is_named(folder, content, said):
     (folder / WEIGHTS).write_bytes(content)
@@ -117,3 +117,17 @@ def test_what_lies_in_place_of_the_weights_is_named(folder, content, said):
         read_header(folder / WEIGHTS)
     with pytest.raises(DataError, match="is not valid JSON"):
         read_json(folder / WEIGHTS)
+
+
+@pytest.mark.parametrize("saved", [2, 3, 4, 5, "by torch", "by torch before 1.6"])
+def test_weights_that_are_a_pickle_are_refused_in_one_sentence(folder, saved):
+    """saved: the pickle's protocol, or by what."""
+    if isinstance(saved, int):
+        (folder / WEIGHTS).write_bytes(pickle.dumps({"a": [1.0]}, saved))
+    else:
+        torch = pytest.importorskip("torch")
+        torch.save({"a": torch.zeros(3)}, folder / WEIGHTS, _use_new_zipfile_serialization=saved == "by torch")
+    with pytest.raises(CheckpointError) as caught:
+        read_folder(folder)
+    said = "is a pickle, which is never loaded: save it as safetensors first"
+    assert str(caught.value) == f"{folder / WEIGHTS} {said}"
