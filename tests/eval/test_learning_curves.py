@@ -89,3 +89,11 @@ def test_runs_that_cannot_be_compared(runs, tmp_path, capsys):
         with pytest.raises(SystemExit, match=message):
             learning_curves.main([*map(str, folders), "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_column(runs):
+    curves = learning_curves.read_curves(runs)
+    for run in runs:
+        rows = (run / "metrics.csv").read_text(encoding="utf-8")
+        (run / "metrics.csv").write_text(rows, encoding="utf-8-sig")
+    assert learning_curves.read_curves(runs) == curves

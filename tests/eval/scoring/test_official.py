@@ -292,6 +292,31 @@ def published(category, value):
     return digits or text
 
 
+SIDES = {
+    "left": ("l", "L", "left", " Left\n", "left side", "left-hand", "Left-Hand", "left hand", "LEFT HAND "),
+    "right": ("r", "R", "right", "right side", "right-hand", "right hand"),
+}
+NO_SIDES = (
+    "left of the shelf",
+    "leftmost",
+    "left-hand side",
+    "left hand side",
+    "left  hand",
+    "lefthand",
+    "le",
+    "on the left",
+)
+
+
+@pytest.mark.parametrize(
+    ("value", "read"), [(way, side) for side in SIDES for way in SIDES[side]] + [(w, w) for w in NO_SIDES]
+)
+def test_few_ways_to_write_a_side_are_known_and_others_stay_as_they_stand(value, read):
+    assert official_value("left_right", value) == read
+    official = score([question("a", "left_right", "left")], {"a": value})["official"]
+    assert official["Qual_left_right_correct"] == (read == "left")
+
+
 PIECES = st.sampled_from([*"0 3 12 007 -4 2.7 1e2 nan inf".split(), "none", "eighteen", "seventeen", "Region ", "left", "L",
                           "RIGHT side", "right-hand", "left  hand", "ten", "often", "zero", " ", "", "[", "]", "up"])  # fmt: skip
 
