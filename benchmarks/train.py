@@ -123,7 +123,7 @@ def train_with_torch(work: Work) -> Steps:
             logits = model.outputs(*arguments)["logits"].flatten(0, 1)
             part = torch.nn.functional.cross_entropy(logits, torch.tensor(targets).flatten(), reduction="sum") / total
             part.backward()
-            loss += float(part)
+            loss += part.item()
         torch.nn.utils.clip_grad_norm_(trained, OPTIMIZER.clip_norm)
         optimizer.param_groups[0]["lr"] = float(rate(step))
         optimizer.step()

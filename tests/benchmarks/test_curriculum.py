@@ -1,0 +1,37 @@
+"""What a stage of the curriculum costs, from the time of its compiled step."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from benchmarks import curriculum
+
+
+def test_the_steps_are_the_published_ones():
+    assert [stage.steps for stage in curriculum.STAGES.values()] == [48375, 4788, 17825]
+    third = curriculum.STAGES["3, supervised fine-tuning"]
+    assert [third.rows_on(chips) for chips in (4, 8, 16, 64)] == [16, 16, 16, 64]
+    assert curriculum.STAGES["1, connector alignment"].rows_on(16) == 64
+
+
+def test_hours_are_steps_times_seconds_and_a_program_that_does_not_compile_is_told(monkeypatch, tmp_path, capsys):
+    asked = []
+
+    def compile_into(file, config, topology, rows, row_tokens):
+        asked.append((config, rows, row_tokens))
+        memory = {"total": 2 * 2**30, "chip_hbm": 16 * 2**30}
+        file.parent.mkdir(exist_ok=True, parents=True)
+        file.write_text(json.dumps({"rows": rows, "memory": memory, "clock": {"seconds": 0.1}}))
+        return topology == "v5e:2x4"
+
+    monkeypatch.setattr(curriculum, "compile_into", compile_into)
+    with pytest.raises(SystemExit, match="did not compile: v5e:2x2 stage 1"):
+        curriculum.main(["--out", str(tmp_path), "--only", "v5e:2x4", "v5e:2x2"])
+    said = capsys.readouterr().out
+    assert asked[0] == ("configs/stage1_connector.py", 64, 512)
+    assert "| v5e:2x4 | 3, supervised fine-tuning | 2 | 2.00 of 16 | 100 | 17,825 | 0.5 | 4 |" in said
+    assert "| v5e:2x4 | **all** | | | | | **2.0** | **16** |" in said
+    assert "v5e:2x2 |" not in said
+    assert "nothing was run" in (tmp_path / "curriculum.md").read_text()
