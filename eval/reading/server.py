@@ -13,6 +13,7 @@ import os
 import re
 import sqlite3
 import threading
+import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -66,7 +67,8 @@ def parse_reply(category: str, reply: str) -> Answer:
     try:
         message = json.loads(reply)["choices"][0]["message"]
         texts = [message.get(name) or "" for name in ("content", "reasoning_content", "reasoning")]
-        found = [value for text in texts for value in _stated_values(text.rpartition("</think>")[2])]
+        said = (text.rpartition("</think>")[2].partition("<think>")[0] for text in texts)  # thoughts may be cut off
+        found = [value for text in said for value in _stated_values(text)]
     except (KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError("the reply is none of the protocol's") from error
     if not found:
@@ -134,7 +136,10 @@ class AnswerServer:
             def fetch(self, mode: int, *where: Any) -> Any:
                 if mode == diskcache.core.MODE_PICKLE:
                     raise sqlite3.DataError("it holds a pickle, which is never loaded")
-                return super().fetch(mode, *where)
+                try:
+                    return super().fetch(mode, *where)
+                except (zlib.error, ValueError) as error:
+                    raise sqlite3.DataError(f"an answer in it is damaged: {error}") from error
 
         self._cache = lambda: diskcache.Cache(self.cache, disk=JSONRows, eviction_policy="none")
 

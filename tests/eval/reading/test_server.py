@@ -208,6 +208,7 @@ def test_a_server_that_fails_or_is_busy_is_asked_again(server, config):
         '{"choices": [{"message": {"content": "{\\"value\\": 2.5}"}}]}',
         '{"choices": [{"message": {"content": "{\\"value\\": 1e999}"}}]}',
         '{"choices": [{"message": {"content": "<think>It is {\\"value\\": 3}.</think> No idea."}}]}',
+        '{"choices": [{"message": {"content": "<think>It may be {\\"value\\": 3}, or"}}]}',
     ],
 )
 def test_a_reply_that_violates_the_schema_is_asked_for_again_and_drawn_anew(server, config, text):
@@ -329,6 +330,16 @@ def test_the_cache_holds_json_and_no_pickle_in_it_is_loaded(server, config, tmp_
     with pytest.raises(DataError, match="cache: cannot be used as a cache of answers .it holds a pickle"):
         ask(config(), [item(1)])
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("damage", ["substr(value, 1, length(value) / 2)", "x'00'"])
+def test_a_damaged_answer_in_the_cache_is_told(server, config, damage):
+    asker = config()
+    assert ask(asker, [item(1)]) == [3]
+    with contextlib.closing(sqlite3.connect(asker.cache / "cache.db")) as cache, cache:
+        cache.execute(f"UPDATE Cache SET value = {damage}")
+    with pytest.raises(DataError, match="cache: cannot be used as a cache of answers .an answer in it is damaged"):
+        ask(config(), [item(1)])
 
 
 class Planted:
