@@ -7,7 +7,6 @@ import os
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.shared import SIZES, markdown, progress, show
+from benchmarks import language
+from benchmarks.comparison import DATA_FILES, NEW_TOKENS, TOLERANCE, Line, compare, describe_greedy, table
+from benchmarks.shared import SIZES, progress, show
 from convert.torch_model import TorchModel, left_padded, load_torch, random_torch
 from eval.command_line import command_line
 from smolrgpt_jax import load
@@ -34,11 +35,7 @@ from smolrgpt_jax.models.mask_pooling import mask_pooling
 from smolrgpt_jax.models.smolrgpt import bind, loss_sums
 
 # Eight of the warehouse benchmark's published records with their real masks, 2 to 13 regions each.
-DATA_FILES = Path(__file__).parents[1] / "tests" / "data_files"
 QUESTIONS = 8
-MODULE_TOLERANCE = 1e-5
-TOLERANCE = 1e-4  # of logits, losses and gradients
-NEW_TOKENS = 64
 # Rows of the batch whose loss is differentiated: the 13 regions, the 10, and a question of two. All eight would need 8 GB more.
 GRADIENT_ROWS = 3
 ENCODED = (
@@ -109,27 +106,6 @@ def read_conversations(config: SmolRGPTConfig) -> Conversations:
     prompts = left_padded([tokens[:start] for tokens, start in zip(whole, asked)], pad)
     pictures = (images, depths, masks)
     return Conversations(Inputs(ids, attention_mask, *pictures), Inputs(*prompts, *pictures), targets)
-
-
-@dataclass(frozen=True)
-class Line:
-    """One comparison: largest absolute difference, that over the largest value, and what it may be at most."""
-
-    name: str
-    difference: float
-    relative: float
-    tolerance: float
-
-    @property
-    def passed(self) -> bool:
-        return bool(self.relative <= self.tolerance)
-
-
-def compare(name: str, ours: np.ndarray, theirs: np.ndarray, tolerance: float = MODULE_TOLERANCE) -> Line:
-    if ours.shape != theirs.shape:
-        raise RunError(f"{name} has shape {ours.shape} here and {theirs.shape} in PyTorch")
-    difference = float(np.abs(np.subtract(ours, theirs, dtype=np.float32)).max())
-    return Line(name, difference, difference / float(np.abs(theirs).max()), tolerance)
 
 
 def run_torch(model: TorchModel, batch: Conversations) -> dict[str, np.ndarray]:
@@ -241,35 +217,6 @@ def compare_gradients(model: Model, batch: Conversations, store: Mapping[str, np
     yield from (max(found, key=lambda line: line.relative) for found in lines.values())
 
 
-def describe_greedy(theirs: np.ndarray, ours: np.ndarray, leads: np.ndarray, largest_difference: float) -> str:
-    """What the greedy tokens show.
-
-    theirs, ours: int32[B, T]; leads: float32[B, T'], distance of PyTorch's two best logits at every step taken;
-    largest_difference: of any logit.
-    """
-    same, (rows, steps) = int((theirs == ours).sum()), theirs.shape
-    lines = [
-        f"Greedy tokens: {same} of {rows} x {steps} identical ({len(np.unique(theirs))} different tokens, "
-        f"{len(np.unique(theirs, axis=0))} different answers). Smallest lead of a token over the second best: "
-        f"{leads.min():.3g}, median {np.median(leads):.3g}; largest difference of any logit: {largest_difference:.3g}."
-    ]
-    for row in range(rows):
-        different = np.flatnonzero(theirs[row] != ours[row])
-        if len(different):
-            lead = leads[row, different[0]]
-            lines.append(f"Question {row} first differs at token {different[0]}, where the lead is {lead:.3g}.")
-    return "\n".join(lines)
-
-
-def table(lines: Sequence[Line]) -> str:
-    rows = (
-        f"{line.name} | {line.difference:.2e} | {line.relative:.2e} | {line.tolerance:.0e} "
-        f"| {'pass' if line.passed else '**FAIL**'}"
-        for line in lines
-    )
-    return markdown(r"| max \|difference\| | relative to max \|output\| | tolerance |", rows)
-
-
 def release_memory() -> None:
     """Gives freed memory back to the system, which glibc otherwise keeps for itself."""
     gc.collect()
@@ -331,8 +278,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Exits with 1 if a tolerance is missed."""
     a = command_line("benchmarks.parity", __doc__, size=SIZES).parse_args(arguments)
     jax.config.update("jax_default_matmul_precision", "highest")
-    progress(f"comparing {a.folder or f'a random model of size {a.size}'} in PyTorch and JAX, {QUESTIONS} questions")
-    report, passed = measure(a.size, a.folder, a.seed)
+    compared = a.language or a.folder or f"a random model of size {a.size}"
+    progress(f"comparing {compared} in PyTorch and JAX")
+    report, passed = language.measure(a.language) if a.language else measure(a.size, a.folder, a.seed)
     show(report, a.out)
     if not passed:
         raise SystemExit(1)
