@@ -1,8 +1,10 @@
-"""The parsers of commands."""
+"""The parsers of commands, and where those that serve listen."""
 
 import argparse
 import functools
+import ipaddress
 import shlex
+import socket
 import sys
 import textwrap
 import tomllib
@@ -10,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from smolrgpt_jax.errors import told
+from smolrgpt_jax.errors import RunError, told
 from smolrgpt_jax.files import as_path, check_out
 
 # Name -> module, about, examples.
@@ -102,3 +104,22 @@ def out_file(name: str, folder: bool = False) -> Path:
 
 
 out_folder = functools.partial(out_file, folder=True)
+
+
+def listen(host: str, port: int) -> tuple[socket.socket, str]:
+    """A socket that listens at the address, port 0 taking any free one, and its URL; raises RunError where that cannot be."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listening = socket.create_server((host, port), family=family)
+    except (OSError, OverflowError) as error:
+        raise RunError(f"{host}:{port} cannot be listened at ({error})") from error
+    host, port = listening.getsockname()[:2]
+    return listening, f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -8,7 +8,7 @@ from pathlib import Path
 from eval.answering import asking
 from eval.answering.vote import Ballots, further_answers, with_further
 from eval.answering.warehouse import evaluate
-from eval.command_line import command_line
+from eval.command_line import command_line, typed_command
 from eval.reading.methods import build_methods
 from eval.scoring.blind import BlindBaseline, read_training_questions
 from eval.scoring.results import describe_results
@@ -27,6 +27,43 @@ def _named_file(text: str) -> tuple[str, Path]:
     return name, as_path(file)
 
 
+def _loaded(
+    args: argparse.Namespace, records: list, ballots: Ballots | None, bad: BadRecords, details: dict
+) -> tuple[asking.Answerer, dict]:
+    """What the checkpoint answers, and what the report says of it."""
+    model = asking.load_model(args.checkpoint, args.dtype)
+    from smolrgpt_jax.generation.engine import AnswerOptions
+
+    longest = args.max_new_tokens or model.answer_tokens
+    closing = args.closing if "closing" in args.answers else None
+    how = {"depth_mode": args.preprocessing, "closing": closing, "category_of": asking.asked_category}
+    options = AnswerOptions(args.batch_size, longest, **how, on_bad_record=bad)
+
+    def ask(pictures: Sequence[Picture]) -> Sequence[asking.Answered]:
+        asked = model
+        if args.preprocessing == "submission":
+            from eval.answering.submission_prompts import SubmissionTokenizer, with_newlines
+
+            asked = dataclasses.replace(model, tokenizer=SubmissionTokenizer.of(model.tokenizer))
+            pictures = with_newlines(pictures, records)
+        answers = asking.answer_questions(asked, pictures, options, args.out)
+        if ballots is None:
+            return answers
+        return with_further(answers, further_answers(asked, pictures, ballots, options, args.out))
+
+    return ask, asking.run_details(model, checkpoint=args.checkpoint, **details)
+
+
+def _served(args: argparse.Namespace, bad: BadRecords, details: dict) -> tuple[asking.Answerer, dict]:
+    """The same of a server."""
+    from eval.answering.served import Served
+
+    server = Served(args.served)
+    info = {"command": typed_command("eval.warehouse"), "checkpoint": args.served, **details}
+    info[asking.FINGERPRINT] = server.about.get("fingerprint")
+    return lambda pictures: server.answer(pictures, args.out, args.max_new_tokens, bad), info
+
+
 @told(asking.INTERRUPTED)
 def main(arguments: Sequence[str] | None = None) -> None:
     known = {"preprocessing": DEPTH_MODES, "vote_categories": WAREHOUSE_CATEGORIES}
@@ -35,10 +72,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--loss_curves", **curves, help="training curves to show in the report")
     parser.set_defaults(**{f"vote_{field.name}": field.default for field in dataclasses.fields(Ballots)})
     args = parser.parse_args(arguments)
+    asked_model = args.served or args.checkpoint
+    if not asked_model or args.served and args.checkpoint:
+        parser.error("give one of --checkpoint and --served")
+    if args.served and (args.preprocessing != "training" or {"closing", "vote"} & set(args.answers)):
+        raise DataError("--served has answers to questions as they stand: no submission preprocessing, closing or vote")
     distributed.start()
     annotations = args.annotations or f"{args.split}.json"
     file = args.data / annotations
-    print(f"answering {file} with {args.checkpoint}, writing to {args.out}")
+    print(f"answering {file} with {asked_model}, writing to {args.out}")
     for _, curve in args.loss_curves:
         if not curve.is_file():
             raise DataError(f"{curve}: no such file, though --loss_curves names it")
@@ -56,29 +98,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if "vote" in methods:
         ballots = Ballots(args.vote_answers, args.vote_temperature, args.vote_seed, tuple(args.vote_categories))
     with distributed.end_on_error():
-        model = asking.load_model(args.checkpoint, args.dtype)
-        from smolrgpt_jax.generation.engine import AnswerOptions
-
-        longest = args.max_new_tokens or model.answer_tokens
-        closing = args.closing if "closing" in args.answers else None
-        how = {"depth_mode": args.preprocessing, "closing": closing, "category_of": asking.asked_category}
-        options = AnswerOptions(args.batch_size, longest, **how, on_bad_record=bad)
-
-        def ask(pictures: Sequence[Picture]) -> Sequence[asking.Answered]:
-            asked = model
-            if args.preprocessing == "submission":
-                from eval.answering.submission_prompts import SubmissionTokenizer, with_newlines
-
-                asked = dataclasses.replace(model, tokenizer=SubmissionTokenizer.of(model.tokenizer))
-                pictures = with_newlines(pictures, records)
-            answers = asking.answer_questions(asked, pictures, options, args.out)
-            if ballots is None:
-                return answers
-            return with_further(answers, further_answers(asked, pictures, ballots, options, args.out))
-
-        details = {"preprocessing": args.preprocessing, "answers_read_by": ", ".join(methods)}
+        details = {"data": file, "preprocessing": args.preprocessing, "answers_read_by": ", ".join(methods)}
         details |= {} if ballots is None else {"vote": str(ballots)}
-        info = asking.run_details(model, checkpoint=args.checkpoint, data=file, **details)
+        ask, info = _served(args, bad, details) if args.served else _loaded(args, records, ballots, bad, details)
         reported = {"blind": blind, "loss_curves": dict(args.loss_curves), "run_info": info}
         listed = records if args.limit is None else None
         metrics = evaluate(pictures, ask, args.out, methods=methods, records=listed, **reported)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import re
 import shutil
@@ -17,9 +18,12 @@ import pytest
 import eval.predict
 import smolrgpt_jax
 from eval.answering.one_picture import answer
+from eval.answering.served import data_url
 from eval.page.picture_panel import read_upload
+from eval.serving.request_body import Refused, read_request
+from smolrgpt_jax.data import images
 from smolrgpt_jax.data.images import load_depth, load_rgb
-from smolrgpt_jax.data.masks import resample
+from smolrgpt_jax.data.masks import decode, resample
 from smolrgpt_jax.data.prepared.reader import read_prepared
 from smolrgpt_jax.data.prepared.writer import PrepareConfig, prepare
 from smolrgpt_jax.data.rows import FileLoader, RowShape, empty_batch
@@ -65,6 +69,7 @@ class Asked:
 @pytest.fixture
 def model(monkeypatch):
     found = Asked()
+    monkeypatch.setattr(images, "_doubted", set())  # pictures in memory have no folder to tell them apart
     monkeypatch.setitem(smolrgpt_jax.__dict__, "load", lambda *_, **__: found)
     for module in (runner, onnx_runner):
         monkeypatch.setattr(module, "ExportedModel", lambda _: found)
@@ -115,6 +120,19 @@ def page(given: Given, model):
 
     marked = upload(given.image, "picture", None)
     return load_rgb(marked.image, SIZE), load_depth(upload(given.depth, "depth", marked), SIZE), None
+
+
+def server(given: Given, model):
+    parts = [{"type": "image_url", "image_url": {"url": data_url(file)}} for file in (given.image, given.depth)]
+    messages = [{"role": "user", "content": [*parts, {"type": "text", "text": QUESTION}]}]
+    regions = [data_url(file) for file in given.pictures] or given.boxes or given.masks
+    body = json.dumps({"model": "any", "messages": messages, "regions": regions}).encode(given.encoding)
+    try:
+        asked = read_request(body, most_regions=8)
+    except Refused as refused:
+        raise ValueError(refused.message) from refused
+    masks = [resample(decode(region), GRID) for region in asked.question.regions]
+    return load_rgb(asked.image, SIZE), load_depth(asked.depth, SIZE, beside=asked.image), np.stack(masks)
 
 
 def filled(pictures):
@@ -177,7 +195,7 @@ def smolrgpt(given: Given, model):
     return filled(read_smolrgpt(given.folder))
 
 
-PEOPLE = (python, predict, exported, exported_onnx)
+PEOPLE = (python, predict, exported, exported_onnx, server)
 READERS = {
     "Pictures and depth": (*PEOPLE, page, warehouse, osd, bench, smolrgpt, prepared),
     "Masks in records and JSON files": (*PEOPLE, warehouse, osd, bench),
@@ -190,6 +208,7 @@ CASES = [
     for title, changes in TABLES.items()
     for what in changes
     for read in READERS[title]
+    if (read, what) != (server, "a file that is not there")  # and could not be sent
 ]
 
 

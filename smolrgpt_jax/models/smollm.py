@@ -87,6 +87,12 @@ class DecoderBlock(nnx.Module):
         attended = cache_attention(q[:, 0], keys.astype(q.dtype), values.astype(q.dtype), visible)
         return self._finish(x, attended[:, None]), (keys, values)
 
+    def extend(self, x: jax.Array, angles: Angles, mask: jax.Array, before: KVCache) -> tuple[jax.Array, KVCache]:
+        """x: float[B, S, D]; arguments and what is returned beside x as in `Decoder.extend`, of this layer."""
+        q, k, v = self._project(x, angles)
+        k, v = (jnp.concatenate([old.astype(new.dtype), new], axis=1) for old, new in zip(before, (k, v)))
+        return self._finish(x, attention(q, k, v, mask)), (k, v)
+
     def _project(self, x: jax.Array, angles: Angles) -> tuple[jax.Array, jax.Array, jax.Array]:
         h = self.norm1(x)
         return rotate(self.q_proj(h), angles), rotate(self.k_proj(h), angles), self.v_proj(h)
@@ -152,6 +158,20 @@ class Decoder(nnx.Module):
 
         x, kept = run_blocks(self.blocks, x, step, self.compute, outputs=keep)
         return self.norm(x), kept
+
+    def extend(
+        self, blocks: Sequence[DecoderBlock], x: jax.Array, positions: jax.Array, mask: jax.Array, before: KVCache
+    ) -> KVCache:
+        """Reads S tokens that follow P others: x float[B, S, D], positions int32[B, S], mask bool[B, S, P + S].
+
+        blocks: as in `decode`; before: keys and values of the P, float[L, B, P, G, D]. Returns those of all P + S.
+        """
+        angles, layers = rotary_angles(positions, self.config, mask.shape[-1]), []
+        for block, *old in zip(blocks, *before, strict=True):
+            x, layer = block.extend(x, angles, mask, (old[0], old[1]))
+            layers.append(layer)
+        keys, values = map(jnp.stack, zip(*layers))
+        return keys, values
 
     def decode(
         self,

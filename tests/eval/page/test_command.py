@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
+from eval.command_line import listen
 from eval.page import app as page
-from eval.page.__main__ import listen, main, read_examples
+from eval.page.__main__ import main, read_examples
 
 OFFERED = "page: http://"
 
@@ -43,12 +44,12 @@ def test_bad_records_are_left_out_and_named(warehouse, capsys):
         (["--checkpoint", "nowhere"], "nowhere: no such checkpoint"),
         (["--checkpoint", "{checkpoint}", "--data", "nowhere"], "val.json: cannot be read"),
         (["--checkpoint", "{golden}"], "brings no tokenizer"),
-        (["--checkpoint", "{checkpoint}", "--port", "{taken}"], "cannot be used for the page"),
-        (["--checkpoint", "{checkpoint}", "--port", "99999"], "99999 cannot be used for the page"),
+        (["--checkpoint", "{checkpoint}", "--port", "{taken}"], "cannot be listened at"),
+        (["--checkpoint", "{checkpoint}", "--port", "99999"], "99999 cannot be listened at"),
     ],
 )
 def test_bad_input_ends_with_one_sentence(small_checkpoint, golden, served, capsys, arguments, message):
-    with listen("127.0.0.1", 0) as taken:
+    with listen("127.0.0.1", 0)[0] as taken:
         known = {"checkpoint": small_checkpoint, "golden": golden.folder, "taken": taken.getsockname()[1]}
         with pytest.raises(SystemExit) as stop:
             main([argument.format(**known) for argument in arguments])

@@ -1,0 +1,1 @@
+"""The OpenAI-compatible server: requests read and checked, one thread that owns the model, endpoints."""

@@ -1,0 +1,257 @@
+"""The server, asked over a socket by OpenAI's client and by worse ones."""
+
+from __future__ import annotations
+
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
+
+import httpx
+import openai
+import pydantic
+import pytest
+
+from eval.answering.served import chat_request
+from smolrgpt_jax.data.records import spread_questions
+from tests.eval.serving.conftest import KEY, NEW_TOKENS, body, serving
+
+
+def until(true, seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.01)
+
+
+def asked(direct) -> dict[str, dict]:
+    """The arguments of OpenAI's client for each question."""
+    pictures, _ = direct
+    return {question.id: chat_request(picture, question) for picture in pictures for question in picture.questions}
+
+
+def post(served, content, **headers) -> httpx.Response:
+    with httpx.Client(trust_env=False, timeout=60) as client:
+        sent = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json", **headers}
+        return client.post(f"{served.url}/v1/chat/completions", content=content, headers=sent)
+
+
+def told(response: httpx.Response) -> tuple[int, str]:
+    error = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"} and "\n" not in error["message"]
+    return response.status_code, error["message"]
+
+
+def get(served, path: str, key: str = KEY) -> httpx.Response:
+    return httpx.get(f"{served.url}{path}", headers={"Authorization": f"Bearer {key}"}, trust_env=False)
+
+
+def test_an_answer_is_the_models_own(served, direct):
+    _, expected = direct
+    name, request = next(iter(asked(direct).items()))
+    client = served.client()
+    assert [model.id for model in client.models.list()] == ["small"]
+    reply = client.chat.completions.create(model="small", **request)
+    (choice,) = reply.choices
+    assert choice.message.content == expected[name].text
+    assert choice.finish_reason == ("length" if expected[name].cut_off else "stop")
+    assert reply.usage.total_tokens == reply.usage.prompt_tokens + reply.usage.completion_tokens
+    assert 0 < reply.usage.completion_tokens <= NEW_TOKENS and reply.system_fingerprint == "f1"
+
+
+def test_a_stream_brings_the_same_text_in_pieces(served, direct):
+    _, expected = direct
+    pieces = []
+    for name, request in list(asked(direct).items())[:4]:
+        how = {"stream": True, "stream_options": {"include_usage": True}}
+        chunks = list(served.client().chat.completions.create(model="small", **how, **request))
+        deltas = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
+        assert "".join(deltas) == expected[name].text
+        assert chunks[-1].usage.completion_tokens > 0 and chunks[-2].choices[0].finish_reason in ("stop", "length")
+        pieces.append(len(deltas))
+    assert max(pieces) > 4
+
+
+def test_a_schema_is_kept_to(served, direct):
+    pictures, expected = direct
+    text = expected[pictures[0].questions[0].id].text
+
+    class Side(pydantic.BaseModel):
+        answer: str
+        side: Literal["left", "right"]
+
+    class Number(pydantic.BaseModel):
+        pallets: int = pydantic.Field(ge=0, le=3)
+
+    class Metres(pydantic.BaseModel):
+        metres: float
+
+    for question, shape in zip(pictures[0].questions, (Side, Number, Number, Metres), strict=True):
+        request = chat_request(pictures[0], question)
+        if shape is Number:
+            schema = Number.model_json_schema()
+            how = {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}}
+            reply = served.client().chat.completions.create(model="small", **how, **request)
+            found = Number.model_validate_json(reply.choices[0].message.content)
+        else:
+            reply = served.client().chat.completions.parse(model="small", response_format=shape, **request)
+            found = reply.choices[0].message.parsed
+        assert isinstance(found, shape)
+        if shape is Side:
+            assert found.answer == text
+
+
+def test_several_choices_of_one_seed_are_drawn_alike_and_apart(served, direct):
+    request = next(iter(asked(direct).values()))
+    drawn = [
+        [choice.message.content for choice in reply.choices]
+        for reply in (
+            served.client().chat.completions.create(model="small", n=3, temperature=1.5, seed=seed, **request)
+            for seed in (1, 1, 2)
+        )
+    ]
+    assert drawn[0] == drawn[1] != drawn[2] and len(set(drawn[0])) == 3
+
+
+def test_32_clients_at_once_get_each_their_own_answer(served, direct):
+    _, expected = direct
+    requests = list(asked(direct).items())
+    requests = (requests + requests)[:32]
+    assert len({answer.text for answer in expected.values()}) > 14
+
+    def ask(named):
+        reply = served.client().chat.completions.create(model="small", **named[1])
+        return named[0], reply.choices[0].message.content
+
+    with ThreadPoolExecutor(32) as pool:
+        found = list(pool.map(ask, requests))
+    assert found == [(name, expected[name].text) for name, _ in requests]
+    shown = get(served, "/metrics").text
+    assert 'smolrgpt_requests_total{status="200"} 32.0' in shown and "smolrgpt_pictures_kept 7.0" in shown
+    assert "smolrgpt_queue_length 0.0" in shown and "smolrgpt_request_seconds_count 32.0" in shown
+
+
+@pytest.fixture
+def slow_steps(small_engine, monkeypatch):
+    """An engine that takes its time, and the slots that it has cancelled."""
+    step, cancel, cancelled = small_engine.step, small_engine.cancel, []
+
+    def slow(steps):
+        time.sleep(0.2)
+        return step(min(steps, 2))
+
+    monkeypatch.setattr(small_engine, "step", slow)
+    monkeypatch.setattr(small_engine, "cancel", lambda slot: (cancelled.append(slot), cancel(slot)))
+    return cancelled
+
+
+def longest_request(direct) -> dict:
+    _, expected = direct
+    return next(request for name, request in asked(direct).items() if expected[name].cut_off)
+
+
+def test_a_client_that_leaves_frees_its_slot(slow_steps, served, direct):
+    request = longest_request(direct)
+    stream = served.client().chat.completions.create(model="small", stream=True, **request)
+    until(lambda: next(iter(stream)).choices[0].delta.content)
+    assert served.worker.answering == 1
+    stream.close()
+    until(lambda: served.worker.answering == 0, 2.0)
+    assert slow_steps == [0]
+    with pytest.raises(openai.APITimeoutError):
+        served.client().with_options(timeout=0.6).chat.completions.create(model="small", **request)
+    until(lambda: served.worker.answering == 0, 2.0)
+    assert slow_steps == [0, 0]
+
+
+def test_too_many_and_too_slow_are_told(slow_steps, small_engine, direct):
+    request = longest_request(direct)
+    with serving(small_engine, queue=1, seconds=1.0) as served, ThreadPoolExecutor(8) as pool:
+
+        def ask(_) -> int:
+            try:
+                served.client().chat.completions.create(model="small", **request)
+            except openai.APIStatusError as error:
+                assert error.response.json()["error"]["message"]
+                if error.status_code == 429:
+                    assert error.response.headers["Retry-After"] == "1"
+                return error.status_code
+            return 200
+
+        found = list(pool.map(ask, range(8)))
+        assert set(found) == {429, 504} and found.count(429) >= 3
+        until(lambda: served.worker.idle, 5.0)
+
+
+def test_bad_requests_get_one_sentence(served, warehouse):
+    good = body(warehouse)
+    cases = [
+        (json.dumps(good), {"Authorization": "Bearer wrong"}, 401, "the API key is missing or wrong"),
+        (json.dumps(good), {"Authorization": ""}, 401, "the API key is missing or wrong"),
+        (json.dumps(good), {"Content-Type": "text/plain"}, 415, "the body's Content-Type is not application/json"),
+        ("{", {}, 400, "the body is not JSON (Expecting property name"),
+        (json.dumps(good | {"model": "gpt-4"}), {}, 404, "there is no model 'gpt-4' here, only 'small'"),
+        (json.dumps(good | {"logprobs": True}), {}, 400, "'logprobs' is not supported"),
+        (json.dumps(good | {"max_tokens": 4000}), {}, 400, f"answers take at most {NEW_TOKENS} tokens, not 4000"),
+        (json.dumps(good | {"regions": good["regions"] * 20}), {}, 400, "there are 40 regions, at most 8 are read"),
+        (b"x" * 100 * 2**20, {}, 413, "the body has more than 1 MiB"),
+    ]
+    parts = good["messages"][0]["content"]
+    broken = [{"type": "image_url", "image_url": {"url": parts[0]["image_url"]["url"][:-80]}}, *parts[1:]]
+    for content, sentence in ((broken, "is truncated or corrupt"), (parts[2:], "there is no picture")):
+        cases.append((json.dumps(good | {"messages": [{"role": "user", "content": content}]}), {}, 400, sentence))
+    for content, headers, status, sentence in cases:
+        found, message = told(post(served, content, **headers))
+        assert found == status and sentence in message
+    assert told(get(served, "/v1/nothing")) == (404, "there is no GET /v1/nothing")
+    assert told(get(served, "/v1/chat/completions")) == (405, "there is no GET /v1/chat/completions")
+    assert get(served, "/metrics", "wrong").status_code == 401 and get(served, "/health", "wrong").status_code == 200
+    assert post(served, json.dumps(good)).status_code == 200
+
+
+def test_a_model_that_fails_is_told_and_goes_on(served, small_engine, direct, monkeypatch):
+    _, expected = direct
+    name, request = next(iter(asked(direct).items()))
+
+    def fail(*_):
+        raise RuntimeError("RESOURCE_EXHAUSTED")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(small_engine, "step", fail)
+        with pytest.raises(openai.InternalServerError, match="the server failed"):
+            served.client().chat.completions.create(model="small", **request)
+    reply = served.client().chat.completions.create(model="small", **request)
+    assert reply.choices[0].message.content == expected[name].text
+
+
+def test_clients_of_a_server_that_stops_get_answers_or_are_told(slow_steps, small_engine, direct):
+    pictures, expected = direct
+    (picture,) = spread_questions(pictures, 1)
+    requests = list(asked(direct).items())[:8]
+    with serving(small_engine) as served, ThreadPoolExecutor(8) as pool:
+        found = pool.map(lambda named: served.client().chat.completions.create(model="small", **named[1]), requests)
+        until(lambda: served.worker.answering == 4 and served.worker.waiting == 4)
+        served.server.handle_exit(15, None)
+        until(lambda: get(served, "/health").status_code == 503, 2.0)
+        refused = post(served, json.dumps(body(picture.image.parents[2])))
+        assert told(refused) == (503, "the server is being stopped") and refused.headers["Retry-After"] == "5"
+        assert [reply.choices[0].message.content for reply in found] == [expected[name].text for name, _ in requests]
+        served.thread.join(10)
+        assert not served.thread.is_alive()
+
+
+def test_what_is_not_answered_within_the_grace_is_told(slow_steps, small_engine, direct):
+    request = longest_request(direct)
+    with serving(small_engine, grace=0.5) as served, ThreadPoolExecutor(8) as pool:
+
+        def ask(stream: bool) -> str:
+            try:
+                reply = served.client().chat.completions.create(model="small", stream=stream, **request)
+                return "".join(chunk.choices[0].delta.content or "" for chunk in reply) if stream else "answered"
+            except openai.APIError as error:
+                return error.message
+
+        found = [pool.submit(ask, number == 0) for number in range(8)]
+        until(lambda: served.worker.answering == 4)
+        served.server.handle_exit(15, None)
+        assert all("the server is being stopped" in reply.result() for reply in found)

@@ -1,0 +1,173 @@
+"""Requests are read with the readers of files, or refused with one sentence."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eval.answering.served import data_url
+from eval.serving.request_body import Refused, read_request
+from smolrgpt_jax.data.masks import box_mask, decode, encode
+from tests.eval.serving.conftest import BOXES, QUESTION, body
+
+SIDE = {"type": "object", "properties": {"side": {"enum": ["left", "right"]}}}
+
+
+def png(pixels: np.ndarray) -> str:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def read(request: dict):
+    return read_request(json.dumps(request).encode(), most_regions=8)
+
+
+def asking(folder: Path, *urls: str, text: str = QUESTION, **changes) -> dict:
+    parts = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    messages = [{"role": "user", "content": [*parts, {"type": "text", "text": text}]}]
+    return body(folder, messages=messages, **changes)
+
+
+@pytest.fixture
+def rgb(warehouse) -> str:
+    return data_url(warehouse / "val/images/000100.png")
+
+
+@pytest.fixture
+def depth(warehouse) -> str:
+    return data_url(warehouse / "val/depths/000100_depth.png")
+
+
+BOXED = [box_mask(box, 60, 96) for box in BOXES]
+
+
+def test_regions_are_boxes_masks_of_coco_and_pictures_in_any_mixture(warehouse):
+    runs = {"size": [60, 96], "counts": encode(BOXED[1]).runs().tolist()}
+    short = {"size": [60, 96], "counts": encode(BOXED[1]).counts.decode()}
+    for second in (BOXES[1], runs, short, png(255 * BOXED[1])):
+        found = read(body(warehouse, regions=[BOXES[0], second])).question.regions
+        assert [decode(region).tolist() for region in found] == [mask.tolist() for mask in BOXED]
+
+
+def test_depth_is_the_second_picture_or_a_field_and_further_pictures_are_masks(warehouse, rgb, depth):
+    masks = [png(255 * mask) for mask in BOXED]
+    both = [asking(warehouse, rgb, depth, *masks, regions=None)]
+    both.append(asking(warehouse, rgb, *masks, depth=depth, regions=None))
+    for request in both:
+        found = read(request)
+        assert np.asarray(found.depth).shape == (60, 96)
+        assert [decode(region).tolist() for region in found.question.regions] == [mask.tolist() for mask in BOXED]
+    assert read(both[0]).picture == read(both[1]).picture
+
+
+def test_the_transparency_of_the_picture_marks_the_only_region(warehouse, depth):
+    pixels = np.concatenate([np.full((60, 96, 3), 90, np.uint8), 255 * BOXED[0][..., None]], axis=-1)
+    text = "How tall is the pallet <mask>?"
+    (found,) = read(asking(warehouse, png(pixels), depth, text=text, regions=None)).question.regions
+    assert decode(found).tolist() == BOXED[0].tolist()
+    assert read(asking(warehouse, png(pixels), depth, text="Is it dark?", regions=None)).question.regions == ()
+
+
+def test_earlier_turns_are_part_of_the_question(warehouse, rgb, depth):
+    request = asking(warehouse, rgb, depth)
+    request["messages"] += [{"role": "assistant", "content": "left"}, {"role": "user", "content": "How far apart?"}]
+    question = read(request).question
+    assert question.prompt == "How far apart?" and question.earlier == ((QUESTION, "left"),)
+    assert len(question.regions) == 2
+
+
+@pytest.mark.parametrize(
+    "value, kind",
+    [
+        ({"enum": ["left", "right"], "type": "string", "title": "Side"}, ("left_right", 0)),
+        ({"type": "integer", "minimum": 0, "maximum": 5}, ("count", 6)),
+        ({"type": "number", "description": "metres"}, ("distance", 0)),
+    ],
+)
+def test_the_schema_of_a_value_names_its_kind(warehouse, value, kind):
+    for text in ({}, {"answer": {"type": "string"}}):
+        schema = {"type": "object", "properties": {**text, "value": value}, "additionalProperties": False}
+        given = {"type": "json_schema", "json_schema": {"name": "v", "schema": schema}}
+        shape = read(body(warehouse, response_format=given)).shape
+        assert (shape.name, shape.kind, shape.text) == ("value", kind, bool(text))
+
+
+def test_what_is_read_off_the_text_has_to_fit_the_schema(warehouse):
+    given = {"type": "json_schema", "json_schema": {"schema": SIDE}}
+    shape = read(body(warehouse, response_format=given)).shape
+    assert shape.fits("left") and not shape.fits(2) and not shape.fits(None)
+    assert json.loads(shape.write("", "left")) == {"side": "left"}
+    schema = {"type": "object", "properties": {"n": {"type": "integer", "minimum": 0, "maximum": 2}}}
+    shape = read(body(warehouse, response_format={"type": "json_schema", "json_schema": {"schema": schema}})).shape
+    assert [shape.fits(value) for value in (0, 2, 3, 1.0, "left")] == [True, True, False, False, False]
+
+
+FORMAT = "response_format is not supported, only text, and json_schema"
+REFUSED = [
+    ({"frequency_penalty": 0.5}, "'frequency_penalty' is not supported, only model, messages"),
+    ({"tools": []}, "'tools' is not supported"),
+    ({"model": None}, "model is missing"),
+    ({"messages": None}, "messages is missing"),
+    ({"messages": "hello"}, "messages is missing"),
+    ({"messages": [{"role": "system", "content": "be kind"}]}, "is of role 'system', expected user"),
+    ({"messages": [3]}, "is of role None, expected user"),
+    ({"messages": [{"role": "user", "content": 3}]}, "content is neither text nor a list"),
+    ({"messages": [{"role": "user", "content": "hi", "name": "x"}]}, "has 'name', which is not supported"),
+    ({"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "is neither a text part nor"),
+    ({"messages": [{"role": "user", "content": "Is it dark?"}]}, "there is no picture"),
+    ({"n": 0}, "n is 0, expected a whole number from 1 to 8"),
+    ({"n": True}, "n is True, expected a whole number"),
+    ({"temperature": 3}, "temperature is 3, expected a number from 0 to 2"),
+    ({"temperature": float("nan")}, "temperature is nan"),
+    ({"top_p": "1"}, "top_p is '1', expected a number"),
+    ({"max_tokens": -1}, "max_tokens is -1"),
+    ({"max_tokens": 3, "max_completion_tokens": 3}, "are both given"),
+    ({"stream": "yes"}, "stream is 'yes', expected true or false"),
+    ({"stream_options": {"include_usage": True}}, "stream_options may be"),
+    ({"response_format": {"type": "json_object"}}, FORMAT),
+    ({"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "array"}}}}, FORMAT),
+    ({"regions": "all"}, "regions is not a list"),
+    ({"regions": [*BOXES, [0, 0, 5, 5]]}, "the question holds 2 <mask> but 3 masks"),
+    ({"regions": BOXES * 20}, "there are 40 regions, at most 8 are read"),
+    ({"regions": [BOXES[0], [9, 9, 5, 5]]}, "box 9,9,5,5 is not x1,y1,x2,y2"),
+    ({"regions": [BOXES[0], 7]}, "mask 1 is unreadable"),
+    ({"regions": [BOXES[0], {"size": [5, 5], "counts": [25]}]}, "mask 1 is 5x5 pixels"),
+    ({"regions": [BOXES[0], "http://example.org/m.png"]}, r"regions\[1\] is no data URL"),
+    ({"depth": "data:image/png;base64,!!"}, "depth is no data URL: what follows the comma is not base64"),
+]
+
+
+@pytest.mark.parametrize("changes, sentence", REFUSED)
+def test_what_cannot_be_done_is_refused_with_one_sentence(warehouse, changes, sentence):
+    request = body(warehouse, **{name: value for name, value in changes.items() if value is not None})
+    for name in [name for name, value in changes.items() if value is None]:
+        del request[name]
+    with pytest.raises(Refused, match=sentence) as refused:
+        read(request)
+    assert refused.value.status == 400 and "\n" not in refused.value.message
+
+
+@pytest.mark.parametrize("text", [b"{", b"[" * 100_000, b"\xff", b'"text"', b"[1]"])
+def test_a_body_that_is_no_object_is_refused(text):
+    with pytest.raises(Refused, match="the body is not") as refused:
+        read_request(text, 8)
+    assert refused.value.status == 400
+
+
+def test_pictures_are_refused_as_files_are(warehouse, rgb, depth):
+    for urls, sentence in (
+        ([png(np.zeros((4, 4, 3), np.uint8))[:-40], depth], "picture messages.* is (truncated|not a picture)"),
+        (["data:image/png;base64,", depth], r"picture messages\[0\].content\[0\] is an empty file"),
+        (["https://example.org/a.png", depth], "is no data URL"),
+        ([rgb], "a question about regions needs the depth picture"),
+    ):
+        with pytest.raises(Refused, match=sentence):
+            request = read(asking(warehouse, *urls))
+            np.asarray(request.image)

@@ -1,0 +1,95 @@
+"""Questions that come one by one get the answers that the engine gives, which knows all of them beforehand."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from smolrgpt_jax.data.images import read_depth, read_rgb
+from smolrgpt_jax.errors import DataError
+from smolrgpt_jax.generation.engine import AnswerOptions
+from smolrgpt_jax.generation.online import Asked, OnlineEngine
+from tests.generation.conftest import answer_ids
+
+NEW_TOKENS = 12
+
+
+@pytest.fixture(scope="module")
+def engine(model) -> OnlineEngine:
+    return OnlineEngine(model, 4, question_tokens=128, answer_tokens=NEW_TOKENS, regions=8)
+
+
+@pytest.fixture(scope="module")
+def asked(engine, pictures):
+    """{id: (picture, question)} of those that the engine takes."""
+    found = {question.id: (picture, question) for picture in pictures for question in picture.questions}
+    return {name: pair for name, pair in found.items() if len(pair[1].regions) <= engine.most_regions}
+
+
+def prefix_of(engine, picture):
+    size = engine.config.vision.image_size
+    return engine.read_picture(read_rgb(picture.image, size), read_depth(picture.depth, size, beside=picture.image))
+
+
+def answer_all(engine, asked, steps: int, **how) -> dict[str, list[int]]:
+    """Gives every slot that is free to the next question."""
+    waiting, taken, answers, prefixes = list(asked), {}, {}, {}
+    while waiting or taken:
+        for slot, busy in enumerate(engine.asked):
+            if busy is None and waiting:
+                taken[slot] = name = waiting.pop(0)
+                picture, question = asked[name]
+                if picture.id not in prefixes:
+                    prefixes[picture.id] = prefix_of(engine, picture)
+                ids = engine.question_ids(question)
+                engine.admit(slot, prefixes[picture.id], Asked(ids, question.regions, NEW_TOKENS, **how))
+        for slot, (ids, ended) in engine.step(steps).items():
+            if ended:
+                answers[taken.pop(slot)] = ids.tolist()
+    return answers
+
+
+@pytest.mark.parametrize("steps", [1, 16])
+def test_answers_are_those_of_the_engine(model, pictures, engine, asked, steps):
+    expected = answer_ids(model, pictures, AnswerOptions(8, NEW_TOKENS, progress=False))
+    assert len(asked) > 20 and len({len(ids) for ids in expected.values()}) > 2
+    assert answer_all(engine, asked, steps) == {name: expected[name] for name in asked}
+
+
+def test_a_slot_that_draws_leaves_greedy_ones_as_they_are(model, pictures, engine, asked):
+    expected = answer_ids(model, pictures, AnswerOptions(8, NEW_TOKENS, progress=False))
+    (first, second, *_) = [name for name in asked if len(expected[name]) > 4]
+    drawn = []
+    for seed in range(3):
+        for slot, name in enumerate((first, second)):
+            picture, question = asked[name]
+            how = {"temperature": 2.0, "key": np.array([seed, 1], np.uint32)} if slot else {}
+            told = Asked(engine.question_ids(question), question.regions, NEW_TOKENS, **how)
+            engine.admit(slot, prefix_of(engine, picture), told)
+        found = {}
+        while any(engine.asked):
+            found |= engine.step(3)
+        assert found[0][0].tolist() == expected[first]
+        drawn.append(found[1][0].tolist())
+    assert len({tuple(ids) for ids in drawn}) == 3
+
+
+def test_a_cancelled_slot_is_free_and_its_next_answer_is_whole(model, pictures, engine, asked):
+    expected = answer_ids(model, pictures, AnswerOptions(8, NEW_TOKENS, progress=False))
+    long = [name for name in asked if len(expected[name]) > 6]
+    picture, question = asked[long[0]]
+    engine.admit(2, prefix_of(engine, picture), Asked(engine.question_ids(question), question.regions, NEW_TOKENS))
+    assert not engine.step(2)[2][1]
+    engine.cancel(2)
+    assert engine.step(2) == {}
+    assert answer_all(engine, {long[1]: asked[long[1]]}, 2) == {long[1]: expected[long[1]]}
+
+
+def test_too_long_and_too_many_are_told(engine, asked):
+    _, question = next(iter(asked.values()))
+    with pytest.raises(DataError, match="takes [0-9]+ tokens, at most 128 are read"):
+        engine.question_ids(dataclasses.replace(question, prompt="where is it? " * 99, regions=()))
+    with pytest.raises(DataError, match="has 9 regions, at most 8 are read"):
+        engine.question_ids(dataclasses.replace(question, regions=question.regions[:1] * 9))
