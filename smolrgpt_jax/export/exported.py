@@ -126,8 +126,7 @@ def _generate(model: Any, image: Any, depth: Any, regions: Sequence[RLE], questi
     if regions:
         # Sampled here, since sampling again on the same grid changes nothing: dense masks would take as much memory as pictures.
         masks = np.stack([resample_rle(region, model.sizes.mask_grid) for region in regions], axis=-1)
-        pictures.append(np.repeat(load_depth(depth, side, beside=image)[None], rows, axis=0))
-        pictures.append([masks if MASK in question else None for question in questions])
+        pictures += [np.repeat(load_depth(depth, side, beside=image)[None], rows, axis=0), [masks] * rows]
     return model.generate(ids, attended, *pictures)
 
 

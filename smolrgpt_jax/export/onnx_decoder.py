@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from smolrgpt_jax.config import DecoderConfig
-from smolrgpt_jax.export.onnx_graph import Arrays, Graph, Quant
+from smolrgpt_jax.export.onnx_graph import INT8, Arrays, Graph, Quant
 from smolrgpt_jax.models.smollm import inverse_frequencies
 
 
@@ -39,8 +39,9 @@ def write_decoder(
 
     names = ("norm1/scale", "norm2/scale", *(f"{p}_proj/kernel" for p in ("q", "k", "v", "out", "gate", "up", "down")))
     stacked = {name: param(f"blocks/{name}") for name in names}
-    table = graph.matrix(param("token_embedding")[: config.vocab_size], quant)
-    head = table if config.tied_head else graph.matrix(param("head")[: config.vocab_size], quant)
+    # Four bits of what tokens are looked up in and chosen by cost answers more than they save.
+    tables = [param(name)[: config.vocab_size] for name in ("token_embedding", "head")[: 2 - config.tied_head]]
+    table, head = ([graph.matrix(rows, quant and INT8) for rows in tables] * 2)[:2]
     angles = np.outer(np.arange(positions, dtype=np.float32), inverse_frequencies(dim, config.rope_base))
     turns = [graph.weight(f(angles).astype(np.float32) * np.float32(config.rope_scale)) for f in (np.cos, np.sin)]
 

@@ -20,10 +20,10 @@ from smolrgpt_jax.export import onnx_runner
 from smolrgpt_jax.export.folder import HOW_TO_CALL, export_folder
 from smolrgpt_jax.export.onnx_decoder import write_decoder
 from smolrgpt_jax.export.onnx_encoder import write_encoder, write_refiners
-from smolrgpt_jax.export.onnx_graph import Graph, Quant
+from smolrgpt_jax.export.onnx_graph import INT4, INT8, LEAST_BLOCK, Graph
 from smolrgpt_jax.export.programs import length_problems
 
-QUANTS = {None: None, "int8": Quant(8, 32), "int4": Quant(4, 32)}
+QUANTS = {None: None, "int8": INT8, "int4": INT4}
 HEAD = 16  # numbers, of a head of the decoder: what onnxruntime's attention takes is a multiple
 
 
@@ -33,12 +33,12 @@ class OnnxSettings:
 
     prompt_tokens: int = 512  # of the longest prompt, with its image tokens
     new_tokens: int = 120  # of the longest answer
-    quant: Literal["int8", "int4"] | None = None  # how matrices are stored, None: in float32
+    # How matrices are stored, None: in float32; int4: the decoder's layers, all else in int8.
+    quant: Literal["int8", "int4"] | None = None
 
     def check(self, config: SmolRGPTConfig, tokenizer: ChatTokenizer) -> None:
         """Raises ValueError for settings that make no sense, or that this model and its tokenizer cannot have."""
-        decoder, quant = config.decoder, QUANTS.get(self.quant)
-        block = quant.block if quant else 1
+        decoder, block = config.decoder, LEAST_BLOCK if self.quant else 1
         problems = [
             (self.quant not in QUANTS, f"quant is {self.quant!r}, must be int8 or int4"),
             (
@@ -68,8 +68,9 @@ def write_onnx_export(
     positions = settings.prompt_tokens + settings.new_tokens
     about = {"format": onnx_runner.FORMAT, **asdict(settings)}
     programs: dict[str, Callable[[Graph], dict[str, Any]]] = {
-        "encode": lambda graph: write_encoder(graph, config, model.params, quant),
-        "refine": lambda graph: write_refiners(graph, config, model.params, quant),
+        # In four bits they are no faster than in eight.
+        "encode": lambda graph: write_encoder(graph, config, model.params, quant and INT8),
+        "refine": lambda graph: write_refiners(graph, config, model.params, quant and INT8),
         "decoder": lambda g: write_decoder(g, config.decoder, model.params, positions, quant, features=True),
     }
     with export_folder(model, out, onnx_runner, about) as (folder, tokenizer, manifest):

@@ -5,7 +5,7 @@ share a scale. Needs the package onnx; importing this file does not.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,6 +16,7 @@ OPSETS = {"": 20, CONTRIB: 1}
 IR_VERSION = 10  # that runtimes of the last years read
 PAGE = 4096  # bytes: weights that begin on one are mapped into memory instead of read
 SMALL = 1024  # bytes, of a tensor that lies in the program itself
+LEAST_BLOCK = 32
 INT8_PRODUCTS = 4  # an `accuracy_level`: activations are rounded to int8 too, block by block
 
 Arrays = Mapping[str, tuple[Any, Sequence[int | str]]]  # dtype and shape
@@ -26,7 +27,11 @@ class Quant:
     """How the numbers of matrices are stored."""
 
     bits: int  # 4 or 8
-    block: int  # numbers that share a scale
+    block: int  # most numbers that share a scale
+
+    def fitting(self, columns: int) -> "Quant":
+        """The same with blocks that such rows divide into, if there are."""
+        return self if columns % self.block == 0 else replace(self, block=LEAST_BLOCK)
 
     def codes(self, rows: np.ndarray) -> list[np.ndarray]:
         """float32[N, K] -> codes uint8[N, K * bits / 8], scales float32[N, K / block], zero points uint8[N, ...] if of four bits.
@@ -47,6 +52,9 @@ def _halves(codes: np.ndarray) -> np.ndarray:
     """Two codes a byte, the first in its lower half: uint8[N, M] -> uint8[N, ceil(M / 2)]."""
     codes = np.pad(codes, ((0, 0), (0, codes.shape[1] % 2)))
     return codes[:, ::2] | codes[:, 1::2] << 4
+
+
+INT8, INT4 = Quant(8, 64), Quant(4, 32)
 
 
 @dataclass(frozen=True)
@@ -110,6 +118,7 @@ class Graph:
 
     def matrix(self, rows: np.ndarray, quant: Quant | None = None) -> Matrix:
         """Stores float32[N, K]."""
+        quant = quant and quant.fitting(rows.shape[1])
         parts = [rows] if quant is None else quant.codes(rows)
         return Matrix(len(rows), rows.shape[1], [self.weight(part) for part in parts], quant)
 

@@ -51,6 +51,19 @@ class Picture:
         return np.concatenate([self.tokens, *(weights @ refined for refined in self.maps[:, None])], axis=1)
 
 
+def load(file: Path, threads: int = 0) -> Any:
+    """A program as onnxruntime's session; threads: 0 for one a core."""
+    try:
+        from onnxruntime import InferenceSession, SessionOptions
+    except ImportError as error:
+        raise ImportError("this model needs the package onnxruntime: pip install onnxruntime") from error
+    options = SessionOptions()
+    options.intra_op_num_threads = threads
+    # Threads that wait in a loop take the cores from others, and from each other.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+
+
 class Decoder:
     """The decoder and its cache."""
 
@@ -95,16 +108,7 @@ class ExportedModel(ExportedFolder):
     def __init__(self, folder: str | Path, threads: int = 0):
         """Reads the folder; threads: 0 for one a core. Raises ValueError if it is damaged, ImportError without onnxruntime."""
         super().__init__(folder, FORMAT)
-        try:
-            from onnxruntime import InferenceSession, SessionOptions
-        except ImportError as error:
-            raise ImportError("this model needs the package onnxruntime: pip install onnxruntime") from error
-        options = SessionOptions()
-        options.intra_op_num_threads = threads
-        self._programs = {
-            name: InferenceSession(str(self.folder / f"{name}.onnx"), options, providers=["CPUExecutionProvider"])
-            for name in self.manifest["programs"]
-        }
+        self._programs = {name: load(self.folder / f"{name}.onnx", threads) for name in self.manifest["programs"]}
         self._decoder = Decoder(self._programs["decoder"], self.manifest["prompt_tokens"] + self.manifest["new_tokens"])
         self._picture: Picture | None = None
         self._prefix = np.zeros(0, np.int32)  # the ids up to the picture's end that the cache begins with
