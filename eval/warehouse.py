@@ -61,7 +61,7 @@ def _served(args: argparse.Namespace, bad: BadRecords, details: dict) -> tuple[a
     server = Served(args.served)
     info = {"command": typed_command("eval.warehouse"), "checkpoint": args.served, **details}
     info[asking.FINGERPRINT] = server.about.get("fingerprint")
-    return lambda pictures: server.answer(pictures, args.out, args.max_new_tokens, bad), info
+    return lambda pictures: server.answer(pictures, args.out, args.batch_size, args.max_new_tokens, bad), info
 
 
 @told(asking.INTERRUPTED)

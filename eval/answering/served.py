@@ -21,7 +21,6 @@ from smolrgpt_jax.errors import DataError, RunError
 
 KEY_VARIABLE = "SMOLRGPT_API_KEY"
 _RETRIES, _SECONDS = 8, 300.0
-_AT_ONCE = 16  # requests
 
 
 class Served:
@@ -45,9 +44,12 @@ class Served:
             raise RunError(f"{url} cannot be asked ({' '.join(str(error.__cause__ or error).split())})") from None
 
     def answer(
-        self, pictures: Sequence[Picture], out: Path, max_new_tokens: int | None, bad: BadRecords
+        self, pictures: Sequence[Picture], out: Path, at_once: int, max_new_tokens: int | None, bad: BadRecords
     ) -> list[Answered]:
-        """As `asking.answer_questions`; finished answers are kept beside `out`, too. Raises RunError where the server fails."""
+        """As `asking.answer_questions`, so many requests at once; finished answers are kept beside `out`, too.
+
+        Raises RunError where the server fails.
+        """
         from eval.answering.journal import Journal
         from smolrgpt_jax.checkpoint.fingerprint import digest
 
@@ -56,7 +58,7 @@ class Served:
         model = {name: value for name, value in self.about.items() if name != "created"}
         kept = Journal(journal_path(out), {"server": model, "decoding": max_new_tokens, "data": digest(repr(bare))})
         missing = [(picture, question) for picture, question in every if question.id not in kept.answers]
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
+        with ThreadPoolExecutor(at_once) as pool:
             replies = pool.map(lambda asked: self._ask(*asked, max_new_tokens), missing)
             try:
                 for (_, question), reply in tqdm(

@@ -21,6 +21,7 @@ class Server(uvicorn.Server):
         super().__init__(uvicorn.Config(app, timeout_graceful_shutdown=5, **quiet))
         self._worker, self._grace = worker, grace
         self._asked_to_stop: float | None = None
+        self._answered: float | None = None  # when the last question was
 
     def answer(self, listening: socket.socket) -> None:
         """Serves at a listening socket until SIGTERM or SIGINT."""
@@ -43,6 +44,8 @@ class Server(uvicorn.Server):
                 self._worker.give_up()
                 await asyncio.sleep(0.1)  # the replies that say so
                 return True
-            if waited >= _LINGER and not self._worker.is_alive():
-                return True
+            if not self._worker.is_alive():
+                self._answered = self._answered or time.monotonic()
+                if time.monotonic() - self._answered >= _LINGER:
+                    return True
         return await super().on_tick(counter)

@@ -28,6 +28,7 @@ from smolrgpt_jax.models.mask_pooling import mask_pooling
 from smolrgpt_jax.models.smollm import KVCache, unstacked_blocks
 
 SHORTEST = 64  # questions are padded to this, twice this and so on
+ENOUGH = 32  # steps of few slots before the others are given up
 
 
 class Prefix(NamedTuple):
@@ -107,8 +108,17 @@ def run(
     return jax.lax.while_loop(going, once, (jnp.int32(0), taken))[1]
 
 
+@functools.partial(jax.jit, donate_argnames="into")
+def grown(into: Slots, taken: Slots) -> Slots:
+    """More slots, the first ones of which are those that there were."""
+    return jax.tree.map(lambda more, few: more.at[: len(few)].set(few) if few.ndim else few, into, taken)
+
+
 class OnlineEngine:
-    """Slots for questions; each that is taken has its `Asked`, a free one None."""
+    """Slots for questions; each that is taken has its `Asked`, a free one None.
+
+    While only the first quarter of them is taken, no other is computed: a step of all takes about as many times as long.
+    """
 
     def __init__(
         self, model: AskedModel, count: int = 16, *, question_tokens: int = 256, answer_tokens: int, regions: int = 32
@@ -128,13 +138,18 @@ class OnlineEngine:
         self._constraint, self._starts = make_constraint(self.tokenizer, kinds, vocabulary)
         self._closing = int(self._constraint.longest)
         self.asked: list[Asked | None] = [None] * count
+        self._few = max(1, count // 4)
         self.empty()
 
     def empty(self) -> None:
         """Frees all slots, also after a failed step, which has used them up."""
         self.asked = [None] * len(self.asked)
+        self._slots = self._empty(self._few)
+        self._steps_of_few = 0  # taken since more than the first slots were
+
+    def _empty(self, count: int) -> Slots:
         longest = self.prefix.size + self.question_tokens
-        self._slots = slots.empty_slots(self.weights, len(self.asked), longest, self.answer_tokens + self._closing)
+        return slots.empty_slots(self.weights, count, longest, self.answer_tokens + self._closing)
 
     def question_ids(self, question: Question) -> np.ndarray:
         """The tokens of a question; raises DataError where it has too many, or too many regions."""
@@ -162,6 +177,8 @@ class OnlineEngine:
             grid = self.config.mask_grid
             masks = np.zeros((self.most_regions, grid, grid), np.float32)
             masks[: len(rgb)] = [resample_rle(region, grid) for region in asked.regions]
+        if slot >= len(self._slots.ended):
+            self._slots = grown(self._empty(len(self.asked)), self._slots)
         read = read_question(self.weights, prefix, ids, index, masks)
         budget, state = asked.budget, self._starts[asked.kind]
         budget += self._closing if asked.kind else 0
@@ -176,10 +193,17 @@ class OnlineEngine:
         """Takes so many steps, fewer where an answer ends: of every taken slot the ids so far and whether they have ended, which
         frees it."""
         taken = [asked for asked in self.asked if asked is not None]
+        self._steps_of_few = 0 if any(self.asked[self._few :]) else self._steps_of_few + steps
+        # Not at once, as slots are copied where there is to be room for more again.
+        if self._steps_of_few > ENOUGH and len(self._slots.ended) > self._few:
+            self._slots = slots.keep(self._slots, np.arange(self._few, dtype=np.int32))
         constraint = self._constraint if any(asked.kind for asked in taken) else None
         sampling = None
         if any(asked.temperature for asked in taken):
-            how = [(asked.temperature, asked.top_p) if asked else (0.0, 1.0) for asked in self.asked]
+            how = [
+                (asked.temperature, asked.top_p) if asked else (0.0, 1.0)
+                for asked in self.asked[: len(self._slots.ended)]
+            ]
             temperature, top_p = np.array(how, np.float32).T
             sampling = Sampling(jnp.asarray(temperature), 0, jnp.asarray(top_p))
         eos_id = self.tokenizer.eos_id
@@ -208,11 +232,13 @@ class OnlineEngine:
         """Compiles what greedy answers need."""
         size, region = self.config.vision.image_size, RLE.of_runs(1, 1, np.array([0, 1]))
         image = np.zeros((size, size, 3), np.uint8)
-        for depth, regions in ((None, ()), (image[..., 0], (region,))):
-            prefix = self.read_picture(image, depth)
-            for length in self.lengths:
-                self.admit(0, prefix, Asked(np.full(length, self.tokenizer.pad_id, np.int32), regions, 1))
-        for kind in (None, ("left_right", 0)):
-            self.admit(0, prefix, Asked(np.full(4, self.tokenizer.pad_id, np.int32), (region,), 1, kind))
-            self.step(1)
-            self.cancel(0)
+        prefixes = [(self.read_picture(image, None), ()), (self.read_picture(image, image[..., 0]), (region,))]
+        last = len(self.asked) - 1
+        for slot in dict.fromkeys((0, last)):  # of few and of all
+            for length, (prefix, regions) in itertools.product(self.lengths, prefixes):
+                self.admit(slot, prefix, Asked(np.full(length, self.tokenizer.pad_id, np.int32), regions, 1))
+            for kind in (None, ("left_right", 0)):
+                self.admit(slot, prefix, Asked(np.full(4, self.tokenizer.pad_id, np.int32), regions, 1, kind))
+                self.step(1)
+            self.cancel(slot)
+        self.step(ENOUGH + 1)

@@ -10,7 +10,7 @@ import pytest
 from smolrgpt_jax.data.images import read_depth, read_rgb
 from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.generation.engine import AnswerOptions
-from smolrgpt_jax.generation.online import Asked, OnlineEngine
+from smolrgpt_jax.generation.online import ENOUGH, Asked, OnlineEngine
 from tests.generation.conftest import answer_ids
 
 NEW_TOKENS = 12
@@ -56,6 +56,26 @@ def test_answers_are_those_of_the_engine(model, pictures, engine, asked, steps):
     expected = answer_ids(model, pictures, AnswerOptions(8, NEW_TOKENS, progress=False))
     assert len(asked) > 20 and len({len(ids) for ids in expected.values()}) > 2
     assert answer_all(engine, asked, steps) == {name: expected[name] for name in asked}
+
+
+def test_slots_that_nobody_takes_are_given_up_and_come_back(model, pictures, engine, asked):
+    expected = answer_ids(model, pictures, AnswerOptions(8, NEW_TOKENS, progress=False))
+    engine.empty()
+    names = [name for name in asked if len(expected[name]) > 6][:4]
+    told = [Asked(engine.question_ids(asked[name][1]), asked[name][1].regions, NEW_TOKENS) for name in names]
+    sizes, found = [], {}
+    for _ in range(2):
+        for slot, name in enumerate(names):
+            engine.admit(slot, prefix_of(engine, asked[name][0]), told[slot])
+            found |= engine.step(1)
+            sizes.append(len(engine._slots.ended))
+        while any(engine.asked):
+            found |= engine.step(1)
+        assert [found[slot][0].tolist() for slot in range(4)] == [expected[name] for name in names]
+        for _ in range(ENOUGH + 1):
+            engine.step(1)
+        sizes.append(len(engine._slots.ended))
+    assert sizes == [1, 4, 4, 4, 1] * 2
 
 
 def test_a_slot_that_draws_leaves_greedy_ones_as_they_are(model, pictures, engine, asked):

@@ -1,0 +1,74 @@
+"""The benchmark, answered by a server."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from eval.warehouse import main
+from tests.eval.serving.conftest import KEY, NEW_TOKENS, serving
+
+
+def evaluate(url: str, data, out, *more: str) -> list[dict]:
+    main(["--served", f"{url}/v1", "--data", str(data), "--out", str(out), "--batch_size", "8", *more])
+    return json.loads((out / "predictions.json").read_text(encoding="utf-8"))
+
+
+def test_predictions_are_those_of_the_checkpoint(small_engine, small_checkpoint, warehouse, tmp_path, monkeypatch):
+    monkeypatch.setenv("SMOLRGPT_API_KEY", KEY)
+    how = ["--data", str(warehouse), "--out", str(tmp_path / "own"), "--max_new_tokens", str(NEW_TOKENS)]
+    main(["--checkpoint", str(small_checkpoint), *how])
+    with serving(small_engine, queue=1) as served:  # which refuses some of them at first
+        found = evaluate(served.url, warehouse, tmp_path / "served")
+    own = json.loads((tmp_path / "own/predictions.json").read_text(encoding="utf-8"))
+    assert len(found) == 28 and found == own
+    metrics = json.loads((tmp_path / "served/metrics.json").read_text(encoding="utf-8"))
+    assert metrics["checkpoint_fingerprint"] == "f1"
+
+
+def test_an_interrupted_run_goes_on_from_its_answers(small_engine, warehouse, tmp_path, monkeypatch):
+    monkeypatch.setenv("SMOLRGPT_API_KEY", KEY)
+    with serving(small_engine) as served:
+        whole = evaluate(served.url, warehouse, tmp_path / "whole")
+        monkeypatch.setattr("eval.answering.warehouse.write_results", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            evaluate(served.url, warehouse, tmp_path / "out")
+        monkeypatch.undo()
+        monkeypatch.setenv("SMOLRGPT_API_KEY", KEY)
+        monkeypatch.setattr(small_engine, "step", lambda _: 1 / 0)
+        assert evaluate(served.url, warehouse, tmp_path / "out") == whole
+    assert not list(tmp_path.glob(".out.journal*"))
+
+
+def test_what_the_server_cannot_read_counts_as_wrong(small_engine, warehouse, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SMOLRGPT_API_KEY", KEY)
+    picture = warehouse / "val/images/000103.png"
+    shutil.copyfile(picture, tmp_path / "whole.png")
+    picture.write_bytes(picture.read_bytes()[:-40])
+    with serving(small_engine) as served:
+        found = evaluate(served.url, warehouse, tmp_path / "out")
+    assert sum(item["answer"] == "" for item in found) == 4
+    assert "record '000103-left_right': picture messages[0].content[0] is truncated" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "more, sentence",
+    [
+        (["--served", "http://127.0.0.1:9/v1"], r"http://127.0.0.1:9/v1 cannot be asked \("),
+        (["--served", "http://127.0.0.1:9/v1", "--answers", "vote"], "--served has answers to questions as they stand"),
+        (["--served", "http://127.0.0.1:9/v1", "--checkpoint", "any"], "2"),
+        ([], "2"),
+    ],
+)
+def test_bad_input_ends_with_one_sentence(warehouse, tmp_path, more, sentence):
+    with pytest.raises(SystemExit, match=sentence):
+        main(["--data", str(warehouse), "--out", str(tmp_path / "out"), *more])
+
+
+def test_a_wrong_key_is_told(small_engine, warehouse, tmp_path, monkeypatch):
+    monkeypatch.setenv("SMOLRGPT_API_KEY", "wrong")
+    with serving(small_engine) as served:
+        with pytest.raises(SystemExit, match="cannot be asked .*the API key is missing or wrong"):
+            evaluate(served.url, warehouse, tmp_path / "out")
