@@ -1,5 +1,6 @@
 """The `smolrgpt` command: `smolrgpt COMMAND ...` is `python -m MODULE ...`, under names that are easy to remember."""
 
+import difflib
 import importlib
 import sys
 
@@ -16,6 +17,8 @@ def main() -> None:
         print("\nsmolrgpt COMMAND --help tells its options and gives examples.")
         return
     if name not in COMMANDS:
-        raise SystemExit(f"error: there is no command {name!r}, only {', '.join(COMMANDS)}")
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        known = f"the nearest is {near[0]}" if near else f"only {', '.join(COMMANDS)}"
+        raise SystemExit(f"error: there is no command {name!r}, {known}")
     sys.argv[:2] = [f"smolrgpt {name}"]
     importlib.import_module(COMMANDS[name]["module"]).main()

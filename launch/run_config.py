@@ -73,6 +73,8 @@ def _parse(module: Any, arguments: Sequence[str]) -> list[str]:
     with told():
         if path := config.parse_known_args(arguments[1:])[0].config:
             _check(flags.FLAGS, path, arguments)
+        elif changed := [a for a in arguments if re.match(rf"--?(?:no)?{FLAG}\.", a)]:
+            raise ValueError(f"--{FLAG} is missing; {changed[0]} changes a configuration")
         return _parsed(flags.FLAGS, arguments)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from eval.command_line import COMMANDS
+from launch import cli
 
 ROOT = Path(__file__).parents[2]
 MODULES = [known["module"] for known in COMMANDS.values()] + ["eval.captions", "eval.demo", "launch.demo_backbone"]
@@ -48,3 +49,12 @@ def test_help_tells_how_to_call_and_waits_for_nothing(helped, module):
     code, shown, heavy = helped[module]
     assert code == 0 and ("usage" in shown or "--config" in shown)
     assert heavy == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"), [("pedict", "'pedict', the nearest is predict"), ("#", "'#', only demo, train, predict")]
+)
+def test_a_mistyped_command_is_told_with_the_nearest(monkeypatch, typed, told):
+    monkeypatch.setattr(sys, "argv", ["smolrgpt", typed])
+    with pytest.raises(SystemExit, match=f"error: there is no command {told}"):
+        cli.main()

@@ -37,6 +37,7 @@ def test_unknown_keys_get_the_nearest(name, nearest):
         (["--config", "docs/example/instances.json"], "docs/example/instances.json is no configuration, a Python file"),
         (["--config", "README.md"], "README.md is no configuration, a Python file with get_config (SyntaxError: "),
         ([], "error: --config is missing"),
+        (["--config.steps=3"], "error: --config is missing; --config.steps=3 changes a configuration"),
         (["--config", "configs/demo.py:stage9"], "the demo has no stage 'stage9'"),
         (["--config=~/demo.py:stage1", "--config.batch_rows=many"], "flag --config.batch_rows=many: invalid literal"),
         (["--config=~/demo.py:stage1", "--num_processes=two"], "flag --num_processes=two: "),
