@@ -56,12 +56,6 @@ def test_the_command_lists_its_commands(monkeypatch, capsys):
     assert all(f"  {name} " in shown for name in COMMANDS)
 
 
-def test_an_unknown_command_gets_one_sentence(monkeypatch):
-    monkeypatch.setattr("sys.argv", ["smolrgpt", "trian"])
-    with pytest.raises(SystemExit, match="there is no command 'trian', only demo, train"):
-        main()
-
-
 def examples(name: str) -> list[list[str]]:
     """The command lines that a command's help shows, as words."""
     lines = COMMANDS[name]["examples"].replace("\\\n", " ").splitlines()
