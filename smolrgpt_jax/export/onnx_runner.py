@@ -59,8 +59,6 @@ def load(file: Path, threads: int = 0) -> Any:
         raise ImportError("this model needs the package onnxruntime: pip install onnxruntime") from error
     options = SessionOptions()
     options.intra_op_num_threads = threads
-    # Threads that wait in a loop take the cores from others, and from each other.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
 
 
