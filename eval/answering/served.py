@@ -116,6 +116,6 @@ def chat_request(picture: Picture, question: Question) -> dict[str, Any]:
     return {"messages": turns, "extra_body": {"regions": masks} if masks else {}}
 
 
-def data_url(file: Path) -> str:
+def data_url(file: str | Path) -> str:
     kind = mimetypes.guess_type(file)[0] or "application/octet-stream"
-    return f"data:{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"
+    return f"data:{kind};base64,{base64.b64encode(Path(file).read_bytes()).decode()}"

@@ -68,8 +68,8 @@ def refusal(refused: Refused) -> JSONResponse:
 class Gate:
     """What comes before every endpoint: the key, how many requests there are at once; and counts them."""
 
-    def __init__(self, app: Any, worker: Worker, metrics: Metrics, limits: Limits, key: str | None):
-        self._app, self._worker, self._metrics, self._limits = app, worker, metrics, limits
+    def __init__(self, app: Any, metrics: Metrics, limits: Limits, key: str | None):
+        self._app, self._metrics, self._limits = app, metrics, limits
         self._key, self._running = key, 0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -102,8 +102,6 @@ class Gate:
             raise Refused(401, "invalid_api_key", "the API key is missing or wrong", WWW_Authenticate="Bearer")
         if scope["path"] == CHAT and self._running > self._limits.most_requests:
             raise busy()
-        if scope["path"] == CHAT and self._worker.stopping:
-            raise stopping()
 
 
 def busy() -> Refused:
@@ -117,7 +115,7 @@ def stopping() -> Refused:
 def make_app(worker: Worker, name: str, fingerprint: str, limits: Limits, key: str | None = None) -> FastAPI:
     """The application over a worker that runs; name: of the model; fingerprint: of its parameters; key: that requests have to bring."""
     app, metrics, created = FastAPI(openapi_url=None), Metrics(worker), int(time.time())
-    app.add_middleware(Gate, worker=worker, metrics=metrics, limits=limits, key=key)
+    app.add_middleware(Gate, metrics=metrics, limits=limits, key=key)
     chat = _Chat(worker, name, fingerprint, limits, metrics)
     app.add_api_route(CHAT, chat.answer, methods=["POST"], response_model=None)
     app.add_exception_handler(Refused, lambda _, refused: refusal(refused))
