@@ -30,10 +30,10 @@ def row_bytes(config: SmolRGPTConfig, shape: RowShape, compute: Compute, remat: 
 
 
 def device_memory(device: Any) -> float:
-    """Bytes of memory of a device: its own, or for a CPU its part of what the machine, or the container, has."""
-    stats = device.memory_stats() or {}
-    if device.platform != "cpu" and "bytes_limit" in stats:
-        return float(stats["bytes_limit"])
+    """Bytes of memory of a device: its own, 0 where it does not tell, or for a CPU its part of what the machine, or the container, has."""
+    if device.platform != "cpu":
+        # Not told where memory is taken piece by piece (XLA_PYTHON_CLIENT_ALLOCATOR=platform).
+        return float((device.memory_stats() or {}).get("bytes_limit", 0))
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
         with open("/sys/fs/cgroup/memory.max") as file:

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import grain
 import jax
@@ -18,10 +18,11 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from smolrgpt_jax import sharding
 from smolrgpt_jax.checkpoint.load import Checkpoint, tokenizer_files, tokenizer_from_files
 from smolrgpt_jax.checkpoint.orbax import Meta, NotFinite, TrainingCheckpoints
+from smolrgpt_jax.config import RematPolicy
 from smolrgpt_jax.data.batches import Order, batch_questions, data_facts, train_batches
 from smolrgpt_jax.data.records import BadRecords
 from smolrgpt_jax.data.trained_on import TrainedOn
-from smolrgpt_jax.distributed import StopTogether, check_alike, stop_on_signal, this_process
+from smolrgpt_jax.distributed import StopTogether, check_alike, gather, stop_on_signal, this_process
 from smolrgpt_jax.errors import RunError
 from smolrgpt_jax.files import as_path, write_json
 from smolrgpt_jax.flops import row_parts, train_flops
@@ -120,6 +121,9 @@ class Run:
                 self.mesh.local_devices[0],
             )
             self.compute = self.compute.replace(remat=remat)
+        # Hosts may have devices of different memory; the program has to be one.
+        remat = max(gather(self.compute.remat), key=get_args(RematPolicy).index)
+        self.compute = self.compute.replace(remat=remat)
         self.share = sharding.process_rows(self.mesh, settings["batch_rows"])
         self.facts = data_facts(self.rows, "training")
         if self.validation:

@@ -54,3 +54,8 @@ def test_parameters_leave_less_for_rows_and_fake_devices_share_the_machine():
     (cpu, *others) = jax.local_devices()
     whole = memory.device_memory(cpu) * (1 + len(others))
     assert 2**30 < whole < 2**50
+
+
+def test_all_is_computed_again_on_a_device_that_does_not_tell_its_memory():
+    silent = SimpleNamespace(platform="gpu", memory_stats=lambda: None)
+    assert memory.choose_remat(DEMO, ROW, 1, Compute(answers=384), 0, silent) == "full"

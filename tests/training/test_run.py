@@ -330,6 +330,15 @@ def test_a_run_makes_logits_for_the_answers_of_its_fullest_row(data, tmp_path):
     assert made.compute.answers < made.shape.tokens
 
 
+def test_processes_agree_on_what_is_computed_again(data, tmp_path, monkeypatch):
+    """Devices of other hosts may have less memory; with other programs the processes would wait for each other for ever."""
+    run = run_config(data)
+    run["model"] = {**run["model"], "remat": "auto"}
+    assert loop.Run(run, tmp_path / "alone", None, None).compute.remat == "none"
+    monkeypatch.setattr(loop, "gather", lambda value: [value, "full"], raising=False)
+    assert loop.Run(run, tmp_path / "run", None, None).compute.remat == "full"
+
+
 def test_a_truncated_picture_is_reported_and_left_out_under_that_policy(data, tmp_path, capsys):
     name = truncate_a_picture(data, tmp_path / "data")
     run = run_config(tmp_path / "data", validation_sources={})
