@@ -82,7 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             rows += lines(topology, reports)
     head = "slice | stage | rows per chip | GiB per chip | step, ms | steps | hours | chip-hours"
     said = "Computed by the compiler's clock, collectives hidden that can be; nothing was run."
-    show(f"{said}\n\n{markdown(head, rows)}", a.out / "curriculum.md")
+    if rows:
+        show(f"{said}\n\n{markdown(head, rows)}", a.out / "curriculum.md")
     if failed:
         raise RunError(f"did not compile: {', '.join(failed)}")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.shared import markdown, show
 from eval.command_line import command_line
-from smolrgpt_jax.chips import GIB
+from smolrgpt_jax.chips import GIB, check_libtpu
 from smolrgpt_jax.errors import RunError, told
 from smolrgpt_jax.files import read_json
 
@@ -69,10 +69,11 @@ def table(reports: dict[str, dict]) -> str:
 def compile_into(
     report: Path, config: str, topology: str, rows: int, row_tokens: int, more: Sequence[str] = ()
 ) -> bool:
-    """Has a run's program compiled in a process of its own, unless its report is there; whether it is there then."""
+    """Has a run's program compiled in a process of its own, unless its report is there; whether it is there then. Raises RunError without libtpu."""
     if report.exists():
         print(f"{report.stem}: there already", flush=True)
         return True
+    check_libtpu()
     report.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "launch.compile_for_tpu", f"--config={config}", f"--out={report}"]
     command += [f"--topology={topology}", f"--config.batch_rows={rows}", f"--config.data.row_tokens={row_tokens}"]

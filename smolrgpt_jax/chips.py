@@ -1,12 +1,13 @@
 """Accelerators: public figures of each chip, TPU topologies, and their names on Google Cloud."""
 
 import difflib
+import importlib.util
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from smolrgpt_jax.errors import ConfigError
+from smolrgpt_jax.errors import ConfigError, RunError
 from smolrgpt_jax.files import read_json
 
 
@@ -97,3 +98,9 @@ def find_slice(name: str) -> Slice:
     near = difflib.get_close_matches(name, SLICES, n=3, cutoff=0.5)
     near += [n for n in SLICES if n.startswith(f"{name.partition(':')[0]}:") and n not in near]
     raise ConfigError(f"no topology {name}; nearest: {', '.join(near or SLICES)}")
+
+
+def check_libtpu() -> None:
+    """Raises RunError where libtpu, the compiler for TPUs, is not installed."""
+    if importlib.util.find_spec("libtpu") is None:
+        raise RunError("compiling for TPUs needs libtpu, which is not installed: pip install 'jax[tpu]'")

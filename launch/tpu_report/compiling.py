@@ -1,7 +1,6 @@
 """Compiles the programs of a run (train step, prefill, decoding) for a TPU topology, without data or TPUs, and reports on them."""
 
 import copy
-import importlib.util
 import os
 import re
 import time
@@ -15,7 +14,7 @@ from jax.sharding import Mesh
 
 from launch.tpu_report.report import ProgramToCompile, report_on
 from smolrgpt_jax import sharding
-from smolrgpt_jax.chips import find_slice
+from smolrgpt_jax.chips import check_libtpu, find_slice
 from smolrgpt_jax.config import PRESETS, SmolRGPTConfig
 from smolrgpt_jax.data.rows import RowShape, empty_batch
 from smolrgpt_jax.errors import RunError
@@ -49,8 +48,7 @@ class DoesNotFit(RunError):
 def topology_devices(name: str, slices: int = 1) -> list[Any]:
     """The devices of a topology, which can be compiled for but not used; raises RunError without libtpu."""
     chip = find_slice(name).chip
-    if importlib.util.find_spec("libtpu") is None:
-        raise RunError("compiling for TPUs needs libtpu, which is not installed: pip install 'jax[tpu]'")
+    check_libtpu()
     for variable, value in ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
     jax.config.update("jax_platforms", "cpu")  # too late for the environment where jax is imported

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import subprocess
 
 import pytest
 
-from benchmarks import curriculum
+from benchmarks import curriculum, tpu_compile
 
 
 def test_the_steps_are_the_published_ones():
@@ -35,3 +37,24 @@ def test_hours_are_steps_times_seconds_and_a_program_that_does_not_compile_is_to
     assert "| v5e:2x4 | **all** | | | | | **2.0** | **16** |" in said
     assert "v5e:2x2 |" not in said
     assert "nothing was run" in (tmp_path / "curriculum.md").read_text()
+
+
+@pytest.mark.parametrize("benchmark", [curriculum, tpu_compile])
+def test_without_libtpu_one_sentence_says_what_to_install_and_no_table_is_replaced(monkeypatch, tmp_path, benchmark):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "libtpu" else find(name))
+    # What the commands would end with, did they run.
+    monkeypatch.setattr(tpu_compile.subprocess, "run", lambda command: subprocess.CompletedProcess(command, 1))
+    table = tmp_path / f"{benchmark.__name__.partition('.')[2]}.md"
+    table.write_text("before")
+    with pytest.raises(SystemExit, match=r"^error: compiling for TPUs needs libtpu.*pip install 'jax\[tpu\]'$"):
+        benchmark.main(["--out", str(tmp_path)])
+    assert table.read_text() == "before"
+
+
+def test_a_table_stays_where_nothing_compiled(monkeypatch, tmp_path):
+    monkeypatch.setattr(curriculum, "compile_into", lambda *given: False)
+    (tmp_path / "curriculum.md").write_text("before")
+    with pytest.raises(SystemExit, match="did not compile"):
+        curriculum.main(["--out", str(tmp_path), "--only", "v5e:2x2"])
+    assert (tmp_path / "curriculum.md").read_text() == "before"
