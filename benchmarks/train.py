@@ -62,9 +62,14 @@ class Work:
 
 
 def middle_rows(config: SmolRGPTConfig, pictures: Sequence[Picture], tokens: int, count: int) -> list[Picture]:
-    """The pictures, with their questions, of `count` rows from the middle of the plan, which is sorted by size."""
+    """The pictures, with their questions, of `count` rows from the middle of the plan, which is sorted by size.
+
+    Raises RunError if the plan has fewer.
+    """
     packed = PackedRows(pictures, ChatTokenizer.load(TOKENIZER), shape_of(config, tokens))
-    begin = max(0, (len(packed) - count) // 2)
+    if count > len(packed):
+        raise RunError(f"--rows {count} are more than the {len(packed)} that --scenes {len(pictures)} fill")
+    begin = (len(packed) - count) // 2
     parts = [part for row in packed.plan.rows[begin : begin + count] for part in row]
     found: dict[int, list[int]] = {}
     for part in parts:

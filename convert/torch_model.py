@@ -56,8 +56,11 @@ def load_torch(folder: Path) -> "TorchModel":
 
 
 def left_padded(rows: Sequence[np.ndarray], pad: int, length: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Token ids and attention mask of prompts, int32[B, S]; length: of them, 0 for the longest's."""
-    length = length or max(map(len, rows))
+    """Token ids and attention mask of prompts, int32[B, S]; length: of them, 0 for the longest's. Raises ValueError for a longer one."""
+    longest = max(map(len, rows))
+    length = length or longest
+    if longest > length:
+        raise ValueError(f"a row of {longest} tokens does not fit the {length} asked for")
     ids = np.stack([np.pad(row, (length - len(row), 0), constant_values=pad) for row in rows])
     return ids, np.stack([np.arange(length) >= length - len(row) for row in rows]).astype(np.int32)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from benchmarks.shared import TOKENIZER, make_questions
 from convert.torch_model import random_torch
 from smolrgpt_jax.config import DecoderConfig, SmolRGPTConfig, VisionConfig
 from smolrgpt_jax.data.chat import ChatTokenizer
+from smolrgpt_jax.errors import RunError
 
 CONFIG = SmolRGPTConfig(
     vision=VisionConfig(width=16, mlp_width=32, heads=2, layers=1, patch_size=16, image_size=64),
@@ -60,3 +63,28 @@ def test_steps_that_differ_are_an_error(monkeypatch, work, capsys):
         train.main(["--scenes", "12"])
     assert stopped.value.code == 1
     assert "At 100 GFLOP/s, a float32 product's, the " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--rows", "0"], "argument --rows: '0' is not a positive whole number"),
+        (["--micro_batch", "0"], "argument --micro_batch: '0' is not a positive whole number"),
+    ],
+)
+def test_sizes_that_cannot_be_are_one_sentence(monkeypatch, capsys, arguments, said):
+    monkeypatch.setattr(train, "SIZES", {"small": CONFIG})
+    monkeypatch.setattr(train, "in_turns", lambda *given: pytest.fail("it went on"))
+    with pytest.raises(SystemExit) as stopped:
+        train.main(arguments)
+    assert said in f"{stopped.value} {capsys.readouterr().err}"
+
+
+def test_more_rows_than_there_are_is_told(work):
+    with pytest.raises(RunError, match="--rows 99 are more than the [0-9]+ that --scenes [0-9]+ fill"):
+        train.middle_rows(CONFIG, work.pictures, 512, 99)
+
+
+def test_a_question_longer_than_the_padded_rows_is_told(work):
+    with pytest.raises(ValueError, match="a row of [0-9]+ tokens does not fit the 4 asked for"):
+        next(train.torch_batches(random_torch(CONFIG, 0), dataclasses.replace(work, max_length=4)))
