@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 
 from benchmarks import train
 from benchmarks.shared import TOKENIZER, make_questions
-from convert.torch_model import random_torch
+from convert.torch_model import left_padded, random_torch
 from smolrgpt_jax.config import DecoderConfig, SmolRGPTConfig, VisionConfig
 from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.errors import RunError
@@ -80,11 +78,12 @@ def test_sizes_that_cannot_be_are_one_sentence(monkeypatch, capsys, arguments, s
     assert said in f"{stopped.value} {capsys.readouterr().err}"
 
 
-def test_more_rows_than_there_are_is_told(work):
-    with pytest.raises(RunError, match="--rows 99 are more than the [0-9]+ that --scenes [0-9]+ fill"):
-        train.middle_rows(CONFIG, work.pictures, 512, 99)
+def test_more_rows_than_there_are_is_told(monkeypatch):
+    monkeypatch.setattr(train, "PackedRows", lambda *given: range(3))
+    with pytest.raises(RunError, match="--rows 4 are more than the 3 that --scenes 2 fill"):
+        train.middle_rows(CONFIG, [None, None], 512, 4)
 
 
-def test_a_question_longer_than_the_padded_rows_is_told(work):
-    with pytest.raises(ValueError, match="a row of [0-9]+ tokens does not fit the 4 asked for"):
-        next(train.torch_batches(random_torch(CONFIG, 0), dataclasses.replace(work, max_length=4)))
+def test_a_question_longer_than_the_padded_rows_is_told():
+    with pytest.raises(ValueError, match="a row of 6 tokens does not fit the 4 asked for"):
+        left_padded([np.arange(6)], pad=9, length=4)
