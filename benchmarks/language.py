@@ -95,7 +95,7 @@ def quantised(model: Model, quant: Quant) -> Model:
             layers = np.asarray(kernel).reshape(len(kernel), inputs, -1)
             params[name] = jnp.stack([stored(layer.T, quant).T for layer in layers]).reshape(kernel.shape)
         elif name in TABLES:
-            params[name] = jnp.asarray(stored(np.asarray(kernel), quant))
+            params[name] = jnp.asarray(stored(np.asarray(kernel), QUANTS["int8"]))  # whatever the others have
     return dataclasses.replace(model, params=params)
 
 

@@ -20,6 +20,7 @@ from smolrgpt_jax.files import stand_in
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 ALIGNMENT = 32  # bytes, of the data and of every tensor in it, unless the metadata has another
+LONGEST_NAME = 256
 MOST_DIMENSIONS = 4
 # The types of metadata by the format's numbers, as `struct` has them; besides, texts and lists.
 _NUMBERS = dict(enumerate("BbHhIif?")) | {10: "Q", 11: "q", 12: "d"}
@@ -78,7 +79,7 @@ class _Reader:
         tensors, pairs = self.number("Q"), self.number("Q")
         metadata = {}
         for _ in range(pairs):
-            name = self.text()
+            name = self.name()
             metadata[name] = self.value(self.number("I"), name)
         entries = [self.entry() for _ in range(tensors)]
         alignment = metadata.get("general.alignment", ALIGNMENT)
@@ -89,11 +90,17 @@ class _Reader:
 
     def entry(self) -> tuple[str, tuple[int, ...], int, int]:
         """A tensor's name, shape, kind and place."""
-        name, dimensions = self.text(), self.number("I")
+        name, dimensions = self.name(), self.number("I")
         if not 1 <= dimensions <= MOST_DIMENSIONS:
             raise self.damaged(f"{name} has {dimensions} dimensions")
         shape = tuple(self.number("Q") for _ in range(dimensions))
         return name, shape[::-1], self.number("I"), self.number("Q")
+
+    def name(self) -> str:
+        name = self.text()
+        if not name.isprintable() or len(name) > LONGEST_NAME:
+            raise self.damaged("a name of its header is none")
+        return name
 
     def placed(self, entries: list[tuple[str, tuple[int, ...], int, int]], data: int) -> Iterator[GGUFTensor]:
         """The tensors of these entries; data: where the data begin."""

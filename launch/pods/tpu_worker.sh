@@ -53,7 +53,8 @@ start)
     fi
     rm -f "$status_file" "$pid_file"
     nohup setsid bash "$script" foreground "$@" >>"$log" 2>&1 </dev/null &
-    until [[ -f $pid_file ]]; do sleep 0.1; done
+    # Its number is there before its program is, by which it is known.
+    until running || [[ -f $status_file ]]; do sleep 0.1; done
     echo "$(hostname): started, log in $PWD/$log"
     ;;
 foreground)

@@ -65,11 +65,12 @@ def test_stored_numbers_are_the_nearest_that_a_block_has(name):
     """Rows of which the last block is short and one is empty."""
     quant = language.QUANTS[name]
     rows = np.random.default_rng(0).normal(size=(3, 75)).astype(np.float32)
-    rows[1, 32:64] = 0
+    size = quant.block
+    rows[1, size : 2 * size] = 0
     found = language.stored(rows, quant)
-    assert found.shape == rows.shape and not found[1, 32:64].any()
-    for begin, row in [(begin, row) for begin in (0, 32, 64) for row in range(3)]:
-        had, has = rows[row, begin : begin + 32], found[row, begin : begin + 32]
+    assert found.shape == rows.shape and not found[1, size : 2 * size].any()
+    for begin, row in [(begin, row) for begin in range(0, 75, size) for row in range(3)]:
+        had, has = rows[row, begin : begin + size], found[row, begin : begin + size]
         step = abs(had).max() / 127 if quant.bits == 8 else (max(had.max(), 0) - min(had.min(), 0)) / 15
         assert abs(had - has).max() <= step * (0.5 + 1e-4) or quant.bits == 4 and abs(had - has).max() <= step
         steps = (has - has.min()) / step if step else has

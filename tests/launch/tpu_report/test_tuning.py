@@ -11,14 +11,16 @@ def test_the_fastest_per_row_comes_first_and_what_failed_last(monkeypatch, capsy
     def compiled(run, topology, slices):
         if run["strategy"] == "data":
             raise DoesNotFit("a step of 64 rows needs more memory than a chip has")
-        milliseconds = {"full": 100, "dots": 90, "none": 120}[run["model"]["remat"]] * run["batch_rows"] / 64
+        milliseconds = (
+            {"auto": 100, "full": 100, "dots": 90, "none": 120}[run["model"]["remat"]] * run["batch_rows"] / 64
+        )
         milliseconds += 5 if run["strategy"] == "fsdp" else 0
         clock = {"seconds": milliseconds / 1e3, "cycles": milliseconds * 1.5e6, "mfu": 40 / milliseconds}
         return {"clock": clock, "rows": run["batch_rows"], "memory": {"total": 2**32}}
 
     monkeypatch.setattr(tuning, "compile_run", compiled)
     run = default.get_config().to_dict()
-    assert (run["batch_rows"], run["model"]["remat"], run["strategy"]) == (64, "full", "zero1")
+    assert (run["batch_rows"], run["model"]["remat"], run["strategy"]) == (64, "auto", "zero1")
     lines = tuning.tune(run, "v5e:4x4", 1).splitlines()
     assert [line[:20].strip() for line in lines[1:-1]] == ["remat dots", "as given", "strategy fsdp", "remat none"]
     assert lines[1].split()[2:] == ["1406.2", "90.0", "135.0", "4.00", "44.4%"]
