@@ -9,7 +9,7 @@ from jax.sharding import PartitionSpec as P
 
 from configs import default
 from smolrgpt_jax import sharding
-from smolrgpt_jax.config import PRESETS, DecoderConfig, VisionConfig
+from smolrgpt_jax.config import PRESETS, Compute, DecoderConfig, VisionConfig
 from smolrgpt_jax.data.rows import RowShape, empty_batch
 from smolrgpt_jax.models.smolrgpt import abstract_params, init_params
 from smolrgpt_jax.training import run as loop
@@ -80,8 +80,13 @@ def train(config, mesh, strategy, accumulation, steps, rows, stage=STAGE):
     optimizer = make_optimizer(stage, trained, steps, OptimizerConfig())
     places = sharding.optimizer_shardings(optimizer, trained, mesh, strategy)
     state = jax.jit(optimizer.init, out_shardings=places)(trained)
-    step = jit_train_step(config, optimizer, trained, mesh, strategy, accumulation)
-    batch = sharding.put_batch(batch_for(config, rows), mesh)
+    batch = batch_for(config, rows)
+    # On one device all tokens have logits, on several the answers.
+    answers = int((batch["targets"] >= 0).sum(1).max()) if mesh.size > 1 else 0
+    assert answers < batch["targets"].shape[1]
+    compute = Compute(answers=answers)
+    step = jit_train_step(config, optimizer, trained, mesh, strategy, accumulation, compute)
+    batch = sharding.put_batch(batch, mesh)
     losses = []
     for _ in range(steps):
         trained, state, metrics = step(trained, frozen, state, batch)
