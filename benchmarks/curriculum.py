@@ -58,9 +58,9 @@ def lines(topology: str, reports: Mapping[str, dict]) -> list[str]:
         found.append(
             f"{topology} | {stage} | {report['rows'] // chips} | {memory['total'] / GIB:.2f} of "
             f"{memory['chip_hbm'] / GIB:.0f} | {seconds * 1e3:.0f} | {steps:,} | {seconds * steps / 3600:.1f} "
-            f"| {chips * seconds * steps / 3600:.0f}"
+            f"| {chips * seconds * steps / 3600:.1f}"
         )
-    return [*found, f"{topology} | **all** | | | | | **{hours:.1f}** | **{chips * hours:.0f}**"]
+    return [*found, f"{topology} | **all** | | | | | **{hours:.1f}** | **{chips * hours:.1f}**"]
 
 
 @told()
