@@ -43,8 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     limits = Limits(args.body_mib * 2**20, args.timeout, args.batch_size + args.queue)
     name = args.name or args.checkpoint.resolve().name
     app = make_app(worker, name, params_fingerprint(model.params), limits, key)
-    print(f"model {name!r} at {address}/v1 (stop with Ctrl-C)", flush=True)
-    Server(app, worker, args.grace).answer(listening)
+    Server(app, worker, args.grace).answer(listening, f"model {name!r} at {address}/v1 (stop with Ctrl-C)")
 
 
 if __name__ == "__main__":

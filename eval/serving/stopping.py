@@ -23,11 +23,16 @@ class Server(uvicorn.Server):
         self._asked_to_stop: float | None = None
         self._answered: float | None = None  # when the last question was
 
-    def answer(self, listening: socket.socket) -> None:
-        """Serves at a listening socket until SIGTERM or SIGINT."""
+    def answer(self, listening: socket.socket, told: str = "") -> None:
+        """Serves at a listening socket until SIGTERM or SIGINT; `told` is printed once these can come."""
+        self._told = told
         self._worker.start()
         self.run(sockets=[listening])
         self._worker.join(timeout=5)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        print(self._told, flush=True)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal lets answers be finished, the second one does not."""
