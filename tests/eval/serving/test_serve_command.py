@@ -20,6 +20,7 @@ import uvicorn
 from eval.answering.served import chat_request
 from eval.command_line import listen
 from eval.serve import main
+from eval.serving import stopping
 from eval.serving.endpoints import Limits, make_app
 from eval.serving.stopping import Server
 from eval.serving.worker import KeptPictures, Worker
@@ -99,16 +100,18 @@ def test_a_server_that_is_terminated_answers_or_refuses_its_clients(small_checkp
         process.kill()
 
 
-def test_it_says_where_it_is_once_it_listens_and_so_handles_signals(small_engine, monkeypatch, capsys):
+def test_it_says_where_it_is_once_it_listens_and_so_handles_signals(small_engine, monkeypatch):
     worker = Worker(small_engine, KeptPictures(2**20, 60.0), 4)
     server = Server(make_app(worker, "small", "f1", Limits(2**20, 60.0, 8), None), worker, 5.0)
+    said = []
 
     async def listening(self, sockets):
-        print("signals are handled")
+        said.append("signals are handled")
 
     monkeypatch.setattr(uvicorn.Server, "startup", listening)
+    monkeypatch.setattr(stopping, "print", lambda text, flush: said.append(text), raising=False)
     monkeypatch.setattr(worker, "start", lambda: None)
     monkeypatch.setattr(worker, "join", lambda timeout: None)
     monkeypatch.setattr(server, "run", lambda sockets: asyncio.run(server.startup(sockets)))
     server.answer(None, "here it is")
-    assert capsys.readouterr().out == "signals are handled\nhere it is\n"
+    assert said == ["signals are handled", "here it is"]
