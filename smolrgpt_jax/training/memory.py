@@ -1,6 +1,7 @@
 """What a step keeps in memory, and what of a layer's forward pass is therefore computed again in the backward pass."""
 
 import os
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, get_args
 
 import jax
@@ -41,6 +42,11 @@ def device_memory(device: Any) -> float:
     except (OSError, ValueError):  # no container, or one without a limit
         pass
     return machine / jax.local_device_count()
+
+
+def kept_bytes(parameters: Mapping[str, jax.ShapeDtypeStruct], trained: Callable[[Iterable[str]], list[str]]) -> int:
+    """Bytes of all parameters, and of gradients and the optimiser's two moments of those that are trained; float32."""
+    return 4 * sum(p.size for p in parameters.values()) + 12 * sum(parameters[n].size for n in trained(parameters))
 
 
 def choose_remat(

@@ -36,7 +36,7 @@ from smolrgpt_jax.training.data import (
     run_compute,
     run_lengths,
 )
-from smolrgpt_jax.training.memory import choose_remat
+from smolrgpt_jax.training.memory import choose_remat, kept_bytes
 from smolrgpt_jax.training.metrics import SPEED, MetricsWriter, Speed, StepsTrace, counts
 from smolrgpt_jax.training.optimizer import OptimizerConfig, make_optimizer, schedules
 from smolrgpt_jax.training.settings import OWN, check_values, differences, flat, plain
@@ -108,18 +108,9 @@ class Run:
             raise RunError("config.patience and config.validation_answers need config.validation_sources")
         self.compute = self.compute.replace(answers=most_answers(self.rows))
         if settings["model"]["remat"] == "auto":
-            parameters = abstract_params(start.config)
-            # In float32: gradients, the optimiser's two moments, and all parameters.
-            kept = 4 * sum(p.size for p in parameters.values())
-            kept += 12 * sum(parameters[name].size for name in self.stage.trained(parameters))
-            remat = choose_remat(
-                start.config,
-                self.shape,
-                settings["batch_rows"] // sharding.batch_ways(self.mesh) // settings["accumulation"],
-                self.compute,
-                kept,
-                self.mesh.local_devices[0],
-            )
+            kept = kept_bytes(abstract_params(start.config), self.stage.trained)
+            rows = settings["batch_rows"] // sharding.batch_ways(self.mesh) // settings["accumulation"]
+            remat = choose_remat(start.config, self.shape, rows, self.compute, kept, self.mesh.local_devices[0])
             self.compute = self.compute.replace(remat=remat)
         # Hosts may have devices of different memory; the program has to be one.
         remat = max(gather(self.compute.remat), key=get_args(RematPolicy).index)
