@@ -106,7 +106,7 @@ class SmolRGPT(nnx.Module):
     def answer_loss(self, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
         """`loss_sums` of a batch that has targets and perhaps weights; logits are made for the answers' tokens only.
 
-        A row with more of them than `compute.answers` gives NaN, as its loss is not known.
+        A row with more of them than `compute.answers` makes loss and gradients NaN, as they are not known.
         """
         hidden, targets, weights = self.states(batch)["hidden"], batch["targets"], batch.get("weights")
         most = self.compute.answers
@@ -115,7 +115,7 @@ class SmolRGPT(nnx.Module):
         logits = self.decoder.logits(at_answers(hidden, targets, most))
         weights = None if weights is None else at_answers(weights, targets, most)
         losses, counts = loss_sums(logits, at_answers(targets, targets, most), weights)
-        return jnp.where(jnp.sum(targets >= 0, -1) > most, jnp.nan, losses), counts
+        return losses * jnp.where(jnp.sum(targets >= 0, -1) > most, jnp.nan, 1.0), counts
 
 
 @functools.singledispatch
