@@ -18,18 +18,6 @@ ROOT = Path(__file__).parents[2]
 INDEX = "model.safetensors.index.json"
 
 
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Runs `python -m convert ...`; returns what it prints, line by line."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["convert", *map(str, arguments)])
-        command.main()
-        return capsys.readouterr().out.splitlines()
-
-    return call
-
-
 def test_there_and_back_in_shards(golden, tmp_path, run):
     lines = run("torch-to-jax", golden.folder, tmp_path / "jax")
     assert lines == [

@@ -12,7 +12,6 @@ gguf = pytest.importorskip("gguf")
 
 import transformers
 
-from convert import __main__ as command
 from convert.gguf_header import read_gguf
 from convert.gguf_llama import gguf_to_llama
 from smolrgpt_jax import load
@@ -62,16 +61,6 @@ def vision(tmp_path_factory):
     how = {"image_size": 16, "patch_size": 8, "vision_use_head": False}
     transformers.SiglipVisionModel(transformers.SiglipVisionConfig(**sizes, **how)).save_pretrained(folder)
     return folder
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["convert", *map(str, arguments)])
-        command.main()
-        return capsys.readouterr().out.splitlines()
-
-    return call
 
 
 @pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"])
