@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -146,6 +147,6 @@ def test_the_command_names_an_unknown_topology(tmp_path):
 
 
 def test_the_command_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(compiling.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"needs libtpu, which is not installed: pip install"):
         compiling.topology_devices("v5e:2x2")
