@@ -3,6 +3,7 @@
 import argparse
 import functools
 import ipaddress
+import json
 import shlex
 import socket
 import sys
@@ -32,7 +33,14 @@ class _Parser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **settings: Any):
         super().__init__(*args, **settings)
         # Those that are named are of options in files.
-        types = {"path": _typed, "int": int, "float": float, "str": str, "positive": positive}
+        types = {
+            "path": _typed,
+            "int": int,
+            "float": float,
+            "str": str,
+            "positive": positive,
+            "json_object": json_object,
+        }
         for name, read in ((Path, _typed), *types.items(), ("out_file", out_file), ("out_folder", out_folder)):
             self.register("type", name, read)
 
@@ -87,6 +95,17 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
     return int(text)
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """Reads a command line's JSON object; raises ArgumentTypeError."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not valid JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f'{text!r} is no JSON object such as {{"temperature": 1}}')
+    return value
 
 
 def examples(module: str) -> str | None:

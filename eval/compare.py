@@ -6,28 +6,12 @@ from pathlib import Path
 from eval.command_line import command_line
 from eval.scoring.intervals import category_intervals, describe_bootstrap, describe_interval, mcnemar
 from eval.scoring.official import is_right
-from eval.scoring.results import check_same, read_records, read_value
+from eval.scoring.results import Run, check_same, read_run
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
 from smolrgpt_jax.errors import DataError, told
 from smolrgpt_jax.files import write_text
 
 ALL = "all questions"
-Run = Mapping[str, dict]  # predictions by id
-
-
-def read_run(path: str | Path) -> dict[str, dict]:
-    """Predictions by id of a folder with predictions.json, or of such a file.
-
-    Raises DataError where it is unreadable or empty, a record lacks a field or has no truth, or ids occur twice.
-    """
-    file = Path(path, "predictions.json") if Path(path).is_dir() else Path(path)
-    run: dict[str, dict] = {}
-    for item in read_records(file, ("image", "category", "normalized_answer", "truth")):
-        values = {field: read_value(file, item, field) for field in ("truth", "normalized_answer")}
-        if values["truth"] is None:
-            raise DataError(f"{file}: record {item['id']!r} has no published answer to compare with")
-        run[item["id"]] = {**item, "image": str(item["image"]), **values}
-    return run
 
 
 def compare_runs(first: Run, second: Run, names: tuple[str, str], out: Path | None = None) -> list[dict]:

@@ -9,7 +9,7 @@ from eval.scoring import results
 from smolrgpt_jax.config import misfit
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
 from smolrgpt_jax.errors import DataError, told
-from smolrgpt_jax.files import read_json, results_folder
+from smolrgpt_jax.files import read_json, results_folder, write_json
 
 _TEXTS = ("image", "category", "question", "answer")
 
@@ -40,11 +40,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ids = results.record_ids(read_json(args.annotations, list)) if args.annotations else None
     if ids is not None:
         results.check_known([item["id"] for item in answers], ids, args.annotations)
+    # Who answered, when and how fast is as it was.
+    run_file = args.predictions.with_name(results.RUN_FILE)
+    run = read_json(run_file, dict) if run_file.exists() else {}
     methods = build_methods(args)
     predictions = read_values(answers, methods)
     metrics = results.compute_metrics(predictions, methods=methods)
     with results_folder(args.out, [name for name in results.RESULT_FILES if name != "answers.json"]) as aside:
         results.write_results(aside, predictions, ids, metrics)
+        if run:
+            write_json(aside / results.RUN_FILE, run | {"answers_read_by": ", ".join(methods)})
     print(results.describe_results(args.out, metrics))
     print(f"wrote {args.out}")
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eval.answering import asking
+from eval.answering.answerers import check_answerer, elsewhere, is_elsewhere
 from eval.answering.vote import Ballots, further_answers, with_further
 from eval.answering.warehouse import evaluate
-from eval.command_line import command_line, typed_command
+from eval.command_line import command_line
 from eval.reading.methods import build_methods
 from eval.scoring.blind import BlindBaseline, read_training_questions
 from eval.scoring.results import describe_results
@@ -54,16 +55,6 @@ def _loaded(
     return ask, asking.run_details(model, checkpoint=args.checkpoint, **details)
 
 
-def _served(args: argparse.Namespace, bad: BadRecords, details: dict) -> tuple[asking.Answerer, dict]:
-    """The same of a server."""
-    from eval.answering.served import Served
-
-    server = Served(args.served)
-    info = {"command": typed_command("eval.warehouse"), "checkpoint": args.served, **details}
-    info[asking.FINGERPRINT] = server.about.get("fingerprint")
-    return lambda pictures: server.answer(pictures, args.out, args.batch_size, args.max_new_tokens, bad), info
-
-
 @told(asking.INTERRUPTED)
 def main(arguments: Sequence[str] | None = None) -> None:
     known = {"preprocessing": DEPTH_MODES, "vote_categories": WAREHOUSE_CATEGORIES}
@@ -72,11 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--loss_curves", **curves, help="training curves to show in the report")
     parser.set_defaults(**{f"vote_{field.name}": field.default for field in dataclasses.fields(Ballots)})
     args = parser.parse_args(arguments)
-    asked_model = args.served or args.checkpoint
-    if not asked_model or args.served and args.checkpoint:
-        parser.error("give one of --checkpoint and --served")
-    if args.served and (args.preprocessing != "training" or {"closing", "vote"} & set(args.answers)):
-        raise DataError("--served has answers to questions as they stand: no submission preprocessing, closing or vote")
+    asked_model = check_answerer(parser, args)
+    if is_elsewhere(args) and (args.preprocessing != "training" or {"closing", "vote"} & set(args.answers)):
+        raise DataError("a server answers questions as they stand: no submission preprocessing, closing or vote")
     distributed.start()
     annotations = args.annotations or f"{args.split}.json"
     file = args.data / annotations
@@ -100,7 +89,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with distributed.end_on_error():
         details = {"data": file, "preprocessing": args.preprocessing, "answers_read_by": ", ".join(methods)}
         details |= {} if ballots is None else {"vote": str(ballots)}
-        ask, info = _served(args, bad, details) if args.served else _loaded(args, records, ballots, bad, details)
+        if is_elsewhere(args):
+            ask, info = elsewhere(args, "eval.warehouse", bad, **details)
+        else:
+            ask, info = _loaded(args, records, ballots, bad, details)
         reported = {"blind": blind, "loss_curves": dict(args.loss_curves), "run_info": info}
         listed = records if args.limit is None else None
         metrics = evaluate(pictures, ask, args.out, methods=methods, records=listed, **reported)

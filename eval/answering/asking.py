@@ -1,6 +1,7 @@
 """The model that a command asks: its answers to all questions, what a report says of it."""
 
 import dataclasses
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,8 @@ FIRST, REORDERED, DRAWN = JOURNAL_PARTS = ("", "reordered", "drawn")
 INTERRUPTED = "interrupted; finished answers are kept, the same command goes on from there"
 # What a model says of one question: its text, or a dict of "answer", the text, and where they are there "closing", the
 # value that it wrote behind it, and "cut_off", True for a text that the longest length cut.
-Answered = str | Mapping[str, str | bool | None]
+# A server may tell "tokens": {"prompt", "completion"}.
+Answered = str | Mapping[str, str | bool | None | Mapping[str, int]]
 Answerer = Callable[[Sequence[Picture]], Sequence[Answered]]
 
 
@@ -60,6 +62,7 @@ def run_details(model: "Model", module: str = "eval.warehouse", **details: Any) 
     if model.run is not None:
         config["training"] = model.run
         details["seed"] = model.run.get("run", {}).get("seed")
+    details["parameters"] = sum(array.size for array in model.params.values())
     details |= {FINGERPRINT: params_fingerprint(model.params), "config": config}
     return {"command": typed_command(module), **details}
 
@@ -88,6 +91,18 @@ def answer_questions(
             said["cut_off"] = True
         answers.append(said if len(said) > 1 else given.text)
     return answers
+
+
+def timed_answers(
+    answerer: Answerer, pictures: Sequence[Picture], out: str | Path
+) -> tuple[Sequence[Answered], float | None]:
+    """What is answered, and the seconds it took; None of a run that goes on from answers that were kept."""
+    from eval.answering.journal import journal_files
+
+    kept = any(journal_files(journal_path(out, part)) for part in JOURNAL_PARTS)
+    began = time.monotonic()
+    answers = answerer(pictures)
+    return answers, None if kept else time.monotonic() - began
 
 
 def asked_category(question: Question) -> str:

@@ -5,11 +5,11 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from eval.answering.asking import Answered, Answerer, described, is_first_process
+from eval.answering.asking import Answered, Answerer, described, is_first_process, timed_answers
 from eval.reading.bench_rules import CATEGORIES, QUALITATIVE, QUANTITATIVE, bench_answer
 from eval.report.html import gallery, render
 from eval.scoring.bench_scores import AVERAGE, answer_error, group_of, is_success, score_bench
-from eval.scoring.results import asked_item
+from eval.scoring.results import RUN_FILE, asked_item, describe_run, describe_speed
 from smolrgpt_jax.data.records import BadRecords, Picture
 from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.files import results_folder, write_json
@@ -50,11 +50,11 @@ def make_predictions(pictures: Sequence[Picture], answers: Sequence[Answered]) -
 def evaluate(
     pictures: Sequence[Picture], answerer: Answerer, out: str | Path, run_info: Mapping | None = None
 ) -> dict | None:
-    """Answers, scores and writes predictions.json, metrics.json and report.html; returns the metrics.
+    """Answers, scores and writes predictions.json, metrics.json, run.json and report.html; returns the metrics.
 
     Arguments as of `eval.answering.warehouse.evaluate`; None in all processes but the first, which only answer.
     """
-    answers = answerer(pictures)
+    answers, seconds = timed_answers(answerer, pictures, out)
     if not is_first_process():
         return None
     predictions = make_predictions(pictures, answers)
@@ -67,6 +67,9 @@ def evaluate(
     with results_folder(out) as aside:
         write_json(aside / "predictions.json", predictions)
         write_json(aside / "metrics.json", metrics)
+        if run_info is not None:
+            write_json(aside / RUN_FILE, describe_run(run_info, len(answers), seconds))
+            run_info = {**run_info, **describe_speed(len(answers), seconds)}
         report = aside / "report.html"
         render(report, "bench.html", run_info, titles=_TITLES, average=AVERAGE, metrics=metrics, gallery=shown)
     return metrics

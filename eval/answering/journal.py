@@ -1,7 +1,8 @@
 """Finished answers kept on disk, so that an interrupted evaluation goes on where it was.
 
 JSON lines: what run the answers are of, then one line per batch of finished answers, {question id: text}, or
-{question id: {"cut_off": text}} for a text that did not end within its tokens.
+{question id: {"cut_off": text}} for a text that did not end within its tokens. Of a server's answer {"answer": text} or
+{"cut_off": text} says beside it what it took, "tokens".
 """
 
 import dataclasses
@@ -10,6 +11,7 @@ import json
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -27,7 +29,8 @@ if TYPE_CHECKING:
 class Journal:
     """The answers of one run; in a run of several processes, every process reads the files of all and writes its own.
 
-    answers: {question id: text}; cut_off: ids of those whose text did not end within its tokens.
+    answers: {question id: text}; cut_off: ids of those whose text did not end within its tokens; tokens: what answers took,
+    where a server told.
     """
 
     def __init__(self, path: str | Path, identity: Mapping[str, Any]):
@@ -36,6 +39,7 @@ class Journal:
         self.identity = json.loads(json.dumps(identity))
         self.answers: dict[str, str] = {}
         self.cut_off: set[str] = set()
+        self.tokens: dict[str, dict[str, int]] = {}
         for file in journal_files(path):
             self._read(file)
         if jax.process_count() > 1:
@@ -50,8 +54,10 @@ class Journal:
         try:
             identity, *batches = [json.loads(line) for line in lines]
             kept = {question: said for batch in batches for question, said in batch.items()}
-            cut_off = {question for question, said in kept.items() if not isinstance(said, str)}
-            answers = {q: said["cut_off"] if q in cut_off else said for q, said in kept.items()}
+            told = {question: {"answer": said} if isinstance(said, str) else said for question, said in kept.items()}
+            cut_off = {question for question, said in told.items() if "cut_off" in said}
+            answers = {q: said["cut_off" if q in cut_off else "answer"] for q, said in told.items()}
+            tokens = {question: said["tokens"] for question, said in told.items() if "tokens" in said}
             different = [name for name in self.identity if identity[name] != self.identity[name]]
         except (ValueError, AttributeError, TypeError, KeyError) as error:
             raise ValueError(f"{file} is no journal of answers; remove it to answer all questions") from error
@@ -62,10 +68,20 @@ class Journal:
             )
         self.answers.update(answers)
         self.cut_off |= cut_off
+        self.tokens |= tokens
 
-    def append(self, answers: Mapping[str, str], cut_off: Collection[str] = ()) -> None:
-        """Adds finished answers, some of them cut off; they are on disk when this returns."""
-        lines = [{q: {"cut_off": text} if q in cut_off else text for q, text in answers.items()}]
+    def append(
+        self,
+        answers: Mapping[str, str],
+        cut_off: Collection[str] = (),
+        tokens: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
+    ) -> None:
+        """Adds finished answers, some of them cut off, and what some of them took; they are on disk when this returns."""
+        line: dict[str, Any] = {q: {"cut_off": text} if q in cut_off else text for q, text in answers.items()}
+        for question, taken in tokens.items():
+            said = line[question]
+            line[question] = {**(said if isinstance(said, dict) else {"answer": said}), "tokens": taken}
+        lines: list[Mapping[str, Any]] = [line]
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(self.path, "ab")
@@ -86,20 +102,25 @@ def journal_files(path: str | Path) -> list[Path]:
     return [file for file in (path, *sorted(numbered)) if file.is_file()]
 
 
+def asked_digest(pictures: Sequence[Picture]) -> str:
+    """A hash of questions and of the files that they are about, without what is published as answers."""
+    every = [(picture.id, question) for picture in pictures for question in picture.questions]
+    asked = [(name, dataclasses.replace(question, answer=None, normalized_answer=None)) for name, question in every]
+    return digest(repr((asked, [told_by(picture) for picture in pictures])))
+
+
 def open_journal(path: str | Path, model: "Model", pictures: Sequence[Picture], options: AnswerOptions) -> Journal:
     """The journal of the answers that a model gives to these questions, see `generate_answers`.
 
     Raises ValueError as `Journal`, and RunError where several processes would answer other questions or with other models.
     """
-    every = [(picture.id, question) for picture in pictures for question in picture.questions]
-    asked = [(name, dataclasses.replace(question, answer=None, normalized_answer=None)) for name, question in every]
     decoding = {name: getattr(options, name) for name in ("max_new_tokens", "seed", "depth_mode", "closing")}
     identity = {
         "parameters": params_fingerprint(model.params),
         "configuration": model.config.to_dict() | {"chat_format": model.tokenizer.format.differences()},
         "compute": dataclasses.asdict(model.compute),
         "decoding": decoding | {"sampling": dataclasses.asdict(options.sampling)},
-        "data": digest(repr((asked, [told_by(picture) for picture in pictures]))),
+        "data": asked_digest(pictures),
     }
     distributed.check_alike(identity | {"configuration": digest(identity["configuration"])})
     return Journal(path, identity)

@@ -8,11 +8,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from eval.answering.asking import FINGERPRINT, Answered, Answerer, described, is_first_process
+from eval.answering.asking import FINGERPRINT, Answered, Answerer, described, is_first_process, timed_answers
 from eval.reading.methods import RULES, Method, read_values
 from eval.report.html import write_report
 from eval.scoring.blind import BlindBaseline
-from eval.scoring.results import RESULT_FILES, asked_item, compute_metrics, record_ids, write_results
+from eval.scoring.results import (
+    RESULT_FILES,
+    RUN_FILE,
+    asked_item,
+    compute_metrics,
+    describe_run,
+    describe_speed,
+    record_ids,
+    write_results,
+)
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, Picture, normalize_answer
 from smolrgpt_jax.data.regions import first_text
 from smolrgpt_jax.data.sources.collect import user_text
@@ -52,7 +61,7 @@ def evaluate(
     truths = [question.normalized_answer for picture in pictures for question in picture.questions]
     if None in truths and any(truth is not None for truth in truths):
         raise DataError(f"{truths.count(None)} of {len(truths)} questions have no published answer to score against")
-    given = answerer(pictures)
+    given, seconds = timed_answers(answerer, pictures, out)
     if not is_first_process():
         return None
     answers = list_answers(pictures, given) + left_out_answers(records or (), pictures)
@@ -69,6 +78,9 @@ def evaluate(
         metrics["checkpoint_fingerprint"] = run_info[FINGERPRINT]
     with results_folder(out, RESULT_FILES) as aside:
         write_results(aside, predictions, None if records is None else record_ids(records), metrics)
+        if run_info is not None:
+            write_json(aside / RUN_FILE, describe_run(run_info, len(given), seconds))
+            run_info = {**run_info, **describe_speed(len(given), seconds)}
         if metrics is not None:
             write_report(aside / "report.html", metrics, predictions, pictures, loss_curves, run_info)
     return metrics

@@ -53,6 +53,13 @@ def bench_answer(category: str, answer: str) -> BenchAnswer:
     text = one_line(answer)
     if is_garbage(text):
         return None
+    # "Answer: yes" after an explanation outranks the explanation.
+    stated = [text[match.end() :] for match in SHARED.stated.finditer(text)]
+    values = (_read(category, part) for part in (*reversed(stated), text))
+    return next((value for value in values if value is not None), None)
+
+
+def _read(category: str, text: str) -> BenchAnswer:
     if category == "direction":
         return _read_hour(text)
     if category in QUANTITATIVE.values():

@@ -7,34 +7,28 @@ model, prompt and schema, so that an interrupted run goes on where it was and a 
 
 import contextlib
 import hashlib
-import ipaddress
 import json
-import os
 import re
 import sqlite3
 import threading
 import zlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
+from eval.reading.chat_server import ChatServer, ServerError, quoted, said_message, without_thoughts
 from eval.reading.rules import Answer, question_category
 from smolrgpt_jax.data.records import normalize_answer
 from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.files import read_json
 
-KEY_VARIABLE = "OPENAI_API_KEY"
+OPTION = "--answers server"
 FIRST_ANSWERS = 3  # to get an unusable reply each: then no other is asked for
 _PROMPTS = read_json(Path(__file__).with_suffix(".json"), dict)
-
-
-class ServerError(DataError):
-    """The server cannot be used; the message names its URL."""
 
 
 class _Unusable(Exception):
@@ -64,12 +58,11 @@ def parse_reply(category: str, reply: str) -> Answer:
     The message is JSON, alone or in a fence or prose, behind thoughts or in place of them (`reasoning_content`). Raises
     ValueError for a reply that is none of the protocol's or holds no such value.
     """
+    message, _ = said_message(reply)
     try:
-        message = json.loads(reply)["choices"][0]["message"]
         texts = [message.get(name) or "" for name in ("content", "reasoning_content", "reasoning")]
-        said = (text.rpartition("</think>")[2].partition("<think>")[0] for text in texts)  # thoughts may be cut off
-        found = [value for text in said for value in _stated_values(text)]
-    except (KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+        found = [value for text in texts for value in _stated_values(without_thoughts(text))]
+    except (TypeError, AttributeError, RecursionError) as error:
         raise ValueError("the reply is none of the protocol's") from error
     if not found:
         raise ValueError("the reply holds no value")
@@ -102,33 +95,14 @@ class AnswerServer:
 
     def __post_init__(self):
         """Raises ValueError for settings that no request can have, and where the extra "server" is not installed."""
-        if self.workers < 1 or self.retries < 0 or not 0 < self.timeout < float("inf"):
-            raise ValueError(
-                f"{self.workers} requests at once, {self.retries} retries and {self.timeout:g} seconds to wait for an "
-                "answer are no way to ask a server"
-            )
-        address, key = urlsplit(self.url), os.environ.get(KEY_VARIABLE, "")
-        if address.scheme not in ("http", "https") or not address.hostname or address.port == 0:
-            raise ServerError(f"{self.url!r} cannot be asked, expected a URL such as http://localhost:11434/v1")
-        if not (key.isascii() and key.isprintable()):  # the message must not tell it
-            raise ServerError(f"{KEY_VARIABLE} holds a character that no key has, expected printable ASCII alone")
+        if self.workers < 1:
+            raise ValueError(f"{self.workers} requests at once are no way to ask a server")
+        how = {"retries": self.retries, "timeout": self.timeout, "key_in_clear": self.key_in_clear}
+        self._server = ChatServer(self.url, OPTION, **how)
         try:
             import diskcache
-            import openai
         except ImportError as error:
-            raise ServerError('--answers server needs an extra: pip install ".[server]"') from error
-        loopback = address.hostname == "localhost"
-        with contextlib.suppress(ValueError):  # a name, be it "127.0.0.1.example.org"
-            number = ipaddress.ip_address(address.hostname)
-            loopback = loopback or number.is_loopback or number.is_unspecified  # 0.0.0.0, as servers print it
-        if not (loopback or address.scheme == "https" or self.key_in_clear):
-            key = ""  # not in the clear
-        # A proxy would look for a loopback address on its own machine.
-        http = openai.DefaultHttpxClient(trust_env=not loopback)
-        self._headers = {} if key else {"Authorization": openai.omit}
-        self._client = openai.OpenAI(
-            base_url=self.url, api_key=key or "none", timeout=self.timeout, max_retries=self.retries, http_client=http
-        )
+            raise ServerError(f'{OPTION} needs an extra: pip install ".[server]"') from error
 
         class JSONRows(diskcache.JSONDisk):
             """Values of JSON alone, as a pickled one of somebody's file could run code: JSONDisk writes none, but would load it."""
@@ -145,8 +119,7 @@ class AnswerServer:
 
     def check(self) -> None:
         """Raises ServerError if nothing answers there or the key is refused; for the time before other work."""
-        with self._told(ignored=(400, 404, 405)):  # not every server lists its models
-            self._client.models.with_raw_response.list(extra_headers=self._headers)
+        self._server.check()
 
     def values(self, items: Sequence[Mapping], *, progress: bool = True) -> list[Answer]:
         """The value of each item's answer, None where it states none or no reply followed the schema.
@@ -205,32 +178,9 @@ class AnswerServer:
         first = ""
         for attempt in range(self.retries + 1):
             request = make_request(self.model, category, question, answer, attempt)
-            with self._told():
-                reply = self._client.chat.completions.with_raw_response.create(**request, extra_headers=self._headers)
+            reply = self._server.reply(request)
             try:
-                return parse_reply(category, reply.text)
+                return parse_reply(category, reply)
             except ValueError:
-                first = first or _quoted(reply.text)
+                first = first or quoted(reply)
         raise _Unusable(first)
-
-    @contextlib.contextmanager
-    def _told(self, ignored: Collection[int] = ()) -> Iterator[None]:
-        """Turns what fails after all retries into a ServerError."""
-        import openai
-
-        try:
-            yield
-        except openai.APIError as error:
-            status = getattr(error, "status_code", 0)
-            if status in ignored:
-                return
-            if 0 < status < 500 and status != 429:
-                raise ServerError(f"{self.url} refuses with HTTP {status}: {_quoted(error.response.text)}") from None
-            last = f"HTTP {status}" if status else _quoted(str(error.__cause__ or error))
-            if wait := status and error.response.headers.get("Retry-After"):
-                last += f", Retry-After: {_quoted(wait)}"  # longer than is waited for
-            raise ServerError(f"{self.url} cannot be asked ({self.retries + 1} tries, the last one: {last})") from None
-
-
-def _quoted(reply: str) -> str:
-    return " ".join(reply.split())[:200] or "an empty reply"

@@ -60,10 +60,10 @@ def draw_question(picture: Picture, question: Question, width: int | None = None
     return draw_regions(Image.fromarray(stored.image), regions, width)
 
 
-def jpeg_data_uri(picture: Image.Image) -> str:
-    """Returns an RGB picture as text that stands for a file's address in HTML."""
+def jpeg_data_uri(picture: Image.Image, quality: int = 82) -> str:
+    """Returns an RGB picture as text that stands for a file's address; of high quality, colours have all their pixels."""
     stream = io.BytesIO()
-    picture.save(stream, "JPEG", quality=82)
+    picture.save(stream, "JPEG", quality=quality, subsampling=0 if quality > 90 else -1)
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from eval.reading.bench_rules import CATEGORIES, QUALITATIVE, QUANTITATIVE, BenchAnswer
 from eval.scoring.intervals import category_intervals, cell, describe_bootstrap, describe_interval
-from eval.scoring.results import check_unique
+from eval.scoring.results import check_unique, describe_tokens, token_sums
 from smolrgpt_jax.errors import DataError
 
 JUDGE = "rules (the original evaluation asks GPT-4, so that its numbers are not quite comparable)"
@@ -62,7 +62,7 @@ def score_bench(items: Sequence[Mapping]) -> dict:
       percent, error: mean relative error, or degrees}}, None without questions or without readable answers; intervals
       of the same percentages and bootstrap, how they were made; columns and categories: {name: {questions, correct,
       unreadable, success}}; questions, unreadable; cut_off: answers that the longest length cut; unreadable_truths: ids
-      whose published answer the rules cannot read, which count as failures.
+      whose published answer the rules cannot read, which count as failures; tokens, see `token_sums`, where told.
 
     Raises:
       DataError: there is no question, or ids occur twice.
@@ -99,7 +99,7 @@ def score_bench(items: Sequence[Mapping]) -> dict:
         "unreadable": sum(item["value"] is None for item in items),
         "cut_off": sum(item.get("cut_off", False) for item in items),
         "unreadable_truths": [item["id"] for item in items if item["truth_value"] is None],
-    }
+    } | token_sums(items)
 
 
 def describe_bench(metrics: Mapping) -> str:
@@ -123,6 +123,7 @@ def describe_bench(metrics: Mapping) -> str:
     lines.append(f"intervals: {made['method']} ({made['clusters']} pictures); {made['limits']}")
     if metrics["cut_off"]:
         lines.append(f"{metrics['cut_off']} answers were cut off at the longest length (--max_new_tokens)")
+    lines += describe_tokens(metrics)
     if unread := metrics["unreadable_truths"]:
         listed = ", ".join(map(repr, unread))
         lines.append(f"{len(unread)} published answers are unreadable and count as failures: {listed}")

@@ -1,5 +1,6 @@
 """Lists of records with ids, read and compared, and what predictions come to: metrics, the files of a run, tables."""
 
+import datetime
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,10 @@ from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, Question, normalize_
 from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.files import read_json, write_json
 
+RUN_FILE = "run.json"  # what was run, when and how fast
 RESULT_FILES = ("predictions.json", "submission.json", "metrics.json", "agreement.json", "report.html", "answers.json")
+RESULT_FILES += (RUN_FILE,)
+Run = Mapping[str, dict]  # predictions by id
 NO_VALUE = -99  # in a submission: wrong in every category, and a number, without which the published scorer ends
 MOST_LISTED = 100  # ids in one sentence
 MOST_NAMED = 3  # of those that are more
@@ -56,6 +60,26 @@ def read_value(
         return normalize_answer(record["category"], record[field])
     except ValueError as error:
         raise DataError(f"{where}: {error}") from error
+
+
+def read_run(path: str | Path) -> dict[str, dict]:
+    """Predictions by id of a folder with predictions.json, or of such a file.
+
+    Raises DataError where it is unreadable or empty, a record lacks a field or has no truth, or ids occur twice.
+    """
+    file = predictions_file(path)
+    run: dict[str, dict] = {}
+    for item in read_records(file, ("image", "category", "normalized_answer", "truth")):
+        values = {field: read_value(file, item, field) for field in ("truth", "normalized_answer")}
+        if values["truth"] is None:
+            raise DataError(f"{file}: record {item['id']!r} has no published answer to compare with")
+        run[item["id"]] = {**item, "image": str(item["image"]), **values}
+    return run
+
+
+def predictions_file(path: str | Path) -> Path:
+    """The predictions.json of a run's folder, or the file itself."""
+    return Path(path, "predictions.json") if Path(path).is_dir() else Path(path)
 
 
 def asked_item(question: Question, image: str | None) -> dict[str, Any]:
@@ -143,7 +167,8 @@ def compute_metrics(
       S1, left_right, count, mcq, distance in percent (None for a category without questions), questions, unreadable,
       left_out (those of them that could not be asked), cut_off (answers that the longest length cut), read_by (the
       methods), blind_S1 and blind {category: percent}, official {official name: number}, the parts of
-      `describe_details`, and with several methods agreement, see `eval.scoring.agreement.agreement`.
+      `describe_details`, with several methods agreement, see `eval.scoring.agreement.agreement`, and tokens, see
+      `token_sums`, where a server told them.
     """
     if all(item["truth"] is None for item in predictions):
         return None
@@ -158,7 +183,38 @@ def compute_metrics(
     metrics |= {"official": scored["official"]} | describe_details(predictions)
     if "values" in predictions[0]:
         metrics["agreement"] = agreement(predictions)
-    return metrics
+    return metrics | token_sums(predictions)
+
+
+def token_sums(predictions: Sequence[Mapping]) -> dict:
+    """{"tokens": what the answers took, as a server counts}, {} where none told.
+
+    tokens: {"questions": those told of, "prompt" and "completion": {"sum", "mean": per question, "most"}}.
+    """
+    told = [item["tokens"] for item in predictions if isinstance(item.get("tokens"), dict)]
+    found: dict[str, Any] = {"questions": len(told)}
+    for kind in ("prompt", "completion"):
+        numbers = [taken.get(kind) for taken in told]
+        if not told or not all(type(number) is int for number in numbers):
+            return {}
+        found[kind] = {"sum": sum(numbers), "mean": sum(numbers) / len(numbers), "most": max(numbers)}
+    return {"tokens": found}
+
+
+def describe_run(run_info: Mapping[str, Any], questions: int, seconds: float | None) -> dict[str, Any]:
+    """What run.json holds: date (UTC), questions, seconds (of all answers, None where unknown), and what the report says of
+    the run but its configuration."""
+    told = {name: value for name, value in run_info.items() if name != "config"}
+    plain = {n: v if isinstance(v, str | int | float | dict | None) else str(v) for n, v in told.items()}
+    date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return {"date": date, "questions": questions, "seconds": seconds} | plain
+
+
+def describe_speed(questions: int, seconds: float | None) -> dict[str, str]:
+    """What the report says of a run's speed, {} where it is not known."""
+    return (
+        {"speed": f"{questions} questions in {seconds:.1f} s, {questions / seconds:.3g} per second"} if seconds else {}
+    )
 
 
 def write_results(
@@ -203,9 +259,19 @@ def describe_metrics(metrics: Mapping) -> str:
     if metrics.get("left_out"):
         lines.append(f"{metrics['left_out']} of the questions could not be asked and count as wrong")
     lines += _cut_off_lines(metrics.get("cut_off", 0))
+    lines += describe_tokens(metrics)
     if "agreement" in metrics:
         lines += ["", describe_agreement(metrics["agreement"])]
     return "\n".join(lines)
+
+
+def describe_tokens(metrics: Mapping) -> list[str]:
+    """A line for people about `token_sums`, none where there are none."""
+    if "tokens" not in metrics:
+        return []
+    told = metrics["tokens"]
+    parts = [f"{told[kind]['sum']} {kind} ({told[kind]['mean']:.1f} per question)" for kind in ("prompt", "completion")]
+    return [f"tokens of {told['questions']} questions, as the server counts: {', '.join(parts)}"]
 
 
 def _count(predictions: Sequence[Mapping], flag: str) -> int:

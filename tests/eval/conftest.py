@@ -83,10 +83,8 @@ def _records(name: str, number: int) -> list[dict]:
     ]
 
 
-@pytest.fixture
-def warehouse(tmp_path: Path) -> Path:
+def write_warehouse(root: Path) -> Path:
     """Seven pictures, 28 questions in val and in train; the answers of count, mcq and distance vary."""
-    root = tmp_path / "warehouse"
     for split in ("train", "val"):
         images, depths = root / split / "images", root / split / "depths"
         images.mkdir(parents=True)
@@ -99,6 +97,11 @@ def warehouse(tmp_path: Path) -> Path:
             records += _records(name, number)
         (root / f"{split}.json").write_text(json.dumps(records), encoding="utf-8")
     return root
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path) -> Path:
+    return write_warehouse(tmp_path / "warehouse")
 
 
 class FakeModel:

@@ -64,6 +64,7 @@ def test_the_command_writes_all_files(warehouse, tmp_path, fake_model, loaded_mo
         "metrics.json",
         "predictions.json",
         "report.html",
+        "run.json",
         "submission.json",
     ]
     assert [file.name for file in (tmp_path / "a").iterdir()] == ["out"]
@@ -141,7 +142,11 @@ def test_a_split_without_answers_gives_a_submission_only(warehouse, tmp_path, fa
             str(tmp_path / "out"),
         ]
     )
-    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["predictions.json", "submission.json"]
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
+        "predictions.json",
+        "run.json",
+        "submission.json",
+    ]
     assert [item["normalized_answer"] for item in read(tmp_path / "out", "submission.json")[:4]] == ["left", 0, 0, 2.0]
 
 
@@ -155,7 +160,7 @@ def test_results_of_another_split_do_not_stay(warehouse, tmp_path, fake_model, m
     (warehouse / "bare.json").write_text(json.dumps(records), encoding="utf-8")
     monkeypatch.setattr(command.asking, "answer_questions", lambda *_, **__: ["left"] * len(records))
     main(command_line(warehouse, tmp_path, "--annotations", "bare.json"))
-    names = ["note.txt", "predictions.json", "submission.json"]
+    names = ["note.txt", "predictions.json", "run.json", "submission.json"]
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == names
 
 
@@ -271,7 +276,11 @@ def test_a_test_split_gives_the_published_submission_format(warehouse, tmp_path,
         kind = kinds[record["category"]]
         expected = -99 if number == 3 else kind(record["normalized_answer"])
         assert (entry["normalized_answer"], type(entry["normalized_answer"])) == (expected, type(expected))
-    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["predictions.json", "submission.json"]
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
+        "predictions.json",
+        "run.json",
+        "submission.json",
+    ]
 
 
 def test_several_methods_are_scored_and_their_agreement_reported(warehouse, tmp_path, fake_model, monkeypatch, capsys):

@@ -62,7 +62,12 @@ def test_constant_answers_score_what_their_truth_allows(bench_folder, tmp_path):
 def test_the_command_writes_all_files_and_the_table(bench_folder, tmp_path, fake_model, capsys):
     main(["--checkpoint", "anywhere", "--data", str(bench_folder), "--out", str(tmp_path / "a" / "out")])
     out = tmp_path / "a" / "out"
-    assert sorted(file.name for file in out.iterdir()) == ["metrics.json", "predictions.json", "report.html"]
+    assert sorted(file.name for file in out.iterdir()) == [
+        "metrics.json",
+        "predictions.json",
+        "report.html",
+        "run.json",
+    ]
     assert [file.name for file in (tmp_path / "a").iterdir()] == ["out"]
     predictions, metrics = read(out, "predictions.json"), read(out, "metrics.json")
     assert metrics["questions"] == len(predictions) == len(read(bench_folder, FILE))

@@ -239,6 +239,12 @@ def test_results_of_an_earlier_reading_do_not_stay(tmp_path, items, fixed):
     assert sorted(file.name for file in out.iterdir()) == names
 
 
+def test_what_was_run_stays_beside_its_answers(tmp_path, items):
+    (tmp_path / "run.json").write_text('{"checkpoint": "m", "answers_read_by": "server"}')
+    main(["--predictions", str(write(tmp_path, items)), "--out", str(tmp_path / "out")])
+    assert read(tmp_path / "out", "run.json") == {"checkpoint": "m", "answers_read_by": "rules"}
+
+
 def test_answers_that_were_cut_off_stay_counted(tmp_path, items, capsys):
     cut = [{**items[0], "cut_off": True}, *items[1:]]
     main(["--predictions", str(write(tmp_path, cut)), "--out", str(tmp_path / "out")])

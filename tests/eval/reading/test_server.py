@@ -11,77 +11,20 @@ import sys
 import threading
 import time
 import zlib
-from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import diskcache
 import jsonschema
 import pytest
 
 import eval.reading.server as module
+from eval.reading.chat_server import ServerError
 from eval.reading.methods import server_method
-from eval.reading.server import AnswerServer, ServerError, make_request, parse_reply
+from eval.reading.server import AnswerServer, make_request, parse_reply
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
 from smolrgpt_jax.errors import DataError
+from tests.eval.fake_server import FakeServer
 
 VALUES = {"left_right": "left", "count": 3, "mcq": 7, "distance": 2.5}
-
-
-class FakeServer:
-    """A real HTTP server on a free port; `reply(number, body)` gives (status, headers, body) for the
-    number-th request of the same question, counted from 0."""
-
-    def __init__(self):
-        self.requests: list[dict] = []
-        self.headers: list[dict] = []
-        self.reply = lambda number, body: (200, {}, self.content(value_of(body)))
-        self.models = 200
-        self._seen: Counter = Counter()
-        self._lock = threading.Lock()
-        fake = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                self.send(fake.models if self.path == "/v1/models" else 404, {}, "no list")
-
-            def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                if self.path != "/v1/chat/completions":
-                    self.send(404, {}, "no")
-                    return
-                with fake._lock:
-                    fake.requests.append(body)
-                    fake.headers.append(dict(self.headers))
-                    asked = body["messages"][1]["content"]
-                    number = fake._seen[asked]
-                    fake._seen[asked] += 1
-                self.send(*fake.reply(number, body))
-
-            def send(self, status, headers, text):
-                data = text.encode()
-                self.send_response(status)
-                given = {"Content-Type": "application/json", **headers, "Content-Length": str(len(data))}
-                for name, value in given.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_):
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
-
-    @staticmethod
-    def content(value) -> str:
-        return json.dumps({"choices": [{"message": {"content": json.dumps({"value": value})}}]})
-
-    def close(self):
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
 
 def value_of(body: dict):
@@ -92,6 +35,7 @@ def value_of(body: dict):
 def server(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     fake = FakeServer()
+    fake.reply = lambda number, body: (200, {}, fake.content(value_of(body)))
     yield fake
     fake.close()
 
@@ -465,8 +409,8 @@ def test_the_key_comes_from_the_environment(server, config, monkeypatch):
 )
 def test_the_key_does_not_leave_this_machine_in_the_clear(config, monkeypatch, url, sent):
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
-    assert (config(url=url)._client.api_key == "secret") == sent
-    assert config(url=url, key_in_clear=True)._client.api_key == "secret"
+    assert (config(url=url)._server.key == "secret") == sent
+    assert config(url=url, key_in_clear=True)._server.key == "secret"
 
 
 def test_a_wait_that_is_too_long_is_told(server, config):

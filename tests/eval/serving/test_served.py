@@ -57,7 +57,7 @@ def test_what_the_server_cannot_read_counts_as_wrong(small_engine, warehouse, tm
     "more, sentence",
     [
         (["--served", "http://127.0.0.1:9/v1"], r"http://127.0.0.1:9/v1 cannot be asked \("),
-        (["--served", "http://127.0.0.1:9/v1", "--answers", "vote"], "--served has answers to questions as they stand"),
+        (["--served", "http://127.0.0.1:9/v1", "--answers", "vote"], "a server answers questions as they stand"),
         (["--served", "http://127.0.0.1:9/v1", "--checkpoint", "any"], "2"),
         ([], "2"),
     ],
@@ -70,5 +70,5 @@ def test_bad_input_ends_with_one_sentence(warehouse, tmp_path, more, sentence):
 def test_a_wrong_key_is_told(small_engine, warehouse, tmp_path, monkeypatch):
     monkeypatch.setenv("SMOLRGPT_API_KEY", "wrong")
     with serving(small_engine) as served:
-        with pytest.raises(SystemExit, match="cannot be asked .*the API key is missing or wrong"):
+        with pytest.raises(SystemExit, match="refuses with HTTP 401: .*the API key is missing or wrong"):
             evaluate(served.url, warehouse, tmp_path / "out")

@@ -1,0 +1,66 @@
+"""Who answers: a checkpoint here, `smolrgpt serve`, or any other model behind a server, as the command line says."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from eval.answering.asking import FINGERPRINT, Answered, Answerer
+from eval.answering.other_models import PROMPT, OtherModel, Prompt
+from eval.answering.served import Served
+from eval.command_line import typed_command
+from eval.reading.chat_server import ChatServer
+from smolrgpt_jax.data.records import BadRecords, Picture
+
+_OTHERS = ("model", "with_depth", "no_picture", "prompt", "request")  # options that other models alone take
+
+
+def check_answerer(parser: argparse.ArgumentParser, args: argparse.Namespace) -> str:
+    """What people are told is asked; ends the command where the options name none, or several.
+
+    args: of [answerer] in options.toml.
+    """
+    other = args.answerer == "openai"
+    if given := [f"--{name}" for name in _OTHERS if getattr(args, name) and not other]:
+        parser.error(f"{given[0]} is of --answerer openai")
+    if other:
+        if args.checkpoint or args.served:
+            parser.error("--answerer openai asks --server, give neither --checkpoint nor --served")
+        if not (args.server and args.model):
+            parser.error("--answerer openai needs --server URL and --model NAME")
+        if args.server_workers < 1:
+            parser.error("--server_workers is at least 1")
+    elif bool(args.checkpoint) == bool(args.served):
+        parser.error("give one of --checkpoint and --served, or --answerer openai")
+    return f"{args.model} at {args.server}" if other else str(args.served or args.checkpoint)
+
+
+def is_elsewhere(args: argparse.Namespace) -> bool:
+    """Whether a server answers."""
+    return bool(args.served) or args.answerer == "openai"
+
+
+def elsewhere(args: argparse.Namespace, module: str, bad: BadRecords, **details: Any) -> tuple[Answerer, dict]:
+    """How a server is asked, and what the report says of it; details: what it says besides.
+
+    Raises ServerError where nothing answers there.
+    """
+    ask: Callable[..., list[Answered]]
+    if args.served:
+        served = Served(args.served, args.server_key_in_clear)
+        ask, at_once = served.answer, args.batch_size
+        about = {"checkpoint": args.served, FINGERPRINT: served.about.get("fingerprint")}
+    else:
+        how = {"retries": args.server_retries, "timeout": args.server_timeout}
+        server = ChatServer(args.server, "--answerer openai", **how, key_in_clear=args.server_key_in_clear)
+        pictures = {"with_depth": args.with_depth, "no_picture": args.no_picture}
+        other = OtherModel(
+            server, args.model, Prompt.read(args.prompt or PROMPT), **pictures, further=args.request or {}
+        )
+        server.check()
+        ask, at_once = other.answer, args.server_workers
+        about = {"checkpoint": args.model, **other.details}
+
+    def answer(asked: Sequence[Picture]) -> Sequence[Answered]:
+        return ask(asked, args.out, at_once, args.max_new_tokens, bad)
+
+    return answer, {"command": typed_command(module), **about, **details}
