@@ -17,6 +17,7 @@ from eval.report.charts import calibration_plot, confusion, curve, error_bars, m
 from eval.report.overlay import colour_of, draw_question, jpeg_data_uri
 from eval.scoring.blind import template
 from eval.scoring.official import is_right
+from eval.scoring.standings import ALL, describe_sets
 from smolrgpt_jax.data.records import MASK, WAREHOUSE_CATEGORIES, Picture, Question
 from smolrgpt_jax.data.workings import split_workings
 from smolrgpt_jax.files import write_text
@@ -71,6 +72,13 @@ def write_report(
         gallery=gallery(groups, pictures),
         with_regions=_with_regions,
     )
+
+
+def render_leaderboard(path: str | Path, tables: Sequence[Mapping], run_info: Mapping) -> None:
+    """Writes a page about finished runs, whole or not at all; tables: of `eval.scoring.standings.make_table`, one per question set."""
+    titles = CATEGORY_TITLES | {ALL: "All questions"}
+    told = {"sentence": describe_sets(tables), "titles": titles, "with_regions": _with_regions}
+    render(path, "leaderboard.html", run_info, tables=tables, **told)
 
 
 def render(path: str | Path, template: str, run_info: Mapping | None, **values: object) -> None:
