@@ -130,7 +130,7 @@ def read_json(path: str | Path, kind: type | None = None, failure: type[ValueErr
     if kind is not None and not isinstance(value, kind):
         expected = "a list of records" if kind is list else "a JSON object"
         coco = isinstance(value, dict) and {"images", "annotations"} <= value.keys()
-        held = "annotations of COCO (docs/data.md makes records of them)" if coco else f"a {type(value).__name__}"
+        held = "annotations of COCO (docs/own_data.md makes records of them)" if coco else f"a {type(value).__name__}"
         raise failure(f"{path}: holds {held}, expected {expected}")
     return value
 

@@ -75,6 +75,15 @@ def upright_depth(path: Source, beside: Source | None = None) -> Image.Image:
     return depth
 
 
+def stored_depth(path: Source) -> np.ndarray:
+    """A depth picture's own numbers [H, W], upright: uint8 of grey, else whole numbers or floats; raises DataError as `upright_depth`."""
+
+    def kept(picture: Image.Image, name: str) -> Image.Image:
+        return picture if picture.mode.startswith(_DEEP) else _grey(picture, name)
+
+    return np.asarray(_decode(path, kept))
+
+
 def other_view(depth: tuple[int, int], picture: tuple[int, int]) -> str:
     """A sentence where the sizes (width, height) of a depth and its picture differ in shape, else ""."""
     (width, height), (wide, high) = depth, picture

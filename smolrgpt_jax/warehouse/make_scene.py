@@ -31,6 +31,7 @@ class MadeScene:
     questions: list[Asked]  # more than a split takes
     region_captions: list[Caption]
     scene_captions: list[Caption]
+    regions: list[Region]  # all that is seen
     spatial: list[SpatialQuestion]  # the benchmark's (test split) or the turns of a conversation (train and val)
 
 
@@ -91,5 +92,8 @@ def make(root: Path, config: WarehouseConfig, split: str, index: int, number: in
             rgb.save(root / "osd/images" / f"{name}.jpg", quality=JPEG_QUALITY)
             # Three equal channels, as that set has them.
             grey.convert("RGB").save(root / "osd/depths" / f"{name}.png", compress_level=1)
+    if split == "train" and "coco" in config.formats:
+        millimetres = np.round(1000 * rendering.depth).clip(1, 65534).astype(np.uint16)
+        Image.fromarray(millimetres).save(root / "coco/depths" / f"{name}.png", compress_level=1)
     spatial = make_spatial(config, split, scene, regions, rng)
-    return MadeScene(name, scene.camera, questions, captions, overviews, spatial)
+    return MadeScene(name, scene.camera, questions, captions, overviews, regions, spatial)

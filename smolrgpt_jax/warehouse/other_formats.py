@@ -1,6 +1,6 @@
 """The same warehouse in the formats of other data sets (docs/warehouse.md), so that every reader has something to read.
 
-Depth pictures are those of the warehouse, near dark and far bright, in all of them. Pictures that need no other encoding are hard links
+Depth pictures are those of the warehouse, near dark and far bright, in all but COCO, which has millimetres. Pictures that need no other encoding are hard links
 where the file system has them.
 """
 
@@ -19,14 +19,16 @@ import pyarrow.parquet as pq
 from pycocotools import mask as coco
 
 from smolrgpt_jax.data.records import IMAGE, MASK
-from smolrgpt_jax.files import link, read_json, write_list
+from smolrgpt_jax.files import link, read_json, write_json, write_list
 from smolrgpt_jax.warehouse.make_scene import MadeScene
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
 from smolrgpt_jax.warehouse.picture.view import Region
+from smolrgpt_jax.warehouse.scene.objects import KINDS
 from smolrgpt_jax.warehouse.words.spatial_questions import SpatialQuestion
 
 BENCH_FILE = "SpatialRGPT-Bench_v1.json"
 OSD_FILES = {"train": "result_10_depth_convs.json", "val": "val_convs.json"}
+COCO_FILE = "instances.json"
 LLAVA_FILES = {"train": "chat.json", "val": "val_chat.json"}
 MASK_TOKENS = "<mask_rgb><mask_depth>"  # of a parquet text
 ROWS = 1024  # of a parquet file, written at a time
@@ -54,6 +56,11 @@ def write_formats(root: Path, config: WarehouseConfig, made: dict[str, list[Made
             shutil.copyfile(root / f"{split}_captions.json", root / "llava" / file)
         captions = {split: sum(len(scene.scene_captions) for scene in made[split]) for split in LLAVA_FILES}
         counts["llava"] = {f"{split}_captions": number for split, number in captions.items()}
+    if "coco" in config.formats:
+        _link_all(root / "train/images", root / "coco/images")
+        annotations = coco_annotations(made["train"], config)
+        write_json(root / "coco" / COCO_FILE, annotations)
+        counts["coco"] = {part: len(listed) for part, listed in annotations.items()}
     if "parquet" in config.formats:
         present = [parquet for parquet in PARQUET_SETS if (root / parquet.source).exists()]
         counts["parquet"] = {parquet.name: parquet.write(root) for parquet in present}
@@ -89,6 +96,25 @@ def _osd_record(scene: MadeScene, config: WarehouseConfig) -> dict[str, Any]:
         regions += question.regions
     pairs[0] = f"{IMAGE}\n{pairs[0][0]}", pairs[0][1]
     return {"filename": scene.name, "conversations": turns(pairs), **_regions(regions, config)}
+
+
+def coco_annotations(scenes: Sequence[MadeScene], config: WarehouseConfig) -> dict[str, list[dict[str, Any]]]:
+    """What an annotation file of COCO holds; its images tell the focal length besides, in pixels."""
+    size = {"width": config.width, "height": config.height}
+    images = [
+        {"id": number, "file_name": f"{s.name}.png", **size, "focal": round(s.camera.focal * config.width, 2)}
+        for number, s in enumerate(scenes, 1)
+    ]
+    kinds = {kind: number for number, kind in enumerate(KINDS, 1)}
+    annotations: list[dict[str, Any]] = []
+    for image, scene in zip(images, scenes):
+        for region, rle in zip(scene.regions, rles(scene.regions, config)):
+            encoded = {**rle, "counts": rle["counts"].encode()}
+            place = {"bbox": coco.toBbox(encoded).tolist(), "area": int(coco.area(encoded)), "iscrowd": 0}
+            about = {"id": len(annotations) + 1, "image_id": image["id"], "category_id": kinds[region.kind]}
+            annotations.append({**about, "segmentation": rle, **place})
+    categories = [{"id": number, "name": kind} for kind, number in kinds.items()]
+    return {"images": images, "annotations": annotations, "categories": categories}
 
 
 def digest(content: list[Any]) -> str:

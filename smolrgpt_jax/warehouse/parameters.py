@@ -8,7 +8,7 @@ from typing import Any
 
 SPLITS = ("train", "val", "test")
 # Formats of other data sets that a warehouse can be written in besides, see other_formats.py, and the split they are made of.
-MADE_OF = {"bench": "test", "osd": "train", "llava": "train"}
+MADE_OF = {"bench": "test", "osd": "train", "llava": "train", "coco": "train"}
 FORMATS = (*MADE_OF, "parquet")
 # Shares of left_right, count, mcq and distance, the order of records.WAREHOUSE_CATEGORIES;
 # "published" are those of the published training split.

@@ -82,7 +82,7 @@ def ensure_warehouse(out: Path, config: WarehouseConfig) -> None:
 
 def _make_all(folder: Path, config: WarehouseConfig, workers: int) -> dict[str, list[MadeScene]]:
     sizes = config.split_sizes()
-    for name in (*sizes, *(["osd"] if "osd" in config.formats else [])):
+    for name in (*sizes, *(name for name in ("osd", "coco") if name in config.formats)):
         for kind in ("images", "depths"):
             (folder / name / kind).mkdir(parents=True)
     splits, indices = zip(*[(split, i) for split, size in sizes.items() for i in range(size)])

@@ -96,6 +96,18 @@ def test_one_channel_of_more_than_8_bits_is_depth_scaled_within_the_picture_and_
         images.load_rgb(file, 2)
 
 
+@pytest.mark.parametrize(("dtype", "suffix"), [(np.uint8, "png"), (np.uint16, "png"), (np.float32, "tiff")])
+def test_stored_depth_is_the_files_own_numbers_upright(tmp_path, dtype, suffix):
+    numbers = np.random.default_rng(2).integers(0, 200, (5, 8)).astype(dtype)
+    exif = Image.Exif()
+    if suffix == "png":  # Pillow turns TIFFs itself
+        exif[ExifTags.Base.Orientation] = 3
+    Image.fromarray(numbers).save(tmp_path / f"depth.{suffix}", exif=exif)
+    found = images.stored_depth(tmp_path / f"depth.{suffix}")
+    np.testing.assert_array_equal(found, numbers[::-1, ::-1] if suffix == "png" else numbers)
+    assert (found.dtype == np.uint8) == (dtype is np.uint8)
+
+
 def test_gaps_of_a_depth_camera_take_the_depth_beside_them():
     depth = np.array([[0, 0, 0, 0], [0, 500, 0, 1000], [700, 0, 65535, 0], [0, 0, 0, 0]], np.uint16)
     expected = [[0, 0, 0, 255], [0, 0, 0, 255], [102, 102, 255, 255], [102, 102, 255, 255]]

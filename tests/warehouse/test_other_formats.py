@@ -165,6 +165,22 @@ def test_parquet_columns_and_user_text(warehouse):
         assert "<depth>" not in users
 
 
+def test_coco_has_every_visible_thing_and_depth_in_millimetres(warehouse, drawn):
+    found = json.loads((warehouse / "coco/instances.json").read_text())
+    kinds = {category["id"]: category["name"] for category in found["categories"]}
+    assert len(found["images"]) == 12
+    for index, image in enumerate(found["images"]):
+        _, rendering = drawn("train", index)
+        assert Image.open(warehouse / "coco/images" / image["file_name"]).size == (image["width"], image["height"])
+        depth = np.asarray(Image.open(warehouse / "coco/depths" / image["file_name"]))
+        assert depth.dtype == np.uint16 and abs(depth / 1000 - rendering.depth).max() < 0.00051
+        own = [annotation for annotation in found["annotations"] if annotation["image_id"] == image["id"]]
+        masks = [coco.decode(annotation["segmentation"]) for annotation in own]
+        assert sorted(mask.sum() for mask in masks) == sorted(annotation["area"] for annotation in own)
+        assert all(len(set(rendering.ids[mask > 0])) == 1 for mask in masks)
+        assert {kinds[annotation["category_id"]] for annotation in own} >= {"pallet", "buffer"}
+
+
 def test_metadata_counts_the_formats(warehouse):
     counts = json.loads((warehouse / "metadata.json").read_text())["formats"]
     assert sum(counts["bench"].values()) == sum(len(p.questions) for p in read_bench(warehouse / "bench"))
@@ -176,7 +192,7 @@ def test_metadata_counts_the_formats(warehouse):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"formats": ("coco",)}, "format 'coco' is not one of bench, osd, llava, parquet"),
+        ({"formats": ("voc",)}, "format 'voc' is not one of bench, osd, llava, coco, parquet"),
         ({"formats": ("bench",), "test_scenes": 0}, "bench is made of the test split"),
         ({"formats": ("osd",), "scenes": 0}, "osd is made of the train split"),
     ],
