@@ -86,6 +86,12 @@ def render(path: str | Path, template: str, run_info: Mapping | None, **values: 
 
     run_info: see `write_report`. values: the template's own.
     """
+    run_info = dict.fromkeys(("command", "checkpoint", "data", "seed", "config")) | dict(run_info or {})
+    write_text(path, _environment().get_template(template).render(run_info=run_info, **values))
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     how = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True, "undefined": jinja2.StrictUndefined}
     environment = jinja2.Environment(loader=loader, **how)
@@ -93,8 +99,7 @@ def render(path: str | Path, template: str, run_info: Mapping | None, **values: 
         environment.filters[name] = lambda value, form=form: "\u2013" if value is None else form.format(value)
     environment.filters["split_workings"] = split_workings
     environment.filters["json"] = functools.partial(json.dumps, indent=2, default=str)
-    run_info = dict.fromkeys(("command", "checkpoint", "data", "seed", "config")) | dict(run_info or {})
-    write_text(path, environment.get_template(template).render(run_info=run_info, **values))
+    return environment
 
 
 def gallery(groups: Mapping[str, Sequence[Mapping]], pictures: Iterable[Picture]) -> list[dict]:
