@@ -10,7 +10,9 @@ thousandth of the data.
 """
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -41,8 +43,13 @@ def common() -> ConfigDict:
 def get_config(stage: str = "stage3", root: str = ROOT) -> ConfigDict:
     if stage not in STAGES:
         raise ValueError(f"the demo has no stage {stage!r}, only {', '.join(STAGES)}")
-    config = common()
-    config.update(_FILE["stages"][stage])
+    return placed(common(), root, _FILE["stages"][stage])
+
+
+def placed(config: ConfigDict, root: str, *changes: Mapping[str, Any]) -> ConfigDict:
+    """A configuration with changes, whose paths then lie in the work directory `root`."""
+    for change in changes:
+        config.update(change)
     config.init_from = f"{root}/{config.init_from}"
     for source in (*config.data.sources.values(), *config.validation_sources.values()):
         source.root = f"{root}/{source.root}"

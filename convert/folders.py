@@ -126,13 +126,25 @@ def require(path: Path, values: Mapping[str, Any], wanted: Mapping[str, Any], al
             raise CheckpointError(f"{path}: {name}={found!r} is not supported, only {value!r}")
 
 
+def encoder_config(folder: Path) -> tuple[str, SmolRGPTConfig]:
+    """The kind of folder that holds a vision encoder, a key of BACKBONES, and a configuration with that encoder.
+
+    Of a PyTorch folder of the whole model also the shuffle factor, by which its encoder was looked through. Raises CheckpointError.
+    """
+    if "vit_hidden_dim" not in stored.read_config_json(folder):
+        return "siglip", SmolRGPTConfig(vision=vision_config(folder))
+    whole, *_ = read_folder(folder)
+    return "smolrgpt", SmolRGPTConfig(vision=whole.vision, shuffle_factor=whole.shuffle_factor)
+
+
 def build(
     vision: str, language: str, destination: Path, *, tokenizer: str | None = None, seed: int = 0
 ) -> SmolRGPTConfig:
     """Writes a stage-0 checkpoint of ours, float32, and returns its configuration.
 
-    vision, language: folders or hub ids. The tokenizer is that of `tokenizer` (folder or hub id), else of the language folder if it
-    holds one. Raises CheckpointError, with the destination untouched, and DataError for a tokenizer that cannot be read.
+    vision, language: folders or hub ids; `vision` of SigLIP, or of this whole model as PyTorch has it. The tokenizer is that of
+    `tokenizer` (folder or hub id), else of the language folder if it holds one. Raises CheckpointError, with the destination
+    untouched, and DataError for a tokenizer that cannot be read.
     """
     if destination.exists():
         raise CheckpointError(f"{destination} exists already; nothing was written")
@@ -141,13 +153,14 @@ def build(
         for name, what in ((vision, "vision encoder"), (language, "language model"))
     )
     try:
-        config = SmolRGPTConfig(vision=vision_config(eyes), decoder=decoder_config(tongue))
+        kind, config = encoder_config(eyes)
+        config = config.replace(decoder=decoder_config(tongue))
         table = entries(config)
     except CheckpointError:
         raise
     except (ValueError, TypeError, AttributeError, ArithmeticError) as error:
         raise CheckpointError(f"{eyes} and {tongue} make no model: {error}") from error
-    sources = _sources(config, eyes, "vision_encoder.", "siglip") | _sources(config, tongue, "decoder.", "llama")
+    sources = _sources(config, eyes, "vision_encoder.", kind) | _sources(config, tongue, "decoder.", "llama")
     # Of the vocabulary only the last rows are used.
     vocabulary = ["decoder/token_embedding", *([] if config.decoder.tied_head else ["decoder/head"])]
     fresh = draw(config, [*BETWEEN, *vocabulary], seed)
@@ -177,14 +190,16 @@ def build(
 
 
 def _parts(name: str, backbone: str) -> list[str]:
-    """The tensors of Hugging Face's that, stacked by rows, are the release's of this name."""
+    """The tensors of a backbone's folder that, stacked by rows, are the release's of this name."""
+    if backbone == "smolrgpt":
+        return [name]
     for pattern, replacement in BACKBONES[backbone]["names"]:
         name = re.sub(pattern, replacement, name)
     return [name.replace("qkv_proj", f"{part}_proj") for part in "qkv"] if "qkv_proj" in name else [name]
 
 
 def _sources(config: SmolRGPTConfig, folder: Path, tower: str, backbone: str) -> dict[str, list[stored.StoredTensor]]:
-    """{the release's tensor name: the tensors of Hugging Face's folder that make it}, for tensors of one tower.
+    """{the release's tensor name: the tensors of a backbone's folder that make it}, for tensors of one tower.
 
     Raises CheckpointError listing all missing, unexpected and wrongly shaped tensors.
     """
@@ -196,7 +211,7 @@ def _sources(config: SmolRGPTConfig, folder: Path, tower: str, backbone: str) ->
         rows, *rest = entry.torch_shape
         if entry.kind == "vocabulary":
             rows -= EXTRA_TOKENS
-        elif entry.kind == "positions":
+        elif entry.kind == "positions" and backbone != "smolrgpt":
             rows, *rest = rest
         expected |= dict.fromkeys(parts, (rows // len(parts), *rest))
     tensors, _ = stored.open_tensors(folder, expected)

@@ -13,6 +13,8 @@ from eval.reading.rules import normalized_answer
 from eval.scoring.blind import BlindBaseline, read_training_questions
 from eval.scoring.results import describe_metrics
 from eval.side_questions import write_side_questions
+from launch import demo_language
+from launch.demo_stages import check_seed, train_stages
 from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.errors import told
 from smolrgpt_jax.files import read_json
@@ -29,16 +31,11 @@ REAL = Path("tests/data_files/real_warehouse")  # eleven published records, one 
 
 def run(workdir: Path, seed: int) -> None:
     """Runs every step that is not done yet and prints the table; raises ValueError or OSError with one sentence."""
-    from eval.scoring.in_training import WAREHOUSE_SCORES
     from smolrgpt_jax import load
     from smolrgpt_jax.checkpoint.load import write_start
     from smolrgpt_jax.flops import product_speed
     from smolrgpt_jax.generation.engine import AnswerOptions
-    from smolrgpt_jax.training.run import train
 
-    if not 0 <= seed < demo.RESERVED_SEEDS:
-        allowed = f"from 0 to {demo.RESERVED_SEEDS - 1}: scenes of others are the backbone's or tested on"
-        raise ValueError(f"the seed is {seed}, it must be {allowed}")
     started = time.monotonic()
     data, start, results = workdir / "data", workdir / "start", workdir / "eval"
     stages = ", ".join(demo.STAGES)
@@ -49,12 +46,7 @@ def run(workdir: Path, seed: int) -> None:
     ensure_warehouse(data, WarehouseConfig(seed=seed, **demo.WAREHOUSE))
     if not start.exists():
         write_start(demo.BACKBONE, start, seed=seed)
-    for stage in demo.STAGES:
-        config = demo.get_config(stage, str(workdir))
-        config.seed = seed
-        result = train(config.to_dict(), workdir / stage, WAREHOUSE_SCORES)
-        if result["stopped"]:
-            raise SystemExit("stopped by a signal; the same command goes on from here")
+    train_stages(demo.STAGES, demo.get_config, workdir, seed)
     if not all((workdir / name).exists() for name in RESULTS):
         asked = AnswerOptions(max_new_tokens=demo.LONGEST_ANSWER)
         model = load(workdir / demo.STAGES[-1])
@@ -94,10 +86,13 @@ def real_sides(model: "Model", folder: Path, asked: "AnswerOptions") -> str:
 @told("interrupted; the same command goes on from here")
 def main() -> None:
     parser = command_line("launch.demo", __doc__)
-    parser.set_defaults(workdir=Path(demo.ROOT))
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
-    run(arguments.workdir, arguments.seed)
+    check_seed(arguments.seed)
+    if arguments.language is None:
+        run(arguments.workdir or Path(demo.ROOT), arguments.seed)
+    else:
+        demo_language.run(arguments.workdir or Path(demo_language.ROOT), arguments.seed, arguments.language)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from eval.scoring.blind import BlindBaseline
 from eval.side_questions import GREY, region_kinds
 from eval.studies.findings import Found, Limits, of_one_run, paired_differences, score, write_study
+from eval.studies.other_words import reworded
 from smolrgpt_jax.data.images import picture_size
 from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.errors import DataError
@@ -71,6 +73,7 @@ STUDIES: dict[str, dict[str, Variant]] = {
         "masks alone": frozenset({"images", "depths"}),
     },
     "masks": {"as they are": UNCHANGED, "in another order": reordered, ON_ANOTHER_PICTURE: elsewhere},
+    "words": {"as trained": UNCHANGED, "in other words": reworded},
 }
 
 
@@ -100,10 +103,19 @@ def write_variant(variant: Variant, records: Records, pictures: Path, out: Path,
 
 
 def run_study(
-    name: str, model: "Model", records: Records, pictures: Path, out: Path, limits: Limits, seed: int, checkpoint: Path
+    name: str,
+    model: "Model",
+    records: Records,
+    pictures: Path,
+    out: Path,
+    limits: Limits,
+    seed: int,
+    checkpoint: Path,
+    blind: BlindBaseline | None = None,
 ) -> tuple[Found, Found]:
     """Answers all variants of a study; writes OUT/VARIANT (what eval.warehouse writes) and the study's files.
 
+    blind: what answering without looking gives, for the reports.
     Returns the scores of each variant with 95 % intervals over pictures, and what the others score more than the first. Raises
     DataError for records or pictures that cannot be used.
     """
@@ -113,7 +125,7 @@ def run_study(
         details = {"study": name, "variant": variant, "checkpoint": checkpoint, "data": pictures}
         with tempfile.TemporaryDirectory(prefix="smolrgpt_study_") as folder:
             write_variant(STUDIES[name][variant], records, pictures, Path(folder), np.random.default_rng(seed))
-            score(model, read_warehouse(folder, "val"), results, limits, **details)
+            score(model, read_warehouse(folder, "val"), results, limits, blind=blind, **details)
     found = {variant: of_one_run(results) for variant, results in folders.items()}
     (_, first), *others = folders.items()
     differences = {variant: paired_differences(first, results) for variant, results in others}

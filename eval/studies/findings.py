@@ -11,6 +11,7 @@ from eval.answering.asking import Answerer, answer_questions, run_details
 from eval.answering.warehouse import evaluate
 from eval.command_line import typed_command
 from eval.report.plots import COLOURS, percent_plot
+from eval.scoring.blind import BlindBaseline
 from eval.scoring.intervals import category_intervals, describe_interval, student_intervals
 from eval.scoring.official import is_right
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, Picture
@@ -46,14 +47,20 @@ class Limits:
 
 
 def score(
-    model: "Model", pictures: Sequence[Picture], out: Path, limits: Limits, curves: Paths | None = None, **details: Any
+    model: "Model",
+    pictures: Sequence[Picture],
+    out: Path,
+    limits: Limits,
+    curves: Paths | None = None,
+    blind: BlindBaseline | None = None,
+    **details: Any,
 ) -> None:
     """Answers questions, which have answers to score against, and writes into `out` what eval.warehouse writes.
 
     curves: name -> metrics.csv, for the report; details: what the report says of the run.
     """
     about = run_details(model, "eval.studies", **details)
-    evaluate(pictures, limits.answerer(model), out, loss_curves=curves, run_info=about)
+    evaluate(pictures, limits.answerer(model), out, loss_curves=curves, blind=blind, run_info=about)
 
 
 def of_one_run(folder: Path) -> Scores:

@@ -23,6 +23,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 TOKENIZER = Path(__file__).parents[1] / "data_files" / "text" / "tokenizer"
+BACKBONE = Path(__file__).parents[2] / "configs" / "backbone"
 WEIGHTS = "model.safetensors"
 EXTRA = 3
 TOKENS = 785  # of the tokenizer, with the extra ones
@@ -98,6 +99,24 @@ def test_the_vision_tower_computes_what_transformers_does(hub, stage0):
     with torch.no_grad():
         theirs = reference(torch.from_numpy(pictures.transpose(0, 3, 1, 2))).last_hidden_state.numpy()
     np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max())
+
+
+def test_the_encoder_of_a_whole_model_sees_what_it_saw_there(hub, tmp_path):
+    """With its shuffle factor, which the picture's tokens follow from, and none of its other parts."""
+    whole = load(BACKBONE)
+    build(str(BACKBONE), str(hub / "llama"), tmp_path / "model", seed=3)
+    joined = load(tmp_path / "model")
+    assert joined.config.vision == whole.config.vision
+    assert joined.config.shuffle_factor == whole.config.shuffle_factor == 2
+    assert joined.config.decoder.width == 48 and joined.tokenizer.vocab_size == TOKENS
+    for name, param in whole.params.items():
+        if name.startswith("vision_encoder/"):
+            np.testing.assert_array_equal(joined.params[name], param, err_msg=name)
+    pictures = np.random.default_rng(0).uniform(-1, 1, (1, 128, 128, 3)).astype(np.float32)
+    tokens = np.full((1, 4), 5, np.int32)
+    seen = [m.forward(tokens, np.ones_like(tokens), pictures)["vision_features_rgb"] for m in (joined, whole)]
+    np.testing.assert_array_equal(*seen)
+    assert joined.params["rgb_connector/proj/kernel"].shape[-1] == 48
 
 
 @pytest.mark.parametrize("language", ["llama", "untied"])
