@@ -7,16 +7,11 @@ import os
 import shutil
 import tempfile
 
+from tests.devices import xla_flags
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# XLA compiles a training step in a fifth of the time, and what it makes of it runs at half the speed.
-QUICK_TO_COMPILE = (
-    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false "
-    "--xla_cpu_parallel_codegen_split_count=1"
-)
 if "PYTEST_XDIST_WORKER" not in os.environ:  # workers and every process that a test starts inherit these
-    os.environ["XLA_FLAGS"] = (
-        f"{os.environ.get('XLA_FLAGS', '')} {QUICK_TO_COMPILE} --xla_force_host_platform_device_count=8"
-    )
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {xla_flags(8)}"
     # A program is compiled once, whichever process needs it.
     CACHE = tempfile.mkdtemp(prefix="smolrgpt_tests_")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE

@@ -16,6 +16,7 @@ import pytest
 from smolrgpt_jax import distributed
 from smolrgpt_jax.distributed import Processes, find_processes
 from smolrgpt_jax.errors import RunError
+from tests.devices import xla_flags
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = """
@@ -65,7 +66,7 @@ def launch(tmp_path):
             **os.environ,
             "PYTHONPATH": str(ROOT),
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": "",
+            "XLA_FLAGS": xla_flags(),
             "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
             "JAX_NUM_PROCESSES": "2",
             "JAX_PROCESS_ID": str(index),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.devices import xla_flags
 from tests.pages import PASTED, ROOT, Block, blocks, pages
 
 LONGEST = 1200  # seconds a block may take on a machine that does much else
@@ -81,10 +82,10 @@ def comparable(text: str) -> list[str]:
 
 def environment(clone: Path, compiled: Path) -> dict[str, str]:
     """The variables that a block runs with: the clone's commands come first, and most of the time goes into compiling."""
-    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "TMPDIR", "XLA_FLAGS")}
+    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "TMPDIR")}
     return kept | {
         "PATH": f"{clone}/.venv/bin:{os.environ['PATH']}",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "XLA_FLAGS": xla_flags(),
         "JAX_COMPILATION_CACHE_DIR": str(compiled),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }

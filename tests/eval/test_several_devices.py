@@ -19,6 +19,7 @@ from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.models.smolrgpt import init_params
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
 from smolrgpt_jax.warehouse.write import make_warehouse
+from tests.devices import xla_flags
 from tests.test_distributed import free_port
 from tests.training.test_run import TINY
 
@@ -48,7 +49,7 @@ def start(folder: Path, out: str, devices: int, **environment: str) -> subproces
             **os.environ,
             "PYTHONPATH": str(ROOT),
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            "XLA_FLAGS": xla_flags(devices),
             "JAX_DEFAULT_MATMUL_PRECISION": "highest",
             **environment,
         },

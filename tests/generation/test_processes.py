@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from eval.answering.journal import journal_files
+from tests.devices import xla_flags
 from tests.test_distributed import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -55,7 +56,7 @@ def answer(data: Path, out: Path, count: int) -> dict[str, str]:
             **os.environ,
             "PYTHONPATH": str(ROOT),
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
+            "XLA_FLAGS": xla_flags(),
             "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
             "JAX_NUM_PROCESSES": str(count),
             "JAX_PROCESS_ID": str(index),

@@ -12,6 +12,7 @@ import pytest
 
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
 from smolrgpt_jax.warehouse.write import make_warehouse
+from tests.devices import xla_flags
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,7 +28,7 @@ def test_a_run_says_little_and_nothing_of_orbax(tmp_path):
     done = subprocess.run(
         [*command, *(f"--config.{name}={value}" for name, value in settings.items())],
         cwd=ROOT,
-        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": xla_flags()},
         capture_output=True,
         text=True,
     )

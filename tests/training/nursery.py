@@ -15,7 +15,9 @@ import pickle
 import sys
 from pathlib import Path
 
-os.environ |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+from tests.devices import xla_flags
+
+os.environ |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": xla_flags()}
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", f"{sys.argv[1]}/../cache")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 

@@ -20,6 +20,7 @@ import pytest
 from configs import default
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
 from smolrgpt_jax.warehouse.write import make_warehouse
+from tests.devices import xla_flags
 from tests.test_distributed import free_port
 from tests.training.metrics_file import read_metrics
 
@@ -83,7 +84,7 @@ class Processes:
                 **os.environ,
                 "PYTHONPATH": str(ROOT),
                 "JAX_PLATFORMS": "cpu",
-                "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
+                "XLA_FLAGS": xla_flags(),
                 "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
                 "JAX_NUM_PROCESSES": str(count),
                 "JAX_PROCESS_ID": str(index),
