@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,10 @@ FEW = {**demo_config.WAREHOUSE, "scenes": 12, "val_scenes": 2, "test_scenes": 4,
 @pytest.fixture
 def short(monkeypatch):
     monkeypatch.setattr(demo_config, "WAREHOUSE", FEW)
+    # A model of three steps rarely ends its answers by itself.
+    monkeypatch.setattr(demo_config, "LONGEST_ANSWER", 8)
+    # Asked in the pages' own demo (tests/test_pasted_commands.py).
+    monkeypatch.setattr(demo, "REAL", Path("nowhere"))
     whole = demo_config.get_config
 
     def few_steps(stage, root):
@@ -23,6 +28,7 @@ def short(monkeypatch):
         config.steps = 3
         config.batch_rows = 8
         config.validation_rows = 8
+        config.validation_answer_tokens = 8
         return config
 
     monkeypatch.setattr(demo_config, "get_config", few_steps)

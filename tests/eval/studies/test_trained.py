@@ -54,8 +54,21 @@ def test_positions_of_larger_pictures_are_those_between(backbone):
     assert np.corrcoef(larger[4, 4], between)[0, 1] > 0.95
 
 
+@pytest.fixture
+def short_answers(monkeypatch):
+    """Trainings whose validation asks for few tokens: an untrained model rarely ends its answers by itself."""
+    training = studies.training
+
+    def shortened(*arguments):
+        config = training(*arguments)
+        config.validation_answer_tokens = 4
+        return config
+
+    monkeypatch.setattr(studies, "training", shortened)
+
+
 @pytest.mark.slow
-def test_a_tiny_study_from_beginning_to_end(tmp_path, monkeypatch, capsys):
+def test_a_tiny_study_from_beginning_to_end(short_answers, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(studies.SIZES, "cpu", {"steps": 2, "scenes": 4})
     monkeypatch.setattr(demo, "WAREHOUSE", {**demo.WAREHOUSE, "val_scenes": 2, "test_scenes": 2})
     out, runs = tmp_path / "out", tmp_path / "runs"
@@ -82,7 +95,7 @@ def test_a_tiny_study_from_beginning_to_end(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_a_tiny_study_of_sizes(tmp_path, monkeypatch, capsys):
+def test_a_tiny_study_of_sizes(short_answers, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(studies.SIZES, "cpu", {"steps": 2, "scenes": 6})
     monkeypatch.setattr(demo, "WAREHOUSE", {**demo.WAREHOUSE, "test_scenes": 4})
     out = tmp_path / "out"
