@@ -36,6 +36,7 @@ def run(workdir: Path, seed: int) -> None:
     from smolrgpt_jax.flops import product_speed
     from smolrgpt_jax.generation.engine import AnswerOptions
 
+    check_seed(seed)
     started = time.monotonic()
     data, start, results = workdir / "data", workdir / "start", workdir / "eval"
     stages = ", ".join(demo.STAGES)
@@ -88,7 +89,6 @@ def main() -> None:
     parser = command_line("launch.demo", __doc__)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
-    check_seed(arguments.seed)
     if arguments.language is None:
         run(arguments.workdir or Path(demo.ROOT), arguments.seed)
     else:

@@ -9,7 +9,7 @@ from configs import demo, demo_language
 from eval.scoring.blind import BlindBaseline, read_training_questions
 from eval.studies import answered
 from eval.studies.findings import Found, Limits, markdown, table
-from launch.demo_stages import train_stages
+from launch.demo_stages import check_seed, train_stages
 from smolrgpt_jax.files import read_json, results_folder, write_json
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
 from smolrgpt_jax.warehouse.write import ensure_warehouse
@@ -28,6 +28,7 @@ def run(workdir: Path, seed: int, language: str) -> None:
     from convert.folders import build
     from convert.gguf_llama import as_folder
 
+    check_seed(seed)
     started = time.monotonic()
     data, start = workdir / "data", workdir / "start"
     stages = ", ".join(demo_language.STAGES)

@@ -70,7 +70,13 @@ def test_from_a_warehouse_to_tables_and_on_from_where_it_was(language, monkeypat
     assert (workdir / "language.md").read_text() in capsys.readouterr().out
 
 
-def test_tables_say_what_other_words_and_training_cost(capsys):
+def test_scenes_that_are_tested_on_are_not_learned_from(tmp_path):
+    with pytest.raises(ValueError, match="the seed is 910001, it must be from 0 to 899999"):
+        demo_language.run(tmp_path / "demo", 910_001, "nowhere")
+    assert not list(tmp_path.iterdir())
+
+
+def test_tables_say_what_other_words_and_training_cost():
     def scores(value):
         return {"S1": (value, (value - 1, value + 1)), "left_right": (value, None)}
 
