@@ -87,11 +87,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if "vote" in methods:
         ballots = Ballots(args.vote_answers, args.vote_temperature, args.vote_seed, tuple(args.vote_categories))
     with distributed.end_on_error():
-        details = {"data": file, "preprocessing": args.preprocessing, "answers_read_by": ", ".join(methods)}
+        details = {"data": file, "answers_read_by": ", ".join(methods)}
         details |= {} if ballots is None else {"vote": str(ballots)}
         if is_elsewhere(args):
             ask, info = elsewhere(args, "eval.warehouse", bad, **details)
         else:
+            details["preprocessing"] = args.preprocessing
             ask, info = _loaded(args, records, ballots, bad, details)
         reported = {"blind": blind, "loss_curves": dict(args.loss_curves), "run_info": info}
         listed = records if args.limit is None else None

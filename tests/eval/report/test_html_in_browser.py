@@ -9,9 +9,11 @@ from selenium.webdriver.common.by import By
 
 from eval.answering.warehouse import list_answers
 from eval.reading.methods import RULES, read_values
-from eval.report.html import write_report
+from eval.report.html import render_leaderboard, write_report
 from eval.scoring.results import compute_metrics
+from eval.scoring.standings import make_table, question_sets, read_finished
 from smolrgpt_jax.data.sources.formats import read_warehouse
+from smolrgpt_jax.files import write_json
 
 pytestmark = pytest.mark.slow
 
@@ -84,8 +86,7 @@ def test_a_picture_is_enlarged_by_a_click(report):
     assert not dialog.is_displayed()
 
 
-@pytest.mark.parametrize("width", [360, 390, 1280])
-def test_nothing_is_wider_than_the_window(report, width):
+def check_width(report, width):
     report.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride",
         {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500},
@@ -96,6 +97,28 @@ def test_nothing_is_wider_than_the_window(report, width):
         assert report.execute_script("return document.documentElement.scrollWidth") <= width
     finally:
         report.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+@pytest.mark.parametrize("width", [360, 390, 1280])
+def test_nothing_is_wider_than_the_window(report, width):
+    check_width(report, width)
+
+
+@pytest.mark.parametrize("width", [360, 390, 1280])
+def test_no_leaderboard_is_wider_than_the_window(browser, predictions, tmp_path, width):
+    names = ["a", "a_model_with_a_very_long_name_and_no_space_in_it", *"bcdefg"]
+    for number, name in enumerate(names):
+        (tmp_path / name).mkdir()
+        known = [
+            item if index % (number + 2) else {**item, "normalized_answer": item["truth"]}
+            for index, item in enumerate(predictions)
+        ]
+        write_json(tmp_path / name / "predictions.json", known)
+    tables = [make_table(runs) for runs in question_sets(read_finished([tmp_path / name for name in names]))]
+    render_leaderboard(tmp_path / "board.html", tables, {"command": f"python -m eval.leaderboard {tmp_path}"})
+    browser.get((tmp_path / "board.html").as_uri())
+    check_width(browser, width)
+    assert len(browser.find_elements(By.CLASS_NAME, "standing")) == len(names)
 
 
 def test_it_needs_no_other_file_and_says_no_error(report, tmp_path):

@@ -54,6 +54,14 @@ def test_the_number_of_a_tiny_region_stands_beside_it(grey, box_rle, size, place
     assert len(digits) and np.abs(digits.mean(0) - (y, x)).max() < 40
 
 
+def test_the_number_of_a_small_region_stands_close_and_where_there_is_room(grey, box_rle):
+    top = np.argwhere(bright(draw_marks(grey, [box_rle(85, 45, 115, 75, 120, 200)])))
+    assert top[:, 0].max() < 45 and top[:, 0].max() > 45 - 14
+    # A neighbour above: below it.
+    both = bright(draw_marks(grey, [box_rle(85, 45, 115, 75, 120, 200), box_rle(85, 20, 115, 40, 120, 200)]))
+    assert both[75:100, 85:115].any() and not both[45:75, 85:115].any()
+
+
 def test_every_region_has_its_own_number_wherever_the_others_lie(grey, box_rle):
     first, second = box_rle(10, 10, 80, 50, 120, 200), box_rle(110, 60, 190, 110, 120, 200)
     one, other = (bright(draw_marks(grey, regions)) for regions in ([first, second], [second, first]))
