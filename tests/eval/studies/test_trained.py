@@ -97,6 +97,8 @@ def test_a_tiny_study_from_beginning_to_end(short_answers, tmp_path, monkeypatch
 @pytest.mark.slow
 def test_a_tiny_study_of_sizes(short_answers, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(studies.SIZES, "cpu", {"steps": 2, "scenes": 6})
+    kept = {name: studies.TRAINED["sizes"][name] for name in ("as published", "extent")}
+    monkeypatch.setitem(studies.TRAINED, "sizes", kept)
     monkeypatch.setattr(demo, "WAREHOUSE", {**demo.WAREHOUSE, "test_scenes": 4})
     out = tmp_path / "out"
     main(["sizes", "--out", str(out), "--seeds", "3", "--max_new_tokens", "6"])
