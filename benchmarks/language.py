@@ -70,15 +70,15 @@ def ids_of(tokenizer: ChatTokenizer, question: str, answer: str | None = None) -
     return np.concatenate([header, rest]), len(header) + before
 
 
-def with_a_picture_tower(folder: str, scratch: Path) -> Model:
-    """The language model joined with a tiny vision encoder, by `convert backbones`, and loaded."""
+def with_a_picture_tower(folder: str, scratch: Path) -> Path:
+    """The language model joined with a tiny vision encoder, by `convert backbones`: a checkpoint of ours."""
     from transformers import SiglipVisionConfig, SiglipVisionModel
 
     sizes = {name: getattr(VISION, ours) for name, (ours, _) in BACKBONES["siglip"]["fields"].items()}
     how = {"hidden_act": "gelu_pytorch_tanh", "vision_use_head": False}
     SiglipVisionModel(SiglipVisionConfig(**sizes, **how)).save_pretrained(scratch / "vision")
     build(str(scratch / "vision"), folder, scratch / "joined")
-    return load(scratch / "joined")
+    return scratch / "joined"
 
 
 def no_pictures(rows: int) -> np.ndarray:
@@ -199,7 +199,7 @@ def measure(language: str) -> tuple[str, bool]:
     with as_folder(language) as folder, tempfile.TemporaryDirectory(prefix="joined-") as scratch:
         progress("reading both models")
         theirs = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-        ours = with_a_picture_tower(folder, Path(scratch))
+        ours = load(with_a_picture_tower(folder, Path(scratch)))
         reference, tokenizer = PreTrainedTokenizerFast.from_pretrained(folder), ChatTokenizer.load(folder)
     questions, conversations = real_questions(), real_conversations()
     texts = [*((question, None) for question in questions), *conversations]

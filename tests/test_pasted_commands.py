@@ -19,7 +19,7 @@ LONGEST = 1200  # seconds a block may take on a machine that does much else
 
 @pytest.fixture
 def clone(tmp_path) -> Path:
-    """A clone of what is checked out and changed here, with what `make` would have installed: no test waits for pip."""
+    """A clone of what is checked out and changed here, with what `make` would have installed, so that only a robot waits for pip."""
     clone = tmp_path / "smolrgpt_jax"
     subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
     changed = subprocess.run(["git", "diff", "HEAD", "--binary"], cwd=ROOT, capture_output=True, check=True).stdout

@@ -80,7 +80,7 @@ def test_stored_numbers_are_the_nearest_that_a_block_has(name):
 
 def test_matrices_of_the_decoder_are_rounded_and_nothing_else(file, tmp_path):
     with language.as_folder(str(file)) as folder:
-        model = language.with_a_picture_tower(folder, tmp_path)
+        model = load(language.with_a_picture_tower(folder, tmp_path))
     quant = language.QUANTS["int4"]
     rounded = language.quantised(model, quant)
     changed = {name for name in model.params if not np.array_equal(model.params[name], rounded.params[name])}
