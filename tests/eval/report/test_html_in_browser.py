@@ -7,11 +7,13 @@ import json
 import pytest
 from selenium.webdriver.common.by import By
 
+from eval.answering.samples import write_samples
 from eval.answering.warehouse import list_answers
 from eval.reading.methods import RULES, read_values
 from eval.report.html import render_leaderboard, write_report
 from eval.scoring.results import compute_metrics
 from eval.scoring.standings import make_table, question_sets, read_finished
+from smolrgpt_jax.data.records import BadRecords
 from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.files import write_json
 
@@ -72,6 +74,25 @@ def test_the_gallery_is_filtered_by_category_verdict_and_words(report, predictio
     report.save_screenshot(str(tmp_path / "filtered.png"))
     search.send_keys(" nowhere")
     assert shown(report) == [] and report.find_element(By.ID, "nothing").is_displayed()
+
+
+def test_samples_are_filtered_without_a_field_for_words(browser, tmp_path):
+    shown = {"picture": "data:,", "size": (4, 3), "earlier": [], "prompt": "?"}
+    about = {
+        "image": "a",
+        "regions": 1,
+        "answer": "yes",
+        "cut_off": False,
+        "truth": "yes",
+        "right": True,
+        "shown": shown,
+    }
+    samples = [{**about, "category": category} for category in ("count", "mcq")]
+    write_samples(tmp_path / "samples", samples, BadRecords(), 0, {"checkpoint": "model", "data": "data"})
+    browser.get((tmp_path / "samples/report.html").as_uri())
+    press(browser, "Count")
+    entries = browser.find_elements(By.CLASS_NAME, "entry")
+    assert [entry.is_displayed() for entry in entries] == [True, False]
 
 
 def test_a_picture_is_enlarged_by_a_click(report):
