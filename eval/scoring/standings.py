@@ -125,9 +125,7 @@ def make_table(runs: Sequence[Finished]) -> dict[str, Any]:
     kind, items = runs[0].kind, runs[0].items
     names = WAREHOUSE_CATEGORIES if kind == "warehouse" else (*QUALITATIVE, *QUANTITATIVE)
     columns = [name for name in names if any(item["column"] == name for item in items.values())]
-    rows = sorted(
-        (_row(run, items, columns) for run in runs), key=lambda row: (-row["scores"][row["first"]], row["run"].name)
-    )
+    rows = sorted((_row(run, columns) for run in runs), key=lambda row: (-row["scores"][row["first"]], row["run"].name))
     best = rows[0]["run"]
     for row in rows[1:]:
         row["behind"] = _behind(best, row["run"])
@@ -151,8 +149,8 @@ def _values(run: Finished, name: str, order: Mapping[str, Any]) -> list[Any]:
     return [run.items[key][name] for key in order]
 
 
-def _row(run: Finished, order: Mapping[str, Any], columns: Sequence[str]) -> dict[str, Any]:
-    images, rights, groups, of = (_values(run, name, order) for name in ("image", "right", "group", "column"))
+def _row(run: Finished, columns: Sequence[str]) -> dict[str, Any]:
+    images, rights, groups, of = (_values(run, name, run.items) for name in ("image", "right", "group", "column"))
     present = list(dict.fromkeys(groups))
     intervals = {run.first: category_intervals(images, groups, rights, present)["mean"]}
     intervals |= category_intervals(images, of, rights, columns)

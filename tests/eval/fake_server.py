@@ -18,14 +18,14 @@ class FakeServer:
         self.requests: list[dict] = []
         self.headers: list[dict] = []
         self.reply: Callable[[int, dict], tuple[int, dict, str]] = lambda number, body: (404, {}, "no reply is set")
-        self.models = 200
+        self.models, self.listed = 200, "no list"
         self._seen: Counter = Counter()
         self._lock = threading.Lock()
         fake = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
-                self.send(fake.models if self.path == "/v1/models" else 404, {}, "no list")
+                self.send(fake.models if self.path == "/v1/models" else 404, {}, fake.listed)
 
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

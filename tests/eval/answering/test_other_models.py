@@ -231,7 +231,7 @@ def test_what_cannot_be_read_or_does_not_end_is_counted_and_nothing_is_told_of_t
     ask(server, warehouse, tmp_path / "out")
     metrics = read(tmp_path / "out", "metrics.json")
     assert (metrics["unreadable"], metrics["cut_off"], metrics["left_right"]) == (21, 7, 100)
-    assert "tokens" not in metrics
+    assert "tokens" not in metrics and not any("tokens" in item for item in read(tmp_path / "out"))
     report = (tmp_path / "out/report.html").read_text(encoding="utf-8")
     assert "21 answers could not be read and count as wrong" in report and "as the server counts" not in report
 
@@ -332,6 +332,21 @@ def test_another_model_and_ours_are_compared_question_by_question(server, wareho
     (tmp_path / "ours/predictions.json").write_text(json.dumps(shuffled[1:]), encoding="utf-8")
     with pytest.raises(SystemExit, match="the runs cannot be compared: only .*/other has 1 of its 28 ids"):
         compare([str(tmp_path / "other"), str(tmp_path / "ours")])
+
+
+@pytest.mark.parametrize(
+    "listed, sentence",
+    [
+        ("no list", "lists no models"),
+        ('{"data": []}', "has 0 models"),
+        ('{"data": [{"id": "a"}, {"id": "b"}]}', "has 2"),
+    ],
+)
+def test_a_server_of_other_models_is_not_served(server, warehouse, tmp_path, listed, sentence):
+    server.listed = listed
+    with pytest.raises(SystemExit, match=f"{server.url} {sentence}") as stop:
+        main(["--served", server.url, "--data", str(warehouse), "--out", str(tmp_path / "out")])
+    assert "\n" not in str(stop.value) and not server.requests
 
 
 @pytest.mark.parametrize(
