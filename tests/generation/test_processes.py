@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from eval.answering.journal import journal_files
+from smolrgpt_jax import distributed
 from tests.devices import xla_flags
 from tests.test_distributed import free_port
 
@@ -60,6 +61,8 @@ def answer(data: Path, out: Path, count: int) -> dict[str, str]:
             "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
             "JAX_NUM_PROCESSES": str(count),
             "JAX_PROCESS_ID": str(index),
+            # One process each: those that watch over them are tested in tests/test_distributed.py.
+            distributed.PARENT: str(os.getpid()),
         }
         logs.append(out / f"log{count}-{index}")
         with open(logs[-1], "w") as log:
