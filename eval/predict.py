@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from PIL import Image
 
 from eval.answering.one_picture import answer
+from eval.assist.estimated_depth import estimate, model_named
 from eval.command_line import command_line
 from eval.report.overlay import draw_regions
 from smolrgpt_jax.data.regions import parse_arguments, what_is_asked
@@ -29,7 +30,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         except (KeyError, OSError):
             suffix = args.out.suffix or "no suffix"
             raise DataError(f"{args.out}: {suffix} is not the suffix of a picture format that can be written") from None
+    if estimator := model_named(args.depth):
+        args.depth = args.image  # of which an estimate has the shape
     question, regions = what_is_asked(args)
+    if estimator and regions:
+        print(f"the depth is an estimate of {estimator}", file=about)
+        args.depth = estimate(args.image, estimator)
     # Imported late: neither --help nor a mistyped path should wait for JAX.
     from smolrgpt_jax import load
 

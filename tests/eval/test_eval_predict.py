@@ -173,3 +173,17 @@ def test_a_printed_minus_is_a_minus(warehouse, asked):
 def test_regions_without_depth_are_refused(warehouse, asked):
     with pytest.raises(SystemExit, match="--depth"):
         main([*files(warehouse)[:4], "--boxes", "5,5,9,9", "15,5,19,9", "--question", FAR])
+
+
+def test_depth_is_estimated_where_regions_need_it(warehouse, asked, monkeypatch, capsys):
+    estimated = np.ones((60, 96), np.float32)
+    made = []
+    monkeypatch.setattr(command, "estimate", lambda *given: (made.append(given), estimated)[1])
+    where = [*files(warehouse)[:4], "--depth", "estimate:some/model"]
+    main([*where, "--boxes", "10,5,40,50", "60,20,90,55", "--question", FAR])
+    assert made == [(warehouse / "val/images/000100.png", "some/model")] and asked[0]["depth"] is estimated
+    assert "the depth is an estimate of some/model\n" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="2 <mask> but 1 mask"):
+        main([*where, "--boxes", "10,5,40,50", "--question", FAR])
+    main([*where, "--question", "What is this?"])
+    assert len(made) == 1

@@ -1,0 +1,1 @@
+"""Help for pictures that come without depth or without masks; needs the extra `assist`."""

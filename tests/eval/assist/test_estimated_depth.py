@@ -1,0 +1,147 @@
+"""Estimated depth: what is made of a model's output, against the exact depth of procedural scenes, and a tiny model from end to end."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eval.assist.estimated_depth import DEFAULT_MODEL, distances, estimate, model_named, writes_inverse
+from smolrgpt_jax.data.images import depth_to_grey, upright_depth
+from smolrgpt_jax.errors import DataError
+from smolrgpt_jax.warehouse.make_scene import draw_scene
+from smolrgpt_jax.warehouse.parameters import WarehouseConfig
+
+DECILES = np.arange(10, 100, 10)
+
+
+@pytest.fixture(scope="module")
+def depths() -> list[np.ndarray]:
+    """The exact depth of procedural scenes, in metres."""
+    config = WarehouseConfig(width=96, height=54, seed=77)
+    return [draw_scene(config, "val", index)[1].depth for index in range(16)]
+
+
+def grey(output: np.ndarray, inverse: bool) -> np.ndarray:
+    """What the encoder is given."""
+    return np.asarray(upright_depth(distances(output, inverse))).astype(int)
+
+
+def test_inverse_depth_of_any_scale_and_shift_keeps_the_order(depths):
+    for depth, scale, shift in zip(depths, (0.01, 1, 30, 500), (0, -0.2, 4, 100)):
+        found = grey(scale / depth + shift, inverse=True)
+        assert (np.diff(found.ravel()[depth.argsort(axis=None)]) >= 0).all()
+        assert found.min() == 0 and found.max() == 255
+        assert abs(found - grey(1 / depth, inverse=True)).max() <= 1
+
+
+def test_deciles_of_inverse_depth_come_near_the_truth(depths):
+    def error(found, depth):
+        return abs(np.percentile(found, DECILES) - np.percentile(depth_to_grey(depth), DECILES)).mean() / 255
+
+    ours = [error(grey(1 / depth, inverse=True), depth) for depth in depths]
+    plain = [error(255 - depth_to_grey(1 / depth), depth) for depth in depths]
+    assert np.mean(ours) < 0.1 and max(ours) < 0.3
+    assert np.mean(plain) > 2 * np.mean(ours)
+
+
+def test_metric_depth_is_scaled_as_that_of_a_camera(depths):
+    assert np.array_equal(grey(depths[0], inverse=False), depth_to_grey(depths[0]))
+
+
+def test_a_picture_of_one_distance_is_one_grey():
+    assert not grey(np.full((3, 4), 2.5), inverse=True).any()
+
+
+def test_the_example_of_the_docstring():
+    assert grey(np.array([[9, 5, 1.0]]), inverse=True).tolist() == [[0, 51, 255]]
+
+
+def test_the_configuration_tells_inverse_depth_from_distances():
+    kind = {"model_type": "depth_anything"}
+    assert writes_inverse(kind, "m") and writes_inverse(kind | {"depth_estimation_type": "relative"}, "m")
+    assert not writes_inverse(kind | {"depth_estimation_type": "metric"}, "m")
+    with pytest.raises(DataError, match="depth model 'm' is of the type dpt, expected one of the type depth_anything"):
+        writes_inverse({"model_type": "dpt"}, "m")
+
+
+def test_what_is_estimated_by_which_model():
+    assert model_named("estimate") == DEFAULT_MODEL and model_named("estimate:some/model") == "some/model"
+    assert model_named(None) is None and model_named("depths/estimate.png") is None
+
+
+@pytest.fixture(scope="module")
+def tiny_model(tmp_path_factory):
+    """A folder with a Depth Anything model of random weights."""
+    torch = pytest.importorskip("torch")
+    from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
+    from transformers.models.dpt.image_processing_pil_dpt import DPTImageProcessorPil
+
+    folder = tmp_path_factory.mktemp("depth") / "model"
+    backbone = Dinov2Config(
+        hidden_size=16,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        image_size=56,
+        patch_size=14,
+        out_indices=[1, 2, 3, 4],
+        reshape_hidden_states=False,
+    )
+    config = DepthAnythingConfig(
+        backbone_config=backbone,
+        reassemble_hidden_size=16,
+        neck_hidden_sizes=[8, 8, 8, 8],
+        fusion_hidden_size=8,
+        head_hidden_size=4,
+    )
+    torch.manual_seed(0)
+    model = DepthAnythingForDepthEstimation(config)
+    torch.nn.init.constant_(model.head.conv3.bias, 1)  # above the ReLU that ends it
+    model.save_pretrained(folder)
+    size = {"height": 56, "width": 56}
+    DPTImageProcessorPil(size=size, keep_aspect_ratio=True, ensure_multiple_of=14).save_pretrained(folder)
+    return folder
+
+
+def test_a_model_is_run_and_its_output_turned_round(tiny_model, tmp_path):
+    import torch
+    from transformers import AutoImageProcessor, AutoModelForDepthEstimation
+
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 96, 3), np.uint8)
+    found = estimate(pixels, str(tiny_model))
+    assert found.shape == (60, 96) and found.dtype == np.float32 and np.ptp(found) > 0.5
+    with torch.no_grad():
+        given = AutoImageProcessor.from_pretrained(tiny_model)(images=Image.fromarray(pixels), return_tensors="pt")
+        output = AutoModelForDepthEstimation.from_pretrained(tiny_model)(**given).predicted_depth[0].numpy()
+    expected = np.asarray(Image.fromarray(output).resize((96, 60), Image.Resampling.BILINEAR))
+    assert found.argmin() == expected.argmax() and found.argmax() == expected.argmin()
+    assert np.corrcoef(1 / found.ravel(), expected.ravel())[0, 1] > 0.999
+    Image.fromarray(pixels).resize((2000, 1300)).save(tmp_path / "large.png")
+    assert estimate(tmp_path / "large.png", str(tiny_model)).shape == (666, 1024)
+
+
+def test_models_that_cannot_be_used_are_told(tiny_model, tmp_path):
+    pixels = np.zeros((20, 30, 3), np.uint8)
+    with pytest.raises(DataError, match="depth model './none' cannot be loaded"):
+        estimate(pixels, "./none")
+    (tmp_path / "config.json").write_text((tiny_model / "config.json").read_text())
+    with pytest.raises(DataError, match=f"depth model '{tmp_path}' cannot be loaded"):
+        estimate(pixels, str(tmp_path))
+    from safetensors.numpy import load_file, save_file
+
+    tensors = load_file(tiny_model / "model.safetensors")
+    del tensors["head.conv3.weight"]
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    (tmp_path / "preprocessor_config.json").write_text((tiny_model / "preprocessor_config.json").read_text())
+    with pytest.raises(DataError, match="lacks 1 tensors, among them head.conv3.weight"):
+        estimate(pixels, str(tmp_path))
+    with pytest.raises(DataError, match="130x30 pixels is too long and thin"):
+        estimate(np.zeros((30, 130, 3), np.uint8), str(tiny_model))
+
+
+def test_without_the_extra_one_sentence_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ImportError, match=r"needs the package torch: pip install '\.\[assist\]'; or .* without <mask>"):
+        estimate(np.zeros((20, 30, 3), np.uint8))
