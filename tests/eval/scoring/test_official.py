@@ -220,7 +220,7 @@ def test_published_questions_give_templates(warehouse, tmp_path):
         (
             ONE,
             '{"images": [], "annotations": []}',
-            "pred.json: holds annotations of COCO (docs/data.md makes records of",
+            "pred.json: holds annotations of COCO (docs/own_data.md makes records of",
         ),
         (ONE, '["a"]', "pred.json: record 0 is a str, expected an object"),
         (ONE, '[{"normalized_answer": 2}]', "record 0 has no 'id'"),
