@@ -9,6 +9,7 @@ from PIL import Image
 
 from eval.answering.one_picture import answer
 from eval.assist.estimated_depth import estimate, model_named
+from eval.assist.tightened import tighten
 from eval.command_line import command_line
 from eval.report.overlay import draw_regions
 from smolrgpt_jax.data.regions import parse_arguments, what_is_asked
@@ -36,6 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if estimator and regions:
         print(f"the depth is an estimate of {estimator}", file=about)
         args.depth = estimate(args.image, estimator)
+    if args.tighten:
+        if not args.boxes:
+            raise DataError("--tighten makes masks of boxes, give some with --boxes")
+        regions = tighten(args.image, regions)
     # Imported late: neither --help nor a mistyped path should wait for JAX.
     from smolrgpt_jax import load
 

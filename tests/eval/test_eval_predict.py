@@ -187,3 +187,12 @@ def test_depth_is_estimated_where_regions_need_it(warehouse, asked, monkeypatch,
         main([*where, "--boxes", "10,5,40,50", "--question", FAR])
     main([*where, "--question", "What is this?"])
     assert len(made) == 1
+
+
+def test_boxes_are_tightened_where_that_is_asked_for(warehouse, asked, monkeypatch, box_rle):
+    tight = (box_rle(12, 6, 30, 40), box_rle(61, 21, 80, 50))
+    monkeypatch.setattr(command, "tighten", lambda picture, boxes: tight if len(boxes) == 2 else None)
+    main([*files(warehouse), "--boxes", "10,5,40,50", "60,20,90,55", "--question", FAR, "--tighten"])
+    assert asked[0]["masks"] == tight
+    with pytest.raises(SystemExit, match="--tighten makes masks of boxes, give some with --boxes"):
+        main([*files(warehouse), "--masks", str(warehouse / "val.json"), "--record", "000100-count", "--tighten"])
