@@ -6,22 +6,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from benchmarks.shared import markdown, show
-from eval.assist.tightened import tighten
+from eval.assist.tightened import least_box, tighten
 from eval.command_line import command_line
-from smolrgpt_jax.data.masks import RLE, decode, encode
+from smolrgpt_jax.data.masks import RLE, decode
 from smolrgpt_jax.errors import told
 from smolrgpt_jax.warehouse.make_scene import draw_scene
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
 
 EVERY = 3  # of a scene's regions, so that there are many scenes
-
-
-def box_of(mask: np.ndarray) -> np.ndarray:
-    """The least box that holds a mask, uint8[H, W]; the mask has a pixel."""
-    box = np.zeros(mask.shape, np.uint8)
-    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-    box[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = 1
-    return box
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> float:
@@ -34,9 +26,9 @@ def measured(config: WarehouseConfig) -> Iterator[tuple[str, float, float]]:
     for index in itertools.count():
         _, rendering, regions, _ = draw_scene(config, "val", index)
         for region in regions[index % EVERY :: EVERY]:
-            mask = decode(RLE(config.height, config.width, region.counts.encode()))
-            box = box_of(mask)
-            yield region.kind, overlap(box, mask), overlap(decode(tighten(rendering.rgb, [encode(box)])[0]), mask)
+            truth = RLE(config.height, config.width, region.counts.encode())
+            mask, box = decode(truth), least_box(truth)
+            yield region.kind, overlap(decode(box), mask), overlap(decode(tighten(rendering.rgb, [box])[0]), mask)
 
 
 @told()

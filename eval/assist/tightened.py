@@ -21,15 +21,28 @@ def tighten(picture: Source, boxes: Sequence[RLE]) -> tuple[RLE, ...]:
     The same masks every time. Depth is not looked at, with which masks were no better. Raises DataError for a picture that cannot be
     read, ImportError without OpenCV.
     """
-    cv2, rgb = _package(), np.asarray(upright_rgb(picture))
+    cv2, rgb = opencv(), np.asarray(upright_rgb(picture))
     return tuple(_tighten(cv2, rgb, box) for box in boxes)
+
+
+def least_box(region: RLE) -> RLE:
+    """The least box that holds a region; a region without any pixel stays so."""
+    mask = decode(region)
+    mask[_between(mask.any(axis=1)), _between(mask.any(axis=0))] = 1
+    return encode(mask)
+
+
+def _between(occupied: np.ndarray) -> slice:
+    """From the first to the last that is occupied, bool[N]."""
+    places = np.flatnonzero(occupied)
+    return slice(places[0], places[-1] + 1) if places.size else slice(0, 0)
 
 
 def _tighten(cv2: ModuleType, rgb: np.ndarray, region: RLE) -> RLE:
     mask = decode(region)
-    top, bottom = np.flatnonzero(mask.any(axis=1))[[0, -1]] + (0, 1)
-    left, right = np.flatnonzero(mask.any(axis=0))[[0, -1]] + (0, 1)
-    around = tuple(_with_margin(*ends) for ends in ((top, bottom, len(rgb)), (left, right, rgb.shape[1])))
+    if not mask.any():
+        return region
+    around = tuple(_with_margin(_between(mask.any(axis=1 - axis)), side) for axis, side in enumerate(mask.shape))
     crop, box = rgb[around], mask[around]
     scale = min(1, _LONGEST / max(box.shape))
     size = tuple(max(1, round(scale * side)) for side in box.shape[::-1])
@@ -60,13 +73,14 @@ def _tighten(cv2: ModuleType, rgb: np.ndarray, region: RLE) -> RLE:
     return encode(mask)
 
 
-def _with_margin(low: int, high: int, size: int) -> slice:
+def _with_margin(box: slice, size: int) -> slice:
     """The pixels of a box along one side, with MARGIN and at least two more, within the picture."""
-    margin = 2 + round(MARGIN * (high - low))
-    return slice(max(0, low - margin), min(size, high + margin))
+    margin = 2 + round(MARGIN * (box.stop - box.start))
+    return slice(max(0, box.start - margin), min(size, box.stop + margin))
 
 
-def _package() -> ModuleType:
+def opencv() -> ModuleType:
+    """The package cv2; raises ImportError where it is not installed."""
     try:
         import cv2
     except ImportError as error:

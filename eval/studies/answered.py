@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from eval.assist.tightened import opencv
 from eval.scoring.blind import BlindBaseline
 from eval.side_questions import GREY, region_kinds
+from eval.studies.boxes import boxed, tightened
 from eval.studies.findings import Found, Limits, of_one_run, paired_differences, score, write_study
 from eval.studies.other_words import reworded
 from smolrgpt_jax.data.images import picture_size
@@ -26,7 +28,7 @@ ON_ANOTHER_PICTURE = "on another picture"
 OTHER_SIDE = {"left": "right", "right": "left"}
 
 
-def reordered(records: Records, rng: np.random.Generator) -> Records:
+def reordered(records: Records, rng: np.random.Generator, *_: Path) -> Records:
     """The masks of each kind in another random order that leaves none in its place; what the right answer names or compares moves
     along."""
     return [_reordered(record, rng) for record in records]
@@ -54,7 +56,7 @@ def _derangement(n: int, rng: np.random.Generator) -> np.ndarray:
     return order
 
 
-def elsewhere(records: Records, rng: np.random.Generator) -> Records:
+def elsewhere(records: Records, rng: np.random.Generator, *_: Path) -> Records:
     """Every record's masks and question on the picture of another scene; pictures are exchanged among the records."""
     names = sorted({record["image"] for record in records})
     shift = int(rng.integers(1, len(names)))
@@ -62,8 +64,8 @@ def elsewhere(records: Records, rng: np.random.Generator) -> Records:
     return [{**record, "image": other[record["image"]]} for record in records]
 
 
-# Name of a variant -> which pictures turn grey, or what becomes of the records.
-Variant = frozenset[str] | Callable[[Records, np.random.Generator], Records]
+# Name of a variant -> which pictures turn grey, or what becomes of the records, whose pictures lie in a folder.
+Variant = frozenset[str] | Callable[[Records, np.random.Generator, Path], Records]
 UNCHANGED = frozenset()
 STUDIES: dict[str, dict[str, Variant]] = {
     "inputs": {
@@ -73,22 +75,26 @@ STUDIES: dict[str, dict[str, Variant]] = {
         "masks alone": frozenset({"images", "depths"}),
     },
     "masks": {"as they are": UNCHANGED, "in another order": reordered, ON_ANOTHER_PICTURE: elsewhere},
+    "boxes": {"masks": UNCHANGED, "boxes": boxed, "tightened boxes": tightened},
     "words": {"as trained": UNCHANGED, "in other words": reworded},
 }
 
 
 def check_records(name: str, records: Records, source: Path) -> None:
-    """Raises DataError, naming the annotation file, for records that a study cannot ask: before they are answered, not after."""
+    """Raises DataError, naming the annotation file, for records that a study cannot ask, ImportError without what it needs: before
+    they are answered, not after."""
     for index, record in enumerate(records):
         if record.get("normalized_answer") is None:
             raise DataError(f"{source}: record {index} has no answer to score against")
+    if tightened in STUDIES[name].values():
+        opencv()
     if ON_ANOTHER_PICTURE in STUDIES[name] and len({record["image"] for record in records}) < 2:
         raise DataError(f"{source}: masks cannot be laid on another picture, there is only one")
 
 
 def write_variant(variant: Variant, records: Records, pictures: Path, out: Path, rng: np.random.Generator) -> None:
     """Writes a folder in the published layout, split "val", with the variant of the records and their pictures."""
-    changed, grey = (variant(records, rng), UNCHANGED) if callable(variant) else (records, variant)
+    changed, grey = (variant(records, rng, pictures), UNCHANGED) if callable(variant) else (records, variant)
     for kind in ("images", "depths"):
         (out / "val" / kind).mkdir(parents=True)
     for name in sorted({Path(record["image"]).stem for record in changed}):

@@ -48,7 +48,7 @@ def in_other_words(question: str, rng: np.random.Generator) -> str:
     raise DataError(f"{question!r} is not worded as the procedural warehouse asks")
 
 
-def reworded(records: list[dict[str, Any]], rng: np.random.Generator) -> list[dict[str, Any]]:
+def reworded(records: list[dict[str, Any]], rng: np.random.Generator, *_: Path) -> list[dict[str, Any]]:
     """Records in the published layout with their questions in other words."""
     changed = []
     for record in records:

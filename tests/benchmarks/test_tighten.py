@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from benchmarks import tighten
+from smolrgpt_jax.data.masks import decode, encode
 
 
 def test_boxes_and_overlap_of_a_known_mask():
     mask = np.zeros((6, 8), np.uint8)
     mask[1, 2] = mask[3, 2:5] = 1
-    box = tighten.box_of(mask)
+    box = decode(tighten.least_box(encode(mask)))
     assert box.sum() == 9 and box[1:4, 2:5].all()
     assert tighten.overlap(box, mask) == 4 / 9 and tighten.overlap(mask, mask) == 1
 

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from eval.assist.tightened import tighten
+from eval.assist.tightened import least_box, tighten
 from smolrgpt_jax.data.masks import box_mask, decode, encode
 
 
@@ -67,6 +67,11 @@ def test_a_small_part_of_the_box_is_not_taken_for_the_thing(disc):
     box = encode(box_mask((20, 2, 120, 88), 90, 120))
     assert mask.sum() < 0.3 * decode(box).sum()
     assert tighten(picture, [box]) == (box,)
+
+
+def test_a_region_without_any_pixel_stays_so(disc):
+    empty = encode(np.zeros((90, 120), np.uint8))
+    assert least_box(empty) == empty == tighten(disc[0], [empty])[0]
 
 
 def test_without_opencv_one_sentence_says_what_to_install(monkeypatch):

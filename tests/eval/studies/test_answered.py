@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -14,7 +15,7 @@ from eval.side_questions import centre, region_kinds
 from eval.studies import answered as studies
 from eval.studies import findings as results
 from eval.studies.__main__ import main
-from smolrgpt_jax.data.masks import RLE
+from smolrgpt_jax.data.masks import RLE, decode
 from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
 from smolrgpt_jax.warehouse.write import make_warehouse
@@ -66,6 +67,28 @@ def test_every_record_lies_on_another_picture(records):
     assert {r["image"] for r in changed} == {r["image"] for r in records}
     with pytest.raises(DataError, match="there is only one"):
         studies.check_records("masks", records[:1], Path("val.json"))
+
+
+def test_masks_become_boxes_and_tightened_boxes_of_their_pictures(records, folder, tmp_path):
+    pytest.importorskip("cv2")
+    masks = {}
+    for name, variant in studies.STUDIES["boxes"].items():
+        rng = np.random.default_rng(0)
+        studies.write_variant(variant, records[:6], folder / "test", tmp_path / name, rng)
+        written = json.loads((tmp_path / name / "val.json").read_text())
+        assert [{**record, "rle": None} for record in written] == [{**record, "rle": None} for record in records[:6]]
+        masks[name] = [decode(RLE(*r["size"], r["counts"].encode())) for record in written for r in record["rle"]]
+    for mask, box, tight in zip(*masks.values(), strict=True):
+        assert box.sum() == np.prod([np.ptp(places) + 1 for places in np.nonzero(mask)]) and not (mask > box).any()
+        assert not (tight > box).any()
+    assert any(tight.sum() < box.sum() for box, tight in zip(masks["boxes"], masks["tightened boxes"]))
+
+
+def test_the_study_of_boxes_says_at_once_that_it_needs_opencv(records, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(ImportError, match="needs the package cv2"):
+        studies.check_records("boxes", records, Path("val.json"))
+    studies.check_records("masks", records, Path("val.json"))
 
 
 def test_grey_pictures_have_the_size_of_the_real_ones(records, folder, tmp_path):
