@@ -15,6 +15,7 @@ from benchmarks import language
 from benchmarks.comparison import DATA_FILES, NEW_TOKENS, TOLERANCE
 from convert.gguf_llama import gguf_to_llama
 from launch import fetch_smollm2
+from smolrgpt_jax import load
 from smolrgpt_jax.data.chat import EXTRA_TOKENS, IGNORE, ChatTokenizer
 from smolrgpt_jax.errors import RunError
 from tests.data.collator import collate
@@ -74,7 +75,7 @@ def split_by_hand(file):
 def both(folder, tmp_path_factory):
     """transformers' model and ours."""
     theirs = transformers.LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    return theirs, language.with_a_picture_tower(str(folder), tmp_path_factory.mktemp("joined"))
+    return theirs, load(language.with_a_picture_tower(str(folder), tmp_path_factory.mktemp("joined")))
 
 
 def test_ids_that_the_published_tokenizer_gives(tokenizer):
