@@ -213,14 +213,18 @@ CASES = [
 
 
 def documented() -> dict[str, dict[str, str]]:
-    """The tables of docs/inputs.md by their titles: what comes of each input."""
-    tables = {}
+    """The tables "what | outcome" of docs/inputs.md by the titles above them: what comes of each input."""
+    tables, title, heading = {}, "", ""
     for line in (Path(__file__).parents[1] / "docs/inputs.md").read_text(encoding="utf-8").splitlines():
         if line.startswith("## "):
-            rows = tables.setdefault(line.removeprefix("## "), {})
-        elif line.startswith("| ") and line != "| what | outcome |":
+            title = line.removeprefix("## ")
+        if not line.startswith("|"):
+            heading = ""
+        elif not heading:
+            heading = line
+        elif heading == "| what | outcome |" and not line.startswith("|---"):
             what, outcome = line.strip("| ").split(" | ")
-            rows[what] = outcome
+            tables.setdefault(title, {})[what] = outcome
     return tables
 
 
