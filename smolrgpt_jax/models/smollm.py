@@ -73,7 +73,7 @@ class DecoderBlock(nnx.Module):
         if implementation == "flat":
             return self._finish(x, attend_flat(self._joined(self.norm1(x)), self.heads, mask, angles)), None
         q, k, v = self._project(x, angles)
-        return self._finish(x, attention(q, k, v, mask, implementation)), (k, v)
+        return self._finish(x, attention(q, k, v, mask, implementation, causal=True)), (k, v)
 
     def decode(
         self, x: jax.Array, angles: Angles, visible: jax.Array, cache: KVCache, column: jax.Array
@@ -91,7 +91,7 @@ class DecoderBlock(nnx.Module):
         """x: float[B, S, D]; arguments and what is returned beside x as in `Decoder.extend`, of this layer."""
         q, k, v = self._project(x, angles)
         k, v = (jnp.concatenate([old.astype(new.dtype), new], axis=1) for old, new in zip(before, (k, v)))
-        return self._finish(x, attention(q, k, v, mask)), (k, v)
+        return self._finish(x, attention(q, k, v, mask, causal=True)), (k, v)
 
     def _project(self, x: jax.Array, angles: Angles) -> tuple[jax.Array, jax.Array, jax.Array]:
         h = self.norm1(x)

@@ -112,6 +112,23 @@ def test_flat_gives_what_plain_attention_gives():
     assert np.isfinite(ours).all()
 
 
+@pytest.mark.parametrize(("queries", "keys"), [(300, 300), (40, 40), (150, 400)])
+def test_what_a_causal_mask_spares_changes_nothing(queries, keys):
+    """A packed row, one of a single block, and tokens that follow others; gradients too."""
+    q, k, v = (x[:, :length] for x, length in zip(inputs(1, keys), (queries, keys, keys)))
+    mask = visible_pairs(*packed_row([keys // 2, keys // 4, keys // 4], length=keys))[None, keys - queries :]
+    assert mask.any(axis=-1).all()
+
+    def summed(q, k, v, **how):
+        out = attention(q, k, v, jnp.asarray(mask), **how)
+        return (out**2).sum(), out
+
+    (_, ours), gradients = jax.value_and_grad(summed, (0, 1, 2), has_aux=True)(q, k, v, causal=True)
+    np.testing.assert_allclose(ours[0], plain_attention(q[0], k[0], v[0], mask[0]), atol=2e-6)
+    for ours, whole in zip(gradients, jax.grad(lambda *a: summed(*a)[0], (0, 1, 2))(q, k, v)):
+        np.testing.assert_allclose(ours, whole, atol=1e-5)
+
+
 def test_without_mask_and_positions_as_the_encoder_attends():
     q, k, v = inputs(2)
     ours = np.asarray(attend_flat(joined(q, k, v), FLAT)).reshape(q.shape)
