@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from PIL import Image
 
 from eval.answering.one_picture import answer
-from eval.assist.estimated_depth import estimate, model_named
+from eval.assist.estimated_depth import DepthModel, model_named
 from eval.assist.tightened import tighten
 from eval.command_line import command_line
 from eval.report.overlay import draw_regions
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     question, regions = what_is_asked(args)
     if estimator and regions:
         print(f"the depth is an estimate of {estimator}", file=about)
-        args.depth = estimate(args.image, estimator)
+        args.depth = DepthModel(estimator).estimate(args.image)
     if args.tighten:
         if not args.boxes:
             raise DataError("--tighten makes masks of boxes, give some with --boxes")

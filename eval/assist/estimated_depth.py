@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from eval.assist.pretrained import network, packages, pretrained
 from smolrgpt_jax.data.images import Source, upright_rgb
 from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.files import model_folder, read_json
@@ -26,39 +27,39 @@ def model_named(depth: str | Path | None) -> str | None:
     return (name or DEFAULT_MODEL) if word == ESTIMATE else None
 
 
-def estimate(picture: Source, model: str = DEFAULT_MODEL) -> np.ndarray:
-    """Distances float32[H, W] in no known unit of what a picture shows, of its shape; `answer` takes them as its depth.
+class DepthModel:
+    """A model, loaded once, for any number of pictures; of the family Depth Anything."""
 
-    model: a folder or the name of a model on the Hugging Face hub, of the family Depth Anything.
+    def __init__(self, model: str = DEFAULT_MODEL):
+        """model: a folder or the name of a model on the Hugging Face hub.
 
-    Raises:
-      DataError: the picture or the model cannot be used.
-      ImportError: the extra `assist` is not installed.
-    """
-    torch, transformers = _packages()
-    rgb = upright_rgb(picture)
-    if max(rgb.size) > _THINNEST * min(rgb.size):
-        raise DataError(f"a picture of {rgb.width}x{rgb.height} pixels is too long and thin for a depth model")
-    folder = model_folder(model, "depth model", _FILES)
-    inverse = writes_inverse(read_json(folder / "config.json", dict), model)
-    try:
-        processor = transformers.AutoImageProcessor.from_pretrained(folder)
-        network, loading = transformers.AutoModelForDepthEstimation.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
-        )
-    except (OSError, ValueError, LookupError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(f"depth model {model!r} cannot be loaded ({reason})") from error
-    # Tensors that are not there would be drawn at random, with a warning.
-    if missing := sorted(loading["missing_keys"]):
-        raise DataError(f"depth model {model!r} lacks {len(missing)} tensors, among them {missing[0]}")
-    with torch.inference_mode():
-        output = network.eval()(**processor(images=rgb, return_tensors="pt")).predicted_depth[0].numpy()
-    if not np.isfinite(output).all():
-        raise DataError(f"depth model {model!r} wrote values that are no numbers")
-    scale = min(1, _LONGEST / max(rgb.size))
-    size = (max(1, round(scale * rgb.width)), max(1, round(scale * rgb.height)))
-    return distances(np.asarray(Image.fromarray(output).resize(size, Image.Resampling.BILINEAR)), inverse)
+        Raises:
+          DataError: the model cannot be used.
+          ImportError: the extra `assist` is not installed.
+        """
+        without = "give a depth picture, or ask a question without <mask>, which needs none"
+        self._torch, transformers = packages("estimating depth", without)
+        self._name = f"depth model {model!r}"
+        folder = model_folder(model, "depth model", _FILES)
+        self._inverse = writes_inverse(read_json(folder / "config.json", dict), model)
+        self._processor = pretrained(transformers.AutoImageProcessor, folder, self._name)
+        self._network = network(transformers.AutoModelForDepthEstimation, folder, self._name)
+
+    def estimate(self, picture: Source) -> np.ndarray:
+        """Distances float32[H, W] in no known unit of what a picture shows, of its shape; `answer` takes them as its depth.
+
+        Raises DataError for a picture that cannot be used.
+        """
+        rgb = upright_rgb(picture)
+        if max(rgb.size) > _THINNEST * min(rgb.size):
+            raise DataError(f"a picture of {rgb.width}x{rgb.height} pixels is too long and thin for a depth model")
+        with self._torch.inference_mode():
+            output = self._network(**self._processor(images=rgb, return_tensors="pt")).predicted_depth[0].numpy()
+        if not np.isfinite(output).all():
+            raise DataError(f"{self._name} wrote values that are no numbers")
+        scale = min(1, _LONGEST / max(rgb.size))
+        size = (max(1, round(scale * rgb.width)), max(1, round(scale * rgb.height)))
+        return distances(np.asarray(Image.fromarray(output).resize(size, Image.Resampling.BILINEAR)), self._inverse)
 
 
 def writes_inverse(config: Mapping[str, Any], name: str) -> bool:
@@ -91,14 +92,3 @@ def distances(output: np.ndarray, inverse: bool) -> np.ndarray:
     least, most = values.min(), values.max()
     nearness = (values - least) / max(most - least, np.finfo(np.float32).tiny)
     return 1 / (1 + nearness * np.float32(FARTHEST - 1))
-
-
-def _packages() -> tuple[Any, Any]:
-    try:
-        import torch
-        import transformers
-    except ImportError as error:
-        needed = f"the package {error.name}: pip install '.[assist]'"
-        without = "give a depth picture, or ask a question without <mask>, which needs none"
-        raise ImportError(f"estimating depth needs {needed}; or {without}") from error
-    return torch, transformers

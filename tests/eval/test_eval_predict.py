@@ -178,7 +178,16 @@ def test_regions_without_depth_are_refused(warehouse, asked):
 def test_depth_is_estimated_where_regions_need_it(warehouse, asked, monkeypatch, capsys):
     estimated = np.ones((60, 96), np.float32)
     made = []
-    monkeypatch.setattr(command, "estimate", lambda *given: (made.append(given), estimated)[1])
+
+    class DepthModel:
+        def __init__(self, model):
+            self.model = model
+
+        def estimate(self, picture):
+            made.append((picture, self.model))
+            return estimated
+
+    monkeypatch.setattr(command, "DepthModel", DepthModel)
     where = [*files(warehouse)[:4], "--depth", "estimate:some/model"]
     main([*where, "--boxes", "10,5,40,50", "60,20,90,55", "--question", FAR])
     assert made == [(warehouse / "val/images/000100.png", "some/model")] and asked[0]["depth"] is estimated

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eval.assist.estimated_depth import DEFAULT_MODEL, distances, estimate, model_named, writes_inverse
+from eval.assist.estimated_depth import DEFAULT_MODEL, DepthModel, distances, model_named, writes_inverse
 from smolrgpt_jax.data.images import depth_to_grey, upright_depth
 from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.warehouse.make_scene import draw_scene
@@ -110,7 +110,7 @@ def test_a_model_is_run_and_its_output_turned_round(tiny_model, tmp_path):
     from transformers import AutoImageProcessor, AutoModelForDepthEstimation
 
     pixels = np.random.default_rng(0).integers(0, 256, (60, 96, 3), np.uint8)
-    found = estimate(pixels, str(tiny_model))
+    found = DepthModel(str(tiny_model)).estimate(pixels)
     assert found.shape == (60, 96) and found.dtype == np.float32 and np.ptp(found) > 0.5
     with torch.no_grad():
         given = AutoImageProcessor.from_pretrained(tiny_model)(images=Image.fromarray(pixels), return_tensors="pt")
@@ -119,16 +119,15 @@ def test_a_model_is_run_and_its_output_turned_round(tiny_model, tmp_path):
     assert found.argmin() == expected.argmax() and found.argmax() == expected.argmin()
     assert np.corrcoef(1 / found.ravel(), expected.ravel())[0, 1] > 0.999
     Image.fromarray(pixels).resize((2000, 1300)).save(tmp_path / "large.png")
-    assert estimate(tmp_path / "large.png", str(tiny_model)).shape == (666, 1024)
+    assert DepthModel(str(tiny_model)).estimate(tmp_path / "large.png").shape == (666, 1024)
 
 
 def test_models_that_cannot_be_used_are_told(tiny_model, tmp_path):
-    pixels = np.zeros((20, 30, 3), np.uint8)
     with pytest.raises(DataError, match="depth model './none' cannot be loaded"):
-        estimate(pixels, "./none")
+        DepthModel("./none")
     (tmp_path / "config.json").write_text((tiny_model / "config.json").read_text())
     with pytest.raises(DataError, match=f"depth model '{tmp_path}' cannot be loaded"):
-        estimate(pixels, str(tmp_path))
+        DepthModel(str(tmp_path))
     from safetensors.numpy import load_file, save_file
 
     tensors = load_file(tiny_model / "model.safetensors")
@@ -136,12 +135,12 @@ def test_models_that_cannot_be_used_are_told(tiny_model, tmp_path):
     save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
     (tmp_path / "preprocessor_config.json").write_text((tiny_model / "preprocessor_config.json").read_text())
     with pytest.raises(DataError, match="lacks 1 tensors, among them head.conv3.weight"):
-        estimate(pixels, str(tmp_path))
+        DepthModel(str(tmp_path))
     with pytest.raises(DataError, match="130x30 pixels is too long and thin"):
-        estimate(np.zeros((30, 130, 3), np.uint8), str(tiny_model))
+        DepthModel(str(tiny_model)).estimate(np.zeros((30, 130, 3), np.uint8))
 
 
 def test_without_the_extra_one_sentence_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ImportError, match=r"needs the package torch: pip install '\.\[assist\]'; or .* without <mask>"):
-        estimate(np.zeros((20, 30, 3), np.uint8))
+        DepthModel()
