@@ -9,9 +9,10 @@ import jax.numpy as jnp
 
 from smolrgpt_jax.config import Compute, RematPolicy, SmolRGPTConfig
 from smolrgpt_jax.data.rows import RowShape
+from smolrgpt_jax.models.attention import BLOCK
 
-# Numbers that the compiler keeps of a decoder layer: of a token, for every feature of the width and of the MLP; and of a pair of tokens,
-# for every head. Fitted to compiled programs of several sizes (`tests/training/test_memory.py`).
+# Numbers that the compiler keeps of a decoder layer: of a token, for every feature of the width and of the MLP; and of a pair of tokens
+# that attention computes, for every head. Fitted to compiled programs of several sizes (`tests/training/test_memory.py`).
 _KEPT: dict[RematPolicy, tuple[float, float, float]] = {"none": (9, 6.5, 2), "dots": (4, 3, 0), "full": (1, 0, 0)}
 _REFINED = 4  # maps of a picture's cells, of each kind
 _LOGITS = 2.5  # copies
@@ -24,7 +25,8 @@ def row_bytes(config: SmolRGPTConfig, shape: RowShape, compute: Compute, remat: 
     of_width, of_mlp, of_pairs = _KEPT[remat]
     layer = tokens * (of_width * decoder.width + of_mlp * decoder.mlp_width) * width
     # One layer at a time is there whole.
-    pairs = (of_pairs * decoder.layers + 2) * decoder.heads * tokens**2 * 4
+    seen = tokens * (tokens + min(tokens, BLOCK)) / 2
+    pairs = (of_pairs * decoder.layers + 2) * decoder.heads * seen * 4
     cells = sum((config.mask_grid >> stage) ** 2 for stage in range(3)) if shape.regions else 0
     maps = shape.pictures * 2 * _REFINED * cells * decoder.width * width
     return decoder.layers * layer + pairs + maps + _LOGITS * (compute.answers or tokens) * decoder.padded_vocab_size * 4

@@ -41,7 +41,7 @@ def device(platform, gib):
 
 @pytest.mark.parametrize(
     ("platform", "gib", "chosen"),
-    [("gpu", 141, "none"), ("gpu", 80, "dots"), ("gpu", 24, "full"), ("tpu", 141, "full")],
+    [("gpu", 141, "none"), ("gpu", 48, "dots"), ("gpu", 24, "full"), ("tpu", 141, "full")],
 )
 def test_the_least_is_computed_again_that_memory_allows_and_all_on_tpus(platform, gib, chosen):
     compute, kept = Compute(dtype="bfloat16", answers=384), 7e9
