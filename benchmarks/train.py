@@ -61,15 +61,18 @@ class Work:
         return sum(len(picture.questions) for picture in self.pictures)
 
 
-def middle_rows(config: SmolRGPTConfig, pictures: Sequence[Picture], tokens: int, count: int) -> list[Picture]:
-    """The pictures, with their questions, of `count` rows from the middle of the plan, which is sorted by size.
+def usual_rows(config: SmolRGPTConfig, pictures: Sequence[Picture], tokens: int, count: int) -> list[Picture]:
+    """The pictures, with their questions, of `count` successive rows of the plan, which hold as many questions as `count` usually do.
 
-    Raises RunError if the plan has fewer.
+    Of several such, those nearest the middle of the plan, which is sorted by size. Raises RunError if the plan has fewer rows.
     """
     packed = PackedRows(pictures, ChatTokenizer.load(TOKENIZER), shape_of(config, tokens))
     if count > len(packed):
         raise RunError(f"--rows {count} are more than the {len(packed)} that --scenes {len(pictures)} fill")
-    begin = (len(packed) - count) // 2
+    asked = [sum(len(part.questions) for part in row) for row in packed.plan.rows]
+    usual, middle = count * np.mean(asked), (len(packed) - count) / 2
+    begins = range(len(packed) - count + 1)
+    begin = min(begins, key=lambda n: (abs(sum(asked[n : n + count]) - usual), abs(n - middle)))
     parts = [part for row in packed.plan.rows[begin : begin + count] for part in row]
     found: dict[int, list[int]] = {}
     for part in parts:
@@ -201,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="train-") as folder:
         pictures = make_questions(Path(folder) / "data", a.scenes, mix="published")
         random_torch(config, 0).save(Path(folder) / "checkpoint")
-        chosen = middle_rows(config, pictures, a.row_tokens, a.rows)
+        chosen = usual_rows(config, pictures, a.row_tokens, a.rows)
         work = Work(
             Path(folder) / "checkpoint", chosen, a.rows, a.steps, a.row_tokens, a.max_length, a.micro_batch, a.remat
         )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -10,6 +13,8 @@ from benchmarks.shared import TOKENIZER, make_questions
 from convert.torch_model import left_padded, random_torch
 from smolrgpt_jax.config import DecoderConfig, SmolRGPTConfig, VisionConfig
 from smolrgpt_jax.data.chat import ChatTokenizer
+from smolrgpt_jax.data.records import Picture
+from smolrgpt_jax.data.rows import PackedPicture
 from smolrgpt_jax.errors import RunError
 
 CONFIG = SmolRGPTConfig(
@@ -23,7 +28,7 @@ def work(tmp_path_factory):
     folder = tmp_path_factory.mktemp("train")
     pictures = make_questions(folder / "data", 12, 96, 54, mix="published")
     random_torch(CONFIG, 0).save(folder / "checkpoint")
-    chosen = train.middle_rows(CONFIG, pictures, 512, 2)
+    chosen = train.usual_rows(CONFIG, pictures, 512, 2)
     return train.Work(folder / "checkpoint", chosen, 2, 3, 512, 512, 2, "none")
 
 
@@ -81,9 +86,24 @@ def test_sizes_that_cannot_be_are_one_sentence(monkeypatch, capsys, arguments, s
 def test_more_rows_than_there_are_is_told(monkeypatch):
     monkeypatch.setattr(train, "PackedRows", lambda *given: range(3))
     with pytest.raises(RunError, match="--rows 4 are more than the 3 that --scenes 2 fill"):
-        train.middle_rows(CONFIG, [None, None], 512, 4)
+        train.usual_rows(CONFIG, [None, None], 512, 4)
 
 
 def test_a_question_longer_than_the_padded_rows_is_told():
     with pytest.raises(ValueError, match="a row of 6 tokens does not fit the 4 asked for"):
         left_padded([np.arange(6)], pad=9, length=4)
+
+
+@pytest.mark.parametrize(("count", "expected"), [(1, [2]), (2, [2, 3])])
+def test_the_rows_hold_as_many_questions_as_is_usual(monkeypatch, count, expected):
+    """5.5 questions in a row; row number n is about picture n alone."""
+    asked = (1, 3, 5, 7, 8, 9)
+
+    class Packed(list):
+        plan = SimpleNamespace(rows=[(PackedPicture(n, tuple(range(size))),) for n, size in enumerate(asked)])
+
+    monkeypatch.setattr(train, "PackedRows", lambda *given: Packed(asked))
+    pictures = [Picture(str(n), Path("picture.png"), None, tuple(range(size))) for n, size in enumerate(asked)]
+    chosen = train.usual_rows(CONFIG, pictures, 512, count)
+    assert [int(picture.id) for picture in chosen] == expected
+    assert [len(picture.questions) for picture in chosen] == [asked[n] for n in expected]
