@@ -143,7 +143,7 @@ class Decoder(nnx.Module):
     def __call__(
         self, x: jax.Array, positions: jax.Array, mask: jax.Array, keep: bool = False
     ) -> tuple[jax.Array, KVCache | None]:
-        """x: float[B, S, D]; positions: int32[B, S].
+        """x: float[B, S, D]; positions: int32[B, S]; mask: bool[B, S, S], where no token may see a later one.
 
         Returns hidden float[B, S, D] after the final norm, and the layers' keys and values, float[L, B, S, G, D], if they are kept.
         """
@@ -162,7 +162,7 @@ class Decoder(nnx.Module):
     def extend(
         self, blocks: Sequence[DecoderBlock], x: jax.Array, positions: jax.Array, mask: jax.Array, before: KVCache
     ) -> KVCache:
-        """Reads S tokens that follow P others: x float[B, S, D], positions int32[B, S], mask bool[B, S, P + S].
+        """Reads S tokens that follow P others: x float[B, S, D], positions int32[B, S], mask bool[B, S, P + S], causal too.
 
         blocks: as in `decode`; before: keys and values of the P, float[L, B, P, G, D]. Returns those of all P + S.
         """
