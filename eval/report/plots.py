@@ -7,7 +7,9 @@ from typing import Any
 
 from smolrgpt_jax.errors import RunError
 
-COLOURS = ("#3465a4", "#c17d11", "#4e9a06", "#a40000", "#75507b", "#555753")
+COLOURS = tuple(
+    "#3465a4 #c17d11 #4e9a06 #a40000 #75507b #555753 #729fcf #fcaf3e #8ae234 #ef2929 #ad7fa8 #babdb6 #edd400 #06989a".split()
+)
 
 
 def require() -> None:

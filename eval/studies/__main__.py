@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from configs import studies as configs
+from eval.assist.estimated_depth import DepthModel
 from eval.command_line import add_options, command_line, description
 from eval.report import plots
 from eval.studies import answered, shift
@@ -19,7 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = command_line("eval.studies", __doc__)
     studies = parser.add_subparsers(dest="study", required=True, metavar="NAME")
     for name in answered.STUDIES:
-        _add(studies, name, "answered", "questions of --data answered once more by --checkpoint", _answer)
+        kind = name if name == "depth_quality" else "answered"
+        _add(studies, name, kind, "questions of --data answered once more by --checkpoint", _answer)
     _add(studies, "shift", "shift", "--checkpoint on warehouses unlike the demo's", _shift)
     for name in configs.TRAINED:
         kind = "sizes" if name == "sizes" else "trained"
@@ -48,8 +50,11 @@ def _answer(args: argparse.Namespace, limits: Limits) -> tuple[Found, Found]:
     # The reader says which record is wrong, before any is changed.
     read_warehouse(args.data, args.split, annotations=annotations.name, on_bad_record=BadRecords("error"))
     answered.check_records(args.study, records, annotations)
+    # Loaded first: a model that cannot be should not wait for the checkpoint.
+    estimator = DepthModel(args.depth_model) if getattr(args, "depth_model", None) else None
     model, pictures = load(args.checkpoint), args.data / args.split
-    return answered.run_study(args.study, model, records, pictures, args.out, limits, args.seed, args.checkpoint)
+    asked = (model, records, pictures, args.out, limits, args.seed, args.checkpoint, None, estimator)
+    return answered.run_study(args.study, *asked)
 
 
 def _shift(args: argparse.Namespace, limits: Limits) -> tuple[Found, None]:

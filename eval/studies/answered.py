@@ -3,17 +3,19 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
+from eval.assist.estimated_depth import DepthModel
 from eval.assist.tightened import opencv
 from eval.scoring.blind import BlindBaseline
 from eval.side_questions import GREY, region_kinds
 from eval.studies.boxes import boxed, tightened
+from eval.studies.depth_quality import STEPS, DepthChange, estimated, grey_depth
 from eval.studies.findings import Found, Limits, of_one_run, paired_differences, score, write_study
 from eval.studies.other_words import reworded
 from smolrgpt_jax.data.images import picture_size
@@ -64,18 +66,24 @@ def elsewhere(records: Records, rng: np.random.Generator, *_: Path) -> Records:
     return [{**record, "image": other[record["image"]]} for record in records]
 
 
-# Name of a variant -> which pictures turn grey, or what becomes of the records, whose pictures lie in a folder.
-Variant = frozenset[str] | Callable[[Records, np.random.Generator, Path], Records]
-UNCHANGED = frozenset()
+def grey_picture(picture: Path, *_: Any) -> Image.Image:
+    return Image.new("RGB", picture_size(picture)[::-1], (GREY,) * 3)
+
+
+# Name of a variant -> what becomes of the pictures in the folders `images` and `depths`, or of the records, whose pictures lie in a folder.
+Variant = Mapping[str, DepthChange] | Callable[[Records, np.random.Generator, Path], Records]
+UNCHANGED: Variant = {}
+ESTIMATED = "estimated"
 STUDIES: dict[str, dict[str, Variant]] = {
     "inputs": {
         "everything": UNCHANGED,
-        "no depth": frozenset({"depths"}),
-        "no RGB": frozenset({"images"}),
-        "masks alone": frozenset({"images", "depths"}),
+        "no depth": {"depths": grey_depth},
+        "no RGB": {"images": grey_picture},
+        "masks alone": {"images": grey_picture, "depths": grey_depth},
     },
     "masks": {"as they are": UNCHANGED, "in another order": reordered, ON_ANOTHER_PICTURE: elsewhere},
     "boxes": {"masks": UNCHANGED, "boxes": boxed, "tightened boxes": tightened},
+    "depth_quality": {"exact depth": UNCHANGED} | {name: {"depths": change} for name, change in STEPS.items()},
     "words": {"as trained": UNCHANGED, "in other words": reworded},
 }
 
@@ -94,17 +102,18 @@ def check_records(name: str, records: Records, source: Path) -> None:
 
 def write_variant(variant: Variant, records: Records, pictures: Path, out: Path, rng: np.random.Generator) -> None:
     """Writes a folder in the published layout, split "val", with the variant of the records and their pictures."""
-    changed, grey = (variant(records, rng, pictures), UNCHANGED) if callable(variant) else (records, variant)
+    changed, others = (variant(records, rng, pictures), UNCHANGED) if callable(variant) else (records, variant)
     for kind in ("images", "depths"):
         (out / "val" / kind).mkdir(parents=True)
     for name in sorted({Path(record["image"]).stem for record in changed}):
-        for kind, file in (("images", f"{name}.png"), ("depths", f"{name}_depth.png")):
-            source, target = pictures / kind / file, out / "val" / kind / file
-            if kind not in grey:
-                shutil.copyfile(source, target)
-                continue
-            height, width = picture_size(source)
-            Image.new("L", (width, height), GREY).convert("RGB" if kind == "images" else "L").save(target)
+        files = {"images": f"{name}.png", "depths": f"{name}_depth.png"}
+        sources = {kind: pictures / kind / file for kind, file in files.items()}
+        for kind, file in files.items():
+            target = out / "val" / kind / file
+            if kind in others:
+                others[kind](*sources.values(), rng).save(target)
+            else:
+                shutil.copyfile(sources[kind], target)
     (out / "val.json").write_text(json.dumps(changed), encoding="utf-8")
 
 
@@ -118,19 +127,21 @@ def run_study(
     seed: int,
     checkpoint: Path,
     blind: BlindBaseline | None = None,
+    estimator: DepthModel | None = None,
 ) -> tuple[Found, Found]:
     """Answers all variants of a study; writes OUT/VARIANT (what eval.warehouse writes) and the study's files.
 
-    blind: what answering without looking gives, for the reports.
+    blind: what answering without looking gives, for the reports. estimator: of a further variant, whose depth it estimates.
     Returns the scores of each variant with 95 % intervals over pictures, and what the others score more than the first. Raises
     DataError for records or pictures that cannot be used.
     """
-    folders = {variant: out / variant.replace(" ", "_") for variant in STUDIES[name]}
+    variants = STUDIES[name] | ({ESTIMATED: {"depths": estimated(estimator)}} if estimator else {})
+    folders = {variant: out / variant.replace(" ", "_") for variant in variants}
     for variant, results in folders.items():
         print(f"{name}: {variant}", flush=True)
         details = {"study": name, "variant": variant, "checkpoint": checkpoint, "data": pictures}
         with tempfile.TemporaryDirectory(prefix="smolrgpt_study_") as folder:
-            write_variant(STUDIES[name][variant], records, pictures, Path(folder), np.random.default_rng(seed))
+            write_variant(variants[variant], records, pictures, Path(folder), np.random.default_rng(seed))
             score(model, read_warehouse(folder, "val"), results, limits, blind=blind, **details)
     found = {variant: of_one_run(results) for variant, results in folders.items()}
     (_, first), *others = folders.items()

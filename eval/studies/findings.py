@@ -185,6 +185,8 @@ def plot(found: Found, path: Path) -> None:
     """
     names = list(next(iter(found.values())))
     width = 0.88 / len(found)
+    # Of many bars no number fits above its own.
+    text = {"ha": "center", "size": 7, "rotation": 90 if len(found) > 8 else 0}
     with percent_plot(path) as axes:
         axes.set_xticks(range(len(names)), names)
         for v, ((variant, scores), colour) in enumerate(zip(found.items(), COLOURS)):
@@ -196,4 +198,4 @@ def plot(found: Found, path: Path) -> None:
                     low, high = np.minimum(interval or (value, value), 100)
                     axes.bar(x, min(value, 100), 0.9 * width, color=colour)
                     axes.vlines(x, low, high, "black", linewidth=1)
-                    axes.annotate(f"{value:.0f}", (x, high), (0, 2), textcoords="offset points", ha="center", size=7)
+                    axes.annotate(f"{value:.0f}", (x, high), (0, 2), textcoords="offset points", **text)
