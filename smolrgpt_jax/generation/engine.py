@@ -92,7 +92,8 @@ def answer_prompts(
         yield from _Engine(model, prompts, options, lengths or {}).run()
 
 
-def _params_mesh(params: Params) -> Mesh | None:
+def params_mesh(params: Params) -> Mesh | None:
+    """The mesh that parameters lie on, None of a single device; raises ValueError where it is of several processes."""
     place: Any = next(iter(params.values())).sharding
     if not isinstance(place, NamedSharding) or not isinstance(place.mesh, Mesh):
         return None
@@ -116,7 +117,7 @@ class _Engine:
 
     def __init__(self, model: AskedModel, prompts: Prompts, options: AnswerOptions, lengths: Mapping[str, int]):
         self.prompts, self.options, self.lengths = prompts, options, lengths
-        self.mesh = _params_mesh(model.params)
+        self.mesh = params_mesh(model.params)
         self.ways = 1 if self.mesh is None else sharding.batch_ways(self.mesh)
         self.weights = decode.decode_weights(model.config, model.compute, model.params)
         self.constraint, self.longest_closing = None, 0
