@@ -1,0 +1,78 @@
+"""How sure a checkpoint is of its answers: fitted on one split of the warehouse benchmark, tried on another."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from eval.answering import asking
+from eval.answering.warehouse import list_answers
+from eval.command_line import command_line
+from eval.reading.methods import RULES, read_values
+from eval.scoring.confidence import confidence, fit_confidence, reliability, table_of
+from eval.scoring.official import is_right
+from smolrgpt_jax.data.records import BadRecords, describe, spread_questions
+from smolrgpt_jax.data.sources.formats import read_warehouse
+from smolrgpt_jax.errors import DataError, told
+from smolrgpt_jax.files import write_json
+
+ALL = "all questions"
+
+
+def answered(model: Any, data: Path, split: str, limit: int | None, batch_size: int) -> list[dict]:
+    """The items of predictions.json of a split, each with "likelihood", the logarithm of its answer's probability.
+
+    Raises DataError for a split without usable questions, or with some whose answers are not published.
+    """
+    from smolrgpt_jax.generation.engine import AnswerOptions
+    from smolrgpt_jax.generation.likelihood import log_likelihoods
+
+    bad = BadRecords("report")
+    pictures = spread_questions(read_warehouse(data, split, on_bad_record=bad), limit)
+    if not pictures:
+        raise DataError(f"{data / split}.json: holds no usable question; {bad.summary(1)}")
+    print(f"{split}: {describe(pictures)}", flush=True)
+    options = AnswerOptions(batch_size, model.answer_tokens, on_bad_record=bad)
+    items = read_values(list_answers(pictures, asking.answer_questions(model, pictures, options)), RULES)
+    if any(item["truth"] is None for item in items):
+        raise DataError(f"{data / split}.json: has questions without a published answer")
+    likely = log_likelihoods(model, pictures, {item["id"]: item["answer"] for item in items}, on_bad_record=bad)
+    if bad.reasons:
+        print(bad.summary())
+    return [item | {"likelihood": likely[item["id"]]} for item in items if item["id"] in likely]
+
+
+def groups(items: Sequence[dict]) -> dict[str, tuple[list[float], list[bool]]]:
+    """Likelihoods of answers, and whether they are right, of each category."""
+    found: dict[str, tuple[list[float], list[bool]]] = defaultdict(lambda: ([], []))
+    for item in items:
+        likelihoods, rights = found[item["category"]]
+        likelihoods.append(item["likelihood"])
+        rights.append(is_right(item))
+    return dict(found)
+
+
+@told(asking.INTERRUPTED)
+def main(arguments: Sequence[str] | None = None) -> None:
+    args = command_line("eval.confidence", __doc__).parse_args(arguments)
+    model = asking.load_model(args.checkpoint)
+    known, tried = (
+        groups(answered(model, args.data, split, args.limit, args.batch_size)) for split in (args.fit, args.split)
+    )
+    if lost := sorted(tried.keys() - known.keys()):
+        raise DataError(f"{args.data / args.fit}.json has no question of {', '.join(lost)}, nothing to fit on")
+    fits = {name: fit_confidence(*found) for name, found in known.items()}
+    sure = {name: [confidence(x, fits[name]) for x in found[0]] for name, found in tried.items()}
+    scores = {name: reliability(sure[name], found[1]) for name, found in tried.items()}
+    every = [value for name in tried for value in sure[name]], [right for found in tried.values() for right in found[1]]
+    scores[ALL] = reliability(*every)
+    from smolrgpt_jax.checkpoint.fingerprint import params_fingerprint
+
+    about = {"checkpoint_fingerprint": params_fingerprint(model.params), "fitted_on": args.fit, "tried_on": args.split}
+    write_json(args.out, about | {"fits": fits, "scores": scores})
+    print(table_of(scores))
+    print(f"wrote {args.out}")
+
+
+if __name__ == "__main__":
+    main()
