@@ -19,23 +19,23 @@ from smolrgpt_jax.files import write_json
 ALL = "all questions"
 
 
-def answered(model: Any, data: Path, split: str, limit: int | None, batch_size: int) -> list[dict]:
+def answered(model: Any, data: Path, split: str, annotations: str, limit: int | None, batch_size: int) -> list[dict]:
     """The items of predictions.json of a split, each with "likelihood", the logarithm of its answer's probability.
 
-    Raises DataError for a split without usable questions, or with some whose answers are not published.
+    Raises DataError for a file without usable questions, or with some whose answers are not published; nothing was asked then.
     """
     from smolrgpt_jax.generation.engine import AnswerOptions
     from smolrgpt_jax.generation.likelihood import log_likelihoods
 
     bad = BadRecords("report")
-    pictures = spread_questions(read_warehouse(data, split, on_bad_record=bad), limit)
+    pictures = spread_questions(read_warehouse(data, split, annotations=annotations, on_bad_record=bad), limit)
     if not pictures:
-        raise DataError(f"{data / split}.json: holds no usable question; {bad.summary(1)}")
+        raise DataError(f"{data / annotations}: holds no usable question; {bad.summary(1)}")
+    if any(question.normalized_answer is None for picture in pictures for question in picture.questions):
+        raise DataError(f"{data / annotations}: has questions without a published answer")
     print(f"{split}: {describe(pictures)}", flush=True)
     options = AnswerOptions(batch_size, model.answer_tokens, on_bad_record=bad)
     items = read_values(list_answers(pictures, asking.answer_questions(model, pictures, options)), RULES)
-    if any(item["truth"] is None for item in items):
-        raise DataError(f"{data / split}.json: has questions without a published answer")
     likely = log_likelihoods(model, pictures, {item["id"]: item["answer"] for item in items}, on_bad_record=bad)
     if bad.reasons:
         print(bad.summary())
@@ -56,8 +56,10 @@ def groups(items: Sequence[dict]) -> dict[str, tuple[list[float], list[bool]]]:
 def main(arguments: Sequence[str] | None = None) -> None:
     args = command_line("eval.confidence", __doc__).parse_args(arguments)
     model = asking.load_model(args.checkpoint)
+    files = {args.fit: f"{args.fit}.json"} | {args.split: args.annotations or f"{args.split}.json"}
     known, tried = (
-        groups(answered(model, args.data, split, args.limit, args.batch_size)) for split in (args.fit, args.split)
+        groups(answered(model, args.data, split, files[split], args.limit, args.batch_size))
+        for split in (args.fit, args.split)
     )
     if lost := sorted(tried.keys() - known.keys()):
         raise DataError(f"{args.data / args.fit}.json has no question of {', '.join(lost)}, nothing to fit on")
