@@ -7,8 +7,10 @@ from typing import BinaryIO
 from nicegui import events, run, ui
 from PIL import Image
 
-from eval.page.marking import MarkedPicture
-from eval.report.overlay import colour_of, jpeg_data_uri
+from eval.page.exchange import notice_label
+from eval.page.marking import MarkedPicture, Region
+from eval.page.region_chips import RegionChips
+from eval.report.overlay import jpeg_data_uri
 from smolrgpt_jax.data.images import open_picture, other_view, upright_depth, upright_rgb
 from smolrgpt_jax.data.masks import RLE
 from smolrgpt_jax.data.records import Picture
@@ -17,11 +19,6 @@ from smolrgpt_jax.errors import DataError
 MOST_UPLOADED = 64  # MiB
 _DEPTHS = "8-bit grey with near dark and far bright, or distances in 16 bits or floats"
 NEEDS_DEPTH = f"Regions need a depth picture, {_DEPTHS}"
-
-
-def notice_label() -> ui.label:
-    """A place for one sentence about something that cannot be done; empty, and not there, once its cause is gone."""
-    return ui.label().classes("notice").props("role=alert")
 
 
 def read_upload(file: BinaryIO, name: str, kind: str, marked: MarkedPicture | None) -> MarkedPicture | Image.Image:
@@ -61,7 +58,8 @@ class PicturePanel:
         self._empty = ui.label(f"Open a picture to begin. {NEEDS_DEPTH}.").classes("empty")
         self._notice = notice_label()
         with ui.element("div").classes("row bottom"):
-            self._chips = ui.element("div").classes("chips")
+            with ui.element("div").classes("regions"):
+                self._chips = RegionChips(self.refresh)
             with ui.element("figure") as self._depth_figure:
                 self._depth = ui.image().props("no-spinner no-transition")
                 with ui.element("figcaption"):
@@ -69,7 +67,7 @@ class PicturePanel:
         with ui.element("div").classes("row under") as self._tools:
             self._mode = ui.toggle({"box": "Draw boxes", "pick": "Pick masks"}, value="box", on_change=self.refresh)
             self._mode.props("dense no-caps unelevated toggle-color=primary").classes("mode")
-            self._undo = ui.button("Undo", icon="undo", on_click=lambda: self.set_regions(self.marked.regions[:-1]))
+            self._undo = ui.button("Undo", icon="undo", on_click=self.undo)
             self._clear = ui.button("Clear", icon="close", on_click=lambda: self.set_regions())
             for button in (self._undo, self._clear):
                 button.props("flat no-caps dense")
@@ -131,7 +129,11 @@ class PicturePanel:
 
     def set_regions(self, regions: Sequence[RLE] = ()) -> None:
         """Marks these regions instead of those there are."""
-        self.marked.regions = list(regions)
+        self.marked.set_regions(map(Region, regions))
+        self.refresh()
+
+    def undo(self) -> None:
+        self.marked.undo()
         self.refresh()
 
     def add_box(self, *corners: float) -> None:
@@ -155,7 +157,7 @@ class PicturePanel:
         self._empty.set_visibility(marked is None)
         self._depth_figure.set_visibility(marked is not None and marked.depth is not None)
         self._mode.set_visibility(marked is not None and bool(marked.candidates))
-        self._chips.clear()
+        self._chips.refresh(marked)
         if marked is not None:
             width, height = marked.shown_size
             for element in (self._stage, self._depth_figure):
@@ -164,12 +166,6 @@ class PicturePanel:
             self._image.set_source(jpeg_data_uri(marked.shown(self._mode.value == "pick")))
             if marked.depth is not None:
                 self._depth.set_source(jpeg_data_uri(marked.depth.reduce(max(1, max(marked.depth.size) // 320))))
-            with self._chips:
-                for index in range(len(marked.regions)):
-                    others = marked.regions[:index] + marked.regions[index + 1 :]
-                    chip = ui.chip(f"Region {index}", removable=True)
-                    chip.on_value_change(lambda others=others: self.set_regions(others))
-                    chip.props("square dense").style(f"background: rgb{colour_of(index)} !important")
         depth = None if marked is None else marked.depth
         self._notice.set_text(depth and other_view(depth.size, marked.image.size) or "")
         for button in (self._undo, self._clear):

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from eval.page import picture_panel
-from eval.page.marking import MarkedPicture
+from eval.page.marking import MarkedPicture, Region
 from eval.report.overlay import colour_of
 from smolrgpt_jax.data.masks import decode, encode
 
@@ -37,12 +37,12 @@ def test_the_shown_size_keeps_the_shape_within_its_bounds(size, shown):
 def test_a_box_between_any_two_corners_is_in_pixels_of_the_picture(corners):
     marked = picture(200, 100)  # shown 3.6 times as large
     assert marked.add_box(*corners)
-    assert np.array_equal(decode(marked.regions[0]), decode(box(20, 10, 50, 50)))
+    assert np.array_equal(decode(marked.masks[0]), decode(box(20, 10, 50, 50)))
 
 
 def test_a_box_over_the_edge_is_cut_and_one_without_area_refused():
     marked = picture(200, 100)
-    assert marked.add_box((-40, -40), (72, 36)) and decode(marked.regions[0]).sum() == 20 * 10
+    assert marked.add_box((-40, -40), (72, 36)) and decode(marked.masks[0]).sum() == 20 * 10
     assert not marked.add_box((72, 36), (72, 90)) and not marked.add_box((800, 36), (900, 90))
     assert len(marked.regions) == 1
 
@@ -50,10 +50,26 @@ def test_a_box_over_the_edge_is_cut_and_one_without_area_refused():
 def test_a_point_picks_the_smallest_mask_under_it_and_drops_it_again():
     large, small = box(10, 10, 150, 90), box(40, 40, 60, 60)
     marked = picture(200, 100, candidates=[large, small])
-    assert marked.pick((180, 180)) and marked.regions == [small]
-    assert marked.pick((60, 60)) and marked.regions == [small, large]
-    assert marked.pick((180, 180)) and marked.regions == [large]
-    assert not marked.pick((5, 5)) and marked.regions == [large]
+    assert marked.pick((180, 180)) and marked.masks == (small,)
+    assert marked.pick((60, 60)) and marked.masks == (small, large)
+    assert marked.pick((180, 180)) and marked.masks == (large,)
+    assert not marked.pick((5, 5)) and marked.masks == (large,)
+
+
+def test_regions_keep_what_they_are_through_changes():
+    marked = picture(200, 100)
+    for left in (0, 20, 40):
+        marked.set_regions((*marked.regions, Region(box(left, 10, left + 10, 20))))
+    assert marked.selected == 2, "the newest is selected"
+    marked.rename(1, "  left\npallet ")
+    assert marked.labels() == ["Region 0", "1 left pallet", "Region 2"]
+    marked.selected = 1
+    marked.remove(0)
+    assert marked.selected == 0 and marked.labels() == ["0 left pallet", "Region 1"]
+    marked.remove(0)
+    assert marked.selected is None and len(marked.regions) == 1
+    assert marked.undo() and marked.labels() == ["0 left pallet", "Region 1"]
+    assert [marked.undo() for _ in range(5)] == [True] * 4 + [False] and marked.regions == ()
 
 
 def test_candidates_are_outlined_and_regions_tinted():
@@ -65,7 +81,7 @@ def test_candidates_are_outlined_and_regions_tinted():
     expected[100:200, 100:200] = True
     expected[101:199, 101:199] = False
     assert np.array_equal(outlined, expected)
-    marked.regions.append(box(300, 50, 400, 150, 720, 360))
+    marked.set_regions([Region(box(300, 50, 400, 150, 720, 360))])
     assert tuple(np.asarray(marked.shown(candidates=False))[50, 350]) == colour_of(0)
 
 

@@ -116,6 +116,10 @@ class Page:
         self.wait(lambda: not self.browser.find_elements(By.CSS_SELECTOR, ".answer .wait, .answer .cursor"))
         return self.one(".answer .text").text
 
+    def click(self, selector, number=0):
+        """Clicks on the i-th of such elements, which may be built anew meanwhile."""
+        self.wait(lambda: self.browser.find_elements(By.CSS_SELECTOR, selector)[number].click() or True)
+
     def write(self, question):
         self.one(".question textarea").send_keys(Keys.CONTROL, "a", Keys.NULL, question)
 
@@ -223,18 +227,55 @@ def test_boxes_are_drawn_by_two_clicks_or_by_dragging(page, tmp_path):
     assert np.abs(np.array(boxes_of(page.drawn(), plain)) - expected).max() < 0.015
 
     page.write("Is the pallet ")
-    page.button("Ask").click()
-    assert page.warning() == "the question holds 0 <mask> but 2 masks"
     page.button("Insert <mask>").click()
-    page.wait(lambda: page.texts(".notice") == [""] * 3)
+    page.wait(lambda: page.texts(".marks") == ["the question holds 1 <mask> but there are 2 regions"])
+    page.button("Ask").click()
+    assert page.warning() == page.texts(".marks")[0]
     page.one(".question textarea").send_keys(" left of")
     page.button("Insert <mask>").click()
-    page.wait(lambda: page.texts(".marks") == ["2 <mask>, 2 regions"])
+    page.wait(lambda: page.texts(".marks") == ["asks about 2 of 2 regions"])
     assert page.one(".question textarea").get_property("value") == "Is the pallet <mask> left of <mask>"
     page.button("Ask").click()
     assert page.answer()
     page.button("Undo").click()
     page.shown_regions(1)
+
+
+def test_a_region_has_a_name_and_its_chip_mentions_it_at_the_cursor(page, small_checkpoint, page_data):
+    known = read_warehouse(page_data, "val")[0]
+    page.button("Clear").click()
+    page.button("Draw boxes").click()
+    page.shown_regions(0)
+    for number in range(3):
+        page.at(0.1 + 0.3 * number, 0.2).click_and_hold().perform()
+        page.at(0.25 + 0.3 * number, 0.7).release().perform()
+        page.shown_regions(number + 1)
+    page.write("Is the pallet left of ?")
+    field = page.one(".question textarea")
+    field.send_keys(Keys.LEFT)
+    page.click(".chips .q-chip", 0)
+    page.wait(lambda: field.get_property("value") == "Is the pallet left of [0]?")
+    field.send_keys(Keys.HOME, *[Keys.RIGHT] * len("Is the pallet"))
+    page.click(".chips .q-chip", 2)
+    page.wait(lambda: page.texts(".marks") == ["asks about 2 of 3 regions"])
+    assert field.get_property("value") == "Is the pallet [2] left of [0]?"
+    page.wait(lambda: page.one(".region-name input").get_attribute("aria-label") == "Name of region 2")
+    page.one(".region-name input").send_keys("left pallet", Keys.ENTER)
+    page.wait(lambda: page.texts(".chips .q-chip__content") == ["Region 0", "Region 1", "2 left pallet"])
+    page.button("Ask").click()
+    shown = page.answer()
+    assert page.texts(".asked") == ["Is the pallet 2 left pallet left of Region 0?"]
+    boxes = [(0.7, 0.2, 0.85, 0.7), (0.1, 0.2, 0.25, 0.7)]
+    scaled = [tuple(np.array(box) * (320, 180, 320, 180)) for box in boxes]
+    how = {"depth": known.depth, "boxes": scaled, "max_new_tokens": NEW_TOKENS}
+    expected, turned = (
+        printable(answer(load(small_checkpoint), known.image, "Is the pallet <mask> left of <mask>?", **given).text)
+        for given in (how, how | {"boxes": scaled[::-1]})
+    )
+    assert expected != turned and printable(shown) == expected, "the model gets the regions as the question has them"
+    page.click(".chips .q-chip__icon--remove", 1)
+    page.wait(lambda: field.get_property("value") == "Is the pallet [1] left of [0]?")
+    assert page.texts(".chips .q-chip__content") == ["Region 0", "1 left pallet"]
 
 
 def boxes_of(drawn, plain):
@@ -259,7 +300,7 @@ def test_an_uploaded_picture_is_asked_about(page, small_checkpoint, tmp_path):
     assert page.warning().startswith("picture text.png is not a picture file")
     page.upload("picture", tmp_path / "own.png")
     page.shown_regions(0)
-    assert "Regions need a depth picture" in page.texts(".hint")[0] and page.texts(".notice") == [""] * 3
+    assert "Regions need a depth picture" in page.texts(".hint")[0] and page.texts(".notice") == [""] * 2
     fields = (page.one(".example input"), page.one(".question textarea"))
     assert [field.get_property("value") for field in fields] == ["", ""], "the example's name and question are gone"
     page.at(0.25, 0.5).click().perform()
@@ -271,10 +312,33 @@ def test_an_uploaded_picture_is_asked_about(page, small_checkpoint, tmp_path):
     page.upload("depth", tmp_path / "own.png")
     page.wait(lambda: page.warning().startswith("depth picture own.png is coloured"))
     page.upload("depth", tmp_path / "own_depth.png")
-    page.wait(lambda: page.one("figure").is_displayed() and page.texts(".notice") == [""] * 3)
+    page.wait(lambda: page.one("figure").is_displayed() and page.texts(".notice") == [""] * 2)
     page.button("Ask").click()
     assert page.answer()
     page.browser.save_screenshot(str(tmp_path / "uploaded.png"))
+
+
+def test_questions_in_a_row_stay_until_another_picture_is_opened(page, tmp_path):
+    page.write("Is the pallet <mask> wide?")
+    page.button("Clear").click()
+    page.button("Draw boxes").click()
+    page.shown_regions(0)
+    page.at(0.1, 0.2).click().perform()
+    page.at(0.3, 0.7).click().perform()
+    page.shown_regions(1)
+    page.button("Ask").click()
+    first = page.answer()
+    page.button("Clear").click()
+    page.shown_regions(0)
+    page.write("What is in the picture?")
+    page.button("Ask").click()
+    page.wait(lambda: len(page.texts(".exchange")) == 2)
+    page.answer()
+    assert page.texts(".asked") == ["What is in the picture?", "Is the pallet Region 0 wide?"], "the newest comes first"
+    assert page.texts(".asked .chip") == ["Region 0"] and page.texts(".exchange .text")[1] == first
+    Image.new("RGB", (160, 90)).save(tmp_path / "own.png")
+    page.upload("picture", tmp_path / "own.png")
+    page.wait(lambda: not page.texts(".exchange") and not page.one(".answer").is_displayed())
 
 
 def test_on_a_phone_boxes_are_drawn_by_a_finger_and_the_answer_comes_into_view(page, tmp_path):
