@@ -17,6 +17,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.requests import ClientDisconnect
 
 from eval.answering.one_picture import read_answer
+from eval.assist.estimated_depth import ESTIMATE, DepthModel
 from eval.serving.request_body import ChatRequest, Refused, read_request
 from eval.serving.worker import Busy, Job, Stopping, Worker
 from smolrgpt_jax.data.chat import read_closing
@@ -112,11 +113,21 @@ def stopping() -> Refused:
     return Refused(503, "stopping", "the server is being stopped", Retry_After="5")
 
 
-def make_app(worker: Worker, name: str, fingerprint: str, limits: Limits, key: str | None = None) -> FastAPI:
-    """The application over a worker that runs; name: of the model; fingerprint: of its parameters; key: that requests have to bring."""
+def make_app(
+    worker: Worker,
+    name: str,
+    fingerprint: str,
+    limits: Limits,
+    key: str | None = None,
+    depth_model: DepthModel | None = None,
+) -> FastAPI:
+    """The application over a worker that runs.
+
+    name: of the model; fingerprint: of its parameters; key: that requests have to bring; depth_model: estimates depth that is asked for.
+    """
     app, metrics, created = FastAPI(openapi_url=None), Metrics(worker), int(time.time())
     app.add_middleware(Gate, metrics=metrics, limits=limits, key=key)
-    chat = _Chat(worker, name, fingerprint, limits, metrics)
+    chat = _Chat(worker, name, fingerprint, limits, metrics, depth_model)
     app.add_api_route(CHAT, chat.answer, methods=["POST"], response_model=None)
     app.add_exception_handler(Refused, lambda _, refused: refusal(refused))
     app.add_exception_handler(ClientDisconnect, lambda *_: Response(status_code=499))
@@ -150,9 +161,17 @@ def make_app(worker: Worker, name: str, fingerprint: str, limits: Limits, key: s
 class _Chat:
     """POST /v1/chat/completions."""
 
-    def __init__(self, worker: Worker, name: str, fingerprint: str, limits: Limits, metrics: Metrics):
+    def __init__(
+        self,
+        worker: Worker,
+        name: str,
+        fingerprint: str,
+        limits: Limits,
+        metrics: Metrics,
+        depth_model: DepthModel | None,
+    ):
         self._worker, self._name, self._fingerprint = worker, name, fingerprint
-        self._limits, self._metrics = limits, metrics
+        self._limits, self._metrics, self._depth_model = limits, metrics, depth_model
         self._reading = asyncio.Semaphore(_READERS)
 
     async def answer(self, request: Request) -> Response:
@@ -212,13 +231,16 @@ class _Chat:
         longest = asked.max_tokens or engine.answer_tokens
         if longest > engine.answer_tokens:
             raise Refused(400, "invalid_request", f"answers take at most {engine.answer_tokens} tokens, not {longest}")
+        if asked.depth == ESTIMATE and self._depth_model is None:
+            raise Refused(400, "unsupported_parameter", "this server estimates no depth, it runs without --depth_model")
         prefix, image, depth = self._worker.pictures.get(asked.picture), None, None
         try:
             ids = engine.question_ids(asked.question)
             if prefix is None:
                 size = engine.config.vision.image_size
                 image = read_rgb(asked.image, size)
-                depth = None if asked.depth is None else read_depth(asked.depth, size, beside=asked.image)
+                given = self._depth_model.estimate(asked.image) if asked.depth == ESTIMATE else asked.depth
+                depth = None if given is None else read_depth(given, size, beside=asked.image)
         except DataError as error:
             raise Refused(400, "invalid_input", str(error)) from None
 

@@ -11,11 +11,13 @@ from typing import Any
 
 from PIL import Image
 
+from eval.assist.estimated_depth import ESTIMATE
+from eval.assist.tightened import tighten
 from eval.serving.worker import PictureKey
 from smolrgpt_jax.data.images import open_picture, picture_size
 from smolrgpt_jax.data.masks import MASK, RLE
 from smolrgpt_jax.data.records import Question, check_question
-from smolrgpt_jax.data.regions import Size, read_boxes, read_masks
+from smolrgpt_jax.data.regions import read_boxes, read_masks
 from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.generation.constraint import Kind
 
@@ -61,12 +63,12 @@ class ValueShape:
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """What is asked, and how; sources of picture and depth as `data.images` takes them."""
+    """What is asked, and how; sources of picture and depth as `data.images` takes them, or ESTIMATE for a depth to be estimated."""
 
     model: str
     question: Question
     image: Image.Image
-    depth: Image.Image | None
+    depth: Image.Image | str | None
     picture: PictureKey
     choices: int
     max_tokens: int | None
@@ -106,6 +108,8 @@ def read_request(body: bytes, most_regions: int) -> ChatRequest:
         )
     except DataError as error:
         raise _wrong(str(error), "invalid_input") from None
+    except ImportError as error:
+        raise _wrong(str(error), "unsupported_parameter") from None
     return ChatRequest(
         request["model"],
         question,
@@ -125,18 +129,17 @@ def read_request(body: bytes, most_regions: int) -> ChatRequest:
 
 def _question(
     texts: Sequence[str], urls: Mapping[str, object], depth: object, regions: object, most_regions: int
-) -> tuple[Question, Image.Image, Image.Image | None, PictureKey]:
-    """Reads what is sent beside the text; raises DataError as the readers of `data` do."""
+) -> tuple[Question, Image.Image, Image.Image | str | None, PictureKey]:
+    """Reads what is sent beside the text; raises DataError as the readers of `data` do, ImportError without what tightening needs."""
     sent = {name: _sent(url, name) for name, url in urls.items()}
     if not sent:
         raise DataError("there is no picture: send it as a data URL in a content part of type image_url")
     (name, image), *others = sent.items()
-    if depth is not None:
+    estimated = depth == ESTIMATE
+    if depth is not None and not estimated:
         others.insert(0, ("depth", _sent(depth, "depth")))
-    picture = open_picture(io.BytesIO(image), name)
-    depths = [open_picture(io.BytesIO(content), name) for name, content in others[:1]]
-    key = _digest(image), _digest(others[0][1]) if others else None
-    masks, size = [open_picture(io.BytesIO(content), name) for name, content in others[1:]], picture_size(picture)
+    picture, opened = open_picture(io.BytesIO(image), name), [open_picture(io.BytesIO(file), n) for n, file in others]
+    masks, size = opened if estimated else opened[1:], picture_size(picture)
     if masks and regions is not None:
         raise DataError("regions are given both as pictures and in the field regions, expected one of them")
     regions = [regions] if isinstance(regions, Mapping) else regions
@@ -144,16 +147,19 @@ def _question(
     if isinstance(given, list) and len(given) > most_regions:
         raise DataError(f"there are {len(given)} regions, at most {most_regions} are read")
     if regions is not None:
-        found = _regions(regions, size)
+        found = _regions(regions, picture)
     elif masks:
         found = read_masks(masks, size, pictures=True)
     else:
         found = read_masks(picture, size, pictures=True) if MASK in "".join(texts[::2]) and _marked(picture) else ()
     question = Question("question", "", texts[-1], None, None, found, tuple(zip(texts[:-1:2], texts[1:-1:2])))
     check_question(question, categories=(), need_answer=False)
-    if found and not depths:
+    if estimated:  # of which only regions have a use
+        return question, picture, ESTIMATE if found else None, (_digest(image), ESTIMATE.encode() if found else None)
+    if found and not opened:
         raise DataError("a question about regions needs the depth picture: send it as the second picture or as depth")
-    return question, picture, depths[0] if depths else None, key
+    key = _digest(image), _digest(others[0][1]) if others else None
+    return question, picture, opened[0] if opened else None, key
 
 
 def _messages(messages: object) -> tuple[list[str], dict[str, object]]:
@@ -194,18 +200,27 @@ def _messages(messages: object) -> tuple[list[str], dict[str, object]]:
     return texts, urls
 
 
-def _regions(regions: object, size: Size) -> tuple[RLE, ...]:
-    """Boxes, masks of every form of COCO, and data URLs of mask pictures."""
+def _regions(regions: object, picture: Image.Image) -> tuple[RLE, ...]:
+    """Boxes, also as {box, tighten}, masks of every form of COCO, and data URLs of mask pictures."""
     if not isinstance(regions, list):
         raise DataError("regions is not a list")
-    read: list[Any] = []
+    size, read, loose = picture_size(picture), [], []
     for place, region in enumerate(regions):
+        name = f"regions[{place}]"
         if isinstance(region, list) and not any(isinstance(part, list) for part in region):
             read += read_boxes([region], size)
         elif isinstance(region, str):
-            read.append(open_picture(io.BytesIO(_sent(region, f"regions[{place}]")), f"regions[{place}]"))
+            read.append(open_picture(io.BytesIO(_sent(region, name)), name))
+        elif isinstance(region, dict) and "box" in region:
+            if unknown := region.keys() - {"box", "tighten"}:
+                raise DataError(f"{name} has {_shown(min(unknown))}, expected box and tighten alone")
+            read += read_boxes([region["box"]], size)
+            loose += [place] * _boolean(region, "tighten")
         else:
             read.append(region)
+    if loose:
+        for place, tight in zip(loose, tighten(picture, [read[place] for place in loose])):
+            read[place] = tight
     return read_masks(read, size, pictures=True)
 
 

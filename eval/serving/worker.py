@@ -11,7 +11,7 @@ import numpy as np
 
 from smolrgpt_jax.generation.online import Asked, OnlineEngine, Prefix
 
-# Of a picture and its depth: digests of their files.
+# Of a picture and its depth: digests of their files, or of the depth what says that it is estimated.
 PictureKey = tuple[bytes, bytes | None]
 # Steps between two looks at what has come in, and while someone reads along.
 _STEPS, _STEPS_READ_ALONG = 16, 2

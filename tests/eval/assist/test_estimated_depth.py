@@ -72,72 +72,41 @@ def test_what_is_estimated_by_which_model():
     assert model_named(None) is None and model_named("depths/estimate.png") is None
 
 
-@pytest.fixture(scope="module")
-def tiny_model(tmp_path_factory):
-    """A folder with a Depth Anything model of random weights."""
-    torch = pytest.importorskip("torch")
-    from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
-    from transformers.models.dpt.image_processing_pil_dpt import DPTImageProcessorPil
-
-    folder = tmp_path_factory.mktemp("depth") / "model"
-    backbone = Dinov2Config(
-        hidden_size=16,
-        num_hidden_layers=4,
-        num_attention_heads=2,
-        image_size=56,
-        patch_size=14,
-        out_indices=[1, 2, 3, 4],
-        reshape_hidden_states=False,
-    )
-    config = DepthAnythingConfig(
-        backbone_config=backbone,
-        reassemble_hidden_size=16,
-        neck_hidden_sizes=[8, 8, 8, 8],
-        fusion_hidden_size=8,
-        head_hidden_size=4,
-    )
-    torch.manual_seed(0)
-    model = DepthAnythingForDepthEstimation(config)
-    torch.nn.init.constant_(model.head.conv3.bias, 1)  # above the ReLU that ends it
-    model.save_pretrained(folder)
-    size = {"height": 56, "width": 56}
-    DPTImageProcessorPil(size=size, keep_aspect_ratio=True, ensure_multiple_of=14).save_pretrained(folder)
-    return folder
-
-
-def test_a_model_is_run_and_its_output_turned_round(tiny_model, tmp_path):
+def test_a_model_is_run_and_its_output_turned_round(tiny_depth_model, tmp_path):
     import torch
     from transformers import AutoImageProcessor, AutoModelForDepthEstimation
 
     pixels = np.random.default_rng(0).integers(0, 256, (60, 96, 3), np.uint8)
-    found = DepthModel(str(tiny_model)).estimate(pixels)
+    found = DepthModel(str(tiny_depth_model)).estimate(pixels)
     assert found.shape == (60, 96) and found.dtype == np.float32 and np.ptp(found) > 0.5
     with torch.no_grad():
-        given = AutoImageProcessor.from_pretrained(tiny_model)(images=Image.fromarray(pixels), return_tensors="pt")
-        output = AutoModelForDepthEstimation.from_pretrained(tiny_model)(**given).predicted_depth[0].numpy()
+        given = AutoImageProcessor.from_pretrained(tiny_depth_model)(
+            images=Image.fromarray(pixels), return_tensors="pt"
+        )
+        output = AutoModelForDepthEstimation.from_pretrained(tiny_depth_model)(**given).predicted_depth[0].numpy()
     expected = np.asarray(Image.fromarray(output).resize((96, 60), Image.Resampling.BILINEAR))
     assert found.argmin() == expected.argmax() and found.argmax() == expected.argmin()
     assert np.corrcoef(1 / found.ravel(), expected.ravel())[0, 1] > 0.999
     Image.fromarray(pixels).resize((2000, 1300)).save(tmp_path / "large.png")
-    assert DepthModel(str(tiny_model)).estimate(tmp_path / "large.png").shape == (666, 1024)
+    assert DepthModel(str(tiny_depth_model)).estimate(tmp_path / "large.png").shape == (666, 1024)
 
 
-def test_models_that_cannot_be_used_are_told(tiny_model, tmp_path):
+def test_models_that_cannot_be_used_are_told(tiny_depth_model, tmp_path):
     with pytest.raises(DataError, match="depth model './none' cannot be loaded"):
         DepthModel("./none")
-    (tmp_path / "config.json").write_text((tiny_model / "config.json").read_text())
+    (tmp_path / "config.json").write_text((tiny_depth_model / "config.json").read_text())
     with pytest.raises(DataError, match=f"depth model '{tmp_path}' cannot be loaded"):
         DepthModel(str(tmp_path))
     from safetensors.numpy import load_file, save_file
 
-    tensors = load_file(tiny_model / "model.safetensors")
+    tensors = load_file(tiny_depth_model / "model.safetensors")
     del tensors["head.conv3.weight"]
     save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
-    (tmp_path / "preprocessor_config.json").write_text((tiny_model / "preprocessor_config.json").read_text())
+    (tmp_path / "preprocessor_config.json").write_text((tiny_depth_model / "preprocessor_config.json").read_text())
     with pytest.raises(DataError, match="lacks 1 tensors, among them head.conv3.weight"):
         DepthModel(str(tmp_path))
     with pytest.raises(DataError, match="130x30 pixels is too long and thin"):
-        DepthModel(str(tiny_model)).estimate(np.zeros((30, 130, 3), np.uint8))
+        DepthModel(str(tiny_depth_model)).estimate(np.zeros((30, 130, 3), np.uint8))
 
 
 def test_without_the_extra_one_sentence_says_what_to_install(monkeypatch):

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
@@ -60,12 +61,18 @@ def small_engine(small_model) -> OnlineEngine:
 
 @contextlib.contextmanager
 def serving(
-    engine: OnlineEngine, *, queue: int = 64, seconds: float = 60.0, grace: float = 30.0, key: str | None = KEY
+    engine: OnlineEngine,
+    *,
+    queue: int = 64,
+    seconds: float = 60.0,
+    grace: float = 30.0,
+    key: str | None = KEY,
+    **models: Any,
 ) -> Iterator[Served]:
     engine.empty()
     worker = Worker(engine, KeptPictures(2**24, 600.0), queue)
     limits = Limits(2**20, seconds, queue + len(engine.asked))
-    server = Server(make_app(worker, "small", "f1", limits, key), worker, grace)
+    server = Server(make_app(worker, "small", "f1", limits, key, **models), worker, grace)
     listening, url = listen("127.0.0.1", 0)
     thread = threading.Thread(target=server.answer, args=(listening,), daemon=True)
     thread.start()

@@ -8,11 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import httpx
+import numpy as np
 import openai
 import pydantic
 import pytest
+from PIL import Image
 
 from eval.answering.served import chat_request
+from eval.assist.estimated_depth import DepthModel
+from smolrgpt_jax.data.images import upright_depth
 from smolrgpt_jax.data.records import spread_questions
 from tests.eval.serving.conftest import KEY, NEW_TOKENS, body, serving
 
@@ -207,6 +211,34 @@ def test_bad_requests_get_one_sentence(served, warehouse):
     assert told(get(served, "/v1/chat/completions")) == (405, "there is no GET /v1/chat/completions")
     assert get(served, "/metrics", "wrong").status_code == 401 and get(served, "/health", "wrong").status_code == 200
     assert post(served, json.dumps(good)).status_code == 200
+
+
+def test_depth_is_estimated_once_for_the_questions_about_a_picture(small_engine, warehouse, tiny_depth_model):
+    model, made = DepthModel(str(tiny_depth_model)), []
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 96, 3), np.uint8)
+    Image.fromarray(pixels).save(warehouse / "val/images/000100.png")
+    file = warehouse / "val/depths/000100_depth.png"
+    upright_depth(model.estimate(pixels)).save(file)
+    drawn = body(warehouse)
+    parts = drawn["messages"][0]["content"]
+    estimated = drawn | {"messages": [{"role": "user", "content": [parts[0], parts[2]]}], "depth": "estimate"}
+
+    class Counted:
+        def estimate(self, picture):
+            made.append(picture)
+            return model.estimate(picture)
+
+    def text(served, request):
+        return post(served, json.dumps(request)).json()["choices"][0]["message"]["content"]
+
+    with serving(small_engine, depth_model=Counted()) as served:
+        found = [text(served, estimated), text(served, estimated)]
+        assert len(made) == 1 and found == [text(served, drawn)] * 2
+    Image.new("L", (96, 60), 128).save(file)
+    with serving(small_engine) as served:
+        assert text(served, body(warehouse)) != found[0]
+        sentence = "this server estimates no depth, it runs without --depth_model"
+        assert told(post(served, json.dumps(estimated))) == (400, sentence)
 
 
 def test_a_model_that_fails_is_told_and_goes_on(served, small_engine, direct, monkeypatch):

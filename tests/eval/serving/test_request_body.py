@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,36 @@ def test_depth_is_the_second_picture_or_a_field_and_further_pictures_are_masks(w
         assert np.asarray(found.depth).shape == (60, 96)
         assert [decode(region).tolist() for region in found.question.regions] == [mask.tolist() for mask in BOXED]
     assert read(both[0]).picture == read(both[1]).picture
+
+
+def test_an_estimated_depth_is_no_picture_and_asked_for_where_there_are_regions(warehouse, rgb, depth):
+    masks = [png(255 * mask) for mask in BOXED]
+    found = read(asking(warehouse, rgb, *masks, depth="estimate", regions=None))
+    assert found.depth == "estimate" and len(found.question.regions) == 2
+    boxes = read(asking(warehouse, rgb, depth="estimate"))
+    assert boxes.picture == found.picture != read(asking(warehouse, rgb, depth=depth)).picture
+    plain = read(asking(warehouse, rgb, depth="estimate", regions=None, text="Is it dark?"))
+    assert plain.depth is None and plain.picture == read(asking(warehouse, rgb, regions=None, text="?")).picture
+
+
+def test_boxes_are_tightened_where_that_is_asked_for(warehouse, depth):
+    pytest.importorskip("cv2")
+    pixels = np.full((60, 96, 3), 90, np.uint8)
+    pixels[12:20, 8:15] = pixels[25:38, 42:58] = 220, 60, 50
+    for flags, tight in (((True, True), (True, True)), ((False, True), (False, True)), ((None, True), (False, True))):
+        regions = [{"box": box} if flag is None else {"box": box, "tighten": flag} for box, flag in zip(BOXES, flags)]
+        found = read(asking(warehouse, png(pixels), depth, regions=regions)).question.regions
+        red = pixels[..., 0] == 220
+        for region, mask, tightened in zip(found, BOXED, tight, strict=True):
+            assert np.array_equal(decode(region), red & mask if tightened else mask)
+
+
+def test_without_opencv_a_box_to_be_tightened_is_refused_with_what_to_install(warehouse, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(Refused, match="tightening boxes needs the package cv2: pip install") as refused:
+        read(body(warehouse, regions=[{"box": BOXES[0], "tighten": True}, BOXES[1]]))
+    assert refused.value.status == 400
+    assert len(read(body(warehouse, regions=[{"box": BOXES[0]}, BOXES[1]])).question.regions) == 2
 
 
 def test_the_transparency_of_the_picture_marks_the_only_region(warehouse, depth):
@@ -137,6 +168,9 @@ REFUSED = [
     ({"regions": [*BOXES, [0, 0, 5, 5]]}, "the question holds 2 <mask> but 3 masks"),
     ({"regions": BOXES * 20}, "there are 40 regions, at most 8 are read"),
     ({"regions": [BOXES[0], [9, 9, 5, 5]]}, "box 9,9,5,5 is not x1,y1,x2,y2"),
+    ({"regions": [BOXES[0], {"box": [9, 9, 5, 5]}]}, "box 9,9,5,5 is not x1,y1,x2,y2"),
+    ({"regions": [BOXES[0], {"box": BOXES[1], "tighten": "yes"}]}, "tighten is 'yes', expected true or false"),
+    ({"regions": [BOXES[0], {"box": BOXES[1], "tight": True}]}, r"regions\[1\] has 'tight', expected box and tighten"),
     ({"regions": [BOXES[0], 7]}, "mask 1 is unreadable"),
     ({"regions": [BOXES[0], {"size": [5, 5], "counts": [25]}]}, "mask 1 is 5x5 pixels"),
     ({"regions": [BOXES[0], "http://example.org/m.png"]}, r"regions\[1\] is no data URL"),
