@@ -5,13 +5,16 @@ import json
 import sys
 from collections.abc import Sequence
 
+import numpy as np
 from PIL import Image
 
 from eval.answering.one_picture import answer
 from eval.assist.estimated_depth import DepthModel, model_named
+from eval.assist.segmented import Segmenter, read_clicks
 from eval.assist.tightened import tighten
 from eval.command_line import command_line
 from eval.report.overlay import draw_regions
+from smolrgpt_jax.data.images import picture_size
 from smolrgpt_jax.data.regions import parse_arguments, what_is_asked
 from smolrgpt_jax.data.workings import answer_lines, split_workings
 from smolrgpt_jax.errors import DataError, told
@@ -33,13 +36,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise DataError(f"{args.out}: {suffix} is not the suffix of a picture format that can be written") from None
     if estimator := model_named(args.depth):
         args.depth = args.image  # of which an estimate has the shape
+    if args.tighten and not args.boxes:
+        raise DataError("--tighten makes masks of boxes, give some with --boxes")
+    clicks = read_clicks([click.strip().split(",") for click in args.click], picture_size(args.image))
+    if clicks and (args.boxes or args.masks):
+        raise DataError("--click marks the regions, as --masks and --boxes do: give one of them")
+    if clicks:  # a pixel each, until there are masks
+        args.boxes = [f"{x},{y},{x + 1},{y + 1}" for x, y in np.array(clicks, int).tolist()]
     question, regions = what_is_asked(args)
     if estimator and regions:
         print(f"the depth is an estimate of {estimator}", file=about)
         args.depth = DepthModel(estimator).estimate(args.image)
-    if args.tighten:
-        if not args.boxes:
-            raise DataError("--tighten makes masks of boxes, give some with --boxes")
+    if clicks or args.tighten == "sam":
+        print(f"the masks are those of {args.segmenter}", file=about)
+        regions = Segmenter(args.segmenter).segment(args.image, clicks, () if clicks else regions)
+    elif args.tighten:
         regions = tighten(args.image, regions)
     # Imported late: neither --help nor a mistyped path should wait for JAX.
     from smolrgpt_jax import load

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 
 from eval.assist.estimated_depth import DepthModel
+from eval.assist.segmented import Segmenter
 from eval.command_line import command_line, is_loopback, listen
 from smolrgpt_jax.errors import CheckpointError, RunError, told
 
@@ -36,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if model.tokenizer is None:
         raise CheckpointError(f"{args.checkpoint} brings no tokenizer, answers cannot be read")
     depth_model = DepthModel(args.depth_model) if args.depth_model else None
+    segmenter = Segmenter(args.segmenter) if args.segmenter else None
     listening, address = listen(args.host, args.port)
     sizes = {"question_tokens": args.question_tokens, "regions": args.regions}
     engine = OnlineEngine(model, args.batch_size, answer_tokens=args.max_new_tokens or model.answer_tokens, **sizes)
@@ -44,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     worker = Worker(engine, KeptPictures(args.pictures_mib * 2**20, args.pictures_seconds), args.queue)
     limits = Limits(args.body_mib * 2**20, args.timeout, args.batch_size + args.queue)
     name = args.name or args.checkpoint.resolve().name
-    app = make_app(worker, name, params_fingerprint(model.params), limits, key, depth_model)
+    app = make_app(worker, name, params_fingerprint(model.params), limits, key, depth_model, segmenter)
     Server(app, worker, args.grace).answer(listening, f"model {name!r} at {address}/v1 (stop with Ctrl-C)")
 
 

@@ -28,12 +28,12 @@ def tighten(picture: Source, boxes: Sequence[RLE]) -> tuple[RLE, ...]:
 def least_box(region: RLE) -> RLE:
     """The least box that holds a region; a region without any pixel stays so."""
     mask = decode(region)
-    mask[_between(mask.any(axis=1)), _between(mask.any(axis=0))] = 1
+    mask[extent(mask.any(axis=1)), extent(mask.any(axis=0))] = 1
     return encode(mask)
 
 
-def _between(occupied: np.ndarray) -> slice:
-    """From the first to the last that is occupied, bool[N]."""
+def extent(occupied: np.ndarray) -> slice:
+    """From the first to the last that is occupied, bool[N]; 0 to 0 where none is."""
     places = np.flatnonzero(occupied)
     return slice(places[0], places[-1] + 1) if places.size else slice(0, 0)
 
@@ -42,7 +42,7 @@ def _tighten(cv2: ModuleType, rgb: np.ndarray, region: RLE) -> RLE:
     mask = decode(region)
     if not mask.any():
         return region
-    around = tuple(_with_margin(_between(mask.any(axis=1 - axis)), side) for axis, side in enumerate(mask.shape))
+    around = tuple(_with_margin(extent(mask.any(axis=1 - axis)), side) for axis, side in enumerate(mask.shape))
     crop, box = rgb[around], mask[around]
     scale = min(1, _LONGEST / max(box.shape))
     size = tuple(max(1, round(scale * side)) for side in box.shape[::-1])

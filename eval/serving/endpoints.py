@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect
 
 from eval.answering.one_picture import read_answer
 from eval.assist.estimated_depth import ESTIMATE, DepthModel
+from eval.assist.segmented import Segmenter
 from eval.serving.request_body import ChatRequest, Refused, read_request
 from eval.serving.worker import Busy, Job, Stopping, Worker
 from smolrgpt_jax.data.chat import read_closing
@@ -120,14 +121,16 @@ def make_app(
     limits: Limits,
     key: str | None = None,
     depth_model: DepthModel | None = None,
+    segmenter: Segmenter | None = None,
 ) -> FastAPI:
     """The application over a worker that runs.
 
-    name: of the model; fingerprint: of its parameters; key: that requests have to bring; depth_model: estimates depth that is asked for.
+    name: of the model; fingerprint: of its parameters; key: that requests have to bring; depth_model, segmenter: of requests that ask for
+    estimated depth, or for masks of clicks and boxes.
     """
     app, metrics, created = FastAPI(openapi_url=None), Metrics(worker), int(time.time())
     app.add_middleware(Gate, metrics=metrics, limits=limits, key=key)
-    chat = _Chat(worker, name, fingerprint, limits, metrics, depth_model)
+    chat = _Chat(worker, name, fingerprint, limits, metrics, depth_model, segmenter)
     app.add_api_route(CHAT, chat.answer, methods=["POST"], response_model=None)
     app.add_exception_handler(Refused, lambda _, refused: refusal(refused))
     app.add_exception_handler(ClientDisconnect, lambda *_: Response(status_code=499))
@@ -169,9 +172,11 @@ class _Chat:
         limits: Limits,
         metrics: Metrics,
         depth_model: DepthModel | None,
+        segmenter: Segmenter | None,
     ):
         self._worker, self._name, self._fingerprint = worker, name, fingerprint
-        self._limits, self._metrics, self._depth_model = limits, metrics, depth_model
+        self._limits, self._metrics = limits, metrics
+        self._depth_model, self._segmenter = depth_model, segmenter
         self._reading = asyncio.Semaphore(_READERS)
 
     async def answer(self, request: Request) -> Response:
@@ -225,7 +230,7 @@ class _Chat:
     def _jobs(self, body: bytes, told: asyncio.Queue, loop: asyncio.AbstractEventLoop) -> tuple[ChatRequest, list[Job]]:
         """Reads the request and its pictures; in a thread of its own."""
         engine = self._worker.engine
-        asked = read_request(body, engine.most_regions)
+        asked = read_request(body, engine.most_regions, self._segmenter)
         if asked.model != self._name:
             raise Refused(404, "model_not_found", f"there is no model {asked.model[:80]!r} here, only {self._name!r}")
         longest = asked.max_tokens or engine.answer_tokens

@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image
 
 from eval.assist.estimated_depth import ESTIMATE
+from eval.assist.segmented import Segmenter, read_clicks
 from eval.assist.tightened import tighten
 from eval.serving.worker import PictureKey
 from smolrgpt_jax.data.images import open_picture, picture_size
@@ -80,8 +81,8 @@ class ChatRequest:
     shape: ValueShape | None
 
 
-def read_request(body: bytes, most_regions: int) -> ChatRequest:
-    """Raises Refused for a body that is no request, or asks for what there is not."""
+def read_request(body: bytes, most_regions: int, segmenter: Segmenter | None = None) -> ChatRequest:
+    """Raises Refused for a body that is no request, or asks for what there is not; segmenter: of clicks and boxes."""
     try:
         request = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -104,7 +105,7 @@ def read_request(body: bytes, most_regions: int) -> ChatRequest:
     shape = _value_shape(request.get("response_format"), most_regions)
     try:
         question, picture, depth, key = _question(
-            texts, urls, request.get("depth"), request.get("regions"), most_regions
+            texts, urls, request.get("depth"), request.get("regions"), most_regions, segmenter
         )
     except DataError as error:
         raise _wrong(str(error), "invalid_input") from None
@@ -128,7 +129,12 @@ def read_request(body: bytes, most_regions: int) -> ChatRequest:
 
 
 def _question(
-    texts: Sequence[str], urls: Mapping[str, object], depth: object, regions: object, most_regions: int
+    texts: Sequence[str],
+    urls: Mapping[str, object],
+    depth: object,
+    regions: object,
+    most_regions: int,
+    segmenter: Segmenter | None,
 ) -> tuple[Question, Image.Image, Image.Image | str | None, PictureKey]:
     """Reads what is sent beside the text; raises DataError as the readers of `data` do, ImportError without what tightening needs."""
     sent = {name: _sent(url, name) for name, url in urls.items()}
@@ -147,7 +153,7 @@ def _question(
     if isinstance(given, list) and len(given) > most_regions:
         raise DataError(f"there are {len(given)} regions, at most {most_regions} are read")
     if regions is not None:
-        found = _regions(regions, picture)
+        found = _regions(regions, picture, segmenter)
     elif masks:
         found = read_masks(masks, size, pictures=True)
     else:
@@ -200,28 +206,41 @@ def _messages(messages: object) -> tuple[list[str], dict[str, object]]:
     return texts, urls
 
 
-def _regions(regions: object, picture: Image.Image) -> tuple[RLE, ...]:
-    """Boxes, also as {box, tighten}, masks of every form of COCO, and data URLs of mask pictures."""
+def _regions(regions: object, picture: Image.Image, segmenter: Segmenter | None) -> tuple[RLE, ...]:
+    """Boxes, also as {box, tighten}, clicks as {click}, masks of every form of COCO, and data URLs of mask pictures."""
     if not isinstance(regions, list):
         raise DataError("regions is not a list")
-    size, read, loose = picture_size(picture), [], []
+    size, read = picture_size(picture), []
+    clicks, coloured, segmented = {}, [], []  # their places, of which masks are made at last
     for place, region in enumerate(regions):
         name = f"regions[{place}]"
         if isinstance(region, list) and not any(isinstance(part, list) for part in region):
             read += read_boxes([region], size)
         elif isinstance(region, str):
             read.append(open_picture(io.BytesIO(_sent(region, name)), name))
+        elif isinstance(region, dict) and region.keys() == {"click"}:
+            (clicks[place],) = read_clicks([region["click"]], size)
+            read.append(None)
         elif isinstance(region, dict) and "box" in region:
-            if unknown := region.keys() - {"box", "tighten"}:
+            how, unknown = region.get("tighten", False), region.keys() - {"box", "tighten"}
+            if unknown:
                 raise DataError(f"{name} has {_shown(min(unknown))}, expected box and tighten alone")
+            if type(how) is not bool and how != "sam":
+                raise DataError(f'{name}: tighten is {_shown(how)}, expected true, false or "sam"')
             read += read_boxes([region["box"]], size)
-            loose += [place] * _boolean(region, "tighten")
+            if how:
+                (segmented if how == "sam" else coloured).append(place)
         else:
             read.append(region)
-    if loose:
-        for place, tight in zip(loose, tighten(picture, [read[place] for place in loose])):
-            read[place] = tight
-    return read_masks(read, size, pictures=True)
+    made = {}
+    if coloured:
+        made.update(zip(coloured, tighten(picture, [read[place] for place in coloured])))
+    if clicks or segmented:
+        if segmenter is None:
+            raise _wrong("this server segments nothing, it runs without --segmenter", "unsupported_parameter")
+        found = segmenter.segment(picture, list(clicks.values()), [read[place] for place in segmented])
+        made.update(zip((*clicks, *segmented), found))
+    return read_masks([made.get(place, region) for place, region in enumerate(read)], size, pictures=True)
 
 
 def _sent(url: object, name: str) -> bytes:

@@ -237,3 +237,37 @@ def tiny_depth_model(tmp_path_factory) -> Path:
     size = {"height": 56, "width": 56}
     DPTImageProcessorPil(size=size, keep_aspect_ratio=True, ensure_multiple_of=14).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_segmenter(tmp_path_factory) -> Path:
+    """A folder with a SAM 2 model of random weights, whose masks cover about half of a picture."""
+    torch = pytest.importorskip("torch")
+    from transformers import Sam2Config, Sam2HieraDetConfig, Sam2Model, Sam2VisionConfig
+
+    backbone = Sam2HieraDetConfig(
+        hidden_size=8,
+        image_size=[64, 64],
+        blocks_per_stage=[1, 2, 1, 1],
+        embed_dim_per_stage=[8, 16, 32, 64],
+        num_attention_heads_per_stage=[1, 1, 2, 2],
+        window_size_per_stage=[4, 4, 4, 2],
+        window_positional_embedding_background_size=[4, 4],
+        global_attention_blocks=[2],
+    )
+    sizes = {"backbone_channel_list": [64, 32, 16, 8], "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]]}
+    decoder = {"hidden_size": 32, "mlp_dim": 32, "num_attention_heads": 2, "iou_head_hidden_dim": 32}
+    config = Sam2Config(
+        vision_config=Sam2VisionConfig(backbone_config=backbone, fpn_hidden_size=32, **sizes),
+        prompt_encoder_config={"hidden_size": 32, "image_size": 64, "mask_input_channels": 4},
+        mask_decoder_config=decoder,
+    )
+    folder = tmp_path_factory.mktemp("segmenter") / "model"
+    torch.manual_seed(0)
+    model = Sam2Model(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:  # large, so that masks depend on the picture and on the prompt
+                parameter.copy_(torch.randn_like(parameter) / parameter[0].numel() ** 0.5)
+    model.save_pretrained(folder)
+    return folder

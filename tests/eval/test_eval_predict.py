@@ -205,3 +205,36 @@ def test_boxes_are_tightened_where_that_is_asked_for(warehouse, asked, monkeypat
     assert asked[0]["masks"] == tight
     with pytest.raises(SystemExit, match="--tighten makes masks of boxes, give some with --boxes"):
         main([*files(warehouse), "--masks", str(warehouse / "val.json"), "--record", "000100-count", "--tighten"])
+
+
+def test_clicks_and_boxes_are_segmented_where_that_is_asked_for(warehouse, asked, monkeypatch, box_rle, capsys):
+    masks, given = (box_rle(12, 6, 30, 40), box_rle(61, 21, 80, 50)), []
+
+    class Segmenter:
+        def __init__(self, model):
+            given.append(model)
+
+        def segment(self, picture, clicks, boxes):
+            given.append((clicks, len(boxes)))
+            return masks
+
+    monkeypatch.setattr(command, "Segmenter", Segmenter)
+    clicked = [*files(warehouse), "--click", "15,20", "--click", "70.5,30"]
+    main([*clicked, "--question", FAR])
+    main([*files(warehouse), "--boxes", "10,5,40,50", "60,20,90,55", "--question", FAR, "--tighten", "sam"])
+    main([*clicked, "--question", FAR, "--segmenter", "some/model"])
+    small = "facebook/sam2.1-hiera-tiny"
+    clicks = ([(15, 20), (70.5, 30)], 0)
+    assert given == [small, clicks, small, ([], 2), "some/model", clicks]
+    assert [call["masks"] for call in asked] == [masks] * 3
+    assert "the masks are those of some/model\n" in capsys.readouterr().out
+    for more, sentence in (
+        (["--click", "96,2"], "click 96,2 is not x,y inside the picture of 96x60 pixels"),
+        (["--click", "-3,2"], "click -3,2 is not x,y inside"),
+        (["--click", "5,2"], "2 <mask> but 3 masks"),
+        (["--boxes", "5,5,9,9", "5,5,9,9"], "--click marks the regions, as --masks and --boxes do"),
+        (["--tighten"], "--tighten makes masks of boxes"),
+    ):
+        with pytest.raises(SystemExit, match=sentence):
+            main([*clicked, "--question", FAR, *more])
+    assert len(given) == 6

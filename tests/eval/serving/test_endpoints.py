@@ -16,6 +16,7 @@ from PIL import Image
 
 from eval.answering.served import chat_request
 from eval.assist.estimated_depth import DepthModel
+from eval.assist.segmented import Segmenter
 from smolrgpt_jax.data.images import upright_depth
 from smolrgpt_jax.data.records import spread_questions
 from tests.eval.serving.conftest import KEY, NEW_TOKENS, body, serving
@@ -239,6 +240,19 @@ def test_depth_is_estimated_once_for_the_questions_about_a_picture(small_engine,
         assert text(served, body(warehouse)) != found[0]
         sentence = "this server estimates no depth, it runs without --depth_model"
         assert told(post(served, json.dumps(estimated))) == (400, sentence)
+
+
+def test_a_click_is_answered_as_its_mask_is(small_engine, warehouse, tiny_segmenter):
+    segmenter, clicks = Segmenter(str(tiny_segmenter)), [(10.0, 20.0), (70.0, 40.0)]
+    masks = segmenter.segment(warehouse / "val/images/000100.png", clicks)
+    assert masks[0] != masks[1]
+    drawn = [{"size": [60, 96], "counts": mask.counts.decode()} for mask in masks]
+    with serving(small_engine, segmenter=segmenter) as served:
+        found = [
+            post(served, json.dumps(body(warehouse, regions=regions))).json()["choices"][0]["message"]["content"]
+            for regions in ([{"click": click} for click in clicks], drawn)
+        ]
+    assert found[0] == found[1]
 
 
 def test_a_model_that_fails_is_told_and_goes_on(served, small_engine, direct, monkeypatch):

@@ -90,6 +90,24 @@ def test_boxes_are_tightened_where_that_is_asked_for(warehouse, depth):
             assert np.array_equal(decode(region), red & mask if tightened else mask)
 
 
+def test_clicks_and_boxes_are_segmented_in_one_go_beside_other_regions(warehouse, box_rle):
+    made = [box_rle(1, 1, 9, 9), box_rle(2, 2, 9, 9), box_rle(3, 3, 9, 9)]
+
+    class Segmenter:
+        def segment(self, picture, clicks, boxes):
+            assert picture.size == (96, 60) and clicks == [(8, 12), (50.5, 30)]
+            assert [decode(box).tolist() for box in boxes] == [BOXED[1].tolist()]
+            return tuple(made)
+
+    text = "Which pallet in <mask> <mask> <mask> <mask> is it?"
+    regions = [{"click": [8, 12]}, BOXES[0], {"box": BOXES[1], "tighten": "sam"}, {"click": [50.5, 30]}]
+    request = body(warehouse, regions=regions)
+    request["messages"][0]["content"][2]["text"] = text
+    found = read_request(json.dumps(request).encode(), 8, Segmenter()).question.regions
+    assert (found[0], found[2], found[3]) == (made[0], made[2], made[1])
+    assert decode(found[1]).tolist() == BOXED[0].tolist()
+
+
 def test_without_opencv_a_box_to_be_tightened_is_refused_with_what_to_install(warehouse, monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(Refused, match="tightening boxes needs the package cv2: pip install") as refused:
@@ -169,7 +187,15 @@ REFUSED = [
     ({"regions": BOXES * 20}, "there are 40 regions, at most 8 are read"),
     ({"regions": [BOXES[0], [9, 9, 5, 5]]}, "box 9,9,5,5 is not x1,y1,x2,y2"),
     ({"regions": [BOXES[0], {"box": [9, 9, 5, 5]}]}, "box 9,9,5,5 is not x1,y1,x2,y2"),
-    ({"regions": [BOXES[0], {"box": BOXES[1], "tighten": "yes"}]}, "tighten is 'yes', expected true or false"),
+    ({"regions": [BOXES[0], {"box": BOXES[1], "tighten": "yes"}]}, "tighten is 'yes', expected true, false or \"sam\""),
+    ({"regions": [BOXES[0], {"box": BOXES[1], "tighten": 1}]}, r"regions\[1\]: tighten is 1, expected"),
+    (
+        {"regions": [BOXES[0], {"box": BOXES[1], "tighten": "sam"}]},
+        "this server segments nothing, it runs without --segm",
+    ),
+    ({"regions": [BOXES[0], {"click": [5, 5]}]}, "this server segments nothing, it runs without --segmenter"),
+    ({"regions": [BOXES[0], {"click": [96, 5]}]}, "click 96,5 is not x,y inside the picture of 96x60 pixels"),
+    ({"regions": [BOXES[0], {"click": [5, 5], "label": 1}]}, "mask 1 is unreadable"),
     ({"regions": [BOXES[0], {"box": BOXES[1], "tight": True}]}, r"regions\[1\] has 'tight', expected box and tighten"),
     ({"regions": [BOXES[0], 7]}, "mask 1 is unreadable"),
     ({"regions": [BOXES[0], {"size": [5, 5], "counts": [25]}]}, "mask 1 is 5x5 pixels"),

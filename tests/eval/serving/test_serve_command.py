@@ -33,6 +33,7 @@ from smolrgpt_jax.data.sources.formats import read_warehouse
         (["--checkpoint", "nowhere"], "nowhere: no such checkpoint"),
         (["--checkpoint", "{golden}"], "brings no tokenizer"),
         (["--checkpoint", "{checkpoint}", "--depth_model", "./none"], "depth model './none' cannot be loaded"),
+        (["--checkpoint", "{checkpoint}", "--segmenter", "./none"], "segmenter './none' cannot be loaded"),
         (["--checkpoint", "{checkpoint}", "--port", "{taken}"], "cannot be listened at"),
         (
             ["--checkpoint", "{checkpoint}", "--host", "0.0.0.0"],
