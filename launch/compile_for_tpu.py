@@ -30,6 +30,12 @@ HLO = flags.DEFINE_string("hlo", None, "file for the compiled program's text")
 def run(arguments: list[str]) -> None:
     if len(arguments) > 1:
         raise RunError(f"unknown argument {arguments[1]!r}")
+    if TUNE.value and (lost := [flag.name for flag in (WHAT, HLO, OUT, FIND_BATCH) if flag.present]):
+        raise RunError(
+            f"--tune compiles the train step in its own ways and prints a table, it has no use for --{lost[0]}"
+        )
+    if FIND_BATCH.value and HLO.present:
+        raise RunError("--find_batch compiles several programs, --hlo writes the text of one")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     find_slice(TOPOLOGY.value)
     run, what = CONFIG.value.to_dict(), WHAT.value
@@ -53,6 +59,11 @@ def run(arguments: list[str]) -> None:
     else:
         report = compile_run(run, TOPOLOGY.value, SLICES.value, what, NEW_TOKENS.value, text)
     print(as_text(report))
+    print(
+        "computed in {compute_dtype}, attention {attention}, remat {remat}, strategy {strategy}".format(
+            **report["settings"]
+        )
+    )
     if "largest_rows_per_chip" in report:
         print(f"largest batch found: {report['largest_rows_per_chip']} rows per chip")
     if OUT.value:

@@ -18,6 +18,7 @@ from smolrgpt_jax.chips import check_libtpu, find_slice
 from smolrgpt_jax.config import PRESETS, SmolRGPTConfig
 from smolrgpt_jax.data.rows import RowShape, empty_batch
 from smolrgpt_jax.errors import RunError
+from smolrgpt_jax.files import write_text
 from smolrgpt_jax.flops import row_parts, train_flops
 from smolrgpt_jax.generation.decode import decode_weights, generate
 from smolrgpt_jax.models.smolrgpt import abstract_params
@@ -89,13 +90,15 @@ def compile_run(
     program = make_program(run, mesh, what, new_tokens)
     compiled, seconds = compile_program(program)
     if text_file is not None:
-        text_file.write_text(compiled.as_text())
+        write_text(text_file, compiled.as_text())
+    compute = run_compute(PRESETS[run["model"]["preset"]], run, devices[0].platform, run["data"]["row_tokens"])
+    chosen = {"attention": compute.attention, "remat": compute.remat}  # what "auto" is there
     return {
         "topology": topology,
         "what": what,
         "stage": run["stage"],
         "row_tokens": run["data"]["row_tokens"],
-        "settings": {"strategy": run["strategy"], "accumulation": run["accumulation"], **run["model"]},
+        "settings": {"strategy": run["strategy"], "accumulation": run["accumulation"], **run["model"], **chosen},
         **report_on(program, compiled, mesh, find_slice(topology).chip),
         "compile_seconds": seconds,
     }

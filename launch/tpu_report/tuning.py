@@ -31,7 +31,10 @@ def candidates(run: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def tune(run: Mapping[str, Any], topology: str, slices: int) -> str:
-    """Compiles every candidate, telling each as it comes; returns the table as text, the fastest per row first."""
+    """Compiles every candidate, telling each as it comes; returns the table as text, the fastest per row first.
+
+    Raises RunError where none compiles.
+    """
     found, failed, seen = [], [], set()
     for name, trial in candidates(run):
         try:
@@ -47,5 +50,7 @@ def tune(run: Mapping[str, Any], topology: str, slices: int) -> str:
         seen.add((per_row, memory))
         found.append((per_row, line))
         print(f"  {line}", flush=True)
+    if not found:
+        raise RunError(f"none of {len(failed)} ways compiles; {failed[0]}")
     head = f"{'':20} {'us / row':>8} {'ms':>8} {'M cycles':>8} {'GiB':>6} {'MFU':>6}"
     return "\n".join([head, *(line for _, line in sorted(found)), *failed])

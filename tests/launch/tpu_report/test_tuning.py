@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
 from configs import default
 from launch.tpu_report import tuning
 from launch.tpu_report.compiling import DoesNotFit
+from smolrgpt_jax.errors import RunError
+
+ROOT = Path(__file__).parents[3]
 
 
 def test_the_fastest_per_row_comes_first_and_what_failed_last(monkeypatch, capsys):
@@ -27,3 +36,36 @@ def test_the_fastest_per_row_comes_first_and_what_failed_last(monkeypatch, capsy
     assert lines[-1] == "strategy data: a step of 64 rows needs more memory than a chip has"
     assert "as given" in capsys.readouterr().out
     assert run == default.get_config().to_dict()
+
+
+def test_where_nothing_compiles_that_is_an_error(monkeypatch):
+    def refuse(*_):
+        raise RunError("the mesh does not fit 4 devices")
+
+    monkeypatch.setattr(tuning, "compile_run", refuse)
+    with pytest.raises(RunError, match=r"none of \d+ ways compiles; as given: the mesh does not fit 4 devices"):
+        tuning.tune(default.get_config().to_dict(), "v5e:2x2", 1)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--tune", "--hlo=text.hlo"], "has no use for --hlo"),
+        (["--tune", "--what=decode"], "has no use for --what"),
+        (["--tune", "--out=report.json"], "has no use for --out"),
+        (["--find_batch", "--hlo=text.hlo"], "--find_batch compiles several programs, --hlo writes the text of one"),
+    ],
+)
+def test_options_without_a_use_are_told_before_anything_is_compiled(more, said):
+    command = [
+        sys.executable,
+        "-m",
+        "launch.compile_for_tpu",
+        "--config",
+        "configs/stage3_sft.py",
+        "--topology",
+        "v5e:2x2",
+    ]
+    done = subprocess.run([*command, *more], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and said in done.stderr
+    assert "compiling" not in done.stdout
