@@ -15,7 +15,7 @@ test: $(VENV)/installed-test
 	$(PY) -m pytest -n $(TEST_WORKERS) --dist loadfile -m "not slow"
 
 test-slow: $(VENV)/installed-test $(VENV)/libtpu
-	LIBTPU_FOLDER=$(CURDIR)/$(VENV)/libtpu $(PY) -m pytest -m slow
+	LIBTPU_FOLDER=$(CURDIR)/$(VENV)/libtpu $(PY) -m pytest -n $(TEST_WORKERS) --dist loadfile -m slow
 
 lint: $(VENV)/installed-test
 	$(VENV)/bin/ruff check .

@@ -20,7 +20,7 @@ from tests.test_distributed import free_port
 from tests.training.metrics_file import read_metrics
 
 ROOT = Path(__file__).parents[2]
-KILLS = int(os.environ.get("KILLS", 6))  # 20 and more by hand: they take a quarter of an hour
+KILLS = int(os.environ.get("KILLS", 4))  # 20 and more by hand: they take a quarter of an hour
 STEPS = 10 * KILLS
 pytestmark = pytest.mark.slow
 
