@@ -23,22 +23,36 @@ def read_examples(data: Path, split: str) -> list[Picture]:
 def main(arguments: Sequence[str] | None = None) -> None:
     args = command_line("eval.page", __doc__).parse_args(arguments)
     examples = f", examples of {args.data}" if args.data else ""
-    print(f"serving a page that asks {args.checkpoint}{examples}", flush=True)
+    second = f" and {args.second}" if args.second else ""
+    print(f"serving a page that asks {args.checkpoint}{second}{examples}", flush=True)
     try:
         # Imported late: --help should not wait for it, and it is optional.
         from eval.page.app import serve
+        from eval.page.question_panel import Answerer
     except ModuleNotFoundError as error:
         how = "in the project's root: pip install '.[demo]'"
         raise RunError(f"the page needs NiceGUI ({error.name} is missing), install it {how}") from None
-    examples = read_examples(args.data, args.split) if args.data else []
     from smolrgpt_jax import load
 
-    model = load(args.checkpoint, compute_dtype=args.dtype)
-    if model.tokenizer is None:
-        raise CheckpointError(f"{args.checkpoint} brings no tokenizer, answers cannot be read")
+    examples = read_examples(args.data, args.split) if args.data else []
+    answerers = []
+    for checkpoint in filter(None, (args.checkpoint, args.second)):
+        model = load(checkpoint, compute_dtype=args.dtype)
+        if model.tokenizer is None:
+            raise CheckpointError(f"{checkpoint} brings no tokenizer, answers cannot be read")
+        longest = args.max_new_tokens or model.answer_tokens
+        answerers.append(Answerer(str(checkpoint), checkpoint.resolve().name, model, longest))
+    depth_model = None
+    if args.depth_model is not None:
+        from eval.assist.estimated_depth import DepthModel
+
+        try:
+            depth_model = DepthModel(args.depth_model)
+        except ImportError as error:
+            raise RunError(str(error)) from None
     listening, address = listen(args.host, args.port)
     print(f"page: {address}/ (stop with Ctrl-C)", flush=True)
-    serve(listening, model, str(args.checkpoint), examples, args.max_new_tokens or model.answer_tokens)
+    serve(listening, answerers, examples, depth_model)
 
 
 if __name__ == "__main__":

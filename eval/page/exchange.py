@@ -1,14 +1,20 @@
-"""A question that was asked on the page, with its answer, which grows while it is written."""
+"""A question that was asked on the page, with its answers, which grow while they are written."""
 
 import asyncio
 import re
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from markupsafe import Markup, escape
 from nicegui import run, ui
+from PIL import Image
 
 from eval.answering.one_picture import Answer
+from eval.page.copied import FORMS, File, chat_body
+from eval.page.marking import MarkedPicture, Region
 from eval.report.html import CATEGORY_TITLES, chip
+from smolrgpt_jax.data.masks import RLE
 from smolrgpt_jax.data.records import MASK
 from smolrgpt_jax.data.workings import split_workings
 
@@ -20,20 +26,65 @@ def notice_label() -> ui.label:
     return ui.label().classes("notice").props("role=alert")
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A question as it is asked: its `<mask>` stand for `numbers` of the picture's regions, which are called `labels`."""
+
+    text: str  # as it was written
+    prompt: str  # as the model gets it
+    marked: MarkedPicture
+    depth: Image.Image | None  # as it was then
+    depth_file: File | None
+    regions: tuple[Region, ...]  # all that were marked then
+    numbers: tuple[int, ...]
+    labels: tuple[str, ...]
+
+    @property
+    def masks(self) -> tuple[RLE, ...]:
+        return tuple(self.regions[number].mask for number in self.numbers)
+
+    def named(self) -> list[tuple[int, str]]:
+        """The number, which tells the colour, and the label of each `<mask>`."""
+        return [(number, self.labels[number]) for number in self.numbers]
+
+    def body(self, model: str, max_new_tokens: int) -> dict[str, Any]:
+        """The request to a server that calls the model so."""
+        return chat_body(model, self.marked.file, self.depth_file, self.prompt, self.masks, max_new_tokens)
+
+
 class Exchange:
-    """The question, the regions it names on their colours, and what was answered; `element` holds all of it."""
+    """The question, the regions it mentions on their colours, and what was answered; `element` holds all of it."""
 
-    def __init__(self, question: str, regions: Sequence[tuple[int, str]]):
-        """Builds it inside the present element.
+    def __init__(self, asked: Asked, titles: Sequence[str], copy: Callable[[str], Any], mark_again: Callable[[], None]):
+        """Builds it inside the present element, with a place for each model's answer.
 
-        question: with a `<mask>` for each of its regions; regions: their numbers, which tell their colours, and what they are called.
+        copy: takes a name of `copied.FORMS`; mark_again: called when its regions and its question are wanted back.
         """
-        self._regions = regions
         with ui.element("article").classes("exchange") as self.element:
-            ui.html(_asked(question, regions), sanitize=False).classes("asked")
+            ui.html(_asked(asked), sanitize=False).classes("asked")
+            with ui.element("div").classes("answers"):
+                self.answers = [ShownAnswer(asked, title if len(titles) > 1 else "") for title in titles]
+            with ui.element("div").classes("row copies"):
+                ui.label("Copy as").classes("hint")
+                for form in FORMS:
+                    ui.button(form, on_click=lambda form=form: copy(form)).props("flat no-caps dense")
+                again = ui.button("Mark again", on_click=mark_again).props("flat no-caps dense")
+                again.tooltip("Brings this question and its regions back")
+
+
+class ShownAnswer:
+    """The answer of one model, which grows while it is written."""
+
+    def __init__(self, asked: Asked, title: str):
+        """Builds it inside the present element; title: of the model, empty where there is one alone."""
+        self._regions = asked.named()
+        with ui.element("div") as self._element:
+            if title:
+                ui.label(title).classes("model")
             self._text = ui.html(sanitize=False).classes("text")
             self._doubt = notice_label()
             self._values = ui.html(sanitize=False).classes("values")
+        self._text.set_content(_WAITING.format("waiting"))
 
     async def follow(self, texts: Generator[str, None, Answer], turn: asyncio.Lock) -> Answer | None:
         """Shows the texts as they come and returns the answer that they end with; None if the exchange was removed meanwhile.
@@ -43,10 +94,10 @@ class Exchange:
         self._text.set_content(_WAITING.format("getting ready, or busy" if turn.locked() else "reading the picture"))
         async with turn:
             while isinstance(found := await run.io_bound(_next, texts), str):
-                if self.element.is_deleted:
+                if self._element.is_deleted:
                     return None
                 self._text.set_content(_shown(found, self._regions, ended=False))
-        return None if self.element.is_deleted else found
+        return None if self._element.is_deleted else found
 
     def end(self, found: Answer, truth: str | float | None) -> None:
         """Shows the whole answer and the value read from it; truth: of the data set, if it is known."""
@@ -78,10 +129,10 @@ def _values(found: Answer, truth: str | float | None) -> Markup:
     return Markup("").join(Markup("<div><dt>{}</dt><dd>{}</dd></div>").format(*pair) for pair in pairs.items())
 
 
-def _asked(question: str, regions: Sequence[tuple[int, str]]) -> Markup:
+def _asked(asked: Asked) -> Markup:
     """A question as HTML, its regions on their colours."""
-    first, *rest = map(escape, question.split(MASK))
-    return first + Markup("").join(chip(*region) + part for part, region in zip(rest, regions))
+    first, *rest = map(escape, asked.prompt.split(MASK))
+    return first + Markup("").join(chip(*region) + part for part, region in zip(rest, asked.named()))
 
 
 def _shown(text: str, regions: Sequence[tuple[int, str]], ended: bool = True) -> str:

@@ -14,40 +14,121 @@ function showAnswer() {
   setTimeout(() => document.querySelector(".answer").scrollIntoView({block, behavior: "smooth"}), 100);
 }
 
-// Boxes, by mouse, finger or pen: dragged, or two corners one after the other. They are drawn here, so that they follow the pointer
-// whatever the connection; their corners, in pixels of the picture, go to the server.
-const CLICK = 6;  // pixels of the screen: a shorter drag is a click, which sets the first corner
+// Puts a text on the clipboard; where the connection is not secure browsers know the old way alone.
+async function copyText(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    const field = document.body.appendChild(document.createElement("textarea"));
+    field.value = text;
+    field.select();
+    document.execCommand("copy");
+    field.remove();
+  }
+}
+
+// Boxes and strokes, by mouse, finger, pen or keys: a box is dragged, or two corners are set one after the other. They are drawn here,
+// so that they follow the pointer whatever the connection; their points, in pixels of the picture, go to the server. A click on a
+// region selects it, as the server says.
+const CLICK = 6;  // pixels of the screen: a shorter drag is a click
+const STEP = 10;  // pixels of the picture that an arrow key moves the cross, 1 with Shift
 let first = null;  // the corner that waits for the opposite one
+let stroke = null;  // the points of a stroke so far
+let cross = null;  // where the keys have moved to
+
+const picture = () => document.querySelector(".shown img");
+const mode = () => ["box", "paint", "pick"].find(name => document.querySelector(".shown").classList.contains(name));
 
 function place(event) {
-  const image = document.querySelector(".shown img"), shown = image.getBoundingClientRect();
+  const image = picture(), shown = image.getBoundingClientRect();
   const x = (event.clientX - shown.left) / shown.width, y = (event.clientY - shown.top) / shown.height;
   return {x: x * image.naturalWidth, y: y * image.naturalHeight, left: event.clientX, top: event.clientY};
 }
 
-function drawBox(corner, opposite) {
+function draw(name, kind, values) {
+  const shape = document.createElementNS("http://www.w3.org/2000/svg", kind);
+  Object.entries({...values, class: `drawn ${name}`}).forEach(([key, value]) => shape.setAttribute(key, value));
+  document.querySelector(".shown svg").append(shape);
+}
+
+// Draws what is under way up to a point.
+function follow(to) {
   document.querySelectorAll(".drawn").forEach(old => old.remove());
-  document.body.classList.toggle("cornered", corner !== null);
-  if (corner === null) return;
-  const box = document.createElementNS("http://www.w3.org/2000/svg", "rect");
-  const sides = {x: Math.min(corner.x, opposite.x), y: Math.min(corner.y, opposite.y), width: Math.abs(corner.x - opposite.x), height: Math.abs(corner.y - opposite.y)};
-  Object.entries({...sides, class: "drawn"}).forEach(([name, value]) => box.setAttribute(name, value));
-  document.querySelector(".shown svg").append(box);
+  document.body.classList.toggle("cornered", first !== null);
+  if (first) draw("corners", "rect", {x: Math.min(first.x, to.x), y: Math.min(first.y, to.y), width: Math.abs(first.x - to.x), height: Math.abs(first.y - to.y)});
+  if (stroke) draw("stroke", "polyline", {points: stroke.map(point => `${point.x},${point.y}`).join(" "), "stroke-width": brush()});
+  if (cross) draw("cross", "path", {d: `M${cross.x - 14},${cross.y}h28M${cross.x},${cross.y - 14}v28`});
+}
+
+function brush() {
+  return Number(getComputedStyle(picture()).getPropertyValue("--brush"));
+}
+
+function cancel() {
+  first = stroke = null;
+  follow();
+}
+
+function finish(to) {
+  if (first) emitEvent("box", [first.x, first.y, to.x, to.y]);
+  if (stroke) emitEvent("stroke", {points: stroke.map(point => [point.x, point.y]), width: brush()});
+  cancel();
+}
+
+// A click, or Enter at the cross.
+function spot(at) {
+  emitEvent("spot", [at.x, at.y]);
 }
 
 document.addEventListener("pointerdown", event => {
-  if (!event.target.matches(".shown.box img")) return;
+  if (event.target !== picture() || event.button) return;
+  const at = place(event);
+  cross = null;
   event.target.setPointerCapture(event.pointerId);
-  if (first === null) drawBox(first = place(event), place(event));
-  else finish(place(event));
+  if (first) return finish(at);
+  if (mode() === "box") first = at;
+  if (mode() === "paint") stroke = [at];
+  if (mode() === "pick") spot(at);
+  follow(at);
 });
-document.addEventListener("pointermove", event => first && drawBox(first, place(event)));
+document.addEventListener("pointermove", event => {
+  if (!first && !(stroke && !cross)) return;
+  const at = place(event);
+  stroke?.push(at);
+  follow(at);
+});
 document.addEventListener("pointerup", event => {
-  if (first && Math.max(Math.abs(event.clientX - first.left), Math.abs(event.clientY - first.top)) > CLICK) finish(place(event));
+  const from = first ?? stroke?.[0];
+  if (!from || cross) return;
+  if (Math.max(Math.abs(event.clientX - from.left), Math.abs(event.clientY - from.top)) > CLICK) return finish(place(event));
+  stroke = null;
+  follow(from);
+  spot(from);
 });
-document.addEventListener("keydown", event => event.key === "Escape" && drawBox(first = null));
+document.addEventListener("pointercancel", cancel);
 
-function finish(opposite) {
-  emitEvent("box", [first.x, first.y, opposite.x, opposite.y]);
-  drawBox(first = null);
-}
+document.addEventListener("keydown", event => {
+  if (event.key === "Escape") return cancel();
+  if (!document.activeElement.matches(".shown")) return;
+  const image = picture(), step = event.shiftKey ? 1 : STEP;
+  const [right, down] = {ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step]}[event.key] ?? [0, 0];
+  if (right || down) {
+    const from = cross ?? {x: image.naturalWidth / 2, y: image.naturalHeight / 2};
+    cross = {x: Math.min(Math.max(from.x + right, 0), image.naturalWidth), y: Math.min(Math.max(from.y + down, 0), image.naturalHeight)};
+    stroke?.push(cross);
+    follow(cross);
+  } else if ((event.key === "Enter" || event.key === " ") && cross) {
+    if (first || stroke) return event.preventDefault(), finish(cross);
+    if (mode() === "box") first = cross;
+    if (mode() === "paint") stroke = [cross];
+    if (mode() === "pick") spot(cross);
+    follow(cross);
+  } else if (event.key === "Delete") {
+    emitEvent("delete");
+  } else if (event.key === "z" && (event.ctrlKey || event.metaKey)) {
+    emitEvent("undo");
+  } else {
+    return;
+  }
+  event.preventDefault();
+});

@@ -20,6 +20,8 @@ class RegionChips:
         with ui.element("div").classes("row selected") as self._row:
             self._name = ui.input().props("dense outlined maxlength=40").classes("region-name")
             self._name.on("change", self._rename)
+            delete = ui.button("Delete", icon="delete", on_click=lambda: self._remove(self._marked.selected))
+            delete.props("flat no-caps dense")
 
     def refresh(self, marked: MarkedPicture | None) -> None:
         """Shows the regions as they are now."""

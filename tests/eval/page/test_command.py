@@ -23,12 +23,13 @@ def served(monkeypatch):
 
 def test_it_listens_before_it_says_where(small_checkpoint, warehouse, served, capsys):
     main(["--checkpoint", str(small_checkpoint), "--data", str(warehouse), "--max_new_tokens", "7"])
-    ((listening, model, title, examples, longest),) = served
+    ((listening, (answerer,), examples, depth_model),) = served
     with listening:
         port = listening.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port)):
             assert f"{OFFERED}127.0.0.1:{port}/" in capsys.readouterr().out
-    assert model.tokenizer is not None and title == str(small_checkpoint) and longest == 7
+    assert answerer.model.tokenizer is not None and depth_model is None
+    assert (answerer.title, answerer.name, answerer.max_new_tokens) == (str(small_checkpoint), "small", 7)
     assert len(examples) == 7 and sum(len(picture.questions) for picture in examples) == 28
 
 

@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import asyncio
 import io
+import tempfile
 import threading
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from nicegui.elements.upload_files import create_file_upload
 from PIL import Image
+from starlette.datastructures import UploadFile
 
-from eval.page import picture_panel
+from eval.page import app, picture_panel
 from eval.page.marking import MarkedPicture, Region
 from eval.report.overlay import colour_of
 from smolrgpt_jax.data.masks import decode, encode
@@ -59,7 +62,7 @@ def test_a_point_picks_the_smallest_mask_under_it_and_drops_it_again():
 def test_regions_keep_what_they_are_through_changes():
     marked = picture(200, 100)
     for left in (0, 20, 40):
-        marked.set_regions((*marked.regions, Region(box(left, 10, left + 10, 20))))
+        marked.add(Region(box(left, 10, left + 10, 20)))
     assert marked.selected == 2, "the newest is selected"
     marked.rename(1, "  left\npallet ")
     assert marked.labels() == ["Region 0", "1 left pallet", "Region 2"]
@@ -68,8 +71,62 @@ def test_regions_keep_what_they_are_through_changes():
     assert marked.selected == 0 and marked.labels() == ["0 left pallet", "Region 1"]
     marked.remove(0)
     assert marked.selected is None and len(marked.regions) == 1
-    assert marked.undo() and marked.labels() == ["0 left pallet", "Region 1"]
-    assert [marked.undo() for _ in range(5)] == [True] * 4 + [False] and marked.regions == ()
+    marked.undo()
+    assert marked.labels() == ["0 left pallet", "Region 1"] and marked.changed
+    for _ in range(5):
+        marked.undo()
+    assert marked.regions == () and not marked.changed
+
+
+def test_strokes_go_to_the_selected_region_and_a_point_selects_the_smallest():
+    marked = picture(200, 100)  # shown 3.6 times as large
+    assert marked.paint([(72, 72), (360, 72)], 36)
+    painted = decode(marked.masks[0])
+    rows, columns = np.nonzero(painted)
+    assert abs(rows.min() - 15) <= 1 and abs(rows.max() - 25) <= 1 and abs(columns.min() - 15) <= 1
+    assert abs(columns.max() - 105) <= 1 and painted[20, 20:100].all()
+    assert marked.paint([(72, 288)], 36) and len(marked.regions) == 1 and decode(marked.masks[0])[80, 20]
+    assert marked.add_box((0, 0), (500, 300)) and marked.selected == 1
+    assert marked.select((80, 72)) and marked.selected == 0
+    assert marked.select((10, 10)) and marked.selected == 1
+    assert not marked.select((719, 359)) and marked.selected is None
+    assert not marked.paint([(-300, -300)], 10) and len(marked.regions) == 2
+
+
+def test_boxes_are_tightened_and_other_regions_stay():
+    pytest.importorskip("cv2")
+    pixels = np.full((100, 200, 3), 115, np.uint8)
+    pixels[20:60, 40:100] = 200, 60, 50
+    marked = MarkedPicture(Image.fromarray(pixels))
+    painted = box(30, 10, 110, 70)
+    marked.add(Region(painted))
+    marked.add_box((30 * 3.6, 10 * 3.6), (110 * 3.6, 70 * 3.6))
+    marked.rename(1, "crate")
+    assert marked.tighten() == 1 and marked.masks[0] == painted and marked.labels()[1] == "1 crate"
+    assert np.array_equal(decode(marked.masks[1]), decode(box(40, 20, 100, 60)))
+    assert marked.tighten() == 0, "it is a box no more"
+    marked.undo()
+    assert marked.masks == (painted, painted)
+
+
+def test_the_depth_lies_over_the_picture():
+    marked = picture(720, 360, depth=Image.new("L", (36, 18), 200))
+    assert [int(np.asarray(marked.shown(False, share)).mean()) for share in (0, 0.5, 1)] == [90, 145, 200]
+
+
+def test_what_is_selected_has_a_white_outline():
+    marked = picture(720, 360)
+    marked.add(Region(box(100, 100, 200, 200, 720, 360)))
+    assert (np.asarray(marked.shown(False))[150, 98] == 255).all()
+    marked.selected = None
+    assert (np.asarray(marked.shown(False))[150, 98] == 90).all()
+
+
+def test_uploads_are_never_written_to_disk(monkeypatch, tmp_path):
+    assert app.MOST_UPLOADED >= 2
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    file = asyncio.run(create_file_upload(UploadFile(io.BytesIO(bytes(2**21)), filename="large.png")))
+    assert file.size() == 2**21 and not list(tmp_path.iterdir())
 
 
 def test_candidates_are_outlined_and_regions_tinted():

@@ -1,0 +1,158 @@
+"""The demo page, served by its command in a process of its own, and what a person does and sees there."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from selenium.common.exceptions import StaleElementReferenceException
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.actions.action_builder import ActionBuilder
+from selenium.webdriver.common.actions.pointer_input import PointerInput
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
+
+NEW_TOKENS = 12
+PATIENCE = 120  # seconds; only a hang takes as long
+
+
+@pytest.fixture(scope="session")
+def page_data(tmp_path_factory):
+    """Two scenes of the procedural warehouse."""
+    from smolrgpt_jax.warehouse.parameters import WarehouseConfig
+    from smolrgpt_jax.warehouse.write import make_warehouse
+
+    folder = tmp_path_factory.mktemp("page") / "warehouse"
+    make_warehouse(
+        folder, WarehouseConfig(scenes=1, val_scenes=2, test_scenes=1, seed=3, width=320, height=180), workers=1
+    )
+    return folder
+
+
+@contextlib.contextmanager
+def served_page(folder, *options):
+    """Its address; folder: where the process keeps its temporary files and its log."""
+    log, temporary = folder / "stderr", folder / "temporary"
+    temporary.mkdir()
+    command = [sys.executable, "-m", "eval.page", *map(str, options), "--max_new_tokens", str(NEW_TOKENS)]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "NICEGUI_STORAGE_PATH": str(folder / "storage")}
+    environment["TMPDIR"] = str(temporary)
+    # It would make NiceGUI take itself for part of a test.
+    environment.pop("PYTEST_CURRENT_TEST", None)
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment, cwd=Path(__file__).parents[3]
+        ) as server,
+    ):
+        try:
+            found = next((match for line in server.stdout if (match := re.search(r"http://\S+", line))), None)
+            assert found, log.read_text()
+            yield found.group()
+        finally:
+            server.send_signal(signal.SIGINT)
+            ended = server.wait(PATIENCE)
+    assert ended == 0 and "Traceback" not in log.read_text(), log.read_text()
+
+
+@pytest.fixture(scope="session")
+def page_folder(tmp_path_factory):
+    """Where the page of `address` keeps what it keeps."""
+    return tmp_path_factory.mktemp("served")
+
+
+@pytest.fixture(scope="session")
+def address(small_checkpoint, page_data, page_folder):
+    with served_page(page_folder, "--checkpoint", small_checkpoint, "--data", page_data) as found:
+        yield found
+
+
+@pytest.fixture
+def page(browser, address):
+    browser.get(address)
+    page = Page(browser)
+    page.wait(lambda: page.one(".shown img").get_property("naturalWidth"))
+    return page
+
+
+class Page:
+    """What a person does and sees."""
+
+    def __init__(self, browser):
+        self.browser = browser
+
+    def wait(self, condition):
+        return WebDriverWait(self.browser, PATIENCE, ignored_exceptions=[StaleElementReferenceException]).until(
+            lambda _: condition()
+        )
+
+    def one(self, selector):
+        return self.browser.find_element(By.CSS_SELECTOR, selector)
+
+    def texts(self, selector):
+        return [element.text for element in self.browser.find_elements(By.CSS_SELECTOR, selector)]
+
+    def button(self, label):
+        return self.browser.find_element(By.XPATH, f"//button[contains(., '{label}')]")
+
+    def at(self, x, y):
+        """Moves the mouse to a place of the picture, in shares of its width and height."""
+        image = self.one(".shown img")
+        # Offsets count from the middle of what is visible, which must be all of it.
+        self.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", image)
+        size = image.size
+        offset = (round((x - 0.5) * size["width"]), round((y - 0.5) * size["height"]))
+        return ActionChains(self.browser, duration=50).move_to_element_with_offset(image, *offset)
+
+    def answer(self):
+        """The finished answer."""
+        self.wait(lambda: self.one(".answer .text").is_displayed())
+        self.wait(lambda: not self.browser.find_elements(By.CSS_SELECTOR, ".answer .wait, .answer .cursor"))
+        return self.one(".answer .text").text
+
+    def click(self, selector, number=0):
+        """Clicks on the i-th of such elements, which may be built anew meanwhile."""
+        self.wait(lambda: self.browser.find_elements(By.CSS_SELECTOR, selector)[number].click() or True)
+
+    def write(self, question):
+        self.one(".question textarea").send_keys(Keys.CONTROL, "a", Keys.NULL, question)
+
+    def upload(self, kind, file):
+        self.one(f".upload-{kind} input[type=file]").send_keys(str(file))
+
+    def drawn(self):
+        """The picture that is shown, uint8[H, W, 3]."""
+        source = self.one(".shown img").get_attribute("src")
+        return np.asarray(Image.open(io.BytesIO(base64.b64decode(source.split(",", 1)[1]))), np.int16)
+
+    def shown_regions(self, number):
+        self.wait(lambda: self.texts(".chips .q-chip__content") == [f"Region {i}" for i in range(number)])
+
+    def warning(self):
+        """The sentence that the page says about something that cannot be done."""
+        return self.wait(lambda: "".join(self.texts(".notice")))
+
+    def drag_finger(self, x, y, x2, y2):
+        """Draws with a finger between two places of the picture, in shares of its width and height."""
+        script = "arguments[0].scrollIntoView({block: 'center'}); return Object.values(arguments[0].getBoundingClientRect().toJSON())"
+        left, top, width, height, *_ = self.browser.execute_script(script, self.one(".shown img"))
+        finger = ActionBuilder(self.browser, mouse=PointerInput("touch", "finger"), duration=100)
+        places = [(round(left + share * width), round(top + down * height)) for share, down in ((x, y), (x2, y2))]
+        finger.pointer_action.move_to_location(*places[0]).pointer_down().move_to_location(*places[1]).pointer_up()
+        finger.perform()
+
+
+def printable(text):
+    """The words of a text, without what a browser does not show."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
