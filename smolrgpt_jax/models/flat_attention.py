@@ -1,11 +1,12 @@
 """Attention over flat heads: one Pallas kernel forward, one backward, for rows that fit a TPU's fast memory whole.
 
 Heads of 64 numbers fill half of a TPU's lanes, and moving them apart costs more than attending. So queries, keys and values stay
-as one product leaves them, float[B, S, (H + 2 G) * D]; rotation, scores, mask and softmax happen in fast memory. The backward
-pass computes the softmax again: nothing but the inputs is kept.
+as one product leaves them, float[B, S, (H + 2 G) * D]; rotation, scores, mask and softmax happen in fast memory. A row's queries
+and keys are turned once, on all lanes. The backward pass does this and the softmax again: nothing but the inputs is kept.
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ MASKED = -1e30  # finite, so that a row with nothing to attend to gives no NaN
 BLOCK = 128  # rows of queries at a time; a row's keys are taken whole
 LONGEST = 1024
 HEADS = 64
+LANES = 128  # of a TPU's registers
 FAST_MEMORY = 48 * 2**20  # bytes that a kernel may take of a TPU's fast memory, 64 MiB (v5p) or 128 (v5e, v6e)
 
 Aside = tuple[jax.Array, ...]  # int8 mask, or tables of cosines and sines, or both, or none
@@ -30,6 +32,16 @@ class Heads(NamedTuple):
     queries: int
     groups: int
     dim: int
+
+    @property
+    def turned(self) -> int:
+        """Queries and keys lie first, in so many numbers."""
+        return (self.queries + self.groups) * self.dim
+
+    @property
+    def together(self) -> int:
+        """Numbers that are turned at a time: a head that fills lanes, or two."""
+        return math.lcm(LANES, self.dim)
 
 
 def takes(length: int, head_dims: Sequence[int] = ()) -> bool:
@@ -59,7 +71,8 @@ def flat_aside(mask: jax.Array, angles: tuple[jax.Array, jax.Array]) -> tuple[ja
 
     Made once for all layers, which a compiler left alone does in each of them.
     """
-    cos, sin = (jnp.concatenate([a, a], axis=-1) for a in angles)
+    dim = 2 * angles[0].shape[-1]
+    cos, sin = (jnp.tile(a, 2 * math.lcm(LANES, dim) // dim) for a in angles)
     mask, cos, sin = jax.lax.optimization_barrier((mask.astype(jnp.int8), cos, sin))
     return mask, (cos, sin)
 
@@ -75,7 +88,7 @@ def _kept(qkv: jax.Array, aside: Aside, heads: Heads, interpret: bool) -> tuple[
 
 def _gradients(heads: Heads, interpret: bool, kept: Any, gradient: jax.Array) -> tuple[Any, ...]:
     qkv, aside = kept
-    sums = [pltpu.VMEM((qkv.shape[1], heads.groups * heads.dim), jnp.float32)] * 2
+    sums = [pltpu.VMEM((qkv.shape[1], width), jnp.float32) for width in (_padded(heads), heads.groups * heads.dim)]
     found = _run(_backward, (qkv, gradient), aside, heads, qkv.shape[2], sums, interpret)
     # Neither mask nor positions are learned.
     return found, tuple(
@@ -84,6 +97,11 @@ def _gradients(heads: Heads, interpret: bool, kept: Any, gradient: jax.Array) ->
 
 
 _attend.defvjp(_kept, _gradients)
+
+
+def _padded(heads: Heads) -> int:
+    """The numbers that are turned, and as many more as fill the last ones that are turned together."""
+    return -(-heads.turned // heads.together) * heads.together
 
 
 def _run(
@@ -105,13 +123,15 @@ def _run(
     if masked := len(aside) % 2:
         specs[len(given)] = pl.BlockSpec((1, BLOCK, length), lambda b, i: (b, i, 0))
     result = jax.ShapeDtypeStruct((batch, length, width), given[0].dtype)
+    rotated = len(aside) > 1
+    turned = [pltpu.VMEM((length, _padded(heads)), given[0].dtype)] if rotated else []
     return pl.pallas_call(
-        functools.partial(kernel, heads=heads, masked=bool(masked), rotated=len(aside) > 1),
+        functools.partial(kernel, heads=heads, masked=bool(masked), rotated=rotated),
         grid=(batch, length // BLOCK),
         in_specs=specs,
         out_specs=row(result),
         out_shape=result,
-        scratch_shapes=scratch,
+        scratch_shapes=[*turned, *scratch],
         compiler_params=pltpu.CompilerParams(vmem_limit_bytes=FAST_MEMORY),
         interpret=interpret,
         name=f"flat_attention{kernel.__name__}",
@@ -119,25 +139,23 @@ def _run(
 
 
 def _forward(ref: Any, *rest: Any, heads: Heads, masked: bool, rotated: bool) -> None:
-    *aside, out_ref = rest
-    here, seen, turn = _read(aside, heads.dim, masked, rotated)
+    here, seen, qk, [out_ref] = _read(ref, rest, heads, masked, rotated, 1)
     for head, key, value, _ in _places(heads):
-        weights, total = _softmax(turn(ref[0, here, head], here), turn(ref[0, :, key], slice(None)), seen)
+        weights, total = _softmax(qk[here, head], qk[:, key], seen)
         v = ref[0, :, value]
         out_ref[0, here, head] = (_dot(weights.astype(v.dtype), v, 1, 0) / total).astype(out_ref.dtype)
 
 
 def _backward(ref: Any, out_ref: Any, *rest: Any, heads: Heads, masked: bool, rotated: bool) -> None:
-    *aside, found, dk_sum, dv_sum = rest
-    here, seen, turn = _read(aside, heads.dim, masked, rotated)
+    here, seen, qk, [found, dqk_sum, dv_sum] = _read(ref, rest, heads, masked, rotated, 3)
 
     @pl.when(pl.program_id(1) == 0)
     def _() -> None:
-        dk_sum[...] = jnp.zeros_like(dk_sum)
+        dqk_sum[...] = jnp.zeros_like(dqk_sum)
         dv_sum[...] = jnp.zeros_like(dv_sum)
 
     for head, key, value, group in _places(heads):
-        q, k = turn(ref[0, here, head], here), turn(ref[0, :, key], slice(None))
+        q, k = qk[here, head], qk[:, key]
         v, d_out = ref[0, :, value], out_ref[0, here, head]
         weights, total = _softmax(q, k, seen)
         weights = weights / total
@@ -146,20 +164,24 @@ def _backward(ref: Any, out_ref: Any, *rest: Any, heads: Heads, masked: bool, ro
         if seen is not None:  # of queries that may attend to nothing
             d_scores = jnp.where(seen, d_scores, 0.0)
         d_scores = d_scores.astype(q.dtype)
-        found[0, here, head] = turn(_dot(d_scores, k, 1, 0), here, back=True).astype(found.dtype)
-        dk_sum[:, group] += _dot(d_scores, q, 0, 0)
+        dqk_sum[here, head] = _dot(d_scores, k, 1, 0)
+        dqk_sum[:, key] += _dot(d_scores, q, 0, 0)
         dv_sum[:, group] += _dot(weights.astype(d_out.dtype), d_out, 0, 0)
 
     @pl.when(pl.program_id(1) == pl.num_programs(1) - 1)
     def _() -> None:
-        for group in range(heads.groups):
-            _, key, value, own = _places(heads)[group * heads.queries // heads.groups]
-            found[0, :, key] = turn(dk_sum[:, own], slice(None), back=True).astype(found.dtype)
-            found[0, :, value] = dv_sum[:, own].astype(found.dtype)
+        for start in range(0, heads.turned, heads.together):
+            some = dqk_sum[:, start : start + heads.together]
+            if rotated:
+                cos, sin = (table[0] for table in rest[masked : masked + 2])
+                some = some * cos - _quarter_turn(some * sin, heads.dim)
+            own = min(heads.together, heads.turned - start)
+            found[0, :, start : start + own] = some[:, :own].astype(found.dtype)
+        found[0, :, heads.turned :] = dv_sum[...].astype(found.dtype)
 
 
 def _places(heads: Heads) -> list[tuple[slice, ...]]:
-    """Where every query head, its keys, its values and, in the sums, its group lie."""
+    """Where every query head, its keys, its values and, in the sum of the values' gradients, its group lie."""
     found = []
     for head in range(heads.queries):
         group = head * heads.groups // heads.queries
@@ -168,24 +190,35 @@ def _places(heads: Heads) -> list[tuple[slice, ...]]:
     return found
 
 
-def _read(aside: Sequence[Any], dim: int, masked: bool, rotated: bool) -> tuple[Any, Any, Callable[..., jax.Array]]:
-    """The rows of the block, their mask, and what turns the queries or keys of some rows, or a gradient of them back."""
+def _read(
+    ref: Any, rest: Sequence[Any], heads: Heads, masked: bool, rotated: bool, results: int
+) -> tuple[Any, Any, Any, list[Any]]:
+    """The rows of the block, their mask, the row's queries and keys, turned, and the refs of results and sums.
+
+    rest: mask, tables, results[0], what queries and keys are turned into, results[1:]; the row's first block turns them.
+    """
     here = pl.ds(pl.multiple_of(pl.program_id(1) * BLOCK, BLOCK), BLOCK)
-    seen = aside[0][0].astype(jnp.int32) != 0 if masked else None
-    half = dim // 2
-    row, column = (jax.lax.broadcasted_iota(jnp.int32, (dim, dim), axis) for axis in (0, 1))
-    # x @ swap is (-second half, first half): a product moves lanes where a slice of half a head cannot.
-    swap = jnp.where(row == column - half, 1.0, 0.0) - jnp.where(row == column + half, 1.0, 0.0)
+    seen = rest[0][0].astype(jnp.int32) != 0 if masked else None
+    outs = list(rest[-results - rotated :])
+    if not rotated:
+        return here, seen, ref.at[0], outs
+    turned = outs.pop(1)
 
-    def turn(x: jax.Array, rows: Any, back: bool = False) -> jax.Array:
-        if not rotated:
-            return x
-        cos, sin = (table[0, rows, :] for table in aside[masked:])
-        if back:
-            return x * cos - _dot(x * sin, swap, 1, 0)
-        return (x.astype(jnp.float32) * cos + _dot(x, swap.astype(x.dtype), 1, 0) * sin).astype(x.dtype)
+    @pl.when(pl.program_id(1) == 0)
+    def _() -> None:
+        cos, sin = (table[0] for table in rest[masked : masked + 2])
+        for start in range(0, heads.turned, heads.together):
+            lanes = slice(start, start + heads.together)
+            some = ref[0, :, lanes].astype(jnp.float32)
+            turned[:, lanes] = (some * cos + _quarter_turn(some, heads.dim) * sin).astype(turned.dtype)
 
-    return here, seen, turn
+    return here, seen, turned, outs
+
+
+def _quarter_turn(x: jax.Array, dim: int) -> jax.Array:
+    """(-second half, first half) of every head side by side: float32[S, one or two heads of D]."""
+    first = jax.lax.broadcasted_iota(jnp.int32, x.shape, 1) % dim < dim // 2
+    return jnp.where(first, -pltpu.roll(x, x.shape[1] - dim // 2, 1), pltpu.roll(x, dim // 2, 1))
 
 
 def _softmax(q: jax.Array, k: jax.Array, seen: jax.Array | None) -> tuple[jax.Array, jax.Array]:

@@ -71,6 +71,29 @@ def random(rngs: nnx.Rngs, shape: Shape, stddev: float) -> jax.Array:
     return nnx.initializers.normal(stddev)(rngs.params(), shape, jnp.float32)
 
 
+@jax.custom_vjp
+def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """float[..., I] by float[I, O] -> float[..., O].
+
+    The kernel's gradient is taken as the kernel lies, of inputs and the result's gradient. JAX by itself takes it the other way round,
+    for which XLA on CPUs turns the result's gradient over, the larger of both, number by number.
+    """
+    return x @ kernel
+
+
+def _product_kept(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return x @ kernel, (x, kernel)
+
+
+def _product_gradients(kept: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = kept
+    rows, wanted = x.reshape(-1, x.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
+    return gradient @ kernel.T, jnp.einsum("ri,ro->io", rows, wanted)
+
+
+product.defvjp(_product_kept, _product_gradients)
+
+
 class Dense(nnx.Module):
     """Linear map over the last `len(in_shape)` dimensions: float[..., *in_shape] -> float[..., *out_shape]."""
 
@@ -88,7 +111,7 @@ class Dense(nnx.Module):
 
     def flat(self, x: jax.Array) -> jax.Array:
         """The same with inputs and outputs in one dimension each: float[..., I] -> float[..., O]."""
-        y = x @ self.kernel[...].astype(x.dtype).reshape(x.shape[-1], -1)
+        y = product(x, self.kernel[...].astype(x.dtype).reshape(x.shape[-1], -1))
         return y if self.bias is None else y + self.bias[...].astype(x.dtype).reshape(-1)
 
 

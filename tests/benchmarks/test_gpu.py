@@ -27,6 +27,7 @@ def tiny(monkeypatch):
 ASKED = "--size tiny --rows 1 --scenes 4 --pictures 1 --row_tokens 384 --batch_sizes 2 --dtype float32".split()
 
 
+@pytest.mark.slow
 def test_a_dry_run_measures_every_way_that_a_cpu_has(tiny, tmp_path, capsys):
     out = tmp_path / "table.md"
     gpu.main([*ASKED, "--out", str(out)])

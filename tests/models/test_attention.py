@@ -65,9 +65,9 @@ def visible_pairs(picture_ids: np.ndarray, question_ids: np.ndarray) -> np.ndarr
     return mask
 
 
-def inputs(rows: int, length: int = LENGTH) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def inputs(rows: int, length: int = LENGTH, heads: Heads = FLAT) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
-    shapes = ((rows, length, HEADS, DIM), (rows, length, KV_HEADS, DIM), (rows, length, KV_HEADS, DIM))
+    shapes = [(rows, length, n, heads.dim) for n in (heads.queries, heads.groups, heads.groups)]
     return tuple(rng.normal(size=shape).astype(np.float32) for shape in shapes)
 
 
@@ -135,17 +135,21 @@ def test_without_mask_and_positions_as_the_encoder_attends():
     np.testing.assert_allclose(ours[1], plain_attention(q[1], k[1], v[1], np.ones((LENGTH, LENGTH))), atol=2e-6)
 
 
-@pytest.mark.parametrize("length", [256, 384])
-def test_flat_and_its_gradients_equal_those_of_turning_and_masking(length):
-    q, k, v = inputs(3, length)
+@pytest.mark.parametrize(
+    ("length", "heads"),
+    [(256, FLAT), (384, Heads(2, 1, 64)), (256, Heads(2, 1, 128)), (256, Heads(2, 1, 192))],
+    ids=["pairs of heads", "queries and keys end within a pair", "heads as wide as lanes", "pairs wider than lanes"],
+)
+def test_flat_and_its_gradients_equal_those_of_turning_and_masking(length, heads):
+    q, k, v = inputs(3, length, heads)
     picture_ids, question_ids = packed_rows(length)
     mask = packed_attention_mask(picture_ids, question_ids)
     rng = np.random.default_rng(1)
-    turns = rng.normal(size=(3, length, DIM // 2)).astype(np.float32)
+    turns = rng.normal(size=(3, length, heads.dim // 2)).astype(np.float32)
     angles, weights = (np.cos(turns), np.sin(turns)), rng.normal(size=q.shape).astype(np.float32)
 
     def flat(q, k, v):
-        return attend_flat(joined(q, k, v), FLAT, *flat_aside(mask, angles)).reshape(q.shape)
+        return attend_flat(joined(q, k, v), heads, *flat_aside(mask, angles)).reshape(q.shape)
 
     def plain(q, k, v):
         return attention(rotate(q, angles), rotate(k, angles), v, mask)
@@ -182,7 +186,12 @@ SMALL = SmolRGPTConfig(
 
 @pytest.mark.parametrize(
     ("mesh_shape", "strategy"),
-    [(None, "data"), ({"data": 2, "fsdp": 2}, "zero1"), ({"fsdp": 2, "tensor": 2}, "zero1"), ({"fsdp": 4}, "fsdp")],
+    [
+        pytest.param(None, "data", marks=pytest.mark.slow),
+        pytest.param({"data": 2, "fsdp": 2}, "zero1", marks=pytest.mark.slow),
+        ({"fsdp": 2, "tensor": 2}, "zero1"),
+        pytest.param({"fsdp": 4}, "fsdp", marks=pytest.mark.slow),
+    ],
     ids=str,
 )
 def test_a_training_step_computed_for_a_tpu_gives_the_gradients_of_the_plain_one(mesh_shape, strategy):

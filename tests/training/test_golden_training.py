@@ -40,12 +40,16 @@ def in_torch_names(config, values):
     }
 
 
+def found(golden, name, batch, accumulation=1, compute=Compute()):
+    """Gradients and loss of a stage's trained parameters."""
+    _, trained, frozen = setting(golden, name)
+    config = golden.model.config
+    return jax.jit(lambda t, f, b: gradients(config, t, f, b, accumulation, compute))(trained, frozen, batch)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_first_gradients_equal_pytorch(golden, name):
-    _, trained, frozen = setting(golden, name)
-    grads, _ = jax.jit(lambda t, f, b: gradients(golden.model.config, t, f, b))(
-        trained, frozen, golden.batch(regions=STAGES[name].regions)
-    )
+    grads, _ = found(golden, name, golden.batch(regions=STAGES[name].regions))
     ours, theirs = in_torch_names(golden.model.config, grads), golden.grads(name)
     # The PyTorch release ties the head, so its file lists the one shared gradient.
     assert set(ours) == set(theirs)
@@ -96,27 +100,25 @@ def test_optimizer_state_is_only_for_trained_parameters(golden):
 
 
 def test_logits_of_answers_alone_give_the_same_gradients(golden):
-    _, trained, frozen = setting(golden, "sft")
     batch = golden.batch()
     batch["weights"] = np.linspace(0.5, 2, batch["targets"].size, dtype=np.float32).reshape(batch["targets"].shape)
     most = int((np.asarray(batch["targets"]) >= 0).sum(1).max())
     assert most < batch["targets"].shape[1]
-    whole, loss = gradients(golden.model.config, trained, frozen, batch)
-    few, loss_of_few = gradients(golden.model.config, trained, frozen, batch, compute=Compute(answers=most))
+    whole, loss = found(golden, "sft", batch)
+    few, loss_of_few = found(golden, "sft", batch, compute=Compute(answers=most))
     np.testing.assert_allclose(loss_of_few, loss, rtol=1e-6)
     for name in whole:
         np.testing.assert_allclose(few[name], whole[name], atol=1e-5 * float(np.abs(whole[name]).max()), err_msg=name)
-    wrong, lost = gradients(golden.model.config, trained, frozen, batch, compute=Compute(answers=most - 1))
+    wrong, lost = found(golden, "sft", batch, compute=Compute(answers=most - 1))
     assert np.isnan(lost), "an answer was left out silently"
     # Losses between two reports are not looked at, parameters are.
     assert all(np.isnan(np.asarray(g)).any() for g in wrong.values())
 
 
 def test_accumulation_does_not_change_gradients(golden):
-    _, trained, frozen = setting(golden, "sft")
     batch = golden.batch()
-    whole, loss = gradients(golden.model.config, trained, frozen, batch)
-    parts, loss_of_parts = gradients(golden.model.config, trained, frozen, batch, accumulation=2)
+    whole, loss = found(golden, "sft", batch)
+    parts, loss_of_parts = found(golden, "sft", batch, accumulation=2)
     np.testing.assert_allclose(loss, loss_of_parts, rtol=1e-6)
     for name in whole:
         np.testing.assert_allclose(parts[name], whole[name], atol=1e-5 * float(np.abs(whole[name]).max()), err_msg=name)
@@ -124,11 +126,10 @@ def test_accumulation_does_not_change_gradients(golden):
 
 def test_weights_can_make_every_question_count_alike(golden):
     """One question per row: the mean of PyTorch's losses of the samples."""
-    _, trained, frozen = setting(golden, "sft")
     batch = golden.batch()
     counted = np.asarray(batch["targets"]) >= 0
     batch["weights"] = (counted / counted.sum(1, keepdims=True)).astype(np.float32)
-    _, loss = gradients(golden.model.config, trained, frozen, batch)
+    _, loss = found(golden, "sft", batch)
     np.testing.assert_allclose(loss, np.mean(golden.outputs["loss_per_sample"]), rtol=1e-5)
-    _, halves = gradients(golden.model.config, trained, frozen, batch, 2)
+    _, halves = found(golden, "sft", batch, 2)
     np.testing.assert_allclose(halves, loss, rtol=1e-6)
