@@ -70,7 +70,9 @@ def log_likelihoods(
 
 
 def _said(picture: Picture, answers: Mapping[str, str]) -> Picture:
-    kept = [dataclasses.replace(q, answer=answers[q.id]) for q in picture.questions if q.id in answers]
+    # Without their values, with which the texts of a model that closes its answers would be closed once more.
+    known = (q for q in picture.questions if q.id in answers)
+    kept = [dataclasses.replace(q, answer=answers[q.id], normalized_answer=None) for q in known]
     return dataclasses.replace(picture, questions=tuple(kept))
 
 

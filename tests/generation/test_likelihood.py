@@ -50,6 +50,14 @@ def test_questions_without_regions_or_answers(model, pictures, expected):
     np.testing.assert_allclose([found[name] for name in some], [sums[name] for name in some], rtol=1e-4)
 
 
+def test_an_answer_is_not_closed_with_the_published_value(model, pictures, expected):
+    texts, sums = expected
+    closing = dataclasses.replace(model, tokenizer=model.tokenizer.with_format(closing_answer=True))
+    found = log_likelihoods(closing, pictures[:1], texts)
+    assert all(question.normalized_answer is not None for question in pictures[0].questions)
+    np.testing.assert_allclose(list(found.values()), [sums[name] for name in found], rtol=1e-4)
+
+
 def test_on_several_devices(model, pictures, expected):
     texts, sums = expected
     mesh = sharding.make_mesh(devices=jax.devices()[:4])
