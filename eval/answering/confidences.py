@@ -1,0 +1,51 @@
+"""How sure a checkpoint is of an answer, by the file that `smolrgpt confidence` wrote about it."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from eval.scoring.confidence import Fit, confidence
+from smolrgpt_jax.errors import DataError
+from smolrgpt_jax.files import read_json
+
+if TYPE_CHECKING:
+    from smolrgpt_jax.model import Model
+
+
+@dataclass(frozen=True)
+class Confidences:
+    """The functions of a file, by category; called with a category and the logarithm of an answer's probability."""
+
+    file: Path
+    fingerprint: str  # of the checkpoint that they are of
+    fits: Mapping[str, Fit]
+
+    @classmethod
+    def read(cls, file: str | Path) -> Self:
+        """Raises DataError for a file that `smolrgpt confidence` did not write."""
+        told = read_json(file, dict)
+        fingerprint, fits = told.get("checkpoint_fingerprint"), told.get("fits")
+        if not (isinstance(fingerprint, str) and isinstance(fits, dict) and all(map(_is_fit, fits.values()))):
+            raise DataError(f"{file}: is no file of `smolrgpt confidence`, which has a checkpoint_fingerprint and fits")
+        return cls(Path(file), fingerprint, {name: (float(fit[0]), float(fit[1])) for name, fit in fits.items()})
+
+    def of(self, model: "Model") -> Self:
+        """Itself; raises DataError where it is another model's."""
+        from smolrgpt_jax.checkpoint.fingerprint import params_fingerprint
+
+        if (found := params_fingerprint(model.params)) != self.fingerprint:
+            raise DataError(f"{self.file}: is of a model with the fingerprint {self.fingerprint}, this one has {found}")
+        return self
+
+    def __call__(self, category: str | None, likelihood: float) -> float | None:
+        """The probability that an answer is right, None for a question of no category that the file knows."""
+        return confidence(likelihood, self.fits[category]) if category in self.fits else None
+
+
+def _is_fit(value: object) -> bool:
+    """Whether it is the slope and the offset of a `Fit`."""
+    return (
+        isinstance(value, list) and len(value) == 2 and all(type(x) in (int, float) and math.isfinite(x) for x in value)
+    )
