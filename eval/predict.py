@@ -8,12 +8,14 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from eval.answering.confidences import Confidences
 from eval.answering.one_picture import answer
 from eval.assist.estimated_depth import DepthModel, model_named
 from eval.assist.segmented import Segmenter, read_clicks
 from eval.assist.tightened import tighten
 from eval.command_line import command_line
 from eval.report.overlay import draw_regions
+from eval.scoring.confidence import described, in_words
 from smolrgpt_jax.data.images import picture_size
 from smolrgpt_jax.data.regions import parse_arguments, what_is_asked
 from smolrgpt_jax.data.workings import answer_lines, split_workings
@@ -34,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         except (KeyError, OSError):
             suffix = args.out.suffix or "no suffix"
             raise DataError(f"{args.out}: {suffix} is not the suffix of a picture format that can be written") from None
+    confidence = Confidences.read(args.confidence) if args.confidence else None
     if estimator := model_named(args.depth):
         args.depth = args.image  # of which an estimate has the shape
     if args.tighten and not args.boxes:
@@ -57,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     model = load(args.checkpoint, compute_dtype=args.dtype)
     how = {"depth": args.depth, "masks": regions, "max_new_tokens": args.max_new_tokens}
+    if confidence:
+        how["confidence"] = confidence.of(model)
     found = answer(model, args.image, question, **how)
     if seen := model.tokenizer.format.trained_on:
         print(f"{args.checkpoint}: {seen}", file=about)
@@ -66,12 +71,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.json:
         said = dict(zip(("answer", "workings"), split_workings(found.text)))
         read = {name: getattr(found, name) for name in ("category", "normalized_answer", "cut_off", "notice")}
+        if confidence:
+            word = None if found.confidence is None else in_words(found.confidence)
+            read |= {"confidence": found.confidence, "confidence_word": word}
         print(json.dumps({"question": question, **said, **read}))
         return
     print(f"question: {question}\nanswer: {answer_lines(found.text)}")
     if found.category is not None:
         value = "unreadable" if found.normalized_answer is None else found.normalized_answer
         print(f"{found.category}: {value}")
+    if confidence:
+        print(f"confidence: {'unknown' if found.confidence is None else described(found.confidence)}")
     if found.cut_off:
         print("the answer was cut off at the longest length (--max_new_tokens)")
     if found.notice:

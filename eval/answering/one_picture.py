@@ -1,11 +1,12 @@
 """One question about one picture, from Python; `eval.report.overlay.draw_regions` draws its regions."""
 
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from eval.answering.confidences import Confidences
 from eval.reading.rules import normalized_answer, question_category
 from smolrgpt_jax.data.images import Source, load_depth, load_rgb, picture_size
 from smolrgpt_jax.data.masks import RLE, resample_rle
@@ -33,6 +34,7 @@ class Answer:
       regions: what the question's `<mask>` stand for, in their order.
       cut_off: whether the text did not end within the longest length.
       notice: one sentence where the question is unlike all that the model is known to have been trained on.
+      confidence: the probability that the normalised answer is right, None where that is not known.
     """
 
     text: str
@@ -41,6 +43,7 @@ class Answer:
     regions: tuple[RLE, ...]
     cut_off: bool = False
     notice: str | None = None
+    confidence: float | None = None
 
     @property
     def conclusion(self) -> str:
@@ -57,6 +60,7 @@ def answer(
     masks: MaskLike | Sequence[MaskLike] | None = None,
     boxes: Sequence[Sequence[float]] | None = None,
     max_new_tokens: int | None = None,
+    confidence: Confidences | None = None,
 ) -> Answer:
     """Asks a model one question about one picture; greedy.
 
@@ -68,6 +72,7 @@ def answer(
       masks: the regions, of the upright picture's size; or a single one.
       boxes: the regions as (x1, y1, x2, y2) in pixels of the upright picture, instead of masks.
       max_new_tokens: longest answer, in tokens; None for `Model.answer_tokens`.
+      confidence: `Confidences.read(file).of(model)`, to be told how sure the answer is.
 
     Raises:
       DataError: a file or region cannot be used, or question and regions do not fit together.
@@ -76,10 +81,13 @@ def answer(
     prompt, regions = _prompt(model, image, question, depth, masks, boxes, max_new_tokens)
     ids, tokenizer = model.generate(**prompt)[0], model.tokenizer
     cut_off = bool(model.eos_id not in ids)
-    return read_answer(question, tokenizer.decode(ids), regions, cut_off, tokenizer.format.trained_on)
+    found = read_answer(question, tokenizer.decode(ids), regions, cut_off, tokenizer.format.trained_on)
+    return _with_confidence(found, model, prompt, question, confidence)
 
 
-def stream_answer(model: "Model", image: Source, question: str, **how: Any) -> Generator[str, None, Answer]:
+def stream_answer(
+    model: "Model", image: Source, question: str, confidence: Confidences | None = None, **how: Any
+) -> Generator[str, None, Answer]:
     """As `answer`, whose arguments it takes, yielding the text so far after each token; the last is the answer's text."""
     prompt, regions = _prompt(model, image, question, **how)
     ids, text = [], ""
@@ -90,7 +98,8 @@ def stream_answer(model: "Model", image: Source, question: str, **how: Any) -> G
         yield text.rstrip(_UNFINISHED)
     if text.endswith(_UNFINISHED):
         yield text
-    return read_answer(question, text, regions, model.eos_id not in ids, model.tokenizer.format.trained_on)
+    found = read_answer(question, text, regions, model.eos_id not in ids, model.tokenizer.format.trained_on)
+    return _with_confidence(found, model, prompt, question, confidence)
 
 
 def read_answer(
@@ -109,11 +118,7 @@ def _prompt(
     check_marks(question, regions)
     if regions and depth is None:
         raise DataError("a question about regions needs the depth picture")
-    ids = _prompt_ids(model, question)
-    padding = -ids.size % _TOKENS
-    prompt = {
-        "input_ids": np.pad(ids, (padding, 0), constant_values=model.tokenizer.pad_id)[None],
-        "attention_mask": np.pad(np.ones_like(ids), (padding, 0))[None],
+    prompt = _left_padded(model, _prompt_ids(model, question)) | {
         "images": load_rgb(image, model.config.vision.image_size)[None],
         "max_new_tokens": model.answer_tokens if max_new_tokens is None else max_new_tokens,
     }
@@ -126,6 +131,32 @@ def _prompt(
         prompt["depths"] = load_depth(depth, model.config.vision.image_size, beside=image)[None]
         prompt["masks"] = [np.stack(sampled, axis=-1)]
     return prompt, regions
+
+
+def _left_padded(model: "Model", ids: np.ndarray) -> dict[str, Any]:
+    padding = -ids.size % _TOKENS
+    return {
+        "input_ids": np.pad(ids, (padding, 0), constant_values=model.tokenizer.pad_id)[None],
+        "attention_mask": np.pad(np.ones_like(ids), (padding, 0))[None],
+    }
+
+
+def _with_confidence(
+    found: Answer, model: "Model", prompt: Mapping[str, Any], question: str, confidence: Confidences | None
+) -> Answer:
+    """The answer with its confidence; prompt: of `_prompt`."""
+    if confidence is None or found.normalized_answer is None or found.category not in confidence.fits:
+        return found
+    # The whole conversation, as `likelihood.log_likelihoods` has it, whose numbers the confidences are fitted to.
+    ids, begin = model.tokenizer.question(question, found.text)
+    said = ids[begin:]
+    whole = _left_padded(model, np.concatenate([model.tokenizer.prefix(model.config.image_tokens), ids]))
+    pictures = {name: prompt[name] for name in ("images", "depths", "masks") if name in prompt}
+    logits = model.forward(**whole, **pictures)["logits"][0, -1 - said.size : -1]
+    most = logits.max(axis=-1, keepdims=True)
+    likely = logits - most - np.log(np.exp(logits - most).sum(axis=-1, keepdims=True))
+    likelihood = float(likely[np.arange(said.size), said].sum())
+    return replace(found, confidence=confidence(found.category, likelihood))
 
 
 def _prompt_ids(model: "Model", question: str) -> np.ndarray:

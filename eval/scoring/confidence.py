@@ -50,6 +50,11 @@ def in_words(value: float) -> str:
     return next(word for least, word in WORDS if value >= least)
 
 
+def described(value: float) -> str:
+    """The number and its word, as "0.93, sure"."""
+    return f"{value:.2f}, {in_words(round(value, 2))}"
+
+
 def reliability(confidences: Sequence[float], rights: Sequence[bool]) -> dict[str, Any]:
     """Whether answers are right as often as they say, of at least one.
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import struct
 import zlib
@@ -14,8 +15,10 @@ import smolrgpt_jax
 from eval.answering.one_picture import read_answer
 from eval.predict import main
 from eval.report.overlay import colour_of
+from smolrgpt_jax.checkpoint.fingerprint import params_fingerprint
 from smolrgpt_jax.data.masks import decode
 from smolrgpt_jax.data.trained_on import TrainedOn
+from tests.eval.conftest import FakeModel
 
 FAR = "How far is the pallet <mask> from the pallet <mask>?"
 
@@ -25,13 +28,16 @@ def asked(monkeypatch):
     """Replaces the model by one that records what it is asked."""
     calls = []
     seen = TrainedOn("sim", "pallet", "far from how pallet the", 1.0)
-    model = SimpleNamespace(tokenizer=SimpleNamespace(format=SimpleNamespace(trained_on=seen)))
+    tokenizer = SimpleNamespace(format=SimpleNamespace(trained_on=seen))
+    model = SimpleNamespace(tokenizer=tokenizer, params=FakeModel.params)
     monkeypatch.setitem(smolrgpt_jax.__dict__, "load", lambda path, **_: model)
 
     def answer(model, image, question, **how):
         calls.append({"image": image, "question": question, **how})
         text = "0 stands 9 ahead 4 left. The pallet [Region 0] is 2.50 meters away from the pallet [Region 1]."
-        return read_answer(question, text, how["masks"], trained_on=seen)
+        found = read_answer(question, text, how["masks"], trained_on=seen)
+        sure = how.get("confidence")
+        return dataclasses.replace(found, confidence=sure and sure(found.category, -0.5))
 
     monkeypatch.setattr(command, "answer", answer)
     return calls
@@ -82,6 +88,35 @@ def test_json_has_conclusion_and_workings_apart(warehouse, asked, capsys):
     assert printed.pop("notice") == "the recorded training of this model never says car: its answer is a guess"
     expected = {"question": "How far is the car?", "workings": "0 stands 9 ahead 4 left."}
     assert printed == expected | {"category": "distance", "normalized_answer": 2.5}
+
+
+def sure_file(folder, **changes):
+    fingerprint = params_fingerprint(FakeModel.params)
+    whole = {"checkpoint_fingerprint": fingerprint, "fits": {"distance": [0.8, 3.0]}} | changes
+    (folder / "sure.json").write_text(json.dumps(whole), encoding="utf-8")
+    return ["--confidence", str(folder / "sure.json")]
+
+
+def test_how_sure_the_answer_is_stands_below_it(warehouse, tmp_path, asked, capsys):
+    plain = [*files(warehouse)[:4], "--question", "How far is the car?"]
+    main([*plain, *sure_file(tmp_path)])
+    assert "\ndistance: 2.5\nconfidence: 0.93, sure\n" in capsys.readouterr().out
+    main([*plain, *sure_file(tmp_path), "--json"])
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["confidence"] == pytest.approx(0.931, abs=1e-3) and printed["confidence_word"] == "sure"
+    main([*files(warehouse)[:4], "--question", "What is this?", *sure_file(tmp_path)])
+    assert "\nconfidence: unknown\n" in capsys.readouterr().out
+    main(plain)
+    assert "confidence" not in capsys.readouterr().out
+
+
+def test_the_confidence_of_another_model_is_refused(warehouse, tmp_path, asked):
+    plain = [*files(warehouse)[:4], "--question", "How far is the car?"]
+    with pytest.raises(SystemExit, match="sure.json: is of a model with the fingerprint f1, this one has"):
+        main([*plain, *sure_file(tmp_path, checkpoint_fingerprint="f1")])
+    with pytest.raises(SystemExit, match="sure.json: is no file of `smolrgpt confidence`"):
+        main([*plain, *sure_file(tmp_path, fits=None)])
+    assert not asked
 
 
 def test_a_record_brings_its_masks_and_question(warehouse, asked):

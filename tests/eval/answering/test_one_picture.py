@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from eval.answering.confidences import Confidences
 from eval.answering.one_picture import answer, read_answer, stream_answer
 from smolrgpt_jax import load
 from smolrgpt_jax.data.masks import box_mask, decode, encode, resample
@@ -17,6 +18,7 @@ from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.errors import CheckpointError, DataError
 from smolrgpt_jax.generation.answers import generate_answers
 from smolrgpt_jax.generation.engine import AnswerOptions
+from smolrgpt_jax.generation.likelihood import log_likelihoods
 
 FAR = "How far is the pallet <mask> from the pallet <mask>?"
 # The same everywhere: a program is compiled for each longest answer.
@@ -81,6 +83,39 @@ def test_a_stream_ends_with_the_answer(model, files, longest, cut_off):
             next(texts)
     assert end.value.value == answer(model, files[0], FAR, **call)
     assert end.value.value.cut_off is cut_off
+
+
+class Likelihoods(Confidences):
+    """Tells what it is called with."""
+
+    def __call__(self, category, likelihood):
+        return likelihood
+
+
+def test_the_confidence_is_of_the_likelihood_that_it_was_fitted_to(model, warehouse, files, monkeypatch):
+    picture = read_warehouse(warehouse, "val")[0]
+    question = picture.questions[3]
+    text = "The pallet [Region 0] is 2.50 meters away from the pallet [Region 1]."
+    monkeypatch.setattr(type(model.tokenizer), "decode", lambda self, ids: text)
+    expected = log_likelihoods(model, [dataclasses.replace(picture, questions=(question,))], {question.id: text})
+    call = {"depth": files[1], "masks": question.regions, "max_new_tokens": NEW_TOKENS}
+    sure = Likelihoods(files[0], "f1", {"distance": (1.0, 0.0)})
+    found = answer(model, files[0], question.prompt, **call, confidence=sure)
+    assert found.confidence == pytest.approx(expected[question.id], rel=1e-4)
+    texts = stream_answer(model, files[0], question.prompt, **call, confidence=sure)
+    with pytest.raises(StopIteration) as end:
+        while True:
+            next(texts)
+    assert end.value.value == found
+    assert answer(model, files[0], question.prompt, **call).confidence is None
+    unknown = dataclasses.replace(sure, fits={"count": (1.0, 0.0)})
+    assert answer(model, files[0], question.prompt, **call, confidence=unknown).confidence is None
+
+
+def test_an_answer_that_cannot_be_read_has_no_confidence(model, files):
+    call = {"depth": files[1], "boxes": BOXES, "max_new_tokens": NEW_TOKENS}
+    found = answer(model, files[0], FAR, **call, confidence=Likelihoods(files[0], "f1", {"distance": (1.0, 0.0)}))
+    assert found.category == "distance" and found.normalized_answer is None and found.confidence is None
 
 
 def test_every_way_to_give_picture_and_regions_is_the_same(model, files, tmp_path):

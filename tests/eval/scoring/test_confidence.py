@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from eval.scoring.confidence import confidence, fit_confidence, in_words, reliability, table_of
+from eval.scoring.confidence import (
+    confidence,
+    described,
+    fit_confidence,
+    in_words,
+    reliability,
+    table_of,
+)
 
 
 def drawn(slope, offset, count, seed=0):
@@ -58,3 +65,8 @@ def test_no_answer_is_surer_for_being_less_likely():
 @pytest.mark.parametrize(("value", "word"), [(0.95, "sure"), (0.9, "sure"), (0.7, "fairly sure"), (0.1, "guessing")])
 def test_words(value, word):
     assert in_words(value) == word
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.934, "0.93, sure"), (0.8999, "0.90, sure"), (0.5, "0.50, unsure")])
+def test_number_and_word(value, text):
+    assert described(value) == text
