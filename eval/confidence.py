@@ -9,14 +9,12 @@ from eval.answering import asking
 from eval.answering.warehouse import list_answers
 from eval.command_line import command_line
 from eval.reading.methods import RULES, read_values
-from eval.scoring.confidence import confidence, fit_confidence, reliability, table_of
+from eval.scoring.confidence import confidence, fit_confidence, reliabilities, table_of
 from eval.scoring.official import is_right
 from smolrgpt_jax.data.records import BadRecords, describe, spread_questions
 from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.errors import DataError, told
 from smolrgpt_jax.files import write_json
-
-ALL = "all questions"
 
 
 def answered(model: Any, data: Path, split: str, annotations: str, limit: int | None, batch_size: int) -> list[dict]:
@@ -57,17 +55,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = command_line("eval.confidence", __doc__).parse_args(arguments)
     model = asking.load_model(args.checkpoint)
     files = {args.fit: f"{args.fit}.json"} | {args.split: args.annotations or f"{args.split}.json"}
-    known, tried = (
-        groups(answered(model, args.data, split, files[split], args.limit, args.batch_size))
-        for split in (args.fit, args.split)
+    fitted, tried = (
+        answered(model, args.data, split, files[split], args.limit, args.batch_size) for split in (args.fit, args.split)
     )
-    if lost := sorted(tried.keys() - known.keys()):
+    known = groups(fitted)
+    if lost := sorted({item["category"] for item in tried} - known.keys()):
         raise DataError(f"{args.data / args.fit}.json has no question of {', '.join(lost)}, nothing to fit on")
     fits = {name: fit_confidence(*found) for name, found in known.items()}
-    sure = {name: [confidence(x, fits[name]) for x in found[0]] for name, found in tried.items()}
-    scores = {name: reliability(sure[name], found[1]) for name, found in tried.items()}
-    every = [value for name in tried for value in sure[name]], [right for found in tried.values() for right in found[1]]
-    scores[ALL] = reliability(*every)
+    sure = [item | {"confidence": confidence(item["likelihood"], fits[item["category"]])} for item in tried]
+    scores = reliabilities(sure)
     from smolrgpt_jax.checkpoint.fingerprint import params_fingerprint
 
     about = {"checkpoint_fingerprint": params_fingerprint(model.params), "fitted_on": args.fit, "tried_on": args.split}

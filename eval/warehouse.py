@@ -2,11 +2,14 @@
 
 import argparse
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from eval.answering import asking
 from eval.answering.answerers import check_answerer, elsewhere, is_elsewhere
+from eval.answering.confidences import Confidences
 from eval.answering.vote import Ballots, further_answers, with_further
 from eval.answering.warehouse import evaluate
 from eval.command_line import command_line
@@ -20,6 +23,9 @@ from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.errors import DataError, told
 from smolrgpt_jax.files import as_path, read_json
 
+if TYPE_CHECKING:
+    from smolrgpt_jax.model import Model
+
 
 def _named_file(text: str) -> tuple[str, Path]:
     name, mark, file = text.partition("=")
@@ -28,11 +34,10 @@ def _named_file(text: str) -> tuple[str, Path]:
     return name, as_path(file)
 
 
-def _loaded(
-    args: argparse.Namespace, records: list, ballots: Ballots | None, bad: BadRecords, details: dict
+def _here(
+    model: "Model", args: argparse.Namespace, records: list, ballots: Ballots | None, bad: BadRecords, details: dict
 ) -> tuple[asking.Answerer, dict]:
     """What the checkpoint answers, and what the report says of it."""
-    model = asking.load_model(args.checkpoint, args.dtype)
     from smolrgpt_jax.generation.engine import AnswerOptions
 
     longest = args.max_new_tokens or model.answer_tokens
@@ -64,8 +69,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.set_defaults(**{f"vote_{field.name}": field.default for field in dataclasses.fields(Ballots)})
     args = parser.parse_args(arguments)
     asked_model = check_answerer(parser, args)
-    if is_elsewhere(args) and (args.preprocessing != "training" or {"closing", "vote"} & set(args.answers)):
+    special = args.preprocessing != "training" or {"closing", "vote"} & set(args.answers)
+    if is_elsewhere(args) and special:
         raise DataError("a server answers questions as they stand: no submission preprocessing, closing or vote")
+    if args.confidence and (is_elsewhere(args) or special):
+        kind = "no server, submission preprocessing, closing or vote"
+        raise DataError(f"--confidence is fitted to the texts of a --checkpoint as they stand: {kind}")
+    confidences = Confidences.read(args.confidence) if args.confidence else None
     distributed.start()
     annotations = args.annotations or f"{args.split}.json"
     file = args.data / annotations
@@ -89,12 +99,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with distributed.end_on_error():
         details = {"data": file, "answers_read_by": ", ".join(methods)}
         details |= {} if ballots is None else {"vote": str(ballots)}
+        sure = None
         if is_elsewhere(args):
             ask, info = elsewhere(args, "eval.warehouse", bad, **details)
         else:
             details["preprocessing"] = args.preprocessing
-            ask, info = _loaded(args, records, ballots, bad, details)
-        reported = {"blind": blind, "loss_curves": dict(args.loss_curves), "run_info": info}
+            model = asking.load_model(args.checkpoint, args.dtype)
+            if confidences:
+                sure = functools.partial(confidences.of(model).added, model, pictures, bad=bad)
+                details["confidence"] = args.confidence
+            ask, info = _here(model, args, records, ballots, bad, details)
+        reported = {"blind": blind, "loss_curves": dict(args.loss_curves), "run_info": info, "sure": sure}
         listed = records if args.limit is None else None
         metrics = evaluate(pictures, ask, args.out, methods=methods, records=listed, **reported)
         asking.remove_journal(args.out)

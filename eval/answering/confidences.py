@@ -1,12 +1,14 @@
 """How sure a checkpoint is of an answer, by the file that `smolrgpt confidence` wrote about it."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from eval.reading.rules import question_category
 from eval.scoring.confidence import Fit, confidence
+from smolrgpt_jax.data.records import BadRecords, Picture
 from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.files import read_json
 
@@ -42,6 +44,21 @@ class Confidences:
     def __call__(self, category: str | None, likelihood: float) -> float | None:
         """The probability that an answer is right, None for a question of no category that the file knows."""
         return confidence(likelihood, self.fits[category]) if category in self.fits else None
+
+    def added(
+        self, model: "Model", pictures: Sequence[Picture], items: Sequence[Mapping], bad: BadRecords
+    ) -> list[dict]:
+        """Predictions with "confidence", None where there is no value that could be right; pictures: those they are about."""
+        from smolrgpt_jax.generation.likelihood import log_likelihoods
+
+        read = {item["id"]: item["answer"] for item in items if item["normalized_answer"] is not None}
+        likely = log_likelihoods(model, pictures, read, on_bad_record=bad)
+
+        def sure(item: Mapping) -> float | None:
+            category = item["category"] or question_category(item["question"])
+            return self(category, likely[item["id"]]) if item["id"] in likely else None
+
+        return [{**item, "confidence": sure(item)} for item in items]
 
 
 def _is_fit(value: object) -> bool:

@@ -4,7 +4,7 @@ A submission has to hold the ids of questions that could not be asked, and the o
 passed over them would be another number. So they are answered with nothing, which is wrong.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -39,6 +39,7 @@ def evaluate(
     blind: BlindBaseline | None = None,
     loss_curves: Mapping[str, str | Path] | None = None,
     run_info: Mapping[str, Any] | None = None,
+    sure: Callable[[Sequence[dict]], list[dict]] | None = None,
 ) -> dict | None:
     """Answers, scores and writes the files that the help of `eval.warehouse` names; returns the metrics.
 
@@ -53,6 +54,7 @@ def evaluate(
       records: of the annotation file: all their ids are in the submission, and those with a published answer that could not
         be read count as wrong. None for those of the pictures.
       blind, loss_curves, run_info: see `compute_metrics` and `eval.report.html.write_report`.
+      sure: adds "confidence" to predictions, see `eval.answering.confidences`.
 
     Raises:
       DataError: only some questions have a published answer (nothing was asked then), or a method fails; then `out`
@@ -73,6 +75,7 @@ def evaluate(
         if isinstance(error, ValueError):
             raise DataError(f"{error}; the answers are in {out}/answers.json, which eval.normalize reads") from error
         raise
+    predictions = predictions if sure is None else sure(predictions)
     metrics = compute_metrics(predictions, blind, methods)
     if metrics is not None and run_info and FINGERPRINT in run_info:
         metrics["checkpoint_fingerprint"] = run_info[FINGERPRINT]

@@ -119,6 +119,20 @@ def error_bars(bins: Sequence[Mapping]) -> dict | None:
     return {"bars": bars, "limit": limit, "ticks": _ticks(0, limit)}
 
 
+def reliability_plot(found: Mapping) -> dict:
+    """How often answers are right against their confidence, in percent, from `eval.scoring.confidence.reliability`.
+
+    Each bin gets "low" and "high", Wilson's 95 % interval of its accuracy.
+    """
+    bins = []
+    for part in found["bins"]:
+        n, share, z = part["questions"], part["accuracy"] / 100, 1.96
+        middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+        reach = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+        bins.append({**part, "low": 100 * (middle - reach), "high": 100 * (middle + reach)})
+    return {"bins": bins, "ticks": (0, 25, 50, 75, 100)}
+
+
 def calibration_plot(name: str, unit: str, found: Mapping) -> dict:
     """Mean answer and its quartiles against the truth, from `eval.scoring.breakdown.calibration`."""
     limit = max(1.0, 1.05 * max(max(group["truth"], group["upper"], group["answer"]) for group in found["groups"]))

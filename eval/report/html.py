@@ -13,9 +13,11 @@ import jinja2
 from markupsafe import Markup, escape
 
 from eval.reading.ballots import ballots_of, describe_ballots, elected
-from eval.report.charts import calibration_plot, confusion, curve, error_bars, mcq_bars, scatter
+from eval.report.charts import calibration_plot, confusion, curve, error_bars, mcq_bars, reliability_plot, scatter
 from eval.report.overlay import colour_of, draw_question, jpeg_data_uri
 from eval.scoring.blind import template
+from eval.scoring.confidence import ALL as EVERY
+from eval.scoring.confidence import described
 from eval.scoring.official import is_right
 from eval.scoring.standings import ALL, describe_sets
 from smolrgpt_jax.data.records import MASK, WAREHOUSE_CATEGORIES, Picture, Question
@@ -27,7 +29,7 @@ _GALLERY_WIDTH = 560
 
 # What metrics may lack.
 _OPTIONAL = {
-    **dict.fromkeys(("S1", "blind_S1", "bootstrap", "readability", "agreement", *WAREHOUSE_CATEGORIES)),
+    **dict.fromkeys(("S1", "blind_S1", "bootstrap", "readability", "agreement", "confidence", *WAREHOUSE_CATEGORIES)),
     **dict.fromkeys(("unreadable", "cut_off", "left_out"), 0),
     **dict.fromkeys(("intervals", "blind", "calibration", "official"), {}),
     **dict.fromkeys(("distance_errors", "templates"), ()),
@@ -67,6 +69,7 @@ def write_report(
         bars=mcq_bars(groups["mcq"], pictures),
         scatter=scatter(groups["distance"]),
         errors=error_bars(metrics["distance_errors"]),
+        reliability=metrics["confidence"] and reliability_plot(metrics["confidence"][EVERY]),
         calibrations=[calibration_plot(n, unit, calibration[n]) for n, unit in units.items() if calibration.get(n)],
         curves=list(filter(None, (curve(name, Path(file)) for name, file in (loss_curves or {}).items()))),
         gallery=gallery(groups, pictures),
@@ -98,6 +101,7 @@ def _environment() -> jinja2.Environment:
     for name, form in (("percent", "{:.1f}"), ("interval", "{0[0]:.1f} to {0[1]:.1f}"), ("hundredths", "{:.2f}")):
         environment.filters[name] = lambda value, form=form: "\u2013" if value is None else form.format(value)
     environment.filters["split_workings"] = split_workings
+    environment.filters["described"] = described
     environment.filters["json"] = functools.partial(json.dumps, indent=2, default=str)
     return environment
 

@@ -4,14 +4,18 @@ An answer's confidence is the probability that it is right: a logistic function 
 to held-out questions of its category (Platt, Probabilistic Outputs for Support Vector Machines, 1999).
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from eval.scoring.official import is_right
+
 LEAST = -30.0  # what less likely answers count as
 BINS = 10  # of equally many answers
 COVERAGES = (0.5, 0.8, 0.9, 1.0)
+ALL = "all questions"
 WORDS = ((0.9, "sure"), (0.7, "fairly sure"), (0.5, "unsure"), (0.0, "guessing"))
 _ROUNDS = 50
 
@@ -73,6 +77,21 @@ def reliability(confidences: Sequence[float], rights: Sequence[bool]) -> dict[st
     error = sum(found["questions"] * abs(found["confidence"] - found["accuracy"]) for found in bins) / len(sure)
     coverage = {f"{share:.0%}": 100 * float(right[: max(1, round(share * len(right)))].mean()) for share in COVERAGES}
     return {"error": error, "bins": bins, "coverage": coverage}
+
+
+def reliabilities(items: Sequence[Mapping]) -> dict[str, dict[str, Any]]:
+    """`reliability` of each category of predictions with "confidence", and of all of them.
+
+    None counts as 0: an answer that cannot be read, or was never given, is not right.
+    """
+    groups: dict[str, list[Mapping]] = defaultdict(list)
+    for item in items:
+        groups[item["category"]].append(item)
+    groups[ALL] = list(items)
+    return {
+        name: reliability([item["confidence"] or 0.0 for item in found], list(map(is_right, found)))
+        for name, found in groups.items()
+    }
 
 
 def table_of(scored: Mapping[str, Mapping[str, Any]]) -> str:

@@ -11,6 +11,7 @@ from eval.reading.rules import Answer
 from eval.scoring.agreement import agreement, describe_agreement
 from eval.scoring.blind import BlindBaseline
 from eval.scoring.breakdown import describe_details
+from eval.scoring.confidence import ALL, reliabilities
 from eval.scoring.intervals import cell, describe_interval
 from eval.scoring.official import score
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, Question, normalize_answer, record_id
@@ -167,8 +168,9 @@ def compute_metrics(
       S1, left_right, count, mcq, distance in percent (None for a category without questions), questions, unreadable,
       left_out (those of them that could not be asked), cut_off (answers that the longest length cut), read_by (the
       methods), blind_S1 and blind {category: percent}, official {official name: number}, the parts of
-      `describe_details`, with several methods agreement, see `eval.scoring.agreement.agreement`, and tokens, see
-      `token_sums`, where a server told them.
+      `describe_details`, with several methods agreement, see `eval.scoring.agreement.agreement`, of predictions with
+      confidences confidence, see `eval.scoring.confidence.reliabilities`, and tokens, see `token_sums`, where a server told
+      them.
     """
     if all(item["truth"] is None for item in predictions):
         return None
@@ -183,6 +185,8 @@ def compute_metrics(
     metrics |= {"official": scored["official"]} | describe_details(predictions)
     if "values" in predictions[0]:
         metrics["agreement"] = agreement(predictions)
+    if all("confidence" in item for item in predictions):
+        metrics["confidence"] = reliabilities(predictions)
     return metrics | token_sums(predictions)
 
 
@@ -260,6 +264,10 @@ def describe_metrics(metrics: Mapping) -> str:
         lines.append(f"{metrics['left_out']} of the questions could not be asked and count as wrong")
     lines += _cut_off_lines(metrics.get("cut_off", 0))
     lines += describe_tokens(metrics)
+    if "confidence" in metrics:
+        sure = metrics["confidence"][ALL]
+        right = ", ".join(f"of the surest {share} {value:.1f} %" for share, value in sure["coverage"].items())
+        lines.append(f"confidence: calibration error {sure['error']:.1f} %; right {right}")
     if "agreement" in metrics:
         lines += ["", describe_agreement(metrics["agreement"])]
     return "\n".join(lines)

@@ -21,6 +21,7 @@ from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
 from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.errors import DataError
+from smolrgpt_jax.generation import likelihood
 from smolrgpt_jax.generation.answers import GeneratedAnswer
 from smolrgpt_jax.generation.engine import AnswerOptions
 
@@ -91,6 +92,45 @@ def test_the_command_writes_all_files(warehouse, tmp_path, fake_model, loaded_mo
     scored = read(tmp_path, "m.json")
     assert scored["S1"] == metrics["S1"] and metrics["official"].items() <= scored.items()
     assert (scored["unreadable"], metrics["official"]["Quan_distance_correct"]) == (1, 6)
+
+
+def sure_file(folder, fingerprint):
+    whole = {"checkpoint_fingerprint": fingerprint, "fits": dict.fromkeys(WAREHOUSE_CATEGORIES, [1.0, 2.0])}
+    (folder / "sure.json").write_text(json.dumps(whole), encoding="utf-8")
+    return "--confidence", str(folder / "sure.json")
+
+
+def test_confidences_are_written_scored_and_reported(
+    warehouse, tmp_path, fake_model, loaded_model, monkeypatch, capsys
+):
+    monkeypatch.setattr(likelihood, "log_likelihoods", lambda model, pictures, given, **_: dict.fromkeys(given, -0.5))
+    more = sure_file(tmp_path, params_fingerprint(loaded_model.params))
+    main(command_line(warehouse, tmp_path, *more))
+    predictions, metrics = read(tmp_path / "out", "predictions.json"), read(tmp_path / "out", "metrics.json")
+    assert [item["confidence"] for item in predictions[:-1]] == [pytest.approx(0.8176, abs=1e-4)] * 27
+    assert predictions[-1]["confidence"] is None, "nothing can be read"
+    found = metrics["confidence"]
+    assert list(found) == [*WAREHOUSE_CATEGORIES, "all questions"] and found["mcq"]["error"] == pytest.approx(
+        18.24, abs=0.01
+    )
+    assert found["all questions"]["coverage"] == {"50%": 100, "80%": 100, "90%": 100, "100%": pytest.approx(2700 / 28)}
+    assert "right of the surest 50% 100.0 %, of the surest 80% 100.0 %" in capsys.readouterr().out
+    assert "How sure the answers are" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_confidence_that_does_not_fit_is_told_before_anything_is_asked(
+    warehouse, tmp_path, loaded_model, monkeypatch
+):
+    monkeypatch.setattr(command.asking, "answer_questions", lambda *_, **__: pytest.fail("was asked"))
+    more = sure_file(tmp_path, "f1")
+    for how, sentence in (
+        ((), "sure.json: is of a model with the fingerprint f1"),
+        (("--answers", "vote"), "no server, submission preprocessing, closing or vote"),
+        (("--preprocessing", "submission"), "no server, submission preprocessing, closing or vote"),
+    ):
+        with pytest.raises(SystemExit, match=f"^error: .*{sentence}"):
+            main(command_line(warehouse, tmp_path, *more, *how))
+    assert not (tmp_path / "out").exists()
 
 
 def test_results_of_an_earlier_run_are_replaced_and_other_files_kept(warehouse, tmp_path, fake_model):

@@ -155,6 +155,29 @@ def test_intervals_errors_and_calibration_are_shown(html, evaluated):
     assert all(20 <= float(mark["y"]) <= 150 for mark in medians)
 
 
+def test_how_sure_answers_are_is_drawn_and_listed(evaluated, html, tmp_path):
+    _, predictions, pictures = evaluated
+    sure = [
+        {**item, "confidence": None if item["normalized_answer"] is None else 0.3 + index / 50}
+        for index, item in enumerate(predictions)
+    ]
+    metrics = compute_metrics(sure)
+    write_report(tmp_path / "sure.html", metrics, sure, pictures)
+    text = (tmp_path / "sure.html").read_text(encoding="utf-8")
+    tags = Page(text).tags
+    drawing = next(index for index, (_, given) in enumerate(tags) if given.get("class") == "chart reliability")
+    circles = [given for tag, given in tags[drawing:] if tag == "circle" and given["class"] == "mean"][:10]
+    for circle, part in zip(circles, metrics["confidence"]["all questions"]["bins"], strict=True):
+        place = 48 + 3.2 * part["confidence"], 332 - 3.2 * part["accuracy"]
+        assert (float(circle["cx"]), float(circle["cy"])) == pytest.approx(place, abs=0.06)
+    rows = [given["data-confidence"] for tag, given in tags if "data-confidence" in given]
+    assert rows == [*WAREHOUSE_CATEGORIES, "all questions"]
+    for found in metrics["confidence"].values():
+        assert f"<td>{found['error']:.1f}</td>" in text
+    assert "<dt>confidence</dt><dd>0.32, guessing</dd>" in text
+    assert "How sure" not in html and "<dt>confidence</dt>" not in html
+
+
 def test_templates_are_listed(html, evaluated):
     rows = evaluated[0]["templates"]
     assert len(rows) == 4 and sum(row["questions"] for row in rows) == 28

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from eval.scoring.confidence import (
+    ALL,
     confidence,
     described,
     fit_confidence,
     in_words,
+    reliabilities,
     reliability,
     table_of,
 )
@@ -70,3 +72,14 @@ def test_words(value, word):
 @pytest.mark.parametrize(("value", "text"), [(0.934, "0.93, sure"), (0.8999, "0.90, sure"), (0.5, "0.50, unsure")])
 def test_number_and_word(value, text):
     assert described(value) == text
+
+
+def test_what_has_no_confidence_comes_last_and_is_wrong():
+    def item(category, value, right):
+        return {"category": category, "normalized_answer": 1 if right else None, "truth": 1, "confidence": value}
+
+    items = [item("count", 0.8, True), item("mcq", None, False), item("count", 0.6, True), item("mcq", 1.0, True)]
+    found = reliabilities(items)
+    assert list(found) == ["count", "mcq", ALL]
+    assert found["count"]["error"] == pytest.approx(30) and found["mcq"]["error"] == 0
+    assert found[ALL]["coverage"] == {"50%": 100, "80%": 100, "90%": 75, "100%": 75}
