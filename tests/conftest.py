@@ -23,6 +23,7 @@ from pathlib import Path
 import hypothesis
 import jax
 import numpy as np
+import psutil
 import pytest
 
 # The same examples in every run, so that a change is judged by what it changed; --hypothesis-profile=default draws new ones.
@@ -32,13 +33,14 @@ jax.config.update("jax_default_matmul_precision", "highest")
 
 DATA_FILES = Path(__file__).parent / "data_files"
 TINY = DATA_FILES / "tiny"
+MEMORY = 2 * 2**30  # bytes above which a process forgets its programs between two files
 # Tracing makes millions of objects, few of them in cycles.
 gc.set_threshold(50_000, 20, 20)
 
 
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    if nextitem is None or nextitem.path != item.path:
-        jax.clear_caches()  # of the file's programs, which no other file runs
+    if (nextitem is None or nextitem.path != item.path) and psutil.Process().memory_info().rss > MEMORY:
+        jax.clear_caches()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

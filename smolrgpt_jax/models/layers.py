@@ -75,8 +75,8 @@ def random(rngs: nnx.Rngs, shape: Shape, stddev: float) -> jax.Array:
 def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """float[..., I] by float[I, O] -> float[..., O].
 
-    The kernel's gradient is taken as the kernel lies, of inputs and the result's gradient. JAX by itself takes it the other way round,
-    for which XLA on CPUs turns the result's gradient over, the larger of both, number by number.
+    On CPUs the kernel's gradient is taken as the kernel lies, of inputs and the result's gradient. JAX by itself takes it the other way
+    round, for which XLA there turns the result's gradient over, the larger of both, number by number.
     """
     return x @ kernel
 
@@ -88,7 +88,13 @@ def _product_kept(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax
 def _product_gradients(kept: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = kept
     rows, wanted = x.reshape(-1, x.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
-    return gradient @ kernel.T, jnp.einsum("ri,ro->io", rows, wanted)
+    of_kernel = jax.lax.platform_dependent(
+        rows,
+        wanted,
+        cpu=lambda rows, wanted: jnp.einsum("ri,ro->io", rows, wanted),
+        default=lambda rows, wanted: jnp.einsum("ro,ri->oi", wanted, rows).T,
+    )
+    return gradient @ kernel.T, of_kernel
 
 
 product.defvjp(_product_kept, _product_gradients)

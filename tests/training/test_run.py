@@ -32,8 +32,8 @@ from tests.training.metrics_file import read_metrics
 
 VOCAB = PRESETS["demo"].decoder.vocab_size  # the demo's tokenizer is used
 TINY = SmolRGPTConfig(
-    vision=VisionConfig(width=32, mlp_width=64, heads=2, layers=2, patch_size=16, image_size=64),
-    decoder=DecoderConfig(width=32, mlp_width=64, heads=2, kv_heads=1, layers=2, vocab_size=VOCAB),
+    vision=VisionConfig(width=32, mlp_width=64, heads=2, layers=1, patch_size=16, image_size=64),
+    decoder=DecoderConfig(width=32, mlp_width=64, heads=2, kv_heads=1, layers=1, vocab_size=VOCAB),
 )
 
 
@@ -277,7 +277,7 @@ def test_a_tokenizer_of_another_size_is_refused(data, tmp_path, monkeypatch):
     monkeypatch.setitem(
         PRESETS,
         "tiny",
-        TINY.replace(decoder=DecoderConfig(width=32, mlp_width=64, heads=2, kv_heads=1, layers=2, vocab_size=600)),
+        TINY.replace(decoder=DecoderConfig(width=32, mlp_width=64, heads=2, kv_heads=1, layers=1, vocab_size=600)),
     )
     with pytest.raises(loop.RunError, match=f"tokenizer has {VOCAB} tokens, the model 600"):
         loop.train(run_config(data), tmp_path / "run")

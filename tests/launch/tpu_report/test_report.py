@@ -58,7 +58,11 @@ def test_analytic_training_flops_are_those_of_the_compiled_step(stage, remat):
     mesh = sharding.make_mesh(devices=jax.devices()[:1])
     program = make_program(run, mesh)
     compiled, _ = compiling.compile_program(program)
-    assert costs.program_flops(hlo.parse(compiled.as_text())) == pytest.approx(program.computed_flops, rel=0.01)
+    # Rotation is done by a product, forward, back and again where it is recomputed, which is none of the model's.
+    d, tokens = TINY.decoder, run["batch_rows"] * run["data"]["row_tokens"]
+    turning = 2 * tokens * d.layers * (d.heads + d.kv_heads) * d.head_dim**2 * (3 if remat == "full" else 2)
+    found = costs.program_flops(hlo.parse(compiled.as_text()))
+    assert found - turning == pytest.approx(program.computed_flops, rel=0.01)
 
 
 def test_report_of_a_train_step_over_eight_devices():
