@@ -6,7 +6,8 @@ compiled while someone waits, and nothing here knows of threads: one thread at a
 
 import functools
 import itertools
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import jax
@@ -75,6 +76,13 @@ def read_question(
 ) -> KVCache:
     """tokens: int32[S], behind the picture's; index: int32[S], which of the regions' features, RGB before depth, takes a token's
     place, else -1; masks: float32[R, g, g]. Returns keys and values of picture and question, float[L, 1, P + S, G, D]."""
+    return _read_behind(weights, prefix, tokens, index, masks, jnp.arange(len(tokens)))[1]
+
+
+def _read_behind(
+    weights: Weights, prefix: Prefix, tokens: jax.Array, index: jax.Array, masks: jax.Array | None, places: jax.Array
+) -> tuple[jax.Array, KVCache]:
+    """As `read_question`, with hidden float[1, S, D] after the final norm; places: int32[S], of the tokens behind the picture's."""
     model, length, before = weights.model, len(tokens), prefix.read[0].shape[2]
     x = model.decoder.embed(tokens[None])
     if masks is not None:
@@ -82,7 +90,30 @@ def read_question(
         x = model.embed(tokens[None], index[None], features)
     mask = jnp.tril(jnp.ones((1, length, before + length), bool), before)
     blocks = unstacked_blocks(weights.config.decoder, weights.layers)
-    return model.decoder.extend(blocks, x, before + jnp.arange(length)[None], mask, prefix.read)
+    return model.decoder.extend(blocks, x, before + places[None], mask, prefix.read)
+
+
+@jax.jit
+def answer_likelihood(
+    weights: Weights,
+    prefix: Prefix,
+    tokens: jax.Array,
+    index: jax.Array,
+    masks: jax.Array | None,
+    said: tuple[jax.Array, jax.Array],
+) -> jax.Array:
+    """The natural logarithm of the probability of an answer, float32[]; arguments as in `read_question`.
+
+    tokens: of question and answer; said: where the answer begins and where its end is over, int32[] each.
+    """
+    begin, end = said
+    # Behind the end are no further places, since rotary frequencies may depend on the last one.
+    hidden, _ = _read_behind(weights, prefix, tokens, index, masks, jnp.minimum(jnp.arange(len(tokens)), end - 1))
+    logits = weights.model.decoder.logits(hidden[0])
+    following = jnp.roll(tokens, -1)
+    likely = jnp.take_along_axis(logits, following[:, None], axis=-1)[:, 0] - jax.nn.logsumexp(logits, axis=-1)
+    before = jnp.arange(len(tokens))
+    return jnp.sum(jnp.where((before >= begin - 1) & (before < end - 1), likely, 0.0))
 
 
 @functools.partial(jax.jit, static_argnames="eos_id", donate_argnames="taken")
@@ -168,15 +199,7 @@ class OnlineEngine:
     def admit(self, slot: int, prefix: Prefix, asked: Asked) -> None:
         """Gives a free slot to a question about a picture, with depth where the question has regions."""
         length = next(length for length in self.lengths if asked.ids.size <= length)
-        ids, masks = np.pad(asked.ids, (0, length - asked.ids.size), constant_values=self.tokenizer.pad_id), None
-        index = np.full(length, -1, np.int32)
-        if asked.regions:
-            rgb = np.arange(len(asked.regions), dtype=np.int32)
-            kinds = (self.tokenizer.mask_rgb_id, self.tokenizer.mask_depth_id)
-            index = feature_index(ids, (self.tokenizer.image_id, *kinds), (None, rgb, rgb + self.most_regions))
-            grid = self.config.mask_grid
-            masks = np.zeros((self.most_regions, grid, grid), np.float32)
-            masks[: len(rgb)] = [resample_rle(region, grid) for region in asked.regions]
+        ids, index, masks = self._behind(asked.ids, asked.regions, length)
         if slot >= len(self._slots.ended):
             self._slots = grown(self._empty(len(self.asked)), self._slots)
         read = read_question(self.weights, prefix, ids, index, masks)
@@ -188,6 +211,35 @@ class OnlineEngine:
         longest = self.prefix.size + self.question_tokens
         self._slots = slots.admit(self._slots, read, tokens, arrays, prefix=self.prefix.size, longest=longest)
         self.asked[slot] = asked
+
+    def _behind(
+        self, ids: np.ndarray, regions: Sequence[RLE], length: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """What `read_question` takes of tokens with so many places: the tokens, their features and the masks."""
+        ids, masks = np.pad(ids, (0, length - ids.size), constant_values=self.tokenizer.pad_id), None
+        index = np.full(length, -1, np.int32)
+        if regions:
+            rgb = np.arange(len(regions), dtype=np.int32)
+            kinds = (self.tokenizer.mask_rgb_id, self.tokenizer.mask_depth_id)
+            index = feature_index(ids, (self.tokenizer.image_id, *kinds), (None, rgb, rgb + self.most_regions))
+            grid = self.config.mask_grid
+            masks = np.zeros((self.most_regions, grid, grid), np.float32)
+            masks[: len(rgb)] = [resample_rle(region, grid) for region in regions]
+        return ids, index, masks
+
+    def log_likelihood(self, prefix: Prefix, question: Question, text: str) -> float:
+        """The natural logarithm of the probability of a text as the answer, as `likelihood.log_likelihoods` has it."""
+        asked = self.question_ids(question)
+        answered = replace(question, answer=text, normalized_answer=None)
+        ((ids, _),) = self.tokenizer.conversations([self.tokenizer.format.turns(answered)])
+        length = SHORTEST
+        while length < ids.size:
+            length *= 2
+        regions = [region for region in question.regions if isinstance(region, RLE)]
+        tokens, index, masks = self._behind(asked, regions, length)
+        tokens[asked.size : ids.size] = ids[asked.size :]
+        said = np.int32(asked.size), np.int32(ids.size)
+        return float(answer_likelihood(self.weights, prefix, tokens, index, masks, said))
 
     def step(self, steps: int) -> dict[int, tuple[np.ndarray, bool]]:
         """Takes so many steps, fewer where an answer ends: of every taken slot the ids so far and whether they have ended, which
@@ -228,8 +280,8 @@ class OnlineEngine:
         forced = asked.kind is not None and ids[asked.budget :][: len(mark)].tolist() == mark
         return forced or self.tokenizer.eos_id not in ids
 
-    def warm_up(self) -> None:
-        """Compiles what greedy answers need."""
+    def warm_up(self, likelihoods: bool = False) -> None:
+        """Compiles what greedy answers need; likelihoods: and what `log_likelihood` does."""
         size, region = self.config.vision.image_size, RLE.of_runs(1, 1, np.array([0, 1]))
         image = np.zeros((size, size, 3), np.uint8)
         prefixes = [(self.read_picture(image, None), ()), (self.read_picture(image, image[..., 0]), (region,))]
@@ -242,3 +294,9 @@ class OnlineEngine:
                 self.step(1)
             self.cancel(slot)
         self.step(ENOUGH + 1)
+        longest = self.question_tokens + self.answer_tokens if likelihoods else 0
+        for length in itertools.takewhile(lambda n: n < 2 * longest, (SHORTEST << n for n in itertools.count())):
+            for prefix, regions in prefixes:
+                ids = np.full(length, self.tokenizer.pad_id, np.int32)
+                given = self._behind(ids, regions, length)
+                answer_likelihood(self.weights, prefix, *given, (np.int32(1), np.int32(2)))

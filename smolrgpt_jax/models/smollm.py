@@ -164,17 +164,18 @@ class Decoder(nnx.Module):
 
     def extend(
         self, blocks: Sequence[DecoderBlock], x: jax.Array, positions: jax.Array, mask: jax.Array, before: KVCache
-    ) -> KVCache:
+    ) -> tuple[jax.Array, KVCache]:
         """Reads S tokens that follow P others: x float[B, S, D], positions int32[B, S], mask bool[B, S, P + S], causal too.
 
-        blocks: as in `decode`; before: keys and values of the P, float[L, B, P, G, D]. Returns those of all P + S.
+        blocks: as in `decode`; before: keys and values of the P, float[L, B, P, G, D]. Returns hidden float[B, S, D] after the final
+        norm, and the keys and values of all P + S.
         """
         angles, layers = rotary_angles(positions, self.config, mask.shape[-1]), []
         for block, *old in zip(blocks, *before, strict=True):
             x, layer = block.extend(x, angles, mask, (old[0], old[1]))
             layers.append(layer)
         keys, values = map(jnp.stack, zip(*layers))
-        return keys, values
+        return self.norm(x), (keys, values)
 
     def decode(
         self,

@@ -10,6 +10,7 @@ import pytest
 from smolrgpt_jax.data.images import read_depth, read_rgb
 from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.generation.engine import AnswerOptions
+from smolrgpt_jax.generation.likelihood import log_likelihoods
 from smolrgpt_jax.generation.online import ENOUGH, Asked, OnlineEngine
 from tests.generation.conftest import answer_ids
 
@@ -105,6 +106,18 @@ def test_a_cancelled_slot_is_free_and_its_next_answer_is_whole(model, pictures, 
     engine.cancel(2)
     assert engine.step(2) == {}
     assert answer_all(engine, {long[1]: asked[long[1]]}, 2) == {long[1]: expected[long[1]]}
+
+
+def test_how_likely_an_answer_is(model, engine, asked):
+    picture, question = next(iter(asked.values()))
+    texts = {"short": "", "longer": "The pallet is 3.5 meters away."}
+    both = tuple(dataclasses.replace(question, id=name) for name in texts)
+    expected = log_likelihoods(model, [dataclasses.replace(picture, questions=both)], texts)
+    prefix = prefix_of(engine, picture)
+    found = [engine.log_likelihood(prefix, question, text) for text in texts.values()]
+    np.testing.assert_allclose(found, [expected[name] for name in texts], rtol=1e-4)
+    plain = dataclasses.replace(question, prompt="What is this?", regions=())
+    assert engine.log_likelihood(prefix, plain, "left") < 0
 
 
 def test_too_long_and_too_many_are_told(engine, asked):
