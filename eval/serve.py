@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 
+from eval.answering.confidences import Confidences
 from eval.assist.estimated_depth import DepthModel
 from eval.assist.segmented import Segmenter
 from eval.command_line import command_line, is_loopback, listen
@@ -21,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not (key or args.no_key or is_loopback(args.host)):
         how = f"give a key in {KEY_VARIABLE}, or --no_key"
         raise RunError(f"{args.host} is reached by other machines, and anyone there could ask: {how}")
+    confidences = Confidences.read(args.confidence) if args.confidence else None
     try:
         # Imported late: --help should not wait for it, and it is optional.
         from eval.serving.endpoints import Limits, make_app
@@ -36,17 +38,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model = load(args.checkpoint, compute_dtype=args.dtype)
     if model.tokenizer is None:
         raise CheckpointError(f"{args.checkpoint} brings no tokenizer, answers cannot be read")
+    confidences = confidences and confidences.of(model)
     depth_model = DepthModel(args.depth_model) if args.depth_model else None
     segmenter = Segmenter(args.segmenter) if args.segmenter else None
     listening, address = listen(args.host, args.port)
     sizes = {"question_tokens": args.question_tokens, "regions": args.regions}
     engine = OnlineEngine(model, args.batch_size, answer_tokens=args.max_new_tokens or model.answer_tokens, **sizes)
     print("compiling", flush=True)
-    engine.warm_up()
+    engine.warm_up(likelihoods=confidences is not None)
     worker = Worker(engine, KeptPictures(args.pictures_mib * 2**20, args.pictures_seconds), args.queue)
     limits = Limits(args.body_mib * 2**20, args.timeout, args.batch_size + args.queue)
     name = args.name or args.checkpoint.resolve().name
-    app = make_app(worker, name, params_fingerprint(model.params), limits, key, depth_model, segmenter)
+    app = make_app(worker, name, params_fingerprint(model.params), limits, key, depth_model, segmenter, confidences)
     Server(app, worker, args.grace).answer(listening, f"model {name!r} at {address}/v1 (stop with Ctrl-C)")
 
 

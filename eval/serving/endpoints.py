@@ -16,11 +16,14 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.requests import ClientDisconnect
 
+from eval.answering.confidences import Confidences
 from eval.answering.one_picture import read_answer
 from eval.assist.estimated_depth import ESTIMATE, DepthModel
 from eval.assist.segmented import Segmenter
+from eval.reading.rules import question_category
+from eval.scoring.confidence import in_words
 from eval.serving.request_body import ChatRequest, Refused, read_request
-from eval.serving.worker import Busy, Job, Stopping, Worker
+from eval.serving.worker import Busy, Job, Stopping, Worker, free_text
 from smolrgpt_jax.data.chat import read_closing
 from smolrgpt_jax.data.images import read_depth, read_rgb
 from smolrgpt_jax.errors import DataError
@@ -122,15 +125,16 @@ def make_app(
     key: str | None = None,
     depth_model: DepthModel | None = None,
     segmenter: Segmenter | None = None,
+    confidences: Confidences | None = None,
 ) -> FastAPI:
     """The application over a worker that runs.
 
     name: of the model; fingerprint: of its parameters; key: that requests have to bring; depth_model, segmenter: of requests that ask for
-    estimated depth, or for masks of clicks and boxes.
+    estimated depth, or for masks of clicks and boxes; confidences: to tell how sure answers are.
     """
     app, metrics, created = FastAPI(openapi_url=None), Metrics(worker), int(time.time())
     app.add_middleware(Gate, metrics=metrics, limits=limits, key=key)
-    chat = _Chat(worker, name, fingerprint, limits, metrics, depth_model, segmenter)
+    chat = _Chat(worker, name, fingerprint, limits, metrics, depth_model, segmenter, confidences)
     app.add_api_route(CHAT, chat.answer, methods=["POST"], response_model=None)
     app.add_exception_handler(Refused, lambda _, refused: refusal(refused))
     app.add_exception_handler(ClientDisconnect, lambda *_: Response(status_code=499))
@@ -173,10 +177,11 @@ class _Chat:
         metrics: Metrics,
         depth_model: DepthModel | None,
         segmenter: Segmenter | None,
+        confidences: Confidences | None,
     ):
         self._worker, self._name, self._fingerprint = worker, name, fingerprint
         self._limits, self._metrics = limits, metrics
-        self._depth_model, self._segmenter = depth_model, segmenter
+        self._depth_model, self._segmenter, self._confidences = depth_model, segmenter, confidences
         self._reading = asyncio.Semaphore(_READERS)
 
     async def answer(self, request: Request) -> Response:
@@ -203,7 +208,8 @@ class _Chat:
         for number, job in enumerate(jobs):
             text, finish = self._text(asked, job, ended[number])
             message = {"role": "assistant", "content": text, "refusal": None}
-            choices.append({"index": number, "message": message, "logprobs": None, "finish_reason": finish})
+            choice = {"index": number, "message": message, "logprobs": None, "finish_reason": finish}
+            choices.append(choice | self._confidence(asked, job, ended[number]))
         usage = self._usage(jobs, sum(ids.size for ids in ended.values()))
         return JSONResponse(self._head("chat.completion") | {"choices": choices, "usage": usage})
 
@@ -260,11 +266,13 @@ class _Chat:
         how = (0.0, 1.0) if greedy else (asked.temperature, asked.top_p)
         kind, seed = asked.shape and asked.shape.kind, uuid.uuid4().int if asked.seed is None else asked.seed
         read_along = asked.stream and asked.shape is None
+        sure = self._confidences and question_category(asked.question.prompt) in self._confidences.fits
         jobs = []
         for number in range(asked.choices):
             key = question_key(seed, str(number))
             one = Asked(ids, asked.question.regions, longest, kind, *how, key)
             jobs.append(Job(one, asked.picture, prefix, image, depth, tell(number), read_along))
+            jobs[-1].question = asked.question if sure else None
         return asked, jobs
 
     async def _answers(
@@ -302,8 +310,8 @@ class _Chat:
         def event(choices: list[Mapping[str, Any]], **more: Any) -> str:
             return f"data: {json.dumps(head | {'choices': choices} | more)}\n\n"
 
-        def chunk(number: int, delta: Mapping[str, Any], finish: str | None = None) -> str:
-            return event([{"index": number, "delta": delta, "logprobs": None, "finish_reason": finish}])
+        def chunk(number: int, delta: Mapping[str, Any], finish: str | None = None, **more: Any) -> str:
+            return event([{"index": number, "delta": delta, "logprobs": None, "finish_reason": finish} | more])
 
         try:
             for number in range(len(jobs)):
@@ -319,7 +327,7 @@ class _Chat:
                         sent[number] = text
                         yield chunk(number, {"content": new})
                     if ended:
-                        yield chunk(number, {}, finish)
+                        yield chunk(number, {}, finish, **self._confidence(asked, jobs[number], ids))
             usage = self._usage(jobs, sum(sizes))
             if asked.include_usage:
                 yield event([], usage=usage)
@@ -339,6 +347,16 @@ class _Chat:
             if asked.shape.fits(read.normalized_answer):
                 value = read.normalized_answer
         return asked.shape.write(text, value), "stop"  # the object is whole, also where its text is not
+
+    def _confidence(self, asked: ChatRequest, job: Job, ids: np.ndarray) -> dict[str, Any]:
+        """How sure an answer that has ended is, {} where it has no value or that is not known."""
+        if self._confidences is None or job.likelihood is None:
+            return {}
+        read = read_answer(asked.question.prompt, free_text(self._worker.engine, job.asked, ids))
+        sure = self._confidences(read.category, job.likelihood)
+        if sure is None or read.normalized_answer is None:
+            return {}
+        return {"confidence": sure, "confidence_word": in_words(sure)}
 
     def _usage(self, jobs: list[Job], written: int) -> dict[str, int]:
         read = self._worker.engine.prefix.size + jobs[0].asked.ids.size

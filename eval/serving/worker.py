@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from smolrgpt_jax.data.chat import read_closing
+from smolrgpt_jax.data.records import Question
 from smolrgpt_jax.generation.online import Asked, OnlineEngine, Prefix
 
 # Of a picture and its depth: digests of their files, or of the depth what says that it is estimated.
@@ -34,6 +36,8 @@ class Job:
       image, depth: uint8[H, W, 3] and uint8[H, W] or None, of the encoder's size; not needed with a prefix.
       told: called in the worker's thread with the ids so far and whether they have ended, or with an exception. Before the end only
         where the reader reads along.
+      question: where it is to be told how likely the answer is.
+      likelihood: the logarithm of the answer's probability, then, once it has ended.
     """
 
     asked: Asked
@@ -43,6 +47,8 @@ class Job:
     depth: np.ndarray | None
     told: Callable[[np.ndarray | Exception, bool], None]
     read_along: bool = False
+    question: Question | None = None
+    likelihood: float | None = None
 
 
 class KeptPictures:
@@ -184,14 +190,26 @@ class Worker(threading.Thread):
                 self.pictures.put(job.picture, prefix)
             self.engine.admit(slot, prefix, job.asked)
             # The answer needs them no more.
-            job.prefix = job.image = job.depth = None
+            job.image = job.depth = None
+            job.prefix = prefix if job.question else None
 
     def _step(self) -> None:
         read_along = any(job.read_along for job in self._taken.values())
         for slot, (ids, ended) in self.engine.step(_STEPS_READ_ALONG if read_along else _STEPS).items():
             job = self._taken[slot]
+            if ended and job.question and job.prefix:
+                text = free_text(self.engine, job.asked, ids)
+                job.likelihood, job.prefix = self.engine.log_likelihood(job.prefix, job.question, text), None
             if ended or job.read_along:
                 job.told(ids, ended)
             if ended:
                 with self._changed:
                     del self._taken[slot]
+
+
+def free_text(engine: OnlineEngine, asked: Asked, ids: np.ndarray) -> str:
+    """What the model wrote by itself: the text without a value that it was made to add."""
+    text = engine.tokenizer.decode(ids)
+    if asked.kind is None or engine.tokenizer.format.closing_answer:
+        return text
+    return read_closing(asked.kind[0], text)[0]

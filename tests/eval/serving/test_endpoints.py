@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -15,12 +16,14 @@ import pydantic
 import pytest
 from PIL import Image
 
+from eval.answering.confidences import Confidences
 from eval.answering.served import chat_request
 from eval.assist.estimated_depth import DepthModel
 from eval.assist.segmented import Segmenter
 from smolrgpt_jax.data.images import read_depth
 from smolrgpt_jax.data.records import spread_questions
 from smolrgpt_jax.errors import DataError
+from smolrgpt_jax.generation.likelihood import log_likelihoods
 from tests.eval.serving.conftest import KEY, NEW_TOKENS, body, serving
 
 
@@ -77,6 +80,42 @@ def test_a_stream_brings_the_same_text_in_pieces(served, direct):
         assert chunks[-1].usage.completion_tokens > 0 and chunks[-2].choices[0].finish_reason in ("stop", "length")
         pieces.append(len(deltas))
     assert max(pieces) > 4
+
+
+class Likelihoods(Confidences):
+    """Tells what it is called with, as a number from 0 to 1."""
+
+    def __call__(self, category, likelihood):
+        return 1 / (1 - likelihood)
+
+
+def test_how_sure_an_answer_is_stands_beside_it(small_engine, small_model, direct, tmp_path, monkeypatch):
+    pictures, _ = direct
+    picture = pictures[0]
+    question = picture.questions[0]
+    text = "The pallet [Region 0] is to the left of the pallet [Region 1]."
+    alone = dataclasses.replace(picture, questions=(question,))
+    expected = 1 / (1 - log_likelihoods(small_model, [alone], {question.id: text})[question.id])
+    monkeypatch.setattr(type(small_engine.tokenizer), "decode", lambda self, ids: text)
+    request = chat_request(picture, question)
+    sides = {"type": "object", "properties": {"side": {"enum": ["left", "right"]}}}
+    schema = {"type": "json_schema", "json_schema": {"name": "side", "schema": sides}}
+    sure = Likelihoods(tmp_path, "f1", {"left_right": (1.0, 0.0)})
+    with serving(small_engine, confidences=sure) as served:
+        ask = served.client().chat.completions.create
+        for how in ({}, {"response_format": schema}):
+            (choice,) = ask(model="small", **how, **request).choices
+            assert choice.confidence == pytest.approx(expected, rel=1e-4) and choice.confidence_word == "guessing"
+        *_, last = ask(model="small", stream=True, **request)
+        assert last.choices[0].confidence == pytest.approx(expected, rel=1e-4)
+        (choice,) = ask(model="small", **chat_request(picture, picture.questions[1])).choices
+        assert not hasattr(choice, "confidence"), "nothing was fitted to counts"
+        monkeypatch.undo()
+        (choice,) = ask(model="small", **request).choices
+        assert not hasattr(choice, "confidence"), "its answer cannot be read"
+    with serving(small_engine) as served:
+        (choice,) = served.client().chat.completions.create(model="small", **request).choices
+        assert not hasattr(choice, "confidence")
 
 
 def test_a_schema_is_kept_to(served, direct):
