@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from eval.answering.confidences import Confidences
 from eval.command_line import command_line, listen
 from smolrgpt_jax.data.records import BadRecords, Picture, describe
 from smolrgpt_jax.data.sources.formats import read_warehouse
@@ -25,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     examples = f", examples of {args.data}" if args.data else ""
     second = f" and {args.second}" if args.second else ""
     print(f"serving a page that asks {args.checkpoint}{second}{examples}", flush=True)
+    confidences = Confidences.read(args.confidence) if args.confidence else None
     try:
         # Imported late: --help should not wait for it, and it is optional.
         from eval.page.app import serve
@@ -41,7 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if model.tokenizer is None:
             raise CheckpointError(f"{checkpoint} brings no tokenizer, answers cannot be read")
         longest = args.max_new_tokens or model.answer_tokens
-        answerers.append(Answerer(str(checkpoint), checkpoint.resolve().name, model, longest))
+        # The second model has confidences of its own, which another file would hold.
+        sure = confidences.of(model) if confidences and not answerers else None
+        answerers.append(Answerer(str(checkpoint), checkpoint.resolve().name, model, longest, sure))
     depth_model = None
     if args.depth_model is not None:
         from eval.assist.estimated_depth import DepthModel

@@ -14,6 +14,7 @@ from eval.answering.one_picture import Answer
 from eval.page.copied import FORMS, File, chat_body
 from eval.page.marking import MarkedPicture, Region
 from eval.report.html import CATEGORY_TITLES, chip
+from eval.scoring.confidence import described
 from smolrgpt_jax.data.masks import RLE
 from smolrgpt_jax.data.records import MASK
 from smolrgpt_jax.data.workings import split_workings
@@ -103,7 +104,7 @@ class ShownAnswer:
         """Shows the whole answer and the value read from it; truth: of the data set, if it is known."""
         self._text.set_content(_shown(found.text, self._regions))
         self._doubt.set_text(found.notice or "")
-        self._values.set_content(_values(found, truth))
+        self._values.set_content(values_of(found, truth))
 
 
 def _next(texts: Generator[str, None, Answer]) -> str | Answer:
@@ -114,8 +115,8 @@ def _next(texts: Generator[str, None, Answer]) -> str | Answer:
         return end.value
 
 
-def _values(found: Answer, truth: str | float | None) -> Markup:
-    """The value read from an answer, the truth unless it is None, and whether the answer ended."""
+def values_of(found: Answer, truth: str | float | None) -> Markup:
+    """The value read from an answer, the truth unless it is None, how sure the answer is, and whether it ended."""
     pairs = {}
     if found.category is not None:
         unit = " m" if found.category == "distance" else ""
@@ -123,6 +124,8 @@ def _values(found: Answer, truth: str | float | None) -> Markup:
         pairs["read as"] = "unreadable" if value is None else f"{value}{unit}"
         if truth is not None:
             pairs["truth"] = f"{truth}{unit}"
+        if found.confidence is not None:
+            pairs["confidence"] = described(found.confidence)
         pairs["kind of question"] = CATEGORY_TITLES[found.category].lower()
     if found.cut_off:
         pairs["longest answer reached"] = "cut off"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from nicegui import run, ui
 
+from eval.answering.confidences import Confidences
 from eval.answering.one_picture import Answer, stream_answer
 from eval.page.copied import ADDRESS, FORMS
 from eval.page.exchange import Asked, Exchange, notice_label
@@ -31,16 +32,17 @@ SUGGESTIONS = {
 
 @dataclass(frozen=True)
 class Answerer:
-    """A model that the page asks; title: what people know it by; name: what a server calls it."""
+    """A model that the page asks; title: what people know it by; name: what a server calls it; confidence: to tell how sure it is."""
 
     title: str
     name: str
     model: Model
     max_new_tokens: int
+    confidence: Confidences | None = None
 
     def stream(self, asked: Asked) -> Generator[str, None, Answer]:
         how = {"depth": asked.depth, "masks": asked.masks, "max_new_tokens": self.max_new_tokens}
-        return stream_answer(self.model, asked.marked.image, asked.prompt, **how)
+        return stream_answer(self.model, asked.marked.image, asked.prompt, self.confidence, **how)
 
 
 class QuestionPanel:

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import builtins
+import json
 import socket
 import sys
 
 import pytest
 
+from eval.answering.one_picture import Answer
 from eval.command_line import listen
 from eval.page import app as page
 from eval.page.__main__ import main, read_examples
+from eval.page.exchange import values_of
 
 OFFERED = "page: http://"
 
@@ -31,6 +34,23 @@ def test_it_listens_before_it_says_where(small_checkpoint, warehouse, served, ca
     assert answerer.model.tokenizer is not None and depth_model is None
     assert (answerer.title, answerer.name, answerer.max_new_tokens) == (str(small_checkpoint), "small", 7)
     assert len(examples) == 7 and sum(len(picture.questions) for picture in examples) == 28
+
+
+def test_confidences_are_of_the_first_model_alone(small_checkpoint, served, tmp_path, monkeypatch):
+    monkeypatch.setattr("smolrgpt_jax.checkpoint.fingerprint.params_fingerprint", lambda params: "f1")
+    file = tmp_path / "sure.json"
+    file.write_text(json.dumps({"checkpoint_fingerprint": "f1", "fits": {"count": [1, 2]}}), encoding="utf-8")
+    both = ["--checkpoint", str(small_checkpoint), "--second", str(small_checkpoint)]
+    main([*both, "--confidence", str(file)])
+    ((listening, (first, second), *_),) = served
+    listening.close()
+    assert first.confidence.fits == {"count": (1, 2)} and second.confidence is None
+
+
+def test_how_sure_an_answer_is_stands_below_it():
+    shown = values_of(Answer("three", "count", 3, (), confidence=0.931), 3)
+    assert "<dt>truth</dt><dd>3</dd></div><div><dt>confidence</dt><dd>0.93, sure</dd>" in shown
+    assert "confidence" not in values_of(Answer("three", "count", 3, ()), 3)
 
 
 def test_bad_records_are_left_out_and_named(warehouse, capsys):
