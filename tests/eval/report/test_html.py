@@ -173,7 +173,7 @@ def test_how_sure_answers_are_is_drawn_and_listed(evaluated, html, tmp_path):
     rows = [given["data-confidence"] for tag, given in tags if "data-confidence" in given]
     assert rows == [*WAREHOUSE_CATEGORIES, "all questions"]
     for found in metrics["confidence"].values():
-        assert f"<td>{found['error']:.1f}</td>" in text
+        assert f'<td class="main">{found["error"]:.1f}</td>' in text
     assert "<dt>confidence</dt><dd>0.32, guessing</dd>" in text
     assert "How sure" not in html and "<dt>confidence</dt>" not in html
 
