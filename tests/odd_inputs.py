@@ -118,6 +118,7 @@ PICTURES = {
     "a PNG with up to 64 MB of text, as render tools write": text_chunk,
     "an empty file": lambda g: g.image.write_bytes(b""),
     "a text, or a format that Pillow does not know": lambda g: g.image.write_text("no picture"),
+    "PostScript (EPS), which is a program": lambda g: Image.fromarray(RGB).save(g.image, "EPS"),
     "what a download left in place of a picture, such as a Git LFS pointer": lambda g: g.image.write_bytes(POINTER),
     "a file that is not there": lambda g: g.image.unlink(),
     "a picture cut short": lambda g: cut(g.image),

@@ -147,7 +147,7 @@ def open_picture(path: str | Path | BinaryIO, name: object = None) -> Image.Imag
     """Reads a picture's header; its pixels are decoded on first use.
 
     path: the file, or its content; name: what messages call it, by default the path. Raises DataError if the file is missing, is not a
-    picture or has more than MOST_PIXELS.
+    picture, or PostScript, or has more than MOST_PIXELS.
     """
     name = path if name is None else name
     too_large = DataError(f"picture {name} has more than {MOST_PIXELS:,} pixels, the most that is decoded")
@@ -167,6 +167,9 @@ def open_picture(path: str | Path | BinaryIO, name: object = None) -> Image.Imag
         reason = getattr(error, "strerror", None)
         wrong = f"cannot be read ({reason})" if reason else f"is not a picture file ({_one_line(error)})"
         raise DataError(f"picture {name} {wrong}") from error
+    if picture.format == "EPS":  # which Pillow has Ghostscript run, through files on disk
+        picture.close()
+        raise DataError(f"picture {name} is PostScript, a program that is not run: save it as PNG")
     if picture.width * picture.height > MOST_PIXELS:
         picture.close()
         raise too_large
