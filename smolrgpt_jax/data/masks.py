@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+_LONGEST_OUTLINE = 100  # of a polygon, times height and width of its picture
 IMAGE, MASK = "<image>", "<mask>"  # where a prompt speaks of the picture, and of a region
 
 
@@ -85,7 +86,7 @@ def encode_polygon(points: Sequence[float], height: int, width: int) -> RLE:
     """The mask of a polygon x, y, x, y, ... in pixels, as pycocotools draws it (`rleFrPoly` in cocoapi's maskApi.c).
 
     Where its outline, of five points per pixel, enters a column of pixels, all pixels from there on change sides. Raises ValueError
-    for less than three points, and for points far outside of the picture.
+    for less than three points, for points far outside of the picture, and for an outline that would fill the memory.
     """
     corners = np.asarray(points, np.float64)
     if corners.ndim != 1 or corners.size < 6 or corners.size % 2:
@@ -93,6 +94,8 @@ def encode_polygon(points: Sequence[float], height: int, width: int) -> RLE:
     if not (abs(corners) < 10 * (height + width)).all():
         raise ValueError("a polygon lies far outside of the picture")
     fine = (5 * corners.reshape(-1, 2) + 0.5).astype(np.int64)
+    if abs(fine - np.roll(fine, -1, axis=0)).max(axis=1).sum() > 5 * _LONGEST_OUTLINE * (height + width):
+        raise ValueError(f"a polygon's outline is more than {_LONGEST_OUTLINE} times as long as the picture's sides")
     x, y = np.concatenate([_line(*ends) for ends in zip(fine, np.roll(fine, -1, axis=0))]).T
     column = (np.minimum(x[1:], x[:-1]) + 0.5) / 5 - 0.5
     row = np.ceil(((np.minimum(y[1:], y[:-1]) + 0.5) / 5 - 0.5).clip(0, height))
@@ -100,6 +103,22 @@ def encode_polygon(points: Sequence[float], height: int, width: int) -> RLE:
     ends, times = np.unique((column * height + row)[entered].astype(np.int64), return_counts=True)
     ends = ends[(times % 2 == 1) & (ends < height * width)]
     return RLE.of_runs(height, width, np.diff(ends, prepend=0, append=height * width))
+
+
+def union(parts: Sequence[RLE]) -> RLE:
+    """What any of some masks of one size covers; takes no memory for pixels, however many masks there are."""
+    if len(parts) == 1:
+        return parts[0]
+    ends = [np.cumsum(part.runs()) for part in parts]
+    begins = np.sort(np.concatenate([end[:-1:2] for end in ends]))
+    stops = np.sort(np.concatenate([end[1::2] for end in ends]))
+    # A gap lies where as many masks have ended as have begun.
+    first = np.concatenate(([True], begins[1:] > stops[:-1]))[: begins.size]
+    last = np.concatenate((first[1:], [True]))[: stops.size]
+    edges = np.stack((begins[first], stops[last]), axis=1).ravel()
+    height, width = parts[0].height, parts[0].width
+    runs = np.diff(edges, prepend=0, append=height * width)
+    return RLE.of_runs(height, width, runs if runs[-1] else runs[:-1])
 
 
 def _line(start: np.ndarray, end: np.ndarray) -> np.ndarray:

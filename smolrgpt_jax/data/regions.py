@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from smolrgpt_jax.data.images import picture_size, read_mask
-from smolrgpt_jax.data.masks import IMAGE, MASK, RLE, box_mask, decode, encode, encode_polygon
+from smolrgpt_jax.data.masks import IMAGE, MASK, RLE, box_mask, encode, encode_polygon, union
 from smolrgpt_jax.data.records import Question, check_question
 from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.files import read_json
@@ -182,8 +182,7 @@ def _coded(mask: Any, size: Size) -> RLE:
         return RLE(height, width, counts if isinstance(counts, bytes) else counts.encode("ascii"))
     if not isinstance(mask, list):
         raise TypeError("no mask")
-    parts = [encode_polygon(polygon, *size) for polygon in (mask if isinstance(mask[0], list) else [mask])]
-    return parts[0] if len(parts) == 1 else encode(np.any([decode(part) for part in parts], axis=0))
+    return union([encode_polygon(polygon, *size) for polygon in (mask if isinstance(mask[0], list) else [mask])])
 
 
 def _whole(value: Any, least: int) -> int:

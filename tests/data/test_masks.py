@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from pycocotools import mask as coco
 
 from smolrgpt_jax.data import masks
 from smolrgpt_jax.data.masks import RLE
-from smolrgpt_jax.data.regions import read_boxes
+from smolrgpt_jax.data.regions import read_boxes, read_masks
 from smolrgpt_jax.errors import DataError
 
 RECORDS = Path(__file__).parents[1] / "data_files" / "real_warehouse" / "records_with_masks.json"
@@ -108,6 +109,30 @@ def test_polygons_are_drawn_as_by_cocoapi():
 def test_a_polygon_far_outside_takes_no_memory():
     with pytest.raises(ValueError, match="far outside of the picture"):
         masks.encode_polygon([0, 0, 1e15, 0, 0, 9], 9, 9)
+
+
+def test_an_outline_that_runs_to_and_fro_takes_no_memory():
+    with pytest.raises(ValueError, match="outline is more than 100 times as long as the picture's sides"):
+        masks.encode_polygon([-9000, 5, 9000, 6] * 100, 360, 640)
+
+
+def test_the_union_of_polygons_is_that_of_cocoapi():
+    rng = np.random.default_rng(1)
+    for _ in range(400):
+        height, width = map(int, rng.integers(1, 40, 2))
+        shapes = (rng.random((rng.integers(1, 6), 4, 2)) * 1.6 - 0.3) * (width, height)
+        parts = coco.frPyObjects([shape.ravel().tolist() for shape in shapes], height, width)
+        found = masks.union([masks.encode_polygon(shape.ravel(), height, width) for shape in shapes])
+        assert found.counts == coco.merge(parts)["counts"]
+
+
+def test_many_polygons_of_a_large_picture_take_no_memory():
+    tracemalloc.start()
+    try:
+        read_masks([[[0, 0, 9, 0, 9, 9]] * 10], (8000, 8000))
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(
