@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.command_line import command_line, typed_command
-from launch.checking.found_sources import Found, find_sources, format_of
+from launch.checking.found_sources import Found, find_sources, format_of, passed_over
 from launch.checking.problems import KINDS, Problems
 from smolrgpt_jax.data.sources.formats import READERS
 from smolrgpt_jax.errors import ConfigError, told
@@ -75,6 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from launch.checking.everything import check_all, summary
 
     problems = Problems(args.accept)
+    for file in passed_over(args.folder, sources) if args.folder and not args.format else ():
+        problems.add("unlooked", f"{file} is of no format by its name")
     found = check_all(sources, read_for(run, args.tokenizer, bool(args.config), problems), args.limit, problems)
     info = {"command": typed_command("launch.check_data"), "data": str(args.folder or args.config)}
     render(args.out, "checked.html", info, problems=problems, **found)

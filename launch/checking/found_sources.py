@@ -13,6 +13,7 @@ from smolrgpt_jax.data.sources.formats import READERS
 from smolrgpt_jax.errors import DataError
 
 SPLITS = ("train", "val", "test")
+_BEGINNING = 2**16  # bytes of a file, which hold a whole record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +70,25 @@ def find_sources(root: Path, wanted: Sequence[Mapping[str, str]] = ()) -> list[F
         other = "--format names format and files, `smolrgpt coco-questions` makes data of annotations of COCO"
         raise DataError(f"{root} holds no data by the names of a format (docs/data.md): {other}")
     return found
+
+
+def passed_over(root: Path, sources: Sequence[Found]) -> list[Path]:
+    """Files of a folder that begin as records do, or lie where those of a format do, and that none of its sources is read from."""
+    read = {found.file for found in sources}
+    left = [
+        file for file in sorted(root.glob("*.json")) if file.is_file() and file not in read and _holds_records(file)
+    ]
+    splits = {
+        found.source["split"] for found in sources if found.source["format"] == "smolrgpt" and "split" in found.source
+    }
+    if splits:
+        left += [file for file in sorted((root / "data").glob("*.parquet")) if not file.name.startswith(tuple(splits))]
+    return left
+
+
+def _holds_records(file: Path) -> bool:
+    with open(file, "rb") as stream:
+        return b'"conversations"' in stream.read(_BEGINNING).replace(b"\0", b"")  # of UTF-16, too
 
 
 def _found(root: Path, **fields: str) -> Found:

@@ -90,6 +90,16 @@ def test_a_pictures_questions_depth_and_bytes_that_are_only_odd_are_told(own, lo
     assert "record 'copy-d': the rules read no value" in verdict.told["unread"][0]
 
 
+def test_records_under_a_name_of_no_format_are_told(own, look):
+    (own.root / "val.json").rename(own.root / "valid.json")
+    (own.root / "metadata.json").write_text('{"seed": 1}')
+    verdict = look(own.root)
+    assert verdict.status == 0 and "looked at 6 of 6 pictures" in verdict.printed
+    assert verdict.told == {"unlooked": [f"{own.root}/valid.json is of no format by its name"]}
+    named = look(own.root, "--format", "warehouse,split=val,annotations=valid.json")
+    assert not named.told and "valid.json (warehouse): 3 pictures" in named.printed
+
+
 TEXT = [
     {"from": "human", "value": "How far is the big box <mask> from the box <mask>?"},
     {"from": "gpt", "value": "Quite far."},
