@@ -87,14 +87,14 @@ def _product_kept(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax
 
 def _product_gradients(kept: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = kept
-    rows, wanted = x.reshape(-1, x.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
+    (of_x,) = jax.vjp(lambda x: x @ kernel, x)[1](gradient)
     of_kernel = jax.lax.platform_dependent(
-        rows,
-        wanted,
-        cpu=lambda rows, wanted: jnp.einsum("ri,ro->io", rows, wanted),
-        default=lambda rows, wanted: jnp.einsum("ro,ri->oi", wanted, rows).T,
+        x,
+        gradient,
+        cpu=lambda x, g: jnp.einsum("ri,ro->io", x.reshape(-1, x.shape[-1]), g.reshape(-1, g.shape[-1])),
+        default=lambda x, g: jax.vjp(lambda kernel: x @ kernel, kernel)[1](g)[0],
     )
-    return gradient @ kernel.T, of_kernel
+    return of_x, of_kernel
 
 
 product.defvjp(_product_kept, _product_gradients)
