@@ -132,3 +132,18 @@ document.addEventListener("keydown", event => {
   }
   event.preventDefault();
 });
+
+// A file that is dropped anywhere is opened as by its button, and not by the browser in place of the page: on the depth picture, or with
+// "depth" in its name beside a picture, it is the depth.
+document.addEventListener("dragover", event => event.preventDefault());
+document.addEventListener("drop", event => {
+  event.preventDefault();
+  const [file] = event.dataTransfer.files;
+  if (!file) return;
+  const isDepth = event.target.closest("figure") || (/depth/i.test(file.name) && picture()?.naturalWidth);
+  const input = document.querySelector(`.upload-${isDepth ? "depth" : "picture"} input[type=file]`);
+  const taken = new DataTransfer();
+  taken.items.add(file);
+  input.files = taken.files;
+  input.dispatchEvent(new Event("change", {bubbles: true}));
+});

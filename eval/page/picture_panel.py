@@ -88,7 +88,7 @@ class PicturePanel:
             ui.on("spot", lambda event: self.click(*event.args))
             ui.on("delete", self.delete)
             ui.on("undo", self.undo)
-        self._empty = ui.label(f"Open a picture to begin. {NEEDS_DEPTH}.").classes("empty")
+        self._empty = ui.label(f"Open a picture or drop one here to begin. {NEEDS_DEPTH}.").classes("empty")
         self._notice = notice_label()
         with ui.element("div").classes("row bottom"):
             with ui.element("div").classes("regions"):

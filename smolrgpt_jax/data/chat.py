@@ -141,6 +141,7 @@ class ChatTokenizer:
         self.image_id, self.mask_rgb_id, self.mask_depth_id, self.eos_id = map(int, ids)
         self.pad_id = self.eos_id
         self.vocab_size = self._backend.get_vocab_size(with_added_tokens=True)  # with the three extra tokens
+        self.longest_token = max(map(len, known))  # in characters
         self._user = self.tokens(f"{START}user\n")
         self._assistant = self.tokens(f"{START}assistant\n")
 

@@ -184,7 +184,13 @@ class OnlineEngine:
 
     def question_ids(self, question: Question) -> np.ndarray:
         """The tokens of a question; raises DataError where it has too many, or too many regions."""
-        ((ids, _),) = self.tokenizer.conversations([self.tokenizer.format.turns(question, with_answer=False)])
+        turns = self.tokenizer.format.turns(question, with_answer=False)
+        characters = sum(map(len, turns))
+        # Of megabytes not even the tokens are counted, which would take seconds.
+        if characters > self.question_tokens * self.tokenizer.longest_token:
+            told = f"the question has {characters:,} characters, more than fit in the {self.question_tokens} tokens"
+            raise DataError(f"{told} that are read at most")
+        ((ids, _),) = self.tokenizer.conversations([turns])
         if ids.size > self.question_tokens:
             raise DataError(f"the question takes {ids.size} tokens, at most {self.question_tokens} are read")
         if len(question.regions) > self.most_regions:

@@ -120,6 +120,13 @@ def test_how_likely_an_answer_is(model, engine, asked):
     assert engine.log_likelihood(prefix, plain, "left") < 0
 
 
+def test_megabytes_are_refused_before_they_are_tokenised(engine, asked, monkeypatch):
+    _, question = next(iter(asked.values()))
+    monkeypatch.setattr(engine.tokenizer, "conversations", lambda *_: pytest.fail("was tokenised"))
+    with pytest.raises(DataError, match="has 9,[0-9,]+ characters, more than fit in the 128 tokens that are read at"):
+        engine.question_ids(dataclasses.replace(question, prompt=question.prompt + "far " * 2_250_000))
+
+
 def test_too_long_and_too_many_are_told(engine, asked):
     _, question = next(iter(asked.values()))
     with pytest.raises(DataError, match="takes [0-9]+ tokens, at most 128 are read"):

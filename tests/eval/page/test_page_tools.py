@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 
@@ -34,6 +35,26 @@ def draw_box(page, x, y, x2, y2, number):
     page.at(x, y).click_and_hold().perform()
     page.at(x2, y2).release().perform()
     page.shown_regions(number)
+
+
+DROP = """
+const [name, content, done] = arguments;
+fetch(`data:image/png;base64,${content}`).then(found => found.blob()).then(blob => {
+  const dataTransfer = new DataTransfer();
+  dataTransfer.items.add(new File([blob], name, {type: "image/png"}));
+  done(document.body.dispatchEvent(new DragEvent("drop", {dataTransfer, bubbles: true, cancelable: true})));
+});
+"""
+
+
+def test_a_picture_and_its_depth_are_dropped_on_the_page(page, tmp_path):
+    size = page.drawn().shape
+    for name, mode in (("mine.png", "RGB"), ("mine_depth.png", "L")):
+        Image.new(mode, (120, 90), (90, 30, 30) if mode == "RGB" else 90).save(tmp_path / name)
+        content = base64.b64encode((tmp_path / name).read_bytes()).decode()
+        assert page.browser.execute_async_script(DROP, name, content) is False, "the browser would open it itself"
+        page.wait(lambda: page.drawn().shape != size)
+    page.wait(lambda: page.one("figure").is_displayed())
 
 
 def test_what_is_copied_asks_a_server_the_same(empty, page_data):
