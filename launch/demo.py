@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from smolrgpt_jax.generation.engine import AnswerOptions
     from smolrgpt_jax.model import Model
 
-RESULTS = ("metrics.json", "report.html", "predictions.json")
+RESULTS = ("metrics.json", "report.html", "predictions.json", "run.json")
 REAL = Path("tests/data_files/real_warehouse")  # eleven published records, one of them with its picture
 
 

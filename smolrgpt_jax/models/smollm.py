@@ -50,8 +50,10 @@ def rotate(x: jax.Array, angles: Angles) -> jax.Array:
     half = x.shape[-1] // 2
     # x @ swap is (-second half, first half): CPUs and TPUs multiply faster than they move halves.
     swap = np.eye(2 * half, k=half, dtype=np.float32) - np.eye(2 * half, k=-half, dtype=np.float32)
-    wide = x.astype(jnp.float32)
-    return (wide * cos + jnp.matmul(wide, swap, precision="highest") * sin).astype(x.dtype)
+    # Of bfloat16 exact as it is.
+    precision = "highest" if x.dtype == jnp.float32 else None
+    turned = jnp.matmul(x, swap.astype(x.dtype), precision=precision, preferred_element_type=jnp.float32)
+    return (x.astype(jnp.float32) * cos + turned * sin).astype(x.dtype)
 
 
 class DecoderBlock(nnx.Module):
