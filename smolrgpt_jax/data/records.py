@@ -160,8 +160,10 @@ def normalize_answer(category: str, value: object) -> str | int | float | None:
 
 def record_id(value: object) -> str:
     """Returns a record's id as text; raises ValueError unless it is text or a whole number."""
-    if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
+    if value is None or value == "":
         raise ValueError("has no id")
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise ValueError(f"its id {value!r} is neither text nor a whole number")
     return str(value)
 
 

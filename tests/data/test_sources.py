@@ -134,11 +134,23 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("own_id", "name"), [(None, "record 1 of picture"), ([], "record 1 of"), ("", "record 1 of")])
-def test_a_record_without_id_is_named_by_its_picture(folder, own_id, name):
+ODD = "neither text nor a whole number"
+
+
+@pytest.mark.parametrize(
+    ("own_id", "reason"),
+    [
+        (None, "has no id"),
+        ("", "has no id"),
+        ([], rf"its id \[\] is {ODD}"),
+        (1.5, f"its id 1.5 is {ODD}"),
+        (True, f"its id True is {ODD}"),
+    ],
+)
+def test_a_record_without_a_usable_id_is_named_by_its_picture(folder, own_id, reason):
     folder.add_picture("000001")
     folder.write([folder.record("good", "000001.png"), folder.record(own_id, "000001.png")])
-    with pytest.raises(DataError, match=f"train.json: {name}.* '000001.png': has no id"):
+    with pytest.raises(DataError, match=f"train.json: record 1 of picture '000001.png': {reason}"):
         read_warehouse(folder.root, "train")
 
 

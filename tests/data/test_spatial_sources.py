@@ -209,7 +209,7 @@ def test_broken_parquet_and_rows_are_named(tmp_path):
     ("column", "value", "reason"),
     [
         ("id", None, "record 0 of picture '000001.png': has no id"),
-        ("id", 1.5, "record 0 of picture '000001.png': has no id"),
+        ("id", 1.5, "record 0 of picture '000001.png': its id 1.5 is neither text nor a whole number"),
         ("rgb_image", 1, "record 'q1' .*: names no picture"),
         ("rgb_image", "../000001.png", "record 'q1' .*: picture '../000001.png' is not a file inside"),
         ("depth_image", 1, "record 'q1' .*: names no picture or a depth picture that is no text"),
