@@ -1,12 +1,18 @@
 from __future__ import annotations
 
 import io
+import re
+import shutil
+import subprocess
 import tarfile
+import zipfile
 
 import numpy as np
 import pytest
 
+from smolrgpt_jax.data.records import BadRecords
 from smolrgpt_jax.data.sources.archives import unpack_chunks
+from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.errors import DataError
 
 
@@ -122,3 +128,70 @@ def test_what_a_killed_unpacking_left_is_used_or_removed(tmp_path):
 
 def test_a_folder_without_archives_is_left_alone(tmp_path):
     assert unpack_chunks(tmp_path) == 0 and not names(tmp_path)
+
+
+@pytest.fixture
+def packed(folder):
+    """Packs a folder of pictures into an archive in the place of it, its entries with a beginning of their names."""
+
+    def pack(kind: str, archive: str, start: str, keep: bool = False) -> None:
+        pictures, file = folder.root / "train" / kind, folder.root / archive
+        file.parent.mkdir(parents=True, exist_ok=True)
+        entries = {f"{start}{picture.name}": picture.read_bytes() for picture in pictures.glob("*.png")}
+        for picture in () if keep else pictures.glob("*.png"):
+            picture.unlink()
+        if file.suffix == ".zip":
+            with zipfile.ZipFile(file, "w") as out:
+                for name, content in entries.items():
+                    out.writestr(name, content)
+        else:
+            write(file, entries)
+        if not any(pictures.iterdir()):
+            pictures.rmdir()
+
+    for name in ("000001", "000002"):
+        folder.add_picture(name)
+    folder.write([folder.record("a", "000001.png"), folder.record("b", "000002.png")])
+    return pack
+
+
+@pytest.mark.parametrize(
+    ("kind", "archive", "start"),
+    [
+        ("images", "images.zip", ""),
+        ("images", "train.zip", "train/images/"),
+        ("depths", "train/depths.tar.gz", "./depths/"),
+        ("depths", "depths.tgz", "train/depths/"),
+        ("images", "train/images/pictures.tar", ""),
+    ],
+)
+def test_pictures_that_are_still_packed_are_told_with_what_to_type(folder, packed, kind, archive, start):
+    packed(kind, archive, start)
+    with pytest.raises(DataError, match=f"{kind}/000001(_depth)?.png is missing: .*{archive} lies there still") as told:
+        read_warehouse(folder.root, "train")
+    (typed,) = re.findall("unpack it by `(.*)`", str(told.value))
+    if shutil.which("unzip") is None:
+        typed = typed.replace("unzip -n", "python3 -m zipfile -e").replace(" -d ", " ")
+    subprocess.run(typed, shell=True, check=True)
+    assert len(read_warehouse(folder.root, "train")) == 2
+
+
+def test_chunks_of_the_warehouse_are_unpacked_by_preparing(folder, packed):
+    packed("images", "train/images/chunk_000.tar.gz", "images/")
+    command = f"smolrgpt prepare --source warehouse --root {folder.root} --splits train --out FOLDER"
+    with pytest.raises(DataError, match=f"chunk_000.tar.gz lies there still packed, unpack it by `{command}`"):
+        read_warehouse(folder.root, "train")
+    unpack_chunks(folder.root / "train/images")
+    assert len(read_warehouse(folder.root, "train")) == 2
+
+
+def test_an_archive_that_was_unpacked_or_holds_no_pictures_is_not_spoken_of(folder, packed):
+    packed("images", "images.zip", "images/", keep=True)
+    packed("depths", "depths.tgz", "", keep=True)
+    (folder.root / "train/notes.zip").write_bytes(b"no archive")
+    write(folder.root / "train/texts.tar.gz", {"read.me": b"text"})
+    (folder.root / "train/images/000002.png").unlink()
+    bad = BadRecords("report")
+    assert len(read_warehouse(folder.root, "train", on_bad_record=bad)) == 1
+    (reason,) = bad.reasons
+    assert reason.endswith("000002.png is missing")

@@ -11,6 +11,7 @@ from smolrgpt_jax.data.images import picture_size
 from smolrgpt_jax.data.masks import IMAGE, MASK, RLE
 from smolrgpt_jax.data.records import BadRecords, Picture, Question, check_question, normalize_answer, record_id
 from smolrgpt_jax.data.regions import read_boxes, read_masks
+from smolrgpt_jax.data.sources.archives import still_packed
 from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.files import read_json
 
@@ -75,15 +76,22 @@ def collect_pictures(
     known: dict[RLE, RLE] = {}
     seen: set[str] = set()
 
+    packed = functools.cache(still_packed)
+
     @functools.cache
-    def find(image: str, depth: str | None) -> tuple[tuple[Path, Path | None], tuple[int, int]]:
-        file = _inside(root / images, image)
-        return (file, None if depths is None or depth is None else _inside(root / depths, depth)), picture_size(file)
+    def find(image: str, depth: str | None, beside: Path) -> tuple[tuple[Path, Path | None], tuple[int, int]]:
+        try:
+            file = _inside(root / images, image)
+            under = None if depths is None or depth is None else _inside(root / depths, depth)
+            return (file, under), picture_size(file)
+        except _MissingError as missing:
+            missing.hint = packed(missing.folder, beside)
+            raise
 
     for file, place, record in records:
         try:
             entry = parse(record)
-            files, size = find(entry.image, entry.depth)
+            files, size = find(entry.image, entry.depth, file.parent)
             earlier, prompt, answer = split_turns(entry.texts)
             value = normalize_answer(entry.category, entry.normalized_answer)
             regions = read_masks(entry.masks, size, known) or read_boxes(entry.boxes, size)
@@ -92,7 +100,7 @@ def collect_pictures(
                 raise ValueError("the id occurs twice")
             check_question(question, categories=categories, need_answer=need_answer)
         except ValueError as error:
-            reason = _shorten(" ".join(str(error).split()))
+            reason = _shorten(" ".join(str(error).split())) + getattr(error, "hint", "")
             on_bad_record.reject(DataError(f"{file}: {_name(place, record)}: {reason}"))
             continue
         seen.add(question.id)
@@ -144,6 +152,12 @@ def chat_texts(conversation: object) -> list[object]:
     return [turn.get("value") for turn in turns]
 
 
+class _MissingError(DataError):
+    def __init__(self, file: Path, folder: Path):
+        super().__init__(f"picture {file} is missing")
+        self.folder, self.hint = folder, ""
+
+
 def _inside(folder: Path, name: str) -> Path:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or _NO_FILE_NAME.search(name) or not path.name:
@@ -154,7 +168,7 @@ def _inside(folder: Path, name: str) -> Path:
     except OSError as error:
         raise DataError(f"picture {file} cannot be looked up ({error.strerror})") from error
     if missing:
-        raise DataError(f"picture {file} is missing")
+        raise _MissingError(file, folder)
     return file
 
 
