@@ -22,7 +22,7 @@ from smolrgpt_jax.data import images, masks
 from smolrgpt_jax.data.chat import IGNORE, ChatTokenizer
 from smolrgpt_jax.data.inputs import feature_index
 from smolrgpt_jax.data.kept import kept
-from smolrgpt_jax.data.prepared.reader import check_prepared, load_stored
+from smolrgpt_jax.data.prepared.reader import check_prepared, check_regions, load_stored
 from smolrgpt_jax.data.records import Picture, PreparedPicture, Region, StoredRegion, records_of
 from smolrgpt_jax.errors import DataError
 
@@ -204,6 +204,8 @@ class FileLoader:
         shape, depth_mode, _ = self._settings
         try:
             image, depth, known = self._cached(dataclasses.replace(picture, questions=()))
+            if isinstance(picture, PreparedPicture):
+                check_regions(picture, regions, len(known))
         except DataError as error:
             raise DataError(f"{records_of(picture)}: {error}") from error
         for region in regions:

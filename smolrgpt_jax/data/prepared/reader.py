@@ -15,7 +15,7 @@ import functools
 import itertools
 import json
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from smolrgpt_jax.data import masks, records
+from smolrgpt_jax.data.images import DEPTH_MODES
 from smolrgpt_jax.data.masks import RLE
 from smolrgpt_jax.data.records import Picture, PreparedPicture
 from smolrgpt_jax.errors import DataError
@@ -126,14 +127,32 @@ def read_prepared(
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = stand_in(file) or " ".join(str(error).split())
         raise DataError(f"{file}: is not a readable parquet file ({reason})") from error
+    _check_filled(file, table)
     pictures = []
     told = operator.itemgetter("picture", "name", "has_depth")
     for (number, name, has_depth), asked in itertools.groupby(rows, told):
         image = folder / split / str(number)
-        questions = tuple(map(question_of, asked))
+        try:
+            questions = tuple(map(question_of, asked))
+        except (ValueError, IndexError) as error:
+            reason = str(error) if isinstance(error, ValueError) else "a question without a turn"
+            raise DataError(f"{file}: picture {number} ({name!r}): {reason}") from error
         depth = image if has_depth else None
         pictures.append(PreparedPicture(name, image, depth, questions, folder=folder, split=split, number=number))
     return pictures
+
+
+def _check_filled(file: Path, table: pa.Table) -> None:
+    """Raises DataError where a question lacks something that every one has, or two have one id."""
+    for name, column in zip(table.column_names, table.columns):
+        lacking = 0 if name == "normalized_answer" else column.null_count
+        if pa.types.is_list(column.type):
+            lacking += sum(chunk.flatten().null_count for chunk in column.chunks)
+        if lacking:
+            raise DataError(f"{file}: the column {name} lacks {lacking} value{'s' * (lacking != 1)}")
+    if len(table["id"].unique()) < len(table):
+        twice = next(count["values"] for count in table["id"].value_counts().to_pylist() if count["counts"] > 1)
+        raise DataError(f"{file}: the id {twice!r} occurs twice")
 
 
 @functools.lru_cache(maxsize=64)
@@ -141,9 +160,13 @@ def settings(folder: Path) -> dict[str, Any]:
     """The sizes a folder was prepared with; raises DataError if it holds no prepared data."""
     try:
         found = read_json(folder / SETTINGS_FILE, dict)
-        return {name: found[name] for name in ("image_size", "mask_grid", "depth_mode")}
+        made = {name: found[name] for name in ("image_size", "mask_grid", "depth_mode")}
     except (DataError, KeyError) as error:
         raise DataError(f"{folder} is no prepared data set (no readable {SETTINGS_FILE})") from error
+    for name, value in made.items():
+        if value not in DEPTH_MODES if name == "depth_mode" else type(value) is not int or value < 1:
+            raise DataError(f"{folder / SETTINGS_FILE}: {name} is {value!r}, which no data is prepared with")
+    return made
 
 
 @functools.lru_cache(maxsize=64)
@@ -169,7 +192,18 @@ def load_stored(picture: PreparedPicture) -> Stored:
         raise DataError(f"{where} cannot be read ({' '.join(str(error).split())[:500]})") from error
     if name != picture.id:
         raise DataError(f"{where} is {name!r}, the questions are about {picture.id!r}")
+    if (depth is None) != (picture.depth is None):
+        raise DataError(f"{where} has {'no' if depth is None else 'a'} depth, its questions say otherwise")
+    check_regions(picture, {region for question in picture.questions for region in question.regions}, len(packed))
     return stored
+
+
+def check_regions(picture: PreparedPicture, regions: Iterable[Any], masks: int) -> None:
+    """Raises DataError for a region that is none of the picture's so many masks."""
+    for region in regions:
+        if not 0 <= region.number < masks:
+            where = f"{picture.folder}: picture {picture.number} of {picture.split}"
+            raise DataError(f"{where} has {masks} masks, a question is about mask {region.number}")
 
 
 def told_by(picture: Picture) -> object:
