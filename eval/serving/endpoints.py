@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hmac
 import json
+import math
 import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
@@ -14,6 +15,7 @@ import numpy as np
 import prometheus_client as prometheus
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from PIL import Image
 from starlette.requests import ClientDisconnect
 
 from eval.answering.confidences import Confidences
@@ -22,7 +24,7 @@ from eval.assist.estimated_depth import ESTIMATE, DepthModel
 from eval.assist.segmented import Segmenter
 from eval.reading.rules import question_category
 from eval.scoring.confidence import in_words
-from eval.serving.request_body import ChatRequest, Refused, read_request
+from eval.serving.request_body import ChatRequest, Refused, TooLargeError, read_request
 from eval.serving.worker import Busy, Job, Stopping, Worker, free_text
 from smolrgpt_jax.data.chat import read_closing
 from smolrgpt_jax.data.images import read_depth, read_rgb
@@ -32,7 +34,8 @@ from smolrgpt_jax.generation.online import Asked
 
 CHAT = "/v1/chat/completions"
 _COLDEST = 0.01  # a lower temperature is greedy
-_READERS = 4  # pictures decoded at once: a large one takes much memory
+_READERS = 4  # requests whose pictures are decoded at once
+_LARGE = 2**24  # pixels of a picture from which on it is decoded alone: the largest take gigabytes meanwhile
 _DRAINED_BYTES = 2**28  # of a body that is too large, before the connection is closed on it
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 _KINDS = {401: "authentication_error", 429: "rate_limit_error"}
@@ -182,14 +185,13 @@ class _Chat:
         self._worker, self._name, self._fingerprint = worker, name, fingerprint
         self._limits, self._metrics = limits, metrics
         self._depth_model, self._segmenter, self._confidences = depth_model, segmenter, confidences
-        self._reading = asyncio.Semaphore(_READERS)
+        self._reading, self._reading_large = asyncio.Semaphore(_READERS), asyncio.Semaphore(1)
 
     async def answer(self, request: Request) -> Response:
         until = asyncio.get_running_loop().time() + self._limits.seconds
         body = await self._body(request, until)
         told: asyncio.Queue[tuple[int, np.ndarray | Exception, bool]] = asyncio.Queue()
-        async with self._reading:
-            asked, jobs = await asyncio.to_thread(self._jobs, body, told, asyncio.get_running_loop())
+        asked, jobs = await self._read(body, told)
         del body
         try:
             self._worker.submit(jobs)
@@ -233,10 +235,21 @@ class _Chat:
             raise Refused(413, "body_too_large", told, Connection="close")
         return bytes(body)
 
-    def _jobs(self, body: bytes, told: asyncio.Queue, loop: asyncio.AbstractEventLoop) -> tuple[ChatRequest, list[Job]]:
+    async def _read(self, body: bytes, told: asyncio.Queue) -> tuple[ChatRequest, list[Job]]:
+        """Reads a request with its pictures; those with a large one wait for each other, and nobody else for them."""
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(TooLargeError):
+            async with self._reading:
+                return await asyncio.to_thread(self._jobs, body, told, loop, _LARGE)
+        async with self._reading_large:
+            return await asyncio.to_thread(self._jobs, body, told, loop, math.inf)
+
+    def _jobs(
+        self, body: bytes, told: asyncio.Queue, loop: asyncio.AbstractEventLoop, most_pixels: float
+    ) -> tuple[ChatRequest, list[Job]]:
         """Reads the request and its pictures; in a thread of its own."""
         engine = self._worker.engine
-        asked = read_request(body, engine.most_regions, self._segmenter)
+        asked = read_request(body, engine.most_regions, self._segmenter, most_pixels)
         if asked.model != self._name:
             raise Refused(404, "model_not_found", f"there is no model {asked.model[:80]!r} here, only {self._name!r}")
         longest = asked.max_tokens or engine.answer_tokens
@@ -252,6 +265,9 @@ class _Chat:
                 image = read_rgb(asked.image, size)
                 given = self._depth_model.estimate(asked.image) if asked.depth == ESTIMATE else asked.depth
                 depth = None if given is None else read_depth(given, size, beside=asked.image)
+            for picture in (asked.image, asked.depth):
+                if isinstance(picture, Image.Image):
+                    picture.close()  # what it was decoded to; the request is kept until its answer is written
         except DataError as error:
             raise Refused(400, "invalid_input", str(error)) from None
 

@@ -2,10 +2,12 @@
 
 import base64
 import binascii
+import functools
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +35,13 @@ _SHAPES = (
 )
 # What a schema may say besides, which changes nothing of what is written.
 _SAYS_NOTHING = {"title", "description", "$schema"}
+
+
+_Open = Callable[[str, bytes], Image.Image]  # of a picture that was sent, its name and content
+
+
+class TooLargeError(Exception):
+    """The pictures of a request have more pixels than are decoded now."""
 
 
 class Refused(Exception):
@@ -81,8 +90,14 @@ class ChatRequest:
     shape: ValueShape | None
 
 
-def read_request(body: bytes, most_regions: int, segmenter: Segmenter | None = None) -> ChatRequest:
-    """Raises Refused for a body that is no request, or asks for what there is not; segmenter: of clicks and boxes."""
+def read_request(
+    body: bytes, most_regions: int, segmenter: Segmenter | None = None, most_pixels: float = math.inf
+) -> ChatRequest:
+    """Reads a request; its picture and depth are decoded on first use, its masks one after another.
+
+    segmenter: of clicks and boxes. Raises Refused for a body that is no request, or asks for what there is not, and TooLargeError
+    before anything is decoded where one of the pictures has more than `most_pixels`.
+    """
     try:
         request = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -96,6 +111,7 @@ def read_request(body: bytes, most_regions: int, segmenter: Segmenter | None = N
     if not isinstance(request.get("model"), str):
         raise _wrong("model is missing: the name of a model of GET /v1/models")
     texts, urls = _messages(request.get("messages"))
+    opened = functools.partial(_opened, most_pixels)
     if "max_tokens" in request and "max_completion_tokens" in request:
         raise _wrong("max_tokens and max_completion_tokens are both given, expected one of them")
     longest = "max_tokens" if "max_tokens" in request else "max_completion_tokens"
@@ -105,7 +121,7 @@ def read_request(body: bytes, most_regions: int, segmenter: Segmenter | None = N
     shape = _value_shape(request.get("response_format"), most_regions)
     try:
         question, picture, depth, key = _question(
-            texts, urls, request.get("depth"), request.get("regions"), most_regions, segmenter
+            texts, urls, request.get("depth"), request.get("regions"), most_regions, segmenter, opened
         )
     except DataError as error:
         raise _wrong(str(error), "invalid_input") from None
@@ -135,6 +151,7 @@ def _question(
     regions: object,
     most_regions: int,
     segmenter: Segmenter | None,
+    open_sent: _Open,
 ) -> tuple[Question, Image.Image, Image.Image | str | None, PictureKey]:
     """Reads what is sent beside the text; raises DataError as the readers of `data` do, ImportError without what tightening needs."""
     sent = {name: _sent(url, name) for name, url in urls.items()}
@@ -144,18 +161,18 @@ def _question(
     estimated = depth == ESTIMATE
     if depth is not None and not estimated:
         others.insert(0, ("depth", _sent(depth, "depth")))
-    picture, opened = open_picture(io.BytesIO(image), name), [open_picture(io.BytesIO(file), n) for n, file in others]
-    masks, size = opened if estimated else opened[1:], picture_size(picture)
+    picture, opened = open_sent(name, image), [open_sent(*other) for other in others]
+    masks, size = others if estimated else others[1:], picture_size(picture)
     if masks and regions is not None:
         raise DataError("regions are given both as pictures and in the field regions, expected one of them")
     regions = [regions] if isinstance(regions, Mapping) else regions
-    given = masks if regions is None else regions
+    given: object = masks if regions is None else regions
     if isinstance(given, list) and len(given) > most_regions:
         raise DataError(f"there are {len(given)} regions, at most {most_regions} are read")
     if regions is not None:
-        found = _regions(regions, picture, segmenter)
+        found = _regions(regions, picture, segmenter, open_sent)
     elif masks:
-        found = read_masks(masks, size, pictures=True)
+        found = read_masks((open_sent(*mask) for mask in masks), size, pictures=True)
     else:
         found = read_masks(picture, size, pictures=True) if MASK in "".join(texts[::2]) and _marked(picture) else ()
     question = Question("question", "", texts[-1], None, None, found, tuple(zip(texts[:-1:2], texts[1:-1:2])))
@@ -206,7 +223,7 @@ def _messages(messages: object) -> tuple[list[str], dict[str, object]]:
     return texts, urls
 
 
-def _regions(regions: object, picture: Image.Image, segmenter: Segmenter | None) -> tuple[RLE, ...]:
+def _regions(regions: object, picture: Image.Image, segmenter: Segmenter | None, open_sent: _Open) -> tuple[RLE, ...]:
     """Boxes, also as {box, tighten}, clicks as {click}, masks of every form of COCO, and data URLs of mask pictures."""
     if not isinstance(regions, list):
         raise DataError("regions is not a list")
@@ -217,7 +234,8 @@ def _regions(regions: object, picture: Image.Image, segmenter: Segmenter | None)
         if isinstance(region, list) and not any(isinstance(part, list) for part in region):
             read += read_boxes([region], size)
         elif isinstance(region, str):
-            read.append(open_picture(io.BytesIO(_sent(region, name)), name))
+            read.append((name, _sent(region, name)))
+            open_sent(*read[-1])
         elif isinstance(region, dict) and region.keys() == {"click"}:
             (clicks[place],) = read_clicks([region["click"]], size)
             read.append(None)
@@ -240,7 +258,9 @@ def _regions(regions: object, picture: Image.Image, segmenter: Segmenter | None)
             raise _wrong("this server segments nothing, it runs without --segmenter", "unsupported_parameter")
         found = segmenter.segment(picture, list(clicks.values()), [read[place] for place in segmented])
         made.update(zip((*clicks, *segmented), found))
-    return read_masks([made.get(place, region) for place, region in enumerate(read)], size, pictures=True)
+    whole = (made.get(place, region) for place, region in enumerate(read))
+    masks = (open_sent(*region) if isinstance(region, tuple) else region for region in whole)
+    return read_masks(masks, size, pictures=True)
 
 
 def _sent(url: object, name: str) -> bytes:
@@ -252,6 +272,14 @@ def _sent(url: object, name: str) -> bytes:
         return base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError):
         raise DataError(f"{name} is no data URL: what follows the comma is not base64") from None
+
+
+def _opened(most_pixels: float, name: str, content: bytes) -> Image.Image:
+    """A picture that was sent, by its header alone; raises DataError, or TooLargeError."""
+    picture = open_picture(io.BytesIO(content), name)
+    if picture.width * picture.height > most_pixels:
+        raise TooLargeError
+    return picture
 
 
 def _marked(picture: Image.Image) -> bool:

@@ -5,7 +5,7 @@ A copy of this file lies in every exported folder. What it takes and refuses: do
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -30,12 +30,12 @@ def read_masks(masks: Any, size: Size, known: dict[RLE, RLE] | None = None, pict
     pixel weighs nothing. Raises DataError naming the mask that is unreadable or of another size.
 
     known: the RLEs read so far; equal ones share one object, and only new ones are checked. pictures: whether a mask may be a
-    picture or an array, see `images.read_mask`, which must mark a pixel.
+    picture or an array, see `images.read_mask`, which must mark a pixel. An iterator's pictures are decoded one at a time.
     """
     alone = Mapping | RLE | str | Path | Image.Image if pictures else Mapping | RLE
     if isinstance(masks, alone) or isinstance(masks, np.ndarray) and masks.ndim == 2:
         masks = [masks]
-    if not isinstance(masks, list | tuple | np.ndarray | None):
+    if not isinstance(masks, list | tuple | np.ndarray | Iterator | None):
         raise DataError("the masks are not a list")
     known, regions = {} if known is None else known, []
     for index, mask in enumerate(() if masks is None else masks):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Literal
 
 import httpx
@@ -17,9 +19,10 @@ import pytest
 from PIL import Image
 
 from eval.answering.confidences import Confidences
-from eval.answering.served import chat_request
+from eval.answering.served import chat_request, data_url
 from eval.assist.estimated_depth import DepthModel
 from eval.assist.segmented import Segmenter
+from eval.serving import endpoints
 from smolrgpt_jax.data.images import read_depth
 from smolrgpt_jax.data.records import spread_questions
 from smolrgpt_jax.errors import DataError
@@ -227,6 +230,57 @@ def test_too_many_and_too_slow_are_told(slow_steps, small_engine, direct):
         found = list(pool.map(ask, range(8)))
         assert set(found) == {429, 504} and found.count(429) >= 3
         until(lambda: served.worker.idle, 5.0)
+
+
+@pytest.fixture
+def decoding(monkeypatch):
+    """The large pictures being decoded, which takes until `go` is set; most: of them at once; all that were read."""
+    state = SimpleNamespace(now=0, most=0, read=[], go=threading.Event())
+    lock, whole = threading.Lock(), endpoints.read_rgb
+
+    def read_rgb(picture, size):
+        large = picture.width > 1000
+        with lock:
+            state.now += large
+            state.most = max(state.most, state.now)
+            state.read.append(picture)
+        assert not large or state.go.wait(30)
+        try:
+            return whole(picture, size)
+        finally:
+            with lock:
+                state.now -= large
+
+    monkeypatch.setattr(endpoints, "read_rgb", read_rgb)
+    return state
+
+
+def asking_about(picture: Image.Image, folder) -> str:
+    picture.save(folder / "asked.png")
+    parts = [{"type": "image_url", "image_url": {"url": data_url(folder / "asked.png")}}]
+    messages = [{"role": "user", "content": [*parts, {"type": "text", "text": "Is it dark?"}]}]
+    return json.dumps({"model": "small", "messages": messages})
+
+
+def test_large_pictures_are_decoded_one_at_a_time_and_small_ones_meanwhile(served, decoding, tmp_path):
+    large = [asking_about(Image.new("RGB", (5000, 3500 + number)), tmp_path) for number in range(5)]
+    small = asking_about(Image.new("RGB", (40, 30)), tmp_path)
+    with ThreadPoolExecutor(5) as pool:
+        waiting = [pool.submit(post, served, content) for content in large]
+        until(lambda: decoding.now)
+        try:
+            assert post(served, small).status_code == 200
+        finally:
+            decoding.go.set()
+        assert {reply.result().status_code for reply in waiting} == {200}
+    assert decoding.most == 1 and len(decoding.read) == 6
+
+
+def test_what_a_picture_was_decoded_to_is_not_kept_until_its_answer(served, decoding, tmp_path):
+    assert post(served, asking_about(Image.new("RGB", (40, 30)), tmp_path)).status_code == 200
+    (picture,) = decoding.read
+    with pytest.raises(ValueError, match="closed"):
+        picture.getpixel((0, 0))
 
 
 def test_bad_requests_get_one_sentence(served, warehouse):

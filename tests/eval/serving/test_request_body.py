@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 
 from eval.answering.served import data_url
 from eval.serving.request_body import Refused, read_request
+from smolrgpt_jax.data import regions
 from smolrgpt_jax.data.masks import box_mask, decode, encode
 from tests.eval.serving.conftest import BOXES, QUESTION, body
 
@@ -66,6 +68,23 @@ def test_depth_is_the_second_picture_or_a_field_and_further_pictures_are_masks(w
         assert np.asarray(found.depth).shape == (60, 96)
         assert [decode(region).tolist() for region in found.question.regions] == [mask.tolist() for mask in BOXED]
     assert read(both[0]).picture == read(both[1]).picture
+
+
+def test_masks_are_decoded_one_after_another(warehouse, rgb, depth, monkeypatch):
+    decoded, alive = [], []
+
+    def read_mask(picture):
+        decoded.append(weakref.ref(picture))
+        pixels = whole(picture)
+        alive.append(sum(picture() is not None for picture in decoded))
+        return pixels
+
+    whole = regions.read_mask
+    monkeypatch.setattr(regions, "read_mask", read_mask)
+    masks, text = [png(255 * BOXED[0])] * 4, "Which of <mask> <mask> <mask> <mask> is it?"
+    read(asking(warehouse, rgb, depth, *masks, regions=None, text=text))
+    read(asking(warehouse, rgb, depth, regions=masks, text=text))
+    assert len(alive) == 8 and max(alive) == 1
 
 
 def test_an_estimated_depth_is_no_picture_and_asked_for_where_there_are_regions(warehouse, rgb, depth):
