@@ -41,6 +41,13 @@ def side(name: str, answer: str, **changes) -> dict:
     return {**about, "conversations": asked, "rle": places} | changes
 
 
+def floor(number: int) -> np.ndarray:
+    """A depth float64[H, W] as a floor is seen, far above and near below, with something near at a place of its own."""
+    ramp = np.linspace(255, 0, HEIGHT)[:, None] + np.zeros((HEIGHT, WIDTH))
+    ramp[HEIGHT // 2 :, 9 * number : 9 * number + 9] = 10
+    return ramp
+
+
 class Own:
     """The folder, to be damaged by a test."""
 
@@ -53,9 +60,7 @@ class Own:
                 name = f"{split}{index}"
                 rgb = rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
                 self.save(rgb, f"{split}/images/{name}.png")
-                # Far above, near below, as a floor is seen.
-                ramp = np.linspace(255, 0, HEIGHT)[:, None] + np.zeros((HEIGHT, WIDTH))
-                self.save(ramp.astype(np.uint8), f"{split}/depths/{name}_depth.png")
+                self.save(floor(number + index).astype(np.uint8), f"{split}/depths/{name}_depth.png")
                 records += [distance(name, index + 1.5), side(name, ("left", "right")[index % 2])]
             self.write(records, f"{split}.json")
 

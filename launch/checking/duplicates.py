@@ -33,11 +33,18 @@ def _digest(file: Path) -> bytes:
     return digest.digest()
 
 
-def check_duplicates(read: Read, prepared: Mapping[Any, bytes], problems: Problems) -> None:
-    """Looks for equal pictures and questions, between sides and within them; prepared: digests of prepared pictures."""
-    raw = {p.image for _, found in read for p in found if not isinstance(p, PreparedPicture)}
-    same = {**equal_files(sorted(raw)), **prepared}
+def check_duplicates(
+    read: Read, prepared: Mapping[Any, bytes], prepared_depths: Mapping[Any, bytes], problems: Problems
+) -> None:
+    """Looks for equal pictures, depth and questions, between sides and within them.
+
+    prepared, prepared_depths: digests of prepared pictures and their depth.
+    """
+    raw = [p for _, found in read for p in found if not isinstance(p, PreparedPicture)]
+    same = {**equal_files(sorted({p.image for p in raw})), **prepared}
+    depths = {**equal_files(sorted({p.depth for p in raw if p.depth is not None})), **prepared_depths}
     _check_pictures(read, same, problems)
+    _check_depths(read, same, depths, problems)
     _check_questions(read, same, problems)
 
 
@@ -61,6 +68,22 @@ def _check_pictures(read: Read, same: Mapping[Any, bytes], problems: Problems) -
             elif found.side in known:
                 problems.add("same_picture", f"{found.file}: picture {picture.image} is {known[found.side]}")
             known.setdefault(found.side, picture.image)
+
+
+def _check_depths(read: Read, same: Mapping[Any, bytes], depths: Mapping[Any, bytes], problems: Problems) -> None:
+    """Looks for pictures that show something else and have the same depth."""
+    first: dict[Any, tuple[Any, Path]] = {}  # a depth -> what its first picture shows, and that picture
+    seen: set[Path] = set()
+    for found, pictures in read:
+        for picture in pictures:
+            if picture.depth is None or picture.image in seen:
+                continue
+            seen.add(picture.image)
+            problems.looked(1, "same_depth")
+            shown = same.get(picture.image, picture.image)
+            known, other = first.setdefault(depths.get(picture.depth, picture.depth), (shown, picture.image))
+            if known != shown:
+                problems.add("same_depth", f"{found.file}: the depth of picture {picture.image} is that of {other}")
 
 
 def _check_questions(read: Read, same: Mapping[Any, bytes], problems: Problems) -> None:

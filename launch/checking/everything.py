@@ -70,9 +70,13 @@ def check_all(sources: Sequence[Found], wanted: For, limit: int | None, problems
     for number in tqdm(chosen, desc="pictures", unit="picture", leave=False, disable=None):
         grid = wanted.grid_of(places[number][0][1])
         checks.setdefault(grid, PictureChecks(grid, problems)).look(places[number])
+    prepared: dict[Any, bytes] = {}
+    prepared_depths: dict[Any, bytes] = {}
     for looking in checks.values():
         looking.end()
-    check_duplicates(read, {p: d for looking in checks.values() for p, d in looking.same.items()}, problems)
+        prepared |= looking.same
+        prepared_depths |= looking.same_depth
+    check_duplicates(read, prepared, prepared_depths, problems)
     check_unasked(read, problems)
     smallest = [looking.smallest for looking in checks.values() if looking.smallest is not None]
     return {

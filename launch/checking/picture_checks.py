@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from eval.side_questions import MARGIN
 from launch.checking.found_sources import Found
 from launch.checking.problems import Problems
 from smolrgpt_jax.data.images import other_view, stored_depth, upright_depth, upright_rgb
@@ -47,6 +48,7 @@ class PictureChecks:
         self.looked = self.regions = 0
         self.smallest: float | None = None  # share of its picture that the smallest mask covers
         self.same: dict[Any, bytes] = {}  # prepared picture -> digest of its pixels
+        self.same_depth: dict[Any, bytes] = {}  # and of its depth
 
     def look(self, asked: Sequence[tuple[Found, Picture]]) -> None:
         """Reads one picture with its depth, and the masks of all sources' questions about it."""
@@ -58,7 +60,9 @@ class PictureChecks:
             if isinstance(picture, PreparedPicture):
                 stored = load_stored(picture)
                 image, grey, masks = Image.fromarray(stored.image), stored.depth, dict(enumerate(stored.weights))
-                self.same[picture.image] = hashlib.blake2b(stored.image.tobytes(), digest_size=16).digest()
+                self.same[picture.image] = _digest(stored.image)
+                if grey is not None:
+                    self.same_depth[picture.image] = _digest(grey)
             else:
                 image, grey = upright_rgb(picture.image), None
         except DataError as error:
@@ -140,6 +144,16 @@ class PictureChecks:
                 if one.any() and np.minimum(one, other).sum() >= SAME * np.maximum(one, other).sum():
                     self._problems.add("same_mask", f"{about}: masks {first} and {second} are the same region")
                     break
+            if question.category == "left_right" and question.normalized_answer and len(question.regions) == 2:
+                self._compare_sides(about, question.normalized_answer, *(_across(known[r]) for r in question.regions))
+
+    def _compare_sides(self, about: str, answer: object, first: float, second: float) -> None:
+        """first, second: where the two regions are across the picture, see `_across`."""
+        if abs(first - second) > MARGIN:
+            self._problems.looked(1, "sides")
+            if answer != ("left" if first < second else "right"):
+                middles = f"mask 0 has its middle at {first:.0%} of the picture's width, mask 1 at {second:.0%}"
+                self._problems.add("sides", f"{about}: the answer is {answer}, and {middles}")
 
     def _look_at_mask(self, name: str, region: Region, grid: np.ndarray) -> None:
         self.regions += 1
@@ -157,6 +171,16 @@ class PictureChecks:
             self._problems.add("vanished", f"{name}{size} holds no point of the {self._grid}x{self._grid} grid")
         elif area >= WHOLE:
             self._problems.add("whole", f"{name} covers {area:.1%} of the picture")
+
+
+def _digest(pixels: np.ndarray) -> bytes:
+    return hashlib.blake2b(pixels.tobytes(), digest_size=16).digest()
+
+
+def _across(grid: np.ndarray) -> float:
+    """Centroid of a mask float32[g, g] across the picture, as a share of its width; NaN for an empty one."""
+    columns = grid.sum(axis=0)
+    return float(columns @ (np.arange(columns.size) + 0.5) / columns.size / (columns.sum() or np.nan))
 
 
 def _pairs(question: Question) -> Iterator[tuple[int, int]]:

@@ -16,6 +16,7 @@ class Problem:
     level: str  # "stops", "spoils" or "told", see problems.toml
     title: str
     about: str
+    tolerated: float = TOLERATED
     count: int = 0
     of: int = 0  # things of its kind that were looked at
     sentences: list[str] = dataclasses.field(default_factory=list)  # the first LISTED, each naming file and record
@@ -24,7 +25,7 @@ class Problem:
     @property
     def wrong(self) -> bool:
         """Whether a training should not begin."""
-        few = self.level == "spoils" and self.count <= TOLERATED * self.of
+        few = self.level == "spoils" and self.count <= self.tolerated * self.of
         return bool(self.count) and self.level != "told" and not few and not self.accepted
 
 

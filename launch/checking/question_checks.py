@@ -43,7 +43,7 @@ def check_questions(
     """Tries every question of a source against rows of `shape`, and its text against its value."""
     questions = [question for picture in pictures for question in picture.questions]
     answered = sum(question.answer is not None for question in questions)
-    if not answered and not found.trained:
+    if questions and not answered and not found.trained:
         problems.add("unanswered", f"{found.file}: none of its {len(questions)} questions has an answer")
     prefix = tokenizer.prefix(shape.image_tokens).size
     for begin in range(0, len(pictures), AT_ONCE):

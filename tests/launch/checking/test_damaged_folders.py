@@ -11,7 +11,7 @@ import pytest
 from smolrgpt_jax.data import masks
 from tests.mutations import POINTER, files_of
 from tests.odd_inputs import bomb
-from tests.own_folder import HEIGHT, WIDTH, Own, distance, rle, side
+from tests.own_folder import HEIGHT, WIDTH, Own, distance, floor, rle, side
 
 
 def record(number: int = 0, **changes) -> Callable[[Own], None]:
@@ -36,13 +36,21 @@ def removed(name: str) -> Callable[[Own], None]:
 
 
 def every_depth(make: Callable[[np.ndarray], np.ndarray]) -> Callable[[Own], None]:
-    ramp = np.linspace(255, 0, HEIGHT)[:, None] + np.zeros((HEIGHT, WIDTH))
-
     def change(own: Own) -> None:
-        for name in own.depths():
-            own.save(make(ramp), name)
+        for number, name in enumerate(own.depths()):
+            own.save(make(floor(number)), name)
 
     return change
+
+
+def every_mask(change: Callable[[list], list]) -> Callable[[Own], None]:
+    return lambda own: own.write([record | {"rle": change(record["rle"])} for record in own.records()])
+
+
+def one_picture(own: Own) -> None:
+    content = (own.root / "train/images/train0.png").read_bytes()
+    for file in (own.root / "train/images").iterdir():
+        file.write_bytes(content)
 
 
 def one_depth(pixels: np.ndarray) -> Callable[[Own], None]:
@@ -85,6 +93,7 @@ EMPTY = {
 # The outermost pixels lie beyond the first points of the grid.
 DOT = rle(0, 0, 1, 1)
 WORDS = " ".join(["very"] * 1200)
+FLOOR = floor(0)
 NOISE = np.random.default_rng(1).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
 # What is done to the folder; the kind of problem; what its sentence says, the file and the record among it.
 DAMAGES = {
@@ -189,6 +198,17 @@ DAMAGES = {
         "row",
         "question 'many' has 20 regions, more than the 18 of a row's picture",
     ),
+    "masks in another order than the question": (
+        every_mask(lambda regions: regions[::-1]),
+        "sides",
+        "train.json: record 'train0-s': the answer is left, and mask 0 has its middle at 27% of the picture's width, mask 1 at 8%",
+    ),
+    "one depth under every picture": (
+        every_depth(lambda ramp: FLOOR.astype(np.uint8)),
+        "same_depth",
+        "train.json: the depth of picture {root}/train/images/train1.png is that of {root}/train/images/train0.png",
+    ),
+    "one picture under every name": (one_picture, "same_picture", "train1.png is {root}/train/images/train0.png"),
     "a picture in two splits": (in_two_splits, "leak", "val.json: picture"),
     "two answers to one question": (
         added(distance("train0", 7.5, id="again")),
@@ -222,14 +242,18 @@ def test_a_fault_is_told_by_file_and_record(what, own, look):
     before = files_of(own.root)
     verdict = look(own.root)
     assert verdict.status == 1
-    assert any(sentence in said for said in verdict.wrong[kind]), verdict.wrong
+    assert any(sentence.format(root=own.root) in said for said in verdict.wrong[kind]), verdict.wrong
     assert verdict.wrong.keys() <= {kind, *CONSEQUENCES.get(what, ())}
     assert "WRONG: " in verdict.printed and f"page: {verdict.page}" in verdict.printed
     assert files_of(own.root) == before
 
 
 # What follows from a fault besides.
-CONSEQUENCES = {"no record that can be used": ["record"], "a picture in two splits": ["leaked_question"]}
+CONSEQUENCES = {
+    "no record that can be used": ["record"],
+    "a picture in two splits": ["leaked_question"],
+    "one picture under every name": ["contradiction"],
+}
 
 
 def test_the_folder_without_a_fault_passes(own, look):
