@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import pytest
+
 from benchmarks import convert
 from smolrgpt_jax.checkpoint.mapping import entries
 from smolrgpt_jax.config import PRESETS
@@ -13,6 +15,7 @@ def demo_parameters():
     return sum(math.prod(e.torch_shape) for e in entries(PRESETS["demo"]))
 
 
+@pytest.mark.slow
 def test_it_prints_a_table_and_leaves_nothing(tmp_path, capsys):
     convert.main(["--size", "tiny", "--rounds", "1", "--workdir", str(tmp_path / "work")])
     lines = capsys.readouterr().out.splitlines()

@@ -24,6 +24,7 @@ def tiny(monkeypatch):
     return config
 
 
+@pytest.mark.slow
 def test_both_sides_give_the_same_answers(tiny, tmp_path, capsys):
     out = tmp_path / "table.md"
     generate.main(["--size", "tiny", "--questions", "8", "--out", str(out)])

@@ -176,6 +176,7 @@ def facts_of(folder, shape) -> dict[str, int | str]:
     return data_facts([rows_of(folder, tokenizer, shape)], "training")
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_do_no_harm(prepared, tokenizer, shape):
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as pool:

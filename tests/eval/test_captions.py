@@ -63,6 +63,7 @@ def test_the_kind_is_told_by_the_prompt():
     assert seen == trained
 
 
+@pytest.mark.slow
 def test_the_shipped_backbone_marks_what_a_place_means(tmp_path, capsys):
     out = tmp_path / "out"
     captions.main(["--checkpoint", demo.BACKBONE, "--phase", "review", "--scenes", "6", "--out", str(out)])

@@ -57,7 +57,9 @@ def test_first_gradients_equal_pytorch(golden, name):
         assert np.abs(ours[tensor] - expected).max() <= TOLERANCE * np.abs(expected).max(), tensor
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n == "refiner_alignment" else n for n in NAMES]
+)
 def test_forty_steps_follow_pytorch(golden, name):
     stage, trained, frozen = setting(golden, name)
     expected = golden.training[name]

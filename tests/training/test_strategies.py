@@ -40,7 +40,6 @@ CASES = {
     "fsdp, accumulated": ({"data": 2, "fsdp": 4}, "fsdp", 2),
     "zero1 and tensor, accumulated": ({"data": 2, "fsdp": 2, "tensor": 2}, "zero1", 2),
 }
-QUICK = ("zero1 and tensor, accumulated",)
 
 
 def batch_for(config, rows: int) -> dict[str, np.ndarray]:
@@ -102,7 +101,8 @@ def one_device():
     return losses, {n: np.asarray(v) for n, v in trained.items()}
 
 
-@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in CASES])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
 def test_twenty_steps_are_those_of_one_device(one_device, name):
     expected, params = one_device
     shape, strategy, accumulation = CASES[name]

@@ -107,6 +107,7 @@ def test_reordered_questions_are_answered_greedily_and_others_drawn(monkeypatch,
     assert said.count("") == 2 * len(calls) and len(set(said)) == len(said) - said.count("") + 1
 
 
+@pytest.mark.slow
 def test_a_model_gives_the_same_further_answers_in_any_company(small_checkpoint, warehouse):
     model = smolrgpt_jax.load(small_checkpoint)
     pictures = read_warehouse(warehouse, "val")[:2]
