@@ -1,6 +1,7 @@
 """Which sources lie in a folder: by the names that the formats give their files (docs/data.md)."""
 
 import argparse
+import contextlib
 import dataclasses
 import inspect
 import re
@@ -11,6 +12,7 @@ from typing import Any
 from smolrgpt_jax.data.prepared.reader import SETTINGS_FILE
 from smolrgpt_jax.data.sources.formats import READERS
 from smolrgpt_jax.errors import DataError
+from smolrgpt_jax.files import read_json
 
 SPLITS = ("train", "val", "test")
 _BEGINNING = 2**16  # bytes of a file, which hold a whole record
@@ -100,8 +102,11 @@ def _found(root: Path, **fields: str) -> Found:
 
 
 def _prepared(root: Path) -> Iterator[Found]:
-    for file in sorted(root.glob("questions-*.parquet")):
-        yield _found(root, format="prepared", split=file.stem.removeprefix("questions-"))
+    splits = {file.stem.removeprefix("questions-") for file in root.glob("questions-*.parquet")}
+    with contextlib.suppress(DataError, AttributeError):  # what cannot be read is told when the questions are
+        splits |= read_json(root / SETTINGS_FILE, dict).get("splits", {}).keys()
+    for split in sorted(splits):
+        yield _found(root, format="prepared", split=split)
 
 
 def _smolrgpt(root: Path) -> Iterator[Found]:

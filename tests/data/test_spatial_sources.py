@@ -266,3 +266,11 @@ def test_bench_records_without_id_are_named_by_their_picture(tmp_path):
     (tmp_path / "SpatialRGPT-Bench_v1.json").write_text(json.dumps([record]))
     with pytest.raises(DataError, match=r"Bench_v1.json: record 0 of picture 'x/p.jpg': has no id"):
         read_bench(tmp_path)
+
+
+def test_a_bench_record_whose_picture_has_no_name_is_told(tmp_path):
+    turns = [{"from": "human", "value": "Is it dark?"}, {"from": "gpt", "value": "No."}]
+    record = {"id": 1, "image_info": {"file_path": ""}, "qa_info": {"category": "a"}, "conversations": turns}
+    (tmp_path / "SpatialRGPT-Bench_v1.json").write_text(json.dumps([record]))
+    with pytest.raises(DataError, match=r"record '1' .*: picture '' is not a file inside the data folder"):
+        read_bench(tmp_path)

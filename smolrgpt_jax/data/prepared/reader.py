@@ -134,6 +134,10 @@ def read_prepared(
         image = folder / split / str(number)
         try:
             questions = tuple(map(question_of, asked))
+            for question in questions:
+                if (marks := question.mask_marks) != len(question.regions):
+                    held = f"holds {marks} {masks.MASK} for {len(question.regions)} regions"
+                    raise DataError(f"question {question.id!r} {held}")
         except (ValueError, IndexError) as error:
             reason = str(error) if isinstance(error, ValueError) else "a question without a turn"
             raise DataError(f"{file}: picture {number} ({name!r}): {reason}") from error
@@ -189,7 +193,8 @@ def load_stored(picture: PreparedPicture) -> Stored:
         stored = Stored(image, depth, unpack_masks(packed, sizes))
         name = str(found["picture"], "utf-8") if isinstance(found["picture"], bytes) else str(found["picture"])
     except Exception as error:  # ArrayRecord's own errors have no common class
-        raise DataError(f"{where} cannot be read ({' '.join(str(error).split())[:500]})") from error
+        reason = " ".join(str(error).split())[:500]
+        raise DataError(f"{where} cannot be read from {NAME}-{picture.split}.array_record-* ({reason})") from error
     if name != picture.id:
         raise DataError(f"{where} is {name!r}, the questions are about {picture.id!r}")
     if (depth is None) != (picture.depth is None):

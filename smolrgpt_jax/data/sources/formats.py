@@ -120,13 +120,14 @@ def read_bench(
         category = qa.get("category") if isinstance(qa, dict) else None
         if not isinstance(path, str) or not isinstance(category, str):
             raise ValueError("names no picture or no category")
-        return _spatial_entry(record, own_id, path, str(PurePosixPath(path).with_suffix(".png")), category)
+        depth = str(PurePosixPath(path).with_suffix(".png")) if PurePosixPath(path).name else None
+        return _spatial_entry(record, own_id, path, depth, category)
 
     records = json_records(root, annotations)
     return collect_pictures(records, parse, Path(root), images, depths, on_bad_record=on_bad_record)
 
 
-def _spatial_entry(record: Mapping[str, Any], own_id: str, image: str, depth: str, category: str) -> Entry:
+def _spatial_entry(record: Mapping[str, Any], own_id: str, image: str, depth: str | None, category: str) -> Entry:
     texts, boxes = chat_texts(record.get("conversations")), record.get("bbox") or []
     return Entry(own_id, image, depth, category, texts, None, record.get("rle"), boxes)
 

@@ -39,6 +39,7 @@ def change(folder, **fields) -> None:
         ({"picture": None}, "the column picture lacks 1 value"),
         ({"turns": None}, "the column turns lacks 1 value"),
         ({"turns": ["How far?", None]}, "the column turns lacks 1 value"),
+        ({"regions": [0, 0]}, "picture 0 ('000000'): question '0-0' holds 1 <mask> for 2 regions"),
         ({"turns": []}, "picture 0 ('000000'): a question without a turn"),
         ({"regions": [None, 0]}, "the column regions lacks 1 value"),
         (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 
 import pytest
@@ -83,6 +84,14 @@ def test_data_that_was_prepared_for_another_model_is_told(made, look):
     verdict = look(made / "prepared", "--config", "configs/demo.py:stage3")
     assert verdict.status == 1 and verdict.wrong.keys() == {"prepared"}
     assert "was prepared with image_size " in verdict.wrong["prepared"][0]
+
+
+def test_a_prepared_split_without_its_questions_is_told(made, look, tmp_path):
+    folder = shutil.copytree(made / "prepared", tmp_path / "prepared")
+    (folder / "questions-train.parquet").unlink()
+    verdict = look(folder)
+    assert verdict.status == 1 and verdict.wrong.keys() == {"file"}
+    assert verdict.wrong["file"] == [f"{folder} has no prepared split 'train'"]
 
 
 def test_a_format_that_is_named_reads_files_of_any_name(made, look, tmp_path):
