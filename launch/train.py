@@ -32,6 +32,8 @@ def run(arguments: list[str]) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", force=True)
     # Imported after the processes have found each other.
     from eval.scoring.in_training import WAREHOUSE_SCORES
+    from smolrgpt_jax.training.metrics import CSV_NAME
+    from smolrgpt_jax.training.noise import noise_scale
     from smolrgpt_jax.training.run import train
 
     # Half a million records that all stay would be looked through for garbage again and again, for longer than reading them takes.
@@ -40,6 +42,10 @@ def run(arguments: list[str]) -> None:
         result = train(CONFIG.value.to_dict(), workdir, WAREHOUSE_SCORES)
     values = "".join(f", {name} {result[name]:.4f}" for name in ("loss", "validation_loss") if name in result)
     print(f"step {result['step']} of {result['steps']}{values}")
+    # Of several hosts only the first may have the file.
+    scale = noise_scale(workdir / CSV_NAME) if (workdir / CSV_NAME).is_file() else None
+    if scale is not None:
+        print(f"gradient noise scale: {scale:.3g} rows; the batch has {CONFIG.value.batch_rows}")
     if result["stopped"]:
         raise SystemExit("stopped by a signal; the same command goes on from here")
 

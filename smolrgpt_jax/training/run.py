@@ -27,6 +27,7 @@ from smolrgpt_jax.errors import RunError
 from smolrgpt_jax.files import as_path, write_json
 from smolrgpt_jax.flops import row_parts, train_flops
 from smolrgpt_jax.models.smolrgpt import Params, abstract_params, init_params
+from smolrgpt_jax.training import noise
 from smolrgpt_jax.training.data import (
     check_shared_memory,
     most_answers,
@@ -207,9 +208,10 @@ def train(
         state = _initial_state(this, data)
         stack.callback(this.print_bad)
         validated = this.validation.columns if this.validation else ()
+        told = ("loss", "grad_norm", *(noise.COLUMNS if run["accumulation"] > 1 else ()), *validated)
         writer = MetricsWriter(
             this.workdir,
-            ["loss", "grad_norm", *validated, *(f"lr_{group}" for group in this.rates), *SPEED],
+            [*told, *(f"lr_{group}" for group in this.rates), *SPEED],
             # The row of a validation that was stopped is still to be written.
             resumed_step=state.step - state.unvalidated,
             active=first,

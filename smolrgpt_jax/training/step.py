@@ -14,6 +14,7 @@ from smolrgpt_jax.config import Compute, SmolRGPTConfig
 from smolrgpt_jax.models.layers import as_parameters, working_copy
 from smolrgpt_jax.models.smolrgpt import Params, bind
 from smolrgpt_jax.sharding import Strategy, constrain_batch
+from smolrgpt_jax.training.noise import gradient_noise
 
 Batch = Mapping[str, jax.Array]
 Sums = tuple[jax.Array, jax.Array]  # of the losses, and number of answer tokens
@@ -61,6 +62,20 @@ def gradients(
     tokens of all parts together, so the result does not depend on how the rows are split. Gradients are summed over the devices in
     the dtype that is computed in, each where its parameter is kept.
     """
+    return _gradients(config, trained, frozen, batch, accumulation, compute, mesh, strategy)[:2]
+
+
+def _gradients(
+    config: SmolRGPTConfig,
+    trained: Params,
+    frozen: Params,
+    batch: Batch,
+    accumulation: int,
+    compute: Compute,
+    mesh: Mesh | None,
+    strategy: Strategy,
+) -> tuple[Params, jax.Array, jax.Array]:
+    """`gradients`, and the squared norm of the parts' mean gradients, averaged over the parts; 0 where there is one part."""
 
     # Devices that have all parameters compute on their own rows, and only the gradients are summed.
     by_device = mesh is not None and mesh.size > 1 and strategy != "fsdp"
@@ -95,6 +110,7 @@ def gradients(
             n: jax.lax.with_sharding_constraint(g, places[n]) for n, g in grads.items()
         }
 
+    square = jnp.zeros(())
     if accumulation == 1:
         (loss, count), grads = part(batch)
     else:
@@ -103,13 +119,15 @@ def gradients(
 
         def add(total: Any, rows: Batch) -> tuple[Any, None]:
             rows = {name: constrain_batch(v) for name, v in rows.items()}
-            return jax.tree.map(jnp.add, total, part(rows)), None
+            sums, grads = part(rows)
+            square = (optax.global_norm(grads) / jnp.maximum(sums[1], 1.0)) ** 2
+            return jax.tree.map(jnp.add, total, (*sums, square, grads)), None
 
         zeros = jax.tree.map(jnp.zeros_like, trained)
-        ((loss, count), grads), _ = jax.lax.scan(add, ((jnp.zeros(()), jnp.zeros(())), zeros), parts)
+        (loss, count, square, grads), _ = jax.lax.scan(add, (*(jnp.zeros(()),) * 3, zeros), parts)
     # A batch without an answer has neither loss nor gradient.
     count = jnp.where(count > 0, count, 1.0)
-    return jax.tree.map(lambda g: g / count, grads), loss / count
+    return jax.tree.map(lambda g: g / count, grads), loss / count, square / accumulation
 
 
 def make_train_step(
@@ -120,13 +138,19 @@ def make_train_step(
     strategy: Strategy = "data",
     compute: Compute = Compute(),
 ) -> Callable[[Params, Params, Any, Batch], tuple[Params, Any, dict[str, jax.Array]]]:
-    """step(trained, frozen, opt_state, batch) -> (trained, opt_state, {loss, grad_norm}); to be jitted with donation."""
+    """step(trained, frozen, opt_state, batch) -> (trained, opt_state, metrics); to be jitted with donation.
+
+    metrics: loss, grad_norm and, of a step in several parts, `gradient_noise`; float32[] each.
+    """
 
     def step(trained: Params, frozen: Params, opt_state: Any, batch: Batch) -> tuple[Params, Any, dict[str, jax.Array]]:
         with sharding.over(mesh):
-            grads, loss = gradients(config, trained, frozen, batch, accumulation, compute, mesh, strategy)
+            grads, loss, square = _gradients(config, trained, frozen, batch, accumulation, compute, mesh, strategy)
             updates, opt_state = optimizer.update(grads, opt_state, trained)
             metrics = {"loss": loss, "grad_norm": optax.global_norm(grads)}
+            if accumulation > 1:
+                rows = len(batch["tokens"])
+                metrics |= gradient_noise(metrics["grad_norm"] ** 2, square, accumulation, rows)
             return optax.apply_updates(trained, updates), opt_state, metrics
 
     return step
