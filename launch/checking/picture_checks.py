@@ -24,6 +24,10 @@ INVERTED, FEWEST = 0.9, 3  # share of such pictures whose lower third is brighte
 MANY_HOLES = 0.3  # share of a depth picture
 WHOLE = 0.99  # share of a picture
 SAME = 0.95  # of the union of two masks, what they share
+EDGES = 48  # points along a side where edges of pictures are compared with those of depth
+# Share of pictures that are nearer to their own depth than to the one before, where the two differ: 0.95 of the procedural
+# warehouse's, all of five published ones, 0.5 where depth is another picture's.
+OWN, FEWEST_COMPARED, ALIKE = 0.6, 20, 0.9
 
 
 @dataclasses.dataclass
@@ -36,6 +40,9 @@ class DepthFacts:
     holes: float = 0.0  # sum over pictures of the share that was not measured
     up: int = 0  # pictures whose upper third is clearly farther than the lower one, as floors are seen
     down: int = 0  # the other way round
+    edges: np.ndarray | None = None  # of the last depth, see `_edges`
+    compared: int = 0  # pictures whose edges were compared with those of their depth and of the one before
+    own: int = 0  # whose edges are rather those of their own
 
 
 class PictureChecks:
@@ -72,7 +79,7 @@ class PictureChecks:
         if all(low == high for low, high in image.getextrema()):
             problems.add("blank", f"{where}: picture {picture.image} is {image.getpixel((0, 0))} everywhere")
         if grey is not None:
-            self._look_at_depth(found, f"{where}: depth of picture {picture.id}", "prepared", grey, grey)
+            self._look_at_depth(found, f"{where}: depth of picture {picture.id}", "prepared", image, grey, grey)
         elif picture.depth is not None:
             self._read_depth(found, where, picture, image)
         known: dict[Region, np.ndarray] = {}
@@ -92,10 +99,12 @@ class PictureChecks:
             self._problems.add("view", f"{name}: {doubt}")
         kind = {"u": "16 bits", "i": "16 bits", "f": "floats"}[values.dtype.kind]
         kind = "8-bit grey" if values.dtype == np.uint8 else kind
-        self._look_at_depth(found, name, kind, np.asarray(depth), values)
+        self._look_at_depth(found, name, kind, image, np.asarray(depth), values)
 
-    def _look_at_depth(self, found: Found, name: str, kind: str, grey: np.ndarray, values: np.ndarray) -> None:
-        """grey: uint8[H, W], as the model gets it; values: as the file holds them."""
+    def _look_at_depth(
+        self, found: Found, name: str, kind: str, image: Image.Image, grey: np.ndarray, values: np.ndarray
+    ) -> None:
+        """image: what it is the depth of; grey: uint8[H, W], as the model gets it; values: as the file holds them."""
         facts = self.depth.setdefault((found.name, kind), DepthFacts())
         facts.pictures += 1
         deep = kind in ("16 bits", "floats")
@@ -116,12 +125,25 @@ class PictureChecks:
         tilt = float(grey[-third:].mean()) - float(grey[:third].mean())
         facts.up += tilt < -TILTED
         facts.down += tilt > TILTED
+        edges, before = _edges(Image.fromarray(grey)), facts.edges
+        facts.edges = edges
+        if before is not None and edges @ before < ALIKE:
+            seen = _edges(image)
+            facts.compared += 1
+            facts.own += bool(seen @ edges > seen @ before)
+            self._problems.looked(1, "other_depth")
 
     def end(self) -> None:
         """Judges what only many pictures together tell."""
         for (file, kind), facts in self.depth.items():
             if kind == "16 bits" and facts.farthest <= 255:
                 self._problems.add("narrow", f"{file}, depth in {kind}: no value above {facts.farthest:g}")
+            others = facts.compared - facts.own
+            if facts.compared >= FEWEST_COMPARED and facts.own <= OWN * facts.compared:
+                less = (
+                    f"{others} of {facts.compared} pictures have the edges of the depth before rather than of their own"
+                )
+                self._problems.add("other_depth", f"{file}, depth in {kind}: {less}", others)
             told = facts.up + facts.down
             if told >= FEWEST and facts.down >= INVERTED * told:
                 brighter = f"the lower third is brighter than the upper one in {facts.down} of {told} pictures"
@@ -175,6 +197,14 @@ class PictureChecks:
 
 def _digest(pixels: np.ndarray) -> bytes:
     return hashlib.blake2b(pixels.tobytes(), digest_size=16).digest()
+
+
+def _edges(picture: Image.Image) -> np.ndarray:
+    """Where brightness changes, float32[EDGES * EDGES] of mean 0 and length 1; 0 for a picture of one colour."""
+    grey = np.asarray(picture.convert("L").resize((EDGES, EDGES), Image.Resampling.BOX), np.float32)
+    change = np.hypot(*np.gradient(grey)).ravel()
+    change -= change.mean()
+    return change / max(float(np.linalg.norm(change)), 1e-9)
 
 
 def _across(grid: np.ndarray) -> float:

@@ -264,6 +264,23 @@ def test_the_folder_without_a_fault_passes(own, look):
     assert "nothing wrong" in verdict.printed
 
 
+@pytest.mark.parametrize("off", [0, 1, -1])
+def test_depth_numbered_from_elsewhere_is_told(own, look, off):
+    pictures = 24
+    for number in range(pictures):
+        grey = 255 - floor(7 * number % pictures).astype(np.uint8)
+        noise = np.random.default_rng(number).integers(0, 30, (HEIGHT, WIDTH, 1), np.uint8)
+        own.save(np.repeat(grey[..., None] // 2 + noise, 3, axis=2), f"train/images/p{number:02d}.png")
+        own.save(floor(7 * (number + off) % pictures).astype(np.uint8), f"train/depths/p{number:02d}_depth.png")
+    own.write([distance(f"p{number:02d}", 1.5 + number) for number in range(pictures)])
+    (own.root / "val.json").unlink()
+    verdict = look(own.root)
+    assert (verdict.status, set(verdict.wrong)) == ((1, {"other_depth"}) if off else (0, set()))
+    if off:
+        (said,) = verdict.wrong["other_depth"]
+        assert said.startswith("train.json, depth in 8-bit grey: ") and "of 23 pictures have the edges" in said
+
+
 def test_pictures_in_two_splits_count_against_the_one_that_is_scored(own, look):
     in_two_splits(own)
     assert look(own.root).page.read_text().count("1 of 3</span>") == 1  # of val's three pictures, not of all nine
