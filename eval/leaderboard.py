@@ -11,7 +11,7 @@ from smolrgpt_jax.errors import told
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
     args = command_line("eval.leaderboard", __doc__).parse_args(arguments)
-    print(f"reading {len(args.runs)} runs, writing {args.out}")
+    print(f"reading {len(args.runs)} run{'s' * (len(args.runs) != 1)}, writing {args.out}")
     tables = [make_table(runs) for runs in question_sets(read_finished(args.runs))]
     render_leaderboard(args.out, tables, {"command": typed_command("eval.leaderboard")})
     for text in filter(None, (describe_sets(tables), *map(describe_table, tables))):

@@ -22,8 +22,8 @@ FIRST, REORDERED, DRAWN = JOURNAL_PARTS = ("", "reordered", "drawn")
 INTERRUPTED = "interrupted; finished answers are kept, the same command goes on from there"
 # What a model says of one question: its text, or a dict of "answer", the text, and where they are there "closing", the
 # value that it wrote behind it, and "cut_off", True for a text that the longest length cut.
-# A server may tell "tokens": {"prompt", "completion"}.
-Answered = str | Mapping[str, str | bool | None | Mapping[str, int]]
+# A server may tell "tokens": {"prompt", "completion"}, and "confidence".
+Answered = str | Mapping[str, str | bool | float | None | Mapping[str, int]]
 Answerer = Callable[[Sequence[Picture]], Sequence[Answered]]
 
 
@@ -110,7 +110,7 @@ def asked_category(question: Question) -> str:
     return question.category or question_category(question.prompt) or ""
 
 
-def described(answer: Answered) -> Mapping[str, str | bool | None]:
+def described(answer: Answered) -> Mapping[str, str | bool | float | None]:
     """What is said of one question, as a dict."""
     return {"answer": answer} if isinstance(answer, str) else answer
 

@@ -22,11 +22,21 @@ MOST_REFUSED = 3  # pictures of which every question is refused, before anything
 
 @dataclass(frozen=True)
 class Said:
-    """A server's answer; cut_off: it did not end within its tokens; tokens: {"prompt", "completion"}, None where it does not tell."""
+    """A server's answer; cut_off: it did not end within its tokens.
+
+    tokens, {"prompt", "completion"}, and confidence, the probability that the answer is right, are None where it does not tell.
+    """
 
     text: str
     cut_off: bool = False
     tokens: Mapping[str, int] | None = None
+    confidence: float | None = None
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What the server told beside the text."""
+        told = {"tokens": self.tokens, "confidence": self.confidence}
+        return {name: value for name, value in told.items() if value is not None}
 
 
 class NoAnswer(DataError):
@@ -76,11 +86,11 @@ def ask_all(
             return
         with lock:
             cut = [question.id] if said.cut_off else []
-            tokens = {} if said.tokens is None else {question.id: said.tokens}
-            kept.append({question.id: said.text}, cut, tokens)
+            told = {question.id: said.told} if said.told else {}
+            kept.append({question.id: said.text}, cut, told)
             kept.answers[question.id] = said.text
             kept.cut_off.update(cut)
-            kept.tokens.update(tokens)
+            kept.told.update(told)
 
     # After an error requests under way still bring their answers into the journal; the others are cancelled.
     with ThreadPoolExecutor(at_once) as pool:
@@ -107,8 +117,7 @@ def _answered(name: str, kept: "Journal") -> Answered:
     said: dict[str, Any] = {"answer": kept.answers.get(name, "")}
     if name in kept.cut_off:
         said["cut_off"] = True
-    if name in kept.tokens:
-        said["tokens"] = kept.tokens[name]
+    said |= kept.told.get(name, {})
     return said if len(said) > 1 else said["answer"]
 
 
@@ -129,11 +138,13 @@ def read_reply(reply: str) -> Said:
         )
     if not isinstance(content, str | None):
         raise ValueError("the reply is none of the protocol's")
-    cut = whole["choices"][0].get("finish_reason") == "length"
-    return Said(without_thoughts(content or ""), cut, _tokens(whole.get("usage")))
+    choice = whole["choices"][0]
+    cut, sure = choice.get("finish_reason") == "length", choice.get("confidence")
+    known = type(sure) in (int, float) and 0 <= sure <= 1
+    return Said(without_thoughts(content or ""), cut, _tokens(whole.get("usage")), float(sure) if known else None)
 
 
 def _tokens(usage: object) -> dict[str, int] | None:
     told = usage if isinstance(usage, dict) else {}
     found = {name: told.get(f"{name}_tokens") for name in ("prompt", "completion")}
-    return found if all(type(number) is int and number >= 0 for number in found.values()) else None
+    return found if all(type(number) is int and 0 <= number < 2**53 for number in found.values()) else None

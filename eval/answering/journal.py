@@ -2,7 +2,7 @@
 
 JSON lines: what run the answers are of, then one line per batch of finished answers, {question id: text}, or
 {question id: {"cut_off": text}} for a text that did not end within its tokens. Of a server's answer {"answer": text} or
-{"cut_off": text} says beside it what it took, "tokens".
+{"cut_off": text} says beside it what it took, "tokens", and how sure it is, "confidence".
 """
 
 import dataclasses
@@ -25,12 +25,14 @@ from smolrgpt_jax.generation.engine import AnswerOptions
 if TYPE_CHECKING:
     from smolrgpt_jax.model import Model
 
+_TOLD = ("tokens", "confidence")
+
 
 class Journal:
     """The answers of one run; in a run of several processes, every process reads the files of all and writes its own.
 
-    answers: {question id: text}; cut_off: ids of those whose text did not end within its tokens; tokens: what answers took,
-    where a server told.
+    answers: {question id: text}; cut_off: ids of those whose text did not end within its tokens; told: what a server told of
+    answers besides, of _TOLD.
     """
 
     def __init__(self, path: str | Path, identity: Mapping[str, Any]):
@@ -39,7 +41,7 @@ class Journal:
         self.identity = json.loads(json.dumps(identity))
         self.answers: dict[str, str] = {}
         self.cut_off: set[str] = set()
-        self.tokens: dict[str, dict[str, int]] = {}
+        self.told: dict[str, dict[str, Any]] = {}
         for file in journal_files(path):
             self._read(file)
         if jax.process_count() > 1:
@@ -57,7 +59,7 @@ class Journal:
             told = {question: {"answer": said} if isinstance(said, str) else said for question, said in kept.items()}
             cut_off = {question for question, said in told.items() if "cut_off" in said}
             answers = {q: said["cut_off" if q in cut_off else "answer"] for q, said in told.items()}
-            tokens = {question: said["tokens"] for question, said in told.items() if "tokens" in said}
+            besides = {question: {n: said[n] for n in _TOLD if n in said} for question, said in told.items()}
             different = [name for name in self.identity if identity[name] != self.identity[name]]
         except (ValueError, AttributeError, TypeError, KeyError) as error:
             raise ValueError(f"{file} is no journal of answers; remove it to answer all questions") from error
@@ -68,19 +70,19 @@ class Journal:
             )
         self.answers.update(answers)
         self.cut_off |= cut_off
-        self.tokens |= tokens
+        self.told |= {question: found for question, found in besides.items() if found}
 
     def append(
         self,
         answers: Mapping[str, str],
         cut_off: Collection[str] = (),
-        tokens: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
+        told: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
     ) -> None:
-        """Adds finished answers, some of them cut off, and what some of them took; they are on disk when this returns."""
+        """Adds finished answers, some of them cut off, and what was told of some; they are on disk when this returns."""
         line: dict[str, Any] = {q: {"cut_off": text} if q in cut_off else text for q, text in answers.items()}
-        for question, taken in tokens.items():
+        for question, besides in told.items():
             said = line[question]
-            line[question] = {**(said if isinstance(said, dict) else {"answer": said}), "tokens": taken}
+            line[question] = {**(said if isinstance(said, dict) else {"answer": said}), **besides}
         lines: list[Mapping[str, Any]] = [line]
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -157,7 +157,8 @@ class OtherModel:
                 said = read_reply(reply)
             except ValueError:
                 continue
-            return dataclasses.replace(said, text=said.text.strip())
+            # How sure `smolrgpt serve` is was never fitted to questions about marks.
+            return dataclasses.replace(said, text=said.text.strip(), confidence=None)
         raise NoAnswer(
             f"record {question.id!r}: {self.server.url} does not reply as a chat server but with {quoted(reply)}"
         )

@@ -1,6 +1,7 @@
 """Questions asked of a running `smolrgpt serve`, as any client of OpenAI's API would ask them."""
 
 import base64
+import dataclasses
 import json
 import mimetypes
 from collections.abc import Sequence
@@ -62,7 +63,7 @@ class Served:
             raise
         except ValueError:
             raise ServerError(f"{self.url} does not reply as `smolrgpt serve`") from None
-        return Said(said.text, said.cut_off)  # what it takes is no cost
+        return dataclasses.replace(said, tokens=None)  # what it takes is no cost
 
 
 def _reason(reply: str) -> str:

@@ -75,6 +75,8 @@ def evaluate(
         if isinstance(error, ValueError):
             raise DataError(f"{error}; the answers are in {out}/answers.json, which eval.normalize reads") from error
         raise
+    if sure is None and any("confidence" in item for item in predictions):
+        sure = _with_told
     predictions = predictions if sure is None else sure(predictions)
     metrics = compute_metrics(predictions, blind, methods)
     if metrics is not None and run_info and FINGERPRINT in run_info:
@@ -87,6 +89,12 @@ def evaluate(
         if metrics is not None:
             write_report(aside / "report.html", metrics, predictions, pictures, loss_curves, run_info)
     return metrics
+
+
+def _with_told(predictions: Sequence[dict]) -> list[dict]:
+    """Predictions whose confidence, where a server told it, is None of those without a value that could be right."""
+    known = [item.get("confidence") if item["normalized_answer"] is not None else None for item in predictions]
+    return [{**item, "confidence": sure} for item, sure in zip(predictions, known)]
 
 
 def list_answers(pictures: Sequence[Picture], answers: Sequence[Answered]) -> list[dict]:

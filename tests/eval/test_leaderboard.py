@@ -200,3 +200,9 @@ def test_runs_that_cannot_be_read_end_with_one_sentence(runs, tmp_path, file, co
 def test_a_run_named_twice_is_refused(runs):
     with pytest.raises(DataError, match="is named twice"):
         read_finished([runs[0], runs[1], runs[0] / "predictions.json"])
+
+
+def test_a_single_run_is_one(runs, tmp_path, capsys):
+    main([str(runs[1]), "--out", str(tmp_path / "one.html")])
+    assert capsys.readouterr().out.startswith("reading 1 run, ")
+    assert "1 finished evaluation</p>" in (tmp_path / "one.html").read_text(encoding="utf-8")

@@ -222,7 +222,7 @@ def test_what_cannot_be_read_or_does_not_end_is_counted_and_nothing_is_told_of_t
         if "How far" in text_of(body):
             return 200, {}, reply("I am sorry, I cannot judge distances.", usage=None)
         if "How many" in text_of(body):
-            return 200, {}, reply("<think>One, two", "length", usage={"prompt_tokens": "many"})
+            return 200, {}, reply("<think>One, two", "length", usage={"prompt_tokens": 10**400, "completion_tokens": 1})
         if "Which pallet" in text_of(body):
             return 200, {}, reply(None, usage=None, reasoning_content="Answer: 1")
         return 200, {}, reply([{"type": "text", "text": "Answer: "}, {"type": "text", "text": "left"}], usage=None)

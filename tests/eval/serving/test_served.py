@@ -8,6 +8,7 @@ import shutil
 import pytest
 
 from eval.warehouse import main
+from tests.eval.fake_server import FakeServer
 from tests.eval.serving.conftest import KEY, NEW_TOKENS, serving
 
 
@@ -72,3 +73,32 @@ def test_a_wrong_key_is_told(small_engine, warehouse, tmp_path, monkeypatch):
     with serving(small_engine) as served:
         with pytest.raises(SystemExit, match="refuses with HTTP 401: .*the API key is missing or wrong"):
             evaluate(served.url, warehouse, tmp_path / "out")
+
+
+def test_confidences_that_the_server_tells_stand_with_its_answers(warehouse, tmp_path, monkeypatch):
+    said = {"left or right": ("left", 0.9), "How far": ("No idea.", 0.4), "Which": ("Region 1", "high")}
+    fake = FakeServer()
+    fake.listed = json.dumps({"data": [{"id": "small", "object": "model", "created": 1, "owned_by": "us"}]})
+
+    def answer(number, body):
+        text = body["messages"][0]["content"][-1]["text"]
+        content, sure = next((told for words, told in said.items() if words in text), ("Two.", None))
+        choice = {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}
+        return 200, {}, json.dumps({"choices": [choice | ({"confidence": sure} if sure else {})]})
+
+    fake.reply = answer
+    try:
+        monkeypatch.setattr("eval.answering.warehouse.write_results", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            evaluate(fake.url.removesuffix("/v1"), warehouse, tmp_path / "out")
+        monkeypatch.undo()
+        asked = len(fake.requests)
+        found = evaluate(fake.url.removesuffix("/v1"), warehouse, tmp_path / "out")
+        assert len(fake.requests) == asked == 28, "those that were kept have theirs, too"
+    finally:
+        fake.close()
+    sure = {item["category"]: item["confidence"] for item in found}
+    assert sure == {"left_right": 0.9, "count": None, "mcq": None, "distance": None}
+    metrics = json.loads((tmp_path / "out/metrics.json").read_text(encoding="utf-8"))
+    assert metrics["confidence"]["left_right"]["bins"][0]["confidence"] == pytest.approx(90)
+    assert "Right as often as the confidence says" in (tmp_path / "out/report.html").read_text(encoding="utf-8")
