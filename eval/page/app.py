@@ -25,6 +25,9 @@ _STYLE, _SCRIPT = (Path(__file__).with_name(name).read_text(encoding="utf-8") fo
 # Uploads are kept in memory alone, as long as they are shown: what is larger than this would be written to disk.
 MultiPartParser.spool_max_size = MOST_UPLOADED * 2**20
 
+# Seconds that a visitor's page outlives its connection, which phones cut while another app, as that of photos, is in front.
+_AWAY = 30.0
+
 
 def serve(
     listening: socket.socket,
@@ -65,7 +68,8 @@ def serve(
 
     pages.on_startup(warm_up)
     app = FastAPI()
-    ui.run_with(app, root=build_page, title="SmolRGPT", favicon="🟧", show_welcome_message=False)
+    how = {"title": "SmolRGPT", "favicon": "🟧", "show_welcome_message": False}
+    ui.run_with(app, root=build_page, reconnect_timeout=_AWAY, **how)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     with contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[listening])

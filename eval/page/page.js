@@ -133,17 +133,29 @@ document.addEventListener("keydown", event => {
   event.preventDefault();
 });
 
-// A file that is dropped anywhere is opened as by its button, and not by the browser in place of the page: on the depth picture, or with
-// "depth" in its name beside a picture, it is the depth.
-document.addEventListener("dragover", event => event.preventDefault());
+// Files that are dropped anywhere are opened as by their buttons, and not by the browser in place of the page: on the depth picture, or
+// with "depth" in its name beside a picture, a file is the depth. Texts go where the browser has them go.
+let depthAfter = null;  // what was dropped with a picture, for once that is open
+const hasFiles = event => event.dataTransfer.types.includes("Files");
+document.addEventListener("dragover", event => hasFiles(event) && event.preventDefault());
 document.addEventListener("drop", event => {
+  if (!hasFiles(event)) return;
   event.preventDefault();
-  const [file] = event.dataTransfer.files;
-  if (!file) return;
-  const isDepth = event.target.closest("figure") || (/depth/i.test(file.name) && picture()?.naturalWidth);
-  const input = document.querySelector(`.upload-${isDepth ? "depth" : "picture"} input[type=file]`);
-  const taken = new DataTransfer();
+  const files = [...event.dataTransfer.files], beside = files.length > 1 || picture()?.naturalWidth;
+  const isDepth = file => event.target.closest("figure") || (/depth/i.test(file.name) && beside);
+  const rgb = files.find(file => !isDepth(file));
+  depthAfter = files.find(isDepth);
+  if (rgb) give(rgb, "picture"); else giveDepth();
+});
+
+function give(file, kind) {
+  const input = document.querySelector(`.upload-${kind} input[type=file]`), taken = new DataTransfer();
   taken.items.add(file);
   input.files = taken.files;
   input.dispatchEvent(new Event("change", {bubbles: true}));
-});
+}
+
+function giveDepth() {
+  if (depthAfter) give(depthAfter, "depth");
+  depthAfter = null;
+}

@@ -119,6 +119,7 @@ class PicturePanel:
         upload = ui.upload(
             auto_upload=True,
             max_file_size=MOST_UPLOADED * 2**20,
+            on_begin_upload=lambda: self._notice.set_text(""),
             on_upload=lambda event: self.upload(event, kind),
             on_rejected=lambda: self._notice.set_text(f"A file may have at most {MOST_UPLOADED} MiB."),
         )
@@ -156,7 +157,7 @@ class PicturePanel:
         self._notice.set_text("Estimating…")
         try:
             marked.depth, marked.depth_file = await run.io_bound(_estimated, model, marked.image)
-        except ValueError as error:
+        except (ValueError, OSError, RuntimeError) as error:
             return self._notice.set_text(str(error))
         self.refresh()
 
@@ -169,6 +170,8 @@ class PicturePanel:
             image = upright_rgb(picture.image)
             depth = None if picture.depth is None else upright_depth(picture.depth, image)
         except (ValueError, OSError) as error:
+            shown = None if self.example is None else self._examples.index(self.example)
+            self._example_select.set_value(shown)
             return self._notice.set_text(str(error))
         self.example = picture
         self._example_select.set_value(index)
@@ -179,6 +182,7 @@ class PicturePanel:
         self._over.set_value(False)
         modes = _MODES if marked.candidates else dict(list(_MODES.items())[:2])
         self._mode.set_options(modes, value="pick" if marked.candidates else "box")
+        ui.run_javascript("cross = null; cancel(); giveDepth()")  # cross and corner were of the picture before
         self.on_picture()
         self.refresh()
 

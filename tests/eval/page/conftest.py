@@ -8,8 +8,11 @@ import io
 import os
 import re
 import signal
+import socket
+import socketserver
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +154,51 @@ class Page:
         places = [(round(left + share * width), round(top + down * height)) for share, down in ((x, y), (x2, y2))]
         finger.pointer_action.move_to_location(*places[0]).pointer_down().move_to_location(*places[1]).pointer_up()
         finger.perform()
+
+
+class Connection:
+    """A way to a port of this machine that can be cut off; `url` leads there."""
+
+    def __init__(self, port):
+        self._open, self._is_cut = [], threading.Event()
+        way = self
+
+        class Handler(socketserver.BaseRequestHandler):
+            def handle(self):
+                if not way._is_cut.is_set():
+                    with socket.create_connection(("127.0.0.1", port)) as there:
+                        way._open += [self.request, there]
+                        back = threading.Thread(target=pump, args=(there, self.request))
+                        back.start()
+                        pump(self.request, there)
+                        back.join()
+
+        def pump(source, sink):
+            with contextlib.suppress(OSError):
+                while data := source.recv(2**16):
+                    sink.sendall(data)
+            for end in (source, sink):
+                with contextlib.suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+
+        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/"
+
+    def cut(self):
+        self._is_cut.set()
+        for end in self._open:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def mend(self):
+        self._is_cut.clear()
+
+    def close(self):
+        self.cut()
+        self._server.shutdown()
+        self._server.server_close()
 
 
 def printable(text):

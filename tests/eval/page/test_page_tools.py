@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import time
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from eval.report.marks import draw_marks
 from smolrgpt_jax import load
 from smolrgpt_jax.data.masks import RLE, box_mask, decode, encode
 from smolrgpt_jax.data.sources.formats import read_warehouse
-from tests.eval.page.conftest import NEW_TOKENS, Page, served_page
+from tests.eval.page.conftest import NEW_TOKENS, Connection, Page, served_page
 
 pytestmark = pytest.mark.slow
 
@@ -38,23 +39,81 @@ def draw_box(page, x, y, x2, y2, number):
 
 
 DROP = """
-const [name, content, done] = arguments;
-fetch(`data:image/png;base64,${content}`).then(found => found.blob()).then(blob => {
+const [files, done] = arguments;
+const read = ([name, content]) => fetch(`data:image/png;base64,${content}`).then(found => found.blob()).then(
+  blob => new File([blob], name, {type: "image/png"}));
+Promise.all(files.map(read)).then(found => {
   const dataTransfer = new DataTransfer();
-  dataTransfer.items.add(new File([blob], name, {type: "image/png"}));
+  found.forEach(file => dataTransfer.items.add(file));
   done(document.body.dispatchEvent(new DragEvent("drop", {dataTransfer, bubbles: true, cancelable: true})));
 });
 """
+DROP_TEXT = """
+const dataTransfer = new DataTransfer();
+dataTransfer.setData("text/plain", "pallet");
+const event = new DragEvent("drop", {dataTransfer, bubbles: true, cancelable: true});
+return document.querySelector(".question textarea").dispatchEvent(event);
+"""
 
 
-def test_a_picture_and_its_depth_are_dropped_on_the_page(page, tmp_path):
-    size = page.drawn().shape
+@pytest.fixture
+def own(tmp_path):
+    """A picture and its depth, as (name, content in base64)."""
     for name, mode in (("mine.png", "RGB"), ("mine_depth.png", "L")):
         Image.new(mode, (120, 90), (90, 30, 30) if mode == "RGB" else 90).save(tmp_path / name)
-        content = base64.b64encode((tmp_path / name).read_bytes()).decode()
-        assert page.browser.execute_async_script(DROP, name, content) is False, "the browser would open it itself"
+    names = "mine.png", "mine_depth.png"
+    return [(name, base64.b64encode((tmp_path / name).read_bytes()).decode()) for name in names]
+
+
+def test_a_picture_and_its_depth_are_dropped_on_the_page(page, own):
+    size = page.drawn().shape
+    for file in own:
+        assert page.browser.execute_async_script(DROP, [file]) is False, "the browser would open it itself"
         page.wait(lambda: page.drawn().shape != size)
     page.wait(lambda: page.one("figure").is_displayed())
+
+
+def test_a_picture_and_its_depth_are_dropped_at_once_in_any_order(page, own):
+    size = page.drawn().shape
+    page.browser.execute_async_script(DROP, own[::-1])
+    page.wait(lambda: page.drawn().shape != size and page.one("figure").is_displayed())
+    assert page.texts(".notice") == [""] * 2
+
+
+def test_a_text_is_dropped_into_the_question_as_everywhere(page):
+    assert page.browser.execute_script(DROP_TEXT), "the browser is kept from it"
+
+
+def test_a_corner_waits_on_no_other_picture(empty, tmp_path):
+    empty.at(0.1, 0.2).click().perform()
+    empty.wait(lambda: empty.browser.find_elements(By.CSS_SELECTOR, ".drawn.corners"))
+    size = empty.drawn().shape
+    for name in ("first", "second"):  # of the same mode, which is changed by the first one
+        Image.new("RGB", (120, 90 if name == "first" else 60)).save(tmp_path / f"{name}.png")
+        empty.upload("picture", tmp_path / f"{name}.png")
+        empty.wait(lambda: empty.drawn().shape != size)
+        size = empty.drawn().shape
+        empty.wait(lambda: not empty.browser.find_elements(By.CSS_SELECTOR, ".drawn"))
+        empty.at(0.1, 0.2).click().perform()
+        empty.wait(lambda: empty.browser.find_elements(By.CSS_SELECTOR, ".drawn.corners"))
+
+
+def test_what_was_said_of_a_file_is_gone_while_the_next_is_sent(page, tmp_path):
+    (tmp_path / "notes.txt").write_text("no picture")
+    page.upload("picture", tmp_path / "notes.txt")
+    assert page.warning() == "picture notes.txt is not a picture file"
+    size = page.drawn().shape
+    pixels = np.random.default_rng(5).integers(0, 256, (300, 300, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "large.png")
+    slow = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 50_000}
+    page.browser.execute_cdp_cmd("Network.emulateNetworkConditions", slow)
+    try:
+        page.upload("picture", tmp_path / "large.png")
+        page.wait(lambda: page.texts(".notice") == [""] * 2)
+        assert page.drawn().shape == size, "it is not there yet"
+    finally:
+        page.browser.execute_cdp_cmd("Network.emulateNetworkConditions", slow | {"uploadThroughput": -1})
+    page.wait(lambda: page.drawn().shape != size)
 
 
 def test_what_is_copied_asks_a_server_the_same(empty, page_data):
@@ -193,6 +252,26 @@ def test_everything_is_reached_and_done_by_keys(empty):
     empty.shown_regions(0)
     empty.one(".shown").send_keys(Keys.CONTROL, "z", Keys.NULL)
     empty.shown_regions(1)
+
+
+def test_a_page_whose_connection_was_cut_for_a_while_goes_on(browser, address):
+    way = Connection(urlsplit(address).port)
+    try:
+        browser.get(way.url)
+        page = Page(browser)
+        page.wait(lambda: page.one(".shown img").get_property("naturalWidth"))
+        page.button("Draw boxes").click()
+        page.button("Clear").click()
+        page.shown_regions(0)
+        for number in range(3):  # more than the page has when it is opened
+            draw_box(page, 0.1 + 0.2 * number, 0.2, 0.2 + 0.2 * number, 0.7, number + 1)
+        way.cut()
+        time.sleep(6)  # as long as someone looks for a photo, and longer than NiceGUI waits by itself
+        way.mend()
+        page.wait(lambda: not browser.execute_script("return document.querySelector('#popup')?.ariaHidden === 'false'"))
+        draw_box(page, 0.7, 0.2, 0.9, 0.7, 4)
+    finally:
+        way.close()
 
 
 def test_nothing_is_left_on_disk_when_a_person_has_gone(page, page_folder, tmp_path):
