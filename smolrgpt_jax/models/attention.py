@@ -4,6 +4,7 @@ Three implementations of the same numbers: `xla` everywhere, `cudnn` on GPUs, an
 their projections leave them and never writes the scores to memory (`flat_attention.py`).
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -98,6 +99,17 @@ def attention(
         some = None if mask is None else mask[:, None, None, begin:end, :seen]
         attended.append(_attend(q[:, :, :, begin:end], k[..., :seen], v[:, :, :seen], some))
     return jnp.concatenate(attended, axis=3).transpose(0, 3, 1, 2, 4).reshape(batch, length, heads, dim)
+
+
+def prompt_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
+    """`attention` with a causal mask for prompts, which are read without a gradient; in blocks a TPU takes a fifth longer."""
+    return jax.lax.platform_dependent(
+        q,
+        k,
+        v,
+        tpu=lambda q, k, v: jax.nn.dot_product_attention(q, k, v, mask=mask[:, None], implementation="xla"),
+        default=functools.partial(attention, mask=mask, causal=True),
+    )
 
 
 @jax.custom_vjp

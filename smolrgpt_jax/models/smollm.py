@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 
 from smolrgpt_jax.config import AttentionImplementation, Compute, DecoderConfig
-from smolrgpt_jax.models.attention import MASKED, attend_flat, attention, cache_attention
+from smolrgpt_jax.models.attention import MASKED, attend_flat, attention, cache_attention, prompt_attention
 from smolrgpt_jax.models.flat_attention import Heads, flat_aside
 from smolrgpt_jax.models.layers import Dense, Params, RMSNorm, bound, random, run_blocks, stack_blocks
 from smolrgpt_jax.sharding import constrain, constrain_batch
@@ -73,12 +73,11 @@ class DecoderBlock(nnx.Module):
 
     def __call__(
         self, x: jax.Array, angles: Angles, mask: jax.Array, implementation: AttentionImplementation
-    ) -> tuple[jax.Array, KVCache | None]:
-        """x: float[B, S, D]. Returns the same, and keys and values float[B, S, G, D], which flat attention does not make."""
+    ) -> jax.Array:
+        """x: float[B, S, D]. Returns the same."""
         if implementation == "flat":
-            return self._finish(x, attend_flat(self._joined(self.norm1(x)), self.heads, mask, angles)), None
-        q, k, v = self._project(x, angles)
-        return self._finish(x, attention(q, k, v, mask, implementation, causal=True)), (k, v)
+            return self._finish(x, attend_flat(self._joined(self.norm1(x)), self.heads, mask, angles))
+        return self._finish(x, attention(*self._project(x, angles), mask, implementation, causal=True))
 
     def decode(
         self, x: jax.Array, angles: Angles, visible: jax.Array, cache: KVCache, column: jax.Array
@@ -92,11 +91,14 @@ class DecoderBlock(nnx.Module):
         attended = cache_attention(q[:, 0], keys.astype(q.dtype), values.astype(q.dtype), visible)
         return self._finish(x, attended[:, None]), (keys, values)
 
-    def extend(self, x: jax.Array, angles: Angles, mask: jax.Array, before: KVCache) -> tuple[jax.Array, KVCache]:
-        """x: float[B, S, D]; arguments and what is returned beside x as in `Decoder.extend`, of this layer."""
+    def extend(
+        self, x: jax.Array, angles: Angles, mask: jax.Array, before: KVCache | None
+    ) -> tuple[jax.Array, KVCache]:
+        """x: float[B, S, D]; arguments and what is returned beside x as in `Decoder.extend`, of this layer; None for no others."""
         q, k, v = self._project(x, angles)
-        k, v = (jnp.concatenate([old.astype(new.dtype), new], axis=1) for old, new in zip(before, (k, v)))
-        return self._finish(x, attention(q, k, v, mask, causal=True)), (k, v)
+        if before is not None:
+            k, v = (jnp.concatenate([old.astype(new.dtype), new], axis=1) for old, new in zip(before, (k, v)))
+        return self._finish(x, prompt_attention(q, k, v, mask)), (k, v)
 
     def _project(self, x: jax.Array, angles: Angles) -> tuple[jax.Array, jax.Array, jax.Array]:
         h = self.norm1(x)
@@ -157,9 +159,11 @@ class Decoder(nnx.Module):
             mask, angles = flat_aside(mask, angles)
 
         def step(block: DecoderBlock, x: jax.Array) -> tuple[jax.Array, KVCache | None]:
+            if not keep:
+                return block(x, angles, mask, self.compute.attention), None
             # Prompts differ in length and are read once: no kernel is made for them.
-            x, made = block(x, angles, mask, "xla" if keep else self.compute.attention)
-            return x, jax.tree.map(lambda a: constrain(a, ("batch", "none", "heads", "none")), made) if keep else None
+            x, made = block.extend(x, angles, mask, None)
+            return x, jax.tree.map(lambda a: constrain(a, ("batch", "none", "heads", "none")), made)
 
         x, kept = run_blocks(self.blocks, x, step, self.compute, outputs=keep)
         return self.norm(x), kept
