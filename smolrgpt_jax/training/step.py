@@ -62,10 +62,10 @@ def gradients(
     tokens of all parts together, so the result does not depend on how the rows are split. Gradients are summed over the devices in
     the dtype that is computed in, each where its parameter is kept.
     """
-    return _gradients(config, trained, frozen, batch, accumulation, compute, mesh, strategy)[:2]
+    return _with_parts(config, trained, frozen, batch, accumulation, compute, mesh, strategy)[:2]
 
 
-def _gradients(
+def _with_parts(
     config: SmolRGPTConfig,
     trained: Params,
     frozen: Params,
@@ -145,7 +145,7 @@ def make_train_step(
 
     def step(trained: Params, frozen: Params, opt_state: Any, batch: Batch) -> tuple[Params, Any, dict[str, jax.Array]]:
         with sharding.over(mesh):
-            grads, loss, square = _gradients(config, trained, frozen, batch, accumulation, compute, mesh, strategy)
+            grads, loss, square = _with_parts(config, trained, frozen, batch, accumulation, compute, mesh, strategy)
             updates, opt_state = optimizer.update(grads, opt_state, trained)
             metrics = {"loss": loss, "grad_norm": optax.global_norm(grads)}
             if accumulation > 1:
