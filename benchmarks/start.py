@@ -39,7 +39,9 @@ def make_prepared(folder: Path, pictures: int, scenes: int = 512) -> Path:
     with pq.ParquetWriter(out / "questions-train.parquet", table.schema) as writer:
         for i in range(times):
             files.link(shard, out / f"prepared_pictures-train.array_record-{i:05}-of-{times:05}")
-            rows = [row | {"picture": row["picture"] + i * scenes} for row in table.to_pylist()]
+            rows = table.to_pylist()
+            for row in rows:
+                row |= {"picture": row["picture"] + i * scenes, "id": f"{row['id']}_{i}"}
             for row in rows[::2]:  # the same texts come again in about every other question
                 row["turns"] = [f"{text} {i}" for text in row["turns"]]
             writer.write_table(pa.Table.from_pylist(rows, table.schema))
