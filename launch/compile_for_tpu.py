@@ -36,6 +36,10 @@ def run(arguments: list[str]) -> None:
         )
     if FIND_BATCH.value and HLO.present:
         raise RunError("--find_batch compiles several programs, --hlo writes the text of one")
+    if NEW_TOKENS.present and WHAT.value != "decode":
+        raise RunError("--new_tokens are those of --what=decode")
+    if START.present and not FIND_BATCH.value:
+        raise RunError("--start is where --find_batch begins")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     find_slice(TOPOLOGY.value)
     run, what = CONFIG.value.to_dict(), WHAT.value
@@ -55,7 +59,7 @@ def run(arguments: list[str]) -> None:
         print(tune(run, TOPOLOGY.value, SLICES.value))
         return
     if FIND_BATCH.value:
-        report = find_batch(run, TOPOLOGY.value, SLICES.value, what, START.value)
+        report = find_batch(run, TOPOLOGY.value, SLICES.value, what, START.value, NEW_TOKENS.value)
     else:
         report = compile_run(run, TOPOLOGY.value, SLICES.value, what, NEW_TOKENS.value, text)
     print(as_text(report))

@@ -12,7 +12,7 @@ import jax
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
-from launch.tpu_report.report import ProgramToCompile, report_on
+from launch.tpu_report.report import LOGITS, SAID, ProgramToCompile, report_on
 from smolrgpt_jax import sharding
 from smolrgpt_jax.chips import check_libtpu, find_slice
 from smolrgpt_jax.config import PRESETS, SmolRGPTConfig
@@ -100,11 +100,14 @@ def compile_run(
         "row_tokens": run["data"]["row_tokens"],
         "settings": {"strategy": run["strategy"], "accumulation": run["accumulation"], **run["model"], **chosen},
         **report_on(program, compiled, mesh, find_slice(topology).chip),
+        "said": [*([LOGITS] if what == "train" else []), *SAID],
         "compile_seconds": seconds,
     }
 
 
-def find_batch(run: Mapping[str, Any], topology: str, slices: int, what: str, start: int) -> dict[str, Any]:
+def find_batch(
+    run: Mapping[str, Any], topology: str, slices: int, what: str, start: int, new_tokens: int = 64
+) -> dict[str, Any]:
     """The report of the largest batch without accumulation whose program fits a chip, to within an eighth.
 
     It fits if the compiler finds the memory and if the sum of arguments, outputs and temporaries, which counts some of it
@@ -117,7 +120,7 @@ def find_batch(run: Mapping[str, Any], topology: str, slices: int, what: str, st
     def fits(rows_per_chip: int) -> bool:
         trial = copy.deepcopy(run) | {"batch_rows": rows_per_chip * ways, "accumulation": 1}
         try:
-            report = compile_run(trial, topology, slices, what)
+            report = compile_run(trial, topology, slices, what, new_tokens)
         except DoesNotFit as error:
             print(f"  {rows_per_chip} rows per chip: {error}", flush=True)
             return False

@@ -13,8 +13,9 @@ from launch.tpu_report import clock, costs, hlo
 from smolrgpt_jax.chips import Chip
 
 GIB = 2**30
+# Of a training's program.
+LOGITS = "logits are those of half of a row's tokens: about as many are answers; a run makes them for those of its fullest row"
 SAID = (
-    "logits are those of half of a row's tokens: about as many are answers; a run makes them for those of its fullest row",
     "cycles are the compiler's own estimates, summed, loops as often as they run; nothing was run",
     "a Pallas kernel carries none: the larger of its FLOPs at the chip's peak and its bytes at full bandwidth is taken",
     "a collective carries none: its bytes at the speed of all links in one direction are taken, without latency",
