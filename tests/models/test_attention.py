@@ -12,7 +12,13 @@ import pytest
 from smolrgpt_jax import sharding
 from smolrgpt_jax.config import Compute, DecoderConfig, SmolRGPTConfig, VisionConfig
 from smolrgpt_jax.models import flat_attention
-from smolrgpt_jax.models.attention import attend_flat, attention, packed_attention_mask, resolve_attention
+from smolrgpt_jax.models.attention import (
+    attend_flat,
+    attention,
+    packed_attention_mask,
+    prompt_attention,
+    resolve_attention,
+)
 from smolrgpt_jax.models.flat_attention import MASKED, Heads, flat_aside
 from smolrgpt_jax.models.smollm import rotate
 from smolrgpt_jax.models.smolrgpt import init_params
@@ -277,3 +283,13 @@ def test_the_gradient_written_out_is_that_of_softmax(masked):
     )
     for name, a, b in zip("qkv", ours, expected):
         np.testing.assert_allclose(a, b, atol=2e-6 * float(np.abs(b).max()), err_msg=name)
+
+
+@pytest.mark.parametrize(("platform", "queries"), [("tpu", 40), ("tpu", 25), ("default", 25)])
+def test_prompts_are_read_alike_on_every_platform(monkeypatch, platform, queries):
+    """Whole prompts, and tokens that follow others."""
+    q, k, v = inputs(2, 40)
+    q, mask = q[:, -queries:], jnp.asarray(np.tril(np.ones((2, 40, 40), bool))[:, -queries:])
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *x, **ways: ways[platform](*x))
+    expected = [plain_attention(*row) for row in zip(q, k, v, np.asarray(mask))]
+    np.testing.assert_allclose(prompt_attention(q, k, v, mask), expected, atol=2e-6)
