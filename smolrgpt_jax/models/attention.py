@@ -141,7 +141,7 @@ def _attend_gradients(kept: Any, gradient: jax.Array) -> tuple[jax.Array, jax.Ar
     rows = (*q.shape[:2], -1, q.shape[-1])
     gradient = (gradient.reshape(rows) / total).astype(v.dtype)
     of_weights = jnp.matmul(gradient, v.swapaxes(-1, -2), preferred_element_type=jnp.float32)
-    mean = jnp.sum(weights * of_weights, axis=-1, keepdims=True) / total
+    mean = jnp.einsum("bgsk,bgsk->bgs", weights, of_weights)[..., None] / total
     # Scores that a mask has replaced have no gradient.
     of_scores = jnp.where(sees, weights * (of_weights - mean), 0.0).astype(q.dtype)
     of_q = jnp.matmul(of_scores, k.swapaxes(-1, -2)).reshape(q.shape) * (q.shape[-1] ** -0.5)
