@@ -88,17 +88,12 @@ def attention(
         mask = None if mask is None else mask[:, None]
         return jax.nn.dot_product_attention(q, k, v, mask=mask, implementation="cudnn")
     batch, length, heads, dim = q.shape
-    groups, before = k.shape[2], k.shape[1] - length
+    groups = k.shape[2]
     # The queries of all heads of a group are rows of one product, which CPUs do two to three times as fast as one per head.
     q = q.reshape(batch, length, groups, heads // groups, dim).transpose(0, 2, 3, 1, 4)
     k, v = k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)
-    attended = []
-    for begin in range(0, length, BLOCK if causal else length):
-        end = min(begin + BLOCK, length) if causal else length
-        seen = before + end
-        some = None if mask is None else mask[:, None, None, begin:end, :seen]
-        attended.append(_attend(q[:, :, :, begin:end], k[..., :seen], v[:, :, :seen], some))
-    return jnp.concatenate(attended, axis=3).transpose(0, 3, 1, 2, 4).reshape(batch, length, heads, dim)
+    attended = _attend(q, k, v, mask, BLOCK if causal else length)
+    return attended.transpose(0, 3, 1, 2, 4).reshape(batch, length, heads, dim)
 
 
 def prompt_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
@@ -112,43 +107,71 @@ def prompt_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) 
     )
 
 
-@jax.custom_vjp
-def _attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None) -> jax.Array:
-    """q: float[B, G, N, S, D]; k: float[B, G, D, K]; v: float[B, G, K, D]; mask: bool[B, 1, 1, S, K]. Returns what q has.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, block: int) -> jax.Array:
+    """Attention in blocks of so many queries, none of which sees keys after its block's last.
 
-    Softmax's sums divide what is attended in place of the weights, and the gradient is written out: XLA's own, of products and sums in
-    one operation, takes CPUs nearly twice as long.
+    q: float[B, G, N, S, D]; k: float[B, G, D, K]; v: float[B, G, K, D]; mask: bool[B, S, K]. Returns what q has. Softmax's sums divide
+    what is attended in place of the weights, and the gradient is written out: XLA's own, of products and sums in one operation, takes
+    CPUs nearly twice as long.
     """
-    return _attend_kept(q, k, v, mask)[0]
+    return _attend_kept(q, k, v, mask, block)[0]
 
 
-def _attend_kept(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, Any]:
-    rows = (*q.shape[:2], -1, q.shape[-1])
-    scores = jnp.matmul(q.reshape(rows) * (q.shape[-1] ** -0.5), k, preferred_element_type=jnp.float32)
-    if mask is not None:
-        scores = scores.reshape(*q.shape[:-1], -1)
-        scores = jnp.where(mask, scores, MASKED).reshape(*rows[:-1], scores.shape[-1])
-    largest = jnp.max(scores, axis=-1, keepdims=True)
-    weights = jnp.exp(scores - largest)
-    total = jnp.sum(weights, axis=-1, keepdims=True)
-    weights = weights.astype(v.dtype)
-    attended = (jnp.matmul(weights, v, preferred_element_type=jnp.float32) / total).astype(v.dtype)
-    return attended.reshape(q.shape), (q, k, v, weights, total, largest > MASKED)
+def _blocks(q: jax.Array, k: jax.Array, block: int) -> list[tuple[slice, int]]:
+    """Of each block its queries, and how many keys they may see."""
+    length = q.shape[3]
+    ends = [min(begin + block, length) for begin in range(0, length, block)]
+    return [(slice(end - (end % block or block), end), k.shape[-1] - length + end) for end in ends]
 
 
-def _attend_gradients(kept: Any, gradient: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, None]:
-    q, k, v, weights, total, sees = kept
-    rows = (*q.shape[:2], -1, q.shape[-1])
-    gradient = (gradient.reshape(rows) / total).astype(v.dtype)
-    of_weights = jnp.matmul(gradient, v.swapaxes(-1, -2), preferred_element_type=jnp.float32)
-    mean = jnp.einsum("bgsk,bgsk->bgs", weights, of_weights)[..., None] / total
-    # Scores that a mask has replaced have no gradient.
-    of_scores = jnp.where(sees, weights * (of_weights - mean), 0.0).astype(q.dtype)
-    of_q = jnp.matmul(of_scores, k.swapaxes(-1, -2)).reshape(q.shape) * (q.shape[-1] ** -0.5)
-    # What is turned over is narrow; without the barrier the compiler would turn the weights.
-    of_k = jnp.matmul(q.reshape(rows).swapaxes(-1, -2), of_scores) * (q.shape[-1] ** -0.5)
-    of_v = jax.lax.optimization_barrier(jnp.matmul(gradient.swapaxes(-1, -2), weights)).swapaxes(-1, -2)
-    return of_q, of_k, of_v, None
+def _attend_kept(
+    q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, block: int
+) -> tuple[jax.Array, tuple[Any, ...]]:
+    attended, kept = [], []
+    for queries, seen in _blocks(q, k, block):
+        some = q[:, :, :, queries]
+        rows = (*some.shape[:2], -1, some.shape[-1])
+        scores = jnp.matmul(
+            some.reshape(rows) * (q.shape[-1] ** -0.5), k[..., :seen], preferred_element_type=jnp.float32
+        )
+        if mask is not None:
+            scores = scores.reshape(*some.shape[:-1], seen)
+            scores = jnp.where(mask[:, None, None, queries, :seen], scores, MASKED).reshape(*rows[:-1], seen)
+        largest = jnp.max(scores, axis=-1, keepdims=True)
+        weights = jnp.exp(scores - largest)
+        total = jnp.sum(weights, axis=-1, keepdims=True)
+        weights = weights.astype(v.dtype)
+        found = jnp.matmul(weights, v[:, :, :seen], preferred_element_type=jnp.float32) / total
+        attended.append(found.astype(v.dtype).reshape(some.shape))
+        kept.append((weights, total, largest > MASKED))
+    return jnp.concatenate(attended, axis=3), (q, k, v, kept)
+
+
+def _attend_gradients(block: int, everything: Any, gradient: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, None]:
+    q, k, v, kept = everything
+    of_q, of_k, of_v = [], jnp.zeros_like(k), jnp.zeros_like(k)
+    for (queries, seen), (weights, total, sees) in zip(_blocks(q, k, block), kept, strict=True):
+        some = q[:, :, :, queries]
+        rows = (*some.shape[:2], -1, some.shape[-1])
+        of_block = (gradient[:, :, :, queries].reshape(rows) / total).astype(v.dtype)
+        of_weights = jnp.matmul(of_block, v[:, :, :seen].swapaxes(-1, -2), preferred_element_type=jnp.float32)
+        mean = jnp.einsum("bgsk,bgsk->bgs", weights, of_weights)[..., None] / total
+        # Scores that a mask has replaced have no gradient.
+        of_scores = jnp.where(sees, weights * (of_weights - mean), 0.0).astype(q.dtype)
+        of_q.append(jnp.matmul(of_scores, k[..., :seen].swapaxes(-1, -2)).reshape(some.shape))
+        of_k = _added(of_k, jnp.matmul(some.reshape(rows).swapaxes(-1, -2), of_scores))
+        of_v = _added(of_v, jnp.matmul(of_block.swapaxes(-1, -2), weights))
+    # Without the barrier the compiler would turn what is summed over, number by number, in place of the sums.
+    of_k, of_v = jax.lax.optimization_barrier((of_k, of_v))
+    scale = q.shape[-1] ** -0.5
+    return jnp.concatenate(of_q, axis=3) * scale, of_k * scale, of_v.swapaxes(-1, -2), None
+
+
+def _added(total: jax.Array, part: jax.Array) -> jax.Array:
+    """`total` with `part` added to its first columns."""
+    begun = total[..., : part.shape[-1]] + part
+    return jax.lax.dynamic_update_slice_in_dim(total, begun, 0, axis=total.ndim - 1)
 
 
 _attend.defvjp(_attend_kept, _attend_gradients)
