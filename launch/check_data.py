@@ -1,9 +1,10 @@
 """Looks at a folder of data as one would before a night of training: whether it can be read, learned from and trusted."""
 
+import contextlib
 import dataclasses
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,18 @@ def read_for(run: Mapping[str, Any], tokenizer: Path | None, known: bool, proble
     return For(shape, start.tokenizer, data["depth_mode"] if known else None)
 
 
+@contextlib.contextmanager
+def _doubts_on_the_page() -> Iterator[None]:
+    """What is doubted of a picture is not logged meanwhile: the page says it by file and record."""
+    log = logging.getLogger("smolrgpt_jax.data.images")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = command_line("launch.check_data", __doc__, accept=KINDS)
@@ -69,15 +82,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not sources:
         raise ConfigError(f"{args.config} names no sources; give a folder")
     print(f"looking at {args.folder or args.config}: {', '.join(found.name for found in sources)}", flush=True)
-    # Said by file and record on the page.
-    logging.getLogger("smolrgpt_jax.data.images").setLevel(logging.ERROR)
     from eval.report.html import render
     from launch.checking.everything import check_all, summary
 
     problems = Problems(args.accept)
     for file in passed_over(args.folder, sources) if args.folder and not args.format else ():
         problems.add("unlooked", f"{file} is of no format by its name")
-    found = check_all(sources, read_for(run, args.tokenizer, bool(args.config), problems), args.limit, problems)
+    with _doubts_on_the_page():
+        found = check_all(sources, read_for(run, args.tokenizer, bool(args.config), problems), args.limit, problems)
     info = {"command": typed_command("launch.check_data"), "data": str(args.folder or args.config)}
     render(args.out, "checked.html", info, problems=problems, **found)
     print(summary(found, problems))

@@ -44,7 +44,7 @@ class ChatServer:
         Args:
           option: of the command line that wants the server.
           retries: where the server does not answer, is busy or fails.
-          timeout: seconds to wait for a reply.
+          timeout: seconds to wait for a reply to begin or go on.
           key_in_clear: the key goes to other machines without https too.
           key_variable: of the environment, which holds the key.
         """

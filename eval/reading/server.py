@@ -89,7 +89,7 @@ class AnswerServer:
     cache: Path  # folder of the answers so far
     workers: int = 4  # requests under way at once
     retries: int = 5  # where the server does not answer, is busy, fails or breaks the schema
-    timeout: float = 120.0  # seconds to wait for an answer
+    timeout: float = 120.0  # seconds to wait for an answer to begin or go on
     key_in_clear: bool = False  # the key goes to other machines without https too
     unusable: list[str] = field(default_factory=list, init=False)
 

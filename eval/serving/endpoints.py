@@ -142,6 +142,7 @@ def make_app(
     app.add_exception_handler(Refused, lambda _, refused: refusal(refused))
     app.add_exception_handler(ClientDisconnect, lambda *_: Response(status_code=499))
     model = {"id": name, "object": "model", "created": created, "owned_by": "smolrgpt_jax", "fingerprint": fingerprint}
+    model["tells_confidence"] = confidences is not None
 
     @app.exception_handler(404)
     @app.exception_handler(405)

@@ -105,6 +105,8 @@ def test_how_sure_an_answer_is_stands_beside_it(small_engine, small_model, direc
     schema = {"type": "json_schema", "json_schema": {"name": "side", "schema": sides}}
     sure = Likelihoods(tmp_path, "f1", {"left_right": (1.0, 0.0)})
     with serving(small_engine, confidences=sure) as served:
+        (listed,) = served.client().models.list()
+        assert listed.tells_confidence is True
         ask = served.client().chat.completions.create
         for how in ({}, {"response_format": schema}):
             (choice,) = ask(model="small", **how, **request).choices
@@ -119,6 +121,8 @@ def test_how_sure_an_answer_is_stands_beside_it(small_engine, small_model, direc
     with serving(small_engine) as served:
         (choice,) = served.client().chat.completions.create(model="small", **request).choices
         assert not hasattr(choice, "confidence")
+        (listed,) = served.client().models.list()
+        assert listed.tells_confidence is False
 
 
 def test_a_schema_is_kept_to(served, direct):

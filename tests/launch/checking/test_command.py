@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -41,7 +43,10 @@ def test_what_cannot_be_looked_at_at_all_is_one_sentence_and_no_page(own, look, 
 
 
 def test_with_a_limit_pictures_are_spread_and_their_number_told(own, look):
+    log = logging.getLogger("smolrgpt_jax.data.images")
+    before = log.level
     verdict = look(own.root, "--limit", "3")
+    assert log.level == before, "other commands of the process log as they did"
     assert verdict.status == 0 and "looked at 3 of 9 pictures and all 18 questions" in verdict.printed
     assert "3 of the 9 pictures were decoded" in verdict.page.read_text()
 
