@@ -13,7 +13,7 @@ from smolrgpt_jax.models.attention import BLOCK
 
 # Numbers that the compiler keeps of a decoder layer: of a token, for every feature of the width and of the MLP; and of a pair of tokens
 # that attention computes, for every head. Fitted to compiled programs of several sizes (`tests/training/test_memory.py`).
-_KEPT: dict[RematPolicy, tuple[float, float, float]] = {"none": (9, 6.5, 1), "dots": (4, 3, 0), "full": (1, 0, 0)}
+_KEPT: dict[RematPolicy, tuple[float, float, float]] = {"none": (9, 4, 1), "dots": (4, 3, 0), "full": (1, 0, 0)}
 _REFINED = 4  # maps of a picture's cells, of each kind
 _LOGITS = 2.5  # copies
 SHARE = 0.7  # of the memory that a step may take: the batches that wait, and the program itself, need some
