@@ -44,7 +44,7 @@ class GGUFTensor:
         if data.size < self.bytes:
             raise CheckpointError(f"{self.file} ends within {self.name}")
         rows = data.reshape(math.prod(self.shape[:-1]), -1)
-        return _package().quants.dequantize(rows, _package().GGMLQuantizationType[self.kind]).reshape(self.shape)
+        return package().quants.dequantize(rows, package().GGMLQuantizationType[self.kind]).reshape(self.shape)
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def read_gguf(path: Path) -> GGUFHeader:
 
     Raises CheckpointError for a file that is something else, cut or damaged, ImportError without the package gguf.
     """
-    _package()
+    package()
     try:
         with open(path, "rb") as file:
             return _Reader(path, file).header()
@@ -104,7 +104,7 @@ class _Reader:
 
     def placed(self, entries: list[tuple[str, tuple[int, ...], int, int]], data: int) -> Iterator[GGUFTensor]:
         """The tensors of these entries; data: where the data begin."""
-        known = {kind.value: (kind.name, *sizes) for kind, sizes in _package().GGML_QUANT_SIZES.items()}
+        known = {kind.value: (kind.name, *sizes) for kind, sizes in package().GGML_QUANT_SIZES.items()}
         seen: set[str] = set()
         for name, shape, number, place in entries:
             if name in seen:
@@ -159,15 +159,16 @@ class _Reader:
 @functools.cache
 def _decodes(kind: str) -> bool:
     """Whether the package decodes a kind of tensor."""
-    number = _package().GGMLQuantizationType[kind]
+    number = package().GGMLQuantizationType[kind]
     try:
-        _package().quants.dequantize(np.zeros((1, _package().GGML_QUANT_SIZES[number][1]), np.uint8), number)
+        package().quants.dequantize(np.zeros((1, package().GGML_QUANT_SIZES[number][1]), np.uint8), number)
     except NotImplementedError:
         return False
     return True
 
 
-def _package() -> Any:
+def package() -> Any:
+    """The package gguf; raises ImportError where it is not installed."""
     try:
         import gguf
     except ImportError as error:

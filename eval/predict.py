@@ -47,14 +47,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if clicks:  # a pixel each, until there are masks
         args.boxes = [f"{x},{y},{x + 1},{y + 1}" for x, y in np.array(clicks, int).tolist()]
     question, regions = what_is_asked(args)
-    if estimator and regions:
-        print(f"the depth is an estimate of {estimator}", file=about)
-        args.depth = DepthModel(estimator).estimate(args.image)
     if clicks or args.tighten == "sam":
         print(f"the masks are those of {args.segmenter}", file=about)
         regions = Segmenter(args.segmenter).segment(args.image, clicks, () if clicks else regions)
     elif args.tighten:
         regions = tighten(args.image, regions)
+    if estimator and regions:
+        print(f"the depth is an estimate of {estimator}", file=about)
+        args.depth = DepthModel(estimator).estimate(args.image)
     # Imported late: neither --help nor a mistyped path should wait for JAX.
     from smolrgpt_jax import load
 

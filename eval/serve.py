@@ -35,12 +35,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from smolrgpt_jax.checkpoint.fingerprint import params_fingerprint
     from smolrgpt_jax.generation.online import OnlineEngine
 
+    # Before the checkpoint, which is the largest: these say what is not installed.
+    depth_model = DepthModel(args.depth_model) if args.depth_model else None
+    segmenter = Segmenter(args.segmenter) if args.segmenter else None
     model = load(args.checkpoint, compute_dtype=args.dtype)
     if model.tokenizer is None:
         raise CheckpointError(f"{args.checkpoint} brings no tokenizer, answers cannot be read")
     confidences = confidences and confidences.of(model)
-    depth_model = DepthModel(args.depth_model) if args.depth_model else None
-    segmenter = Segmenter(args.segmenter) if args.segmenter else None
     listening, address = listen(args.host, args.port)
     sizes = {"question_tokens": args.question_tokens, "regions": args.regions}
     engine = OnlineEngine(model, args.batch_size, answer_tokens=args.max_new_tokens or model.answer_tokens, **sizes)

@@ -19,11 +19,13 @@ SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
 def fetch(destination: Path) -> dict[str, int]:
-    """Downloads, checks and converts; returns what `gguf_to_llama` does. Raises RunError, with nothing written."""
+    """Downloads, checks and converts; returns what `gguf_to_llama` does. Raises RunError or ImportError, with nothing written."""
+    from convert.gguf_header import package
     from convert.gguf_llama import gguf_to_llama
 
     if destination.exists():
         raise RunError(f"{destination} exists already; nothing was fetched")
+    package()  # said before the download
     with tempfile.TemporaryDirectory(prefix="smollm2-") as scratch:
         return gguf_to_llama(unpacked(downloaded(Path(scratch))), destination)
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eval.answering.confidences import Confidences
+from eval.assist.estimated_depth import DepthModel
 from eval.command_line import command_line, listen
 from smolrgpt_jax.data.records import BadRecords, Picture, describe
 from smolrgpt_jax.data.sources.formats import read_warehouse
@@ -37,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from smolrgpt_jax import load
 
     examples = read_examples(args.data, args.split) if args.data else []
+    # Before the checkpoints, which are larger: it says what is not installed.
+    depth_model = DepthModel(args.depth_model) if args.depth_model else None
     answerers = []
     for checkpoint in filter(None, (args.checkpoint, args.second)):
         model = load(checkpoint, compute_dtype=args.dtype)
@@ -46,14 +49,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # The second model has confidences of its own, which another file would hold.
         sure = confidences.of(model) if confidences and not answerers else None
         answerers.append(Answerer(str(checkpoint), checkpoint.resolve().name, model, longest, sure))
-    depth_model = None
-    if args.depth_model is not None:
-        from eval.assist.estimated_depth import DepthModel
-
-        try:
-            depth_model = DepthModel(args.depth_model)
-        except ImportError as error:
-            raise RunError(str(error)) from None
     listening, address = listen(args.host, args.port)
     print(f"page: {address}/ (stop with Ctrl-C)", flush=True)
     serve(listening, answerers, examples, depth_model)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import struct
+import sys
 import zlib
 from types import SimpleNamespace
 
@@ -240,6 +241,13 @@ def test_boxes_are_tightened_where_that_is_asked_for(warehouse, asked, monkeypat
     assert asked[0]["masks"] == tight
     with pytest.raises(SystemExit, match="--tighten makes masks of boxes, give some with --boxes"):
         main([*files(warehouse), "--masks", str(warehouse / "val.json"), "--record", "000100-count", "--tighten"])
+
+
+def test_without_what_tightens_boxes_no_depth_is_estimated(warehouse, asked, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    monkeypatch.setattr(command, "DepthModel", lambda model: pytest.fail("it was loaded first"))
+    with pytest.raises(SystemExit, match=r"needs the package cv2: pip install '\.\[assist\]'"):
+        main([*files(warehouse), *"--depth estimate --tighten --boxes 1,5,40,50 60,20,90,55 --question".split(), FAR])
 
 
 def test_clicks_and_boxes_are_segmented_where_that_is_asked_for(warehouse, asked, monkeypatch, box_rle, capsys):

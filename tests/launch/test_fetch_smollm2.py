@@ -114,6 +114,13 @@ def test_without_a_network_it_is_one_sentence(tmp_path, monkeypatch):
     assert not any(tmp_path.iterdir())
 
 
+def test_a_missing_extra_is_seen_before_anything_is_fetched(package, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(SystemExit, match=r"needs the package gguf: pip install '.\[gguf\]'"):
+        run(monkeypatch, tmp_path / "out")
+    assert package.asked == []
+
+
 def test_a_folder_that_is_there_is_seen_before_anything_is_fetched(package, tmp_path, monkeypatch):
     (tmp_path / "out").mkdir()
     with pytest.raises(SystemExit, match="out exists already; nothing was fetched"):

@@ -66,6 +66,13 @@ def test_without_its_extra_it_says_what_to_install(monkeypatch):
         main(["--checkpoint", "anywhere"])
 
 
+@pytest.mark.parametrize("option", ["--depth_model", "--segmenter"])
+def test_without_the_extra_of_an_option_it_says_so_before_it_reads_the_checkpoint(monkeypatch, option):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(SystemExit, match=r"needs the package torch: pip install '\.\[assist\]'"):
+        main(["--checkpoint", "nowhere", option, "some/model"])
+
+
 @pytest.mark.slow
 def test_a_server_that_is_terminated_answers_or_refuses_its_clients(small_checkpoint, warehouse):
     command = [sys.executable, "-m", "eval.serve", "--checkpoint", small_checkpoint, "--port", "0", "--batch_size", "2"]
