@@ -81,6 +81,7 @@ function spot(at) {
 }
 
 document.addEventListener("pointerdown", event => {
+  if (!event.isPrimary) return cancel();  // a second finger: the picture is zoomed
   if (event.target !== picture() || event.button) return;
   const at = place(event);
   cross = null;
@@ -88,8 +89,11 @@ document.addEventListener("pointerdown", event => {
   if (first) return finish(at);
   if (mode() === "box") first = at;
   if (mode() === "paint") stroke = [at];
-  if (mode() === "pick") spot(at);
   follow(at);
+});
+// Not when it is put down: a finger that scrolls the page picks nothing.
+document.addEventListener("click", event => {
+  if (event.target === picture() && mode() === "pick") spot(place(event));
 });
 document.addEventListener("pointermove", event => {
   if (!first && !(stroke && !cross)) return;

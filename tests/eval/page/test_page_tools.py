@@ -219,8 +219,9 @@ def test_everything_is_reached_and_done_by_keys(empty):
     empty.wait(lambda: not empty.browser.find_elements(By.CSS_SELECTOR, ".drawn.corners"))
     empty.one(".shown").send_keys(Keys.ENTER, *[Keys.RIGHT] * 12, *[Keys.DOWN] * 12, Keys.ENTER)
     empty.shown_regions(1)
-    outline = "return getComputedStyle(document.activeElement).outlineStyle"
-    assert focused(outline) == "solid"
+    border = "[[null, 'outline'], ['::after', 'border']].some(([part, line]) => getComputedStyle(e, part)[`${line}Style`] === 'solid')"
+    is_seen = f"const e = document.activeElement; return e.matches('input, textarea') || {border}"
+    assert focused(is_seen)
     seen = set()
     for _ in range(60):
         browser.switch_to.active_element.send_keys(Keys.TAB)
@@ -229,6 +230,7 @@ def test_everything_is_reached_and_done_by_keys(empty):
             "return e.getAttribute('aria-label') || e.textContent.trim() || e.getAttribute('role') || e.tagName"
         )
         seen.add(name)
+        assert focused(is_seen), name
         if "Ask" in name:
             break
     reached = " | ".join(seen)
