@@ -33,7 +33,9 @@ async function copyText(text) {
 const CLICK = 6;  // pixels of the screen: a shorter drag is a click
 const STEP = 10;  // pixels of the picture that an arrow key moves the cross, 1 with Shift
 let first = null;  // the corner that waits for the opposite one
+let waits = false;  // that corner is set, the next click is the opposite one
 let stroke = null;  // the points of a stroke so far
+let pressed = null;  // the pointer that is down on the picture
 let cross = null;  // where the keys have moved to
 
 const picture = () => document.querySelector(".shown img");
@@ -65,7 +67,8 @@ function brush() {
 }
 
 function cancel() {
-  first = stroke = null;
+  first = stroke = pressed = null;
+  waits = false;
   follow();
 }
 
@@ -85,9 +88,9 @@ document.addEventListener("pointerdown", event => {
   if (event.target !== picture() || event.button) return;
   const at = place(event);
   cross = null;
-  event.target.setPointerCapture(event.pointerId);
-  if (first) return finish(at);
-  if (mode() === "box") first = at;
+  pressed = event.pointerId;
+  event.target.setPointerCapture(pressed);
+  if (mode() === "box") first ??= at;
   if (mode() === "paint") stroke = [at];
   follow(at);
 });
@@ -102,10 +105,12 @@ document.addEventListener("pointermove", event => {
   follow(at);
 });
 document.addEventListener("pointerup", event => {
-  const from = first ?? stroke?.[0];
-  if (!from || cross) return;
-  if (Math.max(Math.abs(event.clientX - from.left), Math.abs(event.clientY - from.top)) > CLICK) return finish(place(event));
+  const from = first ?? stroke?.[0], mine = event.pointerId === pressed;
+  pressed = null;
+  if (!from || cross || !mine) return;
+  if (waits || Math.max(Math.abs(event.clientX - from.left), Math.abs(event.clientY - from.top)) > CLICK) return finish(place(event));
   stroke = null;
+  waits = first !== null;
   follow(from);
   spot(from);
 });
@@ -123,7 +128,7 @@ document.addEventListener("keydown", event => {
     follow(cross);
   } else if ((event.key === "Enter" || event.key === " ") && cross) {
     if (first || stroke) return event.preventDefault(), finish(cross);
-    if (mode() === "box") first = cross;
+    if (mode() === "box") [first, waits] = [cross, true];
     if (mode() === "paint") stroke = [cross];
     if (mode() === "pick") spot(cross);
     follow(cross);

@@ -155,6 +155,25 @@ class Page:
         finger.pointer_action.move_to_location(*places[0]).pointer_down().move_to_location(*places[1]).pointer_up()
         finger.perform()
 
+    def move_fingers(self, ways):
+        """Moves fingers over the picture at once, each (x, y, x2, y2) in shares of its width and height; the page may scroll and zoom."""
+        box = self.browser.execute_script(
+            "return arguments[0].getBoundingClientRect().toJSON()", self.one(".shown img")
+        )
+
+        def touch(kind, fingers):
+            points = [
+                {"id": i, "x": box["left"] + x * box["width"], "y": box["top"] + y * box["height"]}
+                for i, (x, y) in enumerate(fingers)
+            ]
+            self.browser.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+        for number in range(len(ways)):
+            touch("touchStart", [way[:2] for way in ways[: number + 1]])
+        for share in np.linspace(0, 1, 9)[1:]:
+            touch("touchMove", [np.array(way[:2]) * (1 - share) + np.array(way[2:]) * share for way in ways])
+        touch("touchEnd", [])
+
 
 class Connection:
     """A way to a port of this machine that can be cut off; `url` leads there."""

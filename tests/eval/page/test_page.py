@@ -228,6 +228,36 @@ def test_on_a_phone_boxes_are_drawn_by_a_finger_and_the_answer_comes_into_view(p
         page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+def test_fingers_that_scroll_or_zoom_mark_nothing(page):
+    size = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        page.button("Clear").click()
+        page.shown_regions(0)
+        image = page.one(".shown img")
+        page.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", image)
+        page.move_fingers([(0.5, 0.9, 0.5, -0.5)])
+        page.wait(lambda: page.browser.execute_script("return scrollY"))
+        page.button("Draw boxes").click()
+        page.wait(lambda: "box" in page.one(".shown").get_attribute("class"))
+        page.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", image)
+        page.move_fingers([(0.4, 0.4, 0.2, 0.2), (0.6, 0.7, 0.8, 0.9)])
+        page.wait(lambda: page.browser.execute_script("return visualViewport.scale") > 1.1)
+        page.browser.execute_cdp_cmd("Emulation.setPageScaleFactor", {"pageScaleFactor": 1})
+        page.wait(lambda: page.browser.execute_script("return visualViewport.scale") == 1)
+        page.at(0.1, 0.1).click().perform()  # what came before has been answered once this is
+        page.wait(lambda: page.texts(".hint.corner") == ["Now the opposite corner."])
+        page.one(".hint.corner").click()
+        assert page.texts(".hint.corner") == ["Now the opposite corner."], "a click beside the picture is no corner"
+        page.move_fingers([(0.4, 0.4, 0.3, 0.3), (0.6, 0.6, 0.7, 0.7)])
+        page.wait(lambda: page.texts(".hint.corner") == [""])
+        page.shown_regions(0)
+        assert page.texts(".notice") == [""] * 2
+    finally:
+        page.browser.execute_cdp_cmd("Emulation.setPageScaleFactor", {"pageScaleFactor": 1})
+        page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
 def test_the_page_loads_nothing_from_outside(page):
     events = [json.loads(entry["message"])["message"] for entry in page.browser.get_log("performance")]
     asked = {event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"}
