@@ -71,9 +71,10 @@ def read_run(path: str | Path) -> dict[str, dict]:
     file = predictions_file(path)
     run: dict[str, dict] = {}
     for item in read_records(file, ("image", "category", "normalized_answer", "truth")):
+        if item["truth"] is None:
+            asked = "evaluate on a split, or with --annotations, that has the answers"
+            raise DataError(f"{file}: record {item['id']!r} has no published answer to compare with; {asked}")
         values = {field: read_value(file, item, field) for field in ("truth", "normalized_answer")}
-        if values["truth"] is None:
-            raise DataError(f"{file}: record {item['id']!r} has no published answer to compare with")
         run[item["id"]] = {**item, "image": str(item["image"]), **values}
     return run
 

@@ -115,6 +115,7 @@ def test_an_id_that_means_another_question_is_refused(runs):
         ([record("c0", 3), record("c0", 3)], "more than once: 'c0'"),
         ([record("c0", "many")], "'many'"),
         ([record("c0", 3, truth=None)], "no published answer"),
+        ([record("c0", 3, truth=None, category="")], "no published answer"),
         ([record("c0", 3, category="colour")], "colour"),
         ([record("c0", [3])], "'c0'"),
         ([record("c0", 3, truth="many")], "'many'"),
