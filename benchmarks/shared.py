@@ -5,7 +5,10 @@ import sys
 import time
 import tomllib
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 from smolrgpt_jax import files
 from smolrgpt_jax.config import PRESETS, SmolRGPTConfig
@@ -37,6 +40,12 @@ def by_turns(runs: Sequence[Callable[[], object]], rounds: int) -> list[float]:
             if number:
                 taken.append(time.perf_counter() - started)
     return [statistics.median(taken) for taken in seconds]
+
+
+def apart(run: Callable[..., Any], *given: Any) -> Any:
+    """Calls a function in a process of its own, so that neither memory nor threads of one are the next one's."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(run, *given).result()
 
 
 def markdown(head: str, rows: Iterable[str]) -> str:

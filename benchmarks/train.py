@@ -1,36 +1,32 @@
 """Training time per question: the PyTorch release's way, and packed rows, from the same weights."""
 
 import dataclasses
-import multiprocessing
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
 import numpy as np
 
-from benchmarks.shared import SIZES, TOKENIZER, make_questions, markdown, progress, show
-from convert.torch_model import TorchModel, left_padded, load_torch, random_torch
+from benchmarks.as_released import AsReleased, micro_batches
+from benchmarks.shared import SIZES, TOKENIZER, apart, make_questions, markdown, progress, show
+from convert.torch_model import load_torch, random_torch
 from eval.command_line import command_line
 from smolrgpt_jax.checkpoint.load import read_checkpoint
 from smolrgpt_jax.config import Compute, SmolRGPTConfig
 from smolrgpt_jax.data.batches import PackedRows
 from smolrgpt_jax.data.chat import ChatTokenizer
-from smolrgpt_jax.data.images import load_depth, load_rgb
-from smolrgpt_jax.data.masks import decode
 from smolrgpt_jax.data.records import Picture
 from smolrgpt_jax.data.rows import RowShape
 from smolrgpt_jax.errors import RunError, told
 from smolrgpt_jax.flops import product_speed, row_parts, train_flops
 from smolrgpt_jax.models.smolrgpt import abstract_params
 from smolrgpt_jax.training.data import most_answers
-from smolrgpt_jax.training.optimizer import OptimizerConfig, make_optimizer, schedules
+from smolrgpt_jax.training.optimizer import OptimizerConfig, make_optimizer
 from smolrgpt_jax.training.stages import STAGES
 from smolrgpt_jax.training.step import make_train_step
 
@@ -87,54 +83,16 @@ def shape_of(config: SmolRGPTConfig, tokens: int) -> RowShape:
     return RowShape(tokens, ROW_PICTURES, ROW_REGIONS, config.image_tokens, config.vision.image_size, config.mask_grid)
 
 
-def torch_batches(model: TorchModel, work: Work) -> Iterator[tuple[tuple[Any, ...], np.ndarray]]:
-    """Micro-batches of one padded row per question, each with its own picture, and their targets."""
-    config, tokenizer = model.config, ChatTokenizer.load(TOKENIZER)
-    size, vocab = config.vision.image_size, config.decoder.vocab_size
-    features = {tokenizer.image_id: vocab - 3, tokenizer.mask_rgb_id: vocab - 2, tokenizer.mask_depth_id: vocab - 1}
-    prefix = tokenizer.prefix(config.image_tokens)
-    asked = [(picture, question) for picture in work.pictures for question in picture.questions]
-    for begin in range(0, len(asked), work.micro_batch):
-        pictures, questions = zip(*asked[begin : begin + work.micro_batch])
-        spoken = [tokenizer.question(question.prompt, question.answer) for question in questions]
-        rows = [np.concatenate([prefix, rest]) for rest, _ in spoken]
-        ids, mask = left_padded(rows, tokenizer.pad_id, work.max_length)
-        targets = np.full(ids.shape, -100, np.int64)
-        for row, (rest, answer) in zip(range(len(ids)), spoken):
-            count = len(rest) - answer
-            targets[row, -count - 1 : -1] = ids[row, -count:]
-        ids = np.vectorize(lambda token: features.get(token, token))(ids)
-        images = np.stack([load_rgb(picture.image, size) for picture in pictures])
-        depths = np.stack([load_depth(picture.depth, size) for picture in pictures])
-        masks = [np.stack([decode(region) for region in question.regions], axis=-1) for question in questions]
-        yield (ids, mask, images, depths, masks), targets
-
-
 def train_with_torch(work: Work) -> Steps:
-    """Steps as the release takes them: a row per question, gradients of micro-batches added up, clipping, AdamW."""
-    model = load_torch(work.checkpoint)
-    torch = model.torch
-    for part in (model.vision, model.decoder):
-        part.set_attn_implementation("sdpa")
-    model.vision.requires_grad_(False)
-    trained = [p for p in model.network.parameters() if p.requires_grad]
-    settings = {"betas": (OPTIMIZER.b1, OPTIMIZER.b2), "eps": OPTIMIZER.eps, "weight_decay": OPTIMIZER.weight_decay}
-    optimizer = torch.optim.AdamW(trained, **settings)
-    rate = schedules(STAGE, PLANNED, OPTIMIZER)["decoder"]
-    batches = list(torch_batches(model, work))
-    total = sum(int((targets >= 0).sum()) for _, targets in batches)
+    """Steps as the release takes them."""
+    training = AsReleased(load_torch(work.checkpoint), STAGE, PLANNED, OPTIMIZER)
+    asked = [(picture, question) for picture in work.pictures for question in picture.questions]
+    tokenizer = ChatTokenizer.load(TOKENIZER)
+    batches = list(micro_batches(training.model, tokenizer, asked, work.micro_batch, work.max_length))
     found: Steps = []
     for step in range(work.steps):
-        began, loss = time.perf_counter(), 0.0
-        optimizer.zero_grad()
-        for arguments, targets in batches:
-            logits = model.outputs(*arguments)["logits"].flatten(0, 1)
-            part = torch.nn.functional.cross_entropy(logits, torch.tensor(targets).flatten(), reduction="sum") / total
-            part.backward()
-            loss += part.item()
-        torch.nn.utils.clip_grad_norm_(trained, OPTIMIZER.clip_norm)
-        optimizer.param_groups[0]["lr"] = float(rate(step))
-        optimizer.step()
+        began = time.perf_counter()
+        loss = training.step(step, batches)
         found.append((time.perf_counter() - began, loss))
     return found
 
@@ -169,14 +127,12 @@ def train_packed(work: Work) -> Steps:
 def in_turns(work: Work, rounds: int) -> dict[str, list[Steps]]:
     """Both sides, each in a process of its own, one after the other."""
     found: dict[str, list[Steps]] = {"PyTorch": [], "packed": []}
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as pool:
-        for _ in range(rounds):
-            for name, train in (("PyTorch", train_with_torch), ("packed", train_packed)):
-                steps = pool.submit(train, work).result()
-                found[name].append(steps)
-                told = ", ".join(f"{seconds:.1f} s (loss {loss:.5f})" for seconds, loss in steps)
-                progress(f"{name}: steps of {work.questions} questions took {told}")
+    for _ in range(rounds):
+        for name, train in (("PyTorch", train_with_torch), ("packed", train_packed)):
+            steps = apart(train, work)
+            found[name].append(steps)
+            told = ", ".join(f"{seconds:.1f} s (loss {loss:.5f})" for seconds, loss in steps)
+            progress(f"{name}: steps of {work.questions} questions took {told}")
     return found
 
 

@@ -260,7 +260,9 @@ class TorchModel:
                 if len(places) > len(values):
                     only = f"only {len(values)} features for them"
                     raise ValueError(f"row {row} has {len(places)} tokens {token_id} but {only}")
-                rows[row] = rows[row].index_copy(0, self.torch.tensor(places), values[: len(places)])
+                rows[row] = rows[row].index_copy(
+                    0, self.torch.tensor(places), values[: len(places)].to(rows[row].dtype)
+                )
         return self.torch.stack(rows)
 
     def forward(self, *inputs: Any) -> dict[str, np.ndarray]:

@@ -21,17 +21,17 @@ def require() -> None:
 
 
 @contextmanager
-def percent_plot(path: Path) -> Iterator[Any]:
+def percent_plot(path: Path, size: tuple[float, float] = (8, 4)) -> Iterator[Any]:
     """Matplotlib's axes from 0 to 100 % to draw into; the legend is added and the file written at the end.
 
-    Raises RunError where matplotlib is not installed.
+    size: width and height in inches; at the width of a phone, 390 pixels, 4 are shown in their own size. Raises RunError where matplotlib is not installed.
     """
     require()
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "smolrgpt_jax", "font.size": 9}):
-        figure = Figure(figsize=(8, 4), layout="constrained")
+        figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots()
         axes.set(ylim=(0, 100), yticks=range(0, 101, 25), axisbelow=True)
         axes.yaxis.set_major_formatter("{x:.0f} %")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import train
+from benchmarks.as_released import micro_batches
 from benchmarks.shared import TOKENIZER, make_questions
 from convert.torch_model import left_padded, random_torch
 from smolrgpt_jax.config import DecoderConfig, SmolRGPTConfig, VisionConfig
@@ -42,7 +43,8 @@ def test_both_sides_take_the_same_steps(work):
 def test_pytorch_has_every_question_in_a_row_of_its_own_and_all_answers(work):
     tokenizer = ChatTokenizer.load(TOKENIZER)
     model = random_torch(CONFIG, 0)
-    batches = list(train.torch_batches(model, work))
+    asked = [(picture, question) for picture in work.pictures for question in picture.questions]
+    batches = list(micro_batches(model, tokenizer, asked, work.micro_batch, work.max_length))
     assert sum(len(arguments[0]) for arguments, _ in batches) == work.questions
     assert {arguments[0].shape[1] for arguments, _ in batches} == {work.max_length}
     answers = [tokenizer.question(q.prompt, q.answer) for picture in work.pictures for q in picture.questions]
