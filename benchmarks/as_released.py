@@ -1,6 +1,7 @@
 """Training as the PyTorch release does it: a padded row per question with its own picture, micro-batches, AdamW; timed by who calls."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -87,3 +88,22 @@ class AsReleased:
             group["lr"] = float(rate(number))
         self.optimizer.step()
         return loss
+
+    def write_optimizer(self, path: Path) -> None:
+        """Writes the optimiser's moments and counts, as safetensors."""
+        from safetensors.torch import save_file
+
+        state = self.optimizer.state_dict()["state"]
+        path.parent.mkdir()
+        save_file(
+            {f"{number}.{name}": value for number, values in state.items() for name, value in values.items()}, path
+        )
+
+    def read_optimizer(self, path: Path) -> None:
+        from safetensors.torch import load_file
+
+        state: dict[int, dict[str, Any]] = {}
+        for key, value in load_file(path).items():
+            number, name = key.split(".")
+            state.setdefault(int(number), {})[name] = value
+        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})

@@ -42,7 +42,7 @@ SCORED = demo.STAGES[-1]
 BARS = (60, 70, 75)  # of S1
 ACCUMULATION = 4  # micro-batches of the release
 PROBES = 3  # steps that tell how many fill PyTorch's seconds
-MARKS, PLAN, OPTIMIZER = "clock.json", "plan.json", "optimizer.pt"
+MARKS, PLAN, OPTIMIZER = "clock.json", "plan.json", "optimizer/state.safetensors"
 PUBLISHED_ROWS = 16  # about 112 questions
 
 # Seconds of training and scores in percent, by checkpoint.
@@ -184,7 +184,7 @@ def train_as_released(folder: Path, run: Mapping[str, Any], seconds: float, leng
     steps, done = read_json(folder / PLAN, dict)["steps"], newest(folder)
     training = made(folder / STEPS / str(done) if done else Path(run["init_from"]), steps)
     if done:
-        training.optimizer.load_state_dict(torch.load(folder / STEPS / str(done) / OPTIMIZER))
+        training.read_optimizer(folder / STEPS / str(done) / OPTIMIZER)
     clock, every = Clock(folder / MARKS, done), -(-steps // checkpoints)
     for step in range(done, steps):
         with clock.standing():
@@ -201,10 +201,10 @@ def _save(folder: Path, training: AsReleased, tokenizer: ChatTokenizer) -> None:
     shutil.rmtree(aside, ignore_errors=True)
     training.model.save(aside)
     tokenizer.save(aside)
-    training.model.torch.save(training.optimizer.state_dict(), aside / OPTIMIZER)
+    training.write_optimizer(aside / OPTIMIZER)
     aside.rename(folder)
     for older in folder.parent.glob(f"[0-9]*/{OPTIMIZER}"):
-        if older.parent != folder:
+        if older.parents[1] != folder:
             older.unlink()
 
 
@@ -216,7 +216,7 @@ def score(training: Path, data: Path, out: Path, count: int | None) -> None:
             out.mkdir(parents=True, exist_ok=True)
             model = load(training / STEPS / str(step))
             metrics = evaluate(pictures, Limits(64, None).answerer(model), out / str(step))
-            progress(f"{training}, step {step}: S1 {metrics and metrics['S1']:.1f}")
+            progress(f"{training}, step {step}: S1 {metrics and metrics['S1']}")
 
 
 def read_curve(root: Path, scores: Path) -> Curve:
@@ -226,6 +226,8 @@ def read_curve(root: Path, scores: Path) -> Curve:
     found = [
         (sum(ends) + marks[str(n)], read_json(scores / str(n) / "metrics.json", dict)) for n in kept(root / SCORED)
     ]
+    if any(metrics[score] is None for _, metrics in found for score in SCORES):
+        raise RunError(f"{scores}: no question of some category was asked; ask more with --questions")
     return [(seconds, {score: metrics[score] for score in SCORES}) for seconds, metrics in found]
 
 

@@ -108,6 +108,7 @@ def test_every_question_of_a_source_comes_once_before_one_comes_again():
     assert steps == [learning.drawn(sources, 3, step) for step in range(8)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["stage1", "stage2", "stage3"])
 def test_both_sides_have_the_same_loss_before_any_update(tmp_path, tiny, backbone, stage):
     """The loss of our first step, and of PyTorch on the questions that were in its rows."""
@@ -130,9 +131,10 @@ def test_both_sides_have_the_same_loss_before_any_update(tmp_path, tiny, backbon
     assert training.step(0, list(batches)) == pytest.approx(ours, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_both_sides_run_to_the_end_and_nothing_is_done_twice(tmp_path, tiny, backbone, monkeypatch):
     command = ["--workdir", str(tmp_path / "work"), "--seeds", "1", "--seconds", "1", "--checkpoints", "2"]
-    command += ["--backbone", str(backbone), "--questions", "4", "--out", str(tmp_path / "found.md")]
+    command += ["--backbone", str(backbone), "--out", str(tmp_path / "found.md")]
     learning.main(command)
     lines = (tmp_path / "found.md").read_text().splitlines()
     assert [line.split(" | ")[0] for line in lines[2:]] == [f"| {PACKED}", f"| {PYTORCH}", "| ratio of times"]
@@ -152,6 +154,7 @@ def test_both_sides_run_to_the_end_and_nothing_is_done_twice(tmp_path, tiny, bac
         learning.main([*command, "--checkpoints", "3"])
 
 
+@pytest.mark.slow
 def test_pytorch_goes_on_from_its_newest_checkpoint_to_the_same_weights(tmp_path, tiny, backbone, monkeypatch):
     ensure_warehouse(tmp_path / "data", WarehouseConfig(seed=0, **learning.demo.WAREHOUSE))
     run = learning.settings(tmp_path, "stage3", "demo", 0, backbone, 2)
@@ -178,6 +181,7 @@ def interrupted_at(last: int, step):
     return run
 
 
+@pytest.mark.slow
 def test_pytorch_trains_in_bfloat16_too(tmp_path, tiny, backbone):
     ensure_warehouse(tmp_path / "data", WarehouseConfig(seed=0, **learning.demo.WAREHOUSE))
     run = learning.settings(tmp_path, "stage3", "full", 0, backbone, 2)
