@@ -24,7 +24,8 @@ def require() -> None:
 def percent_plot(path: Path, size: tuple[float, float] = (8, 4)) -> Iterator[Any]:
     """Matplotlib's axes from 0 to 100 % to draw into; the legend is added and the file written at the end.
 
-    size: width and height in inches; at the width of a phone, 390 pixels, 4 are shown in their own size. Raises RunError where matplotlib is not installed.
+    size: width and height in inches; at the width of a phone, 390 pixels, 4 are shown in their own size. Raises RunError where
+    matplotlib is not installed.
     """
     require()
     from matplotlib import rc_context
