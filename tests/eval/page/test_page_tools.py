@@ -219,7 +219,10 @@ def test_everything_is_reached_and_done_by_keys(empty):
     empty.wait(lambda: not empty.browser.find_elements(By.CSS_SELECTOR, ".drawn.corners"))
     empty.one(".shown").send_keys(Keys.ENTER, *[Keys.RIGHT] * 12, *[Keys.DOWN] * 12, Keys.ENTER)
     empty.shown_regions(1)
-    border = "[[null, 'outline'], ['::after', 'border']].some(([part, line]) => getComputedStyle(e, part)[`${line}Style`] === 'solid')"
+    border = """[[null, 'outline'], ['::after', 'borderTop']].some(([part, line]) => {
+        const style = getComputedStyle(e, part);
+        return style[`${line}Style`] === 'solid' && parseFloat(style[`${line}Width`]) >= 2;
+    })"""
     is_seen = f"const e = document.activeElement; return e.matches('input, textarea') || {border}"
     assert focused(is_seen)
     seen = set()
