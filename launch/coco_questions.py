@@ -214,7 +214,7 @@ def ask(
     rng = np.random.default_rng([args.seed, *name.encode()])
     for number, (category, question, answer, value, regions) in enumerate(questions(things, args.per_picture, rng)):
         said = [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
-        rle = [{"size": list(size), "counts": t.region.counts.decode()} for t in regions]
+        rle = [t.region.as_coco() for t in regions]
         about = {"id": f"{image.get('id')}-{number}", "image": name, "category": category, "normalized_answer": value}
         records.append({**about, "conversations": said, "rle": rle})
     return records

@@ -24,6 +24,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.out.exists():
         raise ValueError(f"{args.out} exists already; nothing was written")
     # Imported late: neither --help nor a mistyped path should wait for JAX.
+    if onnx:
+        from smolrgpt_jax.export.onnx_graph import onnx_package
+
+        onnx_package()
     from smolrgpt_jax.checkpoint.load import read_checkpoint
     from smolrgpt_jax.data.chat import ChatTokenizer
 

@@ -79,11 +79,7 @@ def chat_request(picture: Picture, question: Question) -> dict[str, Any]:
     parts = [{"type": "image_url", "image_url": {"url": data_url(file)}} for file in files]
     turns = chat_turns(question, question.turns)
     turns[0]["content"] = [*parts, {"type": "text", "text": turns[0]["content"]}]
-    masks = [
-        {"size": [region.height, region.width], "counts": region.counts.decode()}
-        for region in question.regions
-        if isinstance(region, RLE)
-    ]
+    masks = [region.as_coco() for region in question.regions if isinstance(region, RLE)]
     return {"messages": turns, "extra_body": {"regions": masks} if masks else {}}
 
 

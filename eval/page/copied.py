@@ -26,7 +26,7 @@ def chat_body(
     parts: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": _data_url(file)}} for file in files]
     parts.append({"type": "text", "text": question})
     body = {"model": model, "messages": [{"role": "user", "content": parts}], "max_tokens": max_new_tokens}
-    masks = [{"size": [region.height, region.width], "counts": region.counts.decode()} for region in regions]
+    masks = [region.as_coco() for region in regions]
     return body | ({"regions": masks} if masks else {})
 
 

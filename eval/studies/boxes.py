@@ -31,6 +31,5 @@ def _changed(records: Records, pictures: Path, change: Callable[[Path, RLE], RLE
     for record in records:
         picture = pictures / "images" / f"{Path(record['image']).stem}.png"
         regions = [change(picture, least_box(region)) for region in read_masks(record["rle"], picture_size(picture))]
-        coded = [{"size": [region.height, region.width], "counts": region.counts.decode()} for region in regions]
-        changed.append({**record, "rle": coded})
+        changed.append({**record, "rle": [region.as_coco() for region in regions]})
     return changed

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -52,6 +53,10 @@ class RLE:
         if values.min() < 0 or values.max() > pixels or values.sum() != pixels:
             raise ValueError(f"the runs do not fill a mask of {self.height}x{self.width} pixels")
         return values
+
+    def as_coco(self) -> dict[str, Any]:
+        """{size, counts}, the counts as text, as COCO's JSON files hold it."""
+        return {"size": [self.height, self.width], "counts": self.counts.decode()}
 
     @classmethod
     def of_runs(cls, height: int, width: int, runs: np.ndarray) -> "RLE":

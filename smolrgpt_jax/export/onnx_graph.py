@@ -57,6 +57,15 @@ def _halves(codes: np.ndarray) -> np.ndarray:
 INT8, INT4 = Quant(8, 64), Quant(4, 32)
 
 
+def onnx_package() -> Any:
+    """Raises ImportError, which says what to install, without it."""
+    try:
+        import onnx
+    except ImportError as error:
+        raise ImportError("exporting to ONNX needs the package onnx: pip install '.[onnx]'") from error
+    return onnx
+
+
 @dataclass(frozen=True)
 class Matrix:
     """A stored matrix of N rows of K numbers, by which rows of K are multiplied to N, or whose rows are looked up."""
@@ -72,11 +81,7 @@ class Graph:
 
     def __init__(self, file: Path):
         """file: NAME.onnx, beside which NAME.data is written right away. Raises ImportError without the package onnx."""
-        try:
-            import onnx
-        except ImportError as error:
-            raise ImportError("exporting to ONNX needs the package onnx: pip install '.[onnx]'") from error
-        self._onnx, self._file = onnx, file
+        self._onnx, self._file = onnx_package(), file
         self._nodes: list[Any] = []
         self._tensors: dict[str, Any] = {}
 

@@ -213,6 +213,14 @@ def test_a_missing_package_is_named(exported_onnx, model, tmp_path, monkeypatch,
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_command_names_it_before_it_reads_a_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    arguments = ["--checkpoint", str(tmp_path / "nothing"), "--runtime", "onnx", "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit, match="needs the package onnx: pip install"):
+        export(arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("decoder", "settings", "message"),
     [
