@@ -71,9 +71,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked_model = check_answerer(parser, args)
     special = args.preprocessing != "training" or {"closing", "vote"} & set(args.answers)
     if is_elsewhere(args) and special:
-        raise DataError("a server answers questions as they stand: no submission preprocessing, closing or vote")
+        raise DataError(
+            "a server or an export answers questions as they stand: no submission preprocessing, closing or vote"
+        )
     if args.confidence and (is_elsewhere(args) or special):
-        kind = "no server, submission preprocessing, closing or vote"
+        kind = "no server, export, submission preprocessing, closing or vote"
         raise DataError(f"--confidence is fitted to the texts of a --checkpoint as they stand: {kind}")
     confidences = Confidences.read(args.confidence) if args.confidence else None
     distributed.start()

@@ -1,10 +1,11 @@
-"""Who answers: a checkpoint here, `smolrgpt serve`, or any other model behind a server, as the command line says."""
+"""Who answers: a checkpoint here, an exported folder, `smolrgpt serve`, or any other model behind a server, as the command line says."""
 
 import argparse
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from eval.answering.asking import FINGERPRINT, Answered, Answerer
+from eval.answering.exported import Exported
 from eval.answering.other_models import PROMPT, OtherModel, Prompt
 from eval.answering.served import Served
 from eval.command_line import typed_command
@@ -19,33 +20,37 @@ def check_answerer(parser: argparse.ArgumentParser, args: argparse.Namespace) ->
 
     args: of [answerer] in options.toml.
     """
-    other = args.answerer == "openai"
+    other, given_here = args.answerer == "openai", [args.checkpoint, args.exported, args.served]
     if given := [f"--{name}" for name in _OTHERS if getattr(args, name) and not other]:
         parser.error(f"{given[0]} is of --answerer openai")
     if other:
-        if args.checkpoint or args.served:
-            parser.error("--answerer openai asks --server, give neither --checkpoint nor --served")
+        if any(given_here):
+            parser.error("--answerer openai asks --server, give none of --checkpoint, --exported and --served")
         if not (args.server and args.model):
             parser.error("--answerer openai needs --server URL and --model NAME")
         if args.server_workers < 1:
             parser.error("--server_workers is at least 1")
-    elif bool(args.checkpoint) == bool(args.served):
-        parser.error("give one of --checkpoint and --served, or --answerer openai")
-    return f"{args.model} at {args.server}" if other else str(args.served or args.checkpoint)
+    elif sum(map(bool, given_here)) != 1:
+        parser.error("give one of --checkpoint, --exported and --served, or --answerer openai")
+    return f"{args.model} at {args.server}" if other else str(next(filter(None, given_here)))
 
 
 def is_elsewhere(args: argparse.Namespace) -> bool:
-    """Whether a server answers."""
-    return bool(args.served) or args.answerer == "openai"
+    """Whether a server or an exported folder answers."""
+    return bool(args.served or args.exported) or args.answerer == "openai"
 
 
 def elsewhere(args: argparse.Namespace, module: str, bad: BadRecords, **details: Any) -> tuple[Answerer, dict]:
-    """How a server is asked, and what the report says of it; details: what it says besides.
+    """How a server or an exported folder is asked, and what the report says of it; details: what it says besides.
 
-    Raises ServerError where nothing answers there.
+    Raises ServerError where nothing answers there, and as `Exported`.
     """
     ask: Callable[..., list[Answered]]
-    if args.served:
+    if args.exported:
+        exported = Exported(args.exported)
+        ask, at_once = exported.answer, 1
+        about = {"checkpoint": args.exported, "digest of the export": exported.digest}
+    elif args.served:
         served = Served(args.served, args.server_key_in_clear)
         ask, at_once = served.answer, args.batch_size
         about = {"checkpoint": args.served, FINGERPRINT: served.about.get("fingerprint")}

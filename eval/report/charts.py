@@ -40,7 +40,7 @@ def mcq_bars(items: Sequence[Mapping], pictures: Iterable[Picture]) -> list[dict
             groups[key(item)].append(item["right"])
         groups.pop(None, None)  # a question that was not asked has no regions that are known
         charts.append({"title": title, "groups": dict(sorted(groups.items()))})
-    return charts if items else []
+    return [chart for chart in charts if chart["groups"]]
 
 
 def scatter(items: Sequence[Mapping]) -> dict | None:

@@ -27,6 +27,14 @@ if TYPE_CHECKING:
 MANIFEST, TOKENIZER = "manifest.json", "tokenizer"
 
 
+def export_format(folder: str | Path) -> str | None:
+    """What the manifest of an exported folder says that it is, None where there is none."""
+    try:
+        return read_json(as_path(folder) / MANIFEST, dict).get("format")
+    except (OSError, ValueError):
+        return None
+
+
 class ExportedFolder:
     """The manifest of an exported folder, and its chat format."""
 
@@ -110,11 +118,18 @@ def answer(
     check_marks(question, regions)
     if regions and depth is None:
         raise DataError("a question about regions needs the depth picture")
-    return model.text(_generate(model, image, depth, regions, [question])[0])
+    return model.text(written(model, image, depth, regions, [question])[0])
 
 
-def _generate(model: Any, image: Any, depth: Any, regions: Sequence[RLE], questions: Sequence[str]) -> np.ndarray:
-    """Answers to questions about all of the regions, or about none: int32[Q, N]."""
+def written(
+    model: Any,
+    image: Any,
+    depth: Any,
+    regions: Sequence[RLE],
+    questions: Sequence[str],
+    max_new_tokens: int | None = None,
+) -> np.ndarray:
+    """Answers to questions about all of the regions, or about none: int32[Q, N]; arguments and errors as in `answer`."""
     from smolrgpt_jax.data.images import load_depth, load_rgb
 
     side, rows = model.sizes.image_size, len(questions)
@@ -127,7 +142,7 @@ def _generate(model: Any, image: Any, depth: Any, regions: Sequence[RLE], questi
         # Sampled here, since sampling again on the same grid changes nothing: dense masks would take as much memory as pictures.
         masks = np.stack([resample_rle(region, model.sizes.mask_grid) for region in regions], axis=-1)
         pictures += [np.repeat(load_depth(depth, side, beside=image)[None], rows, axis=0), [masks] * rows]
-    return model.generate(ids, attended, *pictures)
+    return model.generate(ids, attended, *pictures, max_new_tokens=max_new_tokens)
 
 
 def answer_questions(load: Callable[[Path], Any], file: str, doc: str | None, arguments: Sequence[str] | None) -> None:
@@ -145,7 +160,7 @@ def answer_questions(load: Callable[[Path], Any], file: str, doc: str | None, ar
     for further in args.also:
         check_marks(further, regions if MASK in further else ())
     model = load(args.model)
-    for ids in _generate(model, args.image, args.depth, regions, [question, *args.also]):
+    for ids in written(model, args.image, args.depth, regions, [question, *args.also]):
         print(answer_lines(model.text(ids)))
         if model.manifest["token_ids"]["eos"] not in ids:
             cut = f"the answer was cut off after {len(ids)} tokens, the most this model was exported for"

@@ -125,8 +125,8 @@ def test_a_confidence_that_does_not_fit_is_told_before_anything_is_asked(
     more = sure_file(tmp_path, "f1")
     for how, sentence in (
         ((), "sure.json: is of a model with the fingerprint f1"),
-        (("--answers", "vote"), "no server, submission preprocessing, closing or vote"),
-        (("--preprocessing", "submission"), "no server, submission preprocessing, closing or vote"),
+        (("--answers", "vote"), "no server, export, submission preprocessing, closing or vote"),
+        (("--preprocessing", "submission"), "no server, export, submission preprocessing, closing or vote"),
     ):
         with pytest.raises(SystemExit, match=f"^error: .*{sentence}"):
             main(command_line(warehouse, tmp_path, *more, *how))

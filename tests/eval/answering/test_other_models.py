@@ -354,11 +354,11 @@ def test_a_server_of_other_models_is_not_served(server, warehouse, tmp_path, lis
     [
         (["--answerer", "openai", "--server", "http://127.0.0.1:9/v1"], "needs --server URL and --model NAME"),
         (["--answerer", "openai", "--model", "other"], "needs --server URL and --model NAME"),
-        (["--answerer", "openai", "--server", "u", "--model", "m", "--checkpoint", "c"], "give neither --checkpoint"),
+        (["--answerer", "openai", "--server", "u", "--model", "m", "--checkpoint", "c"], "give none of --checkpoint"),
         (["--checkpoint", "c", "--no_picture"], "--no_picture is of --answerer openai"),
         (["--checkpoint", "c", "--request", "{}x"], "is not valid JSON"),
         (["--checkpoint", "c", "--request", "[]"], "is no JSON object"),
-        ([], "give one of --checkpoint and --served, or --answerer openai"),
+        ([], "give one of --checkpoint, --exported and --served, or --answerer openai"),
     ],
 )
 @pytest.mark.parametrize("command", [main, bench])

@@ -249,6 +249,13 @@ def test_a_picture_that_cannot_be_drawn_is_left_out(evaluated, tmp_path):
     assert pictures[0].image.name + " with" not in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
+def test_questions_of_no_known_picture_have_no_chart_by_their_regions(evaluated, tmp_path):
+    metrics, predictions, _ = evaluated
+    write_report(tmp_path / "report.html", metrics, predictions, [])
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "right region\u2019s number" in text and "number of regions in the question" not in text
+
+
 def test_masks_are_named_as_in_the_answers():
     assert numbered("Is <mask> left of <mask>?", "Region ") == "Is [Region 0] left of [Region 1]?"
     assert numbered("<mask> and <mask>") == "[0] and [1]"
