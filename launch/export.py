@@ -37,7 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     elif model.tokenizer is None:
         raise ValueError(f"{args.checkpoint} brings no tokenizer, give the folder of one with --tokenizer")
     new_tokens = model.answer_tokens if args.new_tokens is None else args.new_tokens
-    lengths = {"prompt_tokens": args.prompt_tokens or model.config.max_length, "new_tokens": new_tokens}
+    lengths = {
+        "prompt_tokens": model.config.max_length if args.prompt_tokens is None else args.prompt_tokens,
+        "new_tokens": new_tokens,
+    }
     as_typed = {name: getattr(args, name) for name in (OF_ONNX if onnx else OF_JAX)}
     how: dict[str, Any] = {"on_program": lambda name: print(f"  {name}", flush=True)}
     if onnx:

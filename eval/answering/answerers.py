@@ -30,6 +30,8 @@ def check_answerer(parser: argparse.ArgumentParser, args: argparse.Namespace) ->
             parser.error("--answerer openai needs --server URL and --model NAME")
         if args.server_workers < 1:
             parser.error("--server_workers is at least 1")
+    elif args.exported and args.dtype != parser.get_default("dtype"):
+        parser.error("--dtype is of --checkpoint: an export computes in what it was exported in")
     elif sum(map(bool, given_here)) != 1:
         parser.error("give one of --checkpoint, --exported and --served, or --answerer openai")
     return f"{args.model} at {args.server}" if other else str(next(filter(None, given_here)))

@@ -8,7 +8,7 @@ from eval.answering.http_answers import NoAnswer, Said, ask_all
 from smolrgpt_jax.data.masks import RLE
 from smolrgpt_jax.data.records import BadRecords, Picture, Question
 from smolrgpt_jax.errors import DataError
-from smolrgpt_jax.export.exported import ExportedFolder, digest, export_format, written
+from smolrgpt_jax.export.exported import MANIFEST, ExportedFolder, export_format, sha256, written
 
 
 class Exported:
@@ -25,7 +25,7 @@ class Exported:
             from smolrgpt_jax.export import runner
 
             self.model = runner.ExportedModel(folder)
-        self.digest = digest(self.model.manifest)
+        self.digest = sha256(self.model.folder / MANIFEST)  # which holds the checksums of all else
 
     def answer(
         self, pictures: Sequence[Picture], out: Path, at_once: int, max_new_tokens: int | None, bad: BadRecords

@@ -363,7 +363,8 @@ class _Chat:
             read = read_answer(asked.question.prompt, text)
             if asked.shape.fits(read.normalized_answer):
                 value = read.normalized_answer
-        return asked.shape.write(text, value), "stop"  # the object is whole, also where its text is not
+        # The object is whole also where its text is not; the value of such a text is a guess.
+        return asked.shape.write(text, value), finish
 
     def _confidence(self, asked: ChatRequest, job: Job, ids: np.ndarray) -> dict[str, Any]:
         """How sure an answer that has ended is, {} where it has no value or that is not known."""

@@ -193,9 +193,10 @@ def _messages(messages: object) -> tuple[list[str], dict[str, object]]:
     for place, message in enumerate(messages):
         role = message.get("role") if isinstance(message, dict) else None
         expected = ("user", "assistant")[place % 2]
-        if role != expected or len(messages) % 2 == 0:
+        if role != expected or (expected == "assistant" and place == len(messages) - 1):
             known = "the model knows the user and the assistant in turn, the last of them the user"
-            raise _wrong(f"messages[{place}] is of role {_shown(role)}, expected {expected}: {known}")
+            wanted = "none" if role == expected else expected
+            raise _wrong(f"messages[{place}] is of role {_shown(role)}, expected {wanted}: {known}")
         if unknown := message.keys() - {"role", "content"}:
             raise _wrong(
                 f"messages[{place}] has {_shown(min(unknown))}, which is not supported", "unsupported_parameter"

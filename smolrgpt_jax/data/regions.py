@@ -133,7 +133,13 @@ def what_is_asked(args: Any) -> tuple[str, tuple[RLE, ...]]:
 
 
 def check_marks(question: str, regions: Sequence[RLE]) -> None:
-    """Raises DataError unless a question can be asked and has as many "<mask>" as there are regions."""
+    """Raises DataError unless a question can be asked and has a "<mask>" for every region, each of which has to mark a pixel.
+
+    Records of data sets may hold masks without pixels; who asks one question by hand has made a mistake.
+    """
+    for index, region in enumerate(regions):
+        if not region.runs()[1::2].any():
+            raise DataError(f"mask {index} marks no pixel")
     check_question(Question("question", "", question, None, None, tuple(regions)), categories=(), need_answer=False)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 
 import pytest
 
 import eval.warehouse as command
+from smolrgpt_jax.export.onnx_folder import OnnxSettings, write_onnx_export
+from tests.export.conftest import NEW_TOKENS, PROMPT_TOKENS
 
 ASKED = {
     "side": ("left_right", "is <mask> left of <mask>?", 2),
@@ -57,12 +60,31 @@ def test_it_answers_as_its_checkpoint_and_tells_what_it_cannot_answer(
     [
         (["--max_new_tokens", "25"], "25 new tokens are asked for, the model was exported for 1 to 24"),
         (["--answers", "vote"], "a server or an export answers questions as they stand"),
+        (["--dtype", "bfloat16"], None),
     ],
 )
-def test_what_an_export_cannot_do_is_one_sentence(exported_onnx, questions, tmp_path, more, sentence):
-    with pytest.raises(SystemExit, match=f"^error: .*{sentence}"):
+def test_what_an_export_cannot_do_is_one_sentence(exported_onnx, questions, tmp_path, more, sentence, capsys):
+    with pytest.raises(SystemExit, match=f"^error: .*{sentence}" if sentence else "2"):
         scored(questions, tmp_path / "out", "--exported", str(exported_onnx), *more)
+    assert sentence or "--dtype is of --checkpoint" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_answers_of_another_export_are_not_gone_on_from(exported_onnx, model, questions, tmp_path, monkeypatch):
+    """The other has the same sizes and settings, and other numbers."""
+    other = dataclasses.replace(model, params={name: value * 1.01 for name, value in model.params.items()})
+    write_onnx_export(other, tmp_path / "other", OnnxSettings(PROMPT_TOKENS, NEW_TOKENS))
+    with monkeypatch.context() as patch, pytest.raises(SystemExit, match="interrupted"):
+        patch.setattr(command, "evaluate", stopped_after_answering)
+        scored(questions, tmp_path / "out", "--exported", str(exported_onnx))
+    with pytest.raises(SystemExit, match="^error: .*answers of another run"):
+        scored(questions, tmp_path / "out", "--exported", str(tmp_path / "other"))
+    scored(questions, tmp_path / "out", "--exported", str(exported_onnx))
+
+
+def stopped_after_answering(pictures, ask, *_, **__):
+    ask(pictures)
+    raise KeyboardInterrupt
 
 
 def test_a_folder_that_is_no_export_is_named(questions, tmp_path):

@@ -169,6 +169,7 @@ def test_the_value_is_read_from_the_text():
         ({"depth": None}, "needs the depth picture"),
         ({"boxes": [(4, 5, 40, 50)]}, "2 <mask> but 1 mask"),
         ({"boxes": None}, "2 <mask> but 0 masks"),
+        ({"boxes": None, "masks": [{"size": [60, 96], "counts": [60 * 96]}] * 2}, "mask 0 marks no pixel"),
         ({"question": "", "boxes": None}, "the question is empty"),
         ({"question": "Is <mask> left of <|image|> <mask>?"}, "holds <|image|>"),
         ({"question": FAR + " " + "very far " * 5000}, "tokens with its picture"),

@@ -125,9 +125,8 @@ def test_how_sure_an_answer_is_stands_beside_it(small_engine, small_model, direc
         assert listed.tells_confidence is False
 
 
-def test_a_schema_is_kept_to(served, direct):
+def test_a_schema_is_kept_to_and_a_cut_text_told(served, direct):
     pictures, expected = direct
-    text = expected[pictures[0].questions[0].id].text
 
     class Side(pydantic.BaseModel):
         answer: str
@@ -140,18 +139,16 @@ def test_a_schema_is_kept_to(served, direct):
         metres: float
 
     for question, shape in zip(pictures[0].questions, (Side, Number, Number, Metres), strict=True):
-        request = chat_request(pictures[0], question)
-        if shape is Number:
-            schema = Number.model_json_schema()
-            how = {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}}
-            reply = served.client().chat.completions.create(model="small", **how, **request)
-            found = Number.model_validate_json(reply.choices[0].message.content)
-        else:
-            reply = served.client().chat.completions.parse(model="small", response_format=shape, **request)
-            found = reply.choices[0].message.parsed
-        assert isinstance(found, shape)
+        schema = {"name": "n", "schema": shape.model_json_schema()}
+        how = {"response_format": {"type": "json_schema", "json_schema": schema}, **chat_request(pictures[0], question)}
+        (choice,) = served.client().chat.completions.create(model="small", **how).choices
+        found = shape.model_validate_json(choice.message.content)
+        assert choice.finish_reason == ("length" if expected[question.id].cut_off else "stop")
         if shape is Side:
-            assert found.answer == text
+            assert found.answer == expected[question.id].text
+        (choice,) = served.client().chat.completions.create(model="small", max_tokens=1, **how).choices
+        shape.model_validate_json(choice.message.content)
+        assert choice.finish_reason == "length", "of a text of one token"
 
 
 def test_several_choices_of_one_seed_are_drawn_alike_and_apart(served, direct):

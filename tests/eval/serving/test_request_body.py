@@ -186,6 +186,11 @@ REFUSED = [
     ({"messages": "hello"}, "messages is missing"),
     ({"messages": [{"role": "system", "content": "be kind"}]}, "is of role 'system', expected user"),
     ({"messages": [3]}, "is of role None, expected user"),
+    ({"messages": [{"role": "user", "content": "a"}] * 2}, r"messages\[1\] is of role 'user', expected assistant"),
+    (
+        {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
+        r"messages\[1\] is of role 'assistant', expected none",
+    ),
     ({"messages": [{"role": "user", "content": 3}]}, "content is neither text nor a list"),
     ({"messages": [{"role": "user", "content": "hi", "name": "x"}]}, "has 'name', which is not supported"),
     ({"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "is neither a text part nor"),
