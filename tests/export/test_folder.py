@@ -160,6 +160,7 @@ def test_answers_are_as_long_as_the_checkpoint_was_trained_for(golden, small_tok
         ([], "brings no tokenizer, give the folder of one with --tokenizer"),
         (["--tokenizer", "{tmp}/none"], "there is no such folder"),
         (["--tokenizer", "{tokenizer}", "--platforms", "cpu,gpu"], "there is no platform 'gpu'"),
+        (["--tokenizer", "{tokenizer}", "--prompt_tokens", "0"], "prompts of 0 tokens are too short"),
         (["--tokenizer", "configs/demo_tokenizer"], "the tokenizer has 640 tokens, the model 515"),
         (["--checkpoint", "{tmp}/none"], "no such checkpoint"),
         (["--out", "{tokenizer}"], "exists already"),

