@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import jax
 import numpy as np
@@ -29,8 +30,8 @@ from smolrgpt_jax.data.records import BadRecords, spread_questions
 from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.errors import RunError, told
 from smolrgpt_jax.files import read_json, write_json
+from smolrgpt_jax.training import run as training_run
 from smolrgpt_jax.training.data import read_rows, read_start
-from smolrgpt_jax.training.run import train
 from smolrgpt_jax.training.settings import defaults
 from smolrgpt_jax.training.stages import STAGES, Stage
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
@@ -113,8 +114,9 @@ def write_starts(backbone: Path, ours: Path, theirs: Path, seed: int) -> None:
 def train_packed(folder: Path, run: Mapping[str, Any]) -> None:
     """Trains a stage as the demo does; all its seconds count, from reading its data on."""
     made = functools.partial(TimedCheckpoints, Clock(folder / MARKS, newest(folder)))
-    if train(run, folder, checkpoints=made)["stopped"]:
-        raise SystemExit("stopped by a signal; the same command goes on from here")
+    with mock.patch.object(training_run, "TrainingCheckpoints", made):
+        if training_run.train(run, folder)["stopped"]:
+            raise SystemExit("stopped by a signal; the same command goes on from here")
 
 
 def read_questions(run: Mapping[str, Any], start: Checkpoint, stage: Stage) -> list[tuple[Asked, float]]:

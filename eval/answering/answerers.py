@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from eval.answering.asking import FINGERPRINT, Answered, Answerer
-from eval.answering.exported import Exported
+from eval.answering.from_export import Exported
 from eval.answering.other_models import PROMPT, OtherModel, Prompt
 from eval.answering.served import Served
 from eval.command_line import typed_command

@@ -61,14 +61,7 @@ class Run:
     group; validation: None without validation sources.
     """
 
-    def __init__(
-        self,
-        settings: dict[str, Any],
-        workdir: Path,
-        scorer: AnswerScorer | None,
-        stage: Stage | None,
-        checkpoints: Callable[..., TrainingCheckpoints] = TrainingCheckpoints,
-    ):
+    def __init__(self, settings: dict[str, Any], workdir: Path, scorer: AnswerScorer | None, stage: Stage | None):
         """Checks the settings and reads all that the run needs; `train` has the arguments and what is raised."""
         self.settings, self.workdir, data = settings, workdir, settings["data"]
         try:
@@ -77,7 +70,7 @@ class Run:
         except ValueError as error:
             raise RunError(str(error)) from None
         self.stage = (stage or STAGES[settings["stage"]]).with_peaks(settings["optimizer"]["peaks"])
-        self.saver = checkpoints(workdir, settings["keep"], sharding.replicated(self.mesh))
+        self.saver = TrainingCheckpoints(workdir, settings["keep"], sharding.replicated(self.mesh))
         self.before: Meta | None = (self.saver.newest() or (None,))[0]
         if self.before is None:
             start = read_start(settings, self.stage)
@@ -174,11 +167,7 @@ class State:
 
 
 def train(
-    settings: Mapping[str, Any],
-    workdir: str | Path,
-    scorer: AnswerScorer | None = None,
-    stage: Stage | None = None,
-    checkpoints: Callable[..., TrainingCheckpoints] = TrainingCheckpoints,
+    settings: Mapping[str, Any], workdir: str | Path, scorer: AnswerScorer | None = None, stage: Stage | None = None
 ) -> dict[str, Any]:
     """Trains one stage, or goes on with what `workdir` holds.
 
@@ -189,7 +178,6 @@ def train(
       workdir: folder of the run.
       scorer: of the answers to `validation_answers` questions.
       stage: in place of the published one that the settings name.
-      checkpoints: how the run's are written and read, from the arguments of TrainingCheckpoints.
 
     Returns:
       {"step", "steps", "loss", "validation_loss", "best_step", "stopped", "ended_early"}: stopped by a signal, or at the end of
@@ -203,7 +191,7 @@ def train(
     first = jax.process_index() == 0
     workdir = as_path(workdir)
     with work_directory(workdir, first) as check_folder, contextlib.ExitStack() as stack:
-        this = Run(run, workdir, scorer, stage, checkpoints)
+        this = Run(run, workdir, scorer, stage)
         stack.enter_context(contextlib.closing(this.saver))
         if first:
             write_json(this.workdir / SETTINGS_FILE, run)
