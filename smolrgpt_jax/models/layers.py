@@ -100,6 +100,13 @@ def _product_gradients(kept: tuple[jax.Array, jax.Array], gradient: jax.Array) -
 product.defvjp(_product_kept, _product_gradients)
 
 
+@jax.checkpoint
+def gelu(x: jax.Array) -> jax.Array:
+    """GELU by the error function, computed in float32, float[...] -> the same; only x is kept for the gradient."""
+    y = x.astype(jnp.float32)
+    return (0.5 * y * (1.0 + jax.lax.erf(y * math.sqrt(0.5)))).astype(x.dtype)
+
+
 class Dense(nnx.Module):
     """Linear map over the last `len(in_shape)` dimensions: float[..., *in_shape] -> float[..., *out_shape]."""
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from smolrgpt_jax.models.layers import LayerNorm, random
+from smolrgpt_jax.models.layers import LayerNorm, gelu, product, random
 
 NORM_EPS = 1e-6
 
@@ -14,7 +14,7 @@ NORM_EPS = 1e-6
 class UpConv(nnx.Module):
     """Transposed convolution with kernel 2 and stride 2.
 
-    Blocks do not overlap, so it is one matrix product per position that makes a 2 x 2 block.
+    Blocks do not overlap, so a position makes a 2 x 2 block by matrix products alone.
     """
 
     def __init__(self, width: int, rngs: nnx.Rngs):
@@ -23,8 +23,18 @@ class UpConv(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """x: float[..., D], one cell each -> float[4, ..., D], the four cells of its block, row by row."""
-        kernel = self.kernel[...].astype(x.dtype)
-        return jnp.einsum("...d,dkw->k...w", x, kernel.reshape(len(kernel), 4, -1)) + self.bias[...].astype(x.dtype)
+        kernel = self.kernel[...].astype(x.dtype).reshape(x.shape[-1], 4, -1)
+        return jax.lax.platform_dependent(x, kernel, cpu=_by_cell, default=_at_once) + self.bias[...].astype(x.dtype)
+
+
+def _at_once(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """float[..., D] by float[D, 4, W] -> float[4, ..., W]."""
+    return jnp.einsum("...d,dkw->k...w", x, kernel)
+
+
+def _by_cell(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The same: one product's result, and its gradient, would be turned over by CPUs number by number."""
+    return jnp.stack([product(x, kernel[:, cell]) for cell in range(4)])
 
 
 class Refiner(nnx.Module):
@@ -37,9 +47,9 @@ class Refiner(nnx.Module):
 
         The last division comes first. Nothing is moved, which a map in row-major order would need three times.
         """
-        x = jax.nn.gelu(self.norm1(self.up1(x)), approximate=False)
-        x = jax.nn.gelu(self.norm2(self.up2(x)), approximate=False)
-        return jax.nn.gelu(self.up3(x), approximate=False)
+        x = gelu(self.norm1(self.up1(x)))
+        x = gelu(self.norm2(self.up2(x)))
+        return gelu(self.up3(x))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """x: float[B, N, D] on a square row-major grid -> float[B, 64 * N, D], row-major on the grid eight times as fine."""
