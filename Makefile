@@ -5,6 +5,8 @@ TEST_WORKERS ?= 2
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export NO_MKDOCS_2_WARNING = 1
+# Else every process that a test starts compiles the whole source again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-slow lint docs clean
 

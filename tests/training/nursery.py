@@ -2,8 +2,12 @@
 
 A request is a line of JSON on the standard input, its answer one on the standard output:
 
-    {"workdir", "count", "port", "settings"} -> the ids of so many processes of one run
-    [ids]                                    -> their exit statuses, once they have ended
+    {"workdir", "data", "count", "port", "model", "settings", "data_settings", ...} -> the ids of so many processes of one run
+    [ids]                                                                           -> their exit statuses, once they have ended
+
+Beside these a request may hold "other_data", a folder that the last process reads instead; "syncs", a file for what is on the disk for
+certain; "step", a folder for the compiled step; and "slow_answers", a file that is made once answers are generated, slowly from then on.
+Each process appends what it says to log0, log1, ... beside its work directory, at the end what its training returned.
 """
 
 from __future__ import annotations
@@ -13,24 +17,33 @@ import json
 import os
 import pickle
 import sys
+import time
 from pathlib import Path
 
 from tests.devices import xla_flags
 
 os.environ |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": xla_flags()}
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", f"{sys.argv[1]}/../cache")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", sys.argv[1])
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import jax
+import tensorboardX  # a run imports it late, and PyTorch with it
 from jax.experimental import serialize_executable
 from jax.experimental.compilation_cache import compilation_cache
 
+from configs import demo
+from eval.scoring.in_training import WAREHOUSE_SCORES
 from smolrgpt_jax import distributed
 from smolrgpt_jax.config import PRESETS, DecoderConfig, SmolRGPTConfig, VisionConfig
+from smolrgpt_jax.data.chat import ChatTokenizer
+from smolrgpt_jax.generation import answers
 from smolrgpt_jax.training import run as loop
-from tests.training.test_run import VOCAB, run_config
+from tests.training.test_run import TINY, VOCAB, run_config
 
-PRESETS["tiny"] = SmolRGPTConfig(
+ChatTokenizer.load(demo.TOKENIZER)  # imports too
+assert tensorboardX
+PRESETS["tiny"] = TINY
+PRESETS["tiniest"] = SmolRGPTConfig(
     vision=VisionConfig(width=16, mlp_width=16, heads=1, layers=1, patch_size=16, image_size=32),
     decoder=DecoderConfig(width=16, mlp_width=16, heads=1, kv_heads=1, layers=1, vocab_size=VOCAB),
 )
@@ -73,23 +86,38 @@ def keep_step(folder: Path) -> None:
     loop.jit_train_step = jit_or_load
 
 
-def train(parent: int, data: str, asked: dict, index: int) -> None:
-    workdir = Path(asked["workdir"])
-    if asked["count"] > 1:
+def answer_slowly(file: Path) -> None:
+    """From now on an answer takes three seconds, and the first makes the file."""
+    answer_prompts = answers.answer_prompts
+
+    def slowly(*arguments):
+        for found in answer_prompts(*arguments):
+            file.touch()
+            time.sleep(3)
+            yield found
+
+    answers.answer_prompts = slowly
+
+
+def train(parent: int, asked: dict, index: int) -> None:
+    count, last = asked["count"], index == asked["count"] - 1
+    if count > 1:
+        # One process each: those that watch over them are tested in tests/test_distributed.py.
         address = f"127.0.0.1:{asked['port']}"
         names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID", distributed.PARENT)
-        os.environ |= dict(zip(names, map(str, (address, asked["count"], index, parent))))
+        os.environ |= dict(zip(names, map(str, (address, count, index, parent))))
         distributed.start(initialization_timeout=300)
-    record_syncs(workdir.parent / "synced")
-    keep_step(workdir.parents[1])
-    settings = {"save_every": 4, "validation_sources": {}, "batch_rows": 2} | asked["settings"]
-    run = run_config(data, **settings)
-    run["data"] |= {"row_tokens": 256, "row_pictures": 1}
+    for name, begin in (("syncs", record_syncs), ("step", keep_step), ("slow_answers", answer_slowly)):
+        if path := asked.get(name):
+            begin(Path(path))
+    run = run_config(asked.get("other_data", asked["data"]) if last else asked["data"], **asked["settings"])
+    run["model"]["preset"] = asked["model"]
+    run["data"] |= asked["data_settings"]
     with distributed.end_on_error():
-        loop.train(run, workdir)
+        print("RESULT", json.dumps(loop.train(run, asked["workdir"], WAREHOUSE_SCORES)))
 
 
-def main(data: str) -> None:
+def main() -> None:
     parent = os.getpid()
     for line in sys.stdin:
         asked = json.loads(line)
@@ -107,7 +135,7 @@ def main(data: str) -> None:
                 status = 1
                 with contextlib.suppress(SystemExit):
                     try:
-                        train(parent, data, asked, index)
+                        train(parent, asked, index)
                         status = 0
                     finally:
                         sys.stdout.flush()
@@ -117,4 +145,4 @@ def main(data: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()

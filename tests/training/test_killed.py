@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,44 +11,17 @@ import numpy as np
 import pytest
 
 from smolrgpt_jax.checkpoint import orbax as checkpoints
-from smolrgpt_jax.warehouse.parameters import WarehouseConfig
-from smolrgpt_jax.warehouse.write import make_warehouse
-from tests.test_distributed import free_port
 from tests.training.metrics_file import read_metrics
 
-ROOT = Path(__file__).parents[2]
 KILLS = int(os.environ.get("KILLS", 4))  # 20 and more by hand: they take a quarter of an hour
 STEPS = 10 * KILLS
 pytestmark = pytest.mark.slow
 
 
-class Nursery:
-    """See nursery.py."""
-
-    def __init__(self, data: Path):
-        command = [sys.executable, str(Path(__file__).with_name("nursery.py")), str(data)]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        self.process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=ROOT, **pipes)
-
-    def ask(self, request):
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
-
-    def start(self, workdir: Path, count: int, **settings) -> list[int]:
-        workdir.parent.mkdir(parents=True, exist_ok=True)
-        return self.ask({"workdir": str(workdir), "count": count, "port": free_port(), "settings": settings})
-
-
-@pytest.fixture(scope="module")
-def nursery(tmp_path_factory):
-    data = tmp_path_factory.mktemp("nursery") / "data"
-    config = WarehouseConfig(scenes=8, val_scenes=2, test_scenes=2, width=96, height=54, max_pallets=5)
-    make_warehouse(data, config, workers=1)
-    nursery = Nursery(data)
-    yield nursery
-    nursery.process.stdin.close()
-    nursery.process.wait()
+def start(nursery, workdir: Path, count: int) -> list[int]:
+    settings = {"steps": STEPS, "save_every": 4, "batch_rows": 2, "validation_sources": {}}
+    data_settings, kept = {"row_tokens": 256, "row_pictures": 1}, {"syncs": str(workdir.parent / "synced")}
+    return nursery.start(workdir, count, "tiniest", settings, data_settings, step=str(workdir.parents[1]), **kept)
 
 
 def last_step(workdir: Path) -> int:
@@ -78,9 +48,9 @@ def cut_power(workdir: Path, filled: bool) -> None:
 @pytest.mark.parametrize("count", [1, 2])
 def test_killed_at_random_moments_a_run_ends_with_the_same_bits(nursery, tmp_path, count):
     whole, workdir, rng = tmp_path / "whole" / "run", tmp_path / "killed" / "run", np.random.default_rng(count)
-    assert nursery.ask(nursery.start(whole, count, steps=STEPS)) == [0] * count
+    assert nursery.ask(start(nursery, whole, count)) == [0] * count
     for kill in range(KILLS):
-        processes = nursery.start(workdir, count, steps=STEPS)
+        processes = start(nursery, workdir, count)
         # Past so many steps, and then a moment that may fall into a step or a save.
         end = time.monotonic() + 300
         while last_step(workdir) < (kill + 1) * (STEPS // (KILLS + 2)):
@@ -93,7 +63,7 @@ def test_killed_at_random_moments_a_run_ends_with_the_same_bits(nursery, tmp_pat
         assert signal.SIGKILL in statuses, "the run was faster than its killer"
         if kill % 3:
             cut_power(workdir, filled=kill % 3 == 2)
-    assert nursery.ask(nursery.start(workdir, count, steps=STEPS)) == [0] * count, (workdir.parent / "log0").read_text()
+    assert nursery.ask(start(nursery, workdir, count)) == [0] * count, (workdir.parent / "log0").read_text()
     ours, theirs = checkpoints.load_params(workdir), checkpoints.load_params(whole)
     assert ours.keys() == theirs.keys()
     for name in theirs:

@@ -8,106 +8,37 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
-import textwrap
 import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from configs import default
-from smolrgpt_jax import distributed
-from smolrgpt_jax.warehouse.parameters import WarehouseConfig
-from smolrgpt_jax.warehouse.write import make_warehouse
-from tests.devices import xla_flags
-from tests.test_distributed import free_port
 from tests.training.metrics_file import read_metrics
 
-ROOT = Path(__file__).parents[2]
 STEPS = 12
-PROGRAM = """
-    import json, os, sys, time
-    from pathlib import Path
-    from smolrgpt_jax import distributed
-
-    distributed.start(initialization_timeout=300)
-    from eval.scoring.in_training import WAREHOUSE_SCORES
-    from smolrgpt_jax.config import PRESETS
-    from smolrgpt_jax.generation import answers
-    from smolrgpt_jax.training.run import train
-    from tests.training.test_run import TINY, run_config
-
-    if __name__ == "__main__":
-        data, workdir, changes = sys.argv[1:]
-        if file := os.environ.get("SLOW_ANSWERS"):
-            answer_prompts = answers.answer_prompts
-
-            def slowly(*arguments):
-                for found in answer_prompts(*arguments):
-                    Path(file).touch()
-                    time.sleep(3)
-                    yield found
-
-            answers.answer_prompts = slowly
-        PRESETS["tiny"] = TINY
-        with distributed.end_on_error():
-            run = run_config(data, **json.loads(changes))
-            print("RESULT", json.dumps(train(run, workdir, WAREHOUSE_SCORES)), flush=True)
-"""
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("processes") / "data"
-    config = WarehouseConfig(scenes=8, val_scenes=2, test_scenes=2, width=96, height=54, max_pallets=5)
-    make_warehouse(folder, config, workers=1)
-    return folder
-
-
 class Processes:
-    """The processes of one run; their output goes to files beside the work directory.
+    """The processes of one run; other_data: folder that the last of them reads instead."""
 
-    other_data: folder that the last process reads instead.
-    """
-
-    def __init__(self, data: Path, workdir: Path, count: int, other_data: Path | None = None, **changes):
-        workdir.parent.mkdir(parents=True, exist_ok=True)
-        program = workdir.parent / "program.py"
-        program.write_text(textwrap.dedent(PROGRAM))
-        port = free_port()
-        self.logs = [workdir.parent / f"log{count}-{index}" for index in range(count)]
-        self.started = []
-        for index, log in enumerate(self.logs):
-            environment = {
-                **os.environ,
-                "PYTHONPATH": str(ROOT),
-                "JAX_PLATFORMS": "cpu",
-                "XLA_FLAGS": xla_flags(),
-                "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
-                "JAX_NUM_PROCESSES": str(count),
-                "JAX_PROCESS_ID": str(index),
-                # One process each: those that watch over them are tested in tests/test_distributed.py.
-                distributed.PARENT: str(os.getpid()),
-            }
-            settings = json.dumps({"steps": STEPS, "validation_sources": {}} | changes)
-            own = other_data if other_data and index == count - 1 else data
-            command = [sys.executable, str(program), str(own), str(workdir), settings]
-            with open(log, "w") as output:
-                self.started.append(
-                    subprocess.Popen(command, env=environment, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
-                )
+    def __init__(self, nursery, workdir: Path, count: int, *, other_data=None, slow_answers=None, **changes):
+        self.nursery, self.workdir = nursery, workdir
+        more = {"other_data": other_data, "slow_answers": slow_answers}
+        more = {name: str(path) for name, path in more.items() if path}
+        settings = {"steps": STEPS, "validation_sources": {}} | changes
+        self.started = nursery.start(workdir, count, "tiny", settings, {}, **more)
 
     def end(self) -> tuple[list[int], list[str]]:
         """Status and output of each process, once all have ended."""
-        try:
-            codes = [process.wait(timeout=600) for process in self.started]
-        finally:
-            for process in self.started:
-                process.kill()
-        return codes, [log.read_text() for log in self.logs]
+        codes = self.nursery.ask(self.started)
+        return codes, [self.output(index) for index in range(len(codes))]
+
+    def output(self, index: int) -> str:
+        return (self.workdir.parent / f"log{index}").read_text()
 
     def results(self) -> list[dict]:
         """What each process returned."""
@@ -121,32 +52,32 @@ def losses(workdir: Path) -> list[float]:
 
 
 @pytest.fixture(scope="module")
-def alone(data, tmp_path_factory):
+def alone(nursery, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("alone") / "run"
-    (result,) = Processes(data, workdir, 1).results()
+    (result,) = Processes(nursery, workdir, 1).results()
     assert result["step"] == STEPS
     return workdir
 
 
 @pytest.fixture(scope="module")
-def validating(data):
+def validating(nursery):
     """Settings of a few steps with validation."""
     return {
         "steps": 3,
         "validate_every": 2,
-        "validation_sources": {"questions": default.warehouse(str(data), "val")},
+        "validation_sources": {"questions": default.warehouse(str(nursery.data), "val")},
         "validation_answers": 9,
         "validation_answer_tokens": 6,
     }
 
 
 @pytest.fixture(scope="module")
-def validated(data, validating, tmp_path_factory):
+def validated(nursery, validating, tmp_path_factory):
     """A function that runs so many processes on a mesh for a few steps, with validation: rows of metrics.csv."""
 
     def run(count: int, **changes):
         workdir = tmp_path_factory.mktemp(f"validated{count}") / "run"
-        Processes(data, workdir, count, **validating, **changes).results()
+        Processes(nursery, workdir, count, **validating, **changes).results()
         return read_metrics(workdir / "metrics.csv")
 
     return functools.cache(lambda count, changes="{}": run(count, **json.loads(changes)))
@@ -174,17 +105,15 @@ def test_several_processes_train_and_validate_as_one_does(validated, count, chan
 
 
 def test_a_signal_to_one_process_amid_its_answers_stops_all_and_the_run_goes_on(
-    data, validating, validated, tmp_path, monkeypatch
+    nursery, validating, validated, tmp_path
 ):
     workdir, answering = tmp_path / "run", tmp_path / "answering"
-    monkeypatch.setenv("SLOW_ANSWERS", str(answering))
-    running = Processes(data, workdir, 2, strategy="fsdp", **validating)
+    running = Processes(nursery, workdir, 2, strategy="fsdp", slow_answers=answering, **validating)
     wait_for(running, answering.exists)
-    running.started[1].send_signal(signal.SIGTERM)
+    os.kill(running.started[1], signal.SIGTERM)
     assert [(result["step"], result["stopped"]) for result in running.results()] == [(2, True)] * 2
     assert [row["step"] for row in read_metrics(workdir / "metrics.csv")] == [1]
-    monkeypatch.delenv("SLOW_ANSWERS")
-    Processes(data, workdir, 2, strategy="fsdp", **validating).results()
+    Processes(nursery, workdir, 2, strategy="fsdp", **validating).results()
     found, expected = read_metrics(workdir / "metrics.csv"), validated(2, '{"strategy": "fsdp"}')
     names = ("step", "loss", "validation_loss", "S1", "count", "distance")
     assert [[row.get(n) for n in names] for row in found] == [[row.get(n) for n in names] for row in expected]
@@ -193,32 +122,33 @@ def test_a_signal_to_one_process_amid_its_answers_stops_all_and_the_run_goes_on(
 def wait_for(running: Processes, happened) -> None:
     deadline = time.monotonic() + 500
     while not happened():
-        assert time.monotonic() < deadline and running.started[0].poll() is None, running.logs[0].read_text()
+        ended = psutil.Process(running.started[0]).status() == psutil.STATUS_ZOMBIE
+        assert not ended and time.monotonic() < deadline, running.output(0)
         time.sleep(0.02)
 
 
-def test_processes_that_read_other_data_all_end_and_name_it(data, tmp_path):
-    other = shutil.copytree(data, tmp_path / "other")
+def test_processes_that_read_other_data_all_end_and_name_it(nursery, tmp_path):
+    other = shutil.copytree(nursery.data, tmp_path / "other")
     records = json.loads((other / "train.json").read_text())
     (other / "train.json").write_text(json.dumps(records[:-1]))
-    codes, outputs = Processes(data, tmp_path / "run", 2, other_data=other).end()
+    codes, outputs = Processes(nursery, tmp_path / "run", 2, other_data=other).end()
     assert 0 not in codes and not (tmp_path / "run" / "metrics.csv").exists()
     sentence = rf"of 2 processes, 1 \(from 0\) would go on with .*training questions {len(records) - 1} instead of {len(records)}"
     for output in outputs:
         assert re.search(sentence, output), output
 
 
-def test_a_signal_to_one_process_stops_all_and_any_number_goes_on(data, alone, tmp_path):
+def test_a_signal_to_one_process_stops_all_and_any_number_goes_on(nursery, alone, tmp_path):
     workdir = tmp_path / "run"
-    running = Processes(data, workdir, 4)
+    running = Processes(nursery, workdir, 4)
     metrics = workdir / "metrics.csv"
     wait_for(running, lambda: metrics.exists() and len(metrics.read_text().splitlines()) > 2)
-    running.started[1].send_signal(signal.SIGTERM)
+    os.kill(running.started[1], signal.SIGTERM)
     results = running.results()
     assert all(result["stopped"] for result in results), results
     assert len({result["step"] for result in results}) == 1 and results[0]["step"] < STEPS
     for count in (1, 2):
         again = tmp_path / str(count) / "run"
         shutil.copytree(workdir, again)
-        assert [result["step"] for result in Processes(data, again, count).results()] == [STEPS] * count
+        assert [result["step"] for result in Processes(nursery, again, count).results()] == [STEPS] * count
         np.testing.assert_allclose(losses(again), losses(alone), rtol=1e-5)
