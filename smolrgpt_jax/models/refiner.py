@@ -24,7 +24,8 @@ class UpConv(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """x: float[..., D], one cell each -> float[4, ..., D], the four cells of its block, row by row."""
         kernel = self.kernel[...].astype(x.dtype).reshape(x.shape[-1], 4, -1)
-        return jax.lax.platform_dependent(x, kernel, cpu=_cells_last, default=_cells_first) + self.bias[...].astype(x.dtype)
+        cells = jax.lax.platform_dependent(x, kernel, cpu=_cells_last, default=_cells_first)
+        return cells + self.bias[...].astype(x.dtype)
 
 
 def _cells_first(x: jax.Array, kernel: jax.Array) -> jax.Array:
