@@ -27,7 +27,7 @@ def temporary_bytes(shape, rows, compute):
     return step.lower(trained, frozen, batch).compile().memory_analysis().temp_size_in_bytes
 
 
-@pytest.mark.parametrize(("tokens", "pictures"), [(512, 2), (336, 1)])
+@pytest.mark.parametrize(("tokens", "pictures"), [pytest.param(512, 2, marks=pytest.mark.slow), (336, 1)])
 def test_the_bytes_of_a_row_are_about_those_of_the_compiled_step(tokens, pictures):
     shape = RowShape(tokens, pictures, 18, DEMO.image_tokens, DEMO.vision.image_size, DEMO.mask_grid)
     compute = Compute.of(DEMO, answers=tokens // 2)

@@ -65,9 +65,7 @@ def test_analytic_training_flops_are_those_of_the_compiled_step(stage, remat):
     assert found - turning == pytest.approx(program.computed_flops, rel=0.01)
 
 
-def test_report_of_a_train_step_over_eight_devices(monkeypatch):
-    # As it is computed on TPUs.
-    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *given, **ways: ways["default"](*given))
+def test_report_of_a_train_step_over_eight_devices():
     mesh = sharding.make_mesh({"data": 2, "fsdp": 4})
     program = make_program(run_config(strategy="fsdp"), mesh)
     compiled, _ = compiling.compile_program(program)
