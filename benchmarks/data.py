@@ -9,7 +9,6 @@ from pycocotools import mask as coco
 
 from benchmarks.shared import TOKENIZER, by_turns, make_questions, markdown, show
 from eval.command_line import command_line
-from smolrgpt_jax.chips import CHIPS
 from smolrgpt_jax.data import images
 from smolrgpt_jax.data.batches import PackedRows
 from smolrgpt_jax.data.chat import ChatTokenizer
@@ -20,10 +19,6 @@ from smolrgpt_jax.data.rows import FileLoader, RowShape
 from smolrgpt_jax.errors import told
 
 SHAPE = RowShape(tokens=1024, pictures=1, regions=18, image_tokens=64, image_size=256, mask_grid=64)
-# For what a pod needs. The step is taken to run at this share of a v5e chip's peak; an estimate, nothing here was run on one.
-NUMBER, UTILISATION = 256, 0.4
-DECODER, ENCODER, PATCHES, REFINER_FLOPS = 361.8e6, 85.8e6, 256, 1.0e10
-QUESTION_TOKENS, PER_PICTURE = 120, 6.4
 
 
 def plain_loader(pictures: Sequence[Picture], tokenizer: ChatTokenizer) -> int:
@@ -46,17 +41,10 @@ def packed_loader(pictures: Sequence[Picture], tokenizer: ChatTokenizer) -> int:
     return sum(len(part.questions) for row in rows.plan.rows for part in row)
 
 
-def needed_per_second() -> float:
-    """Questions per second that 256 v5e chips would train on in stage 3, by the FLOPs of a packed question."""
-    decoder = 6 * DECODER * (QUESTION_TOKENS + 67 / PER_PICTURE)
-    pictures = (2 * 2 * ENCODER * PATCHES + 3 * 2 * REFINER_FLOPS) / PER_PICTURE
-    return NUMBER * CHIPS["v5e"].flops * UTILISATION / (decoder + pictures)
-
-
 def table(rates: Mapping[str, float]) -> str:
-    first, need = next(iter(rates.values())), needed_per_second()
-    rows = (f"{name} | {rate:,.1f} | {rate / first:.1f} x | {need / rate:,.0f}" for name, rate in rates.items())
-    return markdown("loader | questions/s per core | ratio | cores for 256 v5e chips", rows)
+    first = next(iter(rates.values()))
+    rows = (f"{name} | {rate:,.1f} | {rate / first:.1f} x" for name, rate in rates.items())
+    return markdown("loader | questions/s per core | ratio", rows)
 
 
 @told()
@@ -77,10 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         seconds = by_turns(list(loaders.values()), a.rounds)
     questions = sum(len(picture.questions) for picture in raw)
     show(table({name: questions / taken for name, taken in zip(loaders, seconds)}), a.out)
-    print(
-        f"{questions / len(raw):.1f} questions per picture; 256 v5e chips at {UTILISATION:.0%} of their peak would take "
-        f"{needed_per_second():,.0f} questions/s (estimated from FLOPs, not run)"
-    )
+    print(f"{questions / len(raw):.1f} questions per picture")
 
 
 if __name__ == "__main__":

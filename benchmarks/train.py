@@ -173,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     measured = product_speed()
     floor = f"At {measured:.0f} GFLOP/s, a float32 product's, the {needed:.0f} GFLOP of a question in such rows take "
     show(f"{table(work, found)}\n\n{floor}{needed / measured:.3g} s.", a.out)
-    losses = [np.array([loss for _, loss in runs[0]]) for runs in found.values()]
+    losses = [np.array([[loss for _, loss in steps] for steps in runs]) for runs in found.values()]
     if np.abs(losses[0] - losses[1]).max() > TOLERANCE * np.abs(losses[0]).max():
         raise SystemExit(1)
 

@@ -36,6 +36,8 @@ def run(arguments: list[str]) -> None:
         )
     if FIND_BATCH.value and HLO.present:
         raise RunError("--find_batch compiles several programs, --hlo writes the text of one")
+    if OUT.value and HLO.value and as_path(OUT.value) == as_path(HLO.value):
+        raise RunError("--out and --hlo name the same file")
     if NEW_TOKENS.present and WHAT.value != "decode":
         raise RunError("--new_tokens are those of --what=decode")
     if START.present and not FIND_BATCH.value:

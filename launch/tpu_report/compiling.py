@@ -69,6 +69,8 @@ def compile_program(program: ProgramToCompile) -> tuple[Any, float]:
             raise
         used = re.search(r"Used ([\d.]+\w?) of ([\d.]+\w?) (\w+)", str(error))
         detail = ": {} of {} {}".format(*used.groups()) if used else ""
+        if used and used[3] == "vmem":
+            detail += ", its fast memory, which --config.model.attention=xla leaves to the compiler"
         raise DoesNotFit(f"a step of {program.rows} rows needs more memory than a chip has{detail}") from None
     return compiled, time.monotonic() - started
 

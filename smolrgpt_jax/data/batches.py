@@ -17,6 +17,7 @@ from smolrgpt_jax.data.records import BadRecords, Picture
 from smolrgpt_jax.data.rows import PADDING, FileLoader, RowShape, TokenisedQuestions, empty_batch, fill_text
 from smolrgpt_jax.errors import DataError
 
+ENDLESS = 2**31  # epochs; grain's own endless sets are of a length that does not divide into batches of one row
 PREFETCH, AHEAD = 4, 2  # batches that each worker builds ahead, and that have been `put` ahead
 
 
@@ -119,7 +120,8 @@ class Order:
         return order.batch(self.batch_rows, drop_remainder=False)
 
     def _epochs(self, begin: int, end: int, seed: int) -> grain.MapDataset:
-        return grain.MapDataset.source(np.arange(begin, end)).seed(seed).shuffle().repeat(self.num_epochs)
+        epochs = ENDLESS if self.num_epochs is None else self.num_epochs
+        return grain.MapDataset.source(np.arange(begin, end)).seed(seed).shuffle().repeat(epochs)
 
 
 def train_batches(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from benchmarks import data
 from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.prepared.reader import read_prepared
@@ -28,9 +26,3 @@ def test_all_loaders_read_every_question(tmp_path):
 
 def test_the_table_compares_with_the_first():
     assert "| b | 6.0 | 3.0 x |" in data.table({"a": 2.0, "b": 6.0})
-
-
-def test_the_need_of_a_pod_is_of_the_right_size():
-    # 475.7 M parameters: forward and backward of the decoder over 130 tokens dominate.
-    flops = data.NUMBER * 197e12 * data.UTILISATION / data.needed_per_second()
-    assert flops == pytest.approx(6 * 361.8e6 * 130 + (4 * 85.8e6 * 256 + 6e10) / 6.4, rel=0.02)

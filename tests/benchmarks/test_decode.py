@@ -21,7 +21,7 @@ PROMPT = np.arange(decode.PROMPT, dtype=np.int32)
 
 def test_in_float32_all_write_the_same_tokens(tmp_path):
     tokens, runners = decode.write_weights(None, "tiny", tmp_path)
-    assert tokens == 512 and list(runners) == [OURS, PLAIN, "ONNX, int8", "ONNX, int4", "transformers, float32"]
+    assert tokens == 640 and list(runners) == [OURS, PLAIN, "ONNX, int8", "ONNX, int4", "transformers, float32"]
     written = {name: runners[name].make(PROMPT, runners[name].weights) for name in runners if "float32" in name}
     first = {name: list(itertools.islice(write(), decode.TOKENS)) for name, write in written.items()}
     assert len(first) == 3 and len(set(first[OURS])) > 3

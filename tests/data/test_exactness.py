@@ -100,6 +100,15 @@ def test_the_first_epoch_is_the_same_whether_one_or_twenty_are_asked_for(rows_of
     assert len(list(train_batches([rows_of["raw"]], Order(size, 4, num_epochs=20)))) == 20
 
 
+@pytest.mark.parametrize("weights", [None, [1.0]])
+def test_batches_of_one_row_never_end_and_are_in_the_same_order(rows_of, weights):
+    ones, fours = (iter(train_batches([rows_of["raw"]], Order(size, 4, weights))) for size in (1, 4))
+    ones.set_state({"next_index": 40})
+    fours.set_state({"next_index": 10})
+    rows = [next(ones) for _ in range(4)]
+    assert_same({name: np.concatenate([row[name] for row in rows]) for name in rows[0]}, next(fours))
+
+
 @settings(deadline=None, max_examples=6, derandomize=True)
 @given(st.integers(0, STEPS), st.sampled_from([1, 2, 4, 8]), st.sampled_from([1, 2, 4, 8]), st.booleans())
 def test_the_order_after_a_stop_is_the_order_without_one(rows_of, step, before, after, mixed):

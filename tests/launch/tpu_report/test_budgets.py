@@ -15,6 +15,7 @@ pytestmark = libtpu.needed
 ROOT = Path(__file__).parents[3]
 BUDGETS = Path(__file__).with_name("budgets.json")
 ROOM = 1.03
+LEAST = 0.9  # of a budget: what takes less has become so much better that a new one is due, or is no longer counted
 # Prints what each program takes, as JSON.
 PROGRAM = """
 import dataclasses, json
@@ -55,10 +56,10 @@ def found() -> dict[str, dict[str, int]]:
 def test_no_program_passes_its_budget(found, program):
     """A change that is worth more than 3 % says so in budgets.json: `found` is what to write there."""
     budget = json.loads(BUDGETS.read_text())[program]
-    over = {
+    assert budget.keys() == found[program].keys()
+    off = {
         name: f"{found[program][name]:,} where {most:,} is the budget"
         for name, most in budget.items()
-        if found[program][name] > ROOM * most
+        if not LEAST * most <= found[program][name] <= ROOM * most
     }
-    assert not over, f"{program}: {over}; all of it: {found[program]}"
-    assert found[program]["cycles"] > 0
+    assert not off, f"{program}: {off}; all of it: {found[program]}"
