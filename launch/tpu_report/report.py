@@ -129,7 +129,7 @@ def as_text(report: Mapping[str, Any]) -> str:
         crossing = f", {c['dcn_bytes_per_step'] / 1e6:.1f} MB sent to other slices" if c["slices"] > 1 else ""
         lines.append(
             f"  {c['kind']} over {c['group_size']}: {c['operations']} operations, {c['runs_per_step']} runs, "
-            f"{c['bytes_per_step'] / 1e6:.1f} MB per step{crossing}"
+            f"{c['bytes_per_step'] / 1e6:.1f} MB per step, {c['ici_bytes_per_step'] / 1e6:.1f} MB sent over links{crossing}"
         )
     if report["loops_of_unknown_length"]:
         lines.append(f"  loops of unknown length, counted once: {', '.join(report['loops_of_unknown_length'])}")
