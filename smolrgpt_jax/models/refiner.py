@@ -14,7 +14,7 @@ NORM_EPS = 1e-6
 class UpConv(nnx.Module):
     """Transposed convolution with kernel 2 and stride 2.
 
-    Blocks do not overlap, so a position makes a 2 x 2 block by matrix products alone.
+    Blocks do not overlap, so it is one matrix product per position that makes a 2 x 2 block.
     """
 
     def __init__(self, width: int, rngs: nnx.Rngs):

@@ -9,15 +9,13 @@ import jax
 import pytest
 
 from benchmarks import gpu, shared
-from smolrgpt_jax.data.chat import ChatTokenizer
 
 
 @pytest.fixture
 def tiny(monkeypatch):
-    """The smallest model with room for the tokenizer, few steps."""
-    words = ChatTokenizer.load(shared.TOKENIZER).vocab_size
+    """The smallest model with one layer, few steps."""
     config = shared.SIZES["tiny"]
-    config = config.replace(decoder=dataclasses.replace(config.decoder, vocab_size=words, layers=1))
+    config = config.replace(decoder=dataclasses.replace(config.decoder, layers=1))
     monkeypatch.setitem(shared.SIZES, "tiny", config)
     monkeypatch.setattr(gpu, "STEPS", 1)
     monkeypatch.setattr(gpu, "NEW_TOKENS", 4)

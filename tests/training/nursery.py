@@ -16,7 +16,9 @@ import contextlib
 import json
 import os
 import pickle
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -42,6 +44,7 @@ from tests.training.test_run import TINY, VOCAB, run_config
 
 ChatTokenizer.load(demo.TOKENIZER)  # imports too
 assert tensorboardX
+LONGEST = 600  # seconds until the processes that are waited for are killed
 PRESETS["tiny"] = TINY
 PRESETS["tiniest"] = SmolRGPTConfig(
     vision=VisionConfig(width=16, mlp_width=16, heads=1, layers=1, patch_size=16, image_size=32),
@@ -117,12 +120,22 @@ def train(parent: int, asked: dict, index: int) -> None:
         print("RESULT", json.dumps(loop.train(run, asked["workdir"], WAREHOUSE_SCORES)))
 
 
+def kill(processes: list[int]) -> None:
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+
+
 def main() -> None:
     parent = os.getpid()
     for line in sys.stdin:
         asked = json.loads(line)
         if isinstance(asked, list):
+            # Processes that wait for each other would be waited for as long.
+            limit = threading.Timer(LONGEST, kill, [asked])
+            limit.start()
             found = [os.waitpid(pid, 0)[1] for pid in asked]
+            limit.cancel()
         else:
             found = []
             for index in range(asked["count"]):

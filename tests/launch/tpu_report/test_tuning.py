@@ -55,6 +55,7 @@ def test_where_nothing_compiles_that_is_an_error(monkeypatch):
         (["--tune", "--out=report.json"], "has no use for --out"),
         (["--new_tokens=8"], "--new_tokens are those of --what=decode"),
         (["--start=4"], "--start is where --find_batch begins"),
+        (["--out=text.hlo", "--hlo=text.hlo"], "--out and --hlo name the same file"),
         (["--find_batch", "--hlo=text.hlo"], "--find_batch compiles several programs, --hlo writes the text of one"),
     ],
 )
