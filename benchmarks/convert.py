@@ -17,7 +17,7 @@ from benchmarks.shared import markdown, progress, show
 from eval.command_line import command_line
 from smolrgpt_jax.checkpoint.mapping import entries
 from smolrgpt_jax.checkpoint.torch import write_folder
-from smolrgpt_jax.config import PRESETS
+from smolrgpt_jax.config import PRESETS, SmolRGPTConfig
 from smolrgpt_jax.errors import RunError, told
 from smolrgpt_jax.models.smolrgpt import init_params
 
@@ -25,9 +25,8 @@ SIZES = {"tiny": "demo", "full": "smolrgpt"}  # presets
 ROOT = Path(__file__).parents[1]
 
 
-def make_checkpoint(folder: Path, preset: str, seed: int) -> int:
+def make_checkpoint(folder: Path, config: SmolRGPTConfig, seed: int) -> int:
     """Writes a random float32 checkpoint as the PyTorch release would; returns its parameters."""
-    config = PRESETS[preset]
     write_folder(folder, config, init_params(config, jax.random.key(seed)))
     return sum(math.prod(entry.torch_shape) for entry in entries(config))
 
@@ -114,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         work.mkdir(parents=True)
         folder = work / "checkpoint"
         progress(f"making a {a.size} checkpoint in {folder}")
-        parameters = make_checkpoint(folder, SIZES[a.size], a.seed)
+        parameters = make_checkpoint(folder, PRESETS[SIZES[a.size]], a.seed)
         size = (folder / "model.safetensors").stat().st_size
         results = measure(folder, work, a.rounds)
         print(f"{parameters:,} parameters, float32, {size:,} bytes; {os.cpu_count()} cores; {a.rounds} rounds\n")

@@ -1,34 +1,31 @@
-"""From the command to a run's first batch, on prepared data of the published size."""
+"""From the command to the end of a run's first step, on prepared data of the published size."""
 
-import dataclasses
 import gc
-import multiprocessing
 import resource
 import tempfile
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.shared import TOKENIZER, make_questions, markdown, show
+from benchmarks.convert import make_checkpoint
+from benchmarks.shared import TOKENIZER, apart, make_questions, markdown, show
 from eval.command_line import command_line
 from smolrgpt_jax import files
-from smolrgpt_jax.data.batches import train_batches
+from smolrgpt_jax.config import PRESETS
 from smolrgpt_jax.data.prepared.writer import PrepareConfig, prepare
 from smolrgpt_jax.errors import told
-from smolrgpt_jax.training.run import Run
+from smolrgpt_jax.training.run import train
 from smolrgpt_jax.training.settings import defaults
-from smolrgpt_jax.training.stages import STAGES
 
 
-def make_prepared(folder: Path, pictures: int, scenes: int = 512) -> Path:
-    """Prepared data of so many pictures, up to whole shards: one shard over and over."""
+def make_prepared(folder: Path, pictures: int, scenes: int = 512, sizes: Sequence[int] = (128, 32)) -> Path:
+    """Prepared data of so many pictures, up to whole shards: one shard over and over; sizes: of pictures and masks, the demo's model's."""
     out, times = folder / "prepared", -(-pictures // scenes)
     raw = make_questions(folder / "data", scenes, 96, 54, mix="published")
-    prepare({"train": raw}, out, PrepareConfig(128, 32, pictures_per_shard=scenes))  # as the demo's model needs them
+    prepare({"train": raw}, out, PrepareConfig(*sizes, pictures_per_shard=scenes))
     shard, about = (
         next(out.glob("*.array_record*")).rename(folder / "shard"),
         files.read_json(out / "dataset_info.json"),
@@ -48,25 +45,26 @@ def make_prepared(folder: Path, pictures: int, scenes: int = 512) -> Path:
     return out
 
 
-def start_run(root: Path, began: float) -> tuple[list[float], dict[str, int | str]]:
-    """Seconds and CPU seconds until the first batch and GiB of memory, and what `data_facts` tells of the data."""
+def start_run(root: Path, model: Path, began: float) -> list[float]:
+    """Seconds and CPU seconds until a run of one step has ended, with its checkpoint, and GiB of memory."""
     gc.set_threshold(100_000)  # as launch.train
-    run = defaults() | {"tokenizer": TOKENIZER}
-    run["model"]["preset"] = "demo"
+    run = defaults() | {"tokenizer": TOKENIZER, "init_from": str(model), "stage": "sft", "batch_rows": 16, "steps": 1}
+    run["model"]["compute_dtype"] = "float32"
     run["data"]["sources"]["warehouse"] = {"format": "prepared", "root": str(root), "split": "train"}
-    this = Run(run, root.with_name("run"), None, dataclasses.replace(STAGES["sft"], after=()))
-    next(train_batches(this.rows, this.order, share=this.share))
+    with tempfile.TemporaryDirectory(dir=root.parent) as folder:
+        ended = train(run, Path(folder) / "run")
+    assert ended["step"] == 1, ended
     used = resource.getrusage(resource.RUSAGE_SELF)
-    return [time.time() - began, used.ru_utime + used.ru_stime, used.ru_maxrss / 2**20], this.facts
+    return [time.time() - began, used.ru_utime + used.ru_stime, used.ru_maxrss / 2**20]
 
 
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
     a = command_line("benchmarks.start", __doc__).parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
-        root, context = make_prepared(Path(folder), a.pictures), multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as pool:
-            measured = [pool.submit(start_run, root, time.time()).result()[0] for _ in range(a.rounds)]
+        root, model = make_prepared(Path(folder), a.pictures), Path(folder) / "model"
+        make_checkpoint(model, PRESETS["demo"], 0)
+        measured = [apart(start_run, root, model, time.time()) for _ in range(a.rounds)]
     show(markdown("seconds | CPU seconds | GiB", ("{:.1f} | {:.1f} | {:.1f}".format(*m) for m in measured)), a.out)
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grain
@@ -11,7 +12,9 @@ import numpy as np
 from absl import flags
 
 from smolrgpt_jax.data.chat import ChatTokenizer
+from smolrgpt_jax.data.kept import kept_json, place_of_all
 from smolrgpt_jax.data.plan import Plan, keep_plan
+from smolrgpt_jax.data.prepared.columns import PictureQuestions
 from smolrgpt_jax.data.prepared.reader import told_by
 from smolrgpt_jax.data.records import BadRecords, Picture
 from smolrgpt_jax.data.rows import PADDING, FileLoader, RowShape, TokenisedQuestions, empty_batch, fill_text
@@ -184,22 +187,32 @@ def data_facts(rows: Sequence[PackedRows], name: str) -> dict[str, int | str]:
     parts = [(len(row), part) for source in rows for row in source.plan.rows for part in row]
     plan = [number for size, part in parts for number in (size, part.picture, len(part.questions), *part.questions)]
     tokens = hashlib.blake2b(digest_size=8)
-    pictures = hashlib.blake2b(digest_size=8)
     for source in rows:
         source._questions.digest(tokens)
-        with ThreadPoolExecutor(32) as pool:  # for file systems that take their time
-            for picture, pixels in zip(source._pictures, pool.map(told_by, source._pictures)):
-                asked = [(q.category, q.normalized_answer, q.regions) for q in picture.questions]
-                pictures.update(repr((picture.id, pixels, asked)).encode())
     return {
         f"{name} pictures": sum(len(source._pictures) for source in rows),
         f"{name} questions": sum(len(part.questions) for _, part in parts),
         f"{name} rows": sum(map(len, rows)),
         f"{name} row length": rows[0].shape.tokens,
         f"{name} tokens (digest)": tokens.hexdigest(),
-        f"{name} pictures (digest)": pictures.hexdigest(),
+        f"{name} pictures (digest)": kept_json(place_of_rows(rows), "pictures", lambda: _digest(rows)),
         f"{name} rows (digest)": hashlib.blake2b(np.array(plan).tobytes(), digest_size=8).hexdigest(),
     }
+
+
+def _digest(rows: Sequence[PackedRows]) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for source in rows:
+        with ThreadPoolExecutor(32) as pool:  # for file systems that take their time
+            for picture, pixels in zip(source._pictures, pool.map(told_by, source._pictures)):
+                asked = [(q.category, q.normalized_answer, q.regions) for q in picture.questions]
+                digest.update(repr((picture.id, pixels, asked)).encode())
+    return digest.hexdigest()
+
+
+def place_of_rows(rows: Sequence[PackedRows]) -> Path | None:
+    """Under which what is made of all questions of these rows is kept."""
+    return place_of_all([source._questions.place for source in rows])
 
 
 def batch_questions(rows: Sequence[PackedRows], order: Order, index: int) -> list[str]:
@@ -242,6 +255,8 @@ class _BatchIterator(grain.DatasetIterator):
 
 
 def _without_texts(picture: Picture) -> Picture:
+    if isinstance(picture.questions, PictureQuestions):
+        return dataclasses.replace(picture, questions=picture.questions.without_texts())
     bare = (dataclasses.replace(question, prompt="", answer=None, earlier=()) for question in picture.questions)
     return dataclasses.replace(picture, questions=tuple(bare))
 

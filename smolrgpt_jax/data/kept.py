@@ -1,9 +1,11 @@
 """What is made of the questions of prepared data, tokens and plans of rows, kept for the next start and for other hosts."""
 
 import hashlib
+import json
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +14,10 @@ from smolrgpt_jax.data.records import Picture, PreparedPicture
 from smolrgpt_jax.files import as_path, file_aside
 
 # Another release may make something else of the same questions.
-_CODE = ("kept.py", "chat.py", "records.py", "rows.py", "plan.py", "prepared/reader.py")
+_CODE = (
+    *("kept.py", "chat.py", "records.py", "rows.py", "plan.py", "batches.py", "trained_on.py"),
+    *("prepared/reader.py", "prepared/columns.py"),
+)
 
 
 def place_of(pictures: Sequence[Picture], tokenizer: ChatTokenizer, folder: str = "") -> Path | None:
@@ -27,6 +32,12 @@ def place_of(pictures: Sequence[Picture], tokenizer: ChatTokenizer, folder: str 
     parts = [order.tobytes(), tokenizer.fingerprint().encode(), *(file.read_bytes() for file in files)]
     name = "".join(hashlib.sha256(part).hexdigest() for part in parts)
     return (as_path(folder) if folder else prepared[0].folder / "kept") / name
+
+
+def place_of_all(places: Sequence[Path | None]) -> Path | None:
+    """A name for all questions of several places together; None where one has none."""
+    known = [place for place in places if place is not None]
+    return known[0].with_name(" ".join(place.name for place in known)) if len(known) == len(places) else None
 
 
 def kept(place: Path | None, what: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -47,3 +58,9 @@ def kept(place: Path | None, what: str, make: Callable[[], dict[str, np.ndarray]
     except (OSError, ValueError) as error:
         logging.warning("tokens or rows are not kept for the next start, see config.data.cache (%s)", error)
     return made
+
+
+def kept_json(place: Path | None, what: str, make: Callable[[], Any]) -> Any:
+    """`kept` for what JSON can hold."""
+    text = kept(place, what, lambda: {"json": np.frombuffer(json.dumps(make()).encode(), np.uint8)})
+    return json.loads(text["json"].tobytes())

@@ -8,14 +8,14 @@ picture's questions together nor a bound on pictures and regions.
 import bisect
 import dataclasses
 import functools
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
 from smolrgpt_jax.data.chat import ChatTokenizer
-from smolrgpt_jax.data.kept import kept
+from smolrgpt_jax.data.kept import kept_json
 from smolrgpt_jax.data.records import BadRecords, Picture, Question
 from smolrgpt_jax.data.rows import PackedPicture, Row, RowShape, TokenisedQuestions
 from smolrgpt_jax.errors import DataError
@@ -78,15 +78,17 @@ def keep_plan(
 ) -> Plan:
     """`plan_rows`, or what was kept of it."""
 
-    def make() -> dict[str, np.ndarray]:
+    def make() -> dict[str, Any]:
         bad = BadRecords("report")
         plan = plan_rows(pictures, questions, shape, bad)
-        rows = [[(part.picture, part.questions) for part in row] for row in plan.rows]
-        text = json.dumps({**vars(plan), "rows": rows, "bad": bad.reasons})
-        return {"json": np.frombuffer(text.encode(), np.uint8)}
+        return {
+            **vars(plan),
+            "rows": [[(part.picture, part.questions) for part in row] for row in plan.rows],
+            "bad": bad.reasons,
+        }
 
     folders = sorted({str(picture.image.parent) for picture in pictures})  # which reasons name
-    found = json.loads(kept(questions.place, f"plan and answers {shape} {folders}", make)["json"].tobytes())
+    found = kept_json(questions.place, f"plan and answers {shape} {folders}", make)
     for reason in found.pop("bad"):
         on_bad_record.reject(DataError(reason))
     rows = (tuple(PackedPicture(picture, tuple(asked)) for picture, asked in row) for row in found.pop("rows"))
@@ -151,7 +153,9 @@ class _Rows:
 
     def __init__(self, pictures: Sequence[Picture], questions: TokenisedQuestions, shape: RowShape):
         self.prefix = questions.tokenizer.prefix(shape.image_tokens).size
-        self._pictures, self._questions, self._shape = pictures, questions, shape
+        self._questions, self._shape = questions, shape
+        # Asked for again and again, and made anew from prepared data each time.
+        self._regions = functools.cache(lambda index: [question.regions for question in pictures[index].questions])
         self._parts: list[dict[int, list[int]]] = []  # of a row: picture -> its questions
         self._space: list[int] = []  # free tokens of a row
         # Free tokens -> rows, the last changed one at the end.
@@ -252,10 +256,9 @@ class _Rows:
 
     def _fit(self, picture: int, questions: Sequence[int], space: int) -> bool:
         """Whether questions of a picture can stand together in so many tokens of a row."""
-        asked = self._pictures[picture].questions
         most = self._shape.regions
         return self.tokens(picture, questions) <= space and (
-            not most or len({region for question in questions for region in asked[question].regions}) <= most
+            not most or len({region for number in questions for region in self._regions(picture)[number]}) <= most
         )
 
     def _set(self, row: int, picture: int, questions: list[int]) -> None:

@@ -77,7 +77,7 @@ class Picture:
     id: str
     image: Path
     depth: Path | None
-    questions: tuple[Question, ...]
+    questions: Sequence[Question]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,7 +215,7 @@ def merge_pictures(collections: Iterable[Sequence[Picture]], on_bad_record: BadR
             reason = f"two depth files are named for it, {known.depth} and {picture.depth}"
             on_bad_record.reject(DataError(f"{picture.image}: {reason} ({records_of(picture)})"))
             continue
-        questions = known.questions + picture.questions
+        questions = (*known.questions, *picture.questions)
         merged[picture.image] = dataclasses.replace(known, depth=known.depth or picture.depth, questions=questions)
     return list(merged.values())
 

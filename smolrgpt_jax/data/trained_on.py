@@ -14,6 +14,27 @@ _OBJECT = re.compile(rf"\bthe ([a-z]+)(?: (?:region|mask|zone|area|position)s?)?
 
 
 @dataclass(frozen=True)
+class Shown:
+    """What the questions of a training hold."""
+
+    objects: dict[str, int]  # what they call their regions, and how often
+    words: list[str]  # of questions and answers
+    questions: int  # how many there are
+    marked: int  # how many of them mark regions
+
+    @classmethod
+    def of(cls, pictures: Sequence[Picture]) -> "Shown":
+        objects, said, questions, marked = Counter[str](), set[str](), 0, 0
+        for question in (question for picture in pictures for question in picture.questions):
+            turns = question.turns
+            objects.update(name.lower() for text in turns[::2] for name in _OBJECT.findall(text))
+            for text in turns:
+                said.update(text.split())
+            questions, marked = questions + 1, marked + bool(question.regions)
+        return cls(dict(objects), sorted({word for part in said for word in _words(part)}), questions, marked)
+
+
+@dataclass(frozen=True)
 class TrainedOn:
     """What all trainings of a model showed it."""
 
@@ -26,20 +47,15 @@ class TrainedOn:
         objects = f" ({self.objects})" if self.objects else ""
         return f"trained on {self.data}{objects}; {self.regions:.0%} of its questions mark regions, with depth"
 
-    def and_on(self, data: Iterable[str], pictures: Sequence[Picture], regions: bool) -> "TrainedOn":
+    def and_on(self, data: Iterable[str], shown: "Shown", regions: bool) -> "TrainedOn":
         """After a further training on named sources; regions: whether it showed the pictures' regions and depth."""
-        questions = [question for picture in pictures for question in picture.questions]
-        objects = Counter(name.lower() for q in questions for text in q.turns[::2] for name in _OBJECT.findall(text))
-        plurals = {form for name in objects for form in (f"{name}s", f"{name[:-1]}ves")}
-        named = [name for name, _ in objects.most_common(12) if name not in plurals]
-        said = {part for q in questions for text in q.turns for part in text.split()}
-        words = {word for part in said for word in _words(part)}
-        marked = sum(bool(q.regions) for q in questions) if regions else 0
+        plurals = {form for name in shown.objects for form in (f"{name}s", f"{name[:-1]}ves")}
+        named = [name for name, _ in Counter(shown.objects).most_common(12) if name not in plurals]
         return TrainedOn(
             ", ".join(dict.fromkeys([*filter(None, self.data.split(", ")), *data])),
             ", ".join(dict.fromkeys([*filter(None, self.objects.split(", ")), *named])),
-            " ".join(sorted(words.union(self.words.split()))),
-            round(marked / max(1, len(questions)), 3),
+            " ".join(sorted({*shown.words, *self.words.split()})),
+            round((shown.marked if regions else 0) / max(1, shown.questions), 3),
         )
 
     def notice(self, question: str, regions: int) -> str | None:

@@ -19,9 +19,10 @@ from smolrgpt_jax import sharding
 from smolrgpt_jax.checkpoint.load import Checkpoint, tokenizer_files, tokenizer_from_files
 from smolrgpt_jax.checkpoint.orbax import Meta, NotFinite, TrainingCheckpoints
 from smolrgpt_jax.config import RematPolicy
-from smolrgpt_jax.data.batches import Order, batch_questions, data_facts, train_batches
+from smolrgpt_jax.data.batches import Order, batch_questions, data_facts, place_of_rows, train_batches
+from smolrgpt_jax.data.kept import kept_json
 from smolrgpt_jax.data.records import BadRecords
-from smolrgpt_jax.data.trained_on import TrainedOn
+from smolrgpt_jax.data.trained_on import Shown, TrainedOn
 from smolrgpt_jax.distributed import StopTogether, check_alike, gather, stop_on_signal, this_process
 from smolrgpt_jax.errors import RunError
 from smolrgpt_jax.files import as_path, write_json
@@ -49,6 +50,7 @@ from smolrgpt_jax.training.workdir import work_directory
 
 BAD_STEP = "nonfinite_step.json"
 SETTINGS_FILE = "settings.json"
+SOON = {"xla_backend_optimization_level": 1}  # for what runs once: a third of the time to compile, the same bits
 SHOWN = ("loss", LOSS, "S1", "samples_per_second")  # beside the progress bar
 
 
@@ -96,7 +98,8 @@ class Run:
             self.rows, pictures = read_rows(data, data["sources"], start, self.bad, **asked)
         read: Any = start.tokenizer
         names, before = data["weights"] or data["sources"], read.format.trained_on or TrainedOn()
-        seen = before.and_on(names, pictures, self.stage.regions)
+        shown = kept_json(place_of_rows(self.rows), "shown", lambda: vars(Shown.of(pictures)))
+        seen = before.and_on(names, Shown(**shown), self.stage.regions)
         self.start = dataclasses.replace(start, tokenizer=read.with_format(trained_on=seen))
         self.shape = self.rows[0].shape
         with naming("model"):
@@ -247,7 +250,9 @@ def _initial_state(this: Run, data: grain.DatasetIterator) -> State:
         if given := this.start.params:
             params = {n: jax.device_put(np.asarray(given[n], np.float32), shardings[n]) for n in expected}
         else:
-            init = jax.jit(lambda key: init_params(this.start.config, key), out_shardings=shardings)
+            init = jax.jit(
+                lambda key: init_params(this.start.config, key), out_shardings=shardings, compiler_options=SOON
+            )
             params = init(jax.random.key(run["seed"]))
         opt_state = init_optimizer({n: params[n] for n in trained})
         with naming(f"init_from: {this.start.source}"):

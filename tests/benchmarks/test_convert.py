@@ -28,7 +28,7 @@ def test_it_prints_a_table_and_leaves_nothing(tmp_path, capsys):
 
 def test_the_checkpoint_is_the_same_for_the_same_seed(tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        assert convert.make_checkpoint(tmp_path / name, "demo", seed) == demo_parameters()
+        assert convert.make_checkpoint(tmp_path / name, PRESETS["demo"], seed) == demo_parameters()
     a, b, c = ((tmp_path / n / "model.safetensors").read_bytes() for n in "abc")
     assert a == b and a != c
 

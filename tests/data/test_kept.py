@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from smolrgpt_jax.checkpoint.load import tokenizer_files, tokenizer_from_files
-from smolrgpt_jax.data import kept, plan
+from smolrgpt_jax.data import batches, kept, plan
 from smolrgpt_jax.data.batches import PackedRows, data_facts
 from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.data.kept import place_of
@@ -62,12 +62,15 @@ def test_what_is_read_back_equals_what_was_made(prepared, tokenizer, shape, tmp_
     assert not folder.exists()
     assert_equal(rows_of(prepared, tokenizer, shape, cache and str(folder)), expected)
     files = files_of(folder)
-    assert len(files) == 2 and not (cache and (prepared / "kept").exists())
+    assert len(files) == 3 and not (cache and (prepared / "kept").exists())
     monkeypatch.setattr(ChatTokenizer, "conversations", None)
     monkeypatch.setattr(plan, "plan_rows", None)
     again = rows_of(prepared, ChatTokenizer.load(DATA_FILES / "text/tokenizer"), shape, cache and str(folder))
     assert_equal(again, expected)
     assert files_of(folder) == files
+    facts = data_facts([expected], "training")
+    monkeypatch.setattr(batches, "told_by", None)
+    assert data_facts([again], "training") == facts
 
 
 def test_moved_data_keeps_its_tokens(prepared, tokenizer, shape, tmp_path, monkeypatch):
@@ -94,10 +97,10 @@ def other_vocabulary(prepared, filled, tokenizer, shape):
 @pytest.mark.parametrize(
     ("change", "made"),
     [
-        (changed_record, 2),
-        (other_vocabulary, 2),
-        (lambda *given: (given[2].with_format(closing_answer=True), given[3]), 2),
-        (lambda *given: (given[2].with_format(region_names=True), given[3]), 2),
+        (changed_record, 3),
+        (other_vocabulary, 3),
+        (lambda *given: (given[2].with_format(closing_answer=True), given[3]), 3),
+        (lambda *given: (given[2].with_format(region_names=True), given[3]), 3),
         (lambda *given: (given[2], dataclasses.replace(given[3], tokens=160)), 1),
         (lambda *given: (given[2], dataclasses.replace(given[3], pictures=1)), 1),
         (lambda *given: (given[2], dataclasses.replace(given[3], regions=3)), 1),
@@ -105,12 +108,12 @@ def other_vocabulary(prepared, filled, tokenizer, shape):
     ids=["record", "tokenizer", "closing_answer", "region_names", "row length", "row pictures", "row regions"],
 )
 def test_what_was_made_from_anything_else_is_made_anew(prepared, filled, tokenizer, shape, change, made):
-    before = rows_of(prepared, tokenizer, shape)
+    before = data_facts([rows_of(prepared, tokenizer, shape)], "a")
     own = change(prepared, filled, tokenizer, shape)
     expected = plain(prepared, *own)
-    assert data_facts([before], "a") != data_facts([expected], "a")
+    assert before != data_facts([expected], "a")
     assert_equal(rows_of(prepared, *own), expected)
-    assert len(files_of(prepared / "kept")) == 2 + made
+    assert len(files_of(prepared / "kept")) == 3 + made
 
 
 def test_what_other_code_made_is_made_anew(prepared, tokenizer, shape, monkeypatch):
@@ -149,7 +152,7 @@ def test_a_damaged_file_is_made_anew_with_one_sentence(prepared, tokenizer, shap
         assert "\n" not in caplog.text.rstrip("\n")
         with np.load(file) as found, np.load(io.BytesIO(whole)) as before:
             assert_same(dict(found), dict(before))
-    assert len(files_of(prepared / "kept")) == 2
+    assert len(files_of(prepared / "kept")) == 3
 
 
 def test_where_nothing_can_be_written_a_run_does_without(prepared, tokenizer, shape, tmp_path, caplog):
@@ -182,7 +185,7 @@ def test_two_processes_at_once_do_no_harm(prepared, tokenizer, shape):
     with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as pool:
         found = [future.result() for future in [pool.submit(facts_of, prepared, shape) for _ in range(2)]]
     assert found == [data_facts([plain(prepared, tokenizer, shape)], "training")] * 2
-    assert len(files_of(prepared / "kept")) == 2
+    assert len(files_of(prepared / "kept")) == 3
     assert facts_of(prepared, shape) == found[0]
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from smolrgpt_jax.data.masks import RLE
 from smolrgpt_jax.data.records import Picture, Question
-from smolrgpt_jax.data.trained_on import TrainedOn
+from smolrgpt_jax.data.trained_on import Shown, TrainedOn
 
 BOX = RLE(2, 2, b"04")
 
@@ -26,7 +26,7 @@ REGIONS = pictures(
 
 @pytest.fixture
 def seen() -> TrainedOn:
-    return TrainedOn().and_on(["regions"], REGIONS, regions=True)
+    return TrainedOn().and_on(["regions"], Shown.of(REGIONS), regions=True)
 
 
 def test_a_training_is_told_by_its_sources_objects_and_share_of_regions(seen):
@@ -35,10 +35,10 @@ def test_a_training_is_told_by_its_sources_objects_and_share_of_regions(seen):
 
 
 def test_trainings_add_up_and_the_last_says_how_questions_are(seen):
-    later = seen.and_on(["captions", "regions"], pictures(("Describe it.", "A person.")), regions=False)
+    later = seen.and_on(["captions", "regions"], Shown.of(pictures(("Describe it.", "A person."))), regions=False)
     assert later.data == "regions, captions" and later.objects == seen.objects and later.regions == 0
     assert {"person", "describe", "shelves"} <= set(later.words.split())
-    assert seen.and_on(["regions"], REGIONS, regions=False).regions == 0
+    assert seen.and_on(["regions"], Shown.of(REGIONS), regions=False).regions == 0
 
 
 @pytest.mark.parametrize(

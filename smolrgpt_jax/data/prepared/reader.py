@@ -14,7 +14,6 @@ The same questions stand in `questions-<split>.parquet`, so that rows can be pac
 import functools
 import itertools
 import json
-import operator
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +25,7 @@ import pyarrow.parquet as pq
 from smolrgpt_jax.data import masks, records
 from smolrgpt_jax.data.images import DEPTH_MODES
 from smolrgpt_jax.data.masks import RLE
+from smolrgpt_jax.data.prepared.columns import SCHEMA, PictureQuestions, read_columns
 from smolrgpt_jax.data.records import Picture, PreparedPicture
 from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.files import read_json, stand_in
@@ -34,18 +34,6 @@ NAME = "prepared_pictures"
 VERSION = "1.0.0"
 SETTINGS_FILE = "prepared.json"
 DIGEST = b"pictures (digest)"  # in the metadata of a split's questions
-QUESTION_COLUMNS = pa.schema(
-    {
-        "picture": pa.int32(),
-        "name": pa.string(),
-        "has_depth": pa.bool_(),
-        "id": pa.string(),
-        "category": pa.string(),
-        "turns": pa.list_(pa.string()),
-        "normalized_answer": pa.string(),
-        "regions": pa.list_(pa.int32()),
-    }
-)
 
 
 def pack_masks(regions: Sequence[RLE], grid: int) -> tuple[np.ndarray, np.ndarray]:
@@ -83,20 +71,6 @@ def question_rows(picture: Picture) -> tuple[list[dict[str, Any]], list[Any]]:
     return rows, list(numbers)
 
 
-def question_of(row: dict[str, Any]) -> records.Question:
-    """The question that a row of `question_rows` holds."""
-    users, answers = row["turns"][::2], row["turns"][1::2]
-    return records.Question(
-        id=row["id"],
-        category=row["category"],
-        prompt=users[-1],
-        answer=answers[-1] if len(answers) == len(users) else None,
-        normalized_answer=records.normalize_answer(row["category"], row["normalized_answer"]),
-        regions=tuple(map(records.StoredRegion, row["regions"])),
-        earlier=tuple(zip(users[:-1], answers)),
-    )
-
-
 def to_json(rows: list[dict[str, Any]]) -> str:
     return json.dumps(rows, ensure_ascii=False, separators=(",", ":"))
 
@@ -122,41 +96,25 @@ def read_prepared(
     if not file.is_file():
         raise DataError(f"{folder} has no prepared split {split!r}")
     try:
-        table = pq.read_table(file, schema=QUESTION_COLUMNS, page_checksum_verification=True)
-        rows = [row for batch in table.to_batches(4096) for row in batch.to_pylist()]
+        table = pq.read_table(file, schema=SCHEMA, page_checksum_verification=True)
+        columns = read_columns(file, table)
+        numbers, names, depths = (
+            table[name].to_numpy(zero_copy_only=False) for name in ("picture", "name", "has_depth")
+        )
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = stand_in(file) or " ".join(str(error).split())
         raise DataError(f"{file}: is not a readable parquet file ({reason})") from error
-    _check_filled(file, table)
+    changes = [column[1:] != column[:-1] for column in (numbers, names, depths)]
+    begins = [0, *(1 + np.flatnonzero(np.logical_or.reduce(changes))).tolist()] if len(table) else []
     pictures = []
-    told = operator.itemgetter("picture", "name", "has_depth")
-    for (number, name, has_depth), asked in itertools.groupby(rows, told):
+    for begin, end in itertools.pairwise([*begins, len(table)]):
+        number, questions = int(numbers[begin]), PictureQuestions(columns, range(begin, end))
         image = folder / split / str(number)
-        try:
-            questions = tuple(map(question_of, asked))
-            for question in questions:
-                if (marks := question.mask_marks) != len(question.regions):
-                    held = f"holds {marks} {masks.MASK} for {len(question.regions)} regions"
-                    raise DataError(f"question {question.id!r} {held}")
-        except (ValueError, IndexError) as error:
-            reason = str(error) if isinstance(error, ValueError) else "a question without a turn"
-            raise DataError(f"{file}: picture {number} ({name!r}): {reason}") from error
-        depth = image if has_depth else None
-        pictures.append(PreparedPicture(name, image, depth, questions, folder=folder, split=split, number=number))
+        depth = image if depths[begin] else None
+        pictures.append(
+            PreparedPicture(names[begin], image, depth, questions, folder=folder, split=split, number=number)
+        )
     return pictures
-
-
-def _check_filled(file: Path, table: pa.Table) -> None:
-    """Raises DataError where a question lacks something that every one has, or two have one id."""
-    for name, column in zip(table.column_names, table.columns):
-        lacking = 0 if name == "normalized_answer" else column.null_count
-        if pa.types.is_list(column.type):
-            lacking += sum(chunk.flatten().null_count for chunk in column.chunks)
-        if lacking:
-            raise DataError(f"{file}: the column {name} lacks {lacking} value{'s' * (lacking != 1)}")
-    if len(table["id"].unique()) < len(table):
-        twice = next(count["values"] for count in table["id"].value_counts().to_pylist() if count["counts"] > 1)
-        raise DataError(f"{file}: the id {twice!r} occurs twice")
 
 
 @functools.lru_cache(maxsize=64)

@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from smolrgpt_jax.data import images
 from smolrgpt_jax.data.prepared import reader
+from smolrgpt_jax.data.prepared.columns import SCHEMA
 from smolrgpt_jax.data.records import BadRecords, Picture, records_of
 from smolrgpt_jax.errors import DataError
 from smolrgpt_jax.files import file_aside, read_json, write_json, write_text
@@ -232,10 +233,10 @@ def _finish_split(split: str, folder: Path, jobs: Sequence[_Job], bad: BadRecord
     categories: Counter[str] = Counter()
     digests = [read_json(job.note).get("sha256", "") for job in jobs]
     digest = hashlib.sha256("".join(digests).encode()).hexdigest()
-    columns = reader.QUESTION_COLUMNS.with_metadata({reader.DIGEST: digest})
+    schema = SCHEMA.with_metadata({reader.DIGEST: digest})
     with (
         file_aside(folder / f"questions-{split}.parquet") as aside,
-        pq.ParquetWriter(aside, columns, compression="zstd", write_page_checksum=True) as writer,
+        pq.ParquetWriter(aside, schema, compression="zstd", write_page_checksum=True) as writer,
     ):
         for job in jobs:
             note = read_json(job.note)
@@ -243,7 +244,7 @@ def _finish_split(split: str, folder: Path, jobs: Sequence[_Job], bad: BadRecord
                 bad.reject(DataError(reason), questions)
                 reasons.append(reason)
             rows = [{"picture": sum(lengths) + row.pop("place"), **row} for row in note["rows"]]
-            writer.write_table(pa.Table.from_pylist(rows, columns))
+            writer.write_table(pa.Table.from_pylist(rows, schema))
             categories.update(row["category"] or "without category" for row in rows)
             lengths.append(note["length"])
             sums.update(pictures=note["length"], questions=len(rows), shards=1)

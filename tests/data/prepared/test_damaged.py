@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from smolrgpt_jax.data.batches import PackedRows
-from smolrgpt_jax.data.prepared.reader import QUESTION_COLUMNS, load_stored, read_prepared
+from smolrgpt_jax.data.prepared.columns import SCHEMA
+from smolrgpt_jax.data.prepared.reader import load_stored, read_prepared
 from smolrgpt_jax.data.prepared.writer import PrepareConfig, prepare
 from smolrgpt_jax.data.records import BadRecords
 from smolrgpt_jax.data.sources.formats import read_warehouse
@@ -28,7 +29,7 @@ def change(folder, **fields) -> None:
     """Writes other fields into the first question, as who filters questions might."""
     file = folder / "questions-train.parquet"
     rows = pq.read_table(file).to_pylist()
-    pq.write_table(pa.Table.from_pylist([rows[0] | fields, *rows[1:]], QUESTION_COLUMNS), file)
+    pq.write_table(pa.Table.from_pylist([rows[0] | fields, *rows[1:]], SCHEMA), file)
 
 
 @pytest.mark.parametrize(
