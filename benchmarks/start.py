@@ -45,10 +45,10 @@ def make_prepared(folder: Path, pictures: int, scenes: int = 512, sizes: Sequenc
     return out
 
 
-def start_run(root: Path, model: Path, began: float) -> list[float]:
+def start_run(root: Path, model: Path, began: float, rows: int = 16) -> list[float]:
     """Seconds and CPU seconds until a run of one step has ended, with its checkpoint, and GiB of memory."""
     gc.set_threshold(100_000)  # as launch.train
-    run = defaults() | {"tokenizer": TOKENIZER, "init_from": str(model), "stage": "sft", "batch_rows": 16, "steps": 1}
+    run = defaults() | {"tokenizer": TOKENIZER, "init_from": str(model), "stage": "sft", "batch_rows": rows, "steps": 1}
     run["model"]["compute_dtype"] = "float32"
     run["data"]["sources"]["warehouse"] = {"format": "prepared", "root": str(root), "split": "train"}
     with tempfile.TemporaryDirectory(dir=root.parent) as folder:
