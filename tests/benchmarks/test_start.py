@@ -20,5 +20,5 @@ def test_runs_start_on_repeated_pictures(tmp_path, monkeypatch):
     assert said[0] - said[1] and said[0] & said[1]
     monkeypatch.setattr(start.gc, "set_threshold", lambda _: None)
     make_checkpoint(tmp_path / "model", config, 0)
-    assert min(start.start_run(root, tmp_path / "model", 0.0, rows=1)) > 0
+    assert min(start.start_run(root, tmp_path / "model", 0.0, rows=8)) > 0
     assert len(list((root / "kept").iterdir())) == 4  # tokens, plan, what the questions say, their digest
