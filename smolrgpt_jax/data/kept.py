@@ -1,5 +1,6 @@
 """What is made of the questions of prepared data, tokens and plans of rows, kept for the next start and for other hosts."""
 
+import functools
 import hashlib
 import json
 import logging
@@ -46,9 +47,12 @@ def kept(place: Path | None, what: str, make: Callable[[], dict[str, np.ndarray]
         return make()
     file = place.with_name(f"{hashlib.sha256((place.name + what).encode()).hexdigest()}.npz")
     try:
-        if file.exists():
-            with np.load(file) as found:  # each array has a checksum
-                return dict(found)
+        with np.load(file) as found:  # each array has a checksum
+            return dict(found)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        _warn(f"what is kept in {file.parent} cannot be read ({error.strerror or error})")
     except Exception as error:  # of many classes, as the damage may be anywhere
         logging.warning("%s is damaged: made anew (%s)", file, " ".join(str(error).split()))
     made = make()
@@ -56,8 +60,15 @@ def kept(place: Path | None, what: str, make: Callable[[], dict[str, np.ndarray]
         with file_aside(file) as aside:
             np.savez(aside, allow_pickle=False, **made)
     except (OSError, ValueError) as error:
-        logging.warning("tokens or rows are not kept for the next start, see config.data.cache (%s)", error)
+        why = str(getattr(error, "strerror", None) or error).removeprefix(f"{file} ")
+        _warn(f"nothing can be kept in {file.parent} for the next start, see config.data.cache ({why})")
     return made
+
+
+@functools.cache
+def _warn(sentence: str) -> None:
+    """Once for all that a run would keep."""
+    logging.warning(sentence)
 
 
 def kept_json(place: Path | None, what: str, make: Callable[[], Any]) -> Any:

@@ -230,10 +230,11 @@ def spread(total: int, count: int) -> np.ndarray:
 
 def spread_questions(pictures: Sequence[Picture], count: int | None) -> list[Picture]:
     """`count` of the questions with their pictures, `spread` over all of them; None for all."""
-    places = [(index, question) for index, picture in enumerate(pictures) for question in picture.questions]
+    ends = np.cumsum([0, *(len(picture.questions) for picture in pictures)])
+    numbers = spread(ends[-1], ends[-1] if count is None else count)
     kept: dict[int, list[Question]] = {}
-    for number in spread(len(places), len(places) if count is None else count):
-        kept.setdefault(places[number][0], []).append(places[number][1])
+    for number, index in zip(numbers, np.searchsorted(ends, numbers, side="right") - 1):
+        kept.setdefault(index, []).append(pictures[index].questions[number - ends[index]])
     return [dataclasses.replace(pictures[index], questions=tuple(asked)) for index, asked in kept.items()]
 
 

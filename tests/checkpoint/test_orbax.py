@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
@@ -18,7 +19,9 @@ from tests.training.test_run import TINY, run_config
 
 
 @pytest.fixture(autouse=True)
-def tiny_preset(monkeypatch):
+def tiny_preset_on_one_device(monkeypatch):
+    devices = jax.devices()[:1]
+    monkeypatch.setattr(jax, "devices", lambda *_: devices)
     monkeypatch.setitem(PRESETS, "tiny", TINY)
 
 

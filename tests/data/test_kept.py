@@ -159,7 +159,20 @@ def test_where_nothing_can_be_written_a_run_does_without(prepared, tokenizer, sh
     (tmp_path / "file").touch()
     ours = rows_of(prepared, tokenizer, shape, str(tmp_path / "file/folder"))
     assert_equal(ours, plain(prepared, tokenizer, shape))
-    assert "not kept for the next start, see config.data.cache" in caplog.text
+    # Once, though more than one file is kept.
+    assert caplog.text.count("can be kept") == 1 and "for the next start, see config.data.cache" in caplog.text
+
+
+def test_a_folder_that_cannot_be_read_is_not_called_damaged(prepared, tokenizer, shape, monkeypatch, caplog):
+    def refused(file):
+        raise PermissionError(13, "Permission denied", str(file))
+
+    rows_of(prepared, tokenizer, shape)
+    monkeypatch.setattr(np, "load", refused)
+    assert_equal(rows_of(prepared, tokenizer, shape), plain(prepared, tokenizer, shape))
+    assert [record.getMessage() for record in caplog.records] == [
+        f"what is kept in {prepared / 'kept'} cannot be read (Permission denied)"
+    ]
 
 
 def test_bad_records_are_told_again(prepared, tokenizer, shape):

@@ -47,7 +47,7 @@ def pack_masks(regions: Sequence[RLE], grid: int) -> tuple[np.ndarray, np.ndarra
 
 def unpack_masks(packed: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """The inverse up to the interpolation: float32[R, grid, grid], what `masks.resample_rle` gives."""
-    bits = np.stack([packed & 15, packed >> 4], axis=-1).reshape(*packed.shape[:2], -1)
+    bits = np.stack([packed & 15, packed >> 4], axis=-1).reshape(*packed.shape[:2], 2 * packed.shape[2])
     weights = np.empty(bits.shape, np.float32)
     for height, width in np.unique(sizes, axis=0):
         same = (sizes == (height, width)).all(axis=1)
@@ -97,6 +97,7 @@ def read_prepared(
         raise DataError(f"{folder} has no prepared split {split!r}")
     try:
         table = pq.read_table(file, schema=SCHEMA, page_checksum_verification=True)
+        table.validate(full=True)  # texts too
         columns = read_columns(file, table)
         numbers, names, depths = (
             table[name].to_numpy(zero_copy_only=False) for name in ("picture", "name", "has_depth")

@@ -55,6 +55,18 @@ def test_questions_that_no_preparing_writes_are_told(prepared, fields, reason):
         read_prepared(prepared, "train")
 
 
+@pytest.mark.parametrize("column", ["id", "turns"])
+def test_a_text_that_is_no_utf8_is_told_without_its_bytes(prepared, column):
+    file = prepared / "questions-train.parquet"
+    table = pq.read_table(file)
+    content = pa.array([[b"far \xff"] if column == "turns" else b"far \xff"] * len(table))
+    text = content.cast(pa.list_(pa.binary()) if column == "turns" else pa.binary()).view(SCHEMA.field(column).type)
+    pq.write_table(table.set_column(table.column_names.index(column), column, text), file)
+    with pytest.raises(DataError, match=r"train.parquet: is not a readable parquet file \(.*Invalid UTF8") as error:
+        read_prepared(prepared, "train")
+    assert "far" not in str(error.value)
+
+
 @pytest.mark.parametrize("number", [99, -1])
 def test_a_region_that_no_mask_was_prepared_for_is_told(prepared, tokenizer, shape, number):
     first = read_prepared(prepared, "train")[0].questions[0]

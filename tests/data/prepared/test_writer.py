@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -62,9 +63,18 @@ def test_questions_come_back_as_they_were(prepared, filled):
             assert len(set(a.regions)) == len(set(b.regions)) and len(a.regions) == len(b.regions)
 
 
-def test_batches_equal_those_of_the_raw_folder(prepared, filled, tokenizer, shape):
-    source = {"format": "prepared", "root": str(prepared[0]), "split": "train"}
-    raw = PackedRows(read_warehouse(filled.root, "train"), tokenizer, shape)
+def without_regions(picture):
+    asked = (dataclasses.replace(q, prompt="What is this?", regions=()) for q in picture.questions)
+    return dataclasses.replace(picture, questions=tuple(asked))
+
+
+@pytest.mark.parametrize("captions", [0, 2, 7], ids="{} pictures without regions".format)
+def test_batches_equal_those_of_the_raw_folder(filled, tokenizer, shape, captions):
+    pictures = read_warehouse(filled.root, "train")
+    pictures = [*map(without_regions, pictures[:captions]), *pictures[captions:]]
+    prepare({"train": pictures}, filled.root / "prepared", SMALL, workers=1)
+    source = {"format": "prepared", "root": str(filled.root / "prepared"), "split": "train"}
+    raw = PackedRows(pictures, tokenizer, shape)
     ours = PackedRows(read_source(source), tokenizer, shape, load=FileLoader(shape, cached_pictures=2))
     assert ours.plan == raw.plan
     a, b = raw.batch(range(len(raw))), ours.batch(range(len(raw)))
