@@ -13,7 +13,7 @@ import pytest
 from smolrgpt_jax.checkpoint import orbax as checkpoints
 from tests.training.metrics_file import read_metrics
 
-KILLS = int(os.environ.get("KILLS", 4))  # 20 and more by hand: they take a quarter of an hour
+KILLS = int(os.environ.get("KILLS", 3))  # 20 and more by hand: they take a quarter of an hour
 STEPS = 10 * KILLS
 pytestmark = pytest.mark.slow
 

@@ -87,7 +87,6 @@ def validated(nursery, validating, tmp_path_factory):
     ("count", "changes"),
     [
         (2, {"strategy": "fsdp"}),
-        (4, {"mesh": {"data": 0, "fsdp": 0, "tensor": 4}, "strategy": "data"}),
         (4, {"mesh": {"data": 1, "fsdp": 2, "tensor": 2}, "strategy": "fsdp", "accumulation": 2}),
     ],
     ids=str,
