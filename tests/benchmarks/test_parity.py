@@ -35,6 +35,7 @@ def test_a_wrong_model_fails(tmp_path, capsys, monkeypatch):
         return dataclasses.replace(model, params=model.params | {name: scale})
 
     monkeypatch.setattr(parity, "load", changed)
+    monkeypatch.setattr(parity, "NEW_TOKENS", 4)
     with pytest.raises(SystemExit) as stop:
         parity.main(["--size", "tiny"])
     assert stop.value.code == 1
