@@ -26,7 +26,7 @@ def test_a_run_says_little_and_nothing_of_orbax(tmp_path):
     settings |= {
         "validation_sources.warehouse.root": tmp_path / "data",
         "validation_answers": 0,
-        "steps": 5,
+        "steps": 10,
         "epochs": 20,
     }
     settings |= {
@@ -46,10 +46,10 @@ def test_a_run_says_little_and_nothing_of_orbax(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     said, *_, last, noise = done.stdout.splitlines()
-    assert said.startswith("stage sft: 5 steps") and last.startswith("step 5 of 5, loss ")
+    assert said.startswith("stage sft: 10 steps") and last.startswith("step 10 of 10, loss ")
     assert re.fullmatch(r"gradient noise scale: (\S+) rows; the batch has 2", noise)
     assert len(done.stdout.splitlines()) < 9
     assert f"all settings: {tmp_path}/run/settings.json" in done.stdout
-    assert json.loads((tmp_path / "run" / "settings.json").read_text())["steps"] == 5
+    assert json.loads((tmp_path / "run" / "settings.json").read_text())["steps"] == 10
     bars = [part for part in done.stderr.replace("\n", "\r").split("\r") if part.strip()]
     assert bars and all(part.startswith("sft: ") for part in bars), done.stderr
