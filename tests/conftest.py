@@ -12,6 +12,8 @@ from tests.devices import xla_flags
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if "PYTEST_XDIST_WORKER" not in os.environ:  # workers and every process that a test starts inherit these
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {xla_flags(8)}"
+    # PyTorch's threads wait for each other by spinning: two where there is one core to have take six times the CPU seconds.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     # A program is compiled once, whichever process needs it.
     CACHE = tempfile.mkdtemp(prefix="smolrgpt_tests_")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE

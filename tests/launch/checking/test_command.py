@@ -69,8 +69,8 @@ def test_a_configuration_brings_its_sources_and_its_rows(own, look):
 def test_a_start_brings_model_and_tokenizer(own, look):
     start = [*CONFIG, "--config.init_from=configs/backbone", "--config.data.region_names"]
     assert "32 x 32 points" in look(own.root, *start).page.read_text()
-    later = look(own.root, "--config", "configs/demo.py:stage3")
-    assert later.told["model"] == ["config.init_from: runs/demo/stage2 is not there"]
+    later = look(own.root, "--config", "configs/demo.py:stage3", "--config.init_from=runs/nowhere")
+    assert later.told["model"] == ["config.init_from: runs/nowhere is not there"]
 
 
 def test_a_pictures_questions_depth_and_bytes_that_are_only_odd_are_told(own, look):
