@@ -55,6 +55,12 @@ def test_questions_that_no_preparing_writes_are_told(prepared, fields, reason):
         read_prepared(prepared, "train")
 
 
+def test_only_the_users_marks_are_counted(prepared):
+    (first, *_) = read_prepared(prepared, "train")[0].questions
+    change(prepared, turns=[first.prompt, f"{first.answer} <mask>"])
+    assert read_prepared(prepared, "train")[0].questions[0].answer == f"{first.answer} <mask>"
+
+
 @pytest.mark.parametrize("column", ["id", "turns"])
 def test_a_text_that_is_no_utf8_is_told_without_its_bytes(prepared, column):
     file = prepared / "questions-train.parquet"

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import pickle
 import re
 import shutil
 import signal
@@ -61,6 +62,13 @@ def test_questions_come_back_as_they_were(prepared, filled):
         for a, b in zip(raw.questions, ours.questions, strict=True):
             assert (a.id, a.category, a.turns, a.normalized_answer) == (b.id, b.category, b.turns, b.normalized_answer)
             assert len(set(a.regions)) == len(set(b.regions)) and len(a.regions) == len(b.regions)
+
+
+def test_workers_are_not_sent_the_texts(prepared, tokenizer, shape):
+    pictures = read_prepared(prepared[0], "train")
+    text = pictures[0].questions[0].prompt.encode()
+    sent = pickle.dumps(PackedRows(pictures, tokenizer, shape)._pictures)
+    assert text in pickle.dumps(pictures) and text not in sent and pictures[0].questions[0].id.encode() in sent
 
 
 def without_regions(picture):
