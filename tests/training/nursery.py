@@ -21,6 +21,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from unittest import mock
 
 from tests.devices import xla_flags
 
@@ -30,6 +31,7 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import jax
 import tensorboardX  # a run imports it late, and PyTorch with it
+from jax._src import compiler
 from jax.experimental import serialize_executable
 from jax.experimental.compilation_cache import compilation_cache
 
@@ -50,6 +52,17 @@ PRESETS["tiniest"] = SmolRGPTConfig(
     vision=VisionConfig(width=16, mlp_width=16, heads=1, layers=1, patch_size=16, image_size=32),
     decoder=DecoderConfig(width=16, mlp_width=16, heads=1, kv_heads=1, layers=1, vocab_size=VOCAB),
 )
+
+
+def keep_all_programs() -> None:
+    """JAX writes those of the first process alone to its persistent cache, and the others find none of theirs there."""
+    write = compiler._cache_write
+
+    def write_as_the_first(*arguments):
+        with mock.patch.object(compiler.distributed.global_state, "process_id", 0):
+            write(*arguments)
+
+    compiler._cache_write = write_as_the_first
 
 
 def record_syncs(file: Path) -> None:
@@ -110,6 +123,7 @@ def train(parent: int, asked: dict, index: int) -> None:
         names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID", distributed.PARENT)
         os.environ |= dict(zip(names, map(str, (address, count, index, parent))))
         distributed.start(initialization_timeout=300)
+        keep_all_programs()
     for name, begin in (("syncs", record_syncs), ("step", keep_step), ("slow_answers", answer_slowly)):
         if path := asked.get(name):
             begin(Path(path))

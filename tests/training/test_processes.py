@@ -138,7 +138,7 @@ def test_processes_that_read_other_data_all_end_and_name_it(nursery, tmp_path):
 
 def test_a_signal_to_one_process_stops_all_and_any_number_goes_on(nursery, alone, tmp_path):
     workdir = tmp_path / "run"
-    running = Processes(nursery, workdir, 4)
+    running = Processes(nursery, workdir, 2)
     metrics = workdir / "metrics.csv"
     wait_for(running, lambda: metrics.exists() and len(metrics.read_text().splitlines()) > 2)
     os.kill(running.started[1], signal.SIGTERM)
