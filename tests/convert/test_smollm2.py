@@ -130,16 +130,16 @@ def test_labels_and_masks_of_the_golden_conversations(tokenizer, folder, split_b
 def test_greedy_tokens_of_real_prompts(both, tokenizer):
     """And the text that this model is known for."""
     theirs, ours = both
-    questions = ["What is the capital of France?", *language.real_questions()[::65]][:10]
+    questions = ["What is the capital of France?", *language.real_questions()[::130]][:4]
     prompts = [language.ids_of(tokenizer, question)[0] for question in questions]
     expected, found, _ = language.greedy(theirs, ours, prompts)
-    assert expected.shape == (10, NEW_TOKENS) and len(np.unique(expected)) > 60
+    assert expected.shape == (4, NEW_TOKENS) and len(np.unique(expected)) > 40
     np.testing.assert_array_equal(found, expected)
     assert tokenizer.decode(found[0]) == "The capital of France is Paris."
 
 
 def test_logits_of_real_answers(both, tokenizer):
-    batches = language.in_batches(tokenizer, language.real_conversations())[::18]
+    batches = language.in_batches(tokenizer, language.real_conversations())[::36]
     line, largest, losses = language.compare_logits(*both, batches)
     assert line.relative <= TOLERANCE and largest > 10
     theirs, ours = losses.values()

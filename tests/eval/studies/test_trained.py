@@ -71,27 +71,34 @@ def short_answers(monkeypatch):
 def test_a_tiny_study_from_beginning_to_end(short_answers, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(studies.SIZES, "cpu", {"steps": 2, "scenes": 4})
     monkeypatch.setattr(demo, "WAREHOUSE", {**demo.WAREHOUSE, "val_scenes": 2, "test_scenes": 2})
-    out, runs = tmp_path / "out", tmp_path / "runs"
-    arguments = ["refiners", "--out", str(out), "--runs", str(runs), "--seeds", "5", "6", "--max_new_tokens", "4"]
-    main(arguments)
-    table = (out / "table.md").read_text()
+    monkeypatch.setitem(studies.TRAINED, "depth", {"separate, as published": {}})
+    begun, train = [], trained._train
+    monkeypatch.setattr(trained, "_train", lambda folder, *more: begun.append(folder) or train(folder, *more))
+    runs = tmp_path / "runs"
+
+    def study(name: str, *seeds: str) -> tuple[str, dict]:
+        """The table that a study writes, and what it found."""
+        out = tmp_path / name
+        shorter = ["--runs", str(runs), "--max_new_tokens", "4"]
+        main([name, "--out", str(out), *shorter, "--seeds", *seeds])
+        return (out / "table.md").read_text(), json.loads((out / "study.json").read_text())
+
+    table, written = study("depth", "5", "6")
+    assert written["seeds"] == [5, 6] and list(written["variants"]) == ["separate, as published"]
+    assert "| separate, as published | " in table and len(begun) == 2
+    # What another study has done is not done again: the model as published.
+    table, written = study("refiners", "5")
+    assert (
+        written["seeds"] == [5] and list(written["variants"]) == list(studies.TRAINED["refiners"]) and len(begun) == 3
+    )
     for variant, changes in studies.TRAINED["refiners"].items():
         assert f"| {variant} | " in table
-        for seed in (5, 6):
-            folder = runs / "warehouse" / "cpu" / f"seed{seed}" / trained.variant_folder(changes)
-            model = load(folder / "train")
-            assert vars(model.config).items() >= changes.items()
-    written = json.loads((out / "study.json").read_text())
-    assert written["seeds"] == [5, 6] and len(written["variants"]) == 2
-    # What is done is not done again.
-    monkeypatch.setattr(trained, "_train", None)
+        model = load(runs / "warehouse" / "cpu" / "seed5" / trained.variant_folder(changes) / "train")
+        assert vars(model.config).items() >= changes.items()
+    # Nor what it has done itself.
     capsys.readouterr()
-    main(arguments)
+    assert study("refiners", "5") == (table, written) and len(begun) == 3
     assert table.splitlines()[0] in capsys.readouterr().out
-    # Nor what another study has done: the model as published.
-    monkeypatch.setitem(studies.TRAINED, "depth", {"separate, as published": {}})
-    main(["depth", "--out", str(tmp_path / "depth"), *arguments[3:]])
-    assert (tmp_path / "depth" / "table.md").exists()
 
 
 @pytest.mark.slow
