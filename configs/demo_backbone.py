@@ -3,7 +3,7 @@
     python -m launch.demo_backbone --workdir runs/demo_backbone
     python -m launch.train --config configs/demo_backbone.py:see --workdir runs/demo_backbone/see
 
-Each phase has scenes of its own, none of them the demo's. The last five ask as the benchmark does and are answered by workings and
+Each phase has scenes of its own, none of them the demo's. The last six ask as the benchmark does and are answered by workings and
 bare values.
 """
 
@@ -32,6 +32,7 @@ class Phase:
     # Share of the captions of whole pictures among the rows, 0 for as many as there are, None for none of them.
     pictures: float | None = 0.05
     peak: float = 1e-3
+    final: float = 0.1  # the last learning rate as a share of the peak
     metres: bool = False  # of worked answers, see AnswerStyle
     summary: bool = False
 
@@ -64,6 +65,7 @@ def get_config(name: str = "see", root: str = ROOT) -> ConfigDict:
     # Nothing is answered at a validation: it tells those who use the backbone how long its worked answers are.
     config.validation_answer_tokens = demo.LONGEST_ANSWER
     config.optimizer.peaks = {"all": phase.peak}
+    config.optimizer.final = phase.final
     config.data.row_tokens = phase.row_tokens
     config.data.sources = {"regions": default.warehouse(data, "train", "train_regions.json")}
     config.validation_sources = {"regions": default.warehouse(data, "val", "val_regions.json")}
