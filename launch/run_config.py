@@ -87,7 +87,8 @@ def _check(values: flags.FlagValues, path: str, arguments: Sequence[str]) -> Non
         config = values[FLAG].parser.parse(path)
     except ValueError as error:
         # The parser's text is a traceback, whose last line is the error.
-        raise ValueError(f"--{FLAG} {path}: {str(error).strip().splitlines()[-1]}") from None
+        reason = str(error).strip().splitlines()[-1].removeprefix("ValueError: ")
+        raise ValueError(f"--{FLAG} {path}: {reason}") from None
     except Exception as error:  # whatever comes of running a file that was not written as one
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(f"--{FLAG} {path} is no configuration, a Python file with get_config ({reason})") from None

@@ -105,6 +105,19 @@ def test_rows_are_replicated_where_the_tensor_axis_leaves_a_process(tensor, repl
 
 
 @pytest.mark.parametrize("shape", [{"data": 8}, {"data": 2, "fsdp": 2, "tensor": 2}], ids=str)
+def test_rows_lie_on_the_devices_in_their_order(shape):
+    mesh = sharding.make_mesh(shape)
+    rows = np.arange(32).reshape(16, 2)
+    put = sharding.put_batch({"rows": rows}, mesh)["rows"]
+    np.testing.assert_array_equal(put, rows)
+    assert put.sharding.is_equivalent_to(sharding.batch_sharding(mesh), 2)
+    size = 16 // sharding.batch_ways(mesh)
+    for shard in put.addressable_shards:
+        first = shard.index[0].start or 0
+        np.testing.assert_array_equal(shard.data, rows[first : first + size])
+
+
+@pytest.mark.parametrize("shape", [{"data": 8}, {"data": 2, "fsdp": 2, "tensor": 2}], ids=str)
 def test_eight_devices_compute_what_one_does(golden, shape):
     names = STAGES["sft"].trained(golden.model.params)
     batch = {name: np.concatenate([np.asarray(v)] * 2) for name, v in golden.batch().items()}

@@ -9,6 +9,7 @@ import dataclasses
 import glob
 import json
 import os
+import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -36,8 +37,18 @@ class Journal:
     """
 
     def __init__(self, path: str | Path, identity: Mapping[str, Any]):
-        """Reads what there is; raises ValueError for a file that is no journal or whose run had another identity."""
+        """Reads what there is.
+
+        Raises ValueError for a file that is no journal or whose run had another identity, and for a folder where nothing can be
+        written, before anything is answered for it.
+        """
         self.path = Path(path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path.parent):
+                pass
+        except OSError as error:
+            raise ValueError(f"{self.path.parent}: nothing can be written there ({error.strerror})") from error
         self.identity = json.loads(json.dumps(identity))
         self.answers: dict[str, str] = {}
         self.cut_off: set[str] = set()
@@ -85,7 +96,6 @@ class Journal:
             line[question] = {**(said if isinstance(said, dict) else {"answer": said}), **besides}
         lines: list[Mapping[str, Any]] = [line]
         if self._file is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(self.path, "ab")
             whole = self.path.read_bytes().rfind(b"\n") + 1
             self._file.truncate(whole)

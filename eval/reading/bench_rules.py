@@ -25,7 +25,7 @@ CATEGORIES = (
     *QUANTITATIVE.values(),
 )
 
-_WORDED = {name: pattern.pattern for name, pattern in vars(phrases("relations")).items()}
+_WORDED = phrases("relations").texts
 _RELATIONS = {
     name: re.compile(rf"\b(?:(?P<own>{_WORDED[name]})|(?P<other>{_WORDED[other]}))\b", re.IGNORECASE)
     for names in QUALITATIVE.values()

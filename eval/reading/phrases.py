@@ -3,9 +3,8 @@
 import itertools
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import SimpleNamespace
 
 TABLE = tomllib.loads(Path(__file__).with_name("phrases.toml").read_text("utf-8"))
 _WORDS = (
@@ -33,7 +32,20 @@ def alternatives(words: Iterable[str]) -> str:
     return "|".join(sorted(words, key=len, reverse=True))
 
 
-def phrases(section: str, **given: str) -> SimpleNamespace:
+class Patterns:
+    """Patterns by name. Each is compiled when it is first asked for: all of them take longer than all else that a command imports."""
+
+    def __init__(self, texts: Mapping[str, str]):
+        self.texts = texts
+
+    def __getattr__(self, name: str) -> re.Pattern[str]:
+        if name not in self.__dict__.get("texts", ()):
+            raise AttributeError(f"no pattern {name!r}")
+        self.__dict__[name] = found = re.compile(self.texts[name], re.IGNORECASE)
+        return found
+
+
+def phrases(section: str, **given: str) -> Patterns:
     """The patterns of a section of phrases.toml and of [shared]; given: further {name} that they hold."""
     given |= {"words": alternatives(NUMBER_WORDS), "region_words": alternatives(NUMBER_WORDS.keys() - {"none"})}
     found = TABLE["shared"] | TABLE[section]
@@ -42,7 +54,7 @@ def phrases(section: str, **given: str) -> SimpleNamespace:
         whole = "".join(line.strip() for line in pattern.splitlines())
         return re.sub(r"\{([a-z_]+)\}", lambda name: given.get(name[1]) or filled(found[name[1]]), whole)
 
-    return SimpleNamespace(**{name: re.compile(filled(found[name]), re.IGNORECASE) for name in found})
+    return Patterns({name: filled(found[name]) for name in found})
 
 
 SHARED = phrases("shared")

@@ -178,5 +178,5 @@ def summary(found: Mapping[str, Any], problems: Problems) -> str:
         more = f" (and {problem.count - 1} more)" if problem.count > 1 else ""
         lines.append(f"{'WRONG' if problem.wrong else 'note'}: {problem.title}: {first}{more}")
     wrong = problems.wrong
-    lines.append(f"{wrong} kind{'s' * (wrong != 1)} of problems" if wrong else "nothing wrong")
+    lines.append(f"{wrong} kind{'s' * (wrong != 1)} of problem{'s' * (wrong != 1)}" if wrong else "nothing wrong")
     return "\n".join(lines)

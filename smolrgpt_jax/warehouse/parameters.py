@@ -86,7 +86,8 @@ class WarehouseConfig:
     def __post_init__(self) -> None:
         sizes = self.split_sizes()
         if min(sizes.values()) < 0 or not any(sizes.values()):
-            raise ValueError(f"the numbers of scenes must be positive, they are {sizes}")
+            told = ", ".join(f"{split} {number}" for split, number in sizes.items())
+            raise ValueError(f"no number of scenes may be negative, nor all of them 0; they are {told}")
         for field in dataclasses.fields(self):
             value, allowed = getattr(self, field.name), field.metadata.get("allowed")
             if allowed and not allowed[0] <= value <= allowed[1]:

@@ -234,7 +234,7 @@ def test_a_threshold_that_nothing_passes_is_an_error():
     [
         ({"width": 9999}, "width is 9999"),
         ({"max_pallets": 2}, "max_pallets is 2, must be 4 to 10"),
-        ({"scenes": -1}, "must be positive"),
+        ({"scenes": -1}, "may be negative"),
         ({"mix": "odd"}, "mix 'odd'"),
         ({"captions": {"odd": 1}}, "1 captions of the kind 'odd'"),
         ({"captions": {"single": -1}}, "-1 captions of the kind 'single'"),

@@ -129,6 +129,12 @@ def test_a_journal_of_another_run_is_refused(watched, model, pictures, tmp_path)
     assert journal.read_bytes() == before
 
 
+def test_a_folder_where_nothing_can_be_written_is_named_before_anything_is_answered(model, pictures, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="file: nothing can be written there"):
+        open_journal(tmp_path / "file" / ".out.journal", model, pictures, OPTIONS)
+
+
 @pytest.mark.parametrize("text", ["[1]\n", "not JSON\n", '{"a": 1}\n'])
 def test_another_file_is_no_journal(model, pictures, tmp_path, text):
     journal = tmp_path / "journal"
