@@ -45,11 +45,12 @@ def cut_power(workdir: Path, filled: bool) -> None:
                 os.truncate(path, about.st_size)
 
 
-@pytest.mark.parametrize("count", [1, 2])
-def test_killed_at_random_moments_a_run_ends_with_the_same_bits(nursery, tmp_path, count):
+# What of a file is on the disk does not depend on the number of processes: two are killed once less.
+@pytest.mark.parametrize(("count", "kills"), [(1, KILLS), (2, KILLS - 1)])
+def test_killed_at_random_moments_a_run_ends_with_the_same_bits(nursery, tmp_path, count, kills):
     whole, workdir, rng = tmp_path / "whole" / "run", tmp_path / "killed" / "run", np.random.default_rng(count)
     assert nursery.ask(start(nursery, whole, count)) == [0] * count
-    for kill in range(KILLS):
+    for kill in range(kills):
         processes = start(nursery, workdir, count)
         # Past so many steps, and then a moment that may fall into a step or a save.
         end = time.monotonic() + 300
