@@ -67,8 +67,8 @@ def test_the_demo_makes_table_and_report_and_goes_on_where_it_was(short, monkeyp
 @pytest.mark.parametrize(
     ("speed", "line"),
     [
-        (480.4, "480 GFLOP/s in a float32 product: about 5 minutes"),
-        (200.0, "200 GFLOP/s in a float32 product: about 9 minutes"),
+        (480.4, "480 GFLOP/s in a float32 product: about 6 minutes"),
+        (200.0, "200 GFLOP/s in a float32 product: about 10 minutes"),
     ],
 )
 def test_it_says_how_long_it_will_take_before_anything_is_done(monkeypatch, tmp_path, capsys, speed, line):
