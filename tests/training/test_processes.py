@@ -136,7 +136,7 @@ def test_processes_that_read_other_data_all_end_and_name_it(nursery, tmp_path):
         assert re.search(sentence, output), output
 
 
-def test_a_signal_to_one_process_stops_all_and_any_number_goes_on(nursery, alone, tmp_path):
+def test_a_signal_to_one_process_stops_both_and_one_or_both_go_on(nursery, alone, tmp_path):
     workdir = tmp_path / "run"
     running = Processes(nursery, workdir, 2)
     metrics = workdir / "metrics.csv"
