@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import yaml
 
 from eval.command_line import COMMANDS
 from launch.cli import main
@@ -96,3 +97,15 @@ def test_help_ends_with_examples_that_the_command_takes(name, monkeypatch, capsy
         monkeypatch.setattr("sys.argv", [f"smolrgpt {name}", *words[2:]])
         with pytest.raises(Parsed):
             module.main()
+
+
+def test_what_runs_before_a_commit_is_what_ci_runs():
+    """Commands of .pre-commit-config.yaml, which leave out what ruff is told to exclude, and the recipe of `make lint`."""
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    before = [hook["entry"].removeprefix(".venv/bin/").split() for hook in hooks]
+    recipe = (ROOT / "Makefile").read_text().partition("\nlint:")[2].partition("\n\n")[0]
+    by_make = [words.split() for words in re.findall(r"^\t\$\(VENV\)/bin/(.*)$", recipe, re.M)]
+    named = [{word for word in words if word not in (".", "--force-exclude")} for words in (*before, *by_make)]
+    assert len(before) == len(by_make) == 4
+    assert sorted(map(sorted, named[:4])) == sorted(map(sorted, named[4:]))
+    assert "make lint" in (ROOT / ".ci" / "run").read_text().splitlines()

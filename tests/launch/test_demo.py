@@ -1,13 +1,16 @@
-"""The demo from warehouse to report, a few steps per stage."""
+"""The demo from warehouse to report."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from configs import demo as demo_config
+from eval.scoring.in_training import WAREHOUSE_SCORES
+from eval.scoring.results import describe_metrics
 from launch import demo
 from smolrgpt_jax import flops
 
@@ -15,53 +18,46 @@ FEW = {**demo_config.WAREHOUSE, "scenes": 12, "val_scenes": 2, "test_scenes": 4,
 
 
 @pytest.fixture
-def short(monkeypatch):
+def begun(monkeypatch) -> list[str]:
+    """The stages whose training has begun; the second is stopped once. The pages' own demo trains (tests/test_pasted_commands.py)."""
+    names = []
+
+    def train_nothing(settings, workdir, scores):
+        assert settings["seed"] == 1 and scores is WAREHOUSE_SCORES
+        names.append(workdir.name)
+        if stopped := names == ["stage1", "stage2"]:
+            return {"stopped": stopped}
+        shutil.copytree(settings["init_from"], workdir, dirs_exist_ok=True)
+        (workdir / "metrics.csv").write_text("step,loss,validation_loss\n1,2.0,\n2,1.0,1.5\n")
+        return {"stopped": stopped}
+
+    monkeypatch.setattr("smolrgpt_jax.training.run.train", train_nothing)
     monkeypatch.setattr(demo_config, "WAREHOUSE", FEW)
-    # A model of three steps rarely ends its answers by itself.
     monkeypatch.setattr(demo_config, "LONGEST_ANSWER", 8)
-    # Asked in the pages' own demo (tests/test_pasted_commands.py).
     monkeypatch.setattr(demo, "REAL", Path("nowhere"))
-    whole = demo_config.get_config
-
-    def few_steps(stage, root):
-        config = whole(stage, root)
-        config.steps = 3
-        config.batch_rows = 8
-        config.validation_rows = 8
-        config.validation_answer_tokens = 8
-        return config
-
-    monkeypatch.setattr(demo_config, "get_config", few_steps)
-    return few_steps
+    return names
 
 
 @pytest.mark.slow
-def test_the_demo_makes_table_and_report_and_goes_on_where_it_was(short, monkeypatch, tmp_path, capsys):
-    workdir = tmp_path / "demo"
-
-    # Stopped after stage 1: started again, only what is missing is done.
-    def stop_at_stage2(stage, root):
-        if stage == "stage2":
-            raise SystemExit("stopped")
-        return short(stage, root)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(demo_config, "get_config", stop_at_stage2)
-        with pytest.raises(SystemExit):
-            demo.run(workdir, seed=1)
-    first = (workdir / "stage1" / "metrics.csv").read_bytes()
+def test_the_demo_makes_table_and_report_and_goes_on_where_it_was(begun, tmp_path, capsys):
+    workdir, stages = tmp_path / "demo", [*demo_config.STAGES]
+    with pytest.raises(SystemExit, match="stopped by a signal; the same command goes on from here"):
+        demo.run(workdir, seed=1)
+    assert begun == stages[:2] and not (workdir / "report.html").exists()
     demo.run(workdir, seed=1)
-    assert (workdir / "stage1" / "metrics.csv").read_bytes() == first
+    assert begun[2:] == stages
     metrics = json.loads((workdir / "metrics.json").read_text())
     assert {"S1", "left_right", "count", "mcq", "distance", "blind_S1"} <= set(metrics)
     assert metrics["questions"] == len(json.loads((workdir / "data" / "test_answers.json").read_text()))
     printed = capsys.readouterr().out
     assert "blind" in printed and str(workdir / "report.html") in printed
     report = (workdir / "report.html").read_text()
-    assert all(stage in report for stage in demo_config.STAGES)
-    # A third start trains nothing and says the same.
+    assert all(stage in report for stage in stages)
+    # A third start answers nothing and says the same.
+    times = {name: (workdir / name).stat().st_mtime_ns for name in demo.RESULTS}
     demo.run(workdir, seed=1)
-    assert json.loads((workdir / "metrics.json").read_text()) == metrics
+    assert {name: (workdir / name).stat().st_mtime_ns for name in demo.RESULTS} == times
+    assert describe_metrics(metrics) in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
