@@ -199,8 +199,12 @@ def check_out(path: str | Path, folder: bool = False) -> None:
         raise DataError(f"{path} exists and is not a {'folder' if folder else 'regular file'}")
     # Written beside it and renamed, even where it exists. What is missing will be made.
     parent = next(parent for parent in Path(path).absolute().parents if os.path.lexists(parent))
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise DataError(f"{path} cannot be written: {parent} is no folder that one may write to")
+    for place in (parent, Path(path)) if os.path.isdir(path) else (parent,):
+        try:
+            with tempfile.TemporaryFile(dir=place):
+                pass
+        except OSError as error:
+            raise DataError(f"{path} cannot be written: {place} takes no files ({error.strerror})") from error
 
 
 @contextmanager

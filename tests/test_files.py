@@ -60,7 +60,9 @@ def test_only_files_are_replaced_by_files(tmp_path):
     cases = {
         "/dev/full": "exists and is not a regular file",
         tmp_path: "exists and is not a regular file",
-        tmp_path / "file" / "below": "file is no folder that one may write to",
+        tmp_path / "file" / "below": r"file takes no files \(Not a directory\)",
+        # Which its rights allow.
+        "/proc/there": "/proc takes no files",
     }
     for out, message in cases.items():
         with pytest.raises(DataError, match=message):

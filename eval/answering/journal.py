@@ -9,7 +9,6 @@ import dataclasses
 import glob
 import json
 import os
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -21,6 +20,7 @@ from smolrgpt_jax import distributed
 from smolrgpt_jax.checkpoint.fingerprint import digest, params_fingerprint
 from smolrgpt_jax.data.prepared.reader import told_by
 from smolrgpt_jax.data.records import Picture
+from smolrgpt_jax.files import check_out
 from smolrgpt_jax.generation.engine import AnswerOptions
 
 if TYPE_CHECKING:
@@ -43,12 +43,8 @@ class Journal:
         written, before anything is answered for it.
         """
         self.path = Path(path)
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.path.parent):
-                pass
-        except OSError as error:
-            raise ValueError(f"{self.path.parent}: nothing can be written there ({error.strerror})") from error
+        check_out(self.path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         self.identity = json.loads(json.dumps(identity))
         self.answers: dict[str, str] = {}
         self.cut_off: set[str] = set()
