@@ -54,9 +54,8 @@ def file_aside(path: str | Path) -> Iterator[Path]:
     The name keeps the suffix. On any failure, of the machine too, the file is removed and what `path` held stays; raises as
     `check_out`.
     """
-    path = Path(path)
-    path = path.resolve() if path.is_symlink() else path  # the file that a link stands for is written, the link stays
     check_out(path)
+    path = Path(os.path.realpath(path))  # the file that a link stands for is written, the link stays
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{os.urandom(4).hex()}.{path.name}")  # hosts that share a disk share process numbers
     try:
@@ -195,16 +194,19 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
 
 def check_out(path: str | Path, folder: bool = False) -> None:
     """Raises DataError where no file, or folder, can be written to `path`; for the time before hours of work."""
-    if os.path.exists(path) and not (os.path.isdir if folder else os.path.isfile)(path):
+    place = os.path.realpath(path)  # what a link stands for is written
+    if os.path.islink(place):
+        raise DataError(f"{path} is a link that leads to itself")
+    if os.path.exists(place) and not (os.path.isdir if folder else os.path.isfile)(place):
         raise DataError(f"{path} exists and is not a {'folder' if folder else 'regular file'}")
-    # Written beside it and renamed, even where it exists. What is missing will be made.
-    parent = next(parent for parent in Path(path).absolute().parents if os.path.lexists(parent))
-    for place in (parent, Path(path)) if os.path.isdir(path) else (parent,):
+    # Written beside it under a longer name and renamed, even where it exists. What is missing will be made.
+    beside = next((parent for parent in Path(place).parents if os.path.lexists(parent)), Path(place))
+    for where in (beside, place) if os.path.isdir(place) else (beside,):
         try:
-            with tempfile.TemporaryFile(dir=place):
+            with tempfile.NamedTemporaryFile(prefix=f".{os.path.basename(place)}.", dir=where):
                 pass
         except OSError as error:
-            raise DataError(f"{path} cannot be written: {place} takes no files ({error.strerror})") from error
+            raise DataError(f"{path} cannot be written in {where} ({error.strerror})") from error
 
 
 @contextmanager
@@ -212,18 +214,22 @@ def results_folder(out: str | Path, own: Collection[str] = ()) -> Iterator[Path]
     """An empty folder to write results into; at the end its files are moved to the folder `out`.
 
     Files of the same names in `out` are replaced, and those of `own`, names that the command gives its results, are removed where
-    this run wrote none: they are another run's. Others stay. After an error `out` is as before.
+    this run wrote none: they are another run's. Others stay. After an error `out` is as before. Raises as `check_out`.
     """
-    out = Path(out)
+    check_out(out, folder=True)
+    out = Path(os.path.realpath(out))
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
         yield Path(folder)
         out.mkdir(exist_ok=True)
-        for name in own:
-            if not (Path(folder) / name).exists():
-                (out / name).unlink(missing_ok=True)
-        for file in Path(folder).iterdir():
-            file.replace(out / file.name)
+        made = {file.name: file for file in Path(folder).iterdir()}
+        for name in {*own, *made}:
+            if (out / name).is_dir() and not (name in made and made[name].is_dir()):
+                raise DataError(f"{out / name} is a folder where a file of the results belongs")
+        for name in {*own} - {*made}:
+            (out / name).unlink(missing_ok=True)
+        for name, file in made.items():
+            file.replace(out / name)
 
 
 def _alive(process: str) -> bool:

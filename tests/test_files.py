@@ -57,12 +57,19 @@ def test_a_name_of_no_encoding_does_not_keep_a_text_from_being_written(tmp_path)
 
 def test_only_files_are_replaced_by_files(tmp_path):
     (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "into the file").symlink_to(tmp_path / "file" / "below")
     cases = {
         "/dev/full": "exists and is not a regular file",
         tmp_path: "exists and is not a regular file",
-        tmp_path / "file" / "below": r"file takes no files \(Not a directory\)",
+        tmp_path / "file" / "below": r"cannot be written in .*file \(Not a directory\)",
+        tmp_path / "into the file": r"into the file cannot be written in .*file \(Not a directory\)",
         # Which its rights allow.
-        "/proc/there": "/proc takes no files",
+        "/proc/there": "cannot be written in /proc",
+        tmp_path / "loop": "is a link that leads to itself",
+        tmp_path / ("a" * 300): "File name too long",
+        tmp_path / ("a" * 250): "File name too long",
+        "/": "exists and is not a regular file",
     }
     for out, message in cases.items():
         with pytest.raises(DataError, match=message):
@@ -86,6 +93,38 @@ def test_commands_look_at_their_output_before_they_work(module, kind, tmp_path, 
     monkeypatch.setattr("sys.argv", [module, "--out", str(out)])
     with pytest.raises(SystemExit, match=f"^error: {out} exists and is not a {kind}$"):
         importlib.import_module(module).main()
+
+
+def test_where_a_folder_can_be_is_known_beforehand(tmp_path):
+    for name, target in (("loop", "loop"), ("nowhere yet", "made later"), ("there", tmp_path)):
+        (tmp_path / name).symlink_to(target)
+    for out in ("/", tmp_path, tmp_path / "nowhere yet", tmp_path / "there", tmp_path / "new" / "below"):
+        files.check_out(out, folder=True)
+    for out in (tmp_path / "loop", tmp_path / "loop" / "below", "/proc/new", tmp_path / ("a" * 250)):
+        with pytest.raises(DataError):
+            files.check_out(out, folder=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"loop", "nowhere yet", "there"}
+
+
+def test_results_go_where_a_link_leads(tmp_path):
+    (tmp_path / "out").symlink_to("made later")
+    with files.results_folder(tmp_path / "out") as aside:
+        (aside / "a.json").write_text("1")
+    assert (tmp_path / "made later" / "a.json").read_text() == "1" and (tmp_path / "out").is_symlink()
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "made later"}
+
+
+def test_a_folder_in_the_place_of_a_result_keeps_all_as_it_was(tmp_path):
+    out = tmp_path / "out"
+    (out / "b.html").mkdir(parents=True)
+    (out / "a.json").write_text("old")
+    (out / "own.json").write_text("old")
+    refused = pytest.raises(DataError, match="out/b.html is a folder where a file of the results belongs")
+    with refused, files.results_folder(out, own=("a.json", "own.json")) as aside:
+        for name in ("a.json", "b.html"):
+            (aside / name).write_text("new")
+    assert [(out / name).read_text() for name in ("a.json", "own.json")] == ["old", "old"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 @pytest.mark.parametrize("buffering", [-1, 0])

@@ -1,6 +1,7 @@
 """The model that a command asks: its answers to all questions, what a report says of it."""
 
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -117,7 +118,7 @@ def described(answer: Answered) -> Mapping[str, str | bool | float | None]:
 
 def journal_path(out: str | Path, part: str = FIRST) -> Path:
     """Where the finished answers of a run that writes to `out` are kept until its results are written."""
-    out = Path(out).resolve()
+    out = Path(os.path.realpath(out))
     return out.with_name(f".{out.name}.journal" + (f".{part}" if part else ""))
 
 
