@@ -194,7 +194,6 @@ SMALL = SmolRGPTConfig(
     ("mesh_shape", "strategy"),
     [
         pytest.param(None, "data", marks=pytest.mark.slow),
-        pytest.param({"data": 2, "fsdp": 2}, "zero1", marks=pytest.mark.slow),
         ({"fsdp": 2, "tensor": 2}, "zero1"),
         pytest.param({"fsdp": 4}, "fsdp", marks=pytest.mark.slow),
     ],

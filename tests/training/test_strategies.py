@@ -127,9 +127,10 @@ def test_the_demo_preset_trains_as_on_one_device():
     # ten, has no five digits left.
     stage = stage_with(1e-4)
     rows = 4  # this mesh splits them in two
-    expected, _, _ = train(config, one, "data", 1, STEPS, rows, stage)
-    assert expected[-1] < 0.5 * expected[0]
-    losses, _, _ = train(config, mesh, strategy, accumulation, STEPS, rows, stage)
+    steps = STEPS // 2
+    expected, _, _ = train(config, one, "data", 1, steps, rows, stage)
+    assert expected[-1] < 0.9 * expected[0]
+    losses, _, _ = train(config, mesh, strategy, accumulation, steps, rows, stage)
     np.testing.assert_allclose(losses, expected, rtol=1e-5)
 
 
