@@ -2,6 +2,7 @@
 
 import csv
 import os
+import sys
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,19 @@ EVENTS = "tensorboard"
 WANDB_ID = "wandb_id"
 PROFILE = "profile"
 SPEED = ("samples_per_second", "tokens_per_second_per_chip", "step_seconds", "input_wait", "mfu", "memory_gib")
+
+
+def events_writer() -> Any:
+    """tensorboardX's class for files of events, without PyTorch, which it imports where that is installed: two seconds of a start."""
+    hidden = "torch" not in sys.modules
+    if hidden:
+        sys.modules["torch"] = None  # type: ignore[assignment]  # as where it is not installed
+    try:
+        from tensorboardX.event_file_writer import EventsWriter
+    finally:
+        if hidden:
+            del sys.modules["torch"]
+    return EventsWriter
 
 
 class MetricsWriter:
@@ -65,11 +79,9 @@ class MetricsWriter:
             writer(anew).writerows(kept)
         self.file = open(path, "a", newline="", encoding="utf-8")
         self.csv = writer(self.file)
-        from tensorboardX.event_file_writer import EventsWriter  # brings torch along, where that is installed
-
         (workdir / EVENTS).mkdir(exist_ok=True)
         # Not tensorboardX's own writer: its events reach the file through a queue, which cannot be waited for.
-        self.events = EventsWriter(str(workdir / EVENTS / "events"), f".{os.getpid()}")
+        self.events = events_writer()(str(workdir / EVENTS / "events"), f".{os.getpid()}")
         self._add_event(step=resumed_step + 1, session_log={"status": "START"})
 
     def write(self, step: int, values: Mapping[str, float]) -> None:

@@ -30,7 +30,6 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", sys.argv[1])
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import jax
-import tensorboardX  # a run imports it late, and PyTorch with it
 from jax._src import compiler
 from jax.experimental import serialize_executable
 from jax.experimental.compilation_cache import compilation_cache
@@ -42,10 +41,11 @@ from smolrgpt_jax.config import PRESETS, DecoderConfig, SmolRGPTConfig, VisionCo
 from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.generation import answers
 from smolrgpt_jax.training import run as loop
+from smolrgpt_jax.training.metrics import events_writer
 from tests.training.test_run import TINY, VOCAB, run_config
 
 ChatTokenizer.load(demo.TOKENIZER)  # imports too
-assert tensorboardX
+events_writer()  # a run imports it late
 LONGEST = 600  # seconds until the processes that are waited for are killed
 PRESETS["tiny"] = TINY
 PRESETS["tiniest"] = SmolRGPTConfig(

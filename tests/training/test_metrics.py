@@ -191,3 +191,10 @@ def test_nothing_is_traced_unless_asked_for(tmp_path):
     run(tmp_path, first=0, steps=3, begin=1, end=5)
     run(tmp_path, first=9, steps=2, begin=1, end=5)
     assert not (tmp_path / PROFILE).exists()
+
+
+def test_events_are_written_without_pytorch(monkeypatch):
+    pytest.importorskip("torch")
+    for name in [name for name in sys.modules if name == "torch" or name.startswith("tensorboardX")]:
+        monkeypatch.delitem(sys.modules, name)
+    assert metrics.events_writer().__name__ == "EventsWriter" and "torch" not in sys.modules
