@@ -1,5 +1,6 @@
 """How sure a checkpoint is of an answer, by the file that `smolrgpt confidence` wrote about it."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ class Confidences:
         fingerprint, fits = told.get("checkpoint_fingerprint"), told.get("fits")
         if not (isinstance(fingerprint, str) and isinstance(fits, dict) and all(map(_is_fit, fits.values()))):
             raise DataError(f"{file}: is no file of `smolrgpt confidence`, which has a checkpoint_fingerprint and fits")
-        return cls(Path(file), fingerprint, {name: (float(fit[0]), float(fit[1])) for name, fit in fits.items()})
+        return cls(Path(file), fingerprint, fits)
 
     def of(self, model: "Model") -> Self:
         """Itself; raises DataError where it is another model's."""
@@ -62,7 +63,10 @@ class Confidences:
 
 
 def _is_fit(value: object) -> bool:
-    """Whether it is the slope and the offset of a `Fit`."""
-    return (
-        isinstance(value, list) and len(value) == 2 and all(type(x) in (int, float) and math.isfinite(x) for x in value)
-    )
+    """Whether it is a `Fit`, in JSON."""
+    lists = isinstance(value, list) and len(value) == 2 and all(isinstance(part, list) and part for part in value)
+    if not lists or not all(type(x) in (int, float) and math.isfinite(x) for part in value for x in part):
+        return False
+    likelihoods, sure = value
+    rising = all(a < b for a, b in itertools.pairwise(likelihoods))
+    return len(likelihoods) == len(sure) and rising and all(0 <= x <= 1 for x in sure)

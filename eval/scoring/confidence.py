@@ -1,7 +1,9 @@
 """How sure a model is of its answers, and whether it is right as often as that says.
 
-An answer's confidence is the probability that it is right: a logistic function of the logarithm of the answer's own probability, fitted
-to held-out questions of its category (Platt, Probabilistic Outputs for Support Vector Machines, 1999).
+An answer's confidence is the probability that it is right, by the logarithm of the answer's own probability: the share of right answers
+among held-out ones that were about as likely, never falling with the likelihood (isotonic regression: Zadrozny and Elkan, Transforming
+Classifier Scores into Accurate Multiclass Probability Estimates, 2002), and straight between those points. A logistic function, two
+numbers in place of twenty, is bent for all answers by the few that are very unlikely.
 """
 
 from collections import defaultdict
@@ -13,40 +15,35 @@ import numpy as np
 from eval.scoring.official import is_right
 
 LEAST = -30.0  # what less likely answers count as
+POINTS, GROUP = 20, 10  # of a fit at most, and answers of each at least
 BINS = 10  # of equally many answers
 COVERAGES = (0.5, 0.8, 0.9, 1.0)
 ALL = "all questions"
 WORDS = ((0.9, "sure"), (0.7, "fairly sure"), (0.5, "unsure"), (0.0, "guessing"))
-_ROUNDS = 50
 
-Fit = tuple[float, float]  # slope and offset
+Fit = Sequence[Sequence[float]]  # likelihoods, which increase, and their confidences
 
 
 def fit_confidence(likelihoods: Sequence[float], rights: Sequence[bool]) -> Fit:
-    """The slope and offset of `confidence`, of at least one answer.
+    """The `Fit` of `confidence`, of at least one answer.
 
-    likelihoods: logarithms of the answers' probabilities; rights: whether they are right. Targets are Platt's, a little away from 0 and
-    1, and the slope is never negative: no answer is surer for being less likely.
+    likelihoods: logarithms of the answers' probabilities; rights: whether they are right. Points are of equally many answers, the median
+    of their likelihoods and (right + 1/2) / (answers + 1), so that none is quite sure.
     """
-    x, right = np.maximum(likelihoods, LEAST), np.asarray(rights, bool)
-    goal = np.where(right, (right.sum() + 1) / (right.sum() + 2), 1 / ((~right).sum() + 2))
-    features = np.stack([x, np.ones_like(x)], axis=1)
-    found = np.array([0.0, np.log(goal.mean() / (1 - goal.mean()))])
-    for _ in range(_ROUNDS):  # Newton's method; the ridge keeps equal likelihoods from having a slope
-        p = 1 / (1 + np.exp(-features @ found))
-        hessian = (features * (p * (1 - p))[:, None]).T @ features + 1e-3 * np.eye(2)
-        step = np.linalg.solve(hessian, features.T @ (goal - p) - 1e-3 * found)
-        found = found + step
-        if np.abs(step).max() < 1e-9:
-            break
-    if found[0] < 0:
-        return 0.0, float(np.log(goal.mean() / (1 - goal.mean())))
-    return float(found[0]), float(found[1])
+    from scipy.optimize import isotonic_regression
+
+    x, right = np.maximum(likelihoods, LEAST), np.asarray(rights, float)
+    groups = np.array_split(np.argsort(x, kind="stable"), max(1, min(POINTS, len(x) // GROUP)))
+    # Groups of one likelihood are one.
+    middle, number = np.unique([np.median(x[group]) for group in groups], return_inverse=True)
+    answers = np.bincount(number, [len(group) for group in groups])
+    share = (np.bincount(number, [right[group].sum() for group in groups]) + 0.5) / (answers + 1)
+    return middle.tolist(), isotonic_regression(share, weights=answers).x.tolist()
 
 
 def confidence(likelihood: float, fit: Fit) -> float:
     """The probability that an answer is right, by the logarithm of its own."""
-    return float(1 / (1 + np.exp(-(fit[0] * max(likelihood, LEAST) + fit[1]))))
+    return float(np.interp(likelihood, *fit))
 
 
 def in_words(value: float) -> str:

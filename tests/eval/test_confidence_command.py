@@ -8,6 +8,7 @@ import pytest
 
 from eval import confidence
 from eval.answering import asking
+from eval.scoring import confidence as scoring
 from smolrgpt_jax.generation import likelihood
 
 
@@ -31,12 +32,13 @@ def run(warehouse, out, *more):
     return json.loads(out.read_text(encoding="utf-8"))
 
 
-def test_the_surest_half_is_right(half_right, warehouse, tmp_path, capsys):
+def test_the_surest_half_is_right(half_right, warehouse, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(scoring, "GROUP", 1)
     found = run(warehouse, tmp_path / "sure.json", "--fit", "train", "--split", "val")
     assert found["checkpoint_fingerprint"] == "f1" and (found["fitted_on"], found["tried_on"]) == ("train", "val")
     every = found["scores"]["all questions"]
     assert every["coverage"]["50%"] == 100 and every["coverage"]["100%"] == 50
-    assert all(slope > 0 for slope, _ in found["fits"].values())
+    assert all(sure[0] < 0.5 < sure[-1] for _, sure in found["fits"].values())
     assert f"| all questions | 28 | {every['error']:.1f} % | 100.0 %" in capsys.readouterr().out
 
 

@@ -93,7 +93,7 @@ def test_json_has_conclusion_and_workings_apart(warehouse, asked, capsys):
 
 def sure_file(folder, **changes):
     fingerprint = params_fingerprint(FakeModel.params)
-    whole = {"checkpoint_fingerprint": fingerprint, "fits": {"distance": [0.8, 3.0]}} | changes
+    whole = {"checkpoint_fingerprint": fingerprint, "fits": {"distance": [[-9.0], [0.931]]}} | changes
     (folder / "sure.json").write_text(json.dumps(whole), encoding="utf-8")
     return ["--confidence", str(folder / "sure.json")]
 

@@ -95,7 +95,10 @@ def test_the_command_writes_all_files(warehouse, tmp_path, fake_model, loaded_mo
 
 
 def sure_file(folder, fingerprint):
-    whole = {"checkpoint_fingerprint": fingerprint, "fits": dict.fromkeys(WAREHOUSE_CATEGORIES, [1.0, 2.0])}
+    whole = {
+        "checkpoint_fingerprint": fingerprint,
+        "fits": dict.fromkeys(WAREHOUSE_CATEGORIES, [[-1.0, 0.0], [0.8, 0.84]]),
+    }
     (folder / "sure.json").write_text(json.dumps(whole), encoding="utf-8")
     return "--confidence", str(folder / "sure.json")
 
@@ -107,11 +110,11 @@ def test_confidences_are_written_scored_and_reported(
     more = sure_file(tmp_path, params_fingerprint(loaded_model.params))
     main(command_line(warehouse, tmp_path, *more))
     predictions, metrics = read(tmp_path / "out", "predictions.json"), read(tmp_path / "out", "metrics.json")
-    assert [item["confidence"] for item in predictions[:-1]] == [pytest.approx(0.8176, abs=1e-4)] * 27
+    assert [item["confidence"] for item in predictions[:-1]] == [pytest.approx(0.82)] * 27
     assert predictions[-1]["confidence"] is None, "nothing can be read"
     found = metrics["confidence"]
     assert list(found) == [*WAREHOUSE_CATEGORIES, "all questions"] and found["mcq"]["error"] == pytest.approx(
-        18.24, abs=0.01
+        18, abs=0.01
     )
     assert found["all questions"]["coverage"] == {"50%": 100, "80%": 100, "90%": 100, "100%": pytest.approx(2700 / 28)}
     assert "right of the surest 50% 100.0 %, of the surest 80% 100.0 %" in capsys.readouterr().out

@@ -12,7 +12,7 @@ from smolrgpt_jax.checkpoint.fingerprint import params_fingerprint
 from smolrgpt_jax.errors import DataError
 from tests.eval.conftest import FakeModel
 
-FITS = {"left_right": [0.8, 2.0], "distance": [0.0, -1.0]}
+FITS = {"left_right": [[-2.0, -1.0, -0.1], [0.5, 0.7, 0.9]], "distance": [[-1.0], [0.25]]}
 
 
 def written(folder, **changes):
@@ -24,8 +24,8 @@ def written(folder, **changes):
 
 def test_a_category_has_its_own_function(tmp_path):
     sure = Confidences.read(written(tmp_path))
-    assert sure("left_right", -0.5) == confidence(-0.5, (0.8, 2.0)) > 0.8
-    assert sure("distance", -0.5) == sure("distance", -9.0) < 0.3
+    assert sure("left_right", -1.5) == confidence(-1.5, FITS["left_right"]) == pytest.approx(0.6)
+    assert sure("distance", -0.5) == sure("distance", -9.0) == 0.25
 
 
 @pytest.mark.parametrize("category", [None, "", "count"])
@@ -38,12 +38,16 @@ def test_a_question_of_no_known_category_has_none(tmp_path, category):
     [
         {"checkpoint_fingerprint": None},
         {"fits": None},
-        {"fits": [[0.8, 2.0]]},
+        {"fits": [[[-1.0], [0.8]]]},
         {"fits": {"count": 0.8}},
-        {"fits": {"count": [0.8]}},
-        {"fits": {"count": [0.8, "2"]}},
-        {"fits": {"count": [0.8, float("nan")]}},
-        {"fits": {"count": [True, False]}},
+        {"fits": {"count": [0.8, 2.0]}},
+        {"fits": {"count": [[], []]}},
+        {"fits": {"count": [[-1.0], [0.5, 0.6]]}},
+        {"fits": {"count": [[-1.0, -2.0], [0.5, 0.6]]}},
+        {"fits": {"count": [[-1.0], [1.1]]}},
+        {"fits": {"count": [[-1.0], ["2"]]}},
+        {"fits": {"count": [[float("nan")], [0.5]]}},
+        {"fits": {"count": [[-1.0], [True]]}},
     ],
 )
 def test_another_file_is_told(tmp_path, changes):

@@ -99,7 +99,7 @@ def test_the_confidence_is_of_the_likelihood_that_it_was_fitted_to(model, wareho
     monkeypatch.setattr(type(model.tokenizer), "decode", lambda self, ids: text)
     expected = log_likelihoods(model, [dataclasses.replace(picture, questions=(question,))], {question.id: text})
     call = {"depth": files[1], "masks": question.regions, "max_new_tokens": NEW_TOKENS}
-    sure = Likelihoods(files[0], "f1", {"distance": (1.0, 0.0)})
+    sure = Likelihoods(files[0], "f1", {"distance": ([-1.0], [0.5])})
     found = answer(model, files[0], question.prompt, **call, confidence=sure)
     assert found.confidence == pytest.approx(expected[question.id], rel=1e-4)
     texts = stream_answer(model, files[0], question.prompt, **call, confidence=sure)
@@ -108,13 +108,13 @@ def test_the_confidence_is_of_the_likelihood_that_it_was_fitted_to(model, wareho
             next(texts)
     assert end.value.value == found
     assert answer(model, files[0], question.prompt, **call).confidence is None
-    unknown = dataclasses.replace(sure, fits={"count": (1.0, 0.0)})
+    unknown = dataclasses.replace(sure, fits={"count": ([-1.0], [0.5])})
     assert answer(model, files[0], question.prompt, **call, confidence=unknown).confidence is None
 
 
 def test_an_answer_that_cannot_be_read_has_no_confidence(model, files):
     call = {"depth": files[1], "boxes": BOXES, "max_new_tokens": NEW_TOKENS}
-    found = answer(model, files[0], FAR, **call, confidence=Likelihoods(files[0], "f1", {"distance": (1.0, 0.0)}))
+    found = answer(model, files[0], FAR, **call, confidence=Likelihoods(files[0], "f1", {"distance": ([-1.0], [0.5])}))
     assert found.category == "distance" and found.normalized_answer is None and found.confidence is None
 
 

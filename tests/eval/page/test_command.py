@@ -39,12 +39,12 @@ def test_it_listens_before_it_says_where(small_checkpoint, warehouse, served, ca
 def test_confidences_are_of_the_first_model_alone(small_checkpoint, served, tmp_path, monkeypatch):
     monkeypatch.setattr("smolrgpt_jax.checkpoint.fingerprint.params_fingerprint", lambda params: "f1")
     file = tmp_path / "sure.json"
-    file.write_text(json.dumps({"checkpoint_fingerprint": "f1", "fits": {"count": [1, 2]}}), encoding="utf-8")
+    file.write_text(json.dumps({"checkpoint_fingerprint": "f1", "fits": {"count": [[-1], [0.5]]}}), encoding="utf-8")
     both = ["--checkpoint", str(small_checkpoint), "--second", str(small_checkpoint)]
     main([*both, "--confidence", str(file)])
     ((listening, (first, second), *_),) = served
     listening.close()
-    assert first.confidence.fits == {"count": (1, 2)} and second.confidence is None
+    assert first.confidence.fits == {"count": [[-1], [0.5]]} and second.confidence is None
 
 
 def test_how_sure_an_answer_is_stands_below_it():

@@ -18,14 +18,27 @@ from eval.scoring.confidence import (
 
 
 def drawn(slope, offset, count, seed=0):
-    """Answers that are right with the probability that slope and offset say."""
+    """Answers that are right with the probability that a logistic function says."""
     rng = np.random.default_rng(seed)
     likelihoods = -rng.exponential(2.0, count)
     return likelihoods, rng.random(count) < 1 / (1 + np.exp(-(slope * likelihoods + offset)))
 
 
 def test_the_fit_finds_what_the_answers_were_drawn_with():
-    assert fit_confidence(*drawn(0.8, 2.0, 20_000)) == pytest.approx((0.8, 2.0), abs=0.06)
+    fit = fit_confidence(*drawn(0.8, 2.0, 20_000))
+    assert list(map(len, fit)) == [20, 20]
+    for likelihood in (-0.1, -0.3, -1.0, -3.0, -6.0):
+        assert confidence(likelihood, fit) == pytest.approx(1 / (1 + np.exp(-0.8 * likelihood - 2)), abs=0.03)
+
+
+def test_a_fit_by_hand():
+    """Three groups of ten, of which the less likely two are in the wrong order: 4 and 2 of 10 right, so both as 6 of 20."""
+    likelihoods = [-9.0] * 10 + [-4.0] * 10 + [-1.0] * 10
+    rights = [True] * 4 + [False] * 6 + [True] * 2 + [False] * 8 + [True] * 9 + [False]
+    middle, sure = fit_confidence(likelihoods, rights)
+    assert middle == [-9, -4, -1] and sure == pytest.approx([3.5 / 11, 3.5 / 11, 9.5 / 11])
+    assert confidence(-2.5, (middle, sure)) == pytest.approx(6.5 / 11)
+    assert confidence(-50.0, (middle, sure)) == sure[0] and confidence(0.0, (middle, sure)) == sure[2]
 
 
 def test_confidences_of_other_answers_are_right_as_often_as_they_say():
@@ -36,8 +49,18 @@ def test_confidences_of_other_answers_are_right_as_often_as_they_say():
     coverage = list(found["coverage"].values())
     assert coverage == sorted(coverage, reverse=True) and coverage[0] > coverage[-1] + 10
     assert coverage[-1] == pytest.approx(100 * rights.mean())
-    wrong = reliability([confidence(x, (fit[0], fit[1] + 2)) for x in likelihoods], rights)
-    assert wrong["error"] > 10
+    wrong = reliability([confidence(x + 2, fit) for x in likelihoods], rights)
+    assert wrong["error"] > 8
+
+
+def test_a_few_answers_that_were_never_likely_do_not_bend_the_others():
+    """Of the demo's counts a logistic function said 90 % where 98 were right."""
+    likelihoods, rights = drawn(2.5, 4.5, 2000)
+    likelihoods[:60], rights[:60] = np.linspace(-6, -25, 60), np.arange(60) % 2
+    fit = fit_confidence(likelihoods, rights)
+    others, right = drawn(2.5, 4.5, 2000, seed=1)
+    sure = [confidence(x, fit) for x in others]
+    assert reliability(sure, right)["error"] < 4
 
 
 def test_by_hand():
@@ -59,9 +82,8 @@ def test_answers_that_are_all_right_or_all_wrong_are_never_quite_sure(rights):
 
 def test_no_answer_is_surer_for_being_less_likely():
     likelihoods, rights = drawn(-0.8, 2.0, 2000)
-    slope, offset = fit_confidence(likelihoods, rights)
-    assert slope == 0
-    assert confidence(-1.0, (slope, offset)) == pytest.approx(rights.mean(), abs=0.01)
+    _, sure = fit_confidence(likelihoods, rights)
+    assert sure == pytest.approx([rights.mean()] * 20, abs=0.01)
 
 
 @pytest.mark.parametrize(("value", "word"), [(0.95, "sure"), (0.9, "sure"), (0.7, "fairly sure"), (0.1, "guessing")])
