@@ -28,7 +28,7 @@ def fit_confidence(likelihoods: Sequence[float], rights: Sequence[bool]) -> Fit:
     """The `Fit` of `confidence`, of at least one answer.
 
     likelihoods: logarithms of the answers' probabilities; rights: whether they are right. Points are of equally many answers, the median
-    of their likelihoods and (right + 1/2) / (answers + 1), so that none is quite sure.
+    of their likelihoods and their share of right ones with one more answer, which is as often right as all are: none is quite sure.
     """
     from scipy.optimize import isotonic_regression
 
@@ -37,7 +37,8 @@ def fit_confidence(likelihoods: Sequence[float], rights: Sequence[bool]) -> Fit:
     # Groups of one likelihood are one.
     middle, number = np.unique([np.median(x[group]) for group in groups], return_inverse=True)
     answers = np.bincount(number, [len(group) for group in groups])
-    share = (np.bincount(number, [right[group].sum() for group in groups]) + 0.5) / (answers + 1)
+    overall = (right.sum() + 0.5) / (len(right) + 1)
+    share = (np.bincount(number, [right[group].sum() for group in groups]) + overall) / (answers + 1)
     return middle.tolist(), isotonic_regression(share, weights=answers).x.tolist()
 
 

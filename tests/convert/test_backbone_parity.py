@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-
-from transformers import LlamaConfig, LlamaForCausalLM, SiglipVisionConfig, SiglipVisionModel
+transformers = pytest.importorskip("transformers")  # which imports a model when it is named
 
 from convert.torch_model import random_torch
 from smolrgpt_jax import load
@@ -37,8 +36,8 @@ def difference(ours, theirs) -> float:
 def siglip():
     v = CONFIG.vision
     torch.manual_seed(0)
-    return SiglipVisionModel(
-        SiglipVisionConfig(
+    return transformers.SiglipVisionModel(
+        transformers.SiglipVisionConfig(
             hidden_size=v.width,
             intermediate_size=v.mlp_width,
             num_hidden_layers=v.layers,
@@ -54,8 +53,8 @@ def siglip():
 def llama():
     d = CONFIG.decoder
     torch.manual_seed(0)
-    return LlamaForCausalLM(
-        LlamaConfig(
+    return transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
             vocab_size=d.vocab_size,
             hidden_size=d.width,
             intermediate_size=d.mlp_width,

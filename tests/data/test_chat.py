@@ -6,7 +6,7 @@ from pathlib import Path
 import huggingface_hub
 import numpy as np
 import pytest
-from transformers import PreTrainedTokenizerFast
+import transformers
 
 from smolrgpt_jax.data.chat import FORMAT_FILE, ChatFormat, ChatTokenizer
 from smolrgpt_jax.data.records import Question
@@ -68,7 +68,7 @@ def test_the_format_spelled_out(tokenizer):
     turns = ["hi", "a 12", "so?", "b"]
     ((ids, counted),) = tokenizer.conversations([turns])
     whole = np.concatenate([tokenizer.prefix(0), ids])
-    vocabulary = PreTrainedTokenizerFast.from_pretrained(TEXT / "tokenizer")
+    vocabulary = transformers.PreTrainedTokenizerFast.from_pretrained(TEXT / "tokenizer")
     assert vocabulary.decode(whole) == (
         "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\na 12<|im_end|>\n"
         "<|im_start|>user\nso?<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n"

@@ -32,6 +32,7 @@ def test_a_run_says_little_and_nothing_of_orbax(tmp_path):
     settings |= {
         "model.compute_dtype": "float32",
         "data.region_names": True,
+        "data.row_tokens": 352,
         "save_every": 1,
         "log_every": 1,
         "accumulation": 2,

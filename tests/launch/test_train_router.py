@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+import transformers
 
 from launch import train_router as command
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES
@@ -69,8 +69,8 @@ def test_a_trained_router_is_one_for_transformers_too(trained):
     router = load_router(trained)
     texts = list(QUESTIONS.values())
     assert router.categories(texts) == list(QUESTIONS)
-    model = AutoModelForSequenceClassification.from_pretrained(trained).eval()
-    batch = AutoTokenizer.from_pretrained(trained)(texts, padding=True, return_tensors="pt")
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(trained).eval()
+    batch = transformers.AutoTokenizer.from_pretrained(trained)(texts, padding=True, return_tensors="pt")
     with torch.no_grad():
         wanted = model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits.numpy()
     assert np.max(np.abs(router.logits(texts) - wanted)) <= 1e-5 * np.max(np.abs(wanted))

@@ -12,7 +12,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from transformers import DynamicCache
+import transformers
 
 from convert.torch_model import random_torch
 from smolrgpt_jax import load
@@ -271,7 +271,7 @@ def test_decoder_with_cache(pair):
 def transformers_cached(model, x, prefill):
     """Hidden states [B, S, D] of transformers' decoder, the first `prefill` positions at once, then one by
     one."""
-    cache, parts = DynamicCache(), []
+    cache, parts = transformers.DynamicCache(), []
     mask = torch.tensor(PADDING)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     bounds = [0, *range(prefill, x.shape[1] + 1)]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers import LongformerConfig, LongformerForSequenceClassification
+import transformers
 
 
-def random_classifier(seed: int, **fields: Any) -> LongformerForSequenceClassification:
+def random_classifier(seed: int, **fields: Any) -> transformers.LongformerForSequenceClassification:
     """A tiny classifier whose weights are large enough for attention to differ from a mean."""
     torch.manual_seed(seed)
     defaults = {
@@ -23,7 +23,9 @@ def random_classifier(seed: int, **fields: Any) -> LongformerForSequenceClassifi
         "layer_norm_eps": 1e-5,
         "num_labels": 4,
     }
-    model = LongformerForSequenceClassification(LongformerConfig(**{**defaults, **fields})).eval()
+    model = transformers.LongformerForSequenceClassification(
+        transformers.LongformerConfig(**{**defaults, **fields})
+    ).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             scale = parameter.shape[-1] ** -0.5 if parameter.ndim == 2 and "embeddings" not in name else 0.2

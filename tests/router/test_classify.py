@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from transformers import AutoTokenizer
+import transformers
 
 from launch.train_router import BEGIN, DEMO_TOKENIZER, END, PAD
 from smolrgpt_jax.errors import DataError
@@ -68,7 +68,7 @@ def test_texts_get_the_ids_that_transformers_gives_them_cut_ones_too(tmp_path):
     texts = ["How far is <mask> from <mask>?", "", "Which? " * 40, "a"]
     tokenizer = RouterTokenizer(read_tokenizer_files(tmp_path)["tokenizer.json"], 16)
     rows, truncated = tokenizer.encode(texts)
-    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
     assert rows == theirs(texts, truncation=True, max_length=16)["input_ids"]
     assert truncated == sum(len(ids) > 16 for ids in theirs(texts)["input_ids"]) > 0
     assert (rows[1], len(rows[2])) == ([1, 2], 16)

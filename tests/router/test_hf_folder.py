@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 from safetensors.numpy import load_file, save_file
-from transformers import LongformerConfig, LongformerForMaskedLM
 
 from smolrgpt_jax.errors import CheckpointError
 from smolrgpt_jax.router.hf_folder import longformer_config_values, read_longformer, write_longformer
@@ -49,7 +49,7 @@ def test_a_folder_that_transformers_saved_is_written_back_byte_for_byte(saved, t
 
 def test_transformers_reads_the_described_configuration_as_its_own(saved):
     config, _, _ = read_longformer(saved)
-    theirs = LongformerConfig(**longformer_config_values(config))
+    theirs = transformers.LongformerConfig(**longformer_config_values(config))
     assert theirs.id2label == dict(enumerate(LABELS))
     own = json.loads((saved / "config.json").read_text())
     assert {n: own[n] for n in longformer_config_values(config)} == longformer_config_values(config)
@@ -123,7 +123,7 @@ def test_the_encoder_of_a_language_model_is_read_without_its_head(tmp_path):
         "intermediate_size": 8,
         "attention_window": 4,
     }
-    model = LongformerForMaskedLM(LongformerConfig(**sizes, max_position_embeddings=12))
+    model = transformers.LongformerForMaskedLM(transformers.LongformerConfig(**sizes, max_position_embeddings=12))
     model.save_pretrained(tmp_path / "mlm")
     with pytest.raises(CheckpointError, match="missing classifier.dense.weight"):
         read_longformer(tmp_path / "mlm")

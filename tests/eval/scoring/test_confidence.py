@@ -36,8 +36,9 @@ def test_a_fit_by_hand():
     likelihoods = [-9.0] * 10 + [-4.0] * 10 + [-1.0] * 10
     rights = [True] * 4 + [False] * 6 + [True] * 2 + [False] * 8 + [True] * 9 + [False]
     middle, sure = fit_confidence(likelihoods, rights)
-    assert middle == [-9, -4, -1] and sure == pytest.approx([3.5 / 11, 3.5 / 11, 9.5 / 11])
-    assert confidence(-2.5, (middle, sure)) == pytest.approx(6.5 / 11)
+    more = 15.5 / 31  # the share of all
+    assert middle == [-9, -4, -1] and sure == pytest.approx([(3 + more) / 11, (3 + more) / 11, (9 + more) / 11])
+    assert confidence(-2.5, (middle, sure)) == pytest.approx((6 + more) / 11)
     assert confidence(-50.0, (middle, sure)) == sure[0] and confidence(0.0, (middle, sure)) == sure[2]
 
 
