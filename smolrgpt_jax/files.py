@@ -224,7 +224,7 @@ def results_folder(out: str | Path, own: Collection[str] = ()) -> Iterator[Path]
         out.mkdir(exist_ok=True)
         made = {file.name: file for file in Path(folder).iterdir()}
         for name in {*own, *made}:
-            if (out / name).is_dir() and not (name in made and made[name].is_dir()):
+            if (out / name).is_dir():
                 raise DataError(f"{out / name} is a folder where a file of the results belongs")
         for name in {*own} - {*made}:
             (out / name).unlink(missing_ok=True)
