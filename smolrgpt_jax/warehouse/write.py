@@ -30,6 +30,7 @@ from smolrgpt_jax.warehouse.picture.view import Region
 from smolrgpt_jax.warehouse.words.questions import Asked
 
 VERSION = 3
+SCENES = 32  # for which starting a process pays
 T = TypeVar("T")
 
 
@@ -38,8 +39,8 @@ def make_warehouse(
 ) -> dict[str, Any]:
     """Makes a warehouse in a new folder, which appears whole or not at all, and returns its metadata.
 
-    The files depend on the parameters alone, not on the number of workers, by default one process per core. parameters: fields of the
-    configuration to change.
+    The files depend on the parameters alone, not on the number of workers, by default one process per core, fewer for few scenes.
+    parameters: fields of the configuration to change.
 
     Raises:
       DataError: `out` exists and is not an empty folder.
@@ -53,7 +54,7 @@ def make_warehouse(
             raise DataError(f"{out} exists already and is not an empty folder; nothing was written")
         out.rmdir()
     with new_folder(out) as aside:
-        return _write_records(aside, config, _make_all(aside, config, workers or os.cpu_count() or 1))
+        return _write_records(aside, config, _make_all(aside, config, workers))
 
 
 def ensure_warehouse(out: Path, config: WarehouseConfig) -> None:
@@ -80,7 +81,7 @@ def ensure_warehouse(out: Path, config: WarehouseConfig) -> None:
         raise DataError(f"{out} holds a warehouse with other {', '.join(other)}; give another folder")
 
 
-def _make_all(folder: Path, config: WarehouseConfig, workers: int) -> dict[str, list[MadeScene]]:
+def _make_all(folder: Path, config: WarehouseConfig, workers: int | None) -> dict[str, list[MadeScene]]:
     sizes = config.split_sizes()
     for name in (*sizes, *(name for name in ("osd", "coco") if name in config.formats)):
         for kind in ("images", "depths"):
@@ -88,6 +89,7 @@ def _make_all(folder: Path, config: WarehouseConfig, workers: int) -> dict[str, 
     splits, indices = zip(*[(split, i) for split, size in sizes.items() for i in range(size)])
     work, total = functools.partial(make, folder, config), len(splits)
     made: dict[str, list[MadeScene]] = {split: [] for split in sizes}
+    workers = workers or min(os.cpu_count() or 1, total // SCENES)
     with contextlib.ExitStack() as stack:
         each: Callable[..., Iterable[MadeScene]] = map
         if workers > 1:

@@ -155,7 +155,7 @@ def test_worker_processes_and_prefetching_change_nothing(rows_of):
         seen.append(batch)
         return {**batch, "put": True}
 
-    iterator = shares(rows_of["raw"], 1, num_epochs=2, workers=2, put=put)[0]
+    iterator = shares(rows_of["raw"], 1, num_epochs=2, workers=1, put=put)[0]
     first = [next(iterator) for _ in range(2)]
     state = iterator.get_state()
     iterator.close()

@@ -101,7 +101,7 @@ def no_turn(rows: int, length: int) -> tuple[jax.Array, jax.Array]:
 def test_the_mask_in_words(length):
     rows = [[60, 30, 20], [3, 125]] if length == 128 else [[67, 40, 30, 60], [20, 9, 1, 30]]
     picture_ids, question_ids = (np.stack(ids) for ids in zip(*(packed_row(row, length=length) for row in rows)))
-    mask = np.asarray(packed_attention_mask(picture_ids, question_ids))
+    mask = np.asarray(jax.jit(packed_attention_mask)(picture_ids, question_ids))
     for row in range(2):
         np.testing.assert_array_equal(mask[row], visible_pairs(picture_ids[row], question_ids[row]))
 
@@ -109,8 +109,13 @@ def test_the_mask_in_words(length):
 def test_flat_gives_what_plain_attention_gives():
     q, k, v = inputs(3)
     picture_ids, question_ids = packed_rows()
-    aside = flat_aside(packed_attention_mask(picture_ids, question_ids), no_turn(3, LENGTH))
-    ours = np.asarray(attend_flat(joined(q, k, v), FLAT, *aside)).reshape(q.shape)
+
+    @jax.jit
+    def run(q, k, v):
+        aside = flat_aside(packed_attention_mask(picture_ids, question_ids), no_turn(3, LENGTH))
+        return attend_flat(joined(q, k, v), FLAT, *aside)
+
+    ours = np.asarray(run(q, k, v)).reshape(q.shape)
     for row in range(3):
         real = picture_ids[row] != 0
         expected = plain_attention(q[row], k[row], v[row], visible_pairs(picture_ids[row], question_ids[row]))
@@ -125,19 +130,20 @@ def test_what_a_causal_mask_spares_changes_nothing(queries, keys):
     mask = visible_pairs(*packed_row([keys // 2, keys // 4, keys // 4], length=keys))[None, keys - queries :]
     assert mask.any(axis=-1).all()
 
-    def summed(q, k, v, **how):
-        out = attention(q, k, v, jnp.asarray(mask), **how)
+    def summed(q, k, v, causal):
+        out = attention(q, k, v, jnp.asarray(mask), causal=causal)
         return (out**2).sum(), out
 
-    (_, ours), gradients = jax.value_and_grad(summed, (0, 1, 2), has_aux=True)(q, k, v, causal=True)
+    both = jax.jit(jax.value_and_grad(summed, (0, 1, 2), has_aux=True), static_argnums=3)
+    (_, ours), gradients = both(q, k, v, True)
     np.testing.assert_allclose(ours[0], plain_attention(q[0], k[0], v[0], mask[0]), atol=2e-6)
-    for ours, whole in zip(gradients, jax.grad(lambda *a: summed(*a)[0], (0, 1, 2))(q, k, v)):
+    for ours, whole in zip(gradients, both(q, k, v, False)[1]):
         np.testing.assert_allclose(ours, whole, atol=1e-6 * float(np.abs(whole).max()))
 
 
 def test_without_mask_and_positions_as_the_encoder_attends():
     q, k, v = inputs(2)
-    ours = np.asarray(attend_flat(joined(q, k, v), FLAT)).reshape(q.shape)
+    ours = np.asarray(jax.jit(lambda *x: attend_flat(joined(*x), FLAT))(q, k, v)).reshape(q.shape)
     np.testing.assert_allclose(ours[1], plain_attention(q[1], k[1], v[1], np.ones((LENGTH, LENGTH))), atol=2e-6)
 
 
@@ -160,8 +166,15 @@ def test_flat_and_its_gradients_equal_those_of_turning_and_masking(length, heads
     def plain(q, k, v):
         return attention(rotate(q, angles), rotate(k, angles), v, mask)
 
-    np.testing.assert_allclose(flat(q, k, v), plain(q, k, v), atol=2e-6)
-    ours, theirs = (jax.grad(lambda *x: jnp.sum(f(*x) * weights), argnums=(0, 1, 2))(q, k, v) for f in (flat, plain))
+    def gradients_and_output(attend):
+        def summed(*x):
+            out = attend(*x)
+            return jnp.sum(out * weights), out
+
+        return jax.jit(jax.grad(summed, argnums=(0, 1, 2), has_aux=True))(q, k, v)
+
+    (ours, out), (theirs, expected) = map(gradients_and_output, (flat, plain))
+    np.testing.assert_allclose(out, expected, atol=2e-6)
     for name, a, b in zip("qkv", ours, theirs):
         np.testing.assert_allclose(a, b, atol=1e-5 * float(np.abs(b).max()), err_msg=name)
 
@@ -179,7 +192,7 @@ def test_flat_over_several_devices(shape):
 
     placed = sharding.put_batch({"q": q, "k": k, "v": v, "p": picture_ids, "i": question_ids}, mesh)
     ours = np.asarray(jax.jit(run)(*placed.values())).reshape(q.shape)
-    theirs = np.asarray(attention(q, k, v, packed_attention_mask(picture_ids, question_ids)))
+    theirs = np.asarray(jax.jit(lambda *x: attention(*x, packed_attention_mask(picture_ids, question_ids)))(q, k, v))
     real = picture_ids != 0
     np.testing.assert_allclose(ours[real], theirs[real], atol=2e-6)
 
@@ -277,7 +290,7 @@ def test_the_gradient_written_out_is_that_of_softmax(masked):
         return jnp.einsum("bhsk,bkhd->bshd", jax.nn.softmax(scores), v)
 
     ours, expected = (
-        jax.grad(lambda *x: jnp.sum(f(*x) * weights), (0, 1, 2))(q, k, v)
+        jax.jit(jax.grad(lambda *x: jnp.sum(f(*x) * weights), (0, 1, 2)))(q, k, v)
         for f in (lambda q, k, v: attention(q, k, v, mask), by_softmax)
     )
     for name, a, b in zip("qkv", ours, expected):

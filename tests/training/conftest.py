@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import pytest
 
+from smolrgpt_jax.training import run as loop
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
 from smolrgpt_jax.warehouse.write import make_warehouse
 from tests.test_distributed import free_port
@@ -21,10 +22,29 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def one_device():
-    """Runs take the first device alone: how work is spread over several is not what the module tests."""
+    """Runs take the first device alone: how work is spread over several is not what the module tests.
+
+    Runs that compute the same step share it, as tracing it takes most of their time.
+    """
+    make_optimizer, jit_train_step, kept = loop.make_optimizer, loop.jit_train_step, {}
+
+    def made_once(stage, trained, steps, config):
+        key = repr((stage, sorted(trained), steps, config))
+        if key not in kept:
+            kept[key] = make_optimizer(stage, trained, steps, config)
+        return kept[key]
+
+    def jitted_once(config, optimizer, trained, *more):
+        key = repr((config, sorted(trained), more)), id(optimizer)
+        if key not in kept:
+            kept[key] = jit_train_step(config, optimizer, trained, *more)
+        return kept[key]
+
     with pytest.MonkeyPatch.context() as patch:
         devices = jax.devices()[:1]
         patch.setattr(jax, "devices", lambda *_: devices)
+        patch.setattr(loop, "make_optimizer", made_once)
+        patch.setattr(loop, "jit_train_step", jitted_once)
         yield
 
 

@@ -24,15 +24,23 @@ def backbone():
     return read_folder(Path(demo.BACKBONE))
 
 
-def variants():
-    return [(study, variant) for study, found in studies.TRAINED.items() for variant in found]
+VARIANTS = {str(changes): changes for found in studies.TRAINED.values() for changes in found.values()}
 
 
-@pytest.mark.parametrize(("study", "variant"), variants())
-def test_every_variant_begins_with_the_backbones_encoder_and_decoder(backbone, study, variant):
+@pytest.mark.parametrize("changes", VARIANTS.values(), ids=str)
+def test_every_variant_begins_with_the_backbones_encoder_and_decoder(backbone, monkeypatch, changes):
     base, params, _ = backbone
-    config = trained.variant_config(base, studies.TRAINED[study][variant])
-    started, fresh = trained.start_params(config, params, 3), init_params(config, jax.random.key(3))
+    config = trained.variant_config(base, changes)
+    fresh, key = init_params(config, jax.random.key(3)), jax.random.key_data(jax.random.key(3))
+    drawn = []
+
+    def drawn_once(its_config, its_key):
+        drawn.append((its_config, jax.random.key_data(its_key).tolist()))
+        return fresh
+
+    monkeypatch.setattr(trained, "init_params", drawn_once)
+    started = trained.start_params(config, params, 3)
+    assert drawn == [(config, key.tolist())]
     assert set(started) == set(abstract_params(config))
     for name, value in started.items():
         assert value.dtype == np.float32 and value.shape == fresh[name].shape
