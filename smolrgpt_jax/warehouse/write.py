@@ -30,7 +30,7 @@ from smolrgpt_jax.warehouse.picture.view import Region
 from smolrgpt_jax.warehouse.words.questions import Asked
 
 VERSION = 3
-SCENES = 32  # for which starting a process pays
+SCENES = 8  # that a process makes at a time; for fewer, starting it takes as long as it saves
 T = TypeVar("T")
 
 
@@ -94,7 +94,7 @@ def _make_all(folder: Path, config: WarehouseConfig, workers: int | None) -> dic
         each: Callable[..., Iterable[MadeScene]] = map
         if workers > 1:
             pool = ProcessPoolExecutor(min(workers, total), mp_context=multiprocessing.get_context("spawn"))
-            each = functools.partial(stack.enter_context(pool).map, chunksize=8)
+            each = functools.partial(stack.enter_context(pool).map, chunksize=SCENES)
         scenes = each(work, splits, indices, range(total))
         for split, scene in zip(splits, tqdm(scenes, total=total, desc="scenes", unit="scene")):
             made[split].append(scene)
