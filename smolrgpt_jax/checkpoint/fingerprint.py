@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+SMALL = 2**18  # numbers; the host hashes them in some 5 ms, a program is compiled in 50
+
 
 def digest(value: Any) -> str:
     """A hash of what JSON can hold."""
@@ -27,33 +29,41 @@ def fingerprint(arrays: Mapping[str, Any], place: jax.sharding.Sharding | None =
 
     place: where all processes can read the result of arrays on devices of several of them, which then call this together.
     """
-    # A program per shape, of which there are few, compiles sooner than one for all. One after the other: several collective ones at
-    # once can keep simulated devices waiting for each other.
-    sums = {name: np.asarray(_summed(place)(value)) for name, value in arrays.items()}
+    # One after the other: several collective programs at once can keep simulated devices waiting for each other.
+    sums = {name: _array_sums(value, place) for name, value in arrays.items()}
     bits = [(name, arrays[name].shape, int(sums[name][0])) for name in sorted(sums)]
     return digest(bits), [name for name in sorted(sums) if sums[name][1]]
 
 
+def _array_sums(value: Any, place: jax.sharding.Sharding | None) -> np.ndarray:
+    """`_sums` by the host where that takes less time than a program, which is compiled for every shape."""
+    if value.size < SMALL and getattr(value, "is_fully_addressable", True):
+        with np.errstate(over="ignore"):  # a sum modulo 2^32
+            return _sums(np.asarray(value), np)
+    return np.asarray(_summed(place)(value))
+
+
 @functools.cache
 def _summed(place: jax.sharding.Sharding | None) -> Any:
-    return jax.jit(_sums, out_shardings=place)
+    return jax.jit(functools.partial(_sums, xp=jnp), out_shardings=place)
 
 
-def _sums(value: jax.Array) -> jax.Array:
+def _sums(value: Any, xp: Any) -> Any:
     """The sum of all hashed bits and places modulo 2^32, as whole numbers have no order of summation, and how many numbers are not
-    finite; uint32[2]."""
-    value = value.astype(jnp.float32)
-    places = jnp.zeros((), jnp.uint32)
+    finite; uint32[2], of NumPy or JAX, whichever `xp` is."""
+    value = value.astype(xp.float32)
+    places = xp.zeros(value.shape, xp.uint32)
     # Not a reshaped range: every device of a sharded array counts its own part only.
-    for axis in range(value.ndim):
+    for axis, length in enumerate(value.shape):
         stride = math.prod(value.shape[axis + 1 :]) % 2**32
-        places += jax.lax.broadcasted_iota(jnp.uint32, value.shape, axis) * jnp.uint32(stride)
-    bits = _mixed(jax.lax.bitcast_convert_type(value, jnp.uint32) ^ _mixed(places))
-    return jnp.stack([jnp.sum(each, dtype=jnp.uint32) for each in (bits, ~jnp.isfinite(value))])
+        along = xp.arange(length, dtype=xp.uint32) * xp.uint32(stride)
+        places = places + xp.expand_dims(along, [other for other in range(value.ndim) if other != axis])
+    bits = _mixed(value.view(xp.uint32) ^ _mixed(places, xp), xp)
+    return xp.stack([xp.sum(each, dtype=xp.uint32) for each in (bits, ~xp.isfinite(value))])
 
 
-def _mixed(bits: jax.Array) -> jax.Array:
+def _mixed(bits: Any, xp: Any) -> Any:
     """A hash of each uint32; every bit of it depends on every bit."""
     for shift, factor in ((16, 0x21F0AAAD), (15, 0x735A2D97)):
-        bits = (bits ^ (bits >> shift)) * jnp.uint32(factor)
+        bits = (bits ^ (bits >> shift)) * xp.uint32(factor)
     return bits ^ (bits >> 15)

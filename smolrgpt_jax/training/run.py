@@ -250,10 +250,8 @@ def _initial_state(this: Run, data: grain.DatasetIterator) -> State:
         if given := this.start.params:
             params = {n: jax.device_put(np.asarray(given[n], np.float32), shardings[n]) for n in expected}
         else:
-            init = jax.jit(
-                lambda key: init_params(this.start.config, key), out_shardings=shardings, compiler_options=SOON
-            )
-            params = init(jax.random.key(run["seed"]))
+            init = jax.jit(init_params, static_argnums=0, out_shardings=shardings, compiler_options=SOON)
+            params = init(this.start.config, jax.random.key(run["seed"]))
         opt_state = init_optimizer({n: params[n] for n in trained})
         with naming(f"init_from: {this.start.source}"):
             this.saver.fingerprint(params, opt_state)

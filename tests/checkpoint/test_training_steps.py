@@ -165,3 +165,12 @@ def test_the_fingerprint_sees_places_and_what_is_not_finite():
     others = [{"a": swapped}, {"b": values}, {"a": -values}, {"a": values.reshape(2, 12)}]
     assert len({fingerprint(arrays | {"count": jnp.int32(3)})[0] for arrays in ({"a": values}, *others)}) == 5
     assert fingerprint({"a": values.at[0, 1, 1].set(jnp.nan), "b": values})[1] == ["a"]
+
+
+@pytest.mark.parametrize("shape", [(), (7,), (0, 3), (3, 4, 5)], ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int32", "uint32"])
+def test_the_host_and_a_program_find_the_same_fingerprint(shape, dtype, monkeypatch):
+    values = jnp.asarray(5 * np.random.default_rng(0).normal(size=shape)).astype(dtype)
+    found = fingerprint({"a": values})
+    monkeypatch.setattr("smolrgpt_jax.checkpoint.fingerprint.SMALL", 0)
+    assert fingerprint({"a": values}) == found
