@@ -1,7 +1,9 @@
 """What the studies of eval.studies train and test: variants of the model, sizes, and the warehouses of the layout shift."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -9,8 +11,9 @@ from configs import demo
 from smolrgpt_jax.config import PRESETS
 
 _FILE = json.loads(Path(__file__).with_suffix(".json").read_text())
-# Study -> variant -> fields of SmolRGPTConfig that differ from the demo's. With another resolution the encoder stays as it was trained, on
-# pictures of 128 pixels; its table of positions is resized. Sizes: see eval/studies/sizes.py.
+# Study -> variant -> what differs from the demo: fields of SmolRGPTConfig, or, after the name of a section, parameters of the warehouse
+# ("warehouse.max_pallets"), settings of the training ("training.batch_rows"), what a study reads itself ("batch.rows"). With another
+# resolution the encoder stays as it was trained, on pictures of 128 pixels; its table of positions is resized.
 TRAINED: dict[str, dict[str, dict]] = _FILE["trained"]
 # Steps of 8 rows, and scenes of the training split.
 SIZES: dict[str, dict[str, int]] = _FILE["sizes"]
@@ -28,9 +31,15 @@ def shifted_warehouse(variant: str, scenes: int = 100) -> dict:
     return {**demo.WAREHOUSE, "scenes": 0, "val_scenes": scenes, "test_scenes": 0, "seed": SHIFT_SEED, **SHIFT[variant]}
 
 
-def trained_warehouse(size: str, seed: int) -> dict:
-    """Parameters of the warehouse that a study of a size, a key of SIZES, trains and tests on."""
-    return {**demo.WAREHOUSE, "scenes": SIZES[size]["scenes"], "seed": seed}
+def section(changes: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """What a variant changes in a section, by the names within it; "model": what stands without one."""
+    named = {field if "." in field else f"model.{field}": value for field, value in changes.items()}
+    return {field.removeprefix(f"{name}."): v for field, v in named.items() if field.startswith(f"{name}.")}
+
+
+def trained_warehouse(size: str, seed: int, changes: Mapping[str, Any]) -> dict:
+    """Parameters of the warehouse that a variant of a study of a size, a key of SIZES, trains and tests on."""
+    return {**demo.WAREHOUSE, "scenes": SIZES[size]["scenes"], "seed": seed, **section(changes, "warehouse")}
 
 
 def size_warehouses(size: str, seed: int) -> dict[str, dict]:

@@ -43,7 +43,7 @@ def run(workdir: Path, seed: int) -> None:
     print(f"demo in {workdir}: a procedural warehouse, the stages {stages}, evaluation, report", flush=True)
     if not data.exists():
         found = product_speed()
-        print(f"{found:.0f} GFLOP/s in a float32 product: about {4 + 1200 / found:.0f} minutes", flush=True)
+        print(f"{found:.0f} GFLOP/s in a float32 product: about {2.5 + 1500 / found:.0f} minutes", flush=True)
     ensure_warehouse(data, WarehouseConfig(seed=seed, **demo.WAREHOUSE))
     if not start.exists():
         write_start(demo.BACKBONE, start, seed=seed)

@@ -14,6 +14,8 @@ from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.errors import told
 from smolrgpt_jax.files import read_json
 
+TOLD_APART = ("batch", "sizes", "wider")  # of the studies that train, those with a section of their own in options.toml
+
 
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -24,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _add(studies, name, kind, "questions of --data answered once more by --checkpoint", _answer)
     _add(studies, "shift", "shift", "--checkpoint on warehouses unlike the demo's", _shift)
     for name in configs.TRAINED:
-        kind = "sizes" if name == "sizes" else "trained"
+        kind = name if name in TOLD_APART else "trained"
         _add(studies, name, kind, "variants of the model trained and compared", _train)
     args = parser.parse_args(arguments)
     print(f"study {args.study}, writing to {args.out}")
@@ -64,9 +66,10 @@ def _shift(args: argparse.Namespace, limits: Limits) -> tuple[Found, None]:
 
 
 def _train(args: argparse.Namespace, limits: Limits) -> tuple[Found, Found]:
-    from eval.studies import sizes, trained
+    from eval.studies import batch, sizes, trained, wider
 
-    task = sizes.TASK if args.study == "sizes" else trained.WAREHOUSE
+    tasks = {"batch": batch.TASK, "sizes": sizes.TASK, "wider": wider.TASK}
+    task = tasks.get(args.study, trained.WAREHOUSE)
     runs = args.runs or args.out / "runs"
     return trained.run_study(args.study, task, args.out, runs, limits, args.seeds, args.size)
 

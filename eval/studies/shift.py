@@ -27,18 +27,27 @@ def run_study(model: "Model", out: Path, limits: Limits, checkpoint: Path, scene
     found, by_masks = {}, {}
     for variant in configs.SHIFT:
         print(f"shift: {variant}", flush=True)
-        name = variant.replace(" ", "_")
-        data = out / "data" / name
-        ensure_warehouse(data, WarehouseConfig(**configs.shifted_warehouse(variant, scenes)))
+        data = ensure_shifted(out / "data", variant, scenes)
         details = {"study": "shift", "variant": variant, "checkpoint": checkpoint, "data": data}
-        score(model, read_warehouse(data, "val"), out / name, limits, **details)
-        found[variant] = of_one_run(out / name)
-        by_masks[variant] = scores_by_masks(out / name, data / "val.json")
+        score(model, read_warehouse(data, "val"), out / data.name, limits, **details)
+        found[variant] = of_one_run(out / data.name)
+        by_masks[variant] = scores_by_masks(out / data.name, data / "val.json")
     write_study(out, found, study="shift", version=configs.SHIFT_VERSION, checkpoint=str(checkpoint))
     text = masks_table(by_masks)
     write_text(out / "masks.md", text + "\n")
     print(text)
     return found
+
+
+def folder_name(variant: str) -> str:
+    return variant.replace(" ", "_")
+
+
+def ensure_shifted(folder: Path, variant: str, scenes: int = 100) -> Path:
+    """The test warehouse of a variant of configs.studies.SHIFT, in a folder of its name; made unless it is there."""
+    data = folder / folder_name(variant)
+    ensure_warehouse(data, WarehouseConfig(**configs.shifted_warehouse(variant, scenes)))
+    return data
 
 
 def scores_by_masks(folder: Path, annotations: Path) -> dict[str, list[bool]]:

@@ -13,7 +13,7 @@ from eval.answering.bench import evaluate
 from eval.reading.bench_rules import bench_answer
 from eval.scoring.bench_scores import answer_error, is_success
 from eval.studies.findings import Limits, Scores, Value, read_predictions, value_intervals
-from eval.studies.trained import Task, Values
+from eval.studies.trained import Changes, Task, Values
 from smolrgpt_jax.data.records import BadRecords, Picture
 from smolrgpt_jax.data.sources.formats import read_bench
 from smolrgpt_jax.files import read_json, write_json
@@ -49,7 +49,7 @@ def size_records(records: Sequence[dict], reworded: bool) -> list[dict]:
 class Sizes(Task):
     name = "sizes"
 
-    def prepare(self, root: Path, size: str, seed: int) -> None:
+    def prepare(self, root: Path, size: str, seed: int, changes: Changes) -> None:
         for split, parameters in configs.size_warehouses(size, seed).items():
             ensure_warehouse(root / split, WarehouseConfig(**parameters))
             bench = root / split / "bench"
@@ -57,7 +57,7 @@ class Sizes(Task):
                 records = size_records(read_json(bench / BENCH_FILE, list), reworded=split == "train")
                 write_json(bench / SIZES_FILE, records)
 
-    def configuration(self, root: Path, config: ConfigDict) -> ConfigDict:
+    def configuration(self, root: Path, config: ConfigDict, changes: Changes) -> ConfigDict:
         source = {"format": "bench", "root": str(root / "train" / "bench"), "annotations": SIZES_FILE}
         config.data.sources, config.data.weights = {"sizes": source}, {}
         config.validation_sources, config.validation_answers = {}, 0

@@ -39,17 +39,21 @@ Changes = Mapping[str, Any]
 class Task:
     """What variants are trained on and asked: questions about the demo's warehouse.
 
-    `root` is the folder of a seed, `out` that of a variant's results.
+    `root` is the folder of a seed, `out` that of a variant's results, `changes` what the variant changes.
     """
 
-    name = "warehouse"  # of its folder
+    name = "warehouse"  # of its folder, which tasks can share that train alike
+    results = "eval"  # name of a variant's folder of results
 
-    def prepare(self, root: Path, size: str, seed: int) -> None:
-        """Makes the data under `root`, unless they are there."""
-        ensure_warehouse(root / "data", WarehouseConfig(**configs.trained_warehouse(size, seed)))
+    def prepare(self, root: Path, size: str, seed: int, changes: Changes) -> None:
+        """Makes the data of a variant under `root`, unless they are there."""
+        ensure_warehouse(data_folder(root, changes), WarehouseConfig(**configs.trained_warehouse(size, seed, changes)))
 
-    def configuration(self, root: Path, config: ConfigDict) -> ConfigDict:
+    def configuration(self, root: Path, config: ConfigDict, changes: Changes) -> ConfigDict:
         """The run's configuration on those data, from what configs.studies.training made."""
+        for source in (*config.data.sources.values(), *config.validation_sources.values()):
+            source.root = str(data_folder(root, changes))
+        config.update_from_flattened_dict(configs.section(changes, "training"))
         return config
 
     def test(self, model: Model, root: Path, out: Path, limits: findings.Limits, **details: Any) -> None:
@@ -71,13 +75,21 @@ class Task:
         """Rows of the table that are not trained."""
         return {}
 
+    def write_more(self, out: Path, folders: Mapping[str, Sequence[Path]], gains: findings.Found) -> None:
+        """Writes what the study tells beside its tables; folders: of each variant, one per seed; gains: on the first variant."""
+
 
 WAREHOUSE = Task()
 
 
+def data_folder(root: Path, changes: Changes) -> Path:
+    """Folder of a variant's warehouse: "data", or "data,max_pallets=10" for one that is not the demo's."""
+    return root / ",".join(["data", *_named(configs.section(changes, "warehouse"))])
+
+
 def variant_config(config: SmolRGPTConfig, changes: Changes) -> SmolRGPTConfig:
-    """The configuration with the changes; `image_size` (pixels) is the encoder's."""
-    changes = dict(changes)
+    """The configuration with the changes of the model; `image_size` (pixels) is the encoder's."""
+    changes = configs.section(changes, "model")
     size = changes.pop("image_size", config.vision.image_size)
     config = config.replace(vision=dataclasses.replace(config.vision, image_size=size))
     published = changes.keys() <= vars(config).keys()
@@ -86,7 +98,11 @@ def variant_config(config: SmolRGPTConfig, changes: Changes) -> SmolRGPTConfig:
 
 def variant_folder(changes: Changes) -> str:
     """Name of the folder of a variant's training: what differs from the published model, "depth_pathway=none"."""
-    return ",".join(f"{field}={value}" for field, value in changes.items()) or "as_published"
+    return ",".join(_named(changes)) or "as_published"
+
+
+def _named(changes: Changes) -> list[str]:
+    return [f"{field}={value}" for field, value in changes.items()]
 
 
 def start_params(config: SmolRGPTConfig, backbone: Mapping[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
@@ -121,28 +137,31 @@ def run_study(
         raise DataError(f"seeds must be from 0 to {demo.RESERVED_SEEDS - 1}; scenes of others are the backbone's")
     variants = configs.TRAINED[name]
     scores: dict[str, list[Values]] = {variant: [] for variant in variants}
+    folders: dict[str, list[Path]] = {variant: [] for variant in variants}
     for seed in seeds:
         root = runs / task.name / size / f"seed{seed}"
-        task.prepare(root, size, seed)
         for variant, changes in variants.items():
+            task.prepare(root, size, seed, changes)
             folder = root / variant_folder(changes)
             print(f"{name}: {variant}, seed {seed}", flush=True)
             _check_settings(folder, settings(task, changes, seed, size, limits.max_new_tokens))
-            if not (folder / "eval" / "metrics.json").exists():
+            if not (folder / task.results / "metrics.json").exists():
                 _train(folder, root, task, changes, seed, size)
                 details = {"study": name, "variant": variant, "checkpoint": folder / "train"}
-                task.test(load(folder / "train"), root, folder / "eval", limits, **details)
-            scores[variant].append(task.scores(folder / "eval"))
+                task.test(load(folder / "train"), root, folder / task.results, limits, **details)
+            folders[variant].append(folder)
+            scores[variant].append(task.scores(folder / task.results))
         for row, reached in task.baselines(root).items():
             scores.setdefault(row, []).append(reached)
     found = {variant: findings.over_seeds(reached) for variant, reached in scores.items()}
     first, *others = scores
     gains = {variant: findings.differences_over_seeds(scores[first], scores[variant]) for variant in others}
     if len(seeds) == 1:
-        results = {variant: root / variant_folder(changes) / "eval" for variant, changes in variants.items()}
+        results = {variant: folder / task.results for variant, (folder,) in folders.items()}
         found |= {variant: task.of_run(folder) for variant, folder in results.items()}
         gains |= {v: task.paired(results[first], folder) for v, folder in results.items() if v != first}
     findings.write_study(out, found, gains, study=name, seeds=list(seeds), size=size)
+    task.write_more(out, folders, gains)
     return found, gains
 
 
@@ -150,7 +169,7 @@ def settings(task: Task, changes: Changes, seed: int, size: str, max_new_tokens:
     """What the results of a variant depend on, as plain JSON; without folders, which may be moved."""
     weights = (Path(demo.BACKBONE) / "model.safetensors").read_bytes()
     config = variant_config(read_checkpoint(demo.BACKBONE).config, changes)
-    run = task.configuration(Path(), configs.training("", "", size, seed, config.image_tokens))
+    run = task.configuration(Path(), configs.training("", "", size, seed, config.image_tokens), changes)
     found = {"training": run.to_dict(), "model": config.to_dict(), "scenes": configs.SIZES[size]["scenes"]}
     return plain(found | {"backbone": hashlib.sha256(weights).hexdigest(), "max_new_tokens": max_new_tokens})
 
@@ -174,5 +193,5 @@ def _train(folder: Path, root: Path, task: Task, changes: Changes, seed: int, si
     if not start.exists():
         save(start, start_params(config, backbone.params, seed), Meta(config, tokenizer_files(backbone.tokenizer)))
     run = configs.training(str(root), str(start), size, seed, config.image_tokens)
-    if train(task.configuration(root, run).to_dict(), folder / "train", WAREHOUSE_SCORES, STAGE)["stopped"]:
+    if train(task.configuration(root, run, changes).to_dict(), folder / "train", WAREHOUSE_SCORES, STAGE)["stopped"]:
         raise SystemExit("stopped by a signal; the same command goes on from here")

@@ -24,7 +24,8 @@ def backbone():
     return read_folder(Path(demo.BACKBONE))
 
 
-VARIANTS = {str(changes): changes for found in studies.TRAINED.values() for changes in found.values()}
+MODELS = [studies.section(changes, "model") for found in studies.TRAINED.values() for changes in found.values()]
+VARIANTS = {str(changes): changes for changes in MODELS}
 
 
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=str)
