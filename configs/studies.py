@@ -55,8 +55,6 @@ def training(root: str, start: str, size: str, seed: int, image_tokens: int) -> 
     """The one stage that every variant is trained in, from fresh connectors and refiners."""
     config = demo.get_config("stage3", root)
     config.init_from = start
-    config.question_balance = 0.0
-    config.optimizer.final = 0.1
     config.seed = seed
     config.steps = SIZES[size]["steps"]
     # Rows keep their room for text where there are more image tokens.

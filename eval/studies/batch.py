@@ -19,6 +19,9 @@ LOST = 1.0  # points of S1: a batch that loses fewer is said to lose nothing
 
 
 class Batch(Task):
+    name = "batch"
+    training: Changes = {}
+
     def configuration(self, root: Path, config: ConfigDict, changes: Changes) -> ConfigDict:
         """As many samples in larger steps; every step in parts, whose gradients tell the noise scale."""
         config = super().configuration(root, config, changes)

@@ -58,6 +58,7 @@ class Sizes(Task):
                 write_json(bench / SIZES_FILE, records)
 
     def configuration(self, root: Path, config: ConfigDict, changes: Changes) -> ConfigDict:
+        config.update_from_flattened_dict(self.training)
         source = {"format": "bench", "root": str(root / "train" / "bench"), "annotations": SIZES_FILE}
         config.data.sources, config.data.weights = {"sizes": source}, {}
         config.validation_sources, config.validation_answers = {}, 0

@@ -6,14 +6,16 @@ from typing import Any
 from configs import studies as configs
 from eval.studies import findings
 from eval.studies.shift import ensure_shifted, folder_name
-from eval.studies.trained import Task, Values
+from eval.studies.trained import Changes, Task, Values
 from smolrgpt_jax.data.sources.formats import read_warehouse
 from smolrgpt_jax.files import read_json, write_json
 from smolrgpt_jax.model import Model
 
 
 class Wider(Task):
+    name = "wider"
     results = "shift"
+    training: Changes = {}
 
     def test(self, model: Model, root: Path, out: Path, limits: findings.Limits, **details: Any) -> None:
         """Asks about each warehouse of the layout shift, which all seeds share; metrics.json, written last, has the S1 of each."""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from configs import demo, studies
-from eval.studies import sizes, trained
+from eval.studies import batch, sizes, trained, wider
 from eval.studies.__main__ import main
 from smolrgpt_jax import load
 from smolrgpt_jax.checkpoint.torch import read_folder
@@ -172,6 +172,15 @@ def test_results_made_with_other_settings_are_refused(tmp_path, monkeypatch):
     monkeypatch.setitem(studies.SIZES, "cpu", {"steps": 7, "scenes": 3000})
     with pytest.raises(SystemExit, match="training.steps was 600, is 7"):
         main(arguments)
+
+
+def test_older_studies_keep_their_settings_and_newer_ones_have_the_demos():
+    stage3 = demo.get_config("stage3")
+    for task in (trained.WAREHOUSE, sizes.TASK, batch.TASK, wider.TASK):
+        config = task.configuration(Path("r"), studies.training("r", "start", "cpu", 0, 16), {"batch.rows": 8})
+        found = config.question_balance, config.optimizer.final
+        newer = task in (batch.TASK, wider.TASK)
+        assert found == ((stage3.question_balance, stage3.optimizer.final) if newer else (0.0, 0.1))
 
 
 def test_variants_of_a_study_have_folders_of_their_own():

@@ -74,7 +74,7 @@ def test_the_study_is_written_from_results_that_are_there(tmp_path, monkeypatch,
     monkeypatch.setattr(wider.Wider, "prepare", lambda *_: None)
     runs = tmp_path / "runs"
     for variant, changes in WIDER.items():
-        folder = runs / "warehouse" / "cpu" / "seed1" / variant_folder(changes)
+        folder = runs / "wider" / "cpu" / "seed1" / variant_folder(changes)
         (folder / "shift").mkdir(parents=True)
         (folder / "settings.json").write_text(json.dumps(settings(wider.TASK, changes, 1, "cpu", None)))
         for shifted in studies.SHIFT:
