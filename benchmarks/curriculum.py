@@ -3,7 +3,7 @@
     python -m benchmarks.curriculum [--out benchmarks/results] [--only v5e:2x4 ...]
 
 Compiles the train step of every stage at its published batch for every slice, and multiplies its time by the published number of
-steps. Writes curriculum/*.json for every program and the table curriculum.md; needs libtpu (the `tpu` extra). A program whose JSON is
+steps. Where a slice has more chips than the batch has rows, the batch grows to one row for each chip, and the steps become fewer. Writes curriculum/*.json for every program and the table curriculum.md; needs libtpu (the `tpu` extra). A program whose JSON is
 there already is not compiled again.
 """
 
@@ -18,7 +18,7 @@ from smolrgpt_jax.chips import GIB, find_slice
 from smolrgpt_jax.errors import RunError, told
 from smolrgpt_jax.files import read_json
 
-TOPOLOGIES = ("v5e:2x2", "v5e:2x4", "v5e:4x4", "v6e:2x2", "v6e:2x4", "v5p:2x2x1")
+TOPOLOGIES = ("v5e:2x2", "v5e:2x4", "v5e:4x4", "v5e:8x8", "v5e:16x16", "v6e:2x2", "v6e:2x4", "v5p:2x2x1")
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,12 @@ class Published:
     rows: int
     row_tokens: int
 
-    @property
-    def steps(self) -> int:
-        return -(-self.samples * self.epochs // self.batch)
+    def batch_on(self, chips: int) -> int:
+        """Samples of a step: the published ones, or as many as fill one row for each chip."""
+        return self.batch * max(self.rows, chips) // self.rows
+
+    def steps_on(self, chips: int) -> int:
+        return -(-self.samples * self.epochs // self.batch_on(chips))
 
     def rows_on(self, chips: int) -> int:
         """Rows of a batch, up to the next number that divides over the chips."""
@@ -53,14 +56,15 @@ def lines(topology: str, reports: Mapping[str, dict]) -> list[str]:
     """The table's rows of one slice: its stages, and their sum."""
     chips, hours, found = find_slice(topology).chips, 0.0, []
     for stage, report in reports.items():
-        steps, memory, seconds = STAGES[stage].steps, report["memory"], report["clock"]["seconds"]
+        batch, steps = STAGES[stage].batch_on(chips), STAGES[stage].steps_on(chips)
+        memory, seconds = report["memory"], report["clock"]["seconds"]
         hours += seconds * steps / 3600
         found.append(
-            f"{topology} | {stage} | {report['rows'] // chips} | {memory['total'] / GIB:.2f} of "
+            f"{topology} | {stage} | {batch:,} | {report['rows'] // chips} | {memory['total'] / GIB:.2f} of "
             f"{memory['chip_hbm'] / GIB:.0f} | {seconds * 1e3:.0f} | {steps:,} | {seconds * steps / 3600:.1f} "
             f"| {chips * seconds * steps / 3600:.1f}"
         )
-    return [*found, f"{topology} | **all** | | | | | **{hours:.1f}** | **{chips * hours:.1f}**"]
+    return [*found, f"{topology} | **all** | | | | | | **{hours:.1f}** | **{chips * hours:.1f}**"]
 
 
 @told()
@@ -80,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 failed.append(f"{topology} stage {stage}")
         if len(reports) == len(STAGES):
             rows += lines(topology, reports)
-    head = "slice | stage | rows per chip | GiB per chip | step, ms | steps | hours | chip-hours"
+    head = "slice | stage | batch, samples | rows per chip | GiB per chip | step, ms | steps | hours | chip-hours"
     said = "Computed by the compiler's clock, collectives hidden that can be; nothing was run."
     if rows:
         show(f"{said}\n\n{markdown(head, rows)}", a.out / "curriculum.md")

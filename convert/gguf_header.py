@@ -172,6 +172,6 @@ def package() -> Any:
     try:
         import gguf
     except ImportError as error:
-        needed = f"the package {error.name}: pip install '.[gguf]'"
+        needed = f"the package {error.name}: pip install -e '.[gguf]'"
         raise ImportError(f"reading GGUF files needs {needed}") from error
     return gguf

@@ -2,7 +2,7 @@
 
 The backbones are transformers' SiglipVisionModel and LlamaForCausalLM, the rest are PyTorch's own layers. Tensors are read and written
 by the PyTorch release's names without our conversion table, so that a mistake in that table shows as a difference. Needs PyTorch
-(`pip install '.[torch]'`); importing this file does not.
+(`pip install -e '.[torch]'`); importing this file does not.
 """
 
 import itertools
@@ -318,6 +318,6 @@ def _import_torch() -> tuple[Any, Any]:
         import torch
         import transformers
     except ImportError as error:
-        needed = f"the package {error.name}: pip install '.[torch]'"
+        needed = f"the package {error.name}: pip install -e '.[torch]'"
         raise ImportError(f"comparing with live PyTorch needs {needed}") from error
     return torch, transformers

@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from eval.serving.endpoints import Limits, make_app
         from eval.serving.stopping import Server
     except ModuleNotFoundError as error:
-        how = "in the project's root: pip install '.[serve]'"
+        how = "in the project's root: pip install -e '.[serve]'"
         raise RunError(f"the server needs an extra ({error.name} is missing), install it {how}") from None
     from eval.serving.worker import KeptPictures, Worker
     from smolrgpt_jax import load

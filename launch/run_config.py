@@ -1,7 +1,6 @@
 """The `--config FILE [--config.any.key=value]` of commands that take a run's configuration."""
 
 import argparse
-import difflib
 import functools
 import os
 import re
@@ -15,7 +14,7 @@ from ml_collections import ConfigDict, config_flags
 
 from eval.command_line import description, examples
 from smolrgpt_jax.errors import told
-from smolrgpt_jax.training.settings import describe
+from smolrgpt_jax.training.settings import describe, nearest
 
 FLAG = "config"
 HELP = ("--help", "-help", "-h", "-?", "--helpshort")
@@ -104,10 +103,8 @@ def unknown_key(config: ConfigDict, name: str) -> str | None:
     known = list(_names(config))
     if any(f"{other}.".startswith(f"{name}.") for other in known):
         return None
-    # A key of the right name in another section is nearer than one that is spelt alike.
-    same = [other for other in known if other.split(".")[-1] == name.split(".")[-1]]
-    near = same or difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-    return f"the configuration has no key {name!r}" + (f", the nearest is {near[0]!r}" if near else "")
+    near = nearest(name, known)
+    return f"the configuration has no key {name!r}" + (f", the nearest is {near!r}" if near else "")
 
 
 def _names(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -65,12 +65,13 @@ def main() -> None:
     arguments = command_line("launch.warehouse_gallery", __doc__).parse_args()
     if arguments.scenes < 1:
         raise ValueError(f"{arguments.scenes} scenes are too few")
-    print(f"drawing {arguments.scenes} pictures of {arguments.data}/{arguments.split} into {arguments.out}")
     answered = arguments.split == "test" and (arguments.data / "test_answers.json").exists()
     pictures = read_warehouse(arguments.data, arguments.split, "test_answers.json" if answered else None)
     if not pictures:
         raise DataError(f"{arguments.data} has no questions in the split {arguments.split}")
-    sheet = gallery(chosen(pictures, arguments.scenes))
+    shown = chosen(pictures, arguments.scenes)
+    print(f"drawing {len(shown)} pictures of {arguments.data}/{arguments.split} into {arguments.out}")
+    sheet = gallery(shown)
     with file_aside(arguments.out) as aside:
         sheet.save(aside, "PNG")
 

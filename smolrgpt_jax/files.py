@@ -15,6 +15,16 @@ from typing import Any, BinaryIO
 
 from smolrgpt_jax.errors import CheckpointError, DataError
 
+JSON_KINDS = {
+    dict: "a JSON object",
+    list: "a list",
+    str: "a text",
+    int: "a number",
+    float: "a number",
+    bool: "true or false",
+    type(None): "null",
+}
+
 
 def as_path(name: str | Path, flag: str = "") -> Path:
     """The path that people mean by what they type: no character has a meaning but "~" at its beginning, a home folder.
@@ -127,9 +137,9 @@ def read_json(path: str | Path, kind: type | None = None, failure: type[ValueErr
     except (ValueError, RecursionError) as error:
         raise failure(f"{path}: is not valid JSON ({stand_in(path) or error})") from error
     if kind is not None and not isinstance(value, kind):
-        expected = "a list of records" if kind is list else "a JSON object"
+        expected = "a list of records" if kind is list else JSON_KINDS[dict]
         coco = isinstance(value, dict) and {"images", "annotations"} <= value.keys()
-        held = "annotations of COCO (docs/own_data.md makes records of them)" if coco else f"a {type(value).__name__}"
+        held = "annotations of COCO (docs/own_data.md makes records of them)" if coco else JSON_KINDS[type(value)]
         raise failure(f"{path}: holds {held}, expected {expected}")
     return value
 

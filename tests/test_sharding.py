@@ -164,8 +164,13 @@ class Device:
     ],
     ids=lambda value: str(value).replace(" ", ""),
 )
-def test_a_process_builds_the_rows_of_its_devices_and_replicas_the_same_ones(shape, processes, parts):
+def test_a_process_builds_the_rows_of_its_devices_and_replicas_the_same_ones(monkeypatch, shape, processes, parts):
     """processes: that of each device in the mesh's order; parts: of the batch, with a device of each process."""
+
+    def laid(shape, split, part):
+        return {device: part(index) for device, index in split.addressable_devices_indices_map(shape).items()}
+
+    monkeypatch.setattr(jax, "make_array_from_callback", laid)
     for own, held in enumerate(parts):
         devices = [Device(number, int(process), own) for number, process in enumerate(processes)]
         mesh = Mesh(np.array(devices).reshape(shape), sharding.AXES)
@@ -176,4 +181,6 @@ def test_a_process_builds_the_rows_of_its_devices_and_replicas_the_same_ones(sha
         places = sharding.batch_sharding(mesh).devices_indices_map((24,))
         found = {row for device, (rows,) in places.items() if device.process_index == own for row in range(24)[rows]}
         assert found == set(expected)
+        for device, rows in sharding.put_batch({"rows": expected}, mesh)["rows"].items():
+            np.testing.assert_array_equal(rows, np.arange(24)[places[device]])
         assert sharding.is_replicated(mesh) == (sum(map(len, parts)) > sharding.batch_ways(mesh))

@@ -12,7 +12,9 @@ def packages(doing: str, without: str) -> tuple[Any, Any]:
         import torch
         import transformers
     except ImportError as error:
-        raise ImportError(f"{doing} needs the package {error.name}: pip install '.[assist]'; or {without}") from error
+        raise ImportError(
+            f"{doing} needs the package {error.name}: pip install -e '.[assist]'; or {without}"
+        ) from error
     return torch, transformers
 
 

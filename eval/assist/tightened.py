@@ -84,5 +84,5 @@ def opencv() -> ModuleType:
     try:
         import cv2
     except ImportError as error:
-        raise ImportError(f"tightening boxes needs the package {error.name}: pip install '.[assist]'") from error
+        raise ImportError(f"tightening boxes needs the package {error.name}: pip install -e '.[assist]'") from error
     return cv2

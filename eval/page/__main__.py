@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from eval.page.app import serve
         from eval.page.question_panel import Answerer
     except ModuleNotFoundError as error:
-        how = "in the project's root: pip install '.[demo]'"
+        how = "in the project's root: pip install -e '.[demo]'"
         raise RunError(f"the page needs NiceGUI ({error.name} is missing), install it {how}") from None
     from smolrgpt_jax import load
 

@@ -60,7 +60,7 @@ class ChatServer:
         try:
             import openai
         except ImportError as error:
-            raise ServerError(f'{option} needs an extra: pip install ".[server]"') from error
+            raise ServerError(f'{option} needs an extra: pip install -e ".[server]"') from error
         own = is_loopback(address.hostname) or address.hostname in _EVERYWHERE
         self.url, self.retries = url, retries
         self.key = key if own or address.scheme == "https" or key_in_clear else ""

@@ -102,7 +102,7 @@ class AnswerServer:
         try:
             import diskcache
         except ImportError as error:
-            raise ServerError(f'{OPTION} needs an extra: pip install ".[server]"') from error
+            raise ServerError(f'{OPTION} needs an extra: pip install -e ".[server]"') from error
 
         class JSONRows(diskcache.JSONDisk):
             """Values of JSON alone, as a pickled one of somebody's file could run code: JSONDisk writes none, but would load it."""

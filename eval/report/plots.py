@@ -17,7 +17,7 @@ def require() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        raise RunError("plots need matplotlib, install it with: pip install '.[plots]'") from None
+        raise RunError("plots need matplotlib, install it with: pip install -e '.[plots]'") from None
 
 
 @contextmanager

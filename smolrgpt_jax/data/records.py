@@ -126,7 +126,9 @@ class BadRecords:
             return "no bad records"
         records = sum(self._reasons.values())
         more = [f"  and {len(reasons) - shown} more reasons"] if len(reasons) > shown else []
-        return "\n".join([f"{records} bad records left out:", *(f"  {r}" for r in reasons[:shown]), *more])
+        return "\n".join(
+            [f"{records} bad record{'s' * (records != 1)} left out:", *(f"  {r}" for r in reasons[:shown]), *more]
+        )
 
 
 def normalize_answer(category: str, value: object) -> str | int | float | None:

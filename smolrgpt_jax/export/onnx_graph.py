@@ -62,7 +62,7 @@ def onnx_package() -> Any:
     try:
         import onnx
     except ImportError as error:
-        raise ImportError("exporting to ONNX needs the package onnx: pip install '.[onnx]'") from error
+        raise ImportError("exporting to ONNX needs the package onnx: pip install -e '.[onnx]'") from error
     return onnx
 
 

@@ -6,6 +6,7 @@ Defaults are the published values where the paper gives one. A name with dots is
 
 import copy
 import dataclasses
+import difflib
 import functools
 import json
 import operator
@@ -13,7 +14,7 @@ import os
 import re
 import sys
 import tomllib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -171,13 +172,22 @@ def flat(run: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name of a setting, such as data.row_tokens, that is likely meant; None where none is known."""
+    known = list(known)
+    # A key of the right name in another section is nearer than one that is spelt alike.
+    same = [other for other in known if other.split(".")[-1] == name.split(".")[-1]]
+    near = same or difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+    return near[0] if near else None
+
+
 def _check_known(run: Mapping[str, Any], prefix: str = "") -> None:
     for key, value in run.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping) and any(known.startswith(f"{name}.") for known in SETTINGS):
             _check_known(value, f"{name}.")
         elif name not in SETTINGS and name not in RETIRED:
-            raise RunError(f"config.{name} is no setting")
+            raise RunError(f"config.{name} is no setting, the nearest is {nearest(name, SETTINGS)!r}")
 
 
 def check(run: Mapping[str, Any]) -> None:

@@ -31,7 +31,8 @@ def work_directory(path: Path, first: bool = True) -> Iterator[Callable[[], None
         path.mkdir(parents=True, exist_ok=True)
         lock = open(path / LOCK, "a+", encoding="utf-8")
     except OSError as error:
-        raise RunError(f"{path} cannot be a work directory: {error.strerror}") from error
+        reason = "it is a file" if path.is_file() else error.strerror
+        raise RunError(f"{path} cannot be a work directory: {reason}") from error
 
     def check() -> None:
         with contextlib.suppress(OSError):

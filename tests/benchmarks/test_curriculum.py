@@ -12,10 +12,17 @@ from benchmarks import curriculum, tpu_compile
 
 
 def test_the_steps_are_the_published_ones():
-    assert [stage.steps for stage in curriculum.STAGES.values()] == [48375, 4788, 17825]
+    assert [stage.steps_on(8) for stage in curriculum.STAGES.values()] == [48375, 4788, 17825]
     third = curriculum.STAGES["3, supervised fine-tuning"]
     assert [third.rows_on(chips) for chips in (4, 8, 16, 64)] == [16, 16, 16, 64]
     assert curriculum.STAGES["1, connector alignment"].rows_on(16) == 64
+
+
+def test_where_chips_outnumber_rows_the_batch_grows_and_the_samples_stay_as_many():
+    third = curriculum.STAGES["3, supervised fine-tuning"]
+    assert [third.batch_on(chips) for chips in (4, 16, 64, 256)] == [112, 112, 448, 1792]
+    assert [third.steps_on(chips) for chips in (4, 16, 64, 256)] == [17825, 17825, 4457, 1115]
+    assert curriculum.STAGES["1, connector alignment"].batch_on(64) == 256
 
 
 def test_hours_are_steps_times_seconds_and_a_program_that_does_not_compile_is_told(monkeypatch, tmp_path, capsys):
@@ -33,8 +40,8 @@ def test_hours_are_steps_times_seconds_and_a_program_that_does_not_compile_is_to
         curriculum.main(["--out", str(tmp_path), "--only", "v5e:2x4", "v5e:2x2"])
     said = capsys.readouterr().out
     assert asked[0] == ("configs/stage1_connector.py", 64, 512)
-    assert "| v5e:2x4 | 3, supervised fine-tuning | 2 | 2.00 of 16 | 100 | 17,825 | 0.5 | 4.0 |" in said
-    assert "| v5e:2x4 | **all** | | | | | **2.0** | **15.8** |" in said
+    assert "| v5e:2x4 | 3, supervised fine-tuning | 112 | 2 | 2.00 of 16 | 100 | 17,825 | 0.5 | 4.0 |" in said
+    assert "| v5e:2x4 | **all** | | | | | | **2.0** | **15.8** |" in said
     assert "v5e:2x2 |" not in said
     assert "nothing was run" in (tmp_path / "curriculum.md").read_text()
 

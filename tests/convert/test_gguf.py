@@ -204,7 +204,9 @@ def test_what_the_metadata_may_leave_out(tmp_path):
 def test_without_the_package_it_says_what_to_install(tmp_path, run, monkeypatch):
     write_gguf(tmp_path / "model.gguf")
     monkeypatch.setitem(sys.modules, "gguf", None)
-    with pytest.raises(SystemExit, match=r"error: reading GGUF files needs the package gguf: pip install '.\[gguf\]'"):
+    with pytest.raises(
+        SystemExit, match=r"error: reading GGUF files needs the package gguf: pip install -e '.\[gguf\]'"
+    ):
         run("gguf", tmp_path / "model.gguf", tmp_path / "folder")
     assert not (tmp_path / "folder").exists()
 

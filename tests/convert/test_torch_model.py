@@ -166,7 +166,7 @@ def test_random_weights_are_those_of_the_seed(golden):
 
 def test_without_pytorch_the_error_says_what_to_install(golden, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(ImportError, match=r"pip install '\.\[torch\]'"):
+    with pytest.raises(ImportError, match=r"pip install -e '\.\[torch\]'"):
         load_torch(golden.folder)
 
 

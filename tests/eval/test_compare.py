@@ -124,7 +124,7 @@ def test_an_id_that_means_another_question_is_refused(runs):
         ([record(None, 3, image="a.png")], "record 0 has the id None"),
         ("", "is not valid JSON"),
         ("[{", "is not valid JSON"),
-        ("7", "holds a int, expected a list of records"),
+        ("7", "holds a number, expected a list of records"),
         ([{"id": "c0"}], "record 0 has no 'image'"),
         ([3], "record 0 is a int, expected an object"),
         ([], "holds no question"),

@@ -13,6 +13,14 @@ from smolrgpt_jax.generation import likelihood
 
 
 @pytest.fixture
+def nothing_is_asked(monkeypatch, loaded_model):
+    def answer(*given):
+        raise AssertionError("asked before everything was looked at")
+
+    monkeypatch.setattr(asking, "answer_questions", answer)
+
+
+@pytest.fixture
 def half_right(monkeypatch, loaded_model):
     """Every second answer of a category is right and likely, the others are neither."""
     likely = {}
@@ -42,7 +50,7 @@ def test_the_surest_half_is_right(half_right, warehouse, tmp_path, monkeypatch, 
     assert f"| all questions | 28 | {every['error']:.1f} % | 100.0 %" in capsys.readouterr().out
 
 
-def test_a_category_that_nothing_was_fitted_on_is_told(half_right, warehouse, tmp_path):
+def test_a_category_that_nothing_was_fitted_on_is_told(nothing_is_asked, warehouse, tmp_path):
     file = warehouse / "train.json"
     records = json.loads(file.read_text(encoding="utf-8"))
     file.write_text(json.dumps([r for r in records if r["category"] != "mcq"]), encoding="utf-8")
@@ -52,7 +60,7 @@ def test_a_category_that_nothing_was_fitted_on_is_told(half_right, warehouse, tm
     assert not (tmp_path / "sure.json").exists()
 
 
-def test_a_split_without_published_answers_is_told(half_right, warehouse, tmp_path):
+def test_a_split_without_published_answers_is_told(nothing_is_asked, warehouse, tmp_path):
     file = warehouse / "val.json"
     records = json.loads(file.read_text(encoding="utf-8"))
     plain = [{name: value for name, value in r.items() if name != "normalized_answer"} for r in records]
@@ -60,3 +68,8 @@ def test_a_split_without_published_answers_is_told(half_right, warehouse, tmp_pa
     with pytest.raises(SystemExit) as stopped:
         run(warehouse, tmp_path / "sure.json", "--fit", "train", "--split", "val")
     assert "val.json: has questions without a published answer" in str(stopped.value)
+
+
+def test_both_splits_are_read_before_any_question_is_asked(nothing_is_asked, warehouse, tmp_path):
+    with pytest.raises(SystemExit, match="nowhere.json: cannot be read"):
+        run(warehouse, tmp_path / "sure.json", "--fit", "val", "--split", "nowhere")

@@ -246,7 +246,7 @@ def test_boxes_are_tightened_where_that_is_asked_for(warehouse, asked, monkeypat
 def test_without_what_tightens_boxes_no_depth_is_estimated(warehouse, asked, monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
     monkeypatch.setattr(command, "DepthModel", lambda model: pytest.fail("it was loaded first"))
-    with pytest.raises(SystemExit, match=r"needs the package cv2: pip install '\.\[assist\]'"):
+    with pytest.raises(SystemExit, match=r"needs the package cv2: pip install -e '\.\[assist\]'"):
         main([*files(warehouse), *"--depth estimate --tighten --boxes 1,5,40,50 60,20,90,55 --question".split(), FAR])
 
 

@@ -68,7 +68,7 @@ def test_files(runs, tmp_path, monkeypatch, capsys):
 
 def test_without_matplotlib_one_sentence_says_what_to_install(runs, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(SystemExit, match=r"pip install '\.\[plots\]'"):
+    with pytest.raises(SystemExit, match=r"pip install -e '\.\[plots\]'"):
         learning_curves.main([*map(str, runs), "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
 

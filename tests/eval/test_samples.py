@@ -183,7 +183,7 @@ def test_an_undecodable_picture_is_left_out_and_named(checkpoint, warehouse, tmp
     found, page = read(tmp_path / "out")
     assert len(found["samples"]) == 6 == page.count("<article")
     assert len(found["left_out"]) == 1 and "000103.png" in found["left_out"][0]
-    assert "000103.png" in page.partition("Left out")[2] and "1 bad records left out" in capsys.readouterr().out
+    assert "000103.png" in page.partition("Left out")[2] and "1 bad record left out" in capsys.readouterr().out
 
 
 def pictures(categories: dict[str, int], number: int = 6) -> list[Picture]:

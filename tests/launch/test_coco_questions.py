@@ -216,4 +216,4 @@ def test_a_bad_image_can_be_left_out(tmp_path, capsys):
     (own.root / "images/1.png").unlink()
     train, val = own.ask("--on_bad_record", "report")
     assert {record["image"] for record in train + val} == {"0.png", "2.png"}
-    assert re.search("1 bad records left out:\n  .*image 1: picture .*1.png is missing", capsys.readouterr().out)
+    assert re.search("1 bad record left out:\n  .*image 1: picture .*1.png is missing", capsys.readouterr().out)

@@ -133,7 +133,7 @@ def test_without_a_network_it_is_one_sentence(tmp_path, monkeypatch):
 
 def test_a_missing_extra_is_seen_before_anything_is_fetched(package, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "gguf", None)
-    with pytest.raises(SystemExit, match=r"needs the package gguf: pip install '.\[gguf\]'"):
+    with pytest.raises(SystemExit, match=r"needs the package gguf: pip install -e '.\[gguf\]'"):
         run(monkeypatch, tmp_path / "out")
     assert package.asked == []
 

@@ -136,3 +136,12 @@ def test_a_stage_that_follows_another_needs_a_start():
     with pytest.raises(ValueError, match="stage sft follows .*, not random parameters"):
         check(run)
     check({**run, "init_from": "stage2"})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"), [("queston_balance", "question_balance"), ("row_tokens", "data.row_tokens"), ("stepz", "steps")]
+)
+def test_a_setting_that_does_not_exist_is_told_with_the_nearest(wrong, meant):
+    run = default.get_config().to_dict()
+    with pytest.raises(ValueError, match=f"^config.{wrong} is no setting, the nearest is '{meant}'$"):
+        check_values({**run, wrong: 1})

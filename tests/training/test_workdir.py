@@ -81,5 +81,8 @@ def test_a_folder_removed_at_the_end_is_an_error_too(tmp_path):
 
 def test_a_file_in_the_way_is_one_sentence(tmp_path):
     (tmp_path / "run").touch()
-    with pytest.raises(RunError, match="run cannot be a work directory: File exists"), work_directory(tmp_path / "run"):
+    with (
+        pytest.raises(RunError, match="run cannot be a work directory: it is a file"),
+        work_directory(tmp_path / "run"),
+    ):
         pass

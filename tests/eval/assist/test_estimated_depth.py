@@ -111,5 +111,7 @@ def test_models_that_cannot_be_used_are_told(tiny_depth_model, tmp_path):
 
 def test_without_the_extra_one_sentence_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(ImportError, match=r"needs the package torch: pip install '\.\[assist\]'; or .* without <mask>"):
+    with pytest.raises(
+        ImportError, match=r"needs the package torch: pip install -e '\.\[assist\]'; or .* without <mask>"
+    ):
         DepthModel()

@@ -138,5 +138,7 @@ def test_the_published_kind_of_weights_which_also_follow_videos_gives_the_same_m
 
 def test_without_the_extra_one_sentence_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(ImportError, match=r"segmenting needs the package torch: pip install '\.\[assist\]'; or mark"):
+    with pytest.raises(
+        ImportError, match=r"segmenting needs the package torch: pip install -e '\.\[assist\]'; or mark"
+    ):
         Segmenter("any/model")

@@ -76,5 +76,5 @@ def test_a_region_without_any_pixel_stays_so(disc):
 
 def test_without_opencv_one_sentence_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(ImportError, match=r"needs the package cv2: pip install '\.\[assist\]'"):
+    with pytest.raises(ImportError, match=r"needs the package cv2: pip install -e '\.\[assist\]'"):
         tighten(np.zeros((9, 9, 3), np.uint8), [])

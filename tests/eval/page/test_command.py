@@ -90,11 +90,11 @@ def test_without_nicegui_it_says_what_to_install(monkeypatch):
         return real(name, *rest, **named)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(SystemExit, match=r"needs NiceGUI .*project's root: pip install '\.\[demo\]'"):
+    with pytest.raises(SystemExit, match=r"needs NiceGUI .*project's root: pip install -e '\.\[demo\]'"):
         main(["--checkpoint", "anywhere"])
 
 
 def test_without_the_extra_of_estimated_depth_it_says_so_before_it_reads_the_checkpoint(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(SystemExit, match=r"needs the package torch: pip install '\.\[assist\]'"):
+    with pytest.raises(SystemExit, match=r"needs the package torch: pip install -e '\.\[assist\]'"):
         main(["--checkpoint", "nowhere", "--depth_model", "some/model"])

@@ -179,7 +179,7 @@ def test_without_truths_a_submission_and_the_agreement_are_written(tmp_path, ite
     "records, message",
     [
         ("", "is not valid JSON"),
-        ("{}", "holds a dict, expected a list"),
+        ("{}", "holds a JSON object, expected a list"),
         ([], "holds no question"),
         ([3], "record 0 is a int, expected an object"),
         ([{"id": "a"}], "record 0 has no 'image'"),

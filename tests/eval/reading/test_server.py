@@ -298,7 +298,7 @@ class Planted:
 
 def test_without_the_extra_what_to_install_is_told(server, config, monkeypatch):
     monkeypatch.setitem(sys.modules, "openai", None)
-    with pytest.raises(ServerError, match=r'pip install "\.\[server\]"'):
+    with pytest.raises(ServerError, match=r'pip install -e "\.\[server\]"'):
         config()
 
 

@@ -215,8 +215,8 @@ def test_published_questions_give_templates(warehouse, tmp_path):
         (ONE, "", "pred.json: is not valid JSON"),
         (ONE, "[]]", "pred.json: is not valid JSON"),
         (ONE, "[" * 100_000, "pred.json: is not valid JSON"),
-        (ONE, "7", "pred.json: holds a int, expected a list of records"),
-        (ONE, '{"a": 2}', "pred.json: holds a dict, expected a list of records"),
+        (ONE, "7", "pred.json: holds a number, expected a list of records"),
+        (ONE, '{"a": 2}', "pred.json: holds a JSON object, expected a list of records"),
         (
             ONE,
             '{"images": [], "annotations": []}',

@@ -62,14 +62,14 @@ def test_without_its_extra_it_says_what_to_install(monkeypatch):
         return real(name, *rest, **named)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(SystemExit, match=r"needs an extra \(fastapi is missing\).*pip install '\.\[serve\]'"):
+    with pytest.raises(SystemExit, match=r"needs an extra \(fastapi is missing\).*pip install -e '\.\[serve\]'"):
         main(["--checkpoint", "anywhere"])
 
 
 @pytest.mark.parametrize("option", ["--depth_model", "--segmenter"])
 def test_without_the_extra_of_an_option_it_says_so_before_it_reads_the_checkpoint(monkeypatch, option):
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(SystemExit, match=r"needs the package torch: pip install '\.\[assist\]'"):
+    with pytest.raises(SystemExit, match=r"needs the package torch: pip install -e '\.\[assist\]'"):
         main(["--checkpoint", "nowhere", option, "some/model"])
 
 

@@ -98,7 +98,7 @@ NOISE = np.random.default_rng(1).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
 # What is done to the folder; the kind of problem; what its sentence says, the file and the record among it.
 DAMAGES = {
     "a list of records cut short": (cut("train.json"), "file", "train.json: is not valid JSON"),
-    "no list": (lambda own: own.write({"a": 1}), "file", "train.json: holds a dict, expected a list of records"),
+    "no list": (lambda own: own.write({"a": 1}), "file", "train.json: holds a JSON object, expected a list of records"),
     "annotations of COCO in place of records": (
         lambda own: own.write({"images": [], "annotations": []}),
         "file",
