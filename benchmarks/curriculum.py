@@ -61,10 +61,10 @@ def lines(topology: str, reports: Mapping[str, dict]) -> list[str]:
         hours += seconds * steps / 3600
         found.append(
             f"{topology} | {stage} | {batch:,} | {report['rows'] // chips} | {memory['total'] / GIB:.2f} of "
-            f"{memory['chip_hbm'] / GIB:.0f} | {seconds * 1e3:.0f} | {steps:,} | {seconds * steps / 3600:.1f} "
+            f"{memory['chip_hbm'] / GIB:.0f} | {seconds * 1e3:.0f} | {steps:,} | {seconds * steps / 3600:.2f} "
             f"| {chips * seconds * steps / 3600:.1f}"
         )
-    return [*found, f"{topology} | **all** | | | | | | **{hours:.1f}** | **{chips * hours:.1f}**"]
+    return [*found, f"{topology} | **all** | | | | | | **{hours:.2f}** | **{chips * hours:.1f}**"]
 
 
 @told()

@@ -301,7 +301,7 @@ def plot(found: Mapping[int, Mapping[str, Curve]], path: Path) -> None:
     """S1 over the seconds of training: every seed a thin line, their mean a thick one as far as all go."""
     with percent_plot(path, (4, 3.2)) as axes:
         axes.set_title("First answers over training time", fontsize=10)
-        axes.set(xlabel="seconds of training, the same machine", ylabel="S1", xlim=(0, None))
+        axes.set(xlabel="seconds of training, the same machine", ylabel="S1")
         for colour, side in zip(COLOURS, SIDES):
             curves = [curves[side] for curves in found.values()]
             for curve in curves:

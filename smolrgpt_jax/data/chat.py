@@ -10,6 +10,7 @@ whole conversation.
 import dataclasses
 import itertools
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,6 +27,9 @@ from smolrgpt_jax.files import model_folder, read_json, results_folder, stand_in
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
+
+# Else transformers says that PyTorch is missing, which nothing that is taken from it here needs.
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 IMAGE_TOKEN, MASK_RGB_TOKEN, MASK_DEPTH_TOKEN = EXTRA_TOKENS = ("<|image|>", "<mask_rgb>", "<mask_depth>")
 START, END = "<|im_start|>", "<|im_end|>"

@@ -40,8 +40,8 @@ def test_hours_are_steps_times_seconds_and_a_program_that_does_not_compile_is_to
         curriculum.main(["--out", str(tmp_path), "--only", "v5e:2x4", "v5e:2x2"])
     said = capsys.readouterr().out
     assert asked[0] == ("configs/stage1_connector.py", 64, 512)
-    assert "| v5e:2x4 | 3, supervised fine-tuning | 112 | 2 | 2.00 of 16 | 100 | 17,825 | 0.5 | 4.0 |" in said
-    assert "| v5e:2x4 | **all** | | | | | | **2.0** | **15.8** |" in said
+    assert "| v5e:2x4 | 3, supervised fine-tuning | 112 | 2 | 2.00 of 16 | 100 | 17,825 | 0.50 | 4.0 |" in said
+    assert "| v5e:2x4 | **all** | | | | | | **1.97** | **15.8** |" in said
     assert "v5e:2x2 |" not in said
     assert "nothing was run" in (tmp_path / "curriculum.md").read_text()
 

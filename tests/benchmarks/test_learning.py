@@ -195,3 +195,12 @@ def test_pytorch_trains_in_bfloat16_too(tmp_path, tiny, backbone):
         batches = micro_batches(training.model, start.tokenizer, asked[:4], 2, 400)
         losses.append(training.step(0, list(batches)))
     assert losses[0] != losses[1] and losses[0] == pytest.approx(losses[1], rel=1e-2)
+
+
+def test_the_plot_reaches_as_far_as_the_seconds(tmp_path):
+    def curve(*seconds):
+        return [(at, {"S1": 50.0 + number}) for number, at in enumerate(seconds)]
+
+    learning.plot({0: {PACKED: curve(100, 300), PYTORCH: curve(150, 600)}}, tmp_path / "learning.svg")
+    drawn = (tmp_path / "learning.svg").read_text()
+    assert all(f">{seconds}</text>" in drawn for seconds in (0, 200, 400, 600))
