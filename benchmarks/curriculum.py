@@ -3,8 +3,9 @@
     python -m benchmarks.curriculum [--out benchmarks/results] [--only v5e:2x4 ...]
 
 Compiles the train step of every stage at its published batch for every slice, and multiplies its time by the published number of
-steps. Where a slice has more chips than the batch has rows, the batch grows to one row for each chip, and the steps become fewer. Writes curriculum/*.json for every program and the table curriculum.md; needs libtpu (the `tpu` extra). A program whose JSON is
-there already is not compiled again.
+steps. Where a slice has more chips than the batch has rows, the batch grows to one row for each chip, and the steps become fewer. Writes
+curriculum/*.json for every program and the table curriculum.md; needs libtpu (the `tpu` extra). A program whose JSON is there already is
+not compiled again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,6 +38,7 @@ class Published:
         return self.batch * max(self.rows, chips) // self.rows
 
     def steps_on(self, chips: int) -> int:
+        """Steps of the whole stage, in which it sees as many samples on every slice."""
         return -(-self.samples * self.epochs // self.batch_on(chips))
 
     def rows_on(self, chips: int) -> int:

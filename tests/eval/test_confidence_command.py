@@ -60,6 +60,18 @@ def test_a_category_that_nothing_was_fitted_on_is_told(nothing_is_asked, warehou
     assert not (tmp_path / "sure.json").exists()
 
 
+def test_a_category_of_which_nothing_could_be_answered_is_told(half_right, warehouse, tmp_path, monkeypatch):
+    likely, given = likelihood.log_likelihoods, []
+
+    def without_mcq_at_first(*args, **how):
+        given.append(how)
+        return {id: value for id, value in likely(*args, **how).items() if len(given) > 1 or "mcq" not in id}
+
+    monkeypatch.setattr(likelihood, "log_likelihoods", without_mcq_at_first)
+    with pytest.raises(SystemExit, match="train.json has no question of mcq, nothing to fit on"):
+        run(warehouse, tmp_path / "sure.json", "--fit", "train", "--split", "val")
+
+
 def test_a_split_without_published_answers_is_told(nothing_is_asked, warehouse, tmp_path):
     file = warehouse / "val.json"
     records = json.loads(file.read_text(encoding="utf-8"))
