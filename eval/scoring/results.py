@@ -16,7 +16,7 @@ from eval.scoring.intervals import cell, describe_interval
 from eval.scoring.official import score
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, Question, normalize_answer, record_id
 from smolrgpt_jax.errors import DataError
-from smolrgpt_jax.files import read_json, write_json
+from smolrgpt_jax.files import JSON_KINDS, read_json, write_json
 
 RUN_FILE = "run.json"  # what was run, when and how fast
 RESULT_FILES = ("predictions.json", "submission.json", "metrics.json", "agreement.json", "report.html", "answers.json")
@@ -36,7 +36,7 @@ def read_records(path: str | Path, fields: Sequence[str] = ()) -> list[dict]:
     for index, record in enumerate(read_json(path, list)):
         where = f"{path}: record {index}"
         if not isinstance(record, dict):
-            raise DataError(f"{where} is a {type(record).__name__}, expected an object")
+            raise DataError(f"{where} is {JSON_KINDS[type(record)]}, expected {JSON_KINDS[dict]}")
         for field in ("id", *fields):
             if field not in record:
                 raise DataError(f"{where} has no {field!r}")

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from smolrgpt_jax.data.records import WAREHOUSE_CATEGORIES, record_id
 from smolrgpt_jax.data.sources.collect import chat_texts, split_turns
 from smolrgpt_jax.errors import DataError
-from smolrgpt_jax.files import as_path, read_json
+from smolrgpt_jax.files import JSON_KINDS, as_path, read_json
 
 # JAX is imported by what runs a router: commands need only the texts to tell their options.
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def read_router_texts(file: Path, kind: str, *, need_category: bool = True) -> l
     for index, record in enumerate(read_json(file, list)):
         try:
             if not isinstance(record, dict):
-                raise ValueError(f"is a {type(record).__name__}, expected an object")
+                raise ValueError(f"is {JSON_KINDS[type(record)]}, expected {JSON_KINDS[dict]}")
             name = record_id(record.get("id"))
             _, question, answer = split_turns(chat_texts(record.get("conversations")))
             text = question if kind == "question" else answer

@@ -161,7 +161,7 @@ def test_every_bad_record_is_counted(folder):
     (picture,) = read_warehouse(folder.root, "train", on_bad_record=bad)
     assert len(picture.questions) == 1 and len(bad.reasons) == 5
     assert "5 bad records left out" in bad.summary()
-    assert "record 5: is a int" in bad.reasons[-1]
+    assert "record 5: is a number" in bad.reasons[-1]
 
 
 def test_a_broken_record_does_not_make_a_test_split_one_with_answers(folder):

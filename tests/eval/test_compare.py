@@ -126,7 +126,7 @@ def test_an_id_that_means_another_question_is_refused(runs):
         ("[{", "is not valid JSON"),
         ("7", "holds a number, expected a list of records"),
         ([{"id": "c0"}], "record 0 has no 'image'"),
-        ([3], "record 0 is a int, expected an object"),
+        ([3], "record 0 is a number, expected a JSON object"),
         ([], "holds no question"),
         (None, "cannot be read"),
     ],

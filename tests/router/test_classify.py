@@ -50,7 +50,7 @@ def test_questions_without_category_are_read_where_none_is_needed(tmp_path):
         ([], "holds no records"),
         ([record(), record(1, category="weight")], "record 'r1': has category 'weight'"),
         ([record(category=3)], "has category 3"),
-        ([3], "record number 0: is a int"),
+        ([3], "record number 0: is a number"),
         ([record(conversations=None)], "record 'r0': the conversation's speakers"),
         ([record(id=None)], "record number 0: has no id"),
     ],

@@ -26,7 +26,7 @@ from smolrgpt_jax.data.records import (
 )
 from smolrgpt_jax.data.sources.collect import Entry, Located, chat_texts, collect_pictures, json_records, split_turns
 from smolrgpt_jax.errors import DataError
-from smolrgpt_jax.files import as_path, stand_in
+from smolrgpt_jax.files import JSON_KINDS, as_path, stand_in
 
 COLUMNS = ("id", "rgb_image", "depth_image", "rle", "texts", "category", "normalized_answer")
 ROWS = 1024  # read at a time
@@ -52,7 +52,7 @@ def read_warehouse(
 def chat_entry(record: object, default_category: str = "") -> Entry:
     """A record with an image and a conversation; raises ValueError for another."""
     if not isinstance(record, dict):
-        raise ValueError(f"is a {type(record).__name__}, expected an object")
+        raise ValueError(f"is {JSON_KINDS[type(record)]}, expected {JSON_KINDS[dict]}")
     own_id, image = record_id(record.get("id")), record.get("image")
     if not isinstance(image, str):
         raise ValueError("names no image")

@@ -181,7 +181,7 @@ def test_without_truths_a_submission_and_the_agreement_are_written(tmp_path, ite
         ("", "is not valid JSON"),
         ("{}", "holds a JSON object, expected a list"),
         ([], "holds no question"),
-        ([3], "record 0 is a int, expected an object"),
+        ([3], "record 0 is a number, expected a JSON object"),
         ([{"id": "a"}], "record 0 has no 'image'"),
         ([item("a", "count", "How many?", 3)], "record 'a': answer is 3, expected text"),
         ([item("a", "colour", "How many?", "3")], "unknown category 'colour'"),

@@ -222,7 +222,7 @@ def test_published_questions_give_templates(warehouse, tmp_path):
             '{"images": [], "annotations": []}',
             "pred.json: holds annotations of COCO (docs/own_data.md makes records of",
         ),
-        (ONE, '["a"]', "pred.json: record 0 is a str, expected an object"),
+        (ONE, '["a"]', "pred.json: record 0 is a text, expected a JSON object"),
         (ONE, '[{"normalized_answer": 2}]', "record 0 has no 'id'"),
         (ONE, '[{"id": null, "normalized_answer": 2}]', "record 0 has the id None"),
         (ONE, '[{"id": ["a"], "normalized_answer": 2}]', "record 0 has the id ['a']"),
