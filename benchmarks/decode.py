@@ -213,10 +213,10 @@ def measure(language: str | None, size: str | None, rounds: int) -> str:
 @told()
 def main(arguments: Sequence[str] | None = None) -> None:
     a = command_line("benchmarks.decode", __doc__, size=SIZES).parse_args(arguments)
-    asked = [given for given in ((a.language, None), (None, a.size)) if any(given)]
+    asked = [(language, size) for language, size in ((a.language, None), (None, a.size)) if language or size]
     if not asked:
         raise RunError("give --language, --size or both")
-    show("\n\n".join(measure(*given, a.rounds) for given in asked), a.out)
+    show("\n\n".join(measure(language, size, a.rounds) for language, size in asked), a.out)
 
 
 if __name__ == "__main__":

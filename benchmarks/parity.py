@@ -101,7 +101,9 @@ def read_conversations(config: SmolRGPTConfig) -> Conversations:
     depth = load_depth(root / "val" / "depths" / "000315_depth.png", size)
     turns = [(slice(None, None, (-1) ** (i // 2)), slice(None, None, (-1) ** i)) for i in range(len(records))]
     images, depths = (np.stack([picture[turn] for turn in turns]) for picture in (image, depth))
-    regions = [[RLE(*mask["size"], mask["counts"].encode()) for mask in record["rle"]] for record in records]
+    regions = [
+        [RLE(mask["size"][0], mask["size"][1], mask["counts"].encode()) for mask in record["rle"]] for record in records
+    ]
     masks = [np.stack([decode(region) for region in some], axis=-1) for some in regions]
     prompts = left_padded([tokens[:start] for tokens, start in zip(whole, asked)], pad)
     pictures = (images, depths, masks)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from jax import ShapeDtypeStruct
@@ -14,7 +15,7 @@ from jax import ShapeDtypeStruct
 from convert.torch_model import left_padded, load_torch
 from smolrgpt_jax.checkpoint import orbax
 from smolrgpt_jax.checkpoint.load import Checkpoint, read_checkpoint
-from smolrgpt_jax.checkpoint.mapping import INV_FREQ, RULES, TIED_NAMES, entries, read_ahead
+from smolrgpt_jax.checkpoint.mapping import INV_FREQ, RULES, TIED_NAMES, StreamedParams, entries, read_ahead
 from smolrgpt_jax.checkpoint.safetensors_folder import CONFIG_FILE, SINGLE_FILE
 from smolrgpt_jax.checkpoint.torch import read_folder
 from smolrgpt_jax.config import SmolRGPTConfig
@@ -58,7 +59,7 @@ def describe(path: Path) -> str:
         f"{d.vocab_size} tokens",
         f"image tokens: {read.config.image_tokens}; region map: {read.config.mask_grid}x{read.config.mask_grid}",
         "",
-        _parameters(read.config, read.params.infos),
+        _parameters(read.config, cast(StreamedParams, read.params).infos),
     ]
     if read.run is not None:
         steps, rows = [step for step in read.source.parent.glob("*") if step.name.isdigit()], []

@@ -92,7 +92,7 @@ def main() -> None:
     if arguments.language is None:
         run(arguments.workdir or Path(demo.ROOT), arguments.seed)
     else:
-        demo_language.run(arguments.workdir or Path(demo_language.ROOT), arguments.seed, arguments.language)
+        demo_language.run(arguments.workdir, arguments.seed, arguments.language)
 
 
 if __name__ == "__main__":

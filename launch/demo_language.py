@@ -20,23 +20,24 @@ RESULT = "language.json"
 AT_ONCE = 32  # questions
 
 
-def run(workdir: Path, seed: int, language: str) -> None:
+def run(workdir: Path | None, seed: int, language: str) -> None:
     """Runs every step that is not done yet and prints the tables; raises ValueError or OSError with one sentence.
 
-    language: Llama folder, hub id or GGUF file.
+    workdir: None for that of configs/demo_language.py; language: Llama folder, hub id or GGUF file.
     """
     from convert.folders import build
     from convert.gguf_llama import as_folder
 
     check_seed(seed)
+    workdir = workdir or Path(demo_language.ROOT)
     started = time.monotonic()
     data, start = workdir / "data", workdir / "start"
     stages = ", ".join(demo_language.STAGES)
     print(f"demo in {workdir}: a procedural warehouse, the stages {stages} on {language}, evaluation", flush=True)
-    ensure_warehouse(data, WarehouseConfig(seed=seed, **demo_language.WAREHOUSE))
     if not start.exists():
         with as_folder(language) as folder:
             build(demo.BACKBONE, folder, start, seed=seed)
+    ensure_warehouse(data, WarehouseConfig(seed=seed, **demo_language.WAREHOUSE))
     train_stages(demo_language.STAGES, demo_language.get_config, workdir, seed)
     found: dict[str, Any] = {}
     for name, stage in {"before": "start", **demo_language.SCORED}.items():

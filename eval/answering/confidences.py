@@ -64,8 +64,9 @@ class Confidences:
 
 def _is_fit(value: object) -> bool:
     """Whether it is a `Fit`, in JSON."""
-    lists = isinstance(value, list) and len(value) == 2 and all(isinstance(part, list) and part for part in value)
-    if not lists or not all(type(x) in (int, float) and math.isfinite(x) for part in value for x in part):
+    if not isinstance(value, list) or len(value) != 2 or not all(isinstance(part, list) and part for part in value):
+        return False
+    if not all(type(x) in (int, float) and math.isfinite(x) for part in value for x in part):
         return False
     likelihoods, sure = value
     rising = all(a < b for a, b in itertools.pairwise(likelihoods))

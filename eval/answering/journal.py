@@ -12,7 +12,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import jax
 
@@ -53,7 +53,7 @@ class Journal:
             self._read(file)
         if jax.process_count() > 1:
             self.path = self.path.with_name(f"{self.path.name}.{jax.process_index()}")
-        self._file = None
+        self._file: BinaryIO | None = None
 
     def _read(self, file: Path) -> None:
         # A process that was killed may have left half a line.

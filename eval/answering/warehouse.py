@@ -106,7 +106,7 @@ def list_answers(pictures: Sequence[Picture], answers: Sequence[Answered]) -> li
     ]
 
 
-def left_out_answers(records: Sequence[object], pictures: Sequence[Picture]) -> list[dict]:
+def left_out_answers(records: Sequence[Any], pictures: Sequence[Picture]) -> list[dict]:
     """Items as in predictions.json, with an empty answer and "left_out", for records with a published answer not asked.
 
     One per id, in the records' order. Records that state no usable answer are not among them: there is nothing to score.

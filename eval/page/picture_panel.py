@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Callable, Sequence
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from nicegui import events, run, ui
 from PIL import Image
@@ -139,7 +139,7 @@ class PicturePanel:
         except (ValueError, OSError) as error:
             return self._notice.set_text(str(error))
         finally:
-            event.sender.reset()
+            cast(ui.upload, event.sender).reset()
         if kind == "picture":
             if self.example is not None:
                 self.example = None

@@ -20,7 +20,7 @@ class RegionChips:
         with ui.element("div").classes("row selected") as self._row:
             self._name = ui.input().props("dense outlined maxlength=40").classes("region-name")
             self._name.on("change", self._rename)
-            delete = ui.button("Delete", icon="delete", on_click=lambda: self._remove(self._marked.selected))
+            delete = ui.button("Delete", icon="delete", on_click=self._remove_selected)
             delete.props("flat no-caps dense")
 
     def refresh(self, marked: MarkedPicture | None) -> None:
@@ -55,6 +55,10 @@ class RegionChips:
     def _remove(self, number: int) -> None:
         self._marked.remove(number)
         self._on_change()
+
+    def _remove_selected(self) -> None:
+        if self._marked is not None and self._marked.selected is not None:
+            self._remove(self._marked.selected)
 
     def _rename(self) -> None:
         if self._marked is not None and self._marked.selected is not None:

@@ -102,13 +102,13 @@ class ChatServer:
         try:
             yield
         except openai.APIError as error:
-            status = getattr(error, "status_code", 0)
+            status, reply = getattr(error, "status_code", 0), getattr(error, "response", None)
             if status in ignored:
                 return
             if 0 < status < 500 and status != 429:
-                raise RequestRefused(self.url, status, error.response.text) from None
+                raise RequestRefused(self.url, status, reply.text) from None
             last = f"HTTP {status}" if status else quoted(str(error.__cause__ or error))
-            if wait := status and error.response.headers.get("Retry-After"):
+            if wait := status and reply.headers.get("Retry-After"):
                 last += f", Retry-After: {quoted(wait)}"  # longer than is waited for
             tries = f"{retries + 1} tries, the last one: " if retries else ""
             raise ServerError(f"{self.url} cannot be asked ({tries}{last})") from None

@@ -55,7 +55,7 @@ def official_value(category: str, value: object) -> str | int | float:
         digits = re.search(r"\d+", text)
         return digits.group() if digits else text
     try:
-        number = float(value)  # type: ignore[arg-type]
+        number = float(value)
         return int(number) if category == "count" else number
     except (TypeError, ValueError, OverflowError):
         shown = repr(value)

@@ -111,7 +111,7 @@ def write_variant(variant: Variant, records: Records, pictures: Path, out: Path,
         for kind, file in files.items():
             target = out / "val" / kind / file
             if kind in others:
-                others[kind](*sources.values(), rng).save(target)
+                others[kind](sources["images"], sources["depths"], rng).save(target)
             else:
                 shutil.copyfile(sources[kind], target)
     (out / "val.json").write_text(json.dumps(changed), encoding="utf-8")

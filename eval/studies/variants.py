@@ -158,9 +158,9 @@ def _(config: VariantConfig, tokens: int, pictures: int, regions: int, answers: 
     parts = flops.row_parts.dispatch(SmolRGPTConfig)(config, tokens, pictures, regions, answers)
     if not regions:
         return parts
-    for part in ("connector", "refiner"):
-        if config.depth_pathway == f"shared_{part}":
-            parts[f"depth_{part}"] = replace(parts[f"depth_{part}"], right=parts[f"rgb_{part}"].right)
+    for kind in ("connector", "refiner"):
+        if config.depth_pathway == f"shared_{kind}":
+            parts[f"depth_{kind}"] = replace(parts[f"depth_{kind}"], right=parts[f"rgb_{kind}"].right)
     if config.depth_pathway == "none":
         parts = {name: part for name, part in parts.items() if not name.startswith("depth_")}
         for name in ("patches", "encoder"):

@@ -39,8 +39,9 @@ class For:
 
     def grid_of(self, picture: Picture) -> int:
         """Points of the pooling grid along a side: prepared masks have theirs already."""
-        prepared = isinstance(picture, PreparedPicture)
-        return settings(picture.folder)["mask_grid"] if prepared else self.shape.mask_grid
+        if isinstance(picture, PreparedPicture):
+            return settings(picture.folder)["mask_grid"]
+        return self.shape.mask_grid
 
 
 def check_all(sources: Sequence[Found], wanted: For, limit: int | None, problems: Problems) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,7 @@ class ProgramToCompile:
     FLOPs are of one run on all devices: what the model needs, and with what rematerialisation computes again.
     """
 
-    function: Callable[..., Any]
+    function: jax.stages.Wrapped
     arguments: Mapping[str, Any]
     rows: int
     model_flops: float

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import launch.demo
 from configs import demo_language as settings
 from launch import demo_language
 from smolrgpt_jax.checkpoint.load import read_checkpoint
@@ -73,6 +74,14 @@ def test_from_a_warehouse_to_tables_and_on_from_where_it_was(language, monkeypat
 def test_scenes_that_are_tested_on_are_not_learned_from(tmp_path):
     with pytest.raises(ValueError, match="the seed is 910001, it must be from 0 to 899999"):
         demo_language.run(tmp_path / "demo", 910_001, "nowhere")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_language_model_that_is_not_there_is_refused_before_anything_is_made(monkeypatch, tmp_path):
+    monkeypatch.setattr(settings, "ROOT", str(tmp_path / "demo"))
+    monkeypatch.setattr("sys.argv", ["demo", "--language", str(tmp_path / "nowhere")])
+    with pytest.raises(SystemExit, match=f"{tmp_path / 'nowhere'}"):
+        launch.demo.main()
     assert not list(tmp_path.iterdir())
 
 
