@@ -17,22 +17,26 @@ WIDER = studies.TRAINED["wider"]
 
 
 @pytest.mark.parametrize(("variant", "changes"), WIDER.items(), ids=str)
-def test_a_variant_trains_on_its_own_warehouse_and_no_longer(variant, changes):
+def test_a_variant_trains_on_its_own_warehouse_with_steps_of_the_same_time(variant, changes):
     root, usual = Path("root"), studies.training("root", "start", "cpu", 1, 16)
     config = wider.TASK.configuration(root, studies.training("root", "start", "cpu", 1, 16), changes)
     sources = (*config.data.sources.values(), *config.validation_sources.values())
     assert {source.root for source in sources} == {str(data_folder(root, changes))}
     # Padded tokens are what a step's time goes by.
     assert config.batch_rows * config.data.row_tokens == usual.batch_rows * usual.data.row_tokens
-    assert config.steps == usual.steps
+    assert config.steps == usual.steps * (2 if "twice" in variant else 1)
     made = WarehouseConfig(**studies.trained_warehouse("cpu", 1, changes))
-    assert made.seed == 1 and made.max_pallets == (10 if "10 pallets" in variant else demo.WAREHOUSE["max_pallets"])
-    assert made.appearance_variety == float("looks" in variant)
+    assert made.seed == 1 and made.max_pallets == changes.get("warehouse.max_pallets", demo.WAREHOUSE["max_pallets"])
+    assert made.appearance_variety == changes.get("warehouse.appearance_variety", 0.0)
+    # The longest answer about ten pallets takes 340 tokens, about the demo's six 230.
+    assert config.validation_answer_tokens >= (340 if made.max_pallets == 10 else 230)
 
 
 def test_variants_have_warehouses_of_their_own_and_that_of_the_demo_is_shared():
     folders = {variant: data_folder(Path("root"), changes) for variant, changes in WIDER.items()}
-    assert len(set(folders.values())) == len(WIDER) and folders["the demo's"] == Path("root/data")
+    longer = folders.pop("the same, twice the steps")
+    assert len(set(folders.values())) == len(WIDER) - 1 and folders["the demo's"] == Path("root/data")
+    assert longer == folders["all looks, all heights, up to 10 pallets"]
 
 
 def answered(folder: Path, right: bool) -> None:
