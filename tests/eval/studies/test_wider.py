@@ -26,8 +26,10 @@ def test_a_variant_trains_on_its_own_warehouse_with_steps_of_the_same_time(varia
     assert config.batch_rows * config.data.row_tokens == usual.batch_rows * usual.data.row_tokens
     assert config.steps == usual.steps * (2 if "twice" in variant else 1)
     made = WarehouseConfig(**studies.trained_warehouse("cpu", 1, changes))
-    assert made.seed == 1 and made.max_pallets == changes.get("warehouse.max_pallets", demo.WAREHOUSE["max_pallets"])
-    assert made.appearance_variety == changes.get("warehouse.appearance_variety", 0.0)
+    named = "all looks, all heights, up to 10 pallets" if variant == "the same, twice the steps" else variant
+    assert made.seed == 1 and made.max_pallets == (10 if "10 pallets" in named else demo.WAREHOUSE["max_pallets"])
+    assert made.appearance_variety == float("looks" in named)
+    assert made.camera_variety == (1.0 if "heights" in named else demo.WAREHOUSE["camera_variety"])
     # The longest answer about ten pallets takes 340 tokens, about the demo's six 230.
     assert config.validation_answer_tokens >= (340 if made.max_pallets == 10 else 230)
 
