@@ -21,4 +21,6 @@ def get_config() -> ConfigDict:
     config.data.sources = {"warehouse": default.warehouse("data/warehouse", "train")}
     config.validation_answers = 256
     config.validation_sources = {"warehouse": default.warehouse("data/warehouse", "val")}
+    # Follows --config.data.sources.warehouse.root, unless it is given itself.
+    config.validation_sources.warehouse.root = config.data.sources.warehouse.get_oneway_ref("root")
     return config

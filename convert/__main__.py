@@ -2,7 +2,6 @@
 
 import argparse
 import re
-import signal
 import tomllib
 from pathlib import Path
 
@@ -125,15 +124,9 @@ def verify(a: argparse.Namespace) -> None:
     print(f"every tensor is equal; {compared}")
 
 
-def _terminated(number: int, frame: object) -> None:
-    # As an exception, so that half-written folders are removed on the way out.
-    raise SystemExit(f"error: stopped by {signal.Signals(number).name}; nothing was written")
-
-
-@told("error: stopped by SIGINT; nothing was written")
+@told()
 def main() -> None:
     arguments = make_parser().parse_args()
-    signal.signal(signal.SIGTERM, _terminated)
     arguments.run(arguments)
 
 

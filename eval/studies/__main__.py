@@ -17,7 +17,7 @@ from smolrgpt_jax.files import read_json
 TOLD_APART = ("batch", "sizes", "wider")  # of the studies that train, those with a section of their own in options.toml
 
 
-@told()
+@told("interrupted; finished variants are kept, and a study that trains goes on from there with the same command")
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = command_line("eval.studies", __doc__)
     studies = parser.add_subparsers(dest="study", required=True, metavar="NAME")

@@ -93,7 +93,9 @@ def check_records(name: str, records: Records, source: Path) -> None:
     they are answered, not after."""
     for index, record in enumerate(records):
         if record.get("normalized_answer") is None:
-            raise DataError(f"{source}: record {index} has no answer to score against")
+            answers = source.with_name(f"{source.stem}_answers.json")
+            hint = f"; {answers.name} lies beside it, ask --annotations={answers.name}" if answers.exists() else ""
+            raise DataError(f"{source}: record {index} has no answer to score against{hint}")
     if tightened in STUDIES[name].values():
         opencv()
     if ON_ANOTHER_PICTURE in STUDIES[name] and len({record["image"] for record in records}) < 2:

@@ -1,6 +1,7 @@
 """What the launchers share: commands that run or are only printed, their options, and the arguments of the training."""
 
 import argparse
+import re
 import shlex
 import shutil
 import subprocess
@@ -8,11 +9,13 @@ import sys
 import time
 import tomllib
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from eval.command_line import command_line
+from launch.pods.suits import Device, check_rows
 from smolrgpt_jax.chips import SLICES
 from smolrgpt_jax.errors import RunError
+from smolrgpt_jax.files import as_path
 
 ROOT = Path(__file__).parents[2]
 SAVE_SECONDS = 300  # from the warning to the end of a training, in which it saves
@@ -96,26 +99,49 @@ class Launcher:
         return a, runner or (DryRun() if a.dry_run else Runner())
 
 
-def train_arguments(a: argparse.Namespace) -> list[str]:
+def check_name(what: str, name: str, most: int = 63) -> None:
+    """Raises RunError for a name that Kubernetes does not take as a label, or that is longer than `most` characters."""
+    if len(name) > most or not re.fullmatch("[a-z]([-a-z0-9]*[a-z0-9])?", name):
+        raise RunError(
+            f"{what} {name!r} is none for Kubernetes: lower case letters, digits and '-', at most {most} characters, the first a "
+            "letter, the last a letter or digit"
+        )
+
+
+def train_arguments(a: argparse.Namespace, devices: Sequence[Device], shared: bool = False) -> list[str]:
     """The arguments of `python -m launch.train`.
 
-    Raises RunError if the work directory cannot be, or ValueError if the run would be refused wherever it is started.
+    Args:
+      a: the options of the launcher, and `rest`.
+      devices: all those that the training will have, none where they are not known here.
+      shared: it starts in one folder that all hosts see, so that the work directory may be relative to it.
+
+    Raises:
+      ValueError: one sentence, if the run would be refused wherever it is started, or on these devices.
     """
     file = a.config.partition(":")[0]
     path = Path(file)
     if path.is_absolute() or ".." in path.parts or not (ROOT / path).is_file():
         known = sorted(p.stem for p in (ROOT / "configs").glob("*.py") if p.stem not in ("__init__", "default"))
         raise RunError(f"no configuration {file} in the repository ({', '.join(f'configs/{n}.py' for n in known)})")
-    if "://" in a.workdir:
-        raise RunError(f"--workdir {a.workdir} is a URL; mount the bucket and give the folder")
+    as_path(a.workdir, "--workdir")
     # Imported where needed: the other verbs need nothing but Python.
     from launch import run_config
     from smolrgpt_jax.training import settings
 
-    settings.check(run_config.load(str(ROOT / a.config), a.rest).to_dict())
+    run = run_config.load(str(ROOT / a.config), a.rest).to_dict()
+    settings.check(run)
+    # A "~" is no better: each host has a home folder of its own.
+    if not shared and not PurePosixPath(a.workdir).is_absolute():
+        raise RunError(
+            f"--workdir {a.workdir} would be another folder on each host: give the whole path of one that every host sees, such as "
+            "/gcs/stage3"
+        )
+    if devices:
+        check_rows(run, devices)
     return [f"--config={a.config}", f"--workdir={a.workdir}", *a.rest]
 
 
-def train_command(a: argparse.Namespace, python: str = "python") -> list[str]:
-    """`python -m launch.train` with its arguments; raises as `train_arguments` does."""
-    return [python, "-u", "-m", "launch.train", *train_arguments(a)]
+def train_command(arguments: Sequence[str], python: str = "python") -> list[str]:
+    """`python -m launch.train` with its arguments."""
+    return [python, "-u", "-m", "launch.train", *arguments]

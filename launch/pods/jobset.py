@@ -29,6 +29,11 @@ class JobSet:
     service_account: str | None = None  # a Kubernetes one, which needs access to the bucket
     max_restarts: int = 100
 
+    @property
+    def longest_name(self) -> int:
+        """Characters that the name may have: JobSet refuses one whose pods, named so at the longest, would have more than 63."""
+        return 63 - len(f"-slice-{self.slices - 1}-{self.tpu.hosts - 1}-abcde")
+
     def manifest(self) -> dict[str, Any]:
         template = jinja2.Template(TEMPLATE.read_text(encoding="utf-8"), undefined=jinja2.StrictUndefined)
         return yaml.safe_load(template.render(vars(self), save_seconds=SAVE_SECONDS, port=PORT))

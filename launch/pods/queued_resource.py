@@ -30,7 +30,7 @@ class QueuedResource:
     zone: str
     project: str | None = None
     slices: int = 1
-    tpu: Slice | None = None  # what `create` asks for
+    tpu: Slice | None = None  # each of them, where it has to be known
     runtime: str | None = None  # the software of the VMs, None for the chip's own
     spot: bool = False
     bucket: str | None = None  # what `install` mounts at /gcs

@@ -147,7 +147,9 @@ def written(
 
 def answer_questions(load: Callable[[Path], Any], file: str, doc: str | None, arguments: Sequence[str] | None) -> None:
     """The command of a runner, the file with that docstring: asks the model that `load` makes of a folder, prints its answers."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.register("type", Path, as_path)
     parser.add_argument("--model", type=Path, default=Path(file).parent, help="exported folder (default: this file's)")
     more = f"further questions about the picture, each about all regions, with one {MASK} per region, or about none"

@@ -94,7 +94,8 @@ def _make_all(folder: Path, config: WarehouseConfig, workers: int | None) -> dic
         each: Callable[..., Iterable[MadeScene]] = map
         if workers > 1:
             pool = ProcessPoolExecutor(min(workers, total), mp_context=multiprocessing.get_context("spawn"))
-            each = functools.partial(stack.enter_context(pool).map, chunksize=SCENES)
+            stack.callback(pool.shutdown, cancel_futures=True)  # who stops it does not wait for all scenes
+            each = functools.partial(pool.map, chunksize=SCENES)
         scenes = each(work, splits, indices, range(total))
         for split, scene in zip(splits, tqdm(scenes, total=total, desc="scenes", unit="scene")):
             made[split].append(scene)

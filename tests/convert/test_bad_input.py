@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -266,17 +267,21 @@ def test_a_full_disk(golden, checkpoint, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["torch-to-jax", "jax-to-torch"])
-def test_an_interrupted_command_leaves_nothing(golden, checkpoint, monkeypatch, refused, name):
+def test_a_terminated_command_leaves_nothing(golden, checkpoint, monkeypatch, tmp_path, capsys, name):
     read = StreamedParams.piece
 
     def interrupted(self, piece):
         if piece[0].startswith("decoder/norm"):
-            command._terminated(15, None)
+            signal.raise_signal(signal.SIGTERM)
         return read(self, piece)
 
     monkeypatch.setattr(StreamedParams, "piece", interrupted)
     source = golden.folder if name == "torch-to-jax" else checkpoint
-    assert refused(name, source) == "error: stopped by SIGTERM; nothing was written"
+    monkeypatch.setattr(sys, "argv", ["convert", name, str(source), str(tmp_path / "new" / "model")])
+    with pytest.raises(SystemExit, match="143"):
+        command.main()
+    assert capsys.readouterr().err.splitlines()[-1] == "interrupted; nothing was written"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_a_killed_command_left_is_removed_by_the_next(golden, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -33,6 +34,22 @@ for module in sys.argv.pop().split(","):
     found[module] = code, out.getvalue(), sorted(heavy & (set(sys.modules) - before))
 print(json.dumps(found))
 """
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("launch.make_warehouse", ["--out=new", "--worker=1"]),
+        ("eval.studies.__main__", ["batch", "--out=new", "--seed=1"]),  # a parser below a parser
+    ],
+)
+def test_a_flag_cut_short_is_refused(module, line, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [module, *line])
+    with pytest.raises(SystemExit) as end:
+        importlib.import_module(module).main()
+    assert end.value.code == 2 and list(tmp_path.iterdir()) == []
+    assert f"unrecognized arguments: {line[-1]}" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

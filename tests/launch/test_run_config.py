@@ -56,6 +56,27 @@ def test_commands_end_with_one_sentence(tmp_path, arguments, message):
     assert not (tmp_path / "run").exists()
 
 
+DATA, VALIDATION = "--config.data.sources.warehouse.root=", "--config.validation_sources.warehouse.root="
+
+
+@pytest.mark.parametrize("name", ["stage3_sft", "mixed"])
+@pytest.mark.parametrize(
+    ("arguments", "roots"),
+    [
+        ([], ("data/warehouse", "data/warehouse")),
+        ([f"{DATA}/gcs/w"], ("/gcs/w", "/gcs/w")),
+        ([f"{VALIDATION}/gcs/v"], ("data/warehouse", "/gcs/v")),
+        ([f"{DATA}/gcs/w", f"{VALIDATION}/gcs/v"], ("/gcs/w", "/gcs/v")),
+        ([f"{VALIDATION}/gcs/v", f"{DATA}/gcs/w"], ("/gcs/w", "/gcs/v")),
+    ],
+)
+def test_stage_3_validates_on_the_warehouse_that_it_is_given(name, arguments, roots):
+    run = load(str(ROOT / "configs" / f"{name}.py"), arguments).to_dict()
+    sources = run["data"]["sources"], run["validation_sources"]
+    assert tuple(source["warehouse"]["root"] for source in sources) == roots
+    assert [source["warehouse"]["split"] for source in sources] == ["train", "val"]
+
+
 def test_a_configuration_is_loaded_with_its_changes():
     config = load(
         str(ROOT / "configs" / "demo.py") + ":stage1",

@@ -85,3 +85,14 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(data, tmp_path, monkeypatc
         run(monkeypatch, "--data", folder, "--out", tmp_path / "out" / "sheet.png", "--scenes", scenes)
     assert str(caught.value).startswith("error: ") and message in str(caught.value)
     assert not (tmp_path / "out" / "sheet.png").exists()
+
+
+@pytest.mark.parametrize("name", ["sheet", "sheet.txt", "sheet.pdf.gz"])
+def test_a_name_of_no_picture_is_refused_first(tmp_path, monkeypatch, name):
+    with pytest.raises(SystemExit, match="is not the suffix of a picture format that can be written"):
+        run(monkeypatch, "--data", tmp_path / "nowhere", "--out", tmp_path / name)
+
+
+def test_the_suffix_says_the_format(data, tmp_path, monkeypatch):
+    run(monkeypatch, "--data", data, "--out", tmp_path / "sheet.jpg", "--scenes", 1)
+    assert Image.open(tmp_path / "sheet.jpg").format == "JPEG"

@@ -170,7 +170,8 @@ def _run(jobs: Sequence[_Job], workers: int | None, strict: bool) -> None:
             # Spawned, not forked: the parent may have threads, which a fork would leave behind with their locks held.
             context = multiprocessing.get_context("spawn")
             pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent)
-            each = stack.enter_context(pool).map
+            stack.callback(pool.shutdown, cancel_futures=True)
+            each = pool.map
         for job, _ in zip(todo, each(write, todo)):
             progress.update(len(job.pictures))
 

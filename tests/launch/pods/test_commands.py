@@ -41,7 +41,7 @@ def told(monkeypatch):
         (("launch.make_warehouse", "--out=out", "--width=5000"), "width is 5000, must be 32 to 1920"),
         (("launch.make_warehouse", "--out=out", "--appearance_variety=2"), "appearance_variety is 2.0, must be"),
         (("launch.make_warehouse", "--out=out", "--bench", "--test_scenes=0"), "bench is made of the test split"),
-        (("launch.warehouse_gallery", "--data=nowhere", "--out=out"), "train.json: cannot be read"),
+        (("launch.warehouse_gallery", "--data=nowhere", "--out=out.png"), "train.json: cannot be read"),
     ],
 )
 def test_bad_input_is_one_sentence(arguments, message, told, tmp_path):
@@ -55,6 +55,7 @@ def test_bad_input_is_one_sentence(arguments, message, told, tmp_path):
 
 TRAIN = ("--config=configs/demo.py:stage3", "--workdir=out")
 SLURM = ("launch.slurm", "submit", "--gpus_per_node=1", "--time=1", "--dry_run")
+ON_GCS = (TRAIN[0], "--workdir=/gcs/out")
 POD = ("launch.tpu_pod", "resume", "n", "--zone=z", "--topology=v5e:4x4", "--dry_run")
 PODS = ("--topology=v5e:4x4", "--image=i")
 
@@ -67,7 +68,15 @@ PODS = ("--topology=v5e:4x4", "--image=i")
             "error: no topology v5e:16x15; nearest: v5e:16x16",
         ),
         (
-            ("launch.tpu_pod", "run", "n", "--zone=z", "--config=configs/stage9.py", "--workdir=w"),
+            (
+                "launch.tpu_pod",
+                "run",
+                "n",
+                "--zone=z",
+                "--topology=v5e:2x2",
+                "--config=configs/stage9.py",
+                "--workdir=w",
+            ),
             "error: no configuration configs/stage9.py in the repository (configs/demo.py, ",
         ),
         (("launch.tpu_pod", "wait", "n", "--zone=z"), "error: gcloud is not installed: install the Google Cloud"),
@@ -99,6 +108,63 @@ PODS = ("--topology=v5e:4x4", "--image=i")
             + ("--", "--config.init_from="),
             "error: stage sft follows refiner_alignment or sft or mixed, not random parameters",
         ),
+        (
+            (*POD, *ON_GCS),
+            "error: config.batch_rows is 8, which 16 chips cannot share evenly: it has to be a multiple of 16, such as "
+            "--config.batch_rows=16",
+        ),
+        (
+            ("launch.tpu_pod", "run", "n", "--zone=z", "--slices=2", "--topology=v5e:2x4", "--dry_run", *ON_GCS),
+            "error: config.batch_rows is 8, which 16 chips cannot share evenly",
+        ),
+        (
+            ("launch.gke", "apply", "n", "--topology=v5e:16x16", "--image=i", "--dry_run", *ON_GCS)
+            + ("--", "--config.batch_rows=300"),
+            "error: config.batch_rows is 300, which 256 chips cannot share evenly: it has to be a multiple of 256, such as "
+            "--config.batch_rows=512",
+        ),
+        (
+            ("launch.gke", "manifest", "n", *PODS, *ON_GCS),
+            "error: config.batch_rows is 8, which 16 chips cannot share evenly",
+        ),
+        (
+            ("launch.xpk", "run", "n", *PODS, "--cluster=k", "--zone=z", "--dry_run", *ON_GCS)
+            + ("--", "--config.batch_rows=16", "--config.mesh.fsdp=3"),
+            "error: mesh {'data': 5, 'fsdp': 3, 'tensor': 1} does not fit 16 devices",
+        ),
+        (
+            ("launch.slurm", "submit", "--nodes=3", "--gpus_per_node=8", "--time=1", "--dry_run", *TRAIN)
+            + ("--", "--config.batch_rows=16", "--config.mesh.tensor=2", "--config.accumulation=4"),
+            "error: config.batch_rows is 16, which 24 chips cannot share evenly: it has to be a multiple of 48 (12 ways of data x fsdp, "
+            "4 accumulation part(s)), such as --config.batch_rows=48",
+        ),
+        *[
+            (
+                (*launcher, TRAIN[0], f"--workdir={folder}"),
+                f"error: --workdir {folder} would be another folder on each host",
+            )
+            for launcher, folder in (
+                (POD, "out"),
+                (("launch.gke", "manifest", "n", *PODS), "~/out"),
+                (("launch.xpk", "run", "n", *PODS, "--cluster=k", "--zone=z", "--dry_run"), "../out"),
+            )
+        ],
+        ((*POD, TRAIN[0], "--workdir="), "error: --workdir '' is no path"),
+        *[
+            (
+                (*launcher, "--dry_run"),
+                f"error: {what} is none for Kubernetes: lower case letters, digits and '-', at most {most} ",
+            )
+            for launcher, what, most in (
+                (("launch.gke", "status", "Smol"), "name 'Smol'", 63),
+                (("launch.gke", "delete", "2smol"), "name '2smol'", 63),
+                (("launch.gke", "logs", "smol-"), "name 'smol-'", 63),
+                (("launch.gke", "pool", "My_k", "--region=r", "--zone=z", "--topology=v5e:4x4"), "cluster 'My_k'", 40),
+                (("launch.gke", "apply", "a" * 48, *PODS[1:], "--topology=v5e:2x4", *ON_GCS), f"name '{'a' * 48}'", 47),
+                (("launch.xpk", "list", "--cluster=K", "--zone=z"), "--cluster 'K'", 40),
+                (("launch.xpk", "delete", "a" * 41, "--cluster=k", "--zone=z"), f"name '{'a' * 41}'", 40),
+            )
+        ],
         (
             ("launch.train", *TRAIN, "--num_processes=2"),
             "error: several processes need --coordinator_address (JAX_COORDINATOR_ADDRESS) and --process_id (JAX_PROCESS_ID) too",

@@ -17,6 +17,7 @@ from smolrgpt_jax.chips import SLICES, find_slice
 
 SCHEMA = json.loads((Path(__file__).parent / "jobset.schema.json").read_text())
 TRAIN = ["--config", "configs/demo.py:stage3", "--workdir", "/gcs/w"]
+ROWS = ["--", "--config.batch_rows=16"]
 JOB = ["smol", "--topology", "v5e:4x4", "--image", "r/i", *TRAIN]
 
 
@@ -33,6 +34,15 @@ def job_of(manifest: dict) -> dict:
 def test_manifests_are_valid(name, options):
     made = manifest(name, **options)
     jsonschema.validate(made, SCHEMA, cls=jsonschema.Draft202012Validator)
+
+
+@pytest.mark.parametrize(("topology", "slices"), [("v5e:2x2", 1), ("v5e:4x4", 2), ("v5e:16x16", 11)])
+def test_a_name_is_as_long_as_the_longest_pods_name_lets_it_be(topology, slices):
+    job_set = JobSet("smol", find_slice(topology), "r/i", [], slices=slices)
+    (jobs,) = job_set.manifest()["spec"]["replicatedJobs"]
+    # JobSet's webhook checks this name, with five characters for those that Kubernetes draws.
+    last = f"-{jobs['name']}-{jobs['replicas'] - 1}-{jobs['template']['spec']['completions'] - 1}-abcde"
+    assert len("n" * job_set.longest_name + last) == 63
 
 
 def test_a_host_per_pod_and_all_its_chips():
@@ -89,16 +99,16 @@ def test_the_schema_sees_mistakes(path, value):
 
 def test_apply_gets_what_manifest_prints(recorder, capsys):
     runner = recorder()
-    gke.main(["apply", *JOB], runner)
-    gke.main(["manifest", *JOB])
+    gke.main(["apply", *JOB, *ROWS], runner)
+    gke.main(["manifest", *JOB, *ROWS])
     (text,) = runner.texts
     assert text == capsys.readouterr().out
     (container,) = job_of(json.loads(text))["template"]["spec"]["containers"]
     train = ["python", "-u", "-m", "launch.train", "--config=configs/demo.py:stage3", "--workdir=/gcs/w"]
-    assert container["command"] == train
+    assert container["command"] == [*train, "--config.batch_rows=16"]
     assert {"name": "shm", "mountPath": "/dev/shm"} in container["volumeMounts"]
     assert runner.commands == [["kubectl", "apply", "--filename=-"]]
-    gke.main(["apply", *JOB, "--dry_run"])
+    gke.main(["apply", *JOB, "--dry_run", *ROWS])
     assert capsys.readouterr().out == f"kubectl apply --filename=- <<'END'\n{text}END\n"
 
 
@@ -153,11 +163,11 @@ XPK = "--cluster=k --zone=z"
         ),
         (
             xpk,
-            ["run", *JOB, "--cluster", "k", "--zone", "z", "--project", "p"],
+            ["run", *JOB, "--cluster", "k", "--zone", "z", "--project", "p", *ROWS],
             [
                 f"xpk workload create --workload=smol {XPK} --project=p --tpu-type=v5litepod-16 --num-slices=1 "
                 "--docker-image=r/i --max-restarts=100 --restart-on-exit-codes=1 --termination-grace-period-seconds=300 "
-                "'--command=python -u -m launch.train --config=configs/demo.py:stage3 --workdir=/gcs/w'"
+                "'--command=python -u -m launch.train --config=configs/demo.py:stage3 --workdir=/gcs/w --config.batch_rows=16'"
             ],
         ),
         (xpk, ["list", "--cluster", "k", "--zone", "z"], [f"xpk workload list {XPK}"]),
@@ -169,5 +179,5 @@ def test_commands_and_dry_run(launcher, arguments, expected, recorder, capsys):
     runner = recorder()
     launcher.main(arguments, runner)
     assert [shlex.join(command) for command in runner.commands] == expected
-    launcher.main([*arguments, "--dry_run"])
+    launcher.main([arguments[0], "--dry_run", *arguments[1:]])
     assert capsys.readouterr().out.splitlines() == expected

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ from launch import slurm
 from launch.pods.commands import ROOT
 
 TRAIN = ["--config", "configs/demo.py:stage3", "--workdir", "/nfs/w"]
+PYTHON = Path(sys.executable).with_name("python3")
 BATCH = ROOT / "launch" / "pods" / "slurm.sbatch"
 
 
@@ -22,17 +24,28 @@ BATCH = ROOT / "launch" / "pods" / "slurm.sbatch"
     ("arguments", "expected"),
     [
         (
-            ["submit", "--nodes", "2", "--gpus_per_node", "8", "--time", "24:00:00", *TRAIN],
+            [
+                "submit",
+                "--nodes",
+                "2",
+                "--gpus_per_node",
+                "8",
+                "--time",
+                "24:00:00",
+                *TRAIN,
+                "--",
+                "--config.batch_rows=16",
+            ],
             "sbatch --job-name=smolrgpt --nodes=2 --ntasks-per-node=8 --gpus-per-node=8 --exclusive --requeue "
             f"--signal=B:USR1@300 --chdir={ROOT} --output=smolrgpt-%j.log --open-mode=append --time=24:00:00 {BATCH} "
-            f"{sys.executable} -u -m launch.train --config=configs/demo.py:stage3 --workdir=/nfs/w",
+            f"{PYTHON} -u -m launch.train --config=configs/demo.py:stage3 --workdir=/nfs/w --config.batch_rows=16",
         ),
         (
             ["submit", "--gpus_per_node", "1", "--time", "1:0", "--partition", "a", "--account", "b", "--name", "n"]
             + [*TRAIN, "--", "--config.steps=3"],
             "sbatch --job-name=n --nodes=1 --ntasks-per-node=1 --gpus-per-node=1 --exclusive --requeue "
             f"--signal=B:USR1@300 --chdir={ROOT} --output=n-%j.log --open-mode=append --time=1:0 --partition=a --account=b {BATCH} "
-            f"{sys.executable} -u -m launch.train --config=configs/demo.py:stage3 --workdir=/nfs/w --config.steps=3",
+            f"{PYTHON} -u -m launch.train --config=configs/demo.py:stage3 --workdir=/nfs/w --config.steps=3",
         ),
         (["status"], "squeue --me --name=smolrgpt"),
         (["cancel", "--name", "n"], "scancel --me --name=n"),
@@ -44,6 +57,44 @@ def test_commands_and_dry_run(arguments, expected, recorder, capsys):
     assert [shlex.join(command) for command in runner.commands] == [expected]
     slurm.main([arguments[0], "--dry_run", *arguments[1:]])
     assert capsys.readouterr().out == expected + "\n"
+
+
+SUBMIT = ["submit", "--gpus_per_node", "1", *TRAIN, "--dry_run", "--time"]
+
+
+@pytest.mark.parametrize("limit", ["90", "90:30", "24:00:00", "2-0", "2-12:30", "2-12:30:00"])
+def test_time_limits_as_slurm_writes_them(limit, capsys):
+    slurm.main([*SUBMIT, limit])
+    assert f" --time={limit} " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "limit", ["", "24h", "1:2:3:4", "2-", "1-2-3", "2-1:2:3:4", "unlimited", "1.5", "24:00:00 ", "\u0661"]
+)
+def test_other_time_limits_are_refused(limit, capsys):
+    with pytest.raises(SystemExit) as end:
+        slurm.main([*SUBMIT, limit])
+    assert end.value.code == f"error: --time {limit} is no time limit of Slurm's: {slurm.TIMES}"
+    assert capsys.readouterr().out == ""
+
+
+def test_the_nodes_run_the_python_that_submits_under_one_name(tmp_path, monkeypatch):
+    for name in ("python3", "python", "other"):
+        (tmp_path / name).touch()
+    (tmp_path / "python").unlink()
+    (tmp_path / "python").symlink_to("python3")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    assert slurm.python() == str(tmp_path / "python3")
+    # A python3 beside it that is another one has not what this one has installed.
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "other"))
+    assert slurm.python() == str(tmp_path / "other")
+
+
+@pytest.mark.parametrize("count", ["--nodes=0", "--gpus_per_node=-1"])
+def test_there_is_at_least_one_gpu(count, capsys):
+    with pytest.raises(SystemExit):
+        slurm.main([*SUBMIT, "1", count])
+    assert f"argument {count.partition('=')[0]}: " in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ from launch.pods.queued_resource import MAX_FAILURES
 from launch.tpu_pod import main
 
 NOT_FOUND = "ERROR: (gcloud.compute.tpus.queued-resources.describe) NOT_FOUND: no such resource"
-TRAIN = ["--config", "configs/demo.py:stage3", "--workdir", "/gcs/stage3"]
-RESUME = ["resume", "smol", "--zone", "z", "--topology", "v5e:4x4", "--spot", *TRAIN]
+TRAIN = ["--topology", "v5e:4x4", "--config", "configs/demo.py:stage3", "--workdir", "/gcs/stage3"]
+ROWS = ["--", "--config.batch_rows=16"]
+RESUME = ["resume", "smol", "--zone", "z", "--spot", *TRAIN, *ROWS]
 STATUS = "if [ -f smolrgpt_jax/launch/pods/tpu_worker.sh ]; then bash smolrgpt_jax/launch/pods/tpu_worker.sh status; else echo none; fi"
 SSH = "gcloud compute tpus tpu-vm ssh smol --zone=z --worker=all"
 ARCHIVE = Path.home() / ".smol.tar.gz"
@@ -26,7 +27,7 @@ CREATE = (
 )
 DELETE = "gcloud compute tpus queued-resources delete smol --zone=z --force --quiet"
 DESCRIBE = "gcloud compute tpus queued-resources describe smol --zone=z '--format=value(state.state)'"
-START = f"{SSH} '--command=bash smolrgpt_jax/launch/pods/tpu_worker.sh start --config=configs/demo.py:stage3 --workdir=/gcs/stage3'"
+START = f"{SSH} '--command=bash smolrgpt_jax/launch/pods/tpu_worker.sh start --config=configs/demo.py:stage3 --workdir=/gcs/stage3 --config.batch_rows=16'"
 INSTALL = [COPY, SCP, f"{SSH} '--command={UNPACK} && bash smolrgpt_jax/launch/pods/tpu_worker.sh install'"]
 
 
@@ -51,12 +52,12 @@ def lines(recorder) -> list[str]:
             ["install", "smol", "--zone", "z", "--bucket", "b"],
             [COPY, SCP, f"{SSH} '--command={UNPACK} && bash smolrgpt_jax/launch/pods/tpu_worker.sh install b'"],
         ),
-        (["run", "smol", "--zone", "z", *TRAIN], [START]),
+        (["run", "smol", "--zone", "z", *TRAIN, *ROWS], [START]),
         (
-            ["run", "smol", "--zone", "z", "--slices", "2", *TRAIN, "--", "--config.steps=3"],
+            ["run", "smol", "--zone", "z", "--slices", "2", *TRAIN, "--", "--config.batch_rows=32"],
             [
                 f"gcloud compute tpus tpu-vm ssh smol-{i} --zone=z --worker=all '--command=bash smolrgpt_jax/launch/pods/tpu_worker.sh "
-                "start --config=configs/demo.py:stage3 --workdir=/gcs/stage3 --config.steps=3'"
+                "start --config=configs/demo.py:stage3 --workdir=/gcs/stage3 --config.batch_rows=32'"
                 for i in range(2)
             ],
         ),
@@ -86,7 +87,7 @@ def test_commands_and_dry_run(arguments, expected, recorder, capsys):
 
 def test_values_with_spaces_reach_the_host_in_one_piece(recorder):
     runner = recorder()
-    main(["run", "smol", "--zone", "z", *TRAIN, "--", "--config.tokenizer=my tokenizer"], runner)
+    main(["run", "smol", "--zone", "z", *TRAIN, *ROWS, "--config.tokenizer=my tokenizer"], runner)
     remote = runner.commands[0][-1].removeprefix("--command=")
     assert shlex.split(remote)[-1] == "--config.tokenizer=my tokenizer"
 
@@ -125,7 +126,7 @@ def test_resume_starts_a_failed_training_again_but_not_for_ever(recorder):
     failed = hosts("ended 134", "ended 1")
     runner = recorder({"describe": ["ACTIVE"] * 9, "ssh": [failed, hosts("running"), failed, failed]})
     with pytest.raises(SystemExit, match="ended with an error 3 times"):
-        main([*RESUME, "--max_restarts", "2"], runner)
+        main([RESUME[0], "--max_restarts", "2", *RESUME[1:]], runner)
     assert lines(runner).count(START) == 2
     assert COPY not in lines(runner)
 
