@@ -10,7 +10,7 @@ from eval.command_line import command_line
 from smolrgpt_jax.data.chat import IMAGE_TOKEN, MASK_DEPTH_TOKEN, MASK_RGB_TOKEN, ChatTokenizer
 from smolrgpt_jax.data.records import IMAGE, MASK
 from smolrgpt_jax.errors import DataError, told
-from smolrgpt_jax.files import read_json
+from smolrgpt_jax.files import check_empty, read_json
 
 # SmolLM2's special tokens, in the order of their ids 0 to 16.
 SPECIAL_TOKENS = (
@@ -71,8 +71,7 @@ def main() -> None:
     files = sorted(args.data.glob("train*.json"))
     if not files:
         raise DataError(f"{args.data} holds no train*.json")
-    if args.out.exists() and any(args.out.iterdir()):
-        raise DataError(f"{args.out} exists already and is not an empty folder; nothing was written")
+    check_empty(args.out)
     names = ", ".join(file.name for file in files)
     print(f"training a tokenizer of {args.vocab_size} tokens on {names} of {args.data}, writing it to {args.out}")
     with tqdm(pieces(files), unit=" pieces") as texts:

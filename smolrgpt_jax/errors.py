@@ -80,8 +80,8 @@ def _terminated_as_interrupted() -> Iterator[None]:
 def told(interrupted: str = "interrupted; nothing was written") -> Iterator[None]:
     """Ends a command with one sentence and status 1 where its input is bad or the disk refuses; also a decorator of its `main`.
 
-    interrupted: the sentence for Ctrl-C, which says what is kept; SIGTERM ends with it too, and status 143. A reader that closes the pipe ends nothing. What the terminal's
-    encoding lacks is printed as "?".
+    interrupted: the sentence for Ctrl-C, which says what is kept; SIGTERM ends with it too, and status 143. A reader that closes the
+    pipe ends nothing. What the terminal's encoding lacks is printed as "?".
     """
     _let_readers_go()
     if hasattr(sys.stdout, "reconfigure"):

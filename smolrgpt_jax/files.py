@@ -219,6 +219,12 @@ def check_out(path: str | Path, folder: bool = False) -> None:
             raise DataError(f"{path} cannot be written in {where} ({error.strerror})") from error
 
 
+def check_empty(folder: Path) -> None:
+    """Raises DataError for a path that exists and is not an empty folder."""
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise DataError(f"{folder} exists already and is not an empty folder; nothing was written")
+
+
 @contextmanager
 def results_folder(out: str | Path, own: Collection[str] = ()) -> Iterator[Path]:
     """An empty folder to write results into; at the end its files are moved to the folder `out`.

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from smolrgpt_jax.data.records import IMAGE, WAREHOUSE_CATEGORIES
 from smolrgpt_jax.errors import DataError
-from smolrgpt_jax.files import new_folder, read_json, write_json, write_list
+from smolrgpt_jax.files import check_empty, new_folder, read_json, write_json, write_list
 from smolrgpt_jax.warehouse.make_scene import MadeScene, make
 from smolrgpt_jax.warehouse.other_formats import digest, rles, turns, write_formats
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
@@ -49,9 +49,8 @@ def make_warehouse(
     """
     out = Path(out)
     config = dataclasses.replace(config or WarehouseConfig(), **parameters)
+    check_empty(out)
     if out.exists():
-        if not out.is_dir() or any(out.iterdir()):
-            raise DataError(f"{out} exists already and is not an empty folder; nothing was written")
         out.rmdir()
     with new_folder(out) as aside:
         return _write_records(aside, config, _make_all(aside, config, workers))

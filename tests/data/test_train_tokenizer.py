@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from launch import train_tokenizer as command
 from launch.train_tokenizer import SMALLEST, pieces, train_tokenizer
 from smolrgpt_jax.data.chat import ChatTokenizer
 from smolrgpt_jax.errors import DataError
@@ -87,3 +88,15 @@ def test_command_writes_the_same_tokenizer_every_time(filled, tmp_path):
     failed = run("--data", tmp_path / "none", "--out", tmp_path / "c")
     assert failed.returncode != 0 and failed.stderr.startswith("error: ")
     assert failed.stderr.count("\n") == 1 and not (tmp_path / "c").exists()
+
+
+def test_a_tokenizer_that_is_there_is_not_replaced(tmp_path, monkeypatch):
+    (tmp_path / "train.json").write_text("[]")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "tokenizer.json").write_text("{}")
+    monkeypatch.setattr(sys, "argv", ["train_tokenizer", f"--data={tmp_path}", f"--out={tmp_path / 'out'}"])
+    with pytest.raises(
+        SystemExit, match="^error: .*out exists already and is not an empty folder; nothing was written$"
+    ):
+        command.main()
+    assert (tmp_path / "out" / "tokenizer.json").read_text() == "{}"

@@ -39,8 +39,8 @@ print(json.dumps(found))
 @pytest.mark.parametrize(
     ("module", "line"),
     [
-        ("launch.make_warehouse", ["--out=new", "--worker=1"]),
-        ("eval.studies.__main__", ["batch", "--out=new", "--seed=1"]),  # a parser below a parser
+        ("launch.make_warehouse", ["--out=new", "--worker=0"]),
+        ("eval.studies.__main__", ["batch", "--out=new", "--seed=-1"]),  # a parser below a parser
     ],
 )
 def test_a_flag_cut_short_is_refused(module, line, monkeypatch, tmp_path, capsys):

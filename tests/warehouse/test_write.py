@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +25,7 @@ from smolrgpt_jax.warehouse.make_scene import draw_scene
 from smolrgpt_jax.warehouse.parameters import FORMATS, WarehouseConfig
 from smolrgpt_jax.warehouse.write import ensure_warehouse, make_warehouse
 
+ROOT = Path(__file__).parents[2]
 TYPES = {"left_right": str, "mcq": str, "count": int, "distance": float}
 
 
@@ -184,6 +188,23 @@ def test_the_command_tells_the_answers_and_the_formats(tmp_path, monkeypatch, ca
     left = metadata["splits"]["train"]["left_right_answers"].get("left", 0)
     assert f"left:{left}" in printed and "distance quartiles" in printed and "val: left_right 0" in printed
     assert f"bench: above_choice {metadata['formats']['bench']['above_choice']}," in printed
+
+
+def test_a_terminated_command_ends_soon_and_leaves_nothing(tmp_path):
+    """The processes finish what they are at, not all of 100,000 scenes."""
+    size = ["--scenes=100000", "--width=64", "--height=36", "--workers=2"]
+    command_line = [sys.executable, "-m", "launch.make_warehouse", f"--out={tmp_path / 'new'}", *size]
+    process = subprocess.Popen(command_line, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        while not list(tmp_path.rglob("*.png")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        _, printed = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + signal.SIGTERM and list(tmp_path.iterdir()) == []
+    assert printed.splitlines()[-1] == "interrupted; nothing was written" and "Traceback" not in printed
 
 
 def test_an_existing_destination_is_refused(warehouse, written, tmp_path, monkeypatch):

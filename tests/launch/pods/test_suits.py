@@ -20,7 +20,7 @@ from smolrgpt_jax.training.settings import defaults
 def test_every_topology_takes_a_row_per_chip_and_no_row_more(name, slices):
     tpu = find_slice(name)
     devices, chips = tpu_devices(tpu, slices), slices * tpu.chips
-    assert len(set(devices)) == len(devices) == chips
+    assert len({device.id for device in devices}) == len(devices) == chips
     check_rows(defaults() | {"batch_rows": chips}, devices)
     with pytest.raises(RunError, match=f"is {chips + 1}, .* {chips} chips .* such as --config.batch_rows={2 * chips}$"):
         check_rows(defaults() | {"batch_rows": chips + 1}, devices)

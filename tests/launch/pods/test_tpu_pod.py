@@ -53,6 +53,8 @@ def lines(recorder) -> list[str]:
             [COPY, SCP, f"{SSH} '--command={UNPACK} && bash smolrgpt_jax/launch/pods/tpu_worker.sh install b'"],
         ),
         (["run", "smol", "--zone", "z", *TRAIN, *ROWS], [START]),
+        # Without its topology the chips are not known here: the training itself checks the rows.
+        (["run", "smol", "--zone", "z", *TRAIN[2:]], [START.replace(" --config.batch_rows=16", "")]),
         (
             ["run", "smol", "--zone", "z", "--slices", "2", *TRAIN, "--", "--config.batch_rows=32"],
             [
