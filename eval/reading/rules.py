@@ -8,11 +8,11 @@ that are normalised already.
 
 import re
 
-from eval.reading.phrases import NUMBER_WORDS, SHARED, TABLE, alternatives, is_garbage, one_line, with_regions
+from eval.reading.phrases import NUMBER_WORDS, SHARED, TABLE, alternatives, is_garbage, one_line, phrases, with_regions
 from eval.reading.statements import count_readings, distance_readings, region_readings, side_readings
 
 Answer = str | int | float | None
-_CATEGORIES = {category: re.compile(words) for category, words in TABLE["categories"].items()}
+_CATEGORIES = phrases("categories")
 _READERS = {"left_right": side_readings, "count": count_readings, "mcq": region_readings, "distance": distance_readings}
 _VALUE = re.compile(rf"(?<![\d.])[0-9]{{1,9}}(?:\.[0-9]+)?(?!\d)|\b(?:{alternatives(NUMBER_WORDS)})\b")
 
@@ -22,8 +22,7 @@ def question_category(question: str) -> str | None:
 
     For questions without one: the test split's, and those that people type.
     """
-    text = question.lower()
-    return next((category for category, words in _CATEGORIES.items() if words.search(text)), None)
+    return next((name for name in TABLE["categories"] if getattr(_CATEGORIES, name).search(question)), None)
 
 
 def normalized_answer(category: str | None, question: str, answer: str) -> Answer:

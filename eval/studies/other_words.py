@@ -10,11 +10,10 @@ import numpy as np
 
 from smolrgpt_jax.data.records import IMAGE, MASK
 from smolrgpt_jax.errors import DataError
-from smolrgpt_jax.warehouse.words.wordings import WORDINGS
+from smolrgpt_jax.warehouse.words.wordings import GROUPS, WORDINGS, alike
 
 OTHER_WORDS: dict[str, list[str]] = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
 MASKS = f"{MASK}(?: {MASK})*"
-GROUPS = ("pallets", "buffers", "shelves", "transporters")
 
 
 def pattern_of(wording: str) -> re.Pattern[str]:
@@ -29,11 +28,6 @@ def pattern_of(wording: str) -> re.Pattern[str]:
     return re.compile("".join(parts))
 
 
-def order_of(wording: str) -> list[str]:
-    """The masks of a wording in their order: names of groups, and "<mask>" for one alone."""
-    return re.findall("|".join([MASK, *(f"(?<={{){group}(?=}})" for group in GROUPS)]), wording)
-
-
 PATTERNS = [(pattern_of(w), w, others) for form, others in OTHER_WORDS.items() for w in WORDINGS[form]]
 
 
@@ -43,7 +37,7 @@ def in_other_words(question: str, rng: np.random.Generator) -> str:
     text = question.removeprefix(begin)
     for pattern, wording, others in PATTERNS:
         if found := pattern.fullmatch(text):
-            fitting = [other for other in others if order_of(other) == order_of(wording)]
+            fitting = alike(wording, others)
             return begin + fitting[rng.integers(len(fitting))].format(**found.groupdict())
     raise DataError(f"{question!r} is not worded as the procedural warehouse asks")
 

@@ -62,7 +62,8 @@ def make_questions(config: WarehouseConfig, split: str, scene: Scene, regions: l
     """Questions of every category, one or two more of each than the split takes on average."""
     seen, buffer = {region.thing.number for region in regions}, scene.things[scene.counted - 1]
     hidden = any(pallet.number not in seen for pallet in scene.of_kind("pallet") if buffer.holds(pallet.position))
-    asker = Asker(regions, 0 if hidden else scene.counted, rng, config.answers)
+    further = config.further_wordings if split == "train" else 0.0
+    asker = Asker(regions, 0 if hidden else scene.counted, rng, config.answers, further)
     wanted = [math.ceil(config.questions_per_picture * share) + 1 for share in config.shares(split)]
     return [question for name, most in zip(WAREHOUSE_CATEGORIES, wanted) for question in asker.ask(name, most)]
 

@@ -76,6 +76,10 @@ class WarehouseConfig:
     questions_per_picture: float = 6.4
     # A key of MIXES; val and test are equal.
     mix: str = parameter("equal", "shares of the categories in the training split")
+    # The published set words its questions in few ways, and what has learned nothing else fails at others.
+    further_wordings: float = parameter(
+        0.0, "share of the training questions in wordings that the published set has not, 0 to 1", (0, 1)
+    )
     answers: AnswerStyle = AnswerStyle()
     scene_captions: int = 2  # captions of the whole picture, per picture
     captions: Mapping[str, int] = dataclasses.field(default_factory=CAPTIONS.copy)  # of regions, per picture, by kind

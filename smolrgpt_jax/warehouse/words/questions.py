@@ -14,7 +14,7 @@ from smolrgpt_jax.warehouse.parameters import AnswerStyle
 from smolrgpt_jax.warehouse.picture.view import Region, floor_distance, is_inside
 from smolrgpt_jax.warehouse.scene.objects import Rng, pick
 from smolrgpt_jax.warehouse.words import worked
-from smolrgpt_jax.warehouse.words.wordings import FORMS, WORDINGS
+from smolrgpt_jax.warehouse.words.wordings import FORMS, FURTHER, GROUPS, WORDINGS, alike
 
 SIDE_MARGIN = 0.02  # of the picture's width, between two centroids that are compared
 DISTANCE_MARGIN = 0.10  # relative, between the nearest and the next
@@ -113,8 +113,8 @@ class Draft:
         self.rng, self.style, self.regions, self.opening = asker.rng, asker.style, list(regions), ""
         self.drawn = int(self.rng.integers(len(WORDINGS[form])))
         self.wording = WORDINGS[form][self.drawn]
-        groups = ("pallets", "buffers", "shelves", "transporters")
-        self.prompt = self.wording.format(**places, **{group: masks(getattr(asker, group)) for group in groups})
+        asked = asker.reworded(form, self.wording)
+        self.prompt = asked.format(**places, **{group: masks(getattr(asker, group)) for group in GROUPS})
 
     def number(self, region: Region) -> int:
         return self.regions.index(region)
@@ -182,11 +182,20 @@ class Draft:
 class Asker:
     """Draws questions about what is seen of one scene; all choices come from the generator. A function for every form in FORMS.
 
-    counted: number of the buffer that counting may ask about, 0 for none.
+    counted: number of the buffer that counting may ask about, 0 for none; further: share of questions in further wordings, which
+    are drawn with a generator of their own, so that nothing else changes.
     """
 
-    def __init__(self, regions: Sequence[Region], counted: int, rng: Rng, style: AnswerStyle = AnswerStyle()):
-        self.regions, self.counted, self.rng, self.style = regions, counted, rng, style
+    def __init__(
+        self,
+        regions: Sequence[Region],
+        counted: int,
+        rng: Rng,
+        style: AnswerStyle = AnswerStyle(),
+        further: float = 0.0,
+    ):
+        self.regions, self.counted, self.rng, self.style, self.further = regions, counted, rng, style, further
+        self.words_rng = rng.spawn(1)[0] if further else rng
         self._shuffle()
 
     def ask(self, category: str, most: int) -> list[Asked]:
@@ -201,6 +210,12 @@ class Asker:
                 question = getattr(self, f"_{forms[self.rng.choice(len(forms), p=weights)]}")()
                 asked.setdefault(question.about, question)
         return list(asked.values())
+
+    def reworded(self, form: str, wording: str) -> str:
+        """The wording of a question or, for the share of them, a further one with the same masks in the same order."""
+        if self.further and self.words_rng.random() < self.further:
+            return pick(self.words_rng, alike(wording, FURTHER[form]))
+        return wording
 
     def _shuffle(self) -> None:
         order = [self.regions[i] for i in self.rng.permutation(len(self.regions))]
@@ -246,7 +261,7 @@ class Asker:
         cases = [(own, b, where) for own in self.transporters for where, b in buffers.items()]
         transporter, buffer, where = self._with_wanted_zero(cases)
         draft = Draft(self, "distance_of_transporter", [transporter, *self.buffers], where=where)
-        if draft.prompt.startswith("Among"):  # the buffers first
+        if draft.wording.startswith("Among"):  # the buffers first
             draft.regions = [*self.buffers, transporter]
         draft.work(worked.marks, self.buffers, {buffer: where})
         draft.introduce(buffer, where)
