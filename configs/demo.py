@@ -31,6 +31,7 @@ WAREHOUSE = _FILE["warehouse"] | {
     "answers": AnswerStyle(**_FILE["warehouse"]["answers"]),
     "captions": only_captions(**_FILE["warehouse"]["captions"]),
 }
+DEMO_WAREHOUSE = WAREHOUSE | _FILE["demo_warehouse"]
 
 
 def common() -> ConfigDict:

@@ -44,7 +44,7 @@ def run(workdir: Path, seed: int) -> None:
     if not data.exists():
         found = product_speed()
         print(f"{found:.0f} GFLOP/s in a float32 product: about {2.5 + 1500 / found:.0f} minutes", flush=True)
-    ensure_warehouse(data, WarehouseConfig(seed=seed, **demo.WAREHOUSE))
+    ensure_warehouse(data, WarehouseConfig(seed=seed, **demo.DEMO_WAREHOUSE))
     if not start.exists():
         write_start(demo.BACKBONE, start, seed=seed)
     train_stages(demo.STAGES, demo.get_config, workdir, seed)
