@@ -5,6 +5,7 @@ import functools
 import io
 import ipaddress
 import json
+import math
 import shlex
 import socket
 import sys
@@ -41,6 +42,8 @@ class _Parser(argparse.ArgumentParser):
             "float": float,
             "str": str,
             "positive": positive,
+            "above_zero": above_zero,
+            "share": share,
             "json_object": json_object,
         }
         outs = {"out_file": out_file, "out_folder": out_folder, "out_picture": out_picture}
@@ -98,6 +101,27 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
     return int(text)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def above_zero(text: str) -> float:
+    """Reads a command line's length, time or the like; raises ArgumentTypeError for what is not finite and above 0."""
+    if not 0 < (number := _number(text)) < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return number
+
+
+def share(text: str) -> float:
+    """Reads a command line's share of a whole; raises ArgumentTypeError for what is not within 0 and 1."""
+    if not 0 <= (number := _number(text)) <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share, 0 to 1")
+    return number
 
 
 def json_object(text: str) -> dict[str, Any]:

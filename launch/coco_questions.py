@@ -201,11 +201,13 @@ def ask(
     if depth is not None and depth.shape != size:
         depth = np.asarray(Image.fromarray(depth.astype(np.float32)).resize(size[::-1], Image.Resampling.NEAREST))
     focal = image.get("focal", args.focal)
+    if not (focal is None or isinstance(focal, int | float) and 0 < focal < np.inf):
+        raise DataError(f"its focal length is {focal!r}, not a number of pixels above 0")
     things = []
     for name, annotation in objects:
         try:
             (region,) = read_masks([annotation], size)
-            things.append(thing(name, region, depth, None if focal is None else float(focal)))
+            things.append(thing(name, region, depth, focal))
         except (TypeError, ValueError) as error:
             raise DataError(f"annotation {annotation.get('id')!r}: {error}") from error
     if len(things) < 2:

@@ -22,6 +22,8 @@ from smolrgpt_jax.warehouse.parameters import WarehouseConfig
 from smolrgpt_jax.warehouse.write import ensure_warehouse
 
 if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
     from smolrgpt_jax.generation.engine import AnswerOptions
     from smolrgpt_jax.model import Model
 
@@ -29,8 +31,11 @@ RESULTS = ("metrics.json", "report.html", "predictions.json", "run.json")
 REAL = Path("tests/data_files/real_warehouse")  # eleven published records, one of them with its picture
 
 
-def run(workdir: Path, seed: int) -> None:
-    """Runs every step that is not done yet and prints the table; raises ValueError or OSError with one sentence."""
+def run(workdir: Path, seed: int, times: int = 1) -> None:
+    """Runs every step that is not done yet and prints the table; raises ValueError or OSError with one sentence.
+
+    times: as many scenes to learn from, and as many steps of the last stage.
+    """
     from smolrgpt_jax import load
     from smolrgpt_jax.checkpoint.load import write_start
     from smolrgpt_jax.flops import product_speed
@@ -43,11 +48,18 @@ def run(workdir: Path, seed: int) -> None:
     print(f"demo in {workdir}: a procedural warehouse, the stages {stages}, evaluation, report", flush=True)
     if not data.exists():
         found = product_speed()
-        print(f"{found:.0f} GFLOP/s in a float32 product: about {2.5 + 1500 / found:.0f} minutes", flush=True)
-    ensure_warehouse(data, WarehouseConfig(seed=seed, **demo.DEMO_WAREHOUSE))
+        print(f"{found:.0f} GFLOP/s in a float32 product: about {2.5 + 1500 * times / found:.0f} minutes", flush=True)
+    scenes = times * demo.DEMO_WAREHOUSE["scenes"]
+    ensure_warehouse(data, WarehouseConfig(**{**demo.DEMO_WAREHOUSE, "seed": seed, "scenes": scenes}))
     if not start.exists():
         write_start(demo.BACKBONE, start, seed=seed)
-    train_stages(demo.STAGES, demo.get_config, workdir, seed)
+
+    def stage_config(stage: str, root: str) -> "ConfigDict":
+        config = demo.get_config(stage, root)
+        config.steps *= times if stage == demo.STAGES[-1] else 1
+        return config
+
+    train_stages(demo.STAGES, stage_config, workdir, seed)
     if not all((workdir / name).exists() for name in RESULTS):
         asked = AnswerOptions(max_new_tokens=demo.LONGEST_ANSWER)
         model = load(workdir / demo.STAGES[-1])
@@ -90,7 +102,9 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     if arguments.language is None:
-        run(arguments.workdir or Path(demo.ROOT), arguments.seed)
+        run(arguments.workdir or Path(demo.ROOT), arguments.seed, arguments.times)
+    elif arguments.times > 1:
+        raise ValueError("--times is of the small demo, not of --language")
     else:
         demo_language.run(arguments.workdir, arguments.seed, arguments.language)
 

@@ -190,6 +190,14 @@ DAMAGES = {
         lambda own: own.file["annotations"][4].update(image_id=9),
         "a.json: annotation 11 is of image 9, which",
     ),
+    "a focal length of nothing": (
+        lambda own: own.file["images"][1].update(focal=0),
+        "image 1: its focal length is 0, not a number of pixels above 0",
+    ),
+    "a focal length in words": (
+        lambda own: own.file["images"][1].update(focal="abc"),
+        "image 1: its focal length is 'abc', not a number of pixels above 0",
+    ),
     "one object a picture": (
         lambda own: own.file.update(annotations=own.file["annotations"][::3]),
         "a.json: no picture has two objects",
@@ -208,6 +216,24 @@ def test_what_cannot_be_asked_about_is_one_sentence_and_nothing_is_written(what,
     damage(own)
     with pytest.raises(SystemExit, match=sentence.replace("|", r"\|")):
         own.ask()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["coco"]
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "sentence"),
+    [
+        *(
+            (flag, value, f"argument {flag}: '{value}' is not a number above 0")
+            for flag in ("--focal", "--depth_unit")
+            for value in ("-1", "0", "nan", "inf", "far")
+        ),
+        *(("--val_share", value, f"'{value}' is not a share, 0 to 1") for value in ("-0.1", "3", "nan", "some")),
+    ],
+)
+def test_impossible_numbers_are_refused_by_name(flag, value, sentence, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        Coco(tmp_path).ask(f"{flag}={value}")
+    assert sentence in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["coco"]
 
 

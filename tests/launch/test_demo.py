@@ -25,6 +25,7 @@ def begun(monkeypatch) -> list[str]:
     def train_nothing(settings, workdir, scores):
         assert settings["seed"] == 1 and scores is WAREHOUSE_SCORES
         names.append(workdir.name)
+        assert settings["steps"] == demo_config.get_config(workdir.name).steps * (3 if workdir.name == "stage3" else 1)
         if stopped := names == ["stage1", "stage2"]:
             return {"stopped": stopped}
         shutil.copytree(settings["init_from"], workdir, dirs_exist_ok=True)
@@ -32,7 +33,7 @@ def begun(monkeypatch) -> list[str]:
         return {"stopped": stopped}
 
     monkeypatch.setattr("smolrgpt_jax.training.run.train", train_nothing)
-    monkeypatch.setattr(demo_config, "WAREHOUSE", FEW)
+    monkeypatch.setattr(demo_config, "DEMO_WAREHOUSE", FEW)
     monkeypatch.setattr(demo_config, "LONGEST_ANSWER", 8)
     monkeypatch.setattr(demo, "REAL", Path("nowhere"))
     return names
@@ -42,10 +43,13 @@ def begun(monkeypatch) -> list[str]:
 def test_the_demo_makes_table_and_report_and_goes_on_where_it_was(begun, tmp_path, capsys):
     workdir, stages = tmp_path / "demo", [*demo_config.STAGES]
     with pytest.raises(SystemExit, match="stopped by a signal; the same command goes on from here"):
-        demo.run(workdir, seed=1)
+        demo.run(workdir, seed=1, times=3)
     assert begun == stages[:2] and not (workdir / "report.html").exists()
-    demo.run(workdir, seed=1)
+    demo.run(workdir, seed=1, times=3)
     assert begun[2:] == stages
+    assert (
+        json.loads((workdir / "data" / "metadata.json").read_text())["splits"]["train"]["scenes"] == 3 * FEW["scenes"]
+    )
     metrics = json.loads((workdir / "metrics.json").read_text())
     assert {"S1", "left_right", "count", "mcq", "distance", "blind_S1"} <= set(metrics)
     assert metrics["questions"] == len(json.loads((workdir / "data" / "test_answers.json").read_text()))
@@ -55,31 +59,32 @@ def test_the_demo_makes_table_and_report_and_goes_on_where_it_was(begun, tmp_pat
     assert all(stage in report for stage in stages)
     # A third start answers nothing and says the same.
     times = {name: (workdir / name).stat().st_mtime_ns for name in demo.RESULTS}
-    demo.run(workdir, seed=1)
+    demo.run(workdir, seed=1, times=3)
     assert {name: (workdir / name).stat().st_mtime_ns for name in demo.RESULTS} == times
     assert describe_metrics(metrics) in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("speed", "line"),
+    ("speed", "times", "line"),
     [
-        (480.4, "480 GFLOP/s in a float32 product: about 6 minutes"),
-        (200.0, "200 GFLOP/s in a float32 product: about 10 minutes"),
+        (480.4, 1, "480 GFLOP/s in a float32 product: about 6 minutes"),
+        (200.0, 1, "200 GFLOP/s in a float32 product: about 10 minutes"),
+        (200.0, 4, "200 GFLOP/s in a float32 product: about 32 minutes"),
     ],
 )
-def test_it_says_how_long_it_will_take_before_anything_is_done(monkeypatch, tmp_path, capsys, speed, line):
+def test_it_says_how_long_it_will_take_before_anything_is_done(monkeypatch, tmp_path, capsys, speed, times, line):
     def interrupted(data, config):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(flops, "product_speed", lambda: speed)
     monkeypatch.setattr(demo, "ensure_warehouse", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        demo.run(tmp_path, seed=0)
+        demo.run(tmp_path, seed=0, times=times)
     assert line in capsys.readouterr().out.splitlines()
     # A demo that goes on takes less.
     (tmp_path / "data").mkdir()
     with pytest.raises(KeyboardInterrupt):
-        demo.run(tmp_path, seed=0)
+        demo.run(tmp_path, seed=0, times=times)
     assert "minutes" not in capsys.readouterr().out
 
 

@@ -4,6 +4,7 @@ Answers name regions "[Region i]", the i-th "<mask>" of the question. Masks of o
 """
 
 import contextlib
+import copy
 import dataclasses
 import functools
 from collections.abc import Callable, Hashable, Sequence
@@ -195,7 +196,8 @@ class Asker:
         further: float = 0.0,
     ):
         self.regions, self.counted, self.rng, self.style, self.further = regions, counted, rng, style, further
-        self.words_rng = rng.spawn(1)[0] if further else rng
+        # Of a copy: others spawn from the generator too.
+        self.words_rng = copy.deepcopy(rng).spawn(1)[0]
         self._shuffle()
 
     def ask(self, category: str, most: int) -> list[Asked]:

@@ -60,6 +60,36 @@ def test_the_category_of_every_real_question_is_recognised():
     assert [item for item in questions + REAL if question_category(item["question"]) != item["category"]] == []
 
 
+@pytest.mark.parametrize(
+    ("category", "question"),
+    [
+        ("left_right", "Which way is <mask> from <mask>, left or right?"),
+        ("left_right", "What side of <mask> is <mask> on?"),
+        ("left_right", "Is <mask> leftwards of <mask>?"),
+        ("distance", "How many feet are between the pallet <mask> and the pallet <mask>?"),
+        ("distance", "How far is the pallet <mask> from the pallet <mask> which is on the right?"),
+        ("distance", "Which length lies between <mask> and <mask>?"),
+        ("distance", "What pallet distance is there from <mask> to <mask>?"),
+        ("distance", "By how much are <mask> and <mask> apart?"),
+        ("distance", "What is the spacing of <mask> and <mask>?"),
+        ("mcq", "Pick the best pallet of <mask> <mask> for the transporter <mask>."),
+        ("mcq", "What is closer to the camera, <mask> or <mask>?"),
+        ("mcq", "Tell me the middle of the pallets <mask>, <mask>, <mask>."),
+        ("count", "What is the amount of pallets in the buffer <mask>, of <mask> <mask>?"),
+        ("count", "Are there any of the pallets <mask> <mask> in the buffer <mask>?"),
+        (None, "What is this <mask>?"),
+    ],
+)
+def test_the_category_of_what_people_type(category, question):
+    assert question_category(question) == category
+
+
+def test_the_transporter_that_is_to_choose_is_not_chosen_from():
+    question = "Pallets: <mask> <mask>. Tell me which the transporter <mask> should pick up."
+    answer = "The pallet [Region 1] is the closest to transporter [Region 2], so it is the most suitable choice."
+    assert normalized_answer("", question, answer) == 1
+
+
 def test_the_category_may_be_left_to_the_question():
     assert normalized_answer("", FAR, "They are 3.5 meters apart.") == 3.5
     assert normalized_answer(None, "Hello?", "left") is None
