@@ -43,6 +43,7 @@ class _Parser(argparse.ArgumentParser):
             "str": str,
             "positive": positive,
             "above_zero": above_zero,
+            "from_zero": from_zero,
             "share": share,
             "json_object": json_object,
         }
@@ -114,6 +115,13 @@ def above_zero(text: str) -> float:
     """Reads a command line's length, time or the like; raises ArgumentTypeError for what is not finite and above 0."""
     if not 0 < (number := _number(text)) < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return number
+
+
+def from_zero(text: str) -> float:
+    """Reads a command line's time or the like, which may be 0; raises ArgumentTypeError unless it is finite and not below 0."""
+    if not 0 <= (number := _number(text)) < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 on")
     return number
 
 

@@ -201,7 +201,7 @@ def ask(
     if depth is not None and depth.shape != size:
         depth = np.asarray(Image.fromarray(depth.astype(np.float32)).resize(size[::-1], Image.Resampling.NEAREST))
     focal = image.get("focal", args.focal)
-    if not (focal is None or isinstance(focal, int | float) and 0 < focal < np.inf):
+    if focal is not None and not (type(focal) in (int, float) and 0 < focal < np.inf):
         raise DataError(f"its focal length is {focal!r}, not a number of pixels above 0")
     things = []
     for name, annotation in objects:

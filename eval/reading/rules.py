@@ -9,10 +9,10 @@ that are normalised already.
 import re
 
 from eval.reading.phrases import NUMBER_WORDS, SHARED, TABLE, alternatives, is_garbage, one_line, phrases, with_regions
-from eval.reading.statements import count_readings, distance_readings, region_readings, side_readings
+from eval.reading.statements import UNITS, count_readings, distance_readings, region_readings, side_readings
 
 Answer = str | int | float | None
-_CATEGORIES = phrases("categories")
+_CATEGORIES = phrases("categories", units=alternatives(UNITS))
 _READERS = {"left_right": side_readings, "count": count_readings, "mcq": region_readings, "distance": distance_readings}
 _VALUE = re.compile(rf"(?<![\d.])[0-9]{{1,9}}(?:\.[0-9]+)?(?!\d)|\b(?:{alternatives(NUMBER_WORDS)})\b")
 

@@ -15,15 +15,15 @@ _REWORDED = TABLE["reworded"]
 # Words of their own that would pass for a misspelt or run-together "left" or "right".
 _NOT_SIDES = {"let", "cleft", "bright", "alright", "upright", "copyright"}
 OPPOSITE = {"left": "right", "right": "left"}
-_UNITS = {name: metres for names, metres in TABLE["units"].items() for name in names.split()}
+UNITS = {name: metres for names, metres in TABLE["units"].items() for name in names.split()}
 # The second part of a length in two units: "5 feet 3 inches", "3 meters and 50 centimeters".
-_COMPOUND = {_UNITS["foot"]: _UNITS["inch"], _UNITS["m"]: _UNITS["cm"]}
+_COMPOUND = {UNITS["foot"]: UNITS["inch"], UNITS["m"]: UNITS["cm"]}
 _PARTS = {"half": 1 / 2, "third": 1 / 3, "quarter": 1 / 4}
 _DIGIT_WORDS = list(NUMBER_WORDS)[:10]
 LENGTHS = phrases(
     "lengths",
-    units=alternatives(_UNITS),
-    small_units=alternatives(name for name, metres in _UNITS.items() if metres < 0.1),
+    units=alternatives(UNITS),
+    small_units=alternatives(name for name, metres in UNITS.items() if metres < 0.1),
     digit_words="|".join(_DIGIT_WORDS),
     nonzero_words="|".join(_DIGIT_WORDS[1:]),
 )
@@ -295,7 +295,7 @@ def find_lengths(text: str) -> list[tuple[float, float]]:
     found: list[tuple[float, float]] = []
     end, whole = None, False
     for match in LENGTHS.length.finditer(text):
-        unit = _UNITS.get(match.group(2).lower(), _UNITS["inch"])
+        unit = UNITS.get(match.group(2).lower(), UNITS["inch"])
         number = decimal(match.group(1))
         # Seven digits keep "35 cm" 0.35 in spite of binary fractions.
         metres = round(number * unit, 7)
@@ -313,7 +313,7 @@ def without_ranges(text: str) -> str:
 
     def kept(match: re.Match) -> str:
         own = match["own"] or match["unit"]
-        return " " if _UNITS[own.lower()] == _UNITS[match["unit"].lower()] else match.group()
+        return " " if UNITS[own.lower()] == UNITS[match["unit"].lower()] else match.group()
 
     return LENGTHS.range.sub(kept, text)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.command_line import COMMANDS
+from eval.command_line import COMMANDS, command_line
 from launch import cli
 
 ROOT = Path(__file__).parents[2]
@@ -34,6 +34,19 @@ for module in sys.argv.pop().split(","):
     found[module] = code, out.getvalue(), sorted(heavy & (set(sys.modules) - before))
 print(json.dumps(found))
 """
+
+
+@pytest.mark.parametrize(
+    ("flag", "values"),
+    [("--timeout", ("0", "-1", "nan")), ("--grace", ("-1", "inf")), ("--pictures_seconds", ("-1", "soon"))],
+)
+def test_impossible_seconds_are_refused_and_none_may_be_waited(flag, values, capsys):
+    parser = command_line("eval.serve", "Serves.")
+    for value in values:
+        with pytest.raises(SystemExit, match="2"):
+            parser.parse_args(["--checkpoint=c", f"{flag}={value}"])
+        assert f"argument {flag}: '{value}' is not a number" in capsys.readouterr().err
+    assert parser.parse_args(["--checkpoint=c", "--grace=0", "--pictures_seconds=0"]).grace == 0.0
 
 
 @pytest.mark.parametrize(

@@ -194,6 +194,10 @@ DAMAGES = {
         lambda own: own.file["images"][1].update(focal=0),
         "image 1: its focal length is 0, not a number of pixels above 0",
     ),
+    "a focal length that is a truth": (
+        lambda own: own.file["images"][1].update(focal=True),
+        "image 1: its focal length is True, not a number of pixels above 0",
+    ),
     "a focal length in words": (
         lambda own: own.file["images"][1].update(focal="abc"),
         "image 1: its focal length is 'abc', not a number of pixels above 0",

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
 from configs import demo as demo_config
+from configs import demo_backbone, demo_language, studies
 from eval.scoring.in_training import WAREHOUSE_SCORES
 from eval.scoring.results import describe_metrics
 from launch import demo
 from smolrgpt_jax import flops
+from smolrgpt_jax.warehouse.parameters import WarehouseConfig
 
 FEW = {**demo_config.WAREHOUSE, "scenes": 12, "val_scenes": 2, "test_scenes": 4, "width": 96, "height": 54}
 
@@ -86,6 +89,20 @@ def test_it_says_how_long_it_will_take_before_anything_is_done(monkeypatch, tmp_
     with pytest.raises(KeyboardInterrupt):
         demo.run(tmp_path, seed=0, times=times)
     assert "minutes" not in capsys.readouterr().out
+
+
+def test_a_language_model_has_no_longer_demo(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["demo", "--language=llama", "--times=2", f"--workdir={tmp_path / 'new'}"])
+    with pytest.raises(SystemExit, match="^error: --times is of the small demo, not of --language$"):
+        demo.main()
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_demo_alone_asks_in_further_wordings():
+    """What is compared on other pages was learned from the published ones."""
+    assert WarehouseConfig(**demo_config.DEMO_WAREHOUSE).further_wordings == pytest.approx(2 / 3, abs=0.01)
+    others = [studies.trained_warehouse("cpu", 0, {}), demo_backbone.warehouse("sharpen"), demo_language.WAREHOUSE]
+    assert [WarehouseConfig(**other).further_wordings for other in others] == [0.0] * 3
 
 
 @pytest.mark.parametrize("stage", demo_config.STAGES)
