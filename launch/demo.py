@@ -1,5 +1,6 @@
 """The whole way on one machine: warehouse, the three stages on the shipped backbone, evaluation, table and report."""
 
+import dataclasses
 import logging
 import time
 from pathlib import Path
@@ -49,8 +50,8 @@ def run(workdir: Path, seed: int, times: int = 1) -> None:
     if not data.exists():
         found = product_speed()
         print(f"{found:.0f} GFLOP/s in a float32 product: about {2.5 + 1500 * times / found:.0f} minutes", flush=True)
-    scenes = times * demo.DEMO_WAREHOUSE["scenes"]
-    ensure_warehouse(data, WarehouseConfig(**{**demo.DEMO_WAREHOUSE, "seed": seed, "scenes": scenes}))
+    warehouse = WarehouseConfig(seed=seed, **demo.DEMO_WAREHOUSE)
+    ensure_warehouse(data, dataclasses.replace(warehouse, scenes=times * warehouse.scenes))
     if not start.exists():
         write_start(demo.BACKBONE, start, seed=seed)
 

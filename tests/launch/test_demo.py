@@ -17,7 +17,7 @@ from launch import demo
 from smolrgpt_jax import flops
 from smolrgpt_jax.warehouse.parameters import WarehouseConfig
 
-FEW = {**demo_config.WAREHOUSE, "scenes": 12, "val_scenes": 2, "test_scenes": 4, "width": 96, "height": 54}
+FEW = {**demo_config.DEMO_WAREHOUSE, "scenes": 12, "val_scenes": 2, "test_scenes": 4, "width": 96, "height": 54}
 
 
 @pytest.fixture
@@ -50,9 +50,8 @@ def test_the_demo_makes_table_and_report_and_goes_on_where_it_was(begun, tmp_pat
     assert begun == stages[:2] and not (workdir / "report.html").exists()
     demo.run(workdir, seed=1, times=3)
     assert begun[2:] == stages
-    assert (
-        json.loads((workdir / "data" / "metadata.json").read_text())["splits"]["train"]["scenes"] == 3 * FEW["scenes"]
-    )
+    made = json.loads((workdir / "data" / "metadata.json").read_text())["parameters"]
+    assert made["scenes"] == 3 * FEW["scenes"] and made["further_wordings"] == FEW["further_wordings"] > 0
     metrics = json.loads((workdir / "metrics.json").read_text())
     assert {"S1", "left_right", "count", "mcq", "distance", "blind_S1"} <= set(metrics)
     assert metrics["questions"] == len(json.loads((workdir / "data" / "test_answers.json").read_text()))
